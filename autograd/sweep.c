@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sweep.c - reverse and forward sweeps over the tape.
+ *
+ * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on an x
+ * and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
+ */
+#include "autograd/autograd.h"
+#include "autograd/rules.h"
+
+/* Scratch over a range of ids [low, high]. */
+typedef struct range {
+    uint32_t low, high;
+    uint32_t *grad;   /* id of the accumulated cotangent or tangent; 0: none */
+    uint8_t *depends; /* on an x */
+} range;
+
+static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
+{
+    size_t n = (size_t)(high - low) + 1, bytes = n * (sizeof *r->grad + sizeof *r->depends);
+    if (bytes > ctx->scratch_bytes) {
+        size_t room = bytes + bytes / 2;
+        void *p = mb__realloc(ctx, ctx->scratch, ctx->scratch_bytes, room);
+        if (!p)
+            return false;
+        ctx->scratch = p;
+        ctx->scratch_bytes = room;
+    }
+    memset(ctx->scratch, 0, bytes);
+    r->low = low;
+    r->high = high;
+    r->grad = ctx->scratch;
+    r->depends = (uint8_t *)(r->grad + n);
+    return true;
+}
+
+/* Derivatives pass through this node at all. */
+static bool passes(const mb__node *n)
+{
+    return mb__is_float(n->dtype) && !mb__ops[n->op].constant && n->op != MB_OP_STOP;
+}
+
+static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int nx)
+{
+    for (int i = 0; i < nx; i++)
+        if (xs[i] >= r->low && xs[i] <= r->high)
+            r->depends[xs[i] - r->low] = 1;
+    for (uint32_t id = r->low; id <= r->high; id++) {
+        const mb__node *n = mb__at(ctx, id);
+        if (r->depends[id - r->low] || n->dead || !passes(n))
+            continue;
+        for (int i = 0; i < n->nin; i++) {
+            uint32_t o = mb__in(ctx, n, i);
+            if (o >= r->low && r->depends[o - r->low]) {
+                r->depends[id - r->low] = 1;
+                break;
+            }
+        }
+    }
+}
+
+static mb__site site_of(mb_context *ctx, uint32_t id)
+{
+    mb__site s = {.ctx = ctx, .node = *mb__at(ctx, id), .out = mb__handle(ctx, id)};
+    s.where = s.node.where;
+    for (int i = 0; i < s.node.nin && i < 3; i++)
+        s.in[i] = mb__handle(ctx, mb__in(ctx, &s.node, i));
+    return s;
+}
+
+static mb_status no_rule(const mb__site *s, int i, const char *mode)
+{
+    return mb__error(s->ctx, MB_NO_RULE, s->where, "%s: no %s rule for operand %d", mb__ops[s->node.op].name, mode, i + 1);
+}
+
+/* Checks float operands, resolves variables. */
+static mb_context *enter(const char *where, const char *name, const mb_tensor *ts, int n, uint32_t *ids)
+{
+    mb_context *ctx = NULL;
+    mb_tensor poison;
+    for (int i = 0; i < n; i++) {
+        ctx = mb__enter(where, name, (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison);
+        if (!ctx)
+            return NULL;
+        if (!mb__is_float(mb__at(ctx, ts[i].id)->dtype)) {
+            char a[256];
+            mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name,
+                      mb__tensor_text(a, sizeof a, ts[i]));
+            return NULL;
+        }
+        if (ids && !(ids[i] = mb__resolve(ctx, ts[i])))
+            return NULL;
+    }
+    return ctx;
+}
+
+static bool same_shape(const mb__node *a, const mb__node *b)
+{
+    return a->rank == b->rank && a->dtype == b->dtype && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
+}
+
+static mb_tensor zeros_like(mb_context *ctx, const char *where, uint32_t id)
+{
+    const mb__node *n = mb__at(ctx, id);
+    mb_shape shape = {n->rank, {0}};
+    memcpy(shape.dim, n->dim, sizeof shape.dim);
+    return mb_full_at(where, ctx, (mb_dtype)n->dtype, shape, 0);
+}
+
+static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor seed)
+{
+    r->grad[y - r->low] = seed.id;
+    for (uint32_t id = y;; id--) {
+        uint32_t g = r->grad[id - r->low];
+        if (g && r->depends[id - r->low]) {
+            mb__site s = site_of(ctx, id);
+            ctx->place = s.where;
+            for (int i = 0; i < s.node.nin; i++) {
+                uint32_t o = mb__in(ctx, &s.node, i);
+                if (o < r->low || !r->depends[o - r->low])
+                    continue;
+                mb_tensor v = mb__handle(ctx, g);
+                v = mb__is_elementwise(s.node.op) && s.node.op != MB_OP_CAST ? mb__rule_elementwise(&s, i, v)
+                                                                            : mb__rule_reverse(&s, i, v);
+                if (!v.id)
+                    return ctx->status != MB_OK ? ctx->status : no_rule(&s, i, "reverse");
+                const mb__node *x = mb__at(ctx, o);
+                if (mb__is_elementwise(s.node.op) && !same_shape(mb__at(ctx, v.id), x)) {
+                    int64_t dim[MB_MAX_RANK];
+                    memcpy(dim, x->dim, sizeof dim);
+                    v = mb__sum_to(s.where, v, x->rank, dim);
+                }
+                if (v.id && !same_shape(mb__at(ctx, v.id), mb__at(ctx, o)))
+                    return mb__error(ctx, MB_INVALID, s.where, "%s: the rule for operand %d gives another shape than the operand's",
+                                     mb__ops[s.node.op].name, i + 1);
+                uint32_t *slot = &r->grad[o - r->low];
+                if (*slot)
+                    v = mb_add_at(s.where, mb__handle(ctx, *slot), v);
+                if (!v.id)
+                    return ctx->status;
+                *slot = v.id;
+            }
+        }
+        if (id == r->low)
+            return MB_OK;
+    }
+}
+
+static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
+                     mb_tensor *gs)
+{
+    uint32_t few[32], *ids = few, id;
+    mb_context *ctx = y.ctx;
+    for (int i = 0; i < n; i++)
+        gs[i] = mb__poison(ctx);
+    if (n < 0 || (n && (!xs || !gs)))
+        return mb__error(ctx, MB_INVALID, where, "%s: got %d tensors to differentiate by", name, n);
+    if (!enter(where, name, &y, 1, &id))
+        return ctx ? mb_error(ctx) : MB_INVALID;
+    if (n > 32 && !(ids = mb__alloc(ctx, (size_t)n * sizeof *ids)))
+        return ctx->status;
+    const char *place = ctx->place;
+    mb_status status = MB_OK;
+    if (n && !enter(where, name, xs, n, ids))
+        status = mb_error(ctx) ? mb_error(ctx) : mb__error(ctx, MB_INVALID, where, "%s: an x is not a tensor", name);
+    if (status == MB_OK && n && xs[0].ctx != ctx)
+        status = mb__error(ctx, MB_INVALID, where, "%s: y and xs belong to different contexts", name);
+    mb_tensor seed = {0};
+    if (status == MB_OK && v) {
+        if (!enter(where, name, v, 1, NULL) || v->ctx != ctx || !same_shape(mb__at(ctx, v->id), mb__at(ctx, id))) {
+            char a[256], b[256];
+            mb__error(ctx, MB_INVALID, where, "%s: got the cotangent %s for y %s; wanted the same shape and dtype", name,
+                      mb__tensor_text(a, sizeof a, *v), mb__tensor_text(b, sizeof b, y));
+            status = ctx->status;
+        } else {
+            seed = *v;
+            seed.id = mb__resolve(ctx, *v);
+        }
+    } else if (status == MB_OK) {
+        const mb__node *ny = mb__at(ctx, id);
+        mb_shape shape = {ny->rank, {0}};
+        memcpy(shape.dim, ny->dim, sizeof shape.dim);
+        seed = mb_full_at(where, ctx, (mb_dtype)ny->dtype, shape, 1);
+    }
+    range r = {.low = id};
+    for (int i = 0; i < n && status == MB_OK; i++)
+        if (ids[i] < r.low)
+            r.low = ids[i];
+    if (status == MB_OK && !seed.id)
+        status = ctx->status;
+    if (status == MB_OK && !range_open(ctx, &r, r.low, id))
+        status = ctx->status;
+    if (status == MB_OK) {
+        mark_dependents(ctx, &r, ids, n);
+        if (r.depends[id - r.low])
+            status = reverse_sweep(ctx, &r, id, seed);
+    }
+    ctx->place = place;
+    for (int i = 0; i < n && status == MB_OK; i++) {
+        uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
+        gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i]);
+        status = ctx->status;
+    }
+    if (ids != few)
+        mb__free(ctx, ids, (size_t)n * sizeof *ids);
+    return status;
+}
+
+mb_status mb_grad_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
+{
+    return vjp(where, "grad", y, NULL, xs, n, gs);
+}
+
+mb_status mb_vjp_at(const char *where, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
+{
+    return vjp(where, "vjp", y, &v, xs, n, gs);
+}
+
+/* ---- forward mode ---- */
+
+/* The node's op on tangents in place of the operands it is linear in: one of them, or all for a concat. */
+static mb_tensor rebuild(const mb__site *s, int operand, mb_tensor t)
+{
+    mb_context *ctx = s->ctx;
+    mb_tensor in[3];
+    for (int i = 0; i < s->node.nin && i < 3; i++)
+        in[i] = i == operand ? t : s->in[i];
+    int64_t attrs[1 + 3 * 24];
+    memcpy(attrs, mb__attrs(ctx, &s->node), s->node.nattr * sizeof *attrs);
+    return mb__record(ctx, s->where, s->node.op, (mb_dtype)s->node.dtype, s->node.rank, s->node.dim, in, s->node.nin, attrs,
+                      s->node.nattr);
+}
+
+static mb_tensor tangent_concat(const mb__site *s, const range *r)
+{
+    mb_context *ctx = s->ctx;
+    mb_tensor out = {0};
+    mb_tensor *parts = mb__alloc(ctx, s->node.nin * sizeof *parts);
+    if (!parts)
+        return mb__poison(ctx);
+    for (int i = 0; i < s->node.nin; i++) {
+        uint32_t o = mb__in(ctx, &s->node, i), t = o >= r->low ? r->grad[o - r->low] : 0;
+        parts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, s->where, o);
+    }
+    if (ctx->status == MB_OK)
+        out = mb_concat_at(s->where, parts, s->node.nin, (int)mb__attrs(ctx, &s->node)[0]);
+    mb__free(ctx, parts, s->node.nin * sizeof *parts);
+    return out;
+}
+
+static mb_tensor tangent_of(const mb__site *s, const range *r)
+{
+    mb_context *ctx = s->ctx;
+    if (s->node.op == MB_OP_CONCAT)
+        return tangent_concat(s, r);
+    mb_tensor sum = {0};
+    for (int i = 0; i < s->node.nin; i++) {
+        uint32_t o = mb__in(ctx, &s->node, i), id = o >= r->low ? r->grad[o - r->low] : 0;
+        if (!id)
+            continue;
+        mb_tensor t = mb__handle(ctx, id);
+        if (mb__is_elementwise(s->node.op) && s->node.op != MB_OP_CAST)
+            t = mb__rule_elementwise(s, i, t);
+        else if (mb__ops[s->node.op].linear >> i & 1)
+            t = rebuild(s, i, t);
+        else
+            t = mb__rule_forward(s, t);
+        if (!t.id) {
+            if (ctx->status == MB_OK)
+                no_rule(s, i, "forward");
+            return t;
+        }
+        sum = sum.id ? mb_add_at(s->where, sum, t) : t;
+    }
+    if (!sum.id)
+        return sum;
+    mb_shape shape = {s->node.rank, {0}};
+    memcpy(shape.dim, s->node.dim, sizeof shape.dim);
+    return mb_broadcast_at(s->where, sum, shape);
+}
+
+/* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse sweep
+ * gives the older x all that flows through the newer one. */
+static mb_status forward_sweep(mb_context *ctx, range *r, uint8_t *needed)
+{
+    for (uint32_t id = r->low; id <= r->high; id++) {
+        uint32_t k = id - r->low;
+        if (!r->depends[k] || !needed[k] || !passes(mb__at(ctx, id)))
+            continue;
+        mb__site s = site_of(ctx, id);
+        ctx->place = s.where;
+        mb_tensor t = tangent_of(&s, r);
+        if (t.id && r->grad[k])
+            t = mb_add_at(s.where, mb__handle(ctx, r->grad[k]), t);
+        if (ctx->status != MB_OK)
+            return ctx->status;
+        if (t.id)
+            r->grad[k] = t.id;
+    }
+    return MB_OK;
+}
+
+mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs, int n,
+                    mb_tensor *ts)
+{
+    mb_context *ctx = m > 0 && ys ? ys[0].ctx : NULL;
+    if (!ctx || m < 1 || n < 0 || (n && (!xs || !vs)) || !ts)
+        return ctx ? mb__error(ctx, MB_INVALID, where, "jvp: got %d results and %d variables", m, n) : MB_INVALID;
+    for (int i = 0; i < m; i++)
+        ts[i] = mb__poison(ctx);
+    if (mb_error(ctx) != MB_OK)
+        return ctx->status;
+    uint32_t *ids = mb__alloc(ctx, (size_t)(m + 2 * n) * sizeof *ids), *yi = ids, *xi = ids + m, *vi = xi + n;
+    if (!ids)
+        return ctx->status;
+    const char *place = ctx->place;
+    bool ok = enter(where, "jvp", ys, m, yi) && (!n || (enter(where, "jvp", xs, n, xi) == ctx && enter(where, "jvp", vs, n, vi) == ctx));
+    for (int i = 0; ok && i < n; i++)
+        if (!same_shape(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]))) {
+            char a[256], b[256];
+            mb__error(ctx, MB_INVALID, where, "jvp: got the tangent %s for %s; wanted the same shape and dtype",
+                      mb__tensor_text(a, sizeof a, vs[i]), mb__tensor_text(b, sizeof b, xs[i]));
+            ok = false;
+        }
+    range r = {.low = UINT32_MAX, .high = 0};
+    for (int i = 0; ok && i < n; i++)
+        r.low = xi[i] < r.low ? xi[i] : r.low;
+    for (int i = 0; ok && i < m; i++) {
+        r.low = yi[i] < r.low ? yi[i] : r.low;
+        r.high = yi[i] > r.high ? yi[i] : r.high;
+    }
+    uint8_t *needed = NULL;
+    size_t span = ok ? (size_t)(r.high - r.low) + 1 : 0;
+    ok = ok && range_open(ctx, &r, r.low, r.high) && (needed = mb__alloc(ctx, span));
+    if (ok) {
+        mark_dependents(ctx, &r, xi, n);
+        for (int i = 0; i < m; i++)
+            needed[yi[i] - r.low] = 1;
+        for (uint32_t id = r.high;; id--) {
+            const mb__node *node = mb__at(ctx, id);
+            for (int i = 0; needed[id - r.low] && i < node->nin; i++)
+                if (mb__in(ctx, node, i) >= r.low)
+                    needed[mb__in(ctx, node, i) - r.low] = 1;
+            if (id == r.low)
+                break;
+        }
+        for (int i = 0; i < n; i++)
+            if (xi[i] <= r.high)
+                r.grad[xi[i] - r.low] = vi[i];
+        ok = forward_sweep(ctx, &r, needed) == MB_OK;
+    }
+    ctx->place = place;
+    for (int i = 0; ok && i < m; i++) {
+        uint32_t t = r.grad[yi[i] - r.low];
+        ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, where, yi[i]);
+        ok = ctx->status == MB_OK;
+    }
+    mb__free(ctx, needed, span);
+    mb__free(ctx, ids, (size_t)(m + 2 * n) * sizeof *ids);
+    return mb_error(ctx);
+}
+
+mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *hs)
+{
+    mb_context *ctx = y.ctx;
+    if (n <= 0 || !hs)
+        return mb__error(ctx, MB_INVALID, where, "hvp: got %d variables", n);
+    for (int i = 0; i < n; i++)
+        hs[i] = mb__poison(ctx);
+    if (!ctx || mb_error(ctx) != MB_OK)
+        return ctx ? ctx->status : MB_INVALID;
+    mb_tensor *gs = mb__alloc(ctx, (size_t)n * sizeof *gs);
+    if (!gs)
+        return ctx->status;
+    mb_status status = mb_grad_at(where, y, xs, n, gs);
+    if (status == MB_OK)
+        status = mb_jvp_at(where, gs, n, xs, vs, n, hs);
+    mb__free(ctx, gs, (size_t)n * sizeof *gs);
+    return status;
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT
+ * kernel_make.c - from a plan's kernel to micro-operations, registers and tiles. */
+#include "backends/cpu/kernel.h"
+
+enum { TILE = 1024, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
+
+typedef struct maker {
+    mb__bump *pool;
+    const mb__plan *plan;
+    const mb__kernel *k;
+    mb__cpu_kernel *o;
+    int32_t *reg;      /* of each instruction */
+    int32_t *expanded; /* of each register: its expansion, -1 */
+    int64_t *reg_bytes;
+    int32_t *reg_last;
+    uint8_t *reg_rate, *reg_dtype;
+    int uop_room, reg_room;
+    bool failed;
+} maker;
+
+static mb__walk walk_of(const maker *m, const mb__view *v)
+{
+    const mb__kernel *k = m->k;
+    mb__walk w = {.value = v->value, .offset = v->offset, .flat = true};
+    int inner = m->o->inner_rank, outer = m->o->outer_rank;
+    for (int i = 0; i < outer; i++)
+        w.outer[i] = v->stride[i];
+    w.row = k->rank > inner ? v->stride[k->rank - inner - 1] : 0;
+    for (int i = 0; i < inner; i++)
+        w.inner[i] = v->stride[k->rank - inner + i];
+    for (int i = 0; i + 1 < inner; i++)
+        w.flat &= w.inner[i] == w.inner[i + 1] * m->o->inner[i + 1];
+    w.column = w.inner[inner - 1];
+    return w;
+}
+
+static int32_t new_reg(maker *m, int rate, int dtype)
+{
+    int n = m->o->reg_count, room = m->reg_room;
+    int32_t *e = mb__bump_grow(m->pool, m->expanded, n, &room, sizeof *e);
+    room = m->reg_room;
+    int64_t *b = mb__bump_grow(m->pool, m->reg_bytes, n, &room, sizeof *b);
+    room = m->reg_room;
+    int32_t *l = mb__bump_grow(m->pool, m->reg_last, n, &room, sizeof *l);
+    room = m->reg_room;
+    uint8_t *r = mb__bump_grow(m->pool, m->reg_rate, n, &room, sizeof *r);
+    room = m->reg_room;
+    uint8_t *d = mb__bump_grow(m->pool, m->reg_dtype, n, &room, sizeof *d);
+    if (!e || !b || !l || !r || !d) {
+        m->failed = true;
+        return 0;
+    }
+    m->expanded = e, m->reg_bytes = b, m->reg_last = l, m->reg_rate = r, m->reg_dtype = d;
+    m->reg_room = room;
+    int64_t count = rate == MB_RATE_EACH ? m->o->tile_rows * m->o->tile_columns : rate == MB_RATE_ROW ? m->o->tile_rows : 1;
+    e[n] = -1;
+    b[n] = (count * mb__register_size(dtype) + 63) / 64 * 64;
+    l[n] = -1;
+    r[n] = (uint8_t)rate;
+    d[n] = (uint8_t)dtype;
+    return m->o->reg_count++;
+}
+
+static mb__uop *new_uop(maker *m, int kind)
+{
+    mb__uop *u = mb__bump_grow(m->pool, m->o->uops, m->o->uop_count, &m->uop_room, sizeof *u);
+    if (!u) {
+        m->failed = true;
+        return NULL;
+    }
+    m->o->uops = u;
+    u += m->o->uop_count++;
+    memset(u, 0, sizeof *u);
+    u->kind = (uint8_t)kind;
+    u->a = u->b = u->c = u->d = -1;
+    u->bind = -1;
+    return u;
+}
+
+static void used(maker *m, int32_t reg)
+{
+    if (reg >= 0)
+        m->reg_last[reg] = m->o->uop_count;
+}
+
+/* The register with a value for each element of the tile. */
+static int32_t expand(maker *m, int32_t reg)
+{
+    if (m->reg_rate[reg] == MB_RATE_EACH || m->failed)
+        return reg;
+    if (m->expanded[reg] >= 0)
+        return m->expanded[reg];
+    int32_t d = new_reg(m, MB_RATE_EACH, m->reg_dtype[reg]);
+    used(m, reg);
+    mb__uop *u = new_uop(m, MB_U_EXPAND);
+    if (!u)
+        return 0;
+    u->a = reg;
+    u->d = d;
+    u->ra = m->reg_rate[reg];
+    u->rate = MB_RATE_EACH;
+    u->size_d = (uint8_t)mb__register_size(m->reg_dtype[reg]);
+    m->expanded[reg] = d;
+    return d;
+}
+
+static bool fixed_walk(const maker *m, const mb__walk *w)
+{
+    if (m->o->column_tiles > 1 || w->row)
+        return false;
+    for (int i = 0; i < m->o->outer_rank; i++)
+        if (w->outer[i])
+            return false;
+    return true;
+}
+
+static void make_leaf(maker *m, const mb__instr *i, int index)
+{
+    mb__cpu_kernel *o = m->o;
+    int rate = i->rate == MB_RATE_ROW && o->columns == 1 ? MB_RATE_EACH : i->rate;
+    int32_t d = m->reg[index] = new_reg(m, rate, i->dtype);
+    if (m->failed)
+        return;
+    if (i->op == MB_K_CONST) {
+        int c = o->constant_count++;
+        o->constant_reg[c] = d;
+        char *cell = (char *)&o->constants[c];
+        if (i->dtype == MB_FLOAT32)
+            *(float *)(void *)cell = (float)i->number;
+        else if (i->dtype == MB_FLOAT64)
+            o->constants[c] = i->number;
+        else
+            *(int32_t *)(void *)cell = i->dtype == MB_BOOL ? i->number != 0 : (int32_t)i->number;
+        return;
+    }
+    mb__uop *u = new_uop(m, i->op == MB_K_SCALAR ? MB_U_SCALAR : i->op == MB_K_LOAD ? MB_U_LOAD : i->op == MB_K_IOTA ? MB_U_IOTA : MB_U_RANDOM);
+    if (!u)
+        return;
+    u->d = d;
+    u->rate = (uint8_t)rate;
+    u->dtype = i->dtype;
+    u->bind = i->bind;
+    u->size_d = (uint8_t)mb__register_size(i->dtype);
+    if (i->op == MB_K_SCALAR) {
+        u->fixed = true;
+        return;
+    }
+    u->walk = walk_of(m, &i->view);
+    const mb__walk *w = &u->walk;
+    if (i->op == MB_K_LOAD && i->dtype != MB_BOOL) {
+        if (rate == MB_RATE_EACH)
+            u->direct = (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
+                        (o->columns > 1 && w->flat && w->column == 1 && (o->tile_rows == 1 || w->row == o->columns));
+        else
+            u->direct = o->tile_rows == 1 || w->row == 1;
+    }
+    u->fixed = !u->direct && fixed_walk(m, w);
+}
+
+static void make_op(maker *m, const mb__instr *i, int index)
+{
+    mb__cpu_kernel *o = m->o;
+    const mb__loops *loops = o->loops;
+    int32_t in[3] = {-1, -1, -1};
+    int rate = MB_RATE_ONCE, n = 0;
+    for (; n < 3 && i->in[n] >= 0; n++) {
+        in[n] = m->reg[i->in[n]];
+        if (m->reg_rate[in[n]] > rate)
+            rate = m->reg_rate[in[n]];
+    }
+    if (i->op == MB_K_COPY || (i->op == MB_OP_CAST && i->dtype == i->from)) {
+        m->reg[index] = in[0];
+        return;
+    }
+    if (i->op == MB_K_SUM || i->op == MB_K_MAX) {
+        int32_t full = expand(m, in[0]);
+        if (m->failed)
+            return;
+        used(m, full);
+        int32_t d = new_reg(m, o->columns == 1 ? MB_RATE_EACH : MB_RATE_ROW, i->dtype);
+        mb__uop *u = new_uop(m, MB_U_REDUCE);
+        if (!u)
+            return;
+        u->a = full;
+        u->d = d;
+        u->rate = MB_RATE_ROW;
+        u->size_a = u->size_d = (uint8_t)mb__register_size(i->dtype);
+        u->f.reduce = (i->op == MB_K_SUM ? loops->sum : loops->max)[mb__lane(i->dtype)];
+        m->reg[index] = d;
+        return;
+    }
+    int kind = i->op == MB_OP_WHERE                              ? MB_U_WHERE
+               : i->op == MB_OP_CAST || n == 1                   ? MB_U_UNARY
+                                                                 : MB_U_BINARY;
+    bool mixed = false; /* a row value meets an element value */
+    for (int j = 0; j < n; j++)
+        mixed |= rate == MB_RATE_EACH && m->reg_rate[in[j]] == MB_RATE_ROW;
+    if (kind == MB_U_WHERE) /* the condition, and row values, for each element; single values stay */
+        for (int j = 0; j < 3; j++)
+            if (m->reg_rate[in[j]] != rate && (j == 0 || m->reg_rate[in[j]] == MB_RATE_ROW)) {
+                if (rate == MB_RATE_EACH)
+                    in[j] = expand(m, in[j]);
+            }
+    if (kind == MB_U_BINARY && mixed && o->columns < EXPAND_BELOW)
+        for (int j = 0; j < 2; j++)
+            if (m->reg_rate[in[j]] == MB_RATE_ROW)
+                in[j] = expand(m, in[j]);
+    if (m->failed)
+        return;
+    for (int j = 0; j < n; j++)
+        used(m, in[j]);
+    int32_t d = new_reg(m, rate, i->dtype);
+    mb__uop *u = new_uop(m, kind);
+    if (!u)
+        return;
+    m->reg[index] = d;
+    u->d = d;
+    u->a = in[0];
+    u->b = in[1];
+    u->c = in[2];
+    u->rate = (uint8_t)rate;
+    u->dtype = i->dtype;
+    u->ra = m->reg_rate[in[0]];
+    u->rb = n > 1 ? m->reg_rate[in[1]] : 0;
+    u->rc = n > 2 ? m->reg_rate[in[2]] : 0;
+    u->size_d = (uint8_t)mb__register_size(i->dtype);
+    u->size_a = (uint8_t)mb__register_size(i->from);
+    u->size_b = u->size_a;
+    int lane = mb__lane(i->from);
+    if (kind == MB_U_UNARY) {
+        u->f.unary = i->op == MB_OP_CAST ? loops->cast[i->from][i->dtype] : loops->unary[i->op][lane];
+    } else if (kind == MB_U_BINARY) {
+        u->by_row = u->ra != u->rb && rate == MB_RATE_EACH && (u->ra == MB_RATE_ROW || u->rb == MB_RATE_ROW);
+        u->form = u->ra == u->rb ? MB_VV : u->ra > u->rb ? MB_VS : MB_SV;
+        if (u->ra == MB_RATE_ONCE && u->rb == MB_RATE_ONCE)
+            u->form = MB_VV;
+        u->f.binary = loops->binary[i->op][lane][u->form];
+    } else {
+        u->form = (uint8_t)((u->rb < rate ? 1 : 0) | (u->rc < rate ? 2 : 0));
+        u->by_row = u->ra < rate; /* a single condition: one side is copied */
+        u->where = loops->where[i->dtype == MB_FLOAT64];
+    }
+}
+
+/* Registers share scratch memory once their last reader is done. */
+static bool place_registers(maker *m, size_t *scratch)
+{
+    mb__cpu_kernel *o = m->o;
+    o->reg_offset = mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *o->reg_offset);
+    int32_t *free_of = mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *free_of); /* slots by owner register */
+    if (!o->reg_offset || !free_of)
+        return false;
+    int64_t top = 0;
+    int slots = 0;
+    int32_t *slot_user = free_of;
+    for (int i = 0; i < o->reg_count; i++)
+        o->reg_offset[i] = -1;
+    for (int at = 0; at < o->uop_count; at++) {
+        mb__uop *u = &o->uops[at];
+        if (u->direct)
+            continue;
+        bool to_memory = false;
+        for (int s = 0; s < o->store_count; s++)
+            to_memory |= o->stores[s].direct && o->stores[s].reg == u->d;
+        if (to_memory)
+            continue;
+        int64_t need = m->reg_bytes[u->d], found = -1;
+        for (int s = 0; s < slots && !u->fixed; s++) {
+            int32_t r = slot_user[s];
+            if (r >= 0 && m->reg_last[r] <= at - 1 && m->reg_bytes[r] == need) {
+                found = o->reg_offset[r];
+                slot_user[s] = u->d;
+                break;
+            }
+        }
+        if (found < 0) {
+            found = top;
+            top += need;
+            slot_user[slots++] = u->d;
+        }
+        if (u->fixed)
+            m->reg_last[u->d] = INT32_MAX;
+        o->reg_offset[u->d] = found;
+    }
+    *scratch = (size_t)top;
+    return true;
+}
+
+static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
+{
+    bool reduces = false;
+    for (int i = 0; i < k->instr_count; i++)
+        reduces |= k->instrs[i].op == MB_K_SUM || k->instrs[i].op == MB_K_MAX;
+    o->inner_rank = k->inner;
+    o->columns = 1;
+    for (int i = 0; i < k->inner; i++)
+        o->columns *= o->inner[i] = k->dim[k->rank - k->inner + i];
+    int above = k->rank - k->inner;
+    o->rows = above ? k->dim[above - 1] : 1;
+    o->outer_rank = above ? above - 1 : 0;
+    int64_t outer = 1;
+    for (int i = 0; i < o->outer_rank; i++)
+        outer *= o->outer[i] = k->dim[i];
+    o->tile_columns = o->columns;
+    if (o->columns > TILE && !reduces && k->inner == 1)
+        o->tile_columns = TILE;
+    o->tile_rows = o->tile_columns >= TILE || o->tile_columns < o->columns ? 1 : TILE / (o->tile_columns ? o->tile_columns : 1);
+    if (o->tile_rows > o->rows)
+        o->tile_rows = o->rows;
+    if (o->tile_rows < 1)
+        o->tile_rows = 1;
+    o->row_tiles = (o->rows + o->tile_rows - 1) / o->tile_rows;
+    o->column_tiles = o->tile_columns ? (o->columns + o->tile_columns - 1) / o->tile_columns : 0;
+    o->units = outer * o->row_tiles * o->column_tiles;
+}
+
+/* How many tasks, and where they may be cut. Depends on the kernel alone, never on the number of threads. */
+static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
+{
+    double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
+    double nanoseconds = elements * (0.08 * o->uop_count + 0.3);
+    double wanted = nanoseconds / 12000;
+    o->tasks = wanted < 1 ? 1 : wanted > TASKS_MAX ? TASKS_MAX : (int)wanted;
+    if (o->tasks > o->units)
+        o->tasks = o->units ? (int)o->units : 1;
+    o->task_unit = 1;
+    bool own_rows = o->outer_rank > 0;
+    for (int s = 0; s < o->store_count; s++) {
+        if (o->stores[s].mode == MB_STORE)
+            continue;
+        o->accumulates = true;
+        own_rows &= o->stores[s].walk.outer[0] != 0;
+    }
+    if (!o->accumulates || o->tasks == 1)
+        return;
+    if (own_rows && o->outer[0] > 3) { /* each task has its own part of the result */
+        o->task_unit = o->units / o->outer[0];
+        if (o->tasks > o->outer[0])
+            o->tasks = (int)o->outer[0];
+        return;
+    }
+    if (o->tasks > PARTIALS_MAX)
+        o->tasks = PARTIALS_MAX;
+    o->partial = true;
+    for (int s = 0; s < o->store_count; s++)
+        if (o->stores[s].mode != MB_STORE) {
+            o->stores[s].partial_offset = o->partial_bytes;
+            o->partial_bytes += ((size_t)o->stores[s].count * o->stores[s].size + 63) / 64 * 64;
+        }
+    *partials = o->partial_bytes * (size_t)o->tasks;
+}
+
+mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const mb__kernel *k, const mb__loops *loops,
+                                    size_t *scratch, size_t *partials)
+{
+    maker m = {.pool = pool, .plan = plan, .k = k};
+    mb__cpu_kernel *o = m.o = mb__bump_get(pool, sizeof *o);
+    m.reg = mb__bump_get(pool, (size_t)(k->instr_count + 1) * sizeof *m.reg);
+    if (!o || !m.reg)
+        return NULL;
+    o->loops = loops;
+    choose_tiles(o, k);
+    o->constants = mb__bump_get(pool, (size_t)(k->instr_count + 1) * sizeof *o->constants);
+    o->constant_reg = mb__bump_get(pool, (size_t)(k->instr_count + 1) * sizeof *o->constant_reg);
+    o->stores = mb__bump_get(pool, (size_t)(k->store_count + 1) * sizeof *o->stores);
+    if (!o->constants || !o->constant_reg || !o->stores)
+        return NULL;
+    for (int i = 0; i < k->instr_count && !m.failed; i++) {
+        const mb__instr *in = &k->instrs[i];
+        if (in->op >= MB_K_LOAD && in->op <= MB_K_RANDOM)
+            make_leaf(&m, in, i);
+        else
+            make_op(&m, in, i);
+    }
+    for (int i = 0; i < k->store_count && !m.failed; i++) {
+        const mb__store *s = &k->stores[i];
+        mb__cpu_store *t = &o->stores[o->store_count++];
+        const mb__value *v = &plan->values[s->view.value];
+        *t = (mb__cpu_store){.walk = walk_of(&m, &s->view), .mode = s->mode, .per_row = s->per_row, .dtype = v->dtype, .count = v->count};
+        t->reg = m.reg[s->instr];
+        if (!s->per_row)
+            t->reg = expand(&m, t->reg);
+        if (m.failed)
+            break;
+        m.reg_last[t->reg] = INT32_MAX;
+        t->rate = m.reg_rate[t->reg];
+        t->size = (uint8_t)mb__register_size(v->dtype);
+        int lane = mb__lane(v->dtype);
+        t->to = (s->mode == MB_STORE_MAX ? loops->max_to : loops->add_to)[lane];
+        t->one = (s->mode == MB_STORE_MAX ? loops->max_one : loops->add_one)[lane];
+        /* Computed straight into memory, unless something in memory still has to be read there. */
+        const mb__walk *w = &t->walk;
+        bool dense = t->rate == MB_RATE_EACH && w->flat && (o->columns == 1 || w->column == 1) &&
+                     (o->tile_rows == 1 || w->row == o->columns);
+        bool computed = false, taken = false;
+        for (int u = 0; u < o->uop_count; u++)
+            if (o->uops[u].d == t->reg)
+                computed = !o->uops[u].direct && !o->uops[u].fixed;
+        for (int j = 0; j + 1 < o->store_count; j++)
+            taken |= o->stores[j].reg == t->reg && o->stores[j].direct;
+        t->direct = s->mode == MB_STORE && !s->per_row && dense && computed && !taken && v->dtype != MB_BOOL && v->onto < 0;
+    }
+    if (m.failed || !place_registers(&m, scratch))
+        return NULL;
+    choose_tasks(o, partials);
+    return o;
+}

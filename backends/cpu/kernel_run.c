@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: MIT
+ * kernel_run.c - running a fused kernel tile by tile. */
+#include <math.h>
+
+#include "backends/cpu/kernel.h"
+#include "backends/philox.h"
+
+typedef struct tile {
+    int64_t index[MB_MAX_RANK]; /* over the outer axes */
+    int64_t row, rows, column, columns;
+} tile;
+
+typedef struct job {
+    mb__cpu_kernel *k;
+    mb__frame *f;
+} job;
+
+static int64_t start_of(const mb__cpu_kernel *k, const mb__walk *w, const tile *t)
+{
+    int64_t o = w->offset + t->row * w->row + t->column * w->column;
+    for (int i = 0; i < k->outer_rank; i++)
+        o += t->index[i] * w->outer[i];
+    return o;
+}
+
+static int64_t count_at(const tile *t, int rate)
+{
+    return rate == MB_RATE_EACH ? t->rows * t->columns : rate == MB_RATE_ROW ? t->rows : 1;
+}
+
+/* Steps through the columns of one row where no single stride does: calls for each run along the last axis. */
+#define FOR_RUNS(k, w, at, n, stride, done)                                                                            \
+    for (int64_t run_index[MB_MAX_RANK] = {0}, done = 0, at = 0, n = (k)->inner[(k)->inner_rank - 1],                  \
+                                     stride = (w)->inner[(k)->inner_rank - 1];                                         \
+         done < (k)->columns; done += n, at = next_run(k, w, run_index))
+
+static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *index)
+{
+    int64_t at = 0;
+    for (int i = k->inner_rank - 1; i-- > 0;) {
+        if (++index[i] < k->inner[i])
+            break;
+        index[i] = 0;
+    }
+    for (int i = 0; i + 1 < k->inner_rank; i++)
+        at += index[i] * w->inner[i];
+    return at;
+}
+
+#define GATHER(T, D, convert)                                                                                          \
+    {                                                                                                                  \
+        const T *x = (const T *)from;                                                                                  \
+        D *y = to;                                                                                                     \
+        if (stride == 1)                                                                                               \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                y[i] = convert(x[i]);                                                                                  \
+        else                                                                                                           \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                y[i] = convert(x[i * stride]);                                                                         \
+    }
+#define SAME(x)  (x)
+#define TRUTH(x) ((x) != 0)
+
+/* n elements at a stride into a register. */
+static void gather(int dtype, int64_t n, void *to, const char *from, int64_t stride)
+{
+    if (dtype == MB_FLOAT64)
+        GATHER(double, double, SAME)
+    else if (dtype == MB_BOOL)
+        GATHER(uint8_t, int32_t, TRUTH)
+    else
+        GATHER(float, float, SAME) /* int32 as well: only moved */
+}
+
+#define SCATTER(T, D)                                                                                                  \
+    {                                                                                                                  \
+        const T *x = from;                                                                                             \
+        D *y = (D *)to;                                                                                                \
+        if (stride == 1)                                                                                               \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                y[i] = (D)x[i];                                                                                        \
+        else                                                                                                           \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                y[i * stride] = (D)x[i];                                                                               \
+    }
+
+static void scatter(int dtype, int64_t n, char *to, int64_t stride, const void *from)
+{
+    if (dtype == MB_FLOAT64)
+        SCATTER(double, double)
+    else if (dtype == MB_BOOL)
+        SCATTER(int32_t, uint8_t)
+    else
+        SCATTER(float, float)
+}
+
+static size_t memory_size(int dtype)
+{
+    return dtype == MB_BOOL ? 1 : dtype == MB_FLOAT64 ? 8 : 4;
+}
+
+static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
+{
+    size_t size = memory_size(u->dtype);
+    const char *from = f->memory[u->walk.value] + start_of(k, &u->walk, t) * (int64_t)size;
+    if (u->direct) {
+        reg[u->d] = (char *)from;
+        return;
+    }
+    char *to = reg[u->d];
+    if (u->rate != MB_RATE_EACH || k->columns == 1) {
+        gather(u->dtype, t->rows, to, from, u->walk.row);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r++, from += u->walk.row * (int64_t)size, to += t->columns * u->size_d) {
+        if (u->walk.flat) {
+            gather(u->dtype, t->columns, to, from, u->walk.column);
+            continue;
+        }
+        FOR_RUNS(k, &u->walk, at, n, stride, done)
+        gather(u->dtype, n, to + done * u->size_d, from + at * (int64_t)size, stride);
+    }
+}
+
+static void put_position(const mb__uop *u, uint64_t key, char *to, int64_t i, int64_t position)
+{
+    if (u->kind == MB_U_IOTA) {
+        if (u->dtype == MB_FLOAT32)
+            ((float *)(void *)to)[i] = (float)position;
+        else if (u->dtype == MB_FLOAT64)
+            ((double *)(void *)to)[i] = (double)position;
+        else
+            ((int32_t *)(void *)to)[i] = (int32_t)position;
+    } else if (u->dtype == MB_FLOAT64) {
+        philox4x32_ctr_t w = mb__philox(key, (uint64_t)position / 2);
+        ((double *)(void *)to)[i] = mb__unit_double(w.v[position % 2 * 2], w.v[position % 2 * 2 + 1]);
+    } else {
+        uint32_t w = mb__philox(key, (uint64_t)position / 4).v[position % 4];
+        if (u->dtype == MB_INT32)
+            ((int32_t *)(void *)to)[i] = (int32_t)(w >> 1);
+        else
+            ((float *)(void *)to)[i] = mb__unit_float(w);
+    }
+}
+
+/* A run of consecutive float draws: whole blocks at a time. */
+static void random_run(uint64_t key, int64_t n, float *to, int64_t position)
+{
+    int64_t i = 0;
+    while (i < n) {
+        philox4x32_ctr_t w = mb__philox(key, (uint64_t)(position + i) / 4);
+        for (int64_t l = (position + i) % 4; l < 4 && i < n; l++)
+            to[i++] = mb__unit_float(w.v[l]);
+    }
+}
+
+/* Numbers that are functions of their position. */
+static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char *to)
+{
+    const mb__walk *w = &u->walk;
+    int64_t start = start_of(k, w, t);
+    uint64_t key = 0;
+    if (u->bind >= 0)
+        memcpy(&key, &f->scalars[u->bind], sizeof key);
+    if (u->rate != MB_RATE_EACH) {
+        for (int64_t r = 0; r < t->rows; r++)
+            put_position(u, key, to, r, start + r * w->row);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r++, to += t->columns * u->size_d) {
+        int64_t base = start + r * w->row;
+        if (w->flat && w->column == 1 && u->kind == MB_U_RANDOM && u->dtype == MB_FLOAT32) {
+            random_run(key, t->columns, (float *)(void *)to, base);
+        } else if (w->flat) {
+            for (int64_t c = 0; c < t->columns; c++)
+                put_position(u, key, to, c, base + c * w->column);
+        } else {
+            FOR_RUNS(k, w, at, n, stride, done)
+            for (int64_t c = 0; c < n; c++)
+                put_position(u, key, to, done + c, base + at + c * stride);
+        }
+    }
+}
+
+static void bound_scalar(const mb__uop *u, const mb__frame *f, char *to)
+{
+    double v = f->scalars[u->bind];
+    if (u->dtype == MB_FLOAT64)
+        *(double *)(void *)to = v;
+    else if (u->dtype == MB_FLOAT32)
+        *(float *)(void *)to = (float)v;
+    else
+        *(int32_t *)(void *)to = u->dtype == MB_BOOL ? v != 0 : v >= 2147483647.0 ? INT32_MAX : v > -2147483648.0 ? (int32_t)v : INT32_MIN;
+}
+
+static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
+{
+    int64_t c = t->columns;
+#define FILL(T)                                                                                                        \
+    {                                                                                                                  \
+        T *d = (T *)(void *)to;                                                                                        \
+        const T *a = (const T *)(const void *)from;                                                                    \
+        for (int64_t r = 0; r < t->rows; r++) {                                                                        \
+            const T v = a[u->ra == MB_RATE_ROW ? r : 0];                                                               \
+            for (int64_t i = 0; i < c; i++)                                                                            \
+                d[r * c + i] = v;                                                                                      \
+        }                                                                                                              \
+    }
+    if (u->size_d == 8)
+        FILL(double)
+    else
+        FILL(float)
+}
+
+static void run_where(const mb__uop *u, const tile *t, char **reg)
+{
+    int64_t n = count_at(t, u->rate);
+    const int32_t *m = (const int32_t *)(void *)reg[u->a];
+    if (!u->by_row) {
+        u->where[u->form](n, reg[u->d], m, reg[u->b], reg[u->c]);
+        return;
+    }
+    const char *from = m[0] ? reg[u->b] : reg[u->c];
+    bool single = m[0] ? u->form & 1 : u->form & 2;
+    for (int64_t i = 0; i < n; i++)
+        memcpy(reg[u->d] + i * u->size_d, from + (single ? 0 : i * u->size_d), u->size_d);
+}
+
+static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
+{
+    int64_t n = count_at(t, u->rate);
+    switch (u->kind) {
+    case MB_U_LOAD:
+        load(k, u, f, t, reg);
+        break;
+    case MB_U_IOTA:
+    case MB_U_RANDOM:
+        positions(k, u, f, t, reg[u->d]);
+        break;
+    case MB_U_SCALAR:
+        bound_scalar(u, f, reg[u->d]);
+        break;
+    case MB_U_UNARY:
+        u->f.unary(n, reg[u->d], reg[u->a]);
+        break;
+    case MB_U_BINARY:
+        if (!u->by_row) {
+            u->f.binary(n, reg[u->d], reg[u->a], reg[u->b]);
+            break;
+        }
+        for (int64_t r = 0, c = t->columns; r < t->rows; r++)
+            u->f.binary(c, reg[u->d] + r * c * u->size_d, reg[u->a] + (u->ra == MB_RATE_ROW ? r : r * c) * u->size_a,
+                        reg[u->b] + (u->rb == MB_RATE_ROW ? r : r * c) * u->size_b);
+        break;
+    case MB_U_WHERE:
+        run_where(u, t, reg);
+        break;
+    case MB_U_REDUCE:
+        for (int64_t r = 0; r < t->rows; r++)
+            u->f.reduce(t->columns, reg[u->d] + r * u->size_d, reg[u->a] + r * t->columns * u->size_a);
+        break;
+    default:
+        expand(u, t, reg[u->d], reg[u->a]);
+    }
+}
+
+static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to, const char *from)
+{
+    const mb__walk *w = &s->walk;
+    to += start_of(k, w, t) * s->size;
+    if (s->per_row || k->columns == 1) {
+        if (w->row == 1)
+            s->to(t->rows, to, from);
+        else if (w->row == 0)
+            s->one(t->rows, to, from);
+        else
+            for (int64_t r = 0; r < t->rows; r++)
+                s->to(1, to + r * w->row * s->size, from + r * s->size);
+        return;
+    }
+    if (w->flat && w->column == 0 && w->row == 0) {
+        s->one(t->rows * t->columns, to, from);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r++, to += w->row * s->size, from += t->columns * s->size) {
+        if (w->flat && w->column == 1)
+            s->to(t->columns, to, from);
+        else if (w->flat && w->column == 0)
+            s->one(t->columns, to, from);
+        else if (w->flat)
+            for (int64_t c = 0; c < t->columns; c++)
+                s->to(1, to + c * w->column * s->size, from + c * s->size);
+        else
+            FOR_RUNS(k, w, at, n, stride, done)
+        for (int64_t c = 0; c < n; c++)
+            s->to(1, to + (at + c * stride) * s->size, from + (done + c) * s->size);
+    }
+}
+
+static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__frame *f, const tile *t, const char *from)
+{
+    const mb__walk *w = &s->walk;
+    int64_t size = (int64_t)memory_size(s->dtype);
+    char *to = f->memory[w->value] + start_of(k, w, t) * size;
+    if (s->per_row || k->columns == 1) {
+        scatter(s->dtype, t->rows, to, w->row, from);
+        return;
+    }
+    if (w->flat && w->column == 1 && w->row == t->columns) {
+        scatter(s->dtype, t->rows * t->columns, to, 1, from);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r++, to += w->row * size, from += t->columns * s->size) {
+        if (w->flat) {
+            scatter(s->dtype, t->columns, to, w->column, from);
+            continue;
+        }
+        FOR_RUNS(k, w, at, n, stride, done)
+        scatter(s->dtype, n, to + at * size, stride, from + done * s->size);
+    }
+}
+
+static void fill_identity(const mb__cpu_store *s, char *to)
+{
+    if (s->mode == MB_STORE_SUM)
+        memset(to, 0, (size_t)s->count * s->size);
+    else
+        for (int64_t i = 0; i < s->count; i++)
+            if (s->dtype == MB_FLOAT32)
+                ((float *)(void *)to)[i] = -INFINITY;
+            else if (s->dtype == MB_FLOAT64)
+                ((double *)(void *)to)[i] = -(double)INFINITY;
+            else
+                ((int32_t *)(void *)to)[i] = INT32_MIN;
+}
+
+static void run_task(void *argument, int task, int worker)
+{
+    const job *j = argument;
+    mb__cpu_kernel *k = j->k;
+    mb__frame *f = j->f;
+    char *scratch = f->cpu->scratch[worker], *partial = k->partial ? f->partials + k->partial_bytes * (size_t)task : NULL;
+    char **reg = (char **)(void *)scratch;
+    char *slots = scratch + ((size_t)k->reg_count * sizeof *reg + 63) / 64 * 64;
+    for (int i = 0; i < k->reg_count; i++)
+        reg[i] = k->reg_offset[i] >= 0 ? slots + k->reg_offset[i] : NULL;
+    for (int i = 0; i < k->constant_count; i++)
+        reg[k->constant_reg[i]] = (char *)&k->constants[i];
+    if (partial)
+        for (int s = 0; s < k->store_count; s++)
+            if (k->stores[s].mode != MB_STORE)
+                fill_identity(&k->stores[s], partial + k->stores[s].partial_offset);
+    int64_t groups = k->task_unit ? k->units / k->task_unit : 0;
+    int64_t unit = groups * task / k->tasks * k->task_unit, end = groups * (task + 1) / k->tasks * k->task_unit;
+    if (unit >= end)
+        return;
+    tile t = {.row = 0};
+    int64_t rest = unit / (k->row_tiles * k->column_tiles), rt = unit / k->column_tiles % k->row_tiles, ct = unit % k->column_tiles;
+    for (int i = k->outer_rank; i-- > 0; rest /= k->outer[i])
+        t.index[i] = rest % k->outer[i];
+    bool first = true;
+    for (; unit < end; unit++, first = false) {
+        t.row = rt * k->tile_rows;
+        t.rows = k->rows - t.row < k->tile_rows ? k->rows - t.row : k->tile_rows;
+        t.column = ct * k->tile_columns;
+        t.columns = k->columns - t.column < k->tile_columns ? k->columns - t.column : k->tile_columns;
+        for (int s = 0; s < k->store_count; s++)
+            if (k->stores[s].direct)
+                reg[k->stores[s].reg] = f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, &t) * (int64_t)memory_size(k->stores[s].dtype);
+        for (int i = 0; i < k->uop_count; i++) {
+            const mb__uop *u = &k->uops[i];
+            if (u->fixed) {
+                if (first) {
+                    tile whole = t;
+                    whole.rows = k->tile_rows;
+                    run_uop(k, u, f, &whole, reg);
+                }
+                continue;
+            }
+            run_uop(k, u, f, &t, reg);
+        }
+        for (int s = 0; s < k->store_count; s++) {
+            const mb__cpu_store *st = &k->stores[s];
+            if (st->mode != MB_STORE)
+                accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value], reg[st->reg]);
+            else if (!st->direct)
+                store(k, st, f, &t, reg[st->reg]);
+        }
+        if (++ct == k->column_tiles) {
+            ct = 0;
+            if (++rt == k->row_tiles) {
+                rt = 0;
+                for (int i = k->outer_rank; i-- > 0;) {
+                    if (++t.index[i] < k->outer[i])
+                        break;
+                    t.index[i] = 0;
+                }
+            }
+        }
+    }
+}
+
+void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f)
+{
+    job j = {k, f};
+    if (k->accumulates && !k->partial)
+        for (int s = 0; s < k->store_count; s++)
+            if (k->stores[s].mode != MB_STORE)
+                fill_identity(&k->stores[s], f->memory[k->stores[s].walk.value]);
+    if (k->units)
+        mb__pool_run(f->cpu->pool, run_task, &j, k->tasks);
+    if (!k->partial)
+        return;
+    for (int s = 0; s < k->store_count; s++) {
+        const mb__cpu_store *st = &k->stores[s];
+        if (st->mode == MB_STORE)
+            continue;
+        char *out = f->memory[st->walk.value];
+        memcpy(out, f->partials + st->partial_offset, (size_t)st->count * st->size);
+        for (int p = 1; p < k->tasks; p++)
+            st->to(st->count, out, f->partials + k->partial_bytes * (size_t)p + st->partial_offset);
+    }
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pool.h - worker threads for parallel loops. One loop runs at a time; the caller works too. Workers spin for a bounded
+ * time between loops, then sleep on a futex, so that a busy machine is not made busier.
+ */
+#ifndef MB_POOL_H
+#define MB_POOL_H
+
+#include "tensor/tape.h"
+
+typedef struct mb__pool mb__pool;
+typedef void (*mb__task)(void *argument, int task, int worker);
+
+/* threads >= 1, the caller included. NULL: error set. Fewer threads than wanted may start. */
+mb__pool *mb__pool_new(mb_context *ctx, int threads);
+void mb__pool_free(mb_context *ctx, mb__pool *pool);
+int mb__pool_threads(const mb__pool *pool);
+/* Calls f(argument, 0 .. tasks - 1, worker) in any order and returns when all have. */
+void mb__pool_run(mb__pool *pool, mb__task f, void *argument, int tasks);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * product.c - matrix products by OpenBLAS, one thread a call, split by our own pool: over the loops where there are
+ * many, over the rows and columns of the result where there are few. The split depends on the shape alone.
+ */
+#include <cblas.h>
+
+#include "backends/cpu/cpu.h"
+
+typedef struct work {
+    const mb__product *p;
+    mb__frame *f;
+    int dtype;
+    int64_t items;      /* loops whose results are apart */
+    int64_t sums;       /* loops that add up in one result */
+    int64_t row_parts, column_parts;
+    int64_t groups;     /* tasks over items */
+    int apart[3 * MB_MAX_RANK], adding[3 * MB_MAX_RANK], apart_count, adding_count;
+} work;
+
+static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, bool *turned, int *ld)
+{
+    if ((column_stride == 1 || columns == 1) && (rows == 1 || row_stride >= columns) && row_stride > 0) {
+        *turned = false;
+        *ld = (int)(rows == 1 || row_stride < columns ? columns : row_stride);
+        return row_stride < INT32_MAX;
+    }
+    if ((row_stride == 1 || rows == 1) && (columns == 1 || column_stride >= rows) && column_stride > 0) {
+        *turned = true;
+        *ld = (int)(columns == 1 || column_stride < rows ? rows : column_stride);
+        return column_stride < INT32_MAX;
+    }
+    return false;
+}
+
+static void one_product(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, bool add)
+{
+    const mb__product *p = w->p;
+    bool at, bt, ct;
+    int lda, ldb, ldc;
+    double size = (double)m * (double)n * (double)p->k;
+    if (size < 600 || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) || !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) ||
+        !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
+        w->f->cpu->loops->product[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add);
+        return;
+    }
+    CBLAS_ORDER order = ct ? CblasColMajor : CblasRowMajor;
+    CBLAS_TRANSPOSE ta = at != ct ? CblasTrans : CblasNoTrans, tb = bt != ct ? CblasTrans : CblasNoTrans;
+    if (w->dtype == MB_FLOAT32)
+        cblas_sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
+    else
+        cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
+}
+
+static void offsets(const mb__product *p, const int *loops, int count, int64_t item, int64_t *a, int64_t *b, int64_t *c)
+{
+    for (int i = count; i-- > 0;) {
+        int l = loops[i];
+        int64_t x = item % p->loop[l];
+        item /= p->loop[l];
+        *a += x * p->a_loop[l];
+        *b += x * p->b_loop[l];
+        *c += x * p->c_loop[l];
+    }
+}
+
+static void run_task(void *argument, int task, int worker)
+{
+    (void)worker;
+    const work *w = argument;
+    const mb__product *p = w->p;
+    int64_t size = w->dtype == MB_FLOAT64 ? 8 : 4;
+    const char *a = w->f->memory[p->a.value] + p->a.offset * size, *b = w->f->memory[p->b.value] + p->b.offset * size;
+    char *c = w->f->memory[p->c.value] + p->c.offset * size;
+    int64_t part = task % (w->row_parts * w->column_parts), group = task / (w->row_parts * w->column_parts);
+    int64_t rp = part / w->column_parts, cp = part % w->column_parts;
+    int64_t m0 = p->m * rp / w->row_parts, m1 = p->m * (rp + 1) / w->row_parts;
+    int64_t n0 = p->n * cp / w->column_parts, n1 = p->n * (cp + 1) / w->column_parts;
+    for (int64_t item = w->items * group / w->groups, end = w->items * (group + 1) / w->groups; item < end; item++)
+        for (int64_t s = 0; s < w->sums; s++) {
+            int64_t oa = m0 * p->a_m, ob = n0 * p->b_n, oc = m0 * p->c_m + n0 * p->c_n;
+            offsets(p, w->apart, w->apart_count, item, &oa, &ob, &oc);
+            offsets(p, w->adding, w->adding_count, s, &oa, &ob, &oc);
+            one_product(w, a + oa * size, b + ob * size, c + oc * size, m1 - m0, n1 - n0, s > 0);
+        }
+}
+
+void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f)
+{
+    work w = {.p = p, .f = f, .dtype = dtype, .items = 1, .sums = 1, .row_parts = 1, .column_parts = 1, .groups = 1};
+    for (int i = 0; i < p->loops; i++)
+        if (p->c_loop[i]) {
+            w.apart[w.apart_count++] = i;
+            w.items *= p->loop[i];
+        } else {
+            w.adding[w.adding_count++] = i;
+            w.sums *= p->loop[i];
+        }
+    double each = (double)p->m * (double)p->n * (double)p->k * (double)w.sums + 6000, all = each * (double)w.items;
+    const double task = 5e5; /* multiply-adds that are worth handing out */
+    double wanted = all / task;
+    wanted = wanted < 1 ? 1 : wanted > 32 ? 32 : wanted;
+    w.groups = wanted > (double)w.items ? w.items : (int64_t)wanted;
+    while (w.groups * w.row_parts * w.column_parts * 2 <= (int64_t)wanted && w.groups * w.row_parts * w.column_parts < 16) {
+        int64_t m = p->m / w.row_parts, n = p->n / w.column_parts;
+        if (m < 96 && n < 96)
+            break;
+        if (m >= n)
+            w.row_parts *= 2;
+        else
+            w.column_parts *= 2;
+    }
+    mb__pool_run(f->cpu->pool, run_task, &w, (int)(w.groups * w.row_parts * w.column_parts));
+}

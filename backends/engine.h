@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ * engine.h - the state of a context's engine: its backend, plan cache, buffer pool. Private to backends/. */
+#ifndef MB_ENGINE_H
+#define MB_ENGINE_H
+
+#include "backends/backends.h"
+#include "backends/plan.h"
+
+typedef struct mb__cached {
+    struct mb__cached *next_in_bucket, *newer, *older;
+    uint64_t hash;
+    size_t key_bytes, bytes;
+    unsigned char *key;
+    mb__bump pool; /* holds the plan and this key */
+    mb__plan plan;
+    void *program; /* the backend's */
+} mb__cached;
+
+enum { MB_POOL_CLASSES = 64, MB_BUCKETS = 1024 };
+
+typedef struct mb__engine_state {
+    const mb__backend *backend;
+    void *backend_state;
+    unsigned passes;
+    bool debug;
+    /* plan cache: hash buckets, and a list by last use */
+    mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
+    size_t cache_bytes, cache_limit;
+    /* memory */
+    mb__buffer *pool[MB_POOL_CLASSES]; /* unused buffers by size class */
+    void *arena;
+    size_t arena_bytes;
+    /* scratch of a flush, kept between flushes */
+    uint32_t *mark, *dense, *list, *targets; /* by node id; by node id; needed nodes ascending */
+    uint32_t mark_room, dense_room, list_room, target_room, serial;
+    unsigned char *key;
+    uint32_t key_room, key_bytes;
+    void **inputs, **outputs;
+    double *scalars;
+    mb__buffer **fresh;
+    uint32_t input_room, output_room, scalar_room, fresh_room;
+    mb_stats stats;
+    void (*log)(void *user, const char *line);
+    void *log_user;
+} mb__engine_state;
+
+extern const mb__engine mb__the_engine;
+
+mb__buffer *mb__buffer_new(mb_context *ctx, mb_dtype dtype, int64_t count);
+void mb__buffer_release(mb_context *ctx, mb__buffer *b);
+void mb__pool_clear(mb_context *ctx);
+
+/* The plan of the segment whose nodes are st->list, made if there is none. NULL: error set. */
+mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash);
+void mb__cache_clear(mb_context *ctx);
+uint64_t mb__hash(const void *p, size_t n);
+
+#endif

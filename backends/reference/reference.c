@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * reference.c - the oracle: every op by the plainest loop, one op a step, nothing simplified or fused. Every value is
+ * kept as a double, whatever its dtype, so that what it computes for float32 is good to float64 rounding; integers and
+ * truth values are exact. Also the example of how to write a backend.
+ */
+#include <math.h>
+
+#include "backends/philox.h"
+#include "backends/plan.h"
+
+static mb_status open_reference(mb_context *ctx, const char *device, int threads, unsigned passes, void **state)
+{
+    (void)ctx, (void)device, (void)threads, (void)passes;
+    *state = NULL;
+    return MB_OK;
+}
+static void close_reference(mb_context *ctx, void *state)
+{
+    (void)ctx, (void)state;
+}
+static size_t element_size(mb_dtype dtype)
+{
+    (void)dtype;
+    return sizeof(double);
+}
+static void *memory_new(mb_context *ctx, void *state, size_t bytes)
+{
+    (void)state;
+    return mb__alloc(ctx, bytes);
+}
+static void memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
+{
+    (void)state;
+    mb__free(ctx, memory, bytes);
+}
+
+static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
+{
+    (void)ctx, (void)state;
+    double *to = memory;
+    for (int64_t i = 0; i < count; i++)
+        to[i] = !from                 ? 0
+                : dtype == MB_FLOAT32 ? (double)((const float *)from)[i]
+                : dtype == MB_FLOAT64 ? ((const double *)from)[i]
+                : dtype == MB_INT32   ? ((const int32_t *)from)[i]
+                                      : ((const uint8_t *)from)[i] != 0;
+    return MB_OK;
+}
+static mb_status download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
+{
+    (void)ctx, (void)state;
+    const double *from = memory;
+    for (int64_t i = 0; i < count; i++)
+        switch (dtype) {
+        case MB_FLOAT32:
+            ((float *)to)[i] = (float)from[i];
+            break;
+        case MB_FLOAT64:
+            ((double *)to)[i] = from[i];
+            break;
+        case MB_INT32:
+            ((int32_t *)to)[i] = (int32_t)from[i];
+            break;
+        default:
+            ((uint8_t *)to)[i] = from[i] != 0;
+        }
+    return MB_OK;
+}
+
+/* ---- one element ---- */
+
+static double wrap(double x)
+{
+    return (double)(int32_t)(uint32_t)(int64_t)x; /* int32 arithmetic is modulo 2^32 */
+}
+
+static double to_int(double x)
+{
+    return x >= 2147483647.0 ? 2147483647.0 : x > -2147483648.0 ? trunc(x) : -2147483648.0;
+}
+
+static double elementwise(const mb__instr *i, double a, double b, double c)
+{
+    typedef double T;
+    double x = a;
+    if (i->from == MB_BOOL) {
+        switch (i->op) {
+        case MB_OP_NOT:
+            return a == 0;
+        case MB_OP_AND:
+            return a != 0 && b != 0;
+        case MB_OP_OR:
+            return a != 0 || b != 0;
+        default:
+            break;
+        }
+    }
+    switch (i->op) {
+#define M(f)                                            f
+#define MB_COMPARE(NAME, name, types, expr, doc)        case MB_OP_##NAME: return expr;
+#define UNARY_F(NAME, expr)                             case MB_OP_##NAME: return expr;
+#define UNARY_N(NAME, expr)                             case MB_OP_##NAME: return i->dtype == MB_INT32 ? wrap(expr) : (expr);
+#define UNARY_L(NAME, expr)
+#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) UNARY_##types(NAME, expr)
+#include "tensor/ops.def"
+#undef M
+    case MB_OP_WHERE:
+        return a != 0 ? b : c;
+    case MB_OP_CAST:
+        return i->dtype == MB_BOOL ? x != 0 : i->dtype == MB_INT32 ? to_int(x) : x;
+    default:
+        return x; /* copy */
+    }
+}
+
+static double draw(mb_dtype dtype, uint64_t key, int64_t at)
+{
+    if (dtype == MB_FLOAT64) {
+        philox4x32_ctr_t w = mb__philox(key, (uint64_t)at / 2);
+        return mb__unit_double(w.v[at % 2 * 2], w.v[at % 2 * 2 + 1]);
+    }
+    uint32_t w = mb__philox(key, (uint64_t)at / 4).v[at % 4];
+    return dtype == MB_INT32 ? (double)(w >> 1) : (double)mb__unit_float(w);
+}
+
+/* ---- steps ---- */
+
+typedef struct machine {
+    const mb__plan *plan;
+    double **memory; /* of each value */
+    double *registers;
+    const double *scalars;
+} machine;
+
+static int64_t at(const mb__view *v, const int64_t *index, int rank)
+{
+    int64_t o = v->offset;
+    for (int i = 0; i < rank; i++)
+        o += v->stride[i] * index[i];
+    return o;
+}
+
+static bool next(int64_t *index, const int64_t *dim, int rank)
+{
+    for (int i = rank; i-- > 0;) {
+        if (++index[i] < dim[i])
+            return true;
+        index[i] = 0;
+    }
+    return false;
+}
+
+static void run_kernel(machine *m, const mb__kernel *k)
+{
+    for (int s = 0; s < k->store_count; s++)
+        if (k->stores[s].mode != MB_STORE) {
+            double *out = m->memory[k->stores[s].view.value];
+            for (int64_t i = 0; i < m->plan->values[k->stores[s].view.value].count; i++)
+                out[i] = k->stores[s].mode == MB_STORE_SUM ? 0 : -(double)INFINITY;
+        }
+    int64_t index[MB_MAX_RANK] = {0};
+    if (mb__numel(k->dim, k->rank) == 0)
+        return;
+    do {
+        double *r = m->registers;
+        for (int j = 0; j < k->instr_count; j++) {
+            const mb__instr *i = &k->instrs[j];
+            double scalar = i->bind >= 0 && (i->op == MB_K_SCALAR || i->op == MB_K_RANDOM) ? m->scalars[i->bind] : 0;
+            uint64_t key;
+            memcpy(&key, &scalar, sizeof key);
+            switch (i->op) {
+            case MB_K_LOAD:
+                r[j] = m->memory[i->view.value][at(&i->view, index, k->rank)];
+                break;
+            case MB_K_CONST:
+                r[j] = i->number;
+                break;
+            case MB_K_SCALAR:
+                r[j] = i->dtype == MB_INT32 ? to_int(scalar) : scalar;
+                break;
+            case MB_K_IOTA:
+                r[j] = (double)at(&i->view, index, k->rank);
+                break;
+            case MB_K_RANDOM:
+                r[j] = draw((mb_dtype)i->dtype, key, at(&i->view, index, k->rank));
+                break;
+            default:
+                r[j] = elementwise(i, r[i->in[0]], i->in[1] >= 0 ? r[i->in[1]] : 0, i->in[2] >= 0 ? r[i->in[2]] : 0);
+            }
+        }
+        for (int s = 0; s < k->store_count; s++) {
+            const mb__store *st = &k->stores[s];
+            double *out = &m->memory[st->view.value][at(&st->view, index, k->rank)], v = r[st->instr];
+            bool integer = m->plan->values[st->view.value].dtype == MB_INT32;
+            if (st->mode == MB_STORE)
+                *out = v;
+            else if (st->mode == MB_STORE_SUM)
+                *out = integer ? wrap(*out + v) : *out + v;
+            else
+                *out = (v > *out || v != v) ? v : *out;
+        }
+    } while (next(index, k->dim, k->rank));
+}
+
+static void run_product(machine *m, const mb__product *p)
+{
+    double *a = m->memory[p->a.value] + p->a.offset, *b = m->memory[p->b.value] + p->b.offset, *c = m->memory[p->c.value] + p->c.offset;
+    memset(m->memory[p->c.value], 0, (size_t)m->plan->values[p->c.value].count * sizeof *c);
+    int64_t index[3 * MB_MAX_RANK] = {0};
+    do {
+        int64_t oa = 0, ob = 0, oc = 0;
+        for (int l = 0; l < p->loops; l++) {
+            oa += index[l] * p->a_loop[l];
+            ob += index[l] * p->b_loop[l];
+            oc += index[l] * p->c_loop[l];
+        }
+        for (int64_t i = 0; i < p->m; i++)
+            for (int64_t j = 0; j < p->n; j++) {
+                double sum = 0;
+                for (int64_t k = 0; k < p->k; k++)
+                    sum += a[oa + i * p->a_m + k * p->a_k] * b[ob + k * p->b_k + j * p->b_n];
+                c[oc + i * p->c_m + j * p->c_n] += sum;
+            }
+    } while (next(index, p->loop, p->loops));
+}
+
+/* NaN sorts last and counts as the largest. */
+static bool before(double a, double b)
+{
+    return a < b || (b != b && a == a);
+}
+
+static void along_axis(machine *m, const mb__other *o)
+{
+    const double *in = m->memory[o->in.value];
+    double *out = m->memory[o->out.value];
+    int64_t index[MB_MAX_RANK] = {0}, dim[MB_MAX_RANK], n = o->in_dim[o->axis];
+    memcpy(dim, o->in_dim, sizeof dim);
+    dim[o->axis] = 1;
+    if (mb__numel(o->in_dim, o->in_rank) == 0)
+        return;
+    do {
+        const double *x = in + at(&o->in, index, o->in_rank);
+        double *y = out + at(&o->out, index, o->out_rank);
+        int64_t xs = o->in.stride[o->axis], ys = o->out.stride[o->axis];
+        if (o->op == MB_OP_ARGMAX) {
+            int64_t best = 0;
+            for (int64_t i = 1; i < n; i++)
+                if (before(x[best * xs], x[i * xs]))
+                    best = i;
+            *y = (double)best;
+        } else if (o->op == MB_OP_CUMSUM) {
+            double sum = 0;
+            for (int64_t i = 0; i < n; i++) {
+                int64_t k = o->flag ? n - 1 - i : i;
+                sum += x[k * xs];
+                y[k * ys] = sum;
+            }
+        } else { /* argsort, by insertion */
+            for (int64_t i = 0; i < n; i++) {
+                int64_t k = i;
+                for (; k > 0 && before(x[i * xs], x[(int64_t)y[(k - 1) * ys] * xs]); k--)
+                    y[k * ys] = y[(k - 1) * ys];
+                y[k * ys] = (double)i;
+            }
+        }
+    } while (next(index, dim, o->in_rank));
+}
+
+static int64_t clamp(double i, int64_t size)
+{
+    return i < 0 ? 0 : i >= (double)size ? size - 1 : (int64_t)i;
+}
+
+/* take: out[before, i..., after] = in[before, index[i...], after]; scatter_add the other way round. */
+static void by_index(machine *m, const mb__other *o)
+{
+    bool take = o->op == MB_OP_TAKE;
+    const double *in = m->memory[o->in.value], *idx = m->memory[o->index.value];
+    double *out = m->memory[o->out.value];
+    const mb__view *wide = take ? &o->out : &o->in, *narrow = take ? &o->in : &o->out;
+    const int64_t *dim = take ? o->out_dim : o->in_dim;
+    int rank = take ? o->out_rank : o->in_rank;
+    int64_t index[MB_MAX_RANK] = {0}, size = take ? o->in_dim[o->axis] : o->out_dim[o->axis];
+    if (!take)
+        memset(out, 0, (size_t)m->plan->values[o->out.value].count * sizeof *out);
+    if (mb__numel(dim, rank) == 0)
+        return;
+    do {
+        int64_t chosen = clamp(idx[at(&o->index, index + o->axis, o->index_rank)], size);
+        int64_t n = narrow->offset + chosen * narrow->stride[o->axis];
+        for (int i = 0; i < o->axis; i++)
+            n += index[i] * narrow->stride[i];
+        for (int i = o->axis + o->index_rank; i < rank; i++)
+            n += index[i] * narrow->stride[i - o->index_rank + 1];
+        if (take)
+            out[at(wide, index, rank)] = in[n];
+        else
+            out[n] += in[at(wide, index, rank)];
+    } while (next(index, dim, rank));
+}
+
+/* ---- plans ---- */
+
+static int registers_of(const mb__plan *plan)
+{
+    int most = 1;
+    for (int s = 0; s < plan->step_count; s++)
+        if (plan->steps[s].kind == MB_STEP_KERNEL && plan->steps[s].u.kernel.instr_count > most)
+            most = plan->steps[s].u.kernel.instr_count;
+    return most;
+}
+
+static void *compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes)
+{
+    (void)state;
+    machine *m = mb__alloc(ctx, sizeof *m);
+    int most = registers_of(plan);
+    if (!m)
+        return NULL;
+    m->plan = plan;
+    m->memory = mb__alloc(ctx, ((size_t)plan->value_count + 1) * sizeof *m->memory);
+    m->registers = mb__alloc(ctx, (size_t)(most + 1) * sizeof *m->registers);
+    if (m->memory && m->registers) {
+        *bytes = sizeof *m + ((size_t)plan->value_count + 1) * sizeof *m->memory + (size_t)(most + 1) * sizeof *m->registers;
+        return m;
+    }
+    mb__free(ctx, m->memory, ((size_t)plan->value_count + 1) * sizeof *m->memory);
+    mb__free(ctx, m->registers, (size_t)(most + 1) * sizeof *m->registers);
+    mb__free(ctx, m, sizeof *m);
+    return NULL;
+}
+
+static void discard(mb_context *ctx, void *state, void *program)
+{
+    (void)state;
+    machine *m = program;
+    int most = registers_of(m->plan);
+    mb__free(ctx, m->memory, ((size_t)m->plan->value_count + 1) * sizeof *m->memory);
+    mb__free(ctx, m->registers, (size_t)(most + 1) * sizeof *m->registers);
+    mb__free(ctx, m, sizeof *m);
+}
+
+static mb_status run(mb_context *ctx, void *state, void *program, const mb__binding *b)
+{
+    (void)ctx, (void)state;
+    machine *m = program;
+    m->scalars = b->scalars;
+    for (int i = 0; i < m->plan->value_count; i++) {
+        const mb__value *v = &m->plan->values[i];
+        m->memory[i] = v->home == MB_IN_INPUT    ? b->inputs[v->index]
+                       : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
+                                                 : (double *)((char *)b->arena + v->offset);
+    }
+    for (int s = 0; s < m->plan->step_count; s++) {
+        const mb__step *step = &m->plan->steps[s];
+        if (step->kind == MB_STEP_KERNEL)
+            run_kernel(m, &step->u.kernel);
+        else if (step->kind == MB_STEP_PRODUCT)
+            run_product(m, &step->u.product);
+        else if (step->kind == MB_STEP_ZERO)
+            memset(m->memory[step->u.zero], 0, (size_t)m->plan->values[step->u.zero].count * sizeof(double));
+        else if (step->u.other.op == MB_OP_TAKE || step->u.other.op == MB_OP_SCATTER_ADD)
+            by_index(m, &step->u.other);
+        else
+            along_axis(m, &step->u.other);
+    }
+    return MB_OK;
+}
+
+const mb__backend mb__backend_reference = {
+    .version = MB_BACKEND_VERSION,
+    .name = "reference",
+    .fuses = false,
+    .strided = true,
+    .open = open_reference,
+    .close = close_reference,
+    .element_size = element_size,
+    .memory_new = memory_new,
+    .memory_free = memory_free,
+    .upload = upload,
+    .download = download,
+    .compile = compile,
+    .discard = discard,
+    .run = run,
+};

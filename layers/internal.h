@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Small helpers of the layers.
+ */
+#ifndef MB_LAYERS_INTERNAL_H
+#define MB_LAYERS_INTERNAL_H
+
+#include "layers/layers.h"
+
+/* A 0-d literal of t's dtype: the plan knows its value. */
+static inline mb_tensor mb__literal(mb_tensor t, double value)
+{
+    return mb_full(t.ctx, mb_dtype_of(t), MB_SHAPE0, value);
+}
+
+/* Whether a layer can be applied to x. An x that is none, stale or of an earlier error is not: the reason is
+ * then in the context, and the layer returns mb__refused. */
+static inline bool mb__usable(mb_tensor x)
+{
+    return x.ctx && mb_valid(x);
+}
+
+/* A poisoned result; an op on x states what is wrong with x, if nothing was wrong before. */
+static inline mb_tensor mb__refused(const char *where, mb_tensor x)
+{
+    return mb_valid(x) ? (mb_tensor){0} : mb_alias_at(where, x);
+}
+
+/* Checks x: [B,N,dim]. `layer` begins the message. */
+bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer);
+
+/* Reports a size below 1, or heads that do not divide dim. For constructors. */
+bool mb__check_heads(const char *where, mb_params *p, const char *layer, int64_t dim, int64_t heads);
+
+#endif

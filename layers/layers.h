@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * layers.h - what people stack.
+ *
+ *     mb_params *p = mb_params_new(mb, 42);                    // optim.h
+ *     mb_linear f1 = mb_linear_new(p, "f1", 784, 128);         // f1.weight [128,784], f1.bias [128]
+ *     mb_tensor h = mb_gelu(mb_linear_apply(f1, x));           // x: [64,784] -> [64,128]
+ *
+ * A layer is a pair of functions: NAME_new makes parameters in an mb_params under a dotted name, NAME_apply
+ * records ops. It holds handles, no values; nothing is hidden in it. Small layers are values; mb_ttt and
+ * mb_vit are pointers into p's memory, freed with p. All may be applied any number of times, and inside any
+ * mb_grad. Mistakes are reported at the line that called NAME_apply. All are differentiable to any order.
+ *
+ * Letters: B images or sequences, N tokens, D width (dim), H heads, dh = D / H.
+ */
+#ifndef MB_LAYERS_H
+#define MB_LAYERS_H
+
+#include "optim/optim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A key where none is needed. */
+#define MB_NO_KEY (MB_LIT(mb_key){0})
+
+/* -------------------------------------------------------------------------------------------- linear -- */
+
+typedef struct mb_linear {
+    mb_tensor weight; /* [out, in], takes weight decay */
+    mb_tensor bias;   /* [out], or all zeros where there is none */
+} mb_linear;
+
+typedef struct mb_linear_options {
+    bool no_bias;
+    mb_init weight; /* default: mb_init_xavier(in, out) */
+    mb_init bias;   /* default: zeros */
+} mb_linear_options;
+
+MB_API mb_linear mb_linear_new_with_at(const char *where, mb_params *p, const char *name, int64_t in,
+                                       int64_t out, mb_linear_options options);
+#define mb_linear_new_with(...) mb_linear_new_with_at(MB_HERE, __VA_ARGS__)
+#define mb_linear_new(p, name, in, out)                                                                      \
+    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_LIT(mb_linear_options){0})
+/* x: [..., in] -> [..., out]: x weight^T + bias */
+MB_API mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x);
+#define mb_linear_apply(...) mb_linear_apply_at(MB_HERE, __VA_ARGS__)
+
+/* int32 ids [...] -> [..., dim]. weight: [vocabulary, dim], N(0, 0.02^2), no weight decay. */
+typedef struct mb_embedding {
+    mb_tensor weight;
+} mb_embedding;
+
+MB_API mb_embedding mb_embedding_new_at(const char *where, mb_params *p, const char *name, int64_t vocabulary,
+                                        int64_t dim);
+#define mb_embedding_new(...) mb_embedding_new_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_embedding_apply_at(const char *where, mb_embedding layer, mb_tensor ids);
+#define mb_embedding_apply(...) mb_embedding_apply_at(MB_HERE, __VA_ARGS__)
+
+/* --------------------------------------------------------------------------------------------- norms -- */
+
+/* Over the last axis: (x - mean) / sqrt(variance + eps) * scale + bias, biased variance (Ba et al.
+ * 1607.06450). scale, bias: shapes that broadcast to x's; an mb_tensor of all zeros leaves it out. */
+MB_API mb_tensor mb_layer_normalize_at(const char *where, mb_tensor x, mb_tensor scale, mb_tensor bias,
+                                       double eps);
+#define mb_layer_normalize(...) mb_layer_normalize_at(MB_HERE, __VA_ARGS__)
+/* x / sqrt(mean(x^2) + eps) * scale (Zhang and Sennrich 1910.07467). */
+MB_API mb_tensor mb_rms_normalize_at(const char *where, mb_tensor x, mb_tensor scale, double eps);
+#define mb_rms_normalize(...) mb_rms_normalize_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_layer_norm {
+    mb_tensor scale, bias; /* [dim], ones and zeros */
+    double eps;            /* 1e-6; change it here */
+} mb_layer_norm;
+
+MB_API mb_layer_norm mb_layer_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim);
+#define mb_layer_norm_new(...) mb_layer_norm_new_at(MB_HERE, __VA_ARGS__)
+/* x: [..., dim] */
+MB_API mb_tensor mb_layer_norm_apply_at(const char *where, mb_layer_norm layer, mb_tensor x);
+#define mb_layer_norm_apply(...) mb_layer_norm_apply_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_rms_norm {
+    mb_tensor scale; /* [dim], ones */
+    double eps;      /* 1e-6 */
+} mb_rms_norm;
+
+MB_API mb_rms_norm mb_rms_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim);
+#define mb_rms_norm_new(...) mb_rms_norm_new_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_rms_norm_apply_at(const char *where, mb_rms_norm layer, mb_tensor x); /* x: [..., dim] */
+#define mb_rms_norm_apply(...) mb_rms_norm_apply_at(MB_HERE, __VA_ARGS__)
+
+/* ----------------------------------------------------------------------------------------- attention -- */
+
+typedef enum mb_attention_kind {
+    MB_ATTENTION_SOFTMAX = 0, /* softmax(q k^T scale) v */
+    MB_ATTENTION_LINEAR,      /* q (k^T v) scale */
+    MB_ATTENTION_ADAPTIVE,    /* f(q) (f(k)^T v) / (f(q) . sum f(k)), f = elu + 1: Katharopoulos 2006.16236 */
+} mb_attention_kind;
+
+/* q, k: [B,N,H,dk], v: [B,N,H,dv] -> [B,N,H,dv]. scale 0: 1/sqrt(dk) for softmax, 1/(N dk) for linear;
+ * adaptive has none. causal: token i sees tokens j <= i only; the linear kinds then cost N^2 as well. */
+MB_API mb_tensor mb_attend_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v,
+                              mb_attention_kind kind, bool causal, double scale);
+#define mb_attend(...) mb_attend_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_attention_options {
+    int64_t dim, heads; /* heads divide dim */
+    mb_attention_kind kind;
+    bool causal;
+    double scale; /* 0: as in mb_attend */
+    bool no_bias;
+} mb_attention_options;
+
+typedef struct mb_attention {
+    mb_linear qkv; /* weight [3D, D], xavier of (D, D): rows in order q, k, v, each by head; bias [3D] */
+    mb_linear out; /* weight [D, D], bias [D] */
+    mb_attention_options options;
+} mb_attention;
+
+MB_API mb_attention mb_attention_new_at(const char *where, mb_params *p, const char *name,
+                                        mb_attention_options options);
+#define mb_attention_new(...) mb_attention_new_at(MB_HERE, __VA_ARGS__)
+/* x: [B,N,D] -> [B,N,D] */
+MB_API mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor x);
+#define mb_attention_apply(...) mb_attention_apply_at(MB_HERE, __VA_ARGS__)
+
+/* -------------------------------------------------------------------------------- test-time training -- */
+
+/* The layer of "Learning to (Learn at Test Time)", Sun et al. 2310.13807. Each image and head trains a small
+ * learner f on its own tokens, in the forward pass, and answers with the trained one:
+ *
+ *     l(W; S) = 1/(2 m dh) || LN(f(phi(S); W) g_k + g_bias) - S ||^2      for m tokens S: [m,D]
+ *     W_t     = W_{t-1} - lr_t grad_W l(W_{t-1}; S_t),  t = 1..T
+ *     out     = sum over heads of f(psi(x); W_T) h_k + h_bias
+ *
+ * with phi(x) = x phi_k + phi_b and psi(x) = x psi_k + psi_b, D -> dh, per head. (1/dh is in the authors'
+ * code, not in their eq. 1.) No gradient is stopped: also the targets S carry the outer one. With
+ * MB_LEARNER_LINEAR, W_0 = 0 and T = 1 the layer is linear attention exactly (their eqs. 10 and 11); their
+ * kernel learner is MB_ATTENTION_SOFTMAX.
+ *
+ * Parameters, under the layer's name: psi_k, phi_k [H,D,dh]; psi_b, phi_b [H,dh]; g_k, h_k [H,dh,D]; g_bias,
+ * h_bias [1,D]; norm_scale, norm_bias [H,D] where the decoder has a norm; and the learner's W_0, unless it is
+ * zero: LINEAR W1 [H,dh,dh] (and b1 [H,dh]); MLP W1 [H,dh,4dh], b1 [H,4dh], W2 [H,4dh,dh], b2 [H,dh]. Kernels
+ * start as U(+-sqrt(3/D)), W1 and W2 as xavier per head, biases as 0, norm_scale as 1. Freeze W1, ... for a
+ * fixed random W_0. */
+
+typedef enum mb_learner_kind {
+    MB_LEARNER_LINEAR = 0, /* x W1 (+ b1) */
+    MB_LEARNER_MLP,        /* gelu(x W1 + b1) W2 + b2, hidden 4 dh, tanh gelu */
+    MB_LEARNER_CUSTOM,     /* the caller's */
+} mb_learner_kind;
+
+typedef enum mb_switch { MB_AUTO = 0, MB_OFF, MB_ON } mb_switch;
+
+typedef enum mb_inner_rule {
+    MB_INNER_SGD = 0,
+    MB_INNER_MOMENTUM,
+    MB_INNER_ADAM,
+} mb_inner_rule;
+
+/* One weight of a learner, for one head: the parameter has shape [H, shape...]. */
+typedef struct mb_learner_weight {
+    const char *name;
+    mb_shape shape;
+    mb_init init;
+    bool plain; /* no weight decay: a bias */
+} mb_learner_weight;
+
+/* A learner of the caller's: one function, written with ordinary ops.
+ * weights[i]: [B,H, weight[i].shape...], x: [B,H,m,dh] -> [B,H,m,dh], token by token. */
+typedef struct mb_learner {
+    mb_tensor (*apply)(void *user, const mb_tensor *weights, int n, mb_tensor x);
+    void *user;                       /* must live as long as the layer */
+    const mb_learner_weight *weights; /* copied where needed; used during mb_ttt_new only */
+    int n;
+} mb_learner;
+
+typedef struct mb_ttt_options {
+    int64_t dim, heads;
+    mb_learner_kind learner;
+    mb_learner custom; /* for MB_LEARNER_CUSTOM */
+    int inner_steps;   /* T >= 0 */
+    /* Tokens m of an inner step, a divisor of N; 0: all. Otherwise each call draws one random order of the
+     * tokens per head, the same for all images, and step t takes the t-th stretch of m, starting over past
+     * the last. */
+    int64_t inner_batch;
+    const double *inner_lr;   /* [T], copied; NULL: 1 each */
+    mb_inner_rule inner_rule; /* momentum and Adam start anew at every call, and are differentiated through */
+    double inner_momentum;    /* for MB_INNER_MOMENTUM */
+    mb_adam_options inner_adam; /* beta1, beta2, eps for MB_INNER_ADAM */
+    mb_switch decoder_norm;     /* AUTO: off for LINEAR, on otherwise */
+    mb_switch learned_start;    /* AUTO: off (W_0 = 0, a literal) for LINEAR, on otherwise */
+    mb_switch encoder_bias;     /* AUTO: off for LINEAR, on for MLP; not for CUSTOM */
+    bool first_order;           /* inner gradients count as constants: cheaper, and another outer gradient */
+} mb_ttt_options;
+
+typedef struct mb_ttt mb_ttt;
+
+MB_API mb_ttt *mb_ttt_new_at(const char *where, mb_params *p, const char *name, mb_ttt_options options);
+#define mb_ttt_new(...) mb_ttt_new_at(MB_HERE, __VA_ARGS__)
+/* x: [B,N,D] -> [B,N,D]. key: for the order of tokens, a fresh one each call (mb_key_fold(key, step));
+ * MB_NO_KEY with full batches. losses: NULL, or room for T + 1 tensors, 0-d: l(W_t) on all tokens, t = 0..T,
+ * summed over heads, averaged over images. With full batches the first T cost nothing. */
+MB_API mb_tensor mb_ttt_apply_at(const char *where, const mb_ttt *layer, mb_tensor x, mb_key key,
+                                 mb_tensor *losses);
+#define mb_ttt_apply(...) mb_ttt_apply_at(MB_HERE, __VA_ARGS__)
+MB_API int mb_ttt_inner_steps(const mb_ttt *layer);
+/* The learning rate of step t, 0 <= t < T, from the next call on; needs no new plan. */
+MB_API void mb_ttt_set_inner_lr(mb_ttt *layer, int t, double lr);
+
+/* -------------------------------------------------------------------------------------------- mixers -- */
+
+/* What mixes tokens in a block: any layer [B,N,D] -> [B,N,D], behind one function. */
+typedef struct mb_mixer {
+    /* losses may be NULL */
+    mb_tensor (*apply)(const void *layer, mb_tensor x, mb_key key, mb_tensor *losses);
+    const void *layer; /* lives as long as p */
+    int losses;        /* how many inner losses apply writes: T + 1 of a test-time-training layer, else 0 */
+} mb_mixer;
+
+typedef enum mb_mixer_kind {
+    MB_MIXER_SOFTMAX = 0, /* mb_attention of that kind, named "attention" */
+    MB_MIXER_LINEAR,
+    MB_MIXER_ADAPTIVE,
+    MB_MIXER_TTT, /* mb_ttt, named "ttt" */
+    MB_MIXER_CUSTOM,
+} mb_mixer_kind;
+
+typedef struct mb_mixer_options {
+    mb_mixer_kind kind;
+    int64_t heads;
+    bool causal;        /* attention */
+    mb_ttt_options ttt; /* test-time training; dim and heads are filled in */
+    /* MB_MIXER_CUSTOM: makes the parameters, under the names already entered in p. */
+    mb_mixer (*make)(void *user, mb_params *p, int64_t dim);
+    void *user;
+} mb_mixer_options;
+
+MB_API mb_mixer mb_mixer_new_at(const char *where, mb_params *p, int64_t dim,
+                                const mb_mixer_options *options);
+#define mb_mixer_new(...) mb_mixer_new_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_mixer_apply_at(const char *where, mb_mixer mixer, mb_tensor x, mb_key key,
+                                   mb_tensor *losses);
+#define mb_mixer_apply(...) mb_mixer_apply_at(MB_HERE, __VA_ARGS__)
+
+/* --------------------------------------------------------------------------------------- transformer -- */
+
+/* dim -> hidden -> dim with a tanh gelu between. Kernels xavier, biases N(0, 1e-6^2). */
+typedef struct mb_mlp {
+    mb_linear up, down;
+} mb_mlp;
+
+MB_API mb_mlp mb_mlp_new_at(const char *where, mb_params *p, const char *name, int64_t dim, int64_t hidden);
+#define mb_mlp_new(...) mb_mlp_new_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_mlp_apply_at(const char *where, mb_mlp layer, mb_tensor x); /* x: [..., dim] */
+#define mb_mlp_apply(...) mb_mlp_apply_at(MB_HERE, __VA_ARGS__)
+
+/* Pre-norm: z = x + mixer(norm1(x)); z + mlp(norm2(z)). */
+typedef struct mb_block {
+    mb_layer_norm norm1, norm2;
+    mb_mixer mixer;
+    mb_mlp mlp;
+} mb_block;
+
+/* hidden 0: 4 dim. */
+MB_API mb_block mb_block_new_at(const char *where, mb_params *p, const char *name, int64_t dim,
+                                int64_t hidden, const mb_mixer_options *mixer);
+#define mb_block_new(...) mb_block_new_at(MB_HERE, __VA_ARGS__)
+/* x: [B,N,D] -> [B,N,D]; key and losses as the mixer wants them. */
+MB_API mb_tensor mb_block_apply_at(const char *where, const mb_block *block, mb_tensor x, mb_key key,
+                                   mb_tensor *losses);
+#define mb_block_apply(...) mb_block_apply_at(MB_HERE, __VA_ARGS__)
+
+/* -------------------------------------------------------------------------------- vision transformer -- */
+
+/* images: [B,h,w] or [B,h,w,c] -> [B, (h/p)(w/p), p p c]: squares of p by p pixels, row by row, and the
+ * pixels in each row by row. p divides h and w. */
+MB_API mb_tensor mb_patchify_at(const char *where, mb_tensor images, int64_t p);
+#define mb_patchify(...) mb_patchify_at(MB_HERE, __VA_ARGS__)
+
+/* [rows * columns, dim] buffer: for token (y, x), sin and cos of x w_i, then of y w_i, with w_i =
+ * 10000^(-i/(dim/4 - 1)), i < dim/4 (MoCo v3, as in big_vision). 4 divides dim, and dim >= 8. */
+MB_API mb_tensor mb_sincos2d_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t rows,
+                                int64_t columns, int64_t dim);
+#define mb_sincos2d(...) mb_sincos2d_at(MB_HERE, __VA_ARGS__)
+
+typedef enum mb_positions {
+    MB_POSITIONS_LEARNED = 0,
+    MB_POSITIONS_SINCOS2D, /* fixed */
+    MB_POSITIONS_NONE,
+} mb_positions;
+
+typedef struct mb_vit_options {
+    int64_t tokens;       /* N */
+    int64_t patch_values; /* values of a token: p p c */
+    int64_t dim, depth;
+    int64_t hidden; /* of the blocks' MLPs; 0: 4 dim */
+    int64_t classes;
+    mb_mixer_options mixer;
+    mb_positions positions;
+    mb_init positions_init; /* learned; default N(0, 1/sqrt(dim)) */
+    int64_t rows;           /* of the grid of tokens, for sincos2d; 0: it is square */
+    bool pre_logits;        /* a linear layer D -> D and tanh before the head */
+    mb_init head_init;      /* of the head's weight; default zeros */
+} mb_vit_options;
+
+/* patches -> embed -> + positions -> depth blocks -> norm -> mean over tokens -> (pre_logits, tanh) -> head.
+ * Parameters: embed.weight, embed.bias, positions [N,D], blocks.I..., norm.scale, norm.bias,
+ * pre_logits.weight, pre_logits.bias, head.weight, head.bias; with MB_MIXER_TTT blocks.I.ttt.psi_k and so on.
+ */
+typedef struct mb_vit mb_vit;
+
+MB_API mb_vit *mb_vit_new_at(const char *where, mb_params *p, const char *name, mb_vit_options options);
+#define mb_vit_new(...) mb_vit_new_at(MB_HERE, __VA_ARGS__)
+/* patches: [B, tokens, patch_values] -> logits [B, classes]. key: block i uses mb_key_fold(key, i). losses:
+ * NULL, or room for depth * mb_vit_losses(vit) tensors: block i's inner losses begin at i *
+ * mb_vit_losses(vit). */
+MB_API mb_tensor mb_vit_apply_at(const char *where, const mb_vit *vit, mb_tensor patches, mb_key key,
+                                 mb_tensor *losses);
+#define mb_vit_apply(...) mb_vit_apply_at(MB_HERE, __VA_ARGS__)
+MB_API int mb_vit_losses(const mb_vit *vit); /* inner losses a block: T + 1, or 0 */
+MB_API int mb_vit_depth(const mb_vit *vit);
+MB_API const mb_block *mb_vit_block(const mb_vit *vit, int i);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Linear maps, embeddings, and the checks that layers share.
+ */
+#include "layers/internal.h"
+
+bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
+{
+    mb_shape s = mb_shape_of(x);
+    if (s.rank != 3)
+        mb_fail(x.ctx, MB_INVALID, "%s: x has %d axes, wanted [images, tokens, %lld]", layer, s.rank,
+                (long long)dim);
+    else if (s.dim[2] != dim)
+        mb_fail(x.ctx, MB_INVALID, "%s: x is [%lld,%lld,%lld], wanted [images, tokens, %lld]", layer,
+                (long long)s.dim[0], (long long)s.dim[1], (long long)s.dim[2], (long long)dim);
+    else
+        return true;
+    return false;
+}
+
+bool mb__check_heads(const char *where, mb_params *p, const char *layer, int64_t dim, int64_t heads)
+{
+    if (dim >= 1 && heads >= 1 && dim % heads == 0)
+        return true;
+    mb_fail_at(where, mb_params_context(p), MB_INVALID,
+               "%s: dim %lld and heads %lld: both must be 1 or more, and heads divide dim", layer,
+               (long long)dim, (long long)heads);
+    return false;
+}
+
+/* -------------------------------------------------------------------------------------------- linear -- */
+
+mb_linear mb_linear_new_with_at(const char *where, mb_params *p, const char *name, int64_t in, int64_t out,
+                                mb_linear_options options)
+{
+    mb_linear layer = {0};
+    if (!p)
+        return layer;
+    if (in < 1 || out < 1) {
+        mb_fail_at(where, mb_params_context(p), MB_INVALID,
+                   "mb_linear: in %lld, out %lld: both must be 1 or more", (long long)in, (long long)out);
+        return layer;
+    }
+    mb_init weight = options.weight.kind == MB_INIT_DEFAULT ? mb_init_xavier(in, out) : options.weight;
+    if (mb_params_enter_at(where, p, name) != MB_OK)
+        return layer;
+    layer.weight = mb_param_at(where, p, "weight", MB_SHAPE(out, in), weight);
+    if (!options.no_bias)
+        layer.bias = mb_param_plain_at(where, p, "bias", MB_SHAPE(out), options.bias);
+    mb_params_leave_at(where, p);
+    return layer;
+}
+
+mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x)
+{
+    if (!mb__usable(x))
+        return mb__refused(where, x);
+    const char *place = mb_place_begin(x.ctx, where);
+    int rank = mb_shape_of(x).rank;
+    mb_tensor y = {0};
+    if (rank < 1 || mb_dim(x, -1) != mb_dim(layer.weight, 1)) {
+        mb_fail(x.ctx, MB_INVALID, "linear: the last axis of x has size %lld, weight is [%lld,%lld]",
+                (long long)mb_dim(x, -1), (long long)mb_dim(layer.weight, 0),
+                (long long)mb_dim(layer.weight, 1));
+    } else {
+        /* "abi,oi->abo": one contraction whatever x's rank, so that the weight is never repeated over the
+         * batch. */
+        char equation[2 * MB_MAX_RANK + 16];
+        int n = 0;
+        for (int i = 0; i < rank - 1; i++)
+            equation[n++] = (char)('a' + i);
+        for (const char *c = "y,zy->"; *c; c++)
+            equation[n++] = *c;
+        for (int i = 0; i < rank - 1; i++)
+            equation[n++] = (char)('a' + i);
+        equation[n++] = 'z';
+        equation[n] = 0;
+        y = mb_einsum(equation, x, layer.weight);
+        if (layer.bias.ctx)
+            y = mb_add(y, layer.bias);
+    }
+    mb_place_end(x.ctx, place);
+    return y;
+}
+
+/* ----------------------------------------------------------------------------------------- embedding -- */
+
+mb_embedding mb_embedding_new_at(const char *where, mb_params *p, const char *name, int64_t vocabulary,
+                                 int64_t dim)
+{
+    mb_embedding layer = {0};
+    if (!p || mb_params_enter_at(where, p, name) != MB_OK)
+        return layer;
+    layer.weight = mb_param_plain_at(where, p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
+    mb_params_leave_at(where, p);
+    return layer;
+}
+
+mb_tensor mb_embedding_apply_at(const char *where, mb_embedding layer, mb_tensor ids)
+{
+    return mb_take_at(where, layer.weight, ids, 0);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Normalisation over the last axis, as functions and as layers.
+ */
+#include "layers/internal.h"
+
+static mb_tensor scale_and_shift(mb_tensor y, mb_tensor scale, mb_tensor bias)
+{
+    if (scale.ctx)
+        y = mb_mul(y, scale);
+    if (bias.ctx)
+        y = mb_add(y, bias);
+    return y;
+}
+
+mb_tensor mb_layer_normalize_at(const char *where, mb_tensor x, mb_tensor scale, mb_tensor bias, double eps)
+{
+    if (!mb__usable(x))
+        return mb__refused(where, x);
+    const char *place = mb_place_begin(x.ctx, where);
+    mb_tensor centred = mb_sub(x, mb_mean(x, MB_KEEP(-1)));
+    mb_tensor variance = mb_mean(mb_square(centred), MB_KEEP(-1));
+    mb_tensor y = mb_mul(centred, mb_rsqrt(mb_add(variance, mb__literal(x, eps))));
+    y = scale_and_shift(y, scale, bias);
+    mb_place_end(x.ctx, place);
+    return y;
+}
+
+mb_tensor mb_rms_normalize_at(const char *where, mb_tensor x, mb_tensor scale, double eps)
+{
+    if (!mb__usable(x))
+        return mb__refused(where, x);
+    const char *place = mb_place_begin(x.ctx, where);
+    mb_tensor square = mb_mean(mb_square(x), MB_KEEP(-1));
+    mb_tensor y = mb_mul(x, mb_rsqrt(mb_add(square, mb__literal(x, eps))));
+    y = scale_and_shift(y, scale, (mb_tensor){0});
+    mb_place_end(x.ctx, place);
+    return y;
+}
+
+mb_layer_norm mb_layer_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim)
+{
+    mb_layer_norm layer = {.eps = 1e-6};
+    if (!p || mb_params_enter_at(where, p, name) != MB_OK)
+        return layer;
+    layer.scale = mb_param_plain_at(where, p, "scale", MB_SHAPE(dim), mb_init_ones());
+    layer.bias = mb_param_plain_at(where, p, "bias", MB_SHAPE(dim), mb_init_zeros());
+    mb_params_leave_at(where, p);
+    return layer;
+}
+
+/* A size of 1 would broadcast where it should be refused. */
+static bool check_dim(mb_tensor x, mb_tensor scale, const char *layer)
+{
+    if (mb_shape_of(x).rank >= 1 && (!mb_valid(scale) || mb_dim(x, -1) == mb_dim(scale, 0)))
+        return true;
+    mb_fail(x.ctx, MB_INVALID, "%s: the last axis of x has size %lld, the layer %lld", layer,
+            (long long)mb_dim(x, -1), (long long)mb_dim(scale, 0));
+    return false;
+}
+
+mb_tensor mb_layer_norm_apply_at(const char *where, mb_layer_norm layer, mb_tensor x)
+{
+    if (!mb__usable(x))
+        return mb__refused(where, x);
+    const char *place = mb_place_begin(x.ctx, where);
+    mb_tensor y = {0};
+    if (check_dim(x, layer.scale, "layer_norm"))
+        y = mb_layer_normalize(x, layer.scale, layer.bias, layer.eps);
+    mb_place_end(x.ctx, place);
+    return y;
+}
+
+mb_rms_norm mb_rms_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim)
+{
+    mb_rms_norm layer = {.eps = 1e-6};
+    if (!p || mb_params_enter_at(where, p, name) != MB_OK)
+        return layer;
+    layer.scale = mb_param_plain_at(where, p, "scale", MB_SHAPE(dim), mb_init_ones());
+    mb_params_leave_at(where, p);
+    return layer;
+}
+
+mb_tensor mb_rms_norm_apply_at(const char *where, mb_rms_norm layer, mb_tensor x)
+{
+    if (!mb__usable(x))
+        return mb__refused(where, x);
+    const char *place = mb_place_begin(x.ctx, where);
+    mb_tensor y = {0};
+    if (check_dim(x, layer.scale, "rms_norm"))
+        y = mb_rms_normalize(x, layer.scale, layer.eps);
+    mb_place_end(x.ctx, place);
+    return y;
+}

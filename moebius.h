@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * moebius.h - automatic differentiation on a tape that differentiates through itself.
+ *
+ * The manual is in six headers; read them in this order:
+ *   tensor/tensor.h      values, ops, errors, scopes: what is recorded
+ *   tensor/files.h       safetensors, IDX, batches of images
+ *   autograd/autograd.h  derivatives, recorded too
+ *   backends/backends.h  contexts, and where numbers are made
+ *   layers/layers.h      what people stack
+ *   optim/optim.h        optimisers and schedules
+ */
+#ifndef MOEBIUS_H
+#define MOEBIUS_H
+
+#define MB_VERSION_MAJOR 0
+#define MB_VERSION_MINOR 1
+#define MB_VERSION_PATCH 0
+
+#include "tensor/tensor.h"
+#include "tensor/files.h"
+#include "autograd/autograd.h"
+#include "backends/backends.h"
+#include "layers/layers.h"
+#include "optim/optim.h"
+
+#endif

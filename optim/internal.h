@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of optim/ share: the parameter set's layout, and Adam's rule with its constants made once.
+ */
+#ifndef MB_OPTIM_INTERNAL_H
+#define MB_OPTIM_INTERNAL_H
+
+#include "optim/optim.h"
+#include "tensor/tape.h"
+
+typedef struct mb__param {
+    const char *name; /* full, dotted; from mb_params_alloc */
+    uint64_t hash;    /* of the name: the fold of its key */
+    mb_tensor tensor; /* a variable */
+    bool trainable, decays;
+} mb__param;
+
+/* A piece of memory owned by the set; the caller's bytes follow it. */
+typedef struct mb__piece {
+    struct mb__piece *next;
+    size_t size;
+} mb__piece;
+
+struct mb_params {
+    mb_context *ctx;
+    mb_key key;
+    mb_dtype dtype;
+    mb__param *items;
+    int count, capacity;
+    char *prefix; /* the entered names, each followed by a dot; no terminating zero */
+    int prefix_length, prefix_capacity;
+    int *marks; /* prefix_length before each enter */
+    int depth, depth_capacity;
+    mb__piece *pieces;
+};
+
+/* Makes room for `need` items of `item` bytes in *array, which holds *capacity. Keeps what is there. */
+bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item);
+/* name, or prefix followed by name, in memory of p's. NULL without memory. */
+const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length, const char *name);
+
+/* Loads n tensors and checks that each has the shape and dtype of like[i]; ts[i] is then to be assigned. */
+mb_status mb__load_like(const char *where, mb_context *ctx, const char *path, const char *const *names,
+                        const mb_tensor *like, mb_tensor *ts, int n);
+
+/* sqrt with derivative 0 at 0, at every order: both branches of the where are finite there. NaN stays NaN. */
+mb_tensor mb__safe_sqrt(mb_tensor x);
+
+/* Adam's constants as 0-d tensors: rate = lr / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t). */
+typedef struct mb__adam_terms {
+    mb_tensor beta1, beta2, rest1, rest2, eps, rate, root;
+} mb__adam_terms;
+
+/* lr: a tensor, or none: then `rate` is bound to lr_value's. Zero options become the defaults. */
+mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
+                                 double beta1, double beta2, double eps);
+mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor gradient, mb_tensor *m,
+                        mb_tensor *v);
+
+/* The context of the first of n tensors that has one, or NULL. */
+static inline mb_context *mb__context_of(const mb_tensor *ts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (ts[i].ctx)
+            return ts[i].ctx;
+    return NULL;
+}
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * optim.h - parameters, and what changes them.
+ *
+ *     mb_params *p = mb_params_new(mb, 42);
+ *     mb_tensor w = mb_param(p, "w", MB_SHAPE(10, 784), mb_init_xavier(784, 10));
+ *     mb_optimizer *opt = mb_adamw(p, (mb_adamw_options){.lr = 1e-3, .weight_decay = 1e-4});
+ *     ...
+ *     mb_step(opt, loss);                              // records gradients, update and assignment
+ *     ...
+ *     mb_optimizer_free(opt);
+ *     mb_params_free(p);                               // before mb_close
+ *
+ * Three parts: parameters (named variables), optimisers that update them, and the same update rules as plain
+ * functions, differentiable to any order, for inner loops.
+ *
+ * Errors are sticky on the context, as in tensor.h. A NULL mb_params or mb_optimizer, left by an earlier
+ * error, is passed on quietly: functions return NULL, a tensor that is none, or MB_NO_MEMORY.
+ *
+ * layers/ builds on this header; nothing here knows a layer.
+ */
+#ifndef MB_OPTIM_H
+#define MB_OPTIM_H
+
+#include "tensor/tensor.h"
+#include "autograd/autograd.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------ initial values -- */
+
+typedef enum mb_init_kind {
+    MB_INIT_DEFAULT = 0, /* what the layer's documentation says; zeros where there is no layer */
+    MB_INIT_ZEROS,
+    MB_INIT_ONES,
+    MB_INIT_NORMAL,  /* mean 0, standard deviation `size` */
+    MB_INIT_UNIFORM, /* on [-size, size) */
+} mb_init_kind;
+
+/* How a parameter starts. Write MB_INIT_... literals or use the functions below. */
+typedef struct mb_init {
+    mb_init_kind kind;
+    double size;
+} mb_init;
+
+MB_API mb_init mb_init_zeros(void);
+MB_API mb_init mb_init_ones(void);
+MB_API mb_init mb_init_normal(double standard_deviation);
+MB_API mb_init mb_init_uniform(double bound);
+/* U(+-sqrt(6 / (fan_in + fan_out))): Glorot and Bengio 2010, eq. 16. */
+MB_API mb_init mb_init_xavier(int64_t fan_in, int64_t fan_out);
+/* U(+-sqrt(3 / fan)), variance 1 / fan. */
+MB_API mb_init mb_init_lecun(int64_t fan);
+/* U(+-sqrt(6 / fan_in)), variance 2 / fan_in, before a relu: He et al. 2015, eq. 10. */
+MB_API mb_init mb_init_he(int64_t fan_in);
+
+/* ---------------------------------------------------------------------------------------- parameters -- */
+
+/* A set of variables with dotted names. The initial value of a parameter depends on the seed and its full
+ * name alone: adding, removing or reordering others does not change it. */
+typedef struct mb_params mb_params;
+
+/* float32; mb_params_new_with takes the dtype of all parameters, MB_FLOAT32 or MB_FLOAT64. The caller frees
+ * the set with mb_params_free before mb_close. The variables themselves belong to the context. */
+MB_API mb_params *mb_params_new_with_at(const char *where, mb_context *ctx, uint64_t seed, mb_dtype dtype);
+#define mb_params_new_with(...)  mb_params_new_with_at(MB_HERE, __VA_ARGS__)
+#define mb_params_new(ctx, seed) mb_params_new_with_at(MB_HERE, ctx, seed, MB_FLOAT32)
+MB_API void mb_params_free(mb_params *p); /* NULL is allowed; frees mb_params_alloc's memory too */
+MB_API mb_context *mb_params_context(const mb_params *p);
+MB_API mb_dtype mb_params_dtype(const mb_params *p);
+
+/* A new parameter, a variable whose full name is the entered prefixes and `name`, joined by dots. A name that
+ * is empty or already taken is an error. It is trainable. mb_param takes weight decay (kernels);
+ * mb_param_plain does not (biases, scales, positions). Parameters are made outside of every scope. The
+ * initial value is stored at the next flush. */
+MB_API mb_tensor mb_param_at(const char *where, mb_params *p, const char *name, mb_shape shape, mb_init init);
+#define mb_param(...) mb_param_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_param_plain_at(const char *where, mb_params *p, const char *name, mb_shape shape,
+                                   mb_init init);
+#define mb_param_plain(...) mb_param_plain_at(MB_HERE, __VA_ARGS__)
+
+/* Between enter and leave, names get the prefix "name."; nested ones add up. */
+MB_API mb_status mb_params_enter_at(const char *where, mb_params *p, const char *name);
+#define mb_params_enter(...) mb_params_enter_at(MB_HERE, __VA_ARGS__)
+MB_API mb_status mb_params_leave_at(const char *where, mb_params *p);
+#define mb_params_leave(...) mb_params_leave_at(MB_HERE, __VA_ARGS__)
+
+/* In order of creation, 0 <= i < count. Outside: NULL, a tensor that is none, false. */
+MB_API int mb_params_count(const mb_params *p);
+MB_API const char *mb_params_name(const mb_params *p, int i); /* lives as long as p */
+MB_API mb_tensor mb_params_tensor(const mb_params *p, int i);
+MB_API bool mb_params_trainable(const mb_params *p, int i);
+MB_API bool mb_params_decays(const mb_params *p, int i);
+/* Number of trainable scalars. */
+MB_API int64_t mb_params_size(const mb_params *p);
+/* By full name; an unknown one is an error. */
+MB_API mb_tensor mb_params_get_at(const char *where, const mb_params *p, const char *name);
+#define mb_params_get(...) mb_params_get_at(MB_HERE, __VA_ARGS__)
+/* Writes the trainable parameters, in order, to ts, at most `capacity` of them: what to give mb_grad. Returns
+ * how many there are. */
+MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
+
+/* For the parameter of this full name, and all whose name begins with it and a dot ("" is every one): whether
+ * optimisers change it, whether it takes weight decay. A prefix of no parameter is an error. */
+MB_API mb_status mb_params_set_trainable_at(const char *where, mb_params *p, const char *prefix,
+                                            bool trainable);
+#define mb_params_freeze(p, prefix)   mb_params_set_trainable_at(MB_HERE, p, prefix, false)
+#define mb_params_unfreeze(p, prefix) mb_params_set_trainable_at(MB_HERE, p, prefix, true)
+MB_API mb_status mb_params_set_decay_at(const char *where, mb_params *p, const char *prefix, bool decays);
+#define mb_params_set_decay(...) mb_params_set_decay_at(MB_HERE, __VA_ARGS__)
+
+/* Zeroed memory that lives as long as p: for a layer's own struct. NULL, and the sticky error, without
+ * memory. */
+MB_API void *mb_params_alloc(mb_params *p, size_t size);
+
+/* All parameters, frozen ones included, as one safetensors file. Loading wants exactly these names, shapes
+ * and dtypes, and changes nothing if one differs. Both are flushes. */
+MB_API mb_status mb_params_save_at(const char *where, const mb_params *p, const char *path);
+#define mb_params_save(...) mb_params_save_at(MB_HERE, __VA_ARGS__)
+MB_API mb_status mb_params_load_at(const char *where, mb_params *p, const char *path);
+#define mb_params_load(...) mb_params_load_at(MB_HERE, __VA_ARGS__)
+
+/* ----------------------------------------------------------------------------------------- schedules -- */
+
+typedef enum mb_schedule_kind {
+    MB_SCHEDULE_CONSTANT = 0,
+    MB_SCHEDULE_COSINE,
+    MB_SCHEDULE_STEPS,
+} mb_schedule_kind;
+
+/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. */
+typedef struct mb_schedule {
+    mb_schedule_kind kind;
+    int64_t warmup; /* linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
+    int64_t total;  /* COSINE: from 1 at step `warmup` down to `floor` at step `total`, and after it */
+    double floor;
+    int64_t every; /* STEPS: times `factor` after every `every` steps */
+    double factor;
+} mb_schedule;
+
+MB_API mb_schedule mb_schedule_constant(void);
+MB_API mb_schedule mb_schedule_warmup_cosine(int64_t warmup, int64_t total);
+MB_API mb_schedule mb_schedule_steps(int64_t every, double factor);
+/* The factor of a step, counted from 0. */
+MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
+
+/* ---------------------------------------------------------------------------------------- optimisers -- */
+
+/* All options: 0 means the default in brackets, [off] where there is none. */
+
+typedef struct mb_sgd_options {
+    double lr;           /* learning rate, > 0; times the schedule's factor */
+    double momentum;     /* [off] v <- momentum v + g, parameter <- parameter - lr v */
+    bool nesterov;       /* step along g + momentum v instead */
+    double weight_decay; /* [off] adds weight_decay * parameter to the gradient of those that take decay */
+    double clip_norm;    /* [off] largest global norm of the gradients, before all else */
+    double clip_value;   /* [off] largest magnitude of an element, after clip_norm */
+    mb_schedule schedule;
+} mb_sgd_options;
+
+typedef struct mb_adam_options {
+    double lr;
+    double beta1, beta2; /* [0.9, 0.999] */
+    double eps;          /* [1e-8] */
+    double clip_norm, clip_value;
+    mb_schedule schedule;
+} mb_adam_options;
+
+typedef struct mb_adamw_options {
+    double lr;
+    double weight_decay; /* parameter <- (1 - lr weight_decay) parameter, where it takes decay: Loshchilov and
+                          * Hutter 1711.05101 in PyTorch's scaling. MTTT's recipe (decay not times the base
+                          * lr) is weight_decay / lr here. */
+    double beta1, beta2; /* [0.9, 0.999] */
+    double eps;          /* [1e-8] */
+    double clip_norm, clip_value;
+    mb_schedule schedule;
+} mb_adamw_options;
+
+/* Changes the trainable parameters of p, and keeps its state (momentum, second moments) in variables of the
+ * context, made of zeros for each parameter that p has now; so it is made after the parameters, outside of
+ * every scope. Everything that changes from step to step is bound at run time: no step needs a new plan. p
+ * must outlive it; free it with mb_optimizer_free. NULL after an error. */
+typedef struct mb_optimizer mb_optimizer;
+
+MB_API mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options options);
+#define mb_sgd(...) mb_sgd_at(MB_HERE, __VA_ARGS__)
+MB_API mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options options);
+#define mb_adam(...) mb_adam_at(MB_HERE, __VA_ARGS__)
+MB_API mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options options);
+#define mb_adamw(...) mb_adamw_at(MB_HERE, __VA_ARGS__)
+MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
+
+/* Records gradients of sum(loss) with respect to the trainable parameters, clipping, the update, and the
+ * assignment of parameters and state. Nothing is computed until the next flush (the end of the step's scope,
+ * or a read). mb_step_norm also gives the global norm of the gradients before clipping, 0-d. */
+MB_API mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
+#define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
+#define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
+/* The same from n gradients of the caller's, in the order of mb_params_list: for accumulation over batches,
+ * or gradients that are not of a loss. */
+MB_API mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients,
+                                       int n, mb_tensor *norm);
+#define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
+
+MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt); /* steps taken */
+MB_API double mb_optimizer_lr(const mb_optimizer *opt);     /* what the next step uses, schedule included */
+MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor */
+
+/* State tensors: "optimizer.momentum.NAME", or "optimizer.m.NAME" and "optimizer.v.NAME", shaped like the
+ * parameter NAME. Outside 0 <= i < count: NULL, a tensor that is none. */
+MB_API int mb_optimizer_state_count(const mb_optimizer *opt);
+MB_API const char *mb_optimizer_state_name(const mb_optimizer *opt, int i);
+MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
+
+/* Parameters, state and the number of steps ("optimizer.step", int32) in one safetensors file: a run
+ * continued from it equals one that was not interrupted, bit for bit. Options are not in it: they are the
+ * script's. Loading wants a file of the same parameters and optimiser, and changes nothing if one tensor
+ * differs. */
+MB_API mb_status mb_optimizer_save_at(const char *where, const mb_optimizer *opt, const char *path);
+#define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
+MB_API mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, const char *path);
+#define mb_optimizer_load(...) mb_optimizer_load_at(MB_HERE, __VA_ARGS__)
+
+/* ------------------------------------------------------------------------------ differentiable rules -- */
+
+/* One step as a function of its arguments, without variables: for inner loops. All arguments can be
+ * differentiated with respect to, lr included. lr: 0-d, or any shape that broadcasts to the parameter's (one
+ * rate per head). State starts as mb_zeros. The optimisers above record these same rules. */
+
+/* parameter - lr gradient */
+MB_API mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr);
+#define mb_sgd_update(...) mb_sgd_update_at(MB_HERE, __VA_ARGS__)
+
+/* v' = momentum v + gradient; parameter - lr v', or with nesterov parameter - lr (gradient + momentum v').
+ * Writes v' to new_velocity, which may be the address of `velocity`'s own handle. */
+MB_API mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient,
+                                       mb_tensor lr, mb_tensor velocity, double momentum, bool nesterov,
+                                       mb_tensor *new_velocity);
+#define mb_momentum_update(...) mb_momentum_update_at(MB_HERE, __VA_ARGS__)
+
+/* Adam (Kingma and Ba 1412.6980, algorithm 1), step t = 1, 2, ...; of options, beta1, beta2 and eps are used
+ * (NULL: the defaults). The square root of v counts as having derivative 0 at v = 0: there the true chain is
+ * infinity times 0, and its limit is right only so. Writes m' and v'. */
+MB_API mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+                                   mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
+                                   mb_tensor *new_m, mb_tensor *new_v);
+#define mb_adam_update(...) mb_adam_update_at(MB_HERE, __VA_ARGS__)
+
+/* sqrt(sum of the squares of all elements of the n tensors), 0-d; its derivative where all are 0 is 0. */
+MB_API mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n);
+#define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
+/* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm. max_norm > 0. */
+MB_API mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm,
+                                 mb_tensor *clipped);
+#define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)
+/* Each element to [-limit, limit]. */
+MB_API mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit);
+#define mb_clip_value(...) mb_clip_value_at(MB_HERE, __VA_ARGS__)
+
+#ifdef __cplusplus
+}
+#endif
+#endif

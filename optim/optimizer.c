@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Optimisers: the rules of rules.c applied to a parameter set, with their state in variables. The learning
+ * rate and Adam's bias corrections are computed on the host and bound as scalars, so that every step replays
+ * one plan.
+ */
+#include "optim/optimizer.h"
+
+#include <math.h>
+#include <string.h>
+
+/* --------------------------------------------------------------------------------------------- state -- */
+
+/* The prefixes of the state's names, per rule; NULL past the last. */
+static const char *const state_names[][2] = {
+    [MB__SGD] = {NULL, NULL},
+    [MB__MOMENTUM] = {"optimizer.momentum.", NULL},
+    [MB__ADAM] = {"optimizer.m.", "optimizer.v."},
+};
+
+static int states_of(const mb_optimizer *opt)
+{
+    return opt->rule == MB__SGD ? 0 : opt->rule == MB__MOMENTUM ? 1 : 2;
+}
+
+/* Makes the state of every parameter, frozen ones too: they may be unfrozen in a step's scope, where no
+ * variable can be made, and a variable takes no memory until it is first used. */
+static mb_status make_state(mb_optimizer *opt)
+{
+    mb_params *p = opt->params;
+    if (!mb__grow(p->ctx, &opt->slots, &opt->capacity, p->count, sizeof *opt->slots))
+        return MB_NO_MEMORY;
+    opt->work_count = MB__WORK_PER_PARAM * (size_t)p->count;
+    opt->work = mb__alloc(p->ctx, (opt->work_count + 1) * sizeof *opt->work);
+    if (!opt->work)
+        return MB_NO_MEMORY;
+    for (; opt->count < p->count; opt->count++) {
+        const mb__param *item = &p->items[opt->count];
+        mb__slot *slot = &opt->slots[opt->count];
+        *slot = (mb__slot){0};
+        for (int s = 0; s < states_of(opt); s++) {
+            const char *prefix = state_names[opt->rule][s];
+            slot->name[s] = mb__params_text(p, prefix, (int)strlen(prefix), item->name);
+            slot->state[s] = mb_variable(p->ctx, p->dtype, mb_shape_of(item->tensor));
+            if (!slot->name[s] || !mb_valid(slot->state[s]))
+                return mb_error(p->ctx);
+        }
+    }
+    return MB_OK;
+}
+
+int mb_optimizer_state_count(const mb_optimizer *opt)
+{
+    return opt ? opt->count * states_of(opt) : 0;
+}
+
+const char *mb_optimizer_state_name(const mb_optimizer *opt, int i)
+{
+    if (i < 0 || i >= mb_optimizer_state_count(opt))
+        return NULL;
+    return opt->slots[i / states_of(opt)].name[i % states_of(opt)];
+}
+
+mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i)
+{
+    if (i < 0 || i >= mb_optimizer_state_count(opt))
+        return (mb_tensor){0};
+    return opt->slots[i / states_of(opt)].state[i % states_of(opt)];
+}
+
+/* -------------------------------------------------------------------------------- opening, closing -- */
+
+static mb_optimizer *new_optimizer(const char *where, mb_params *p, const mb_optimizer *wanted,
+                                   const char *name)
+{
+    if (!p)
+        return NULL;
+    if (!(wanted->lr > 0) || !isfinite(wanted->lr)) {
+        mb_fail_at(where, p->ctx, MB_INVALID, "%s: lr is %g, wanted more than 0", name, wanted->lr);
+        return NULL;
+    }
+    mb_optimizer *opt = mb__alloc(p->ctx, sizeof *opt);
+    if (!opt)
+        return NULL;
+    *opt = *wanted;
+    opt->params = p;
+    const char *place = mb_place_begin(p->ctx, where);
+    mb_status status = make_state(opt);
+    mb_place_end(p->ctx, place);
+    if (status == MB_OK)
+        return opt;
+    mb_optimizer_free(opt);
+    return NULL;
+}
+
+mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options o)
+{
+    mb_optimizer wanted = {
+        .rule = o.momentum == 0 ? MB__SGD : MB__MOMENTUM,
+        .lr = o.lr,
+        .momentum = o.momentum,
+        .nesterov = o.nesterov,
+        .added_decay = o.weight_decay,
+        .clip_norm = o.clip_norm,
+        .clip_value = o.clip_value,
+        .schedule = o.schedule,
+    };
+    return new_optimizer(where, p, &wanted, "mb_sgd");
+}
+
+mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options o)
+{
+    mb_optimizer wanted = {
+        .rule = MB__ADAM,
+        .lr = o.lr,
+        .beta1 = o.beta1,
+        .beta2 = o.beta2,
+        .eps = o.eps,
+        .decoupled_decay = o.weight_decay,
+        .clip_norm = o.clip_norm,
+        .clip_value = o.clip_value,
+        .schedule = o.schedule,
+    };
+    return new_optimizer(where, p, &wanted, "mb_adamw");
+}
+
+mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options o)
+{
+    mb_optimizer wanted = {
+        .rule = MB__ADAM,
+        .lr = o.lr,
+        .beta1 = o.beta1,
+        .beta2 = o.beta2,
+        .eps = o.eps,
+        .clip_norm = o.clip_norm,
+        .clip_value = o.clip_value,
+        .schedule = o.schedule,
+    };
+    return new_optimizer(where, p, &wanted, "mb_adam");
+}
+
+void mb_optimizer_free(mb_optimizer *opt)
+{
+    if (!opt)
+        return;
+    mb_context *ctx = opt->params->ctx;
+    if (opt->slots)
+        mb__free(ctx, opt->slots, (size_t)opt->capacity * sizeof *opt->slots);
+    if (opt->work)
+        mb__free(ctx, opt->work, (opt->work_count + 1) * sizeof *opt->work);
+    mb__free(ctx, opt, sizeof *opt);
+}
+
+/* ------------------------------------------------------------------------------------- learning rate -- */
+
+int64_t mb_optimizer_steps(const mb_optimizer *opt)
+{
+    return opt ? opt->steps : 0;
+}
+
+double mb_optimizer_lr(const mb_optimizer *opt)
+{
+    return opt ? opt->lr * mb_schedule_factor(opt->schedule, opt->steps) : NAN;
+}
+
+void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
+{
+    if (opt)
+        opt->lr = lr;
+}
+
+/* --------------------------------------------------------------------------------------------- steps -- */
+
+/* What a step shares between parameters: tensors of rank 0, recorded once. */
+typedef struct shared {
+    mb_tensor lr;    /* SGD, momentum */
+    mb_tensor decay; /* added: the factor; decoupled: 1 - lr weight_decay */
+    mb__adam_terms adam;
+} shared;
+
+static shared shared_of(const mb_optimizer *opt)
+{
+    mb_context *ctx = opt->params->ctx;
+    mb_dtype dtype = opt->params->dtype;
+    double lr = mb_optimizer_lr(opt);
+    shared s = {0};
+    if (opt->rule == MB__ADAM)
+        s.adam = mb__adam_terms_of(ctx, dtype, (mb_tensor){0}, lr, opt->steps + 1, opt->beta1, opt->beta2,
+                                   opt->eps);
+    else
+        s.lr = mb_scalar(ctx, dtype, lr);
+    if (opt->added_decay != 0)
+        s.decay = mb_scalar(ctx, dtype, opt->added_decay);
+    if (opt->decoupled_decay != 0)
+        s.decay = mb_scalar(ctx, dtype, 1 - lr * opt->decoupled_decay);
+    return s;
+}
+
+/* The new value of one parameter; its new state replaces state[]. */
+static mb_tensor update(const mb_optimizer *opt, const shared *s, const mb__param *item, mb_tensor gradient,
+                        mb_tensor state[2])
+{
+    mb_tensor value = item->tensor;
+    if (item->decays && opt->added_decay != 0)
+        gradient = mb_add(gradient, mb_mul(s->decay, value));
+    if (item->decays && opt->decoupled_decay != 0)
+        value = mb_mul(s->decay, value);
+    switch (opt->rule) {
+    case MB__SGD:
+        return mb_sgd_update(value, gradient, s->lr);
+    case MB__MOMENTUM:
+        return mb_momentum_update(value, gradient, s->lr, state[0], opt->momentum, opt->nesterov, &state[0]);
+    case MB__ADAM:
+        return mb__adam_rule(&s->adam, value, gradient, &state[0], &state[1]);
+    }
+    return value;
+}
+
+/* Clips the n gradients and assigns every trainable parameter and its state. All updates are recorded before
+ * the first assignment, so none of them can see another's result. */
+static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
+{
+    const mb_params *p = opt->params;
+    mb_tensor found = {0};
+    if (opt->clip_norm > 0)
+        found = mb_clip_norm(gs, n, opt->clip_norm, gs);
+    else if (norm)
+        found = mb_global_norm(gs, n);
+    if (norm)
+        *norm = found;
+    if (opt->clip_value > 0)
+        for (int i = 0; i < n; i++)
+            gs[i] = mb_clip_value(gs[i], opt->clip_value);
+
+    shared s = shared_of(opt);
+    mb_tensor *values = gs, *states = gs + n; /* values take the gradients' places; states: n pairs */
+    for (int i = 0, k = 0; i < p->count; i++) {
+        if (!p->items[i].trainable)
+            continue;
+        memcpy(states + 2 * k, opt->slots[i].state, sizeof opt->slots[i].state);
+        values[k] = update(opt, &s, &p->items[i], gs[k], states + 2 * k);
+        k++;
+    }
+    if (mb_error(p->ctx) != MB_OK)
+        return mb_error(p->ctx);
+    mb_status status = MB_OK;
+    for (int i = 0, k = 0; i < p->count && status == MB_OK; i++) {
+        if (!p->items[i].trainable)
+            continue;
+        status = mb_assign(p->items[i].tensor, values[k]);
+        for (int j = 0; j < states_of(opt) && status == MB_OK; j++)
+            status = mb_assign(opt->slots[i].state[j], states[2 * k + j]);
+        k++;
+    }
+    if (status == MB_OK)
+        opt->steps++;
+    return status;
+}
+
+/* Lists what is trained in work[0..n). */
+static mb_status begin(mb_optimizer *opt, int *n)
+{
+    mb_params *p = opt->params;
+    if (p->count != opt->count)
+        return mb_fail(p->ctx, MB_INVALID, "optimizer: made for %d parameters, of which there are %d now",
+                       opt->count, p->count);
+    *n = mb_params_list(p, opt->work, p->count);
+    if (*n == 0)
+        return mb_fail(p->ctx, MB_INVALID, "optimizer: no parameter is trainable");
+    return MB_OK;
+}
+
+mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
+{
+    if (norm)
+        *norm = (mb_tensor){0};
+    if (!opt)
+        return MB_NO_MEMORY;
+    mb_context *ctx = opt->params->ctx;
+    const char *place = mb_place_begin(ctx, where);
+    int n = 0;
+    mb_status status = begin(opt, &n);
+    if (status == MB_OK && !loss.ctx)
+        status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is no tensor");
+    if (status == MB_OK)
+        status = mb_grad(loss, opt->work, n, opt->work + n);
+    if (status == MB_OK)
+        status = apply(opt, opt->work + n, n, norm);
+    mb_place_end(ctx, place);
+    return status;
+}
+
+mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients, int n,
+                                mb_tensor *norm)
+{
+    if (norm)
+        *norm = (mb_tensor){0};
+    if (!opt)
+        return MB_NO_MEMORY;
+    mb_context *ctx = opt->params->ctx;
+    const char *place = mb_place_begin(ctx, where);
+    int wanted = 0;
+    mb_status status = begin(opt, &wanted);
+    if (status == MB_OK && n != wanted)
+        status = mb_fail(ctx, MB_INVALID, "mb_apply_gradients: %d gradients for %d trainable parameters", n,
+                         wanted);
+    for (int i = 0; i < n && status == MB_OK; i++) {
+        mb_shape a = mb_shape_of(gradients[i]), b = mb_shape_of(opt->work[i]);
+        if (mb_valid(gradients[i]) &&
+            (a.rank != b.rank || memcmp(a.dim, b.dim, (size_t)a.rank * sizeof a.dim[0]) != 0))
+            status =
+                mb_fail(ctx, MB_INVALID, "mb_apply_gradients: gradient %d has not its parameter's shape", i);
+        opt->work[n + i] = gradients[i];
+    }
+    if (status == MB_OK)
+        status = apply(opt, opt->work + n, n, norm);
+    mb_place_end(ctx, place);
+    return status;
+}

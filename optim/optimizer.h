@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * An optimiser's layout, for optimizer.c and files.c.
+ */
+#ifndef MB_OPTIM_OPTIMIZER_H
+#define MB_OPTIM_OPTIMIZER_H
+
+#include "optim/internal.h"
+
+typedef enum mb__rule { MB__SGD, MB__MOMENTUM, MB__ADAM } mb__rule;
+
+/* State of the parameter of the same index. */
+typedef struct mb__slot {
+    mb_tensor state[2];
+    const char *name[2];
+} mb__slot;
+
+/* Tensors of scratch a parameter: itself, its gradient and then new value, two new states. */
+#define MB__WORK_PER_PARAM 4
+
+struct mb_optimizer {
+    mb_params *params;
+    mb__rule rule;
+    double lr, momentum, beta1, beta2, eps, added_decay, decoupled_decay, clip_norm, clip_value;
+    bool nesterov;
+    mb_schedule schedule;
+    int64_t steps;
+    mb__slot *slots;
+    int count, capacity; /* slots: one for each parameter when the optimiser was made */
+    mb_tensor *work;
+    size_t work_count;
+};
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Update rules and clipping as pure functions on the tape. The optimisers record the same ones, so an inner
+ * loop and an outer one cannot disagree about what a step is.
+ */
+#include "optim/internal.h"
+
+#include <math.h>
+
+static mb_tensor literal(mb_context *ctx, mb_dtype dtype, double value)
+{
+    return mb_full(ctx, dtype, MB_SHAPE0, value);
+}
+
+mb_tensor mb__safe_sqrt(mb_tensor x)
+{
+    mb_dtype dtype = mb_dtype_of(x);
+    mb_tensor zero = literal(x.ctx, dtype, 0), one = literal(x.ctx, dtype, 1);
+    mb_tensor none = mb_eq(x, zero);
+    return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
+}
+
+/* ------------------------------------------------------------------------------------------- updates -- */
+
+mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
+{
+    return mb_sub_at(where, parameter, mb_mul_at(where, lr, gradient));
+}
+
+mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+                                mb_tensor velocity, double momentum, bool nesterov, mb_tensor *new_velocity)
+{
+    mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
+    if (!ctx)
+        return *new_velocity = (mb_tensor){0};
+    const char *place = mb_place_begin(ctx, where);
+    mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
+    mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
+    mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
+    mb_tensor updated = mb_sgd_update(parameter, direction, lr);
+    mb_place_end(ctx, place);
+    *new_velocity = v;
+    return updated;
+}
+
+mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
+                                 double beta1, double beta2, double eps)
+{
+    beta1 = beta1 == 0 ? 0.9 : beta1;
+    beta2 = beta2 == 0 ? 0.999 : beta2;
+    double correction = 1 - pow(beta1, (double)t);
+    mb__adam_terms k = {
+        .beta1 = literal(ctx, dtype, beta1),
+        .beta2 = literal(ctx, dtype, beta2),
+        .rest1 = literal(ctx, dtype, 1 - beta1),
+        .rest2 = literal(ctx, dtype, 1 - beta2),
+        .eps = literal(ctx, dtype, eps == 0 ? 1e-8 : eps),
+        .root = mb_scalar(ctx, dtype, 1 / sqrt(1 - pow(beta2, (double)t))),
+    };
+    if (lr.ctx)
+        k.rate = mb_mul(lr, mb_scalar(ctx, dtype, 1 / correction));
+    else
+        k.rate = mb_scalar(ctx, dtype, lr_value / correction);
+    return k;
+}
+
+mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor gradient, mb_tensor *m,
+                        mb_tensor *v)
+{
+    *m = mb_add(mb_mul(k->beta1, *m), mb_mul(k->rest1, gradient));
+    *v = mb_add(mb_mul(k->beta2, *v), mb_mul(k->rest2, mb_square(gradient)));
+    mb_tensor scale = mb_add(mb_mul(mb__safe_sqrt(*v), k->root), k->eps);
+    return mb_sub(parameter, mb_mul(k->rate, mb_div(*m, scale)));
+}
+
+mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+                            mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
+                            mb_tensor *new_m, mb_tensor *new_v)
+{
+    mb_adam_options o = options ? *options : (mb_adam_options){0};
+    mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
+    mb_tensor updated = {0};
+    if (!ctx) {
+        *new_m = *new_v = updated;
+        return updated;
+    }
+    const char *place = mb_place_begin(ctx, where);
+    if (t < 1) {
+        mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
+    } else if (!lr.ctx) {
+        mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
+    } else {
+        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, o.beta1, o.beta2, o.eps);
+        updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
+    }
+    mb_place_end(ctx, place);
+    *new_m = m;
+    *new_v = v;
+    return updated;
+}
+
+/* ------------------------------------------------------------------------------------------ clipping -- */
+
+mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n)
+{
+    mb_context *ctx = mb__context_of(gs, n);
+    mb_tensor total = {0};
+    if (!ctx)
+        return total;
+    const char *place = mb_place_begin(ctx, where);
+    for (int i = 0; i < n; i++) {
+        mb_tensor square = mb_sum(mb_square(gs[i]), MB_ALL);
+        total = i ? mb_add(total, square) : square;
+    }
+    total = mb__safe_sqrt(total);
+    mb_place_end(ctx, place);
+    return total;
+}
+
+mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
+{
+    mb_context *ctx = mb__context_of(gs, n);
+    if (!ctx)
+        return (mb_tensor){0};
+    const char *place = mb_place_begin(ctx, where);
+    if (!(max_norm > 0))
+        mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
+    mb_tensor norm = mb_global_norm(gs, n);
+    mb_tensor most = mb_scalar(ctx, mb_dtype_of(norm), max_norm);
+    mb_tensor factor = mb_div(most, mb_maximum(norm, most)); /* 1 up to max_norm; never divides by 0 */
+    for (int i = 0; i < n; i++)
+        clipped[i] = mb_mul(gs[i], factor);
+    mb_place_end(ctx, place);
+    return norm;
+}
+
+mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)
+{
+    return mb_minimum_right_at(where, mb_maximum_right_at(where, g, -limit), limit);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT
+ * contract.c - sums of products of two operands over shared axes. Every matrix product is one; the derivative of
+ * one is again one, with the roles of the axes exchanged. */
+#include "tensor/tape.h"
+
+mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes)
+{
+    mb_context *ctx = a.ctx;
+    if (!a.id || !b.id)
+        return mb__poison(ctx);
+    int64_t attrs[1 + 3 * 24], dim[MB_MAX_RANK];
+    int rank = 0;
+    attrs[0] = labels;
+    for (int l = 0; l < labels; l++) {
+        const int64_t *x = axes + 3 * l;
+        memcpy(attrs + 1 + 3 * l, x, 3 * sizeof *x);
+        int64_t size = x[0] >= 0 ? mb__at(ctx, a.id)->dim[x[0]] : x[1] >= 0 ? mb__at(ctx, b.id)->dim[x[1]] : 1;
+        if (x[2] >= 0) {
+            dim[x[2]] = size;
+            rank = rank > x[2] + 1 ? rank : (int)x[2] + 1;
+        }
+    }
+    return mb__record(ctx, where, MB_OP_CONTRACT, (mb_dtype)mb__at(ctx, a.id)->dtype, rank, dim, (mb_tensor[]){a, b}, 2, attrs,
+                      1 + 3 * labels);
+}
+
+static mb_context *enter(const char *where, const char *op, mb_tensor a, mb_tensor b, mb_tensor *poison)
+{
+    mb_context *ctx = mb__enter(where, op, (const mb_tensor *[]){&a, &b}, 2, poison);
+    if (!ctx)
+        return NULL;
+    const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
+    if (mb__is_float(na->dtype) && na->dtype == nb->dtype)
+        return ctx;
+    char ta[256], tb[256];
+    mb__error(ctx, MB_INVALID, where, "%s: got a %s, b %s; wanted two of one float dtype", op, mb__tensor_text(ta, sizeof ta, a),
+              mb__tensor_text(tb, sizeof tb, b));
+    return NULL;
+}
+
+mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b)
+{
+    mb_tensor poison;
+    mb_context *ctx = enter(where, "matmul", a, b, &poison);
+    if (!ctx)
+        return poison;
+    const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
+    int ra = na->rank, rb = nb->rank;
+    char ta[256], tb[256];
+    if (ra < 2 || rb < 2) {
+        mb__error(ctx, MB_INVALID, where, "matmul: got a %s, b %s; wanted rank 2 or more", mb__tensor_text(ta, sizeof ta, a),
+                  mb__tensor_text(tb, sizeof tb, b));
+        return mb__poison(ctx);
+    }
+    if (na->dim[ra - 1] != nb->dim[rb - 2]) {
+        mb__error(ctx, MB_INVALID, where, "matmul: inner sizes differ: a %s, b %s", mb__tensor_text(ta, sizeof ta, a),
+                  mb__tensor_text(tb, sizeof tb, b));
+        return mb__poison(ctx);
+    }
+    int64_t dim[MB_MAX_RANK];
+    int batch;
+    if (!mb__broadcast_shapes(na->dim, ra - 2, nb->dim, rb - 2, dim, &batch)) {
+        mb__error(ctx, MB_INVALID, where, "matmul: leading axes do not broadcast: a %s, b %s", mb__tensor_text(ta, sizeof ta, a),
+                  mb__tensor_text(tb, sizeof tb, b));
+        return mb__poison(ctx);
+    }
+    /* A leading axis of size 1 that the other operand repeats is dropped from its operand, so that the product reads
+     * it once; it then belongs to the other operand alone. */
+    mb_shape sa = {0, {0}}, sb = {0, {0}};
+    int64_t axes[3 * (MB_MAX_RANK + 1)];
+    int labels = 0;
+    for (int i = 0; i < batch; i++) {
+        int ia = i - (batch - (ra - 2)), ib = i - (batch - (rb - 2));
+        int64_t *x = axes + 3 * labels++;
+        bool in_a = ia >= 0 && (na->dim[ia] == dim[i] && (dim[i] != 1 || ib < 0));
+        bool in_b = ib >= 0 && (nb->dim[ib] == dim[i] && (dim[i] != 1 || !in_a));
+        x[0] = in_a ? sa.rank : -1;
+        x[1] = in_b ? sb.rank : -1;
+        x[2] = i;
+        if (in_a)
+            sa.dim[sa.rank++] = dim[i];
+        if (in_b)
+            sb.dim[sb.rank++] = dim[i];
+    }
+    int64_t *m = axes + 3 * labels, *n = m + 3, *k = n + 3;
+    m[0] = sa.rank, m[1] = -1, m[2] = batch;
+    k[0] = sa.rank + 1, k[1] = sb.rank, k[2] = -1;
+    n[0] = -1, n[1] = sb.rank + 1, n[2] = batch + 1;
+    sa.dim[sa.rank++] = na->dim[ra - 2];
+    sa.dim[sa.rank++] = na->dim[ra - 1];
+    sb.dim[sb.rank++] = nb->dim[rb - 2];
+    sb.dim[sb.rank++] = nb->dim[rb - 1];
+    a = mb_reshape_at(where, a, sa);
+    b = mb_reshape_at(where, b, sb);
+    return mb__contract(where, a, b, labels + 3, axes);
+}
+
+mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_tensor b)
+{
+    mb_tensor poison;
+    mb_context *ctx = enter(where, "einsum", a, b, &poison);
+    if (!ctx)
+        return poison;
+    const mb__node *n[2] = {mb__at(ctx, a.id), mb__at(ctx, b.id)};
+    char letters[24];
+    int64_t axes[3 * 24], size[24];
+    int labels = 0, part = 0, at[3] = {0, 0, 0};
+    const char *e = equation ? equation : "", *wrong = NULL;
+    for (; *e && !wrong; e++) {
+        if (*e == ',' && part == 0) {
+            part = 1;
+            continue;
+        }
+        if (e[0] == '-' && e[1] == '>' && part == 1) {
+            part = 2;
+            e++;
+            continue;
+        }
+        if (*e == ' ')
+            continue;
+        if (!((*e >= 'a' && *e <= 'z') || (*e >= 'A' && *e <= 'Z'))) {
+            wrong = "a letter, a comma or an arrow";
+            break;
+        }
+        int l = 0;
+        while (l < labels && letters[l] != *e)
+            l++;
+        if (l == labels) {
+            if (part == 2 || labels == 24) {
+                wrong = part == 2 ? "letters of the operands in the result" : "at most 24 letters";
+                break;
+            }
+            letters[l] = *e;
+            axes[3 * l] = axes[3 * l + 1] = axes[3 * l + 2] = -1;
+            size[l] = -1;
+            labels++;
+        }
+        if (axes[3 * l + part] >= 0)
+            wrong = "each letter once in an operand";
+        else if (at[part] >= (part < 2 ? n[part]->rank : MB_MAX_RANK))
+            wrong = "one letter for each axis";
+        else {
+            int axis = at[part]++;
+            axes[3 * l + part] = axis;
+            if (part < 2 && size[l] >= 0 && size[l] != n[part]->dim[axis])
+                wrong = "one size for each letter";
+            else if (part < 2)
+                size[l] = n[part]->dim[axis];
+        }
+    }
+    if (!wrong && part != 2)
+        wrong = "the form \"ij,jk->ik\"";
+    if (!wrong && (at[0] != n[0]->rank || at[1] != n[1]->rank))
+        wrong = "one letter for each axis";
+    if (wrong) {
+        char ta[256], tb[256];
+        mb__error(ctx, MB_INVALID, where, "einsum: got \"%s\", a %s, b %s; wanted %s", equation ? equation : "(null)",
+                  mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b), wrong);
+        return mb__poison(ctx);
+    }
+    /* A letter of one operand alone that the result lacks is summed there first. */
+    for (int s = 0; s < 2; s++) {
+        uint32_t mask = 0;
+        for (int l = 0; l < labels; l++)
+            if (axes[3 * l + s] >= 0 && axes[3 * l + 1 - s] < 0 && axes[3 * l + 2] < 0)
+                mask |= 1u << axes[3 * l + s];
+        if (!mask)
+            continue;
+        mb_axes sum = {0, false, {0}};
+        for (int i = 0; i < MB_MAX_RANK; i++)
+            if (mask >> i & 1)
+                sum.axis[sum.count++] = i;
+        mb_tensor *t = s ? &b : &a;
+        *t = mb_sum_at(where, *t, sum);
+        if (!t->id)
+            return *t;
+        int kept = 0;
+        for (int l = 0; l < labels; l++) {
+            int64_t *x = axes + 3 * l;
+            if (x[s] >= 0 && mask >> x[s] & 1)
+                continue;
+            if (x[s] >= 0)
+                x[s] -= __builtin_popcount(mask & ((1u << x[s]) - 1));
+            memmove(axes + 3 * kept++, x, 3 * sizeof *x);
+        }
+        labels = kept;
+    }
+    return mb__contract(where, a, b, labels, axes);
+}

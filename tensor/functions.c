@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT
+ * functions.c - common functions, recorded as primitive ops, so that every order of derivative is theirs. */
+#include "tensor/tape.h"
+
+/* A literal of x's dtype; poison stays poison. */
+static mb_tensor lit(const char *where, mb_tensor x, double value)
+{
+    if (!x.ctx || !x.id || !mb_valid(x) || mb_error(x.ctx) != MB_OK)
+        return mb__poison(x.ctx);
+    return mb__const(x.ctx, where, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value);
+}
+
+mb_tensor mb_alias_at(const char *where, mb_tensor x)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "alias", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx)
+        return poison;
+    int64_t dim[MB_MAX_RANK];
+    const mb__node *n = mb__at(ctx, x.id);
+    memcpy(dim, n->dim, sizeof dim);
+    return mb__record(ctx, where, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
+}
+
+mb_tensor mb_stop_gradient_at(const char *where, mb_tensor x)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx)
+        return poison;
+    int64_t dim[MB_MAX_RANK];
+    const mb__node *n = mb__at(ctx, x.id);
+    memcpy(dim, n->dim, sizeof dim);
+    return mb__record(ctx, where, MB_OP_STOP, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
+}
+
+mb_tensor mb_square_at(const char *where, mb_tensor x)
+{
+    return mb_mul_at(where, x, x);
+}
+
+mb_tensor mb_relu_at(const char *where, mb_tensor x)
+{
+    /* A select, not a maximum: the derivative at 0 is 0, and NaN passes through. */
+    mb_tensor zero = lit(where, x, 0);
+    return mb_where_at(where, mb_le_at(where, x, zero), zero, x);
+}
+
+mb_tensor mb_silu_at(const char *where, mb_tensor x)
+{
+    return mb_mul_at(where, x, mb_sigmoid_at(where, x));
+}
+
+mb_tensor mb_softplus_at(const char *where, mb_tensor x)
+{
+    /* max(x, 0) + log1p(e^-|x|), with |x| = 2 max(x, 0) - x, so that the derivative at 0 is 1/2 at every order's
+     * first step: relu' = 0 there, and the second term gives the half. */
+    mb_tensor r = mb_relu_at(where, x);
+    mb_tensor minus_abs = mb_sub_at(where, x, mb_mul_at(where, r, lit(where, x, 2)));
+    mb_tensor positive = mb_lt_at(where, lit(where, x, 0), x);
+    mb_tensor small = mb_log1p_at(where, mb_exp_at(where, minus_abs));
+    return mb_where_at(where, positive, mb_add_at(where, x, small), small);
+}
+
+mb_tensor mb_elu_at(const char *where, mb_tensor x)
+{
+    mb_tensor zero = lit(where, x, 0), positive = mb_lt_at(where, zero, x);
+    mb_tensor below = mb_where_at(where, positive, zero, x); /* expm1 never sees what would overflow */
+    return mb_where_at(where, positive, x, mb_expm1_at(where, below));
+}
+
+mb_tensor mb_gelu_at(const char *where, mb_tensor x)
+{
+    const double k = 0.7978845608028654; /* sqrt(2 / pi) */
+    mb_tensor x2 = mb_mul_at(where, x, x);
+    mb_tensor inner = mb_add_at(where, mb_mul_at(where, x2, lit(where, x, k * 0.044715)), lit(where, x, k));
+    mb_tensor t = mb_tanh_at(where, mb_mul_at(where, x, inner));
+    mb_tensor half = mb_mul_at(where, x, lit(where, x, 0.5));
+    return mb_add_at(where, half, mb_mul_at(where, half, t));
+}
+
+mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x)
+{
+    mb_tensor t = mb_erf_at(where, mb_mul_at(where, x, lit(where, x, 0.7071067811865476)));
+    mb_tensor half = mb_mul_at(where, x, lit(where, x, 0.5));
+    return mb_add_at(where, half, mb_mul_at(where, half, t));
+}
+
+mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis)
+{
+    mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
+    mb_tensor e = mb_exp_at(where, mb_sub_at(where, x, top));
+    return mb_mul_at(where, e, mb_recip_at(where, mb_sum_at(where, e, MB_KEEP(axis))));
+}
+
+mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis)
+{
+    mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
+    mb_tensor shifted = mb_sub_at(where, x, top);
+    return mb_sub_at(where, shifted, mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));
+}
+
+mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "cross_entropy", (const mb_tensor *[]){&logits, &labels}, 2, &poison);
+    if (!ctx)
+        return poison;
+    const mb__node *n = mb__at(ctx, logits.id), *m = mb__at(ctx, labels.id);
+    if (m->dtype != MB_INT32 || n->rank != m->rank + 1 || memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
+        char a[256], b[256];
+        mb__error(ctx, MB_INVALID, where, "cross_entropy: got logits %s, labels %s; wanted int32 labels, one for each row",
+                  mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
+        return mb__poison(ctx);
+    }
+    int64_t classes = n->dim[n->rank - 1], rows = mb__numel(m->dim, m->rank);
+    mb_tensor hit = mb_one_hot_at(where, labels, classes), lp = mb_log_softmax_at(where, logits, -1);
+    mb_tensor picked = mb_where_at(where, hit, lp, lit(where, logits, 0)); /* a select: 0 * -infinity would be NaN */
+    return mb_mul_at(where, mb_sum_at(where, picked, MB_ALL), lit(where, logits, rows ? -1.0 / (double)rows : -1.0));
+}
+
+mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "dot", (const mb_tensor *[]){&a, &b}, 2, &poison);
+    if (!ctx)
+        return poison;
+    const mb__node *n = mb__at(ctx, a.id), *m = mb__at(ctx, b.id);
+    if (n->rank != m->rank || memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {
+        char ta[256], tb[256];
+        mb__error(ctx, MB_INVALID, where, "dot: shapes differ: a %s, b %s", mb__tensor_text(ta, sizeof ta, a),
+                  mb__tensor_text(tb, sizeof tb, b));
+        return mb__poison(ctx);
+    }
+    return mb_sum_at(where, mb_mul_at(where, a, b), MB_ALL);
+}
+
+mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim)
+{
+    if (!t.id)
+        return t;
+    const mb__node *n = mb__at(t.ctx, t.id);
+    uint32_t mask = 0;
+    for (int i = 0; i < n->rank; i++) {
+        int j = i - (n->rank - rank);
+        if (j < 0 || (dim[j] == 1 && n->dim[i] != 1))
+            mask |= 1u << i;
+    }
+    mb_shape s = {rank, {0}};
+    memcpy(s.dim, dim, (size_t)rank * sizeof *dim);
+    return mb_reshape_at(where, mask ? mb__reduce(where, MB_OP_SUM, t, mask) : t, s);
+}

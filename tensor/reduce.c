@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT
+ * reduce.c - reductions. On the tape they keep reduced axes at size 1; dropping those is a reshape. */
+#include <math.h>
+
+#include "tensor/tape.h"
+
+mb_tensor mb__reduce(const char *where, int op, mb_tensor x, uint32_t mask)
+{
+    mb_context *ctx = x.ctx;
+    const mb__node *n = mb__at(ctx, x.id);
+    int64_t dim[MB_MAX_RANK], attr = mask;
+    bool trivial = true;
+    for (int i = 0; i < n->rank; i++) {
+        trivial &= !(mask >> i & 1) || n->dim[i] == 1;
+        dim[i] = mask >> i & 1 ? 1 : n->dim[i];
+    }
+    if (trivial)
+        return x;
+    return mb__record(ctx, where, op, (mb_dtype)n->dtype, n->rank, dim, &x, 1, &attr, 1);
+}
+
+/* The set of axes as bits; false after reporting. */
+static bool axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes, uint32_t *mask)
+{
+    int rank = mb__at(x.ctx, x.id)->rank;
+    *mask = 0;
+    if (axes.count < 0) {
+        *mask = (1u << rank) - 1;
+        return true;
+    }
+    if (axes.count > MB_MAX_RANK) {
+        mb__error(x.ctx, MB_INVALID, where, "%s: got %d axes", op, axes.count);
+        return false;
+    }
+    for (int i = 0; i < axes.count; i++) {
+        int a = mb__axis(where, op, x, axes.axis[i]);
+        if (a < 0)
+            return false;
+        *mask |= 1u << a;
+    }
+    return true;
+}
+
+static mb_tensor drop_axes(const char *where, mb_tensor x, uint32_t mask)
+{
+    if (!x.id)
+        return x;
+    const mb__node *n = mb__at(x.ctx, x.id);
+    mb_shape s = {0, {0}};
+    for (int i = 0; i < n->rank; i++)
+        if (!(mask >> i & 1))
+            s.dim[s.rank++] = n->dim[i];
+    return mb_reshape_at(where, x, s);
+}
+
+static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x, mb_axes axes, bool floats, int64_t *reduced)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, name, (const mb_tensor *[]){&x}, 1, &poison);
+    uint32_t mask;
+    if (!ctx)
+        return poison;
+    if (mb__at(ctx, x.id)->dtype == MB_BOOL)
+        x = mb_cast_at(where, x, MB_INT32);
+    if (!x.id || !axes_mask(where, name, x, axes, &mask))
+        return mb__poison(ctx);
+    const mb__node *n = mb__at(ctx, x.id);
+    if (floats && !mb__is_float(n->dtype)) {
+        char a[256];
+        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name, mb__tensor_text(a, sizeof a, x));
+        return mb__poison(ctx);
+    }
+    if (reduced) {
+        *reduced = 1;
+        for (int i = 0; i < n->rank; i++)
+            if (mask >> i & 1)
+                *reduced *= n->dim[i];
+    }
+    mb_tensor y = mb__reduce(where, op, x, mask);
+    return axes.keep ? y : drop_axes(where, y, mask);
+}
+
+mb_tensor mb_sum_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    return reduce(where, "sum", MB_OP_SUM, x, axes, false, NULL);
+}
+
+mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    int64_t count;
+    mb_tensor s = reduce(where, "mean", MB_OP_SUM, x, axes, true, &count);
+    if (!s.id || count == 1)
+        return s;
+    mb_tensor scale = mb__const(s.ctx, where, (mb_dtype)mb__at(s.ctx, s.id)->dtype, count ? 1.0 / (double)count : (double)NAN);
+    return mb_mul_at(where, s, scale);
+}
+
+mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    mb_axes keep = axes;
+    keep.keep = true;
+    mb_tensor centred = mb_sub_at(where, x, mb_mean_at(where, x, keep));
+    return mb_mean_at(where, mb_mul_at(where, centred, centred), axes);
+}
+
+mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    return reduce(where, "max", MB_OP_MAX, x, axes, false, NULL);
+}
+
+mb_tensor mb_min_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    return mb_neg_at(where, reduce(where, "min", MB_OP_MAX, mb_neg_at(where, x), axes, false, NULL));
+}
+
+mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "argmax", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis(where, "argmax", x, axis)) < 0)
+        return poison;
+    const mb__node *n = mb__at(ctx, x.id);
+    if (n->dim[axis] == 0 || n->dtype == MB_BOOL) {
+        char a[256];
+        mb__error(ctx, MB_INVALID, where, "argmax: got %s; wanted numbers, at least one along axis %d",
+                  mb__tensor_text(a, sizeof a, x), axis);
+        return mb__poison(ctx);
+    }
+    int64_t dim[MB_MAX_RANK], attr = axis;
+    memcpy(dim, n->dim, sizeof dim);
+    dim[axis] = 1;
+    return drop_axes(where, mb__record(ctx, where, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1), 1u << axis);
+}
+
+mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "cumsum", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis(where, "cumsum", x, axis)) < 0)
+        return poison;
+    const mb__node *n = mb__at(ctx, x.id);
+    if (n->dtype == MB_BOOL) {
+        mb__error(ctx, MB_INVALID, where, "cumsum: got bool; wanted numbers; convert with mb_cast");
+        return mb__poison(ctx);
+    }
+    int64_t dim[MB_MAX_RANK];
+    memcpy(dim, n->dim, sizeof dim);
+    return mb__record(ctx, where, MB_OP_CUMSUM, (mb_dtype)n->dtype, n->rank, dim, &x, 1, (int64_t[]){axis, reverse}, 2);
+}
+
+mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "logsumexp", (const mb_tensor *[]){&x}, 1, &poison);
+    uint32_t mask;
+    if (!ctx || !axes_mask(where, "logsumexp", x, axes, &mask))
+        return poison;
+    mb_axes keep = axes;
+    keep.keep = true;
+    mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, keep));
+    mb_tensor s = mb_sum_at(where, mb_exp_at(where, mb_sub_at(where, x, top)), keep);
+    mb_tensor y = mb_add_at(where, mb_log_at(where, s), top);
+    return axes.keep ? y : drop_axes(where, y, mask);
+}
