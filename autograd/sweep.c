@@ -13,11 +13,12 @@ typedef struct range {
     uint32_t low, high;
     uint32_t *grad;   /* id of the accumulated cotangent or tangent; 0: none */
     uint8_t *depends; /* on an x */
+    uint8_t *needed;  /* by a y; forward sweeps only */
 } range;
 
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 {
-    size_t n = (size_t)(high - low) + 1, bytes = n * (sizeof *r->grad + sizeof *r->depends);
+    size_t n = (size_t)(high - low) + 1, bytes = n * (sizeof *r->grad + sizeof *r->depends + sizeof *r->needed);
     if (bytes > ctx->scratch_bytes) {
         size_t room = bytes + bytes / 2;
         void *p = mb__realloc(ctx, ctx->scratch, ctx->scratch_bytes, room);
@@ -31,6 +32,7 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
     r->high = high;
     r->grad = ctx->scratch;
     r->depends = (uint8_t *)(r->grad + n);
+    r->needed = r->depends + n;
     return true;
 }
 
@@ -149,7 +151,7 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
 static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
                      mb_tensor *gs)
 {
-    uint32_t few[32], *ids = few, id;
+    uint32_t id;
     mb_context *ctx = y.ctx;
     for (int i = 0; i < n; i++)
         gs[i] = mb__poison(ctx);
@@ -157,8 +159,9 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
         return mb__error(ctx, MB_INVALID, where, "%s: got %d tensors to differentiate by", name, n);
     if (!enter(where, name, &y, 1, &id))
         return ctx ? mb_error(ctx) : MB_INVALID;
-    if (n > 32 && !(ids = mb__alloc(ctx, (size_t)n * sizeof *ids)))
+    if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
         return ctx->status;
+    uint32_t *ids = ctx->ids;
     const char *place = ctx->place;
     mb_status status = MB_OK;
     if (n && !enter(where, name, xs, n, ids))
@@ -201,8 +204,6 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
         gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i]);
         status = ctx->status;
     }
-    if (ids != few)
-        mb__free(ctx, ids, (size_t)n * sizeof *ids);
     return status;
 }
 
@@ -281,11 +282,11 @@ static mb_tensor tangent_of(const mb__site *s, const range *r)
 
 /* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse sweep
  * gives the older x all that flows through the newer one. */
-static mb_status forward_sweep(mb_context *ctx, range *r, uint8_t *needed)
+static mb_status forward_sweep(mb_context *ctx, range *r)
 {
     for (uint32_t id = r->low; id <= r->high; id++) {
         uint32_t k = id - r->low;
-        if (!r->depends[k] || !needed[k] || !passes(mb__at(ctx, id)))
+        if (!r->depends[k] || !r->needed[k] || !passes(mb__at(ctx, id)))
             continue;
         mb__site s = site_of(ctx, id);
         ctx->place = s.where;
@@ -306,15 +307,10 @@ mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tens
     mb_context *ctx = m > 0 && ys ? ys[0].ctx : NULL;
     if (!ctx || m < 1 || n < 0 || (n && (!xs || !vs)) || !ts)
         return ctx ? mb__error(ctx, MB_INVALID, where, "jvp: got %d results and %d variables", m, n) : MB_INVALID;
-    for (int i = 0; i < m; i++)
-        ts[i] = mb__poison(ctx);
-    if (mb_error(ctx) != MB_OK)
-        return ctx->status;
-    uint32_t *ids = mb__alloc(ctx, (size_t)(m + 2 * n) * sizeof *ids), *yi = ids, *xi = ids + m, *vi = xi + n;
-    if (!ids)
-        return ctx->status;
+    bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
+    uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
     const char *place = ctx->place;
-    bool ok = enter(where, "jvp", ys, m, yi) && (!n || (enter(where, "jvp", xs, n, xi) == ctx && enter(where, "jvp", vs, n, vi) == ctx));
+    ok = ok && enter(where, "jvp", ys, m, yi) && (!n || (enter(where, "jvp", xs, n, xi) == ctx && enter(where, "jvp", vs, n, vi) == ctx));
     for (int i = 0; ok && i < n; i++)
         if (!same_shape(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]))) {
             char a[256], b[256];
@@ -322,6 +318,8 @@ mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tens
                       mb__tensor_text(a, sizeof a, vs[i]), mb__tensor_text(b, sizeof b, xs[i]));
             ok = false;
         }
+    for (int i = 0; i < m; i++) /* only now: ts may be ys */
+        ts[i] = mb__poison(ctx);
     range r = {.low = UINT32_MAX, .high = 0};
     for (int i = 0; ok && i < n; i++)
         r.low = xi[i] < r.low ? xi[i] : r.low;
@@ -329,25 +327,23 @@ mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tens
         r.low = yi[i] < r.low ? yi[i] : r.low;
         r.high = yi[i] > r.high ? yi[i] : r.high;
     }
-    uint8_t *needed = NULL;
-    size_t span = ok ? (size_t)(r.high - r.low) + 1 : 0;
-    ok = ok && range_open(ctx, &r, r.low, r.high) && (needed = mb__alloc(ctx, span));
+    ok = ok && range_open(ctx, &r, r.low, r.high);
     if (ok) {
         mark_dependents(ctx, &r, xi, n);
         for (int i = 0; i < m; i++)
-            needed[yi[i] - r.low] = 1;
+            r.needed[yi[i] - r.low] = 1;
         for (uint32_t id = r.high;; id--) {
             const mb__node *node = mb__at(ctx, id);
-            for (int i = 0; needed[id - r.low] && i < node->nin; i++)
+            for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
                 if (mb__in(ctx, node, i) >= r.low)
-                    needed[mb__in(ctx, node, i) - r.low] = 1;
+                    r.needed[mb__in(ctx, node, i) - r.low] = 1;
             if (id == r.low)
                 break;
         }
         for (int i = 0; i < n; i++)
             if (xi[i] <= r.high)
                 r.grad[xi[i] - r.low] = vi[i];
-        ok = forward_sweep(ctx, &r, needed) == MB_OK;
+        ok = forward_sweep(ctx, &r) == MB_OK;
     }
     ctx->place = place;
     for (int i = 0; ok && i < m; i++) {
@@ -355,8 +351,6 @@ mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tens
         ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, where, yi[i]);
         ok = ctx->status == MB_OK;
     }
-    mb__free(ctx, needed, span);
-    mb__free(ctx, ids, (size_t)(m + 2 * n) * sizeof *ids);
     return mb_error(ctx);
 }
 
@@ -369,12 +363,6 @@ mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const m
         hs[i] = mb__poison(ctx);
     if (!ctx || mb_error(ctx) != MB_OK)
         return ctx ? ctx->status : MB_INVALID;
-    mb_tensor *gs = mb__alloc(ctx, (size_t)n * sizeof *gs);
-    if (!gs)
-        return ctx->status;
-    mb_status status = mb_grad_at(where, y, xs, n, gs);
-    if (status == MB_OK)
-        status = mb_jvp_at(where, gs, n, xs, vs, n, hs);
-    mb__free(ctx, gs, (size_t)n * sizeof *gs);
-    return status;
+    mb_status status = mb_grad_at(where, y, xs, n, hs);
+    return status == MB_OK ? mb_jvp_at(where, hs, n, xs, vs, n, hs) : status;
 }

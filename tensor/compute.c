@@ -9,17 +9,12 @@ mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n)
     mb_context *ctx = n > 0 && ts ? ts[0].ctx : NULL;
     if (!ctx)
         return MB_INVALID;
-    uint32_t few[16], *ids = few;
-    if (n > 16 && !(ids = mb__alloc(ctx, (size_t)n * sizeof *ids)))
-        return ctx->status;
     mb_tensor poison;
-    bool ok = true;
+    bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids);
+    uint32_t *ids = ctx->ids;
     for (int i = 0; ok && i < n; i++)
         ok = mb__enter(where, "eval", (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison) && (ids[i] = mb__resolve(ctx, ts[i]));
-    mb_status status = ok ? ctx->engine->flush(ctx, where, ids, n) : mb_error(ctx);
-    if (ids != few)
-        mb__free(ctx, ids, (size_t)n * sizeof *ids);
-    return status;
+    return ok ? ctx->engine->flush(ctx, where, ids, n) : mb_error(ctx);
 }
 
 mb_status mb_read_at(const char *where, mb_tensor t, void *dst, size_t bytes)

@@ -131,6 +131,7 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->pending, ctx->pending_room * sizeof *ctx->pending);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
     mb__free(ctx, ctx->scratch, ctx->scratch_bytes);
+    mb__free(ctx, ctx->ids, ctx->id_room * sizeof *ctx->ids);
     mb_allocator a = ctx->allocator;
     a.free(a.user, ctx, sizeof *ctx);
 }

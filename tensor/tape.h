@@ -139,9 +139,10 @@ struct mb_context {
     pthread_t thread;
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
-    /* autograd's scratch memory, kept between calls */
+    /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
     void *scratch;
     size_t scratch_bytes;
+    uint32_t *ids, id_room;
 
     /* memory */
     mb_allocator allocator;

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <cblas.h>
 #include <sched.h>
+#include <strings.h>
 
 #include "backends/cpu/cpu.h"
 
@@ -24,6 +25,19 @@ static const mb__loops *best_loops(void)
 #endif
 #endif
     return &mb__loops_base;
+}
+
+/* Whether the kernels OpenBLAS chose use the vector instructions that this CPU has. */
+static bool blas_fits(const mb__loops *loops)
+{
+    static const char *const wide[] = {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"};
+    const char *core = openblas_get_corename();
+    if (loops == &mb__loops_base)
+        return true;
+    for (size_t i = 0; core && i < sizeof wide / sizeof *wide; i++)
+        if (!strcasecmp(core, wide[i]))
+            return true;
+    return false;
 }
 
 static int usable_cpus(void)
@@ -59,6 +73,7 @@ static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsi
     if (!c)
         return ctx->status;
     c->loops = best_loops();
+    c->blas_fits = blas_fits(c->loops);
     c->pool = mb__pool_new(ctx, threads);
     if (!c->pool)
         return ctx->status;

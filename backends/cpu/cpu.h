@@ -11,6 +11,7 @@ typedef struct mb__cpu {
     mb__pool *pool;
     const mb__loops *loops;
     int threads;
+    bool blas_fits; /* OpenBLAS knows this CPU; it falls back to decades-old code on one newer than itself */
     char **scratch; /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
 } mb__cpu;

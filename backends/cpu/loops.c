@@ -309,6 +309,8 @@ PRODUCT(double)
     .binary[MB_OP_##NAME][at][MB_VV] = vv_##NAME##_##T, .binary[MB_OP_##NAME][at][MB_VS] = vs_##NAME##_##T,            \
     .binary[MB_OP_##NAME][at][MB_SV] = sv_##NAME##_##T,
 
+extern const mb__gemm MB_GEMM[2];
+
 const mb__loops MB_LOOPS = {
     .name = MB_STRING(MB_LOOPS),
 #define U_F(NAME) IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
@@ -333,4 +335,5 @@ const mb__loops MB_LOOPS = {
     .add_one = {add_one_float, add_one_double, add_one_int32_t},
     .max_one = {max_one_float, max_one_double, max_one_int32_t},
     .product = {product_float, product_double},
+    .gemm = MB_GEMM,
 };

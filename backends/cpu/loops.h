@@ -20,7 +20,11 @@ typedef void (*mb__accumulate)(int64_t n, void *d, const void *a);
 typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k, const void *b,
                                   int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n, bool add);
 
-enum { MB_VV, MB_VS, MB_SV, MB_FORMS };
+/* The same through vector registers; scratch: MB_GEMM_SCRATCH bytes of the calling thread. */
+typedef void (*mb__gemm)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k, const void *b, int64_t b_k,
+                         int64_t b_n, void *c, int64_t c_m, int64_t c_n, bool add, void *scratch);
+
+enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960 };
 
 typedef struct mb__loops {
     const char *name;
@@ -31,6 +35,7 @@ typedef struct mb__loops {
     mb__reduce_row sum[3], max[3];
     mb__accumulate add_to[3], max_to[3], add_one[3], max_one[3]; /* element by element */
     mb__plain_product product[2];
+    const mb__gemm *gemm; /* float32, float64 */
 } mb__loops;
 
 extern const mb__loops mb__loops_base;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * product.c - matrix products by OpenBLAS, one thread a call, split by our own pool: over the loops where there are
- * many, over the rows and columns of the result where there are few. The split depends on the shape alone.
+ * product.c - matrix products: large ones by OpenBLAS, one thread a call, small ones by gemm.c, tiny ones by plain loops.
+ * They are split by our own pool: over the loops where there are many, over the rows and columns of the result where
+ * there are few. The split depends on the shape alone.
  */
 #include <cblas.h>
 
@@ -33,15 +34,23 @@ static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_
     return false;
 }
 
-static void one_product(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, bool add)
+/* Multiply-adds from which OpenBLAS's packing for large caches pays. */
+#define LARGE 8e6
+
+static void one_product(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, bool add, int worker)
 {
     const mb__product *p = w->p;
+    mb__cpu *cpu = w->f->cpu;
     bool at, bt, ct;
     int lda, ldb, ldc;
     double size = (double)m * (double)n * (double)p->k;
+    if (size >= 600 && (size < LARGE || !cpu->blas_fits) && (p->c_n == 1 || p->c_m == 1)) {
+        cpu->loops->gemm[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add, cpu->scratch[worker]);
+        return;
+    }
     if (size < 600 || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) || !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) ||
         !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
-        w->f->cpu->loops->product[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add);
+        cpu->loops->product[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add);
         return;
     }
     CBLAS_ORDER order = ct ? CblasColMajor : CblasRowMajor;
@@ -66,7 +75,6 @@ static void offsets(const mb__product *p, const int *loops, int count, int64_t i
 
 static void run_task(void *argument, int task, int worker)
 {
-    (void)worker;
     const work *w = argument;
     const mb__product *p = w->p;
     int64_t size = w->dtype == MB_FLOAT64 ? 8 : 4;
@@ -81,7 +89,7 @@ static void run_task(void *argument, int task, int worker)
             int64_t oa = m0 * p->a_m, ob = n0 * p->b_n, oc = m0 * p->c_m + n0 * p->c_n;
             offsets(p, w->apart, w->apart_count, item, &oa, &ob, &oc);
             offsets(p, w->adding, w->adding_count, s, &oa, &ob, &oc);
-            one_product(w, a + oa * size, b + ob * size, c + oc * size, m1 - m0, n1 - n0, s > 0);
+            one_product(w, a + oa * size, b + ob * size, c + oc * size, m1 - m0, n1 - n0, s > 0, worker);
         }
 }
 

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * program.h - random programs: a list of instructions that any context can record, made from a seed. program.c
+ * makes them, program_run.c records, runs and prints them, fuzz_test.c compares and shrinks. */
+#ifndef MB_TESTS_PROGRAM_H
+#define MB_TESTS_PROGRAM_H
+
+#include "support.h"
+
+enum kind {
+    /* leaves */
+    K_BUFFER,
+    K_VARIABLE,
+    K_SCALAR,
+    K_FULL, /* number */
+    K_IOTA,
+    K_UNIFORM,
+    K_NORMAL,
+    K_TRIL,
+    /* elementwise; par[0] chooses */
+    K_UNARY,
+    K_BINARY,
+    K_FUNCTION,
+    K_COMPARE,
+    K_LOGIC,
+    K_WHERE,
+    K_CAST,
+    /* movement */
+    K_RESHAPE,
+    K_PERMUTE,
+    K_BROADCAST,
+    K_SLICE,
+    K_PAD,
+    K_CONCAT,
+    K_STACK,
+    /* reductions */
+    K_SUM,
+    K_MEAN,
+    K_MAX,
+    K_MIN,
+    K_VARIANCE,
+    K_LOGSUMEXP,
+    K_ARGMAX,
+    K_CUMSUM,
+    K_SOFTMAX,
+    /* contractions and indexing */
+    K_MATMUL,
+    K_EINSUM,
+    K_TAKE,
+    K_SCATTER_ADD,
+    K_TAKE_ALONG,
+    K_ARGSORT,
+    K_ONE_HOT,
+    /* identities */
+    K_ALIAS,
+    K_STOP,
+    K_KINDS
+};
+
+typedef struct instr {
+    int kind, nin, in[3];
+    mb_dtype dtype;
+    mb_shape shape;  /* of the result */
+    mb_shape target; /* reshape, broadcast, leaves */
+    mb_axes axes;
+    int64_t par[4];
+    double number;
+    char equation[24];
+} instr;
+
+#define PROGRAM_MOST 96
+
+enum derivative { D_NONE, D_GRAD, D_GRAD2, D_JVP, D_HVP, D_VJP, D_GRAD3, D_KINDS };
+
+typedef struct program {
+    uint64_t seed;
+    mb_dtype dtype; /* of its floats */
+    instr code[PROGRAM_MOST];
+    int count;
+    int outputs[6], output_count;
+    int loss[3], loss_count; /* float values that the derivative is of */
+    enum derivative derivative;
+    int steps; /* 0: no variables are assigned; else so many training steps, a scope each */
+} program;
+
+/* How many functions K_UNARY, K_BINARY, K_FUNCTION, K_COMPARE choose from. */
+int program_choices(int kind);
+
+void program_make(program *p, uint64_t seed, mb_dtype dtype);
+/* Records one instruction. data: seeds the values of leaves, so that a plan can be replayed with others. */
+mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tensor *v, uint64_t data);
+
+enum style {
+    RUN_EARLY = 1, /* read an output before the derivative is recorded */
+    RUN_SCOPE = 2, /* within a scope */
+    RUN_WATCH = 4, /* the outputs by mb_watch */
+};
+
+#define RESULT_MOST 64
+typedef struct result {
+    int n;
+    double *v[RESULT_MOST];
+    int64_t count[RESULT_MOST];
+} result;
+
+/* False after an error of the context. */
+bool program_run(mb_context *ctx, const program *p, uint64_t data, unsigned style, result *r);
+void program_print(const program *p, FILE *f);
+
+#endif

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: MIT
+ * program_run.c - recording, running and printing a random program. */
+#include "program.h"
+
+/* ---- functions to choose from; those with a restricted domain get an operand inside it ---- */
+
+static mb_tensor positive(mb_tensor x)
+{
+    return mb_add(mb_square(x), 0.4);
+}
+
+#define DIRECT(name)                                                                                         \
+    static mb_tensor u_##name(mb_tensor x)                                                                   \
+    {                                                                                                        \
+        return mb_##name(x);                                                                                 \
+    }
+#define GUARDED(name)                                                                                        \
+    static mb_tensor u_##name(mb_tensor x)                                                                   \
+    {                                                                                                        \
+        return mb_##name(positive(x));                                                                       \
+    }
+DIRECT(neg)
+DIRECT(exp)
+DIRECT(expm1)
+DIRECT(sin)
+DIRECT(cos)
+DIRECT(tanh)
+DIRECT(sigmoid)
+DIRECT(erf)
+DIRECT(square)
+DIRECT(silu)
+DIRECT(softplus)
+DIRECT(gelu)
+DIRECT(gelu_erf)
+GUARDED(recip)
+GUARDED(sqrt)
+GUARDED(rsqrt)
+GUARDED(log)
+GUARDED(log1p)
+
+static mb_tensor u_abs(mb_tensor x)
+{
+    return mb_abs(mb_add(x, 0.123456789));
+}
+static mb_tensor u_relu(mb_tensor x)
+{
+    return mb_relu(mb_add(x, 0.123456789));
+}
+static mb_tensor u_elu(mb_tensor x)
+{
+    return mb_elu(mb_sub(x, 0.123456789));
+}
+static mb_tensor u_sign(mb_tensor x)
+{
+    return mb_sign(mb_add(x, 0.123456789));
+}
+static mb_tensor u_floor(mb_tensor x)
+{
+    return mb_floor(mb_add(mb_mul(x, 1.7), 0.123456789));
+}
+static mb_tensor u_trunc(mb_tensor x)
+{
+    return mb_cast(mb_add(mb_mul(x, 2.7), 0.123456789), MB_INT32);
+}
+static mb_tensor u_half(mb_tensor x)
+{
+    return mb_mul(x, 0.5);
+}
+static mb_tensor u_less(mb_tensor x)
+{
+    return mb_sub(0.75, x);
+}
+
+static mb_tensor (*const unary[])(mb_tensor) = {
+    u_neg,  u_exp,  u_expm1,  u_sin,  u_cos,  u_tanh, u_sigmoid,  u_erf,  u_square, u_silu, u_softplus, u_gelu,
+    u_gelu_erf, u_recip, u_sqrt, u_rsqrt, u_log, u_log1p, u_abs, u_relu, u_elu, u_sign, u_floor, u_trunc, u_half, u_less};
+
+static mb_tensor b_div(mb_tensor a, mb_tensor b)
+{
+    return mb_div(a, positive(b));
+}
+static mb_tensor b_pow(mb_tensor a, mb_tensor b)
+{
+    return mb_pow(positive(a), mb_tanh(b));
+}
+static mb_tensor b_add(mb_tensor a, mb_tensor b)
+{
+    return mb_add(a, b);
+}
+static mb_tensor b_sub(mb_tensor a, mb_tensor b)
+{
+    return mb_sub(a, b);
+}
+static mb_tensor b_mul(mb_tensor a, mb_tensor b)
+{
+    return mb_mul(a, b);
+}
+static mb_tensor b_max(mb_tensor a, mb_tensor b)
+{
+    return mb_maximum(a, b);
+}
+static mb_tensor b_min(mb_tensor a, mb_tensor b)
+{
+    return mb_minimum(a, b);
+}
+static mb_tensor (*const binary[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_mul, b_max, b_min, b_div, b_pow};
+static mb_tensor (*const integer[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_max, b_min};
+
+static mb_tensor f_softmax(mb_tensor x)
+{
+    return mb_softmax(x, -1);
+}
+static mb_tensor f_log_softmax(mb_tensor x)
+{
+    return mb_log_softmax(x, 0);
+}
+static mb_tensor f_sort(mb_tensor x)
+{
+    return mb_take_along(x, mb_argsort(mb_stop_gradient(x)));
+}
+static mb_tensor f_norm(mb_tensor x)
+{
+    mb_tensor centred = mb_sub(x, mb_mean(x, MB_KEEP(-1)));
+    return mb_mul(centred, mb_rsqrt(mb_add(mb_variance(x, MB_KEEP(-1)), 0.1)));
+}
+static mb_tensor f_dot(mb_tensor x)
+{
+    return mb_mul(mb_dot(x, mb_sin(x)), 1.0 / (double)(1 + mb_count(x)));
+}
+static mb_tensor f_flip(mb_tensor x)
+{
+    return mb_flip(x, 0);
+}
+static mb_tensor f_normalized(mb_tensor x)
+{
+    return mb_layer_normalize(x, (mb_tensor){0}, (mb_tensor){0}, 0.1);
+}
+static mb_tensor f_gram(mb_tensor x) /* x x^T by the last axis */
+{
+    mb_tensor m = mb_reshape(x, MB_SHAPE(mb_dim(x, -1) ? mb_count(x) / mb_dim(x, -1) : 0, mb_dim(x, -1)));
+    return mb_mul(mb_matmul(m, mb_transpose(m)), 0.2);
+}
+static mb_tensor f_unsqueeze(mb_tensor x)
+{
+    return mb_unsqueeze(x, -1);
+}
+static mb_tensor (*const function[])(mb_tensor) = {f_softmax, f_log_softmax, f_sort, f_norm, f_dot,
+                                                   f_flip,    f_normalized,  f_gram, f_unsqueeze};
+
+#define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
+int program_choices(int kind)
+{
+    return kind == K_UNARY      ? LENGTH(unary)
+           : kind == K_BINARY   ? LENGTH(binary)
+           : kind == K_FUNCTION ? LENGTH(function)
+           : kind == K_COMPARE  ? 3
+           : kind == K_LOGIC    ? 3
+                                : 0;
+}
+
+/* ---- recording ---- */
+
+static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t data)
+{
+    const instr *x = &p->code[i];
+    rng r = {data * 1000003u + p->seed * 131u + (uint64_t)i};
+    mb_dtype dtype = x->dtype;
+    switch (x->kind) {
+    case K_SCALAR:
+        return mb_scalar(ctx, dtype, rng_between(&r, -1.5, 1.5));
+    case K_FULL:
+        return mb_full(ctx, dtype, x->target, x->number);
+    case K_IOTA: {
+        int64_t n = x->target.rank ? x->target.dim[0] : 3;
+        return dtype == MB_INT32 ? mb_iota(ctx, dtype, n) : mb_mul(mb_iota(ctx, dtype, n), 0.1);
+    }
+    case K_UNIFORM:
+        return mb_uniform(ctx, mb_key_of(rng_bits(&r)), dtype, x->target);
+    case K_NORMAL:
+        return mb_normal(ctx, mb_key_of(rng_bits(&r)), dtype, x->target);
+    case K_TRIL:
+        return mb_tril_mask(ctx, 4, 5, 0);
+    default:
+        return draw(ctx, &r, dtype, x->target, dtype == MB_INT32 ? 0 : -1.5, dtype == MB_INT32 ? 6 : 1.5);
+    }
+}
+
+static mb_tensor record_binary(const instr *x, mb_tensor a, mb_tensor b)
+{
+    if (x->kind == K_COMPARE)
+        return x->par[0] == 0 ? mb_lt(a, b) : x->par[0] == 1 ? mb_le(b, a) : mb_eq(a, b);
+    if (x->kind == K_LOGIC)
+        return x->par[0] == 0 ? mb_and(a, b) : x->par[0] == 1 ? mb_or(a, mb_not(b)) : mb_not(mb_and(b, a));
+    if (mb_dtype_of(a) == MB_INT32)
+        return integer[x->par[0] % LENGTH(integer)](a, b);
+    return binary[x->par[0]](a, b);
+}
+
+static mb_tensor record_reduction(const instr *x, mb_tensor a, mb_tensor b)
+{
+    int axis = (int)x->par[0];
+    switch (x->kind) {
+    case K_SUM:
+        return mb_sum(a, x->axes);
+    case K_MEAN:
+        return mb_mean(a, x->axes);
+    case K_MAX:
+        return mb_max(mb_add(a, b), x->axes);
+    case K_MIN:
+        return mb_min(mb_add(a, b), x->axes);
+    case K_VARIANCE:
+        return mb_variance(a, x->axes);
+    case K_LOGSUMEXP:
+        return mb_logsumexp(a, x->axes);
+    case K_ARGMAX:
+        return mb_argmax(mb_add(a, b), axis);
+    case K_CUMSUM:
+        return mb_cumsum(a, axis, x->par[1]);
+    default:
+        return mb_softmax(a, axis);
+    }
+}
+
+mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tensor *v, uint64_t data)
+{
+    const instr *x = &p->code[i];
+    if (x->kind <= K_TRIL)
+        return record_leaf(ctx, p, i, data);
+    mb_tensor a = v[x->in[0]], b = x->nin > 1 ? v[x->in[1]] : a, c = x->nin > 2 ? v[x->in[2]] : a;
+    int axis = (int)x->par[0];
+    switch (x->kind) {
+    case K_UNARY:
+        return unary[x->par[0]](a);
+    case K_FUNCTION:
+        return function[x->par[0]](a);
+    case K_WHERE:
+        return mb_where(a, b, c);
+    case K_CAST:
+        return mb_cast(a, p->dtype);
+    case K_RESHAPE:
+        return mb_reshape(a, x->target);
+    case K_PERMUTE:
+        return mb_permute(a, x->axes);
+    case K_BROADCAST:
+        return mb_broadcast(a, x->target);
+    case K_SLICE:
+        return mb_slice(a, axis, x->par[1], x->par[2], x->par[3]);
+    case K_PAD:
+        return mb_pad(a, axis, x->par[1], x->par[2]);
+    case K_CONCAT:
+        return mb_concat((mb_tensor[]){a, b, c}, x->nin, axis);
+    case K_STACK:
+        return mb_stack((mb_tensor[]){a, b, c}, x->nin, axis);
+    case K_MATMUL:
+        return mb_mul(mb_matmul(a, b), 0.3);
+    case K_EINSUM:
+        return mb_mul(mb_einsum(x->equation, a, b), 0.3);
+    case K_TAKE:
+        return mb_take(a, b, axis);
+    case K_SCATTER_ADD:
+        return mb_scatter_add(a, b, axis, x->par[1]);
+    case K_TAKE_ALONG:
+        return mb_take_along(a, b);
+    case K_ARGSORT:
+        return mb_argsort(mb_add(a, b));
+    case K_ONE_HOT:
+        return mb_one_hot(a, x->par[0]);
+    case K_ALIAS:
+        return mb_alias(a);
+    case K_STOP:
+        return mb_stop_gradient(a);
+    default:
+        return x->kind <= K_LOGIC ? record_binary(x, a, b) : record_reduction(x, a, b);
+    }
+}
+
+/* ---- running ---- */
+
+typedef struct session {
+    mb_context *ctx;
+    const program *p;
+    mb_tensor variable[PROGRAM_MOST]; /* of K_VARIABLE; none: a buffer takes its place */
+    mb_tensor v[PROGRAM_MOST], xs[PROGRAM_MOST], got[RESULT_MOST];
+    int nx, n;
+} session;
+
+static void add(session *s, mb_tensor t)
+{
+    if (s->n < RESULT_MOST)
+        s->got[s->n++] = t;
+}
+
+static mb_tensor loss_of(session *s)
+{
+    mb_tensor sum = {0};
+    for (int i = 0; i < s->p->loss_count; i++) {
+        mb_tensor x = s->v[s->p->loss[i]];
+        mb_tensor l = mb_sum(mb_sin(mb_add(x, 0.3 * i)), MB_ALL);
+        l = mb_mul(l, 1.0 / (double)(1 + mb_count(x)));
+        sum = i ? mb_add(sum, l) : l;
+    }
+    return sum;
+}
+
+static void derive(session *s)
+{
+    mb_tensor g[PROGRAM_MOST], w[PROGRAM_MOST], y = loss_of(s);
+    rng r = {s->p->seed};
+    for (int i = 0; i < s->nx; i++)
+        w[i] = draw(s->ctx, &r, s->p->dtype, mb_shape_of(s->xs[i]), -1, 1);
+    int n = s->nx;
+    switch (s->p->derivative) {
+    case D_JVP:
+        mb_jvp(&s->v[s->p->loss[0]], 1, s->xs, w, n, g);
+        n = 1;
+        break;
+    case D_HVP:
+        mb_hvp(y, s->xs, w, n, g);
+        break;
+    case D_VJP: {
+        mb_tensor first = s->v[s->p->loss[0]];
+        mb_vjp(first, draw(s->ctx, &r, s->p->dtype, mb_shape_of(first), -1, 1), s->xs, n, g);
+        break;
+    }
+    default:
+        for (int order = D_GRAD; order <= (int)s->p->derivative; order++) {
+            if (order == D_HVP || order == D_JVP || order == D_VJP)
+                continue;
+            mb_grad(y, s->xs, n, g);
+            for (int i = 0; i < n && order < (int)s->p->derivative; i++) {
+                mb_tensor l = mb_sum(mb_mul(g[i], w[i]), MB_ALL);
+                y = i ? mb_add(y, l) : l;
+            }
+        }
+    }
+    for (int i = 0; i < n; i++)
+        add(s, g[i]);
+}
+
+/* One step: record, derive, assign to variables, read. */
+static bool step(session *s, uint64_t data, unsigned style, result *r)
+{
+    const program *p = s->p;
+    mb_scope scope = {0};
+    if (style & RUN_SCOPE || p->steps)
+        scope = mb_scope_begin(s->ctx);
+    s->n = s->nx = 0;
+    for (int i = 0; i < p->count; i++) {
+        bool variable = p->code[i].kind == K_VARIABLE && s->variable[i].id;
+        s->v[i] = variable ? mb_mul(s->variable[i], 1.0) : program_record(s->ctx, p, i, s->v, data);
+        if ((p->code[i].kind <= K_SCALAR || p->code[i].kind == K_NORMAL) && p->code[i].dtype == p->dtype)
+            s->xs[s->nx++] = s->v[i];
+    }
+    for (int i = 0; i < p->output_count; i++)
+        add(s, s->v[p->outputs[i]]);
+    if (style & RUN_EARLY && s->n)
+        mb_eval(&s->got[0], 1);
+    if (p->derivative != D_NONE && s->nx)
+        derive(s);
+    for (int i = 0; i < p->count; i++)
+        if (p->steps && s->variable[i].id) { /* towards some value of its shape */
+            mb_tensor x = s->v[i];
+            mb_assign(s->variable[i], mb_mul(0.9, mb_sin(mb_add(x, 0.1))));
+            add(s, mb_mul(s->variable[i], x)); /* new and old value */
+        }
+    double *watched[RESULT_MOST];
+    if (style & RUN_WATCH)
+        for (int i = 0; i < s->n; i++) {
+            watched[i] = calloc((size_t)mb_count(s->got[i]) + 1, 8);
+            mb_watch(s->got[i], watched[i], (size_t)mb_count(s->got[i]) * mb_dtype_size(mb_dtype_of(s->got[i])));
+        }
+    bool ok = !s->n || mb_eval(s->got, s->n) == MB_OK;
+    for (int i = 0; ok && i < s->n && r->n < RESULT_MOST; i++) {
+        r->count[r->n] = mb_count(s->got[i]);
+        r->v[r->n] = values(s->got[i]);
+        if (style & RUN_WATCH && mb_dtype_of(s->got[i]) == MB_FLOAT64)
+            expect(same_bits(watched[i], r->v[r->n], r->count[r->n]), "seed %llu: a watched value differs",
+                   (unsigned long long)p->seed);
+        r->n++;
+    }
+    if (style & RUN_WATCH)
+        for (int i = 0; i < s->n; i++)
+            free(watched[i]);
+    if (style & RUN_SCOPE || p->steps)
+        mb_scope_end(scope);
+    return mb_error(s->ctx) == MB_OK;
+}
+
+bool program_run(mb_context *ctx, const program *p, uint64_t data, unsigned style, result *r)
+{
+    session *s = calloc(1, sizeof *s);
+    s->ctx = ctx;
+    s->p = p;
+    r->n = 0;
+    bool ok = true;
+    for (int i = 0; i < p->count && p->steps; i++)
+        if (p->code[i].kind == K_VARIABLE) {
+            s->variable[i] = mb_variable(ctx, p->code[i].dtype, p->code[i].target);
+            mb_assign(s->variable[i], record_leaf(ctx, p, i, data));
+        }
+    for (int k = 0; ok && k < (p->steps ? p->steps : 1); k++)
+        ok = step(s, data + (uint64_t)k, style, r);
+    free(s);
+    return ok;
+}
+
+/* ---- printing ---- */
+
+void program_print(const program *p, FILE *f)
+{
+    static const char *const names[K_KINDS] = {
+        "buffer",  "variable",  "scalar", "full",    "iota",   "uniform",     "normal",     "tril",    "unary",   "binary",
+        "function", "compare",  "logic",  "where",   "cast",   "reshape",     "permute",    "broadcast", "slice", "pad",
+        "concat",  "stack",     "sum",    "mean",    "max",    "min",         "variance",   "logsumexp", "argmax", "cumsum",
+        "softmax", "matmul",    "einsum", "take",    "scatter_add", "take_along", "argsort", "one_hot", "alias",   "stop"};
+    static const char *const orders[D_KINDS] = {"none", "grad", "grad of grad", "jvp", "hvp", "vjp", "grad 3 times"};
+    fprintf(f, "program %llu, %s\n", (unsigned long long)p->seed, mb_dtype_name(p->dtype));
+    for (int i = 0; i < p->count; i++) {
+        const instr *x = &p->code[i];
+        fprintf(f, "  v%d = %s(", i, names[x->kind]);
+        for (int k = 0; k < x->nin; k++)
+            fprintf(f, "%sv%d", k ? ", " : "", x->in[k]);
+        fprintf(f, ") par %lld %lld %lld %lld", (long long)x->par[0], (long long)x->par[1], (long long)x->par[2],
+                (long long)x->par[3]);
+        if (x->kind == K_FULL)
+            fprintf(f, " = %g", x->number);
+        if (x->axes.count)
+            fprintf(f, " axes %d%s: %d %d %d %d", x->axes.count, x->axes.keep ? " keep" : "", x->axes.axis[0], x->axes.axis[1],
+                    x->axes.axis[2], x->axes.axis[3]);
+        fprintf(f, " %s %s%s\n", x->equation, shape_text(x->shape), mb_dtype_name(x->dtype));
+    }
+    fprintf(f, "  derivative: %s of", orders[p->derivative]);
+    for (int i = 0; i < p->loss_count; i++)
+        fprintf(f, " v%d", p->loss[i]);
+    fprintf(f, "; outputs:");
+    for (int i = 0; i < p->output_count; i++)
+        fprintf(f, " v%d", p->outputs[i]);
+    fprintf(f, "; steps %d\n", p->steps);
+}
