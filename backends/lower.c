@@ -165,10 +165,26 @@ static bool mergeable(mb__kernel *k, int outer, int inner)
     return true;
 }
 
+static void drop_axis(mb__kernel *k, int axis)
+{
+    mb__view *v;
+    for (int i = 0; (v = view_at(k, i)); i++) {
+        memmove(v->stride + axis, v->stride + axis + 1, (size_t)(MB_MAX_RANK - 1 - axis) * sizeof *v->stride);
+        v->stride[MB_MAX_RANK - 1] = 0;
+    }
+    memmove(k->dim + axis, k->dim + axis + 1, (size_t)(k->rank - 1 - axis) * sizeof *k->dim);
+    k->rank--;
+}
+
 /* Row axes last, others by falling stride of the first full view; neighbours that every view allows are merged. */
 static void settle_axes(mb__kernel *k, uint32_t row_mask)
 {
     const mb__view *lead = NULL, *v;
+    for (int a = k->rank; a-- > 0;) /* axes of size 1 carry nothing */
+        if (k->dim[a] == 1) {
+            drop_axis(k, a);
+            row_mask = (row_mask & ((1u << a) - 1)) | (row_mask >> (a + 1) << a);
+        }
     for (int i = k->store_count; i-- > 0;)
         if (k->stores[i].mode == MB_STORE && !k->stores[i].per_row)
             lead = &k->stores[i].view;
@@ -210,15 +226,11 @@ static void settle_axes(mb__kernel *k, uint32_t row_mask)
             continue;
         k->dim[a - 1] *= k->dim[a];
         mb__view *w;
-        for (int i = 0; (w = view_at(k, i)); i++) {
+        for (int i = 0; (w = view_at(k, i)); i++)
             w->stride[a - 1] = w->stride[a];
-            memmove(w->stride + a, w->stride + a + 1, (size_t)(MB_MAX_RANK - 1 - a) * sizeof *w->stride);
-            w->stride[MB_MAX_RANK - 1] = 0;
-        }
-        memmove(k->dim + a, k->dim + a + 1, (size_t)(k->rank - 1 - a) * sizeof *k->dim);
+        drop_axis(k, a);
         if (a < rows)
             rows--;
-        k->rank--;
     }
     if (k->rank == 0) {
         k->dim[0] = 1;
@@ -394,9 +406,9 @@ static void lower_contract(lower *l, int32_t id)
                 memcpy(t, axes, sizeof t);
                 double cost = 0;
                 if (pa)
-                    cost += 12 * (double)packed_strides(t, labels, 1, pa == 1 ? 3 : 5) + 20000;
+                    cost += 1.5 * (double)packed_strides(t, labels, 1, pa == 1 ? 3 : 5) + 1000;
                 if (pb)
-                    cost += 12 * (double)packed_strides(t, labels, 2, pb == 1 ? 6 : 3) + 20000;
+                    cost += 1.5 * (double)packed_strides(t, labels, 2, pb == 1 ? 6 : 3) + 1000;
                 mb__product p = {.m = 0};
                 cost += mb__product_axes(t, labels, &p);
                 if (cost < lowest) {

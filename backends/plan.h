@@ -212,7 +212,7 @@ mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backe
 /* Arena offsets by first and last use. */
 mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
 
-/* How a contraction's axes become m, n, k and loops, given strides of all three; cost in multiply-adds. */
+/* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
 typedef struct mb__axis_info {
     int64_t size, a, b, c; /* strides; where an operand lacks the axis, present is clear and the stride 0 */
     unsigned present;      /* 1: a, 2: b, 4: c */

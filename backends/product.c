@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
  * product.c - how a contraction's axes become matrix products. Axes that lie next to each other in every operand that
- * has them are merged; one merged axis of each kind becomes m, n and k, the rest become loops. Which, is decided by a
- * cost in multiply-adds: a call has an overhead, small or transposed shapes run slower, strides that no BLAS takes run
- * in plain loops.
+ * has them are merged; one merged axis of each kind becomes m, n and k, the rest become loops. Which, is decided by an
+ * estimate in cycles of what a product of that shape takes on a core with wide vectors: a call has an overhead, narrow
+ * results waste lanes, a transposed right operand is turned while it is packed.
  */
 #include "backends/plan.h"
-
-enum { CALL = 12000, PLAIN = 24 };
 
 typedef struct axis_list {
     mb__axis_info axis[24];
@@ -42,29 +40,22 @@ static void merge_neighbours(axis_list *l)
         l->count = kept + 1;
 }
 
-/* Whether a matrix of the given strides can be handed to a BLAS: one stride 1, the other large enough. */
-static bool blas_matrix(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
-{
-    if (rows == 1 || columns == 1)
-        return rows == 1 ? columns == 1 || column_stride == 1 || column_stride >= 1 : row_stride >= 1;
-    return (column_stride == 1 && row_stride >= columns) || (row_stride == 1 && column_stride >= rows);
-}
-
 static double call_cost(const mb__product *p)
 {
-    double work = (double)p->m * (double)p->n * (double)p->k;
-    bool ok = blas_matrix(p->m, p->k, p->a_m, p->a_k) && blas_matrix(p->k, p->n, p->b_k, p->b_n) &&
-              blas_matrix(p->m, p->n, p->c_m, p->c_n);
-    if (!ok)
-        return 200 + work * PLAIN;
-    double slow = (1 + 6.0 / (double)p->m) * (1 + 6.0 / (double)p->n) * (1 + 6.0 / (double)p->k);
-    bool a_turned = p->a_k != 1 && p->k > 1, b_turned = p->b_n != 1 && p->n > 1;
-    bool c_turned = p->c_n != 1 && p->n > 1;
-    /* Row-major A B^T, or its mirror image where c is column-major. */
-    if (work < 1e6 && (c_turned ? !a_turned && p->a_m != 1 : b_turned))
-        slow *= 1.6;
-    double plain = 100 + work * PLAIN, blas = CALL + work * slow;
-    return plain < blas ? plain : blas;
+    double m = (double)p->m, n = (double)p->n, k = (double)p->k;
+    double plain = 15 + m * n * (4 + 1.3 * k);
+    bool turned = p->c_n != 1 && p->c_m == 1 && p->m > 1; /* the transposed product is computed */
+    if (turned) {
+        double t = m;
+        m = n;
+        n = t;
+    }
+    int64_t b_n = turned ? p->a_m : p->b_n;
+    double panels = (double)((int64_t)(n + 31) / 32), half = n <= 16 ? 0.6 : 1;
+    double pack = k * panels * (b_n == 1 || n == 1 ? 3 : 22);
+    double scattered = p->c_n != 1 && p->c_m != 1 ? 2 * m * n : 0;
+    double blocked = 90 + pack + (m + 2) * k * panels * half * 1.15 + scattered;
+    return plain < blocked ? plain : blocked;
 }
 
 double mb__product_axes(const mb__axis_info *axes, int count, mb__product *best)
@@ -90,7 +81,7 @@ double mb__product_axes(const mb__axis_info *axes, int count, mb__product *best)
     merge_neighbours(&batch);
     for (int i = 0; i < 3; i++)
         merge_neighbours(&kinds[i]);
-    double lowest = -1;
+    double lowest = -1; /* cycles */
     for (int m = -1; m < kinds[0].count; m++)
         for (int n = -1; n < kinds[1].count; n++)
             for (int k = -1; k < kinds[2].count; k++) {

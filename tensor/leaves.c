@@ -20,8 +20,21 @@ static bool check_shape(mb_context *ctx, const char *where, const char *op, mb_d
     return true;
 }
 
+/* A number must be one of its dtype's: nothing is rounded to an int32 behind the caller's back. */
+static bool representable(mb_context *ctx, const char *where, mb_dtype dtype, double *value)
+{
+    if (dtype == MB_BOOL)
+        *value = *value != 0;
+    if (dtype != MB_INT32 || (*value >= INT32_MIN && *value <= INT32_MAX && *value == (double)(int32_t)*value))
+        return true;
+    mb__error(ctx, MB_INVALID, where, "number: got %g for an int32; wanted a whole number within 32 bits", *value);
+    return false;
+}
+
 mb_tensor mb__const(mb_context *ctx, const char *where, mb_dtype dtype, double value)
 {
+    if (!representable(ctx, where, dtype, &value))
+        return mb__poison(ctx);
     int64_t bits;
     memcpy(&bits, &value, sizeof bits);
     return mb__record(ctx, where, MB_OP_CONST, dtype, 0, NULL, NULL, 0, &bits, 1);
@@ -29,7 +42,8 @@ mb_tensor mb__const(mb_context *ctx, const char *where, mb_dtype dtype, double v
 
 mb_tensor mb_scalar_at(const char *where, mb_context *ctx, mb_dtype dtype, double value)
 {
-    if (!mb__enter_context(where, "scalar", ctx) || !check_shape(ctx, where, "scalar", dtype, MB_SHAPE0))
+    if (!mb__enter_context(where, "scalar", ctx) || !check_shape(ctx, where, "scalar", dtype, MB_SHAPE0) ||
+        !representable(ctx, where, dtype, &value))
         return mb__poison(ctx);
     mb_tensor t = mb__record(ctx, where, MB_OP_SCALAR, dtype, 0, NULL, NULL, 0, NULL, 0);
     if (t.id)

@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: MIT
  * memory.c - the context's allocator and its counters. */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "tensor/tape.h"
 
+/* Large blocks are aligned to huge pages, and ask for them: arenas are walked from end to end at every step. */
 static void *default_alloc(void *user, size_t size)
 {
     (void)user;
-    return malloc(size);
+    const size_t huge = (size_t)2 << 20;
+    if (size < 2 * huge)
+        return malloc(size);
+    void *p = NULL;
+    if (posix_memalign(&p, huge, size))
+        return NULL;
+    madvise(p, size / huge * huge, MADV_HUGEPAGE);
+    return p;
 }
 static void *default_realloc(void *user, void *p, size_t old_size, size_t size)
 {
@@ -32,15 +41,21 @@ static void took(mb_context *ctx, size_t size)
         ctx->peak_bytes = ctx->bytes;
 }
 
-void *mb__alloc(mb_context *ctx, size_t size)
+void *mb__alloc_raw(mb_context *ctx, size_t size)
 {
     void *p = ctx->allocator.alloc(ctx->allocator.user, size ? size : 1);
-    if (!p) {
+    if (!p)
         mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: %zu bytes wanted", size);
-        return NULL;
-    }
-    memset(p, 0, size ? size : 1);
-    took(ctx, size);
+    else
+        took(ctx, size);
+    return p;
+}
+
+void *mb__alloc(mb_context *ctx, size_t size)
+{
+    void *p = mb__alloc_raw(ctx, size);
+    if (p)
+        memset(p, 0, size ? size : 1);
     return p;
 }
 

@@ -154,6 +154,7 @@ struct mb_context {
 
 /* ---- memory. On failure: NULL, and MB_NO_MEMORY is the context's error. free(NULL) is allowed. ---- */
 void *mb__alloc(mb_context *ctx, size_t size); /* zeroed */
+void *mb__alloc_raw(mb_context *ctx, size_t size);
 void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
 /* Makes room for `need` items of `item` bytes in a growing array. */

@@ -91,7 +91,7 @@ static size_t element_size(mb_dtype dtype)
 static void *memory_new(mb_context *ctx, void *state, size_t bytes)
 {
     (void)state;
-    char *p = mb__alloc(ctx, bytes + 128);
+    char *p = mb__alloc_raw(ctx, bytes + 128);
     if (!p)
         return NULL;
     char *aligned = (char *)(((uintptr_t)p + 127) & ~(uintptr_t)63);

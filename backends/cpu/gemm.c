@@ -9,11 +9,12 @@
 #include "backends/cpu/loops.h"
 
 #if defined(__AVX512F__)
-enum { BYTES = 64, MR = 14 };
+#include <immintrin.h>
+enum { BYTES = 64, MR = 14, MASKS = 1 };
 #elif defined(__AVX2__)
-enum { BYTES = 32, MR = 6 };
+enum { BYTES = 32, MR = 6, MASKS = 0 };
 #else
-enum { BYTES = 16, MR = 6 };
+enum { BYTES = 16, MR = 6, MASKS = 0 };
 #endif
 enum { KC = 256 };
 
@@ -22,39 +23,55 @@ enum { KC = 256 };
 typedef float vec_float __attribute__((vector_size(BYTES), aligned(4), may_alias));
 typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_alias));
 
-/* `rows` rows of c by two vectors of columns; rows is a constant where this is inlined. */
+/* A vector of which the lanes in the mask are in memory: whole vectors only, where there are no masked moves. */
+#if defined(__AVX512F__)
+#define LOAD_float(p, mask)      (vec_float) _mm512_maskz_loadu_ps((__mmask16)(mask), p)
+#define LOAD_double(p, mask)     (vec_double) _mm512_maskz_loadu_pd((__mmask8)(mask), p)
+#define STORE_float(p, mask, v)  _mm512_mask_storeu_ps(p, (__mmask16)(mask), (__m512)(v))
+#define STORE_double(p, mask, v) _mm512_mask_storeu_pd(p, (__mmask8)(mask), (__m512d)(v))
+#else
+#define LOAD_float(p, mask)      ((void)(mask), *(const vec_float *)(p))
+#define LOAD_double(p, mask)     ((void)(mask), *(const vec_double *)(p))
+#define STORE_float(p, mask, v)  (void)(*(vec_float *)(p) = (v))
+#define STORE_double(p, mask, v) (void)(*(vec_double *)(p) = (v))
+#endif
+
+/* `rows` rows of c by `wide` vectors of columns, both constants where this is inlined. */
 #define TILE(T)                                                                                                        \
-    static inline __attribute__((always_inline)) void tile_##T(const int rows, int64_t k, const T *RESTRICT a, int64_t a_m, \
-                                                               int64_t a_k, const T *RESTRICT b, int64_t b_k, T *RESTRICT c, \
-                                                               int64_t c_m, bool add)                                  \
+    static inline __attribute__((always_inline)) void tile_##T(const int rows, const int wide, int64_t k, const T *RESTRICT a, \
+                                                               int64_t a_m, int64_t a_k, const T *RESTRICT b, int64_t b_k,     \
+                                                               T *RESTRICT c, int64_t c_m, bool add, uint32_t mask)            \
     {                                                                                                                  \
         enum { W = BYTES / sizeof(T) };                                                                                \
         vec_##T s0[MR], s1[MR];                                                                                        \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s0[i] = s1[i] = (vec_##T){0};                          \
         for (int64_t l = 0; l < k; l++) {                                                                              \
-            const vec_##T b0 = *(const vec_##T *)(b + l * b_k), b1 = *(const vec_##T *)(b + l * b_k + W);              \
+            const vec_##T b0 = LOAD_##T(b + l * b_k, mask), b1 = wide > 1 ? LOAD_##T(b + l * b_k + W, mask >> W) : b0; \
             _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                                    \
             {                                                                                                          \
                 const T x = a[i * a_m + l * a_k];                                                                      \
                 s0[i] += x * b0;                                                                                       \
-                s1[i] += x * b1;                                                                                       \
+                if (wide > 1)                                                                                          \
+                    s1[i] += x * b1;                                                                                   \
             }                                                                                                          \
         }                                                                                                              \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                                        \
         {                                                                                                              \
-            vec_##T *c0 = (vec_##T *)(c + i * c_m), *c1 = (vec_##T *)(c + i * c_m + W);                                \
-            if (add) {                                                                                                 \
-                s0[i] += *c0;                                                                                          \
-                s1[i] += *c1;                                                                                          \
+            T *c0 = c + i * c_m, *c1 = c0 + W;                                                                         \
+            if (add)                                                                                                   \
+                s0[i] += LOAD_##T(c0, mask);                                                                           \
+            STORE_##T(c0, mask, s0[i]);                                                                                \
+            if (wide > 1) {                                                                                            \
+                if (add)                                                                                               \
+                    s1[i] += LOAD_##T(c1, mask >> W);                                                                  \
+                STORE_##T(c1, mask >> W, s1[i]);                                                                       \
             }                                                                                                          \
-            *c0 = s0[i];                                                                                               \
-            *c1 = s1[i];                                                                                               \
         }                                                                                                              \
     }                                                                                                                  \
-    static void rows_##T(int rows, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b, int64_t b_k, T *c,     \
-                         int64_t c_m, bool add)                                                                        \
+    static void rows_##T(int rows, bool wide, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b, int64_t b_k, T *c, \
+                         int64_t c_m, bool add, uint32_t mask)                                                         \
     {                                                                                                                  \
-        switch (rows) {                                                                                                \
+        switch (2 * rows + wide) {                                                                                     \
             ROWS_UP_TO_6(T)                                                                                            \
             ROWS_UP_TO_14(T)                                                                                           \
         default:                                                                                                       \
@@ -63,8 +80,11 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
     }
 
 #define ROWS(T, n)                                                                                                     \
-    case n:                                                                                                            \
-        tile_##T(n, k, a, a_m, a_k, b, b_k, c, c_m, add);                                                              \
+    case 2 * n:                                                                                                        \
+        tile_##T(n, 1, k, a, a_m, a_k, b, b_k, c, c_m, add, mask);                                                         \
+        break;                                                                                                         \
+    case 2 * n + 1:                                                                                                    \
+        tile_##T(n, 2, k, a, a_m, a_k, b, b_k, c, c_m, add, mask);                                                         \
         break;
 #define ROWS_UP_TO_6(T) ROWS(T, 1) ROWS(T, 2) ROWS(T, 3) ROWS(T, 4) ROWS(T, 5) ROWS(T, 6)
 #if defined(__AVX512F__)
@@ -73,7 +93,8 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #define ROWS_UP_TO_14(T)
 #endif
 
-/* Copies k rows of b, w columns wide, to a panel of full width; what is missing becomes zero. */
+/* Copies k rows of b, w columns wide, to a panel of full width; what is missing stays what it was: those columns are
+ * computed and thrown away. */
 #define PACK(T)                                                                                                        \
     static void pack_##T(int64_t k, int64_t w, const T *RESTRICT b, int64_t b_k, int64_t b_n, T *RESTRICT p)           \
     {                                                                                                                  \
@@ -85,12 +106,18 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
             }                                                                                                          \
             return;                                                                                                    \
         }                                                                                                              \
-        if (w < NR)                                                                                                    \
-            memset(p, 0, (size_t)(k * NR) * sizeof(T));                                                                \
         if (b_n == 1) {                                                                                                \
-            for (int64_t l = 0; l < k; l++)                                                                            \
-                for (int64_t j = 0; j < w; j++)                                                                        \
+            for (int64_t l = 0; l < k; l++) {                                                                          \
+                int64_t j = 0;                                                                                         \
+                for (; j + 4 <= w; j += 4)                                                                             \
+                    __builtin_memcpy(p + l * NR + j, b + l * b_k + j, 4 * sizeof(T));                                  \
+                if (w & 2) {                                                                                           \
+                    __builtin_memcpy(p + l * NR + j, b + l * b_k + j, 2 * sizeof(T));                                  \
+                    j += 2;                                                                                            \
+                }                                                                                                      \
+                if (w & 1)                                                                                             \
                     p[l * NR + j] = b[l * b_k + j];                                                                    \
+            }                                                                                                          \
             return;                                                                                                    \
         }                                                                                                              \
         for (int64_t l = 0; l < k; l += 8) /* in blocks, so that both sides stay in the cache */                       \
@@ -112,15 +139,16 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
             return;                                                                                                    \
         }                                                                                                              \
         const T *a = a_, *b = b_;                                                                                      \
-        T *c = c_, *panel = scratch, *spare = panel + KC * NR;                                                         \
+        T *c = c_, *panel = scratch, *spare = panel + KC * NR;                                                        \
         int64_t blocks = (m + MR - 1) / MR;                                                                            \
         for (int64_t l = 0; l < k; l += KC) {                                                                          \
             int64_t depth = k - l < KC ? k - l : KC;                                                                   \
             bool more = add || l > 0;                                                                                  \
             for (int64_t j = 0; j < n; j += NR) {                                                                      \
                 int64_t w = n - j < NR ? n - j : NR, stride = NR;                                                      \
+                uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                  \
                 const T *p = panel;                                                                                    \
-                if (blocks == 1 && b_n == 1 && w == NR) {                                                              \
+                if (blocks <= 2 && b_n == 1 && (MASKS || w == NR)) {                                                          \
                     p = b + l * b_k + j;                                                                               \
                     stride = b_k;                                                                                      \
                 } else {                                                                                               \
@@ -130,11 +158,11 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
                     int64_t r0 = m * i / blocks, r1 = m * (i + 1) / blocks;                                            \
                     const T *x = a + r0 * a_m + l * a_k;                                                               \
                     T *y = c + r0 * c_m + j * c_n;                                                                     \
-                    if (w == NR && c_n == 1) {                                                                         \
-                        rows_##T((int)(r1 - r0), depth, x, a_m, a_k, p, stride, y, c_m, more);                         \
+                    if (c_n == 1 && (MASKS || w == NR)) {                                                                     \
+                        rows_##T((int)(r1 - r0), w > W, depth, x, a_m, a_k, p, stride, y, c_m, more, mask);                       \
                         continue;                                                                                      \
                     }                                                                                                  \
-                    rows_##T((int)(r1 - r0), depth, x, a_m, a_k, p, stride, spare, NR, false);                         \
+                    rows_##T((int)(r1 - r0), w > W, depth, x, a_m, a_k, p, stride, spare, NR, false, mask);                      \
                     for (int64_t r = 0; r < r1 - r0; r++)                                                              \
                         for (int64_t q = 0; q < w; q++)                                                                \
                             y[r * c_m + q * c_n] = (more ? y[r * c_m + q * c_n] : 0) + spare[r * NR + q];              \

@@ -310,7 +310,8 @@ static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
     if (o->tile_rows < 1)
         o->tile_rows = 1;
     o->row_tiles = (o->rows + o->tile_rows - 1) / o->tile_rows;
-    o->column_tiles = o->tile_columns ? (o->columns + o->tile_columns - 1) / o->tile_columns : 0;
+    /* Rows of no columns still have sums: each is visited once. */
+    o->column_tiles = o->tile_columns ? (o->columns + o->tile_columns - 1) / o->tile_columns : 1;
     o->units = outer * o->row_tiles * o->column_tiles;
 }
 

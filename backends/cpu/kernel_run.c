@@ -144,12 +144,21 @@ static void put_position(const mb__uop *u, uint64_t key, char *to, int64_t i, in
 }
 
 /* A run of consecutive float draws: whole blocks at a time. */
-static void random_run(uint64_t key, int64_t n, float *to, int64_t position)
+static void random_run(const mb__loops *loops, uint64_t key, int64_t n, float *to, int64_t position)
 {
     int64_t i = 0;
-    while (i < n) {
-        philox4x32_ctr_t w = mb__philox(key, (uint64_t)(position + i) / 4);
-        for (int64_t l = (position + i) % 4; l < 4 && i < n; l++)
+    philox4x32_ctr_t w;
+    if (position % 4) {
+        w = mb__philox(key, (uint64_t)position / 4);
+        for (int64_t l = position % 4; l < 4 && i < n; l++)
+            to[i++] = mb__unit_float(w.v[l]);
+    }
+    int64_t blocks = (n - i) / 4;
+    loops->random_floats(key, (uint64_t)(position + i) / 4, blocks, to + i);
+    i += 4 * blocks;
+    if (i < n) {
+        w = mb__philox(key, (uint64_t)(position + i) / 4);
+        for (int64_t l = 0; i < n; l++)
             to[i++] = mb__unit_float(w.v[l]);
     }
 }
@@ -170,7 +179,7 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
     for (int64_t r = 0; r < t->rows; r++, to += t->columns * u->size_d) {
         int64_t base = start + r * w->row;
         if (w->flat && w->column == 1 && u->kind == MB_U_RANDOM && u->dtype == MB_FLOAT32) {
-            random_run(key, t->columns, (float *)(void *)to, base);
+            random_run(k->loops, key, t->columns, (float *)(void *)to, base);
         } else if (w->flat) {
             for (int64_t c = 0; c < t->columns; c++)
                 put_position(u, key, to, c, base + c * w->column);

@@ -36,6 +36,8 @@ typedef struct mb__loops {
     mb__accumulate add_to[3], max_to[3], add_one[3], max_one[3]; /* element by element */
     mb__plain_product product[2];
     const mb__gemm *gemm; /* float32, float64 */
+    /* The uniform float32 draws of whole Philox blocks: 4 * blocks values from block `first` on. */
+    void (*random_floats)(uint64_t key, uint64_t first, int64_t blocks, float *d);
 } mb__loops;
 
 extern const mb__loops mb__loops_base;

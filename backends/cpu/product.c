@@ -36,6 +36,7 @@ static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_
 
 /* Multiply-adds from which OpenBLAS's packing for large caches pays. */
 #define LARGE 8e6
+#define TINY  200
 
 static void one_product(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, bool add, int worker)
 {
@@ -44,13 +45,13 @@ static void one_product(const work *w, const char *a, const char *b, char *c, in
     bool at, bt, ct;
     int lda, ldb, ldc;
     double size = (double)m * (double)n * (double)p->k;
-    if (size >= 600 && (size < LARGE || !cpu->blas_fits) && (p->c_n == 1 || p->c_m == 1)) {
-        cpu->loops->gemm[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add, cpu->scratch[worker]);
+    if (size < TINY) {
+        cpu->loops->product[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add);
         return;
     }
-    if (size < 600 || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) || !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) ||
-        !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
-        cpu->loops->product[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add);
+    if (size < LARGE || !cpu->blas_fits || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
+        !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
+        cpu->loops->gemm[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add, cpu->scratch[worker]);
         return;
     }
     CBLAS_ORDER order = ct ? CblasColMajor : CblasRowMajor;
@@ -61,15 +62,37 @@ static void one_product(const work *w, const char *a, const char *b, char *c, in
         cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
 }
 
-static void offsets(const mb__product *p, const int *loops, int count, int64_t item, int64_t *a, int64_t *b, int64_t *c)
+/* Where a loop nest stands: an index for each loop and the offsets that belong to it. */
+typedef struct place {
+    int64_t index[3 * MB_MAX_RANK], a, b, c;
+} place;
+
+static void start_at(const mb__product *p, const int *loops, int count, int64_t item, place *at)
+{
+    at->a = at->b = at->c = 0;
+    for (int i = count; i-- > 0;) {
+        int l = loops[i];
+        at->index[i] = item % p->loop[l];
+        item /= p->loop[l];
+        at->a += at->index[i] * p->a_loop[l];
+        at->b += at->index[i] * p->b_loop[l];
+        at->c += at->index[i] * p->c_loop[l];
+    }
+}
+
+static void step_on(const mb__product *p, const int *loops, int count, place *at)
 {
     for (int i = count; i-- > 0;) {
         int l = loops[i];
-        int64_t x = item % p->loop[l];
-        item /= p->loop[l];
-        *a += x * p->a_loop[l];
-        *b += x * p->b_loop[l];
-        *c += x * p->c_loop[l];
+        at->a += p->a_loop[l];
+        at->b += p->b_loop[l];
+        at->c += p->c_loop[l];
+        if (++at->index[i] < p->loop[l])
+            return;
+        at->index[i] = 0;
+        at->a -= p->loop[l] * p->a_loop[l];
+        at->b -= p->loop[l] * p->b_loop[l];
+        at->c -= p->loop[l] * p->c_loop[l];
     }
 }
 
@@ -84,13 +107,17 @@ static void run_task(void *argument, int task, int worker)
     int64_t rp = part / w->column_parts, cp = part % w->column_parts;
     int64_t m0 = p->m * rp / w->row_parts, m1 = p->m * (rp + 1) / w->row_parts;
     int64_t n0 = p->n * cp / w->column_parts, n1 = p->n * (cp + 1) / w->column_parts;
-    for (int64_t item = w->items * group / w->groups, end = w->items * (group + 1) / w->groups; item < end; item++)
-        for (int64_t s = 0; s < w->sums; s++) {
-            int64_t oa = m0 * p->a_m, ob = n0 * p->b_n, oc = m0 * p->c_m + n0 * p->c_n;
-            offsets(p, w->apart, w->apart_count, item, &oa, &ob, &oc);
-            offsets(p, w->adding, w->adding_count, s, &oa, &ob, &oc);
-            one_product(w, a + oa * size, b + ob * size, c + oc * size, m1 - m0, n1 - n0, s > 0, worker);
-        }
+    a += m0 * p->a_m * size;
+    b += n0 * p->b_n * size;
+    c += (m0 * p->c_m + n0 * p->c_n) * size;
+    int64_t item = w->items * group / w->groups, end = w->items * (group + 1) / w->groups;
+    place one, sum;
+    start_at(p, w->apart, w->apart_count, item, &one);
+    for (; item < end; item++, step_on(p, w->apart, w->apart_count, &one)) {
+        start_at(p, w->adding, w->adding_count, 0, &sum);
+        for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum))
+            one_product(w, a + (one.a + sum.a) * size, b + (one.b + sum.b) * size, c + one.c * size, m1 - m0, n1 - n0, s > 0, worker);
+    }
 }
 
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f)

@@ -70,9 +70,10 @@ static mb_status download(mb_context *ctx, void *state, void *memory, mb_dtype d
 
 /* ---- one element ---- */
 
+/* int32 arithmetic is modulo 2^32. Sums fit a double exactly; a product does not, and is made of integers. */
 static double wrap(double x)
 {
-    return (double)(int32_t)(uint32_t)(int64_t)x; /* int32 arithmetic is modulo 2^32 */
+    return (double)(int32_t)(uint32_t)(int64_t)x;
 }
 
 static double to_int(double x)
@@ -84,6 +85,8 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
 {
     typedef double T;
     double x = a;
+    if (i->op == MB_OP_MUL && i->dtype == MB_INT32)
+        return (double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b);
     if (i->from == MB_BOOL) {
         switch (i->op) {
         case MB_OP_NOT:

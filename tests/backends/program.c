@@ -49,6 +49,8 @@ static int leaf(maker *m, int kind, mb_dtype dtype, mb_shape shape)
     instr x = {.kind = kind, .dtype = dtype, .target = shape};
     static const double numbers[] = {0, 1, -1, 0.5, 2, 0.3};
     x.number = numbers[rng_below(&m->r, 6)];
+    if (dtype == MB_INT32)
+        x.number = floor(x.number);
     return append(m, &x);
 }
 
@@ -58,7 +60,7 @@ static int any_leaf(maker *m, mb_dtype dtype, mb_shape shape)
     int kind = kinds[rng_below(&m->r, 7)];
     if (dtype == MB_BOOL || (dtype == MB_INT32 && kind == K_NORMAL))
         kind = K_BUFFER;
-    if (dtype == MB_INT32 && kind == K_UNIFORM) /* up to 2^31 */
+    if (dtype == MB_INT32 && kind != K_FULL)
         kind = K_BUFFER;
     return leaf(m, kind, dtype, shape);
 }
