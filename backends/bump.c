@@ -15,7 +15,7 @@ void *mb__bump_get(mb__bump *b, size_t bytes)
         size_t size = b->total / 2 > 8192 ? b->total / 2 : 8192;
         if (size < bytes + head)
             size = bytes + head;
-        struct mb__chunk *c = mb__alloc(b->ctx, size);
+        struct mb__chunk *c = mb__alloc_raw(b->ctx, size);
         if (!c)
             return NULL;
         c->next = b->chunks;
@@ -26,7 +26,7 @@ void *mb__bump_get(mb__bump *b, size_t bytes)
     }
     void *p = (char *)b->chunks + b->used;
     b->used += bytes;
-    return p;
+    return memset(p, 0, bytes);
 }
 
 void mb__bump_free(mb__bump *b)

@@ -221,7 +221,8 @@ static void build(run *r)
                                          .dim = set.dim,
                                          .depth = set.depth,
                                          .classes = CLASSES,
-                                         .mixer = mixer(inner_lr)});
+                                         .mixer = mixer(inner_lr),
+                                         .positions = getenv("LEARNED") ? MB_POSITIONS_LEARNED : MB_POSITIONS_SINCOS2D});
     free(inner_lr);
     r->optimizer =
         mb_adamw(r->params, (mb_adamw_options){.lr = set.lr,

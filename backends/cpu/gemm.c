@@ -130,42 +130,38 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
     }
 
 #define GEMM(T)                                                                                                        \
-    static void gemm_##T(int64_t m, int64_t n, int64_t k, const void *a_, int64_t a_m, int64_t a_k, const void *b_,    \
-                         int64_t b_k, int64_t b_n, void *c_, int64_t c_m, int64_t c_n, bool add, void *scratch)        \
+    static void gemm_##T(const mb__gemm_call *g)                                                                       \
     {                                                                                                                  \
         enum { W = BYTES / sizeof(T), NR = 2 * W };                                                                    \
-        if (c_n != 1 && c_m == 1) { /* the transposed product */                                                       \
-            gemm_##T(n, m, k, b_, b_n, b_k, a_, a_k, a_m, c_, c_n, c_m, add, scratch);                                 \
-            return;                                                                                                    \
-        }                                                                                                              \
-        const T *a = a_, *b = b_;                                                                                      \
-        T *c = c_, *panel = scratch, *spare = panel + KC * NR;                                                        \
-        int64_t blocks = (m + MR - 1) / MR;                                                                            \
-        for (int64_t l = 0; l < k; l += KC) {                                                                          \
-            int64_t depth = k - l < KC ? k - l : KC;                                                                   \
-            bool more = add || l > 0;                                                                                  \
-            for (int64_t j = 0; j < n; j += NR) {                                                                      \
-                int64_t w = n - j < NR ? n - j : NR, stride = NR;                                                      \
+        const T *a = g->a, *b = g->b;                                                                                  \
+        T *c = g->c, *panel = g->scratch, *spare = panel + KC * NR;                                                    \
+        int64_t blocks = (g->m + MR - 1) / MR;                                                                         \
+        for (int64_t l = 0; l < g->k; l += KC) {                                                                       \
+            int64_t depth = g->k - l < KC ? g->k - l : KC;                                                             \
+            bool more = g->add || l > 0;                                                                               \
+            for (int64_t j = 0; j < g->n; j += NR) {                                                                   \
+                int64_t w = g->n - j < NR ? g->n - j : NR, stride = NR;                                                \
                 uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                  \
                 const T *p = panel;                                                                                    \
-                if (blocks <= 2 && b_n == 1 && (MASKS || w == NR)) {                                                          \
-                    p = b + l * b_k + j;                                                                               \
-                    stride = b_k;                                                                                      \
+                if (blocks * g->count <= 2 && g->b_n == 1 && (MASKS || w == NR)) {                                     \
+                    p = b + l * g->b_k + j;                                                                            \
+                    stride = g->b_k;                                                                                   \
                 } else {                                                                                               \
-                    pack_##T(depth, w, b + l * b_k + j * b_n, b_k, b_n, panel);                                        \
+                    pack_##T(depth, w, b + l * g->b_k + j * g->b_n, g->b_k, g->b_n, panel);                            \
                 }                                                                                                      \
-                for (int64_t i = 0; i < blocks; i++) {                                                                 \
-                    int64_t r0 = m * i / blocks, r1 = m * (i + 1) / blocks;                                            \
-                    const T *x = a + r0 * a_m + l * a_k;                                                               \
-                    T *y = c + r0 * c_m + j * c_n;                                                                     \
-                    if (c_n == 1 && (MASKS || w == NR)) {                                                                     \
-                        rows_##T((int)(r1 - r0), w > W, depth, x, a_m, a_k, p, stride, y, c_m, more, mask);                       \
+                for (int64_t i = 0; i < blocks * g->count; i++) {                                                      \
+                    int64_t item = i / blocks, block = i - item * blocks;                                              \
+                    int64_t r0 = g->m * block / blocks, rows = g->m * (block + 1) / blocks - r0;                       \
+                    const T *x = a + item * g->a_step + r0 * g->a_m + l * g->a_k;                                      \
+                    T *y = c + item * g->c_step + r0 * g->c_m + j * g->c_n;                                            \
+                    if (g->c_n == 1 && (MASKS || w == NR)) {                                                           \
+                        rows_##T((int)rows, w > W, depth, x, g->a_m, g->a_k, p, stride, y, g->c_m, more, mask);        \
                         continue;                                                                                      \
                     }                                                                                                  \
-                    rows_##T((int)(r1 - r0), w > W, depth, x, a_m, a_k, p, stride, spare, NR, false, mask);                      \
-                    for (int64_t r = 0; r < r1 - r0; r++)                                                              \
+                    rows_##T((int)rows, w > W, depth, x, g->a_m, g->a_k, p, stride, spare, NR, false, mask);           \
+                    for (int64_t r = 0; r < rows; r++)                                                                 \
                         for (int64_t q = 0; q < w; q++)                                                                \
-                            y[r * c_m + q * c_n] = (more ? y[r * c_m + q * c_n] : 0) + spare[r * NR + q];              \
+                            y[r * g->c_m + q * g->c_n] = (more ? y[r * g->c_m + q * g->c_n] : 0) + spare[r * NR + q];  \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \

@@ -20,9 +20,15 @@ typedef void (*mb__accumulate)(int64_t n, void *d, const void *a);
 typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k, const void *b,
                                   int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n, bool add);
 
-/* The same through vector registers; scratch: MB_GEMM_SCRATCH bytes of the calling thread. */
-typedef void (*mb__gemm)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k, const void *b, int64_t b_k,
-                         int64_t b_n, void *c, int64_t c_m, int64_t c_n, bool add, void *scratch);
+/* The same through vector registers, for `count` pairs of a and c, a_step and c_step elements apart, that share b: what
+ * is copied of b is copied once. scratch: MB_GEMM_SCRATCH bytes of the calling thread. */
+typedef struct mb__gemm_call {
+    int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n, count, a_step, c_step;
+    const void *a, *b;
+    void *c, *scratch;
+    bool add;
+} mb__gemm_call;
+typedef void (*mb__gemm)(const mb__gemm_call *call);
 
 enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960 };
 

@@ -14,6 +14,7 @@ typedef struct work {
     int dtype;
     int64_t items;      /* loops whose results are apart */
     int64_t sums;       /* loops that add up in one result */
+    int repeat;         /* a loop over which b is the same, or -1: innermost, so that b is prepared once */
     int64_t row_parts, column_parts;
     int64_t groups;     /* tasks over items */
     int apart[3 * MB_MAX_RANK], adding[3 * MB_MAX_RANK], apart_count, adding_count;
@@ -38,28 +39,48 @@ static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_
 #define LARGE 8e6
 #define TINY  200
 
-static void one_product(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, bool add, int worker)
+/* `count` products that share b, along the repeated loop. */
+static void some_products(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, int64_t count, bool add,
+                          int worker)
 {
     const mb__product *p = w->p;
     mb__cpu *cpu = w->f->cpu;
     bool at, bt, ct;
     int lda, ldb, ldc;
     double size = (double)m * (double)n * (double)p->k;
+    int64_t bytes = w->dtype == MB_FLOAT64 ? 8 : 4;
+    int64_t a_step = w->repeat < 0 ? 0 : p->a_loop[w->repeat], c_step = w->repeat < 0 ? 0 : p->c_loop[w->repeat];
     if (size < TINY) {
-        cpu->loops->product[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add);
+        for (int64_t i = 0; i < count; i++)
+            cpu->loops->product[w->dtype](m, n, p->k, a + i * a_step * bytes, p->a_m, p->a_k, b, p->b_k, p->b_n, c + i * c_step * bytes,
+                                          p->c_m, p->c_n, add);
         return;
     }
     if (size < LARGE || !cpu->blas_fits || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
         !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
-        cpu->loops->gemm[w->dtype](m, n, p->k, a, p->a_m, p->a_k, b, p->b_k, p->b_n, c, p->c_m, p->c_n, add, cpu->scratch[worker]);
+        mb__gemm_call g = {m, n, p->k, p->a_m, p->a_k, p->b_k, p->b_n, p->c_m, p->c_n, count, a_step, c_step, a, b, c,
+                           cpu->scratch[worker], add};
+        mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k, p->a_m, p->c_n, p->c_m, 1, 0, 0, b, a, c, g.scratch, add};
+        if (p->c_n == 1 || p->c_m != 1) {
+            cpu->loops->gemm[w->dtype](&g);
+            return;
+        }
+        for (int64_t i = 0; i < count; i++) { /* the transposed product: c's columns are contiguous */
+            turned.b = a + i * a_step * bytes;
+            turned.c = c + i * c_step * bytes;
+            cpu->loops->gemm[w->dtype](&turned);
+        }
         return;
     }
     CBLAS_ORDER order = ct ? CblasColMajor : CblasRowMajor;
     CBLAS_TRANSPOSE ta = at != ct ? CblasTrans : CblasNoTrans, tb = bt != ct ? CblasTrans : CblasNoTrans;
-    if (w->dtype == MB_FLOAT32)
-        cblas_sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
-    else
-        cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
+    for (int64_t i = 0; i < count; i++, a += a_step * bytes, c += c_step * bytes)
+        if (w->dtype == MB_FLOAT32)
+            cblas_sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0,
+                        (void *)c, ldc);
+        else
+            cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0,
+                        (void *)c, ldc);
 }
 
 /* Where a loop nest stands: an index for each loop and the offsets that belong to it. */
@@ -110,32 +131,42 @@ static void run_task(void *argument, int task, int worker)
     a += m0 * p->a_m * size;
     b += n0 * p->b_n * size;
     c += (m0 * p->c_m + n0 * p->c_n) * size;
-    int64_t item = w->items * group / w->groups, end = w->items * (group + 1) / w->groups;
+    int64_t again = w->repeat < 0 ? 1 : p->loop[w->repeat], all = w->items * again;
+    int64_t item = all * group / w->groups, end = all * (group + 1) / w->groups;
     place one, sum;
-    start_at(p, w->apart, w->apart_count, item, &one);
-    for (; item < end; item++, step_on(p, w->apart, w->apart_count, &one)) {
+    start_at(p, w->apart, w->apart_count, item / again, &one);
+    for (int64_t r = item % again, count; item < end; item += count, r = 0, step_on(p, w->apart, w->apart_count, &one)) {
+        count = again - r < end - item ? again - r : end - item;
+        int64_t ra = w->repeat < 0 ? 0 : r * p->a_loop[w->repeat], rc = w->repeat < 0 ? 0 : r * p->c_loop[w->repeat];
         start_at(p, w->adding, w->adding_count, 0, &sum);
         for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum))
-            one_product(w, a + (one.a + sum.a) * size, b + (one.b + sum.b) * size, c + one.c * size, m1 - m0, n1 - n0, s > 0, worker);
+            some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size, c + (one.c + rc) * size, m1 - m0, n1 - n0,
+                          count, s > 0, worker);
     }
 }
 
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f)
 {
-    work w = {.p = p, .f = f, .dtype = dtype, .items = 1, .sums = 1, .row_parts = 1, .column_parts = 1, .groups = 1};
+    work w = {.p = p, .f = f, .dtype = dtype, .items = 1, .sums = 1, .repeat = -1, .row_parts = 1, .column_parts = 1, .groups = 1};
     for (int i = 0; i < p->loops; i++)
-        if (p->c_loop[i]) {
+        if (p->c_loop[i] && !p->b_loop[i] && (w.repeat < 0 || p->loop[i] > p->loop[w.repeat]))
+            w.repeat = i;
+    for (int i = 0; i < p->loops; i++)
+        if (i == w.repeat) {
+            continue;
+        } else if (p->c_loop[i]) {
             w.apart[w.apart_count++] = i;
             w.items *= p->loop[i];
         } else {
             w.adding[w.adding_count++] = i;
             w.sums *= p->loop[i];
         }
-    double each = (double)p->m * (double)p->n * (double)p->k * (double)w.sums + 6000, all = each * (double)w.items;
+    double each = (double)p->m * (double)p->n * (double)p->k * (double)w.sums + 6000, again = w.repeat < 0 ? 1 : (double)p->loop[w.repeat];
+    double all = each * (double)w.items * again;
     const double task = 5e5; /* multiply-adds that are worth handing out */
     double wanted = all / task;
     wanted = wanted < 1 ? 1 : wanted > 32 ? 32 : wanted;
-    w.groups = wanted > (double)w.items ? w.items : (int64_t)wanted;
+    w.groups = wanted > (double)w.items * again ? (int64_t)((double)w.items * again) : (int64_t)wanted;
     while (w.groups * w.row_parts * w.column_parts * 2 <= (int64_t)wanted && w.groups * w.row_parts * w.column_parts < 16) {
         int64_t m = p->m / w.row_parts, n = p->n / w.column_parts;
         if (m < 96 && n < 96)
