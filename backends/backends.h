@@ -10,7 +10,7 @@
  * Environment, read when a context is opened:
  *   MB_BACKEND   the backend when none is named: reference, cpu, or another registered one
  *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
- *   MB_DISABLE   passes to leave out, by commas: simplify,merge,fuse,sink,layout,inplace,region,cache
+ *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
  *                names op, shapes and line
  */
@@ -30,7 +30,8 @@ typedef struct mb_options {
     const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
     size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
     const char *disable;     /* NULL: $MB_DISABLE                                                        */
-    void (*log)(void *user, const char *line); /* told about notable things; NULL: silence              */
+    void (*log)(void *user, const char *line); /* told what a user may want to know, such as a tape that
+                                                  keeps growing; NULL: silence                          */
     void *log_user;
 } mb_options;
 

@@ -100,8 +100,8 @@ static bool make_plan(mb_context *ctx, uint32_t count, mb__cached *c)
     mb__fusion f;
     unsigned passes = st->passes;
     if (!st->backend->fuses)
-        passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK | MB_PASS_LAYOUT);
-    bool ok = import(ctx, count, &g) && mb__simplify(&g, passes) == MB_OK && mb__layout(&g, passes) == MB_OK &&
+        passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
+    bool ok = import(ctx, count, &g) && mb__simplify(&g, passes) == MB_OK && mb__layout(&g) == MB_OK &&
               mb__fuse(&g, passes, &f) == MB_OK && mb__lower(&g, &f, st->backend, passes, &c->pool, &c->plan) == MB_OK &&
               mb__place(&c->plan, st->backend, passes, &scratch) == MB_OK;
     c->plan.node_count = (int)count;

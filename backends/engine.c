@@ -6,6 +6,7 @@
  * finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan runs.
  */
 #include <math.h>
+#include <stdio.h>
 
 #include "backends/engine.h"
 
@@ -262,12 +263,28 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     return MB_OK;
 }
 
+/* Un-cut history is the leak of this kind of program: it is noticed, and told once with the scope to blame. */
+static void watch_growth(mb_context *ctx, mb__engine_state *st)
+{
+    enum { MANY = 1000 };
+    st->growths = ctx->node_count > st->tape_before ? st->growths + 1 : 0;
+    st->tape_before = ctx->node_count;
+    if (st->growths != MANY || !st->log)
+        return;
+    char line[512];
+    const mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
+    snprintf(line, sizeof line, "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for each step would end that",
+             MANY, ctx->node_count - 1, scope->where ? scope->where : "mb_open");
+    st->log(st->log_user, line);
+}
+
 static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, int n)
 {
     (void)where;
     mb__engine_state *st = ctx->engine_state;
     if (ctx->status != MB_OK)
         return ctx->status;
+    watch_growth(ctx, st);
     uint32_t targets = 0;
     bool ok = true;
     for (int i = 0; ok && i < n; i++)

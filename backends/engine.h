@@ -40,6 +40,7 @@ typedef struct mb__engine_state {
     mb__buffer **fresh;
     uint32_t input_room, output_room, scalar_room, fresh_room;
     mb_stats stats;
+    uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */
     void (*log)(void *user, const char *line);
     void *log_user;
 } mb__engine_state;

@@ -143,9 +143,8 @@ static int32_t copy_of(layout *l, int32_t id)
     return append(l, &c);
 }
 
-mb_status mb__layout(mb__graph *g, unsigned passes)
+mb_status mb__layout(mb__graph *g)
 {
-    (void)passes;
     layout l = {.old = g, .fresh = *g};
     l.fresh.nodes = NULL;
     l.fresh.count = l.fresh.room = 0;

@@ -17,9 +17,9 @@ static unsigned passes_without(mb_context *ctx, const char *list)
     static const struct {
         const char *name;
         unsigned pass;
-    } names[] = {{"simplify", MB_PASS_SIMPLIFY}, {"merge", MB_PASS_MERGE},     {"fuse", MB_PASS_FUSE},
-                 {"sink", MB_PASS_SINK},         {"layout", MB_PASS_LAYOUT},   {"inplace", MB_PASS_INPLACE},
-                 {"region", MB_PASS_REGION},     {"cache", MB_PASS_CACHE}};
+    } names[] = {{"simplify", MB_PASS_SIMPLIFY}, {"merge", MB_PASS_MERGE}, {"dead", MB_PASS_DEAD},
+                 {"fuse", MB_PASS_FUSE},         {"sink", MB_PASS_SINK},   {"inplace", MB_PASS_INPLACE},
+                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE}};
     unsigned passes = MB_PASS_ALL;
     while (list && *list) {
         size_t n = strcspn(list, ","), i = 0;
@@ -29,7 +29,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
                 break;
             }
         if (n && i == sizeof names / sizeof *names)
-            mb__error(ctx, MB_INVALID, NULL, "open: there is no pass \"%.*s\" to disable; wanted some of simplify,merge,fuse,sink,layout,inplace,region,cache",
+            mb__error(ctx, MB_INVALID, NULL, "open: there is no pass \"%.*s\" to disable; wanted some of simplify,merge,dead,fuse,sink,inplace,reuse,cache",
                       (int)n, list);
         list += n + (list[n] == ',');
     }

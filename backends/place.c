@@ -172,7 +172,7 @@ mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes,
                 }
             }
         for (int i = 0; step_value(step, i, &value); i++)
-            if (value >= 0 && plan->values[value].home == MB_IN_ARENA && plan->values[value].last == s) {
+            if (passes & MB_PASS_REUSE && value >= 0 && plan->values[value].home == MB_IN_ARENA && plan->values[value].last == s) {
                 give(&p, plan->values[value].offset, bytes_of(&p, &plan->values[value]));
                 plan->values[value].last = -2 - s;
             }

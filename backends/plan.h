@@ -69,18 +69,18 @@ void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 enum mb__passes {
     MB_PASS_SIMPLIFY = 1,
     MB_PASS_MERGE = 2,
-    MB_PASS_FUSE = 4,
-    MB_PASS_SINK = 8,    /* recompute cheap producers in each consumer */
-    MB_PASS_LAYOUT = 16, /* product results in the layout that makes larger products */
+    MB_PASS_DEAD = 4, /* drop what simplification left without a reader */
+    MB_PASS_FUSE = 8,
+    MB_PASS_SINK = 16, /* recompute cheap producers in each consumer */
     MB_PASS_INPLACE = 32,
-    MB_PASS_REGION = 64, /* run chains of steps slice by slice of a leading axis */
+    MB_PASS_REUSE = 64, /* arena memory of dead values */
     MB_PASS_CACHE = 128,
     MB_PASS_ALL = 255,
 };
 
 mb_status mb__simplify(mb__graph *g, unsigned passes);
 /* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
-mb_status mb__layout(mb__graph *g, unsigned passes);
+mb_status mb__layout(mb__graph *g);
 
 /* ------------------------------------------------------------------------------------------------ groups -- */
 

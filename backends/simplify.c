@@ -31,11 +31,12 @@ static uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
 
 static uint64_t hash_node(const mb__gnode *n)
 {
-    uint64_t h = 0xcbf29ce484222325u ^ ((uint64_t)n->op << 32 | (uint64_t)n->dtype << 24 | (uint64_t)n->rank << 16 | (uint32_t)(n->bind & 0xffff));
+    uint64_t h = 0xcbf29ce484222325u ^ ((uint64_t)n->op << 32 | (uint64_t)n->dtype << 24 | (uint64_t)n->rank << 16) ^ (uint64_t)(uint32_t)n->bind;
     h = hash_bytes(h, n->in, (size_t)n->nin * sizeof *n->in);
     h = hash_bytes(h, n->dim, (size_t)n->rank * sizeof *n->dim);
     h = hash_bytes(h, n->attr, (size_t)n->nattr * sizeof *n->attr);
-    return h ^ (h >> 29);
+    h *= 0x9e3779b97f4a7c15u; /* neighbouring numbers of scalars must not fill neighbouring slots */
+    return h ^ (h >> 32);
 }
 
 static bool equal_nodes(const mb__gnode *a, const mb__gnode *b)
@@ -483,5 +484,5 @@ mb_status mb__simplify(mb__graph *g, unsigned passes)
     for (int i = 0; i < g->output_count; i++)
         p.fresh.outputs[i] = map[g->outputs[i]];
     *g = p.fresh;
-    return drop_dead(g);
+    return passes & MB_PASS_DEAD ? drop_dead(g) : MB_OK;
 }

@@ -144,25 +144,27 @@ static void discard(mb_context *ctx, void *state, void *p_)
     mb__bump_free(&pool);
 }
 
+/* The old memory stays until all of the new is there: plans made before go on using it. */
 static bool grow_scratch(mb_context *ctx, mb__cpu *c, size_t bytes)
 {
     if (bytes <= c->scratch_bytes)
         return true;
-    for (int i = 0; i < c->threads; i++) {
-        mb__free(ctx, c->scratch[i], c->scratch_bytes);
-        c->scratch[i] = NULL;
-    }
-    c->scratch_bytes = bytes;
+    char **fresh = mb__alloc(ctx, (size_t)c->threads * sizeof *fresh);
+    if (!fresh)
+        return false;
+    bool ok = true;
+    for (int i = 0; i < c->threads && ok; i++)
+        ok = (fresh[i] = mb__alloc_raw(ctx, bytes)) != NULL;
+    char **old = ok ? c->scratch : fresh;
+    size_t old_bytes = ok ? c->scratch_bytes : bytes;
     for (int i = 0; i < c->threads; i++)
-        if (!(c->scratch[i] = mb__alloc(ctx, bytes))) {
-            for (int j = 0; j < i; j++) {
-                mb__free(ctx, c->scratch[j], bytes);
-                c->scratch[j] = NULL;
-            }
-            c->scratch_bytes = 0;
-            return false;
-        }
-    return true;
+        mb__free(ctx, old[i], old_bytes);
+    mb__free(ctx, old, (size_t)c->threads * sizeof *old);
+    if (ok) {
+        c->scratch = fresh;
+        c->scratch_bytes = bytes;
+    }
+    return ok;
 }
 
 static void *compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes)

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * adjoint_test.c - E10: the outer gradient through T inner steps, four ways: reverse over reverse, which is what the
- * layer records; the adjoint recursion of section 1.5 of the notes, which keeps only the weights W_t and goes back by
- * one forward-over-reverse derivative a step; forward mode through everything; and finite differences. */
+ * adjoint_test.c - E10: the outer gradient through T inner steps, four ways: reverse over reverse, which is
+ * what the layer records; the adjoint recursion of section 1.5 of the notes, which keeps only the weights W_t
+ * and goes back by one forward-over-reverse derivative a step; forward mode through everything; and finite
+ * differences. */
 #include "fixture.h"
 
 enum { IMAGES = 2, T = 3, WEIGHTS = 4, INNER = 6, OUTER = 4, ALL = WEIGHTS + INNER + OUTER + 1 };
 
 /* W_0; what the inner loss reads; what only the answer reads; x. */
-static const char *const names[ALL - 1] = {"W1", "b1", "W2", "b2", "phi_k", "phi_b", "g_k", "g_bias", "norm_scale",
-                                           "norm_bias", "psi_k", "psi_b", "h_k", "h_bias"};
+static const char *const names[ALL - 1] = {"W1",    "b1",    "W2",     "b2",         "phi_k",
+                                           "phi_b", "g_k",   "g_bias", "norm_scale", "norm_bias",
+                                           "psi_k", "psi_b", "h_k",    "h_bias"};
 
 typedef struct problem {
     tiny t;
@@ -19,8 +21,9 @@ typedef struct problem {
 static problem open_problem(const char *backend)
 {
     static const double rates[T] = {1, 0.7, 0.4};
-    problem q = {.t = tiny_ttt(open_on(backend), (mb_ttt_options){
-                                                     .learner = MB_LEARNER_MLP, .inner_steps = T, .inner_lr = rates})};
+    problem q = {
+        .t = tiny_ttt(open_on(backend),
+                      (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = T, .inner_lr = rates})};
     for (int i = 0; i < ALL - 1; i++)
         q.all[i] = tiny_get(&q.t, names[i]);
     q.all[ALL - 1] = tiny_x(q.t.mb, IMAGES);
@@ -134,8 +137,8 @@ static void four_ways(const char *backend)
             sum += factor[s] * mb_item(loss_of(&q));
         }
         mb_assign(q.all[i], was);
-        expect(near(sum / (12 * h), along, 1e-7, 1e-8), "%s: differences %.12g, reverse %.12g", name, sum / (12 * h),
-               along);
+        expect(near(sum / (12 * h), along, 1e-7, 1e-8), "%s: differences %.12g, reverse %.12g", name,
+               sum / (12 * h), along);
     }
     mb_params_free(q.t.p);
     close_all();
@@ -152,8 +155,9 @@ Test(adjoint, first_order)
 {
     problem q = open_problem("cpu");
     static const double rates[T] = {1, 0.7, 0.4};
-    tiny t = tiny_ttt(q.t.mb, (mb_ttt_options){
-                                  .learner = MB_LEARNER_MLP, .inner_steps = T, .inner_lr = rates, .first_order = true});
+    tiny t = tiny_ttt(
+        q.t.mb, (mb_ttt_options){
+                    .learner = MB_LEARNER_MLP, .inner_steps = T, .inner_lr = rates, .first_order = true});
     mb_tensor x = q.all[ALL - 1], y = mb_ttt_apply(t.layer, x, MB_NO_KEY, NULL);
     expect_close(y, mb_ttt_apply(q.t.layer, x, MB_NO_KEY, NULL), 0, "the same answer");
     mb_tensor W1 = tiny_get(&t, "W1"), phi_k = tiny_get(&t, "phi_k"), g[2], full;

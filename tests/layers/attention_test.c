@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * attention_test.c - the three kinds of attention against loops in plain C, masks, the layer with its projections, and
- * derivatives. */
+ * attention_test.c - the three kinds of attention against loops in plain C, masks, the layer with its
+ * projections, and derivatives. */
 #include "fixture.h"
 
 enum { B = 2, N = 5, H = 2, DK = 3, DV = 4 };
@@ -32,8 +32,8 @@ static double product(const double *q, const double *k, int b, int i, int j, int
     return sum;
 }
 
-static void attend(const double *q, const double *k, const double *v, mb_attention_kind kind, bool causal, double scale,
-                   double *y)
+static void attend(const double *q, const double *k, const double *v, mb_attention_kind kind, bool causal,
+                   double scale, double *y)
 {
     for (int b = 0; b < B; b++)
         for (int i = 0; i < N; i++)
@@ -48,7 +48,8 @@ static void attend(const double *q, const double *k, const double *v, mb_attenti
                     double sum = 0;
                     for (int j = 0; j < seen(i, causal); j++)
                         sum += weight[j] * at(v, b, j, h, e, DV);
-                    y[((b * N + i) * H + h) * DV + e] = kind == MB_ATTENTION_LINEAR ? sum * scale : sum / total;
+                    y[((b * N + i) * H + h) * DV + e] =
+                        kind == MB_ATTENTION_LINEAR ? sum * scale : sum / total;
                 }
             }
 }
@@ -56,7 +57,8 @@ static void attend(const double *q, const double *k, const double *v, mb_attenti
 static void against_loops(const char *backend)
 {
     mb_context *mb = open_on(backend);
-    mb_tensor q = pattern(mb, MB_SHAPE(B, N, H, DK), 1, 1, 0), k = pattern(mb, MB_SHAPE(B, N, H, DK), 2, 1, 0),
+    mb_tensor q = pattern(mb, MB_SHAPE(B, N, H, DK), 1, 1, 0),
+              k = pattern(mb, MB_SHAPE(B, N, H, DK), 2, 1, 0),
               v = pattern(mb, MB_SHAPE(B, N, H, DV), 3, 1, 0);
     const double *qv = values(q), *kv = values(k), *vv = values(v);
     for (int kind = 0; kind < 3; kind++)
@@ -81,7 +83,8 @@ Test(attention, against_loops)
 Test(attention, causal_derivatives)
 {
     mb_context *mb = open_on("cpu");
-    mb_tensor q = pattern(mb, MB_SHAPE(B, N, H, DK), 1, 1, 0), k = pattern(mb, MB_SHAPE(B, N, H, DK), 2, 1, 0),
+    mb_tensor q = pattern(mb, MB_SHAPE(B, N, H, DK), 1, 1, 0),
+              k = pattern(mb, MB_SHAPE(B, N, H, DK), 2, 1, 0),
               v = pattern(mb, MB_SHAPE(B, N, H, DV), 3, 1, 0);
     for (int kind = 0; kind < 3; kind++) {
         mb_tensor y = mb_attend(q, k, v, (mb_attention_kind)kind, true, 0), g[3], h[3];
@@ -91,7 +94,8 @@ Test(attention, causal_derivatives)
         for (int i = 0; i < 3; i++) {
             expect(norm2(mb_slice(g[i], 1, 2, N - 2, 1)) == 0, "kind %d: token 2 on has a derivative", kind);
             expect(norm2(mb_slice(h[i], 1, 2, N - 2, 1)) == 0, "kind %d: a second derivative", kind);
-            expect(isfinite(norm2(h[i])) && norm2(mb_slice(h[i], 1, 0, 2, 1)) > 0, "kind %d: order 2 of %d", kind, i);
+            expect(isfinite(norm2(h[i])) && norm2(mb_slice(h[i], 1, 0, 2, 1)) > 0, "kind %d: order 2 of %d",
+                   kind, i);
         }
     }
     close_all();
@@ -114,7 +118,8 @@ static void layer(const char *backend)
     mb_context *mb = open_on(backend);
     for (int no_bias = 0; no_bias < 2; no_bias++) {
         mb_params *p = mb_params_new_with(mb, 3, MB_FLOAT64);
-        mb_attention l = mb_attention_new(p, "a", (mb_attention_options){.dim = 6, .heads = 2, .no_bias = no_bias});
+        mb_attention l =
+            mb_attention_new(p, "a", (mb_attention_options){.dim = 6, .heads = 2, .no_bias = no_bias});
         expect(mb_params_count(p) == (no_bias ? 2 : 4), "%d parameters", mb_params_count(p));
         if (!no_bias)
             set_pattern(p, "a.qkv.bias", 5, 1, 0);
@@ -151,9 +156,11 @@ Test(attention, mistakes)
     mb_clear_error(mb);
     mb_attention l = mb_attention_new(p, "b", (mb_attention_options){.dim = 6, .heads = 2});
     expect(!mb_valid(mb_attention_apply(l, mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 5, 7)))), "width 7");
-    expect(strstr(mb_message(mb), "attention_test.c"), "the message names the caller's line: %s", mb_message(mb));
+    expect(strstr(mb_message(mb), "attention_test.c"), "the message names the caller's line: %s",
+           mb_message(mb));
     mb_clear_error(mb);
-    mb_tensor q = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N, H, DK)), v = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N + 1, H, DV));
+    mb_tensor q = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N, H, DK)),
+              v = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N + 1, H, DV));
     expect(!mb_valid(mb_attend(q, q, v, MB_ATTENTION_SOFTMAX, false, 0)), "keys and values differ in number");
     mb_clear_error(mb);
     mb_params_free(p);

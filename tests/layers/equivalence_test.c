@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * equivalence_test.c - what the papers prove equal must be equal here, values and outer gradients: E1 to E8 of section
- * 4 of the notes on 2310.13807. The other side is always built from public ops. */
+ * equivalence_test.c - what the papers prove equal must be equal here, values and outer gradients: E1 to E8
+ * of section 4 of the notes on 2310.13807. The other side is always built from public ops. */
 #include "fixture.h"
 
 /* x: [B,N,D], kernel: [H,D,dh], bias: [H,dh] -> [B,H,N,dh] */
@@ -31,8 +31,8 @@ static void expect_same_gradients(mb_tensor a, mb_tensor b, const mb_tensor *xs,
     }
 }
 
-/* E1: one full-batch step from zero is linear attention with values (x - g_bias) g_k^T; and its outer gradient, which
- * goes through the inner one, is linear attention's plain one. */
+/* E1: one full-batch step from zero is linear attention with values (x - g_bias) g_k^T; and its outer
+ * gradient, which goes through the inner one, is linear attention's plain one. */
 static void linear_attention(const char *backend)
 {
     tiny t = tiny_ttt(open_on(backend), (mb_ttt_options){.inner_steps = 1});
@@ -120,8 +120,8 @@ Test(equivalence, e2_causal_linear_attention)
         causal(backend_names[i]);
 }
 
-/* E3: Nadaraya and Watson's estimator with kernel exp(q . k) is softmax attention; a factor that depends on the query
- * alone cancels. */
+/* E3: Nadaraya and Watson's estimator with kernel exp(q . k) is softmax attention; a factor that depends on
+ * the query alone cancels. */
 static void kernel(const char *backend)
 {
     stream s = open_stream(backend);
@@ -146,7 +146,8 @@ Test(equivalence, e3_kernel)
 static void delta_rule(const char *backend)
 {
     stream s = open_stream(backend);
-    mb_tensor eta = pattern(s.mb, MB_SHAPE(H, 1, 1), 24, 0.2, 0.5), W = mb_zeros(s.mb, MB_FLOAT64, MB_SHAPE(B, H, DV, DK));
+    mb_tensor eta = pattern(s.mb, MB_SHAPE(H, 1, 1), 24, 0.2, 0.5),
+              W = mb_zeros(s.mb, MB_FLOAT64, MB_SHAPE(B, H, DV, DK));
     mb_tensor V = W, I = mb_eye(s.mb, MB_FLOAT64, DK), a[T], b[T];
     for (int t = 0; t < T; t++) {
         mb_tensor k = token(s.k, t), v = token(s.v, t), q = token(s.q, t), g;
@@ -189,14 +190,16 @@ static mb_tensor gelu_slope(mb_tensor z)
     return mb_mul(mb_add(mb_add(t, 1.0), mb_mul(mb_mul(z, mb_sub(1.0, mb_square(t))), inner)), 0.5);
 }
 
-/* Two full-batch steps of the MLP with all gradients by hand; the second is never taken, only applied: dual. */
+/* Two full-batch steps of the MLP with all gradients by hand; the second is never taken, only applied: dual.
+ */
 static mb_tensor dual_mlp(const tiny *t, mb_tensor x)
 {
     mb_tensor W1 = tiny_get(t, "W1"), b1 = mb_unsqueeze(tiny_get(t, "b1"), 1), W2 = tiny_get(t, "W2"),
               b2 = mb_unsqueeze(tiny_get(t, "b2"), 1);
     mb_tensor phi = view(x, tiny_get(t, "phi_k"), tiny_get(t, "phi_b"));
     mb_tensor psi = view(x, tiny_get(t, "psi_k"), tiny_get(t, "psi_b"));
-    mb_tensor scale = mb_unsqueeze(tiny_get(t, "norm_scale"), 1), bias = mb_unsqueeze(tiny_get(t, "norm_bias"), 1);
+    mb_tensor scale = mb_unsqueeze(tiny_get(t, "norm_scale"), 1),
+              bias = mb_unsqueeze(tiny_get(t, "norm_bias"), 1);
     mb_tensor de = {0}, dz = {0}, a = {0};
     for (int step = 0; step < 2; step++) {
         mb_tensor z = mb_add(mb_matmul(phi, W1), b1);
@@ -226,8 +229,8 @@ static void dual(const char *backend)
     mb_tensor x = tiny_x(t.mb, 2), y = mb_ttt_apply(t.layer, x, MB_NO_KEY, NULL), z = dual_mlp(&t, x);
     expect_close(y, z, 1e-12, "E5");
     mb_tensor xs[15] = {x};
-    static const char *const names[] = {"W1", "b1", "W2", "b2", "phi_k", "phi_b", "psi_k", "psi_b", "g_k", "g_bias",
-                                        "h_k", "h_bias", "norm_scale", "norm_bias"};
+    static const char *const names[] = {"W1",    "b1",  "W2",     "b2",  "phi_k",  "phi_b",      "psi_k",
+                                        "psi_b", "g_k", "g_bias", "h_k", "h_bias", "norm_scale", "norm_bias"};
     for (int i = 0; i < 14; i++)
         xs[i + 1] = tiny_get(&t, names[i]);
     expect_same_gradients(outer_loss(y), outer_loss(z), xs, 15, 1e-11, "E5");
@@ -239,7 +242,8 @@ static void dual(const char *backend)
     mb_tensor dr = mb_mul(mb_unsqueeze(mb_sub(tiny_get(&t, "g_bias"), x), 1), 1.0 / (TINY_N * TINY_DH));
     mb_tensor de = mb_matmul(dr, mb_transpose(tiny_get(&t, "g_k")));
     mb_tensor gram = mb_matmul(psi, mb_transpose(phi));
-    expect_close(mb_ttt_apply(t.layer, x, MB_NO_KEY, NULL), project(&t, mb_neg(mb_matmul(gram, de))), 1e-13, "E5 linear");
+    expect_close(mb_ttt_apply(t.layer, x, MB_NO_KEY, NULL), project(&t, mb_neg(mb_matmul(gram, de))), 1e-13,
+                 "E5 linear");
     mb_params_free(t.p);
     close_all();
 }
@@ -252,13 +256,14 @@ Test(equivalence, e5_dual_form)
 
 /* ---- E6: batches ---- */
 
-/* One mini-batch of all tokens is full-batch descent, whatever the key; and full batches do not care about the order
- * of tokens. */
+/* One mini-batch of all tokens is full-batch descent, whatever the key; and full batches do not care about
+ * the order of tokens. */
 static void batches(const char *backend)
 {
     mb_context *mb = open_on(backend);
     tiny full = tiny_ttt(mb, (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = 3});
-    tiny one = tiny_ttt(mb, (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = 3, .inner_batch = TINY_N});
+    tiny one =
+        tiny_ttt(mb, (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = 3, .inner_batch = TINY_N});
     mb_tensor x = tiny_x(mb, 2), y = mb_ttt_apply(full.layer, x, MB_NO_KEY, NULL);
     expect_close(mb_ttt_apply(one.layer, x, mb_key_of(5), NULL), y, 0, "E6: one mini-batch");
 
@@ -280,7 +285,8 @@ Test(equivalence, e6_batches)
         batches(backend_names[i]);
 }
 
-/* E7: without steps the layer is h(f(psi(x); W_0)), and the inner loop's own parameters get exactly nothing. */
+/* E7: without steps the layer is h(f(psi(x); W_0)), and the inner loop's own parameters get exactly nothing.
+ */
 static void no_steps(const char *backend)
 {
     tiny t = tiny_ttt(open_on(backend), (mb_ttt_options){.learner = MB_LEARNER_MLP});
@@ -290,7 +296,8 @@ static void no_steps(const char *backend)
     mb_tensor z = project(&t, mb_add(mb_matmul(a, tiny_get(&t, "W2")), mb_unsqueeze(tiny_get(&t, "b2"), 1)));
     expect_close(y, z, 1e-14, "E7");
     mb_tensor xs[6] = {tiny_get(&t, "phi_k"),  tiny_get(&t, "phi_b"),      tiny_get(&t, "g_k"),
-                       tiny_get(&t, "g_bias"), tiny_get(&t, "norm_scale"), tiny_get(&t, "norm_bias")}, g[6];
+                       tiny_get(&t, "g_bias"), tiny_get(&t, "norm_scale"), tiny_get(&t, "norm_bias")},
+              g[6];
     mb_grad(outer_loss(y), xs, 6, g);
     for (int i = 0; i < 6; i++)
         expect(norm2(g[i]) == 0, "E7: gradient %d is %g, not zero", i, norm2(g[i]));
@@ -305,8 +312,8 @@ Test(equivalence, e7_no_steps)
         no_steps(backend_names[i]);
 }
 
-/* E8: training the decoder g in the inner loop as well changes nothing after one step, as the answer needs f only;
- * after two it does. */
+/* E8: training the decoder g in the inner loop as well changes nothing after one step, as the answer needs f
+ * only; after two it does. */
 static void decoder_too(const char *backend)
 {
     mb_context *mb = open_on(backend);

@@ -25,10 +25,10 @@ tiny tiny_ttt(mb_context *mb, mb_ttt_options options)
         const char *name;
         int tag;
         double scale, base;
-    } rows[] = {{"ttt.psi_k", 1, .5, 0},       {"ttt.psi_b", 2, .1, 0}, {"ttt.phi_k", 3, .5, 0},
-                {"ttt.phi_b", 4, .1, 0},       {"ttt.g_k", 5, .5, 0},   {"ttt.g_bias", 6, .1, 0},
-                {"ttt.h_k", 7, .5, 0},         {"ttt.h_bias", 8, .1, 0}, {"ttt.W1", 9, .5, 0},
-                {"ttt.b1", 10, .1, 0},         {"ttt.W2", 11, .5, 0},   {"ttt.b2", 12, .1, 0},
+    } rows[] = {{"ttt.psi_k", 1, .5, 0},       {"ttt.psi_b", 2, .1, 0},     {"ttt.phi_k", 3, .5, 0},
+                {"ttt.phi_b", 4, .1, 0},       {"ttt.g_k", 5, .5, 0},       {"ttt.g_bias", 6, .1, 0},
+                {"ttt.h_k", 7, .5, 0},         {"ttt.h_bias", 8, .1, 0},    {"ttt.W1", 9, .5, 0},
+                {"ttt.b1", 10, .1, 0},         {"ttt.W2", 11, .5, 0},       {"ttt.b2", 12, .1, 0},
                 {"ttt.norm_scale", 13, .1, 1}, {"ttt.norm_bias", 14, .1, 0}};
     tiny t = {.mb = mb, .p = mb_params_new_with(mb, 1, MB_FLOAT64)};
     options.dim = TINY_D;
@@ -78,7 +78,7 @@ void expect_close_at(const char *file, int line, mb_tensor a, mb_tensor b, doubl
     for (int64_t i = 0; i < mb_count(b); i++)
         most = fmax(most, fabs(v[i]));
     for (int64_t i = 0; i < mb_count(a); i++)
-        if (!expect_at(file, line, near(u[i], v[i], 0, tolerance * most), "%s: element %lld is %.17g, not %.17g", what,
-                       (long long)i, u[i], v[i]))
+        if (!expect_at(file, line, near(u[i], v[i], 0, tolerance * most),
+                       "%s: element %lld is %.17g, not %.17g", what, (long long)i, u[i], v[i]))
             return;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * fixture.h - what the tests of layers share: closed-form values and the small test-time-training layer of the
- * golden numbers (section 4.1 of the notes on 2310.13807). */
+ * fixture.h - what the tests of layers share: closed-form values and the small test-time-training layer of
+ * the golden numbers (section 4.1 of the notes on 2310.13807). */
 #ifndef MB_TESTS_LAYERS_FIXTURE_H
 #define MB_TESTS_LAYERS_FIXTURE_H
 
@@ -31,7 +31,8 @@ mb_tensor outer_loss(mb_tensor y);
 
 double norm2(mb_tensor t);
 /* Expects all elements of a and b to agree within relative and absolute `tolerance` of the largest of b. */
-void expect_close_at(const char *file, int line, mb_tensor a, mb_tensor b, double tolerance, const char *what);
+void expect_close_at(const char *file, int line, mb_tensor a, mb_tensor b, double tolerance,
+                     const char *what);
 #define expect_close(...) expect_close_at(__FILE__, __LINE__, __VA_ARGS__)
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * golden_test.c - the numbers of section 4.1 of the notes, made in float64 from the paper's equations by a program
- * that shares nothing with this one. */
+ * golden_test.c - the numbers of section 4.1 of the notes, made in float64 from the paper's equations by a
+ * program that shares nothing with this one. */
 #include "fixture.h"
 
 static void expect_number(const char *backend, const char *what, double got, double want)
@@ -45,8 +45,8 @@ static void mlp_case(const char *backend)
     static const struct {
         const char *name;
         double norm;
-    } rows[] = {{"W1", 9.166327351022},      {"W2", 23.76396133195},         {"phi_k", 1.131025374309},
-                {"g_k", 14.02902723480},     {"g_bias", 25.06770016574},     {"norm_scale", 26.29750653304}};
+    } rows[] = {{"W1", 9.166327351022},  {"W2", 23.76396133195},     {"phi_k", 1.131025374309},
+                {"g_k", 14.02902723480}, {"g_bias", 25.06770016574}, {"norm_scale", 26.29750653304}};
     enum { ROWS = sizeof rows / sizeof *rows };
     tiny t = tiny_ttt(open_on(backend), (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = 1});
     mb_tensor x = tiny_x(t.mb, 1), losses[2], xs[ROWS + 1], g[ROWS + 1];

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * parts_test.c - linear layers, embeddings, norms and the perceptron against loops in plain C; names, shapes and decay of
- * their parameters; initial values. */
+ * parts_test.c - linear layers, embeddings, norms and the perceptron against loops in plain C; names, shapes
+ * and decay of their parameters; initial values. */
 #include "fixture.h"
 
 static void linear(const char *backend)
 {
     mb_context *mb = open_on(backend);
     mb_params *p = mb_params_new_with(mb, 1, MB_FLOAT64);
-    mb_linear f = mb_linear_new(p, "f", 4, 3), g = mb_linear_new_with(p, "g", 4, 3, (mb_linear_options){.no_bias = true});
+    mb_linear f = mb_linear_new(p, "f", 4, 3),
+              g = mb_linear_new_with(p, "g", 4, 3, (mb_linear_options){.no_bias = true});
     set_pattern(p, "f.bias", 2, 1, 0);
     expect(mb_params_count(p) == 3 && !g.bias.ctx, "%d parameters", mb_params_count(p));
     const double *w = values(f.weight), *b = values(f.bias), *u = values(g.weight);
-    static const mb_shape shapes[] = {{1, {4}}, {2, {5, 4}}, {3, {2, 3, 4}}, {5, {2, 1, 3, 2, 4}}, {2, {0, 4}}};
+    static const mb_shape shapes[] = {
+        {1, {4}}, {2, {5, 4}}, {3, {2, 3, 4}}, {5, {2, 1, 3, 2, 4}}, {2, {0, 4}}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         mb_tensor x = pattern(mb, shapes[s], 3, 1, 0), y = mb_linear_apply(f, x), z = mb_linear_apply(g, x);
         mb_shape want = shapes[s];
@@ -25,7 +27,8 @@ static void linear(const char *backend)
                 sum += xv[i / 3 * 4 + k] * w[i % 3 * 4 + k];
                 bare += xv[i / 3 * 4 + k] * u[i % 3 * 4 + k];
             }
-            expect(near(yv[i], sum + b[i % 3], 1e-13, 1e-14) && near(zv[i], bare, 1e-13, 1e-14), "%s: %g", backend, yv[i]);
+            expect(near(yv[i], sum + b[i % 3], 1e-13, 1e-14) && near(zv[i], bare, 1e-13, 1e-14), "%s: %g",
+                   backend, yv[i]);
         }
     }
     mb_params_free(p);
@@ -72,14 +75,16 @@ static void norms(const char *backend)
     mb_rms_norm r = mb_rms_norm_new(p, "rms", D);
     static const char *const names[] = {"ln.scale", "ln.bias", "rms.scale"};
     for (int i = 0; i < 3; i++)
-        expect(strcmp(mb_params_name(p, i), names[i]) == 0 && !mb_params_decays(p, i), "%s", mb_params_name(p, i));
+        expect(strcmp(mb_params_name(p, i), names[i]) == 0 && !mb_params_decays(p, i), "%s",
+               mb_params_name(p, i));
     expect(values(l.scale)[0] == 1 && values(l.bias)[0] == 0 && values(r.scale)[4] == 1, "ones and zeros");
     expect(l.eps == 1e-6 && r.eps == 1e-6, "eps");
     set_pattern(p, "ln.scale", 1, 1, 0);
     set_pattern(p, "ln.bias", 2, 1, 0);
     set_pattern(p, "rms.scale", 3, 1, 0);
     l.eps = r.eps = 0.01; /* large enough to be seen */
-    mb_tensor x = pattern(mb, MB_SHAPE(2, 3, D), 4, 2, 1), y = mb_layer_norm_apply(l, x), z = mb_rms_norm_apply(r, x);
+    mb_tensor x = pattern(mb, MB_SHAPE(2, 3, D), 4, 2, 1), y = mb_layer_norm_apply(l, x),
+              z = mb_rms_norm_apply(r, x);
     const double *xv = values(x), *yv = values(y), *zv = values(z), *s = values(l.scale), *b = values(l.bias),
                  *t = values(r.scale);
     for (int row = 0; row < ROWS; row++) {
@@ -92,12 +97,15 @@ static void norms(const char *backend)
             variance += (xv[row * D + i] - mean) * (xv[row * D + i] - mean) / D;
         for (int i = 0; i < D; i++) {
             double v = xv[row * D + i], ln = (v - mean) / sqrt(variance + 0.01) * s[i] + b[i];
-            expect(near(yv[row * D + i], ln, 1e-12, 1e-13), "%s: layer norm %g, not %g", backend, yv[row * D + i], ln);
-            expect(near(zv[row * D + i], v / sqrt(squares + 0.01) * t[i], 1e-12, 1e-13), "%s: rms norm", backend);
+            expect(near(yv[row * D + i], ln, 1e-12, 1e-13), "%s: layer norm %g, not %g", backend,
+                   yv[row * D + i], ln);
+            expect(near(zv[row * D + i], v / sqrt(squares + 0.01) * t[i], 1e-12, 1e-13), "%s: rms norm",
+                   backend);
         }
     }
     mb_tensor none = {0};
-    expect_close(mb_layer_normalize(x, none, none, 0.01), mb_div(mb_sub(y, l.bias), l.scale), 1e-12, "without scale");
+    expect_close(mb_layer_normalize(x, none, none, 0.01), mb_div(mb_sub(y, l.bias), l.scale), 1e-12,
+                 "without scale");
     expect_close(mb_rms_normalize(x, none, 0.01), mb_div(z, r.scale), 1e-12, "rms without scale");
     /* A constant row has variance 0: finite derivatives of order 2. */
     mb_tensor flat = mb_from(mb, MB_FLOAT64, MB_SHAPE(D), (double[]){3, 3, 3, 3, 3}), g, h;
@@ -140,7 +148,8 @@ static void perceptron(const char *backend)
             double want = c[i];
             for (int k = 0; k < 5; k++)
                 want += hidden[k] * u[i * 5 + k];
-            expect(near(yv[row * 3 + i], want, 1e-12, 1e-13), "%s: %g, not %g", backend, yv[row * 3 + i], want);
+            expect(near(yv[row * 3 + i], want, 1e-12, 1e-13), "%s: %g, not %g", backend, yv[row * 3 + i],
+                   want);
         }
     }
     mb_params_free(p);
@@ -167,7 +176,8 @@ static void expect_uniform(mb_tensor t, double bound, const char *what)
     }
     expect(most <= bound && most > 0.98 * bound, "%s: largest %g of %g", what, most, bound);
     expect(fabs(mean) < 4 * bound / sqrt(3 * (double)n), "%s: mean %g", what, mean);
-    expect(near(squares, bound * bound / 3, 0.1, 0), "%s: variance %g, not %g", what, squares, bound * bound / 3);
+    expect(near(squares, bound * bound / 3, 0.1, 0), "%s: variance %g, not %g", what, squares,
+           bound * bound / 3);
 }
 
 Test(parts, initial_values)
