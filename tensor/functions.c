@@ -86,8 +86,24 @@ mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x)
     return mb_add_at(where, half, mb_mul_at(where, half, t));
 }
 
+/* Checks under the function's own name what its parts would report under theirs. */
+static bool float_axis(const char *where, const char *op, mb_tensor x, int axis)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, op, (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx)
+        return false;
+    char a[256];
+    if (mb__is_float(mb__at(ctx, x.id)->dtype))
+        return mb__axis(where, op, x, axis) >= 0;
+    mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", op, mb__tensor_text(a, sizeof a, x));
+    return false;
+}
+
 mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis)
 {
+    if (!float_axis(where, "softmax", x, axis))
+        return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
     mb_tensor e = mb_exp_at(where, mb_sub_at(where, x, top));
     return mb_mul_at(where, e, mb_recip_at(where, mb_sum_at(where, e, MB_KEEP(axis))));
@@ -95,6 +111,8 @@ mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis)
 
 mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis)
 {
+    if (!float_axis(where, "log_softmax", x, axis))
+        return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
     mb_tensor shifted = mb_sub_at(where, x, top);
     return mb_sub_at(where, shifted, mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));

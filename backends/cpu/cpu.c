@@ -46,6 +46,22 @@ static int usable_cpus(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
+/* Memory aligned to cache lines; where it came from is kept in front. */
+static void *memory_new(mb_context *ctx, void *state, size_t bytes)
+{
+    (void)state;
+    char *p = mb__alloc_raw(ctx, bytes + 128);
+    if (!p)
+        return NULL;
+    char *aligned = (char *)(((uintptr_t)p + 127) & ~(uintptr_t)63);
+    ((char **)(void *)aligned)[-1] = p;
+    return aligned;
+}
+static void memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
+{
+    (void)state;
+    mb__free(ctx, ((char **)memory)[-1], bytes + 128);
+}
 static void close_cpu(mb_context *ctx, void *state)
 {
     mb__cpu *c = state;
@@ -54,7 +70,8 @@ static void close_cpu(mb_context *ctx, void *state)
     int threads = c->threads;
     mb__pool_free(ctx, c->pool);
     for (int i = 0; c->scratch && i < threads; i++)
-        mb__free(ctx, c->scratch[i], c->scratch_bytes);
+        if (c->scratch[i])
+            memory_free(ctx, c, c->scratch[i], c->scratch_bytes);
     mb__free(ctx, c->scratch, (size_t)threads * sizeof *c->scratch);
     mb__free(ctx, c, sizeof *c);
 }
@@ -87,22 +104,6 @@ static size_t element_size(mb_dtype dtype)
     return mb_dtype_size(dtype);
 }
 
-/* Memory aligned to cache lines; where it came from is kept in front. */
-static void *memory_new(mb_context *ctx, void *state, size_t bytes)
-{
-    (void)state;
-    char *p = mb__alloc_raw(ctx, bytes + 128);
-    if (!p)
-        return NULL;
-    char *aligned = (char *)(((uintptr_t)p + 127) & ~(uintptr_t)63);
-    ((char **)(void *)aligned)[-1] = p;
-    return aligned;
-}
-static void memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
-{
-    (void)state;
-    mb__free(ctx, ((char **)memory)[-1], bytes + 128);
-}
 static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
 {
     (void)ctx, (void)state;
@@ -154,11 +155,12 @@ static bool grow_scratch(mb_context *ctx, mb__cpu *c, size_t bytes)
         return false;
     bool ok = true;
     for (int i = 0; i < c->threads && ok; i++)
-        ok = (fresh[i] = mb__alloc_raw(ctx, bytes)) != NULL;
+        ok = (fresh[i] = memory_new(ctx, c, bytes)) != NULL;
     char **old = ok ? c->scratch : fresh;
     size_t old_bytes = ok ? c->scratch_bytes : bytes;
     for (int i = 0; i < c->threads; i++)
-        mb__free(ctx, old[i], old_bytes);
+        if (old[i])
+            memory_free(ctx, c, old[i], old_bytes);
     mb__free(ctx, old, (size_t)c->threads * sizeof *old);
     if (ok) {
         c->scratch = fresh;

@@ -282,7 +282,7 @@ static bool place_registers(maker *m, size_t *scratch)
             m->reg_last[u->d] = INT32_MAX;
         o->reg_offset[u->d] = found;
     }
-    *scratch = (size_t)top;
+    *scratch = (size_t)top + (size_t)o->reg_count * sizeof(char *) + 64; /* registers, and the table of where they are */
     return true;
 }
 

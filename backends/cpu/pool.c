@@ -16,17 +16,23 @@ typedef struct worker {
     int index;
 } worker;
 
+/* A round is one parallel loop. Its number, its tasks and the next task to hand out are one word, so that a claim
+ * says by itself what it is a claim to: a worker that comes late, when the round is over or the next has begun, can do no
+ * harm, and nobody waits for it. What the tasks do is written before the word and stays until the last claimed task is
+ * done. */
+enum { TASK_BITS = 20, ROUND_SHIFT = 2 * TASK_BITS };
+#define TASK_MASK (((uint64_t)1 << TASK_BITS) - 1)
+
 struct mb__pool {
     int threads;
     size_t bytes;
-    _Atomic uint32_t round;    /* rises by one for each loop; a futex */
+    _Atomic uint64_t claims;   /* round | tasks | next */
+    _Atomic int done;          /* tasks of this round */
+    _Atomic uint32_t bell;     /* rises with each round; a futex */
     _Atomic uint32_t sleepers; /* workers in futex_wait */
-    _Atomic int next;          /* task to hand out */
-    _Atomic int busy;          /* workers that have not finished this round */
     _Atomic bool stop;
     mb__task f;
     void *argument;
-    int tasks;
     worker workers[];
 };
 
@@ -39,9 +45,14 @@ static inline void relax(void)
 
 static void work(mb__pool *p, int index)
 {
-    int t;
-    while ((t = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->tasks)
-        p->f(p->argument, t, index);
+    for (;;) {
+        uint64_t claim = atomic_fetch_add_explicit(&p->claims, 1, memory_order_acq_rel);
+        uint64_t task = claim & TASK_MASK, tasks = claim >> TASK_BITS & TASK_MASK;
+        if (task >= tasks)
+            return;
+        p->f(p->argument, (int)task, index);
+        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+    }
 }
 
 static void *worker_main(void *argument)
@@ -50,29 +61,28 @@ static void *worker_main(void *argument)
     mb__pool *p = w->pool;
     uint32_t seen = 0;
     for (;;) {
-        int spins = 0;
-        while (atomic_load_explicit(&p->round, memory_order_acquire) == seen) {
+        uint32_t bell;
+        for (int spins = 0; (bell = atomic_load_explicit(&p->bell, memory_order_acquire)) == seen;) {
             if (++spins < SPINS) {
                 relax();
                 continue;
             }
             atomic_fetch_add(&p->sleepers, 1);
-            syscall(SYS_futex, &p->round, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            syscall(SYS_futex, &p->bell, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
             atomic_fetch_sub(&p->sleepers, 1);
         }
-        seen++;
+        seen = bell;
         if (atomic_load(&p->stop))
             return NULL;
         work(p, w->index);
-        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
     }
 }
 
-static void start_round(mb__pool *p)
+static void ring(mb__pool *p)
 {
-    atomic_fetch_add_explicit(&p->round, 1, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&p->bell, 1, memory_order_seq_cst);
     if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst))
-        syscall(SYS_futex, &p->round, FUTEX_WAKE_PRIVATE, WORKERS_MAX, NULL, NULL, 0);
+        syscall(SYS_futex, &p->bell, FUTEX_WAKE_PRIVATE, WORKERS_MAX, NULL, NULL, 0);
 }
 
 mb__pool *mb__pool_new(mb_context *ctx, int threads)
@@ -102,7 +112,7 @@ void mb__pool_free(mb_context *ctx, mb__pool *p)
     if (!p)
         return;
     atomic_store(&p->stop, true);
-    start_round(p);
+    ring(p);
     for (int i = 1; i < p->threads; i++)
         pthread_join(p->workers[i].thread, NULL);
     mb__free(ctx, p, p->bytes);
@@ -115,19 +125,19 @@ int mb__pool_threads(const mb__pool *p)
 
 void mb__pool_run(mb__pool *p, mb__task f, void *argument, int tasks)
 {
-    if (p->threads == 1 || tasks <= 1) {
+    if (p->threads == 1 || tasks <= 1 || tasks > (int)TASK_MASK) {
         for (int t = 0; t < tasks; t++)
             f(argument, t, 0);
         return;
     }
     p->f = f;
     p->argument = argument;
-    p->tasks = tasks;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->busy, p->threads - 1, memory_order_relaxed);
-    start_round(p);
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    uint64_t round = (atomic_load_explicit(&p->claims, memory_order_relaxed) >> ROUND_SHIFT) + 1;
+    atomic_store_explicit(&p->claims, round << ROUND_SHIFT | (uint64_t)tasks << TASK_BITS, memory_order_release);
+    ring(p);
     work(p, 0);
-    for (int spins = 0; atomic_load_explicit(&p->busy, memory_order_acquire); spins++) {
+    for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; spins++) {
         relax();
         if (spins > SPINS) /* another process has the other CPU: let it go on */
             sched_yield();

@@ -17,7 +17,8 @@ Test(params, names_and_order)
 {
     mb_context *mb = open_on("cpu");
     mb_params *p = mb_params_new(mb, 1);
-    expect(mb_params_context(p) == mb && mb_params_dtype(p) == MB_FLOAT32 && mb_params_count(p) == 0, "empty");
+    expect(mb_params_context(p) == mb && mb_params_dtype(p) == MB_FLOAT32 && mb_params_count(p) == 0,
+           "empty");
     mb_param(p, "a", MB_SHAPE(2, 3), mb_init_ones());
     mb_params_enter(p, "outer");
     mb_params_enter(p, "inner.0");
@@ -49,7 +50,8 @@ Test(params, freezing)
     mb_tensor ts[4];
     expect(mb_params_freeze(p, "enc") == MB_OK, "freeze");
     expect(mb_params_list(p, ts, 4) == 2 && ts[0].id == mb_params_tensor(p, 2).id, "not encoder.w");
-    expect(mb_params_size(p) == 3 + 4 && !mb_params_trainable(p, 1) && mb_params_trainable(p, 2), "what is left");
+    expect(mb_params_size(p) == 3 + 4 && !mb_params_trainable(p, 1) && mb_params_trainable(p, 2),
+           "what is left");
     mb_params_unfreeze(p, "enc.b");
     expect(mb_params_list(p, ts, 1) == 3, "the number is told where there is no room for all");
     mb_params_freeze(p, "");
@@ -84,7 +86,8 @@ Test(params, mistakes)
     mb_clear_error(mb);
     expect(mb_params_count(p) == 1, "nothing was made by mistake");
     mb_params_free(NULL);
-    expect(mb_params_count(NULL) == 0 && !mb_param(NULL, "x", MB_SHAPE(1), mb_init_zeros()).ctx, "NULL is passed on");
+    expect(mb_params_count(NULL) == 0 && !mb_param(NULL, "x", MB_SHAPE(1), mb_init_zeros()).ctx,
+           "NULL is passed on");
     mb_params_free(p);
     close_all();
 }
@@ -172,7 +175,8 @@ Test(params, files)
     expect(mb_params_save(p, path) == MB_OK, "save");
     expect(mb_params_load(q, path) == MB_OK, "load");
     for (int i = 0; i < 2; i++)
-        expect(same_bits(values(mb_params_tensor(p, i)), values(mb_params_tensor(q, i)), mb_count(mb_params_tensor(p, i))),
+        expect(same_bits(values(mb_params_tensor(p, i)), values(mb_params_tensor(q, i)),
+                         mb_count(mb_params_tensor(p, i))),
                "%s", mb_params_name(p, i));
 
     /* Another shape, dtype, or set of names: an error, and nothing is changed. */

@@ -13,7 +13,8 @@ Test(schedule, constant)
     expect(factor((mb_schedule){0}, 0) == 1 && factor(mb_schedule_constant(), 1000000) == 1, "1 throughout");
     mb_schedule s = {.warmup = 4};
     for (int i = 0; i < 8; i++)
-        expect(near(factor(s, i), i < 4 ? (i + 1) / 4.0 : 1, 1e-15, 0), "warm-up only, step %d: %g", i, factor(s, i));
+        expect(near(factor(s, i), i < 4 ? (i + 1) / 4.0 : 1, 1e-15, 0), "warm-up only, step %d: %g", i,
+               factor(s, i));
 }
 
 Test(schedule, cosine)

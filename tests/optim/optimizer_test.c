@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * optimizer_test.c - optimisers against loops in double on the host; clipping, decay, schedules, frozen
+ * parameters; plans and allocations of a repeated step; runs resumed from a file, bit for bit. */
+#include <unistd.h>
+
+#include "support.h"
+
+/* Two parameters, w [3] that takes decay and b [2] that does not, on 3/2 |w|^2 + 1/2 |b|^2 + w.c: gradients 3
+ * w + c and b. */
+enum { W = 3, ALL = 5, STEPS = 8 };
+static const double slope[W] = {0.3, -0.2, 0.7};
+
+typedef struct toy {
+    mb_context *mb;
+    mb_params *p;
+    mb_tensor w, b;
+} toy;
+
+static toy open_toy(const char *backend, mb_dtype dtype)
+{
+    toy t = {.mb = open_on(backend)};
+    t.p = mb_params_new_with(t.mb, 7, dtype);
+    t.w = mb_param(t.p, "w", MB_SHAPE(W), mb_init_normal(1));
+    t.b = mb_param_plain(t.p, "b", MB_SHAPE(ALL - W), mb_init_uniform(1));
+    return t;
+}
+
+static mb_tensor toy_loss(const toy *t)
+{
+    mb_tensor c = from_doubles(t->mb, mb_dtype_of(t->w), MB_SHAPE(W), slope);
+    mb_tensor l = mb_add(mb_mul(mb_dot(t->w, t->w), 1.5), mb_dot(t->w, c));
+    return mb_add(l, mb_mul(mb_dot(t->b, t->b), 0.5));
+}
+
+static void toy_values(const toy *t, double out[ALL])
+{
+    memcpy(out, values(t->w), W * sizeof *out);
+    memcpy(out + W, values(t->b), (ALL - W) * sizeof *out);
+}
+
+/* What the host does. */
+typedef struct setting {
+    const char *name;
+    enum { SGD, ADAM, ADAMW } kind;
+    double lr, momentum, decay, beta1, beta2, eps, clip_norm, clip_value;
+    bool nesterov;
+    mb_schedule schedule;
+} setting;
+
+static const setting settings[] = {
+    {"sgd", SGD, .lr = 0.1},
+    {"sgd, decay", SGD, .lr = 0.1, .decay = 0.2},
+    {"momentum", SGD, .lr = 0.05, .momentum = 0.9},
+    {"nesterov, decay, cosine", SGD, .lr = 0.05, .momentum = 0.8, .nesterov = true, .decay = 0.1,
+     .schedule = {.kind = MB_SCHEDULE_COSINE, .warmup = 2, .total = STEPS}},
+    {"adam", ADAM, .lr = 0.05},
+    {"adam, other betas", ADAM, .lr = 0.05, .beta1 = 0.5, .beta2 = 0.7, .eps = 1e-2},
+    {"adam, warm-up, steps", ADAM, .lr = 0.05,
+     .schedule = {.kind = MB_SCHEDULE_STEPS, .warmup = 3, .every = 2, .factor = 0.5}},
+    {"adamw", ADAMW, .lr = 0.05, .decay = 0.1},
+    {"adamw, clipped norm", ADAMW, .lr = 0.05, .decay = 0.1, .clip_norm = 0.5},
+    {"sgd, clipped norm", SGD, .lr = 0.1, .clip_norm = 1.5},
+    {"sgd, clipped values", SGD, .lr = 0.1, .clip_value = 0.4},
+    {"sgd, both clips", SGD, .lr = 0.1, .clip_norm = 1, .clip_value = 0.4, .decay = 0.3},
+};
+
+static mb_optimizer *make(mb_params *p, const setting *s)
+{
+    if (s->kind == SGD)
+        return mb_sgd(p, (mb_sgd_options){s->lr, s->momentum, s->nesterov, s->decay, s->clip_norm,
+                                          s->clip_value, s->schedule});
+    if (s->kind == ADAM)
+        return mb_adam(p, (mb_adam_options){s->lr, s->beta1, s->beta2, s->eps, s->clip_norm, s->clip_value,
+                                            s->schedule});
+    return mb_adamw(p, (mb_adamw_options){s->lr, s->decay, s->beta1, s->beta2, s->eps, s->clip_norm,
+                                          s->clip_value, s->schedule});
+}
+
+/* Step number t = 1, 2, ... on the host. Returns the norm before clipping. */
+static double host_step(const setting *s, int t, double x[ALL], double m[ALL], double v[ALL])
+{
+    double g[ALL], norm = 0, lr = s->lr * mb_schedule_factor(s->schedule, t - 1);
+    for (int i = 0; i < ALL; i++) {
+        g[i] = i < W ? 3 * x[i] + slope[i] : x[i];
+        norm += g[i] * g[i];
+    }
+    norm = sqrt(norm);
+    for (int i = 0; i < ALL; i++) {
+        bool decays = i < W;
+        if (s->clip_norm > 0 && norm > s->clip_norm)
+            g[i] *= s->clip_norm / norm;
+        if (s->clip_value > 0)
+            g[i] = fmin(fmax(g[i], -s->clip_value), s->clip_value);
+        if (s->kind == SGD) {
+            g[i] += decays ? s->decay * x[i] : 0;
+            m[i] = s->momentum * m[i] + g[i];
+            x[i] -= lr * (s->nesterov ? g[i] + s->momentum * m[i] : m[i]);
+            continue;
+        }
+        double beta1 = s->beta1 ? s->beta1 : 0.9, beta2 = s->beta2 ? s->beta2 : 0.999,
+               eps = s->eps ? s->eps : 1e-8;
+        if (s->kind == ADAMW && decays)
+            x[i] *= 1 - lr * s->decay;
+        m[i] = beta1 * m[i] + (1 - beta1) * g[i];
+        v[i] = beta2 * v[i] + (1 - beta2) * g[i] * g[i];
+        x[i] -= lr * (m[i] / (1 - pow(beta1, t))) / (sqrt(v[i] / (1 - pow(beta2, t))) + eps);
+    }
+    return norm;
+}
+
+static void against_host(const char *backend, mb_dtype dtype)
+{
+    double tolerance = dtype == MB_FLOAT64 ? 1e-12 : 3e-5;
+    for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
+        const setting *s = &settings[k];
+        toy t = open_toy(backend, dtype);
+        mb_optimizer *opt = make(t.p, s);
+        double x[ALL], m[ALL] = {0}, v[ALL] = {0}, got[ALL];
+        toy_values(&t, x);
+        for (int step = 1; step <= STEPS; step++) {
+            double lr = s->lr * mb_schedule_factor(s->schedule, step - 1);
+            expect(near(mb_optimizer_lr(opt), lr, 1e-14, 0), "%s: lr %g", s->name, mb_optimizer_lr(opt));
+            mb_scope scope = mb_scope_begin(t.mb);
+            mb_tensor norm;
+            expect(mb_step_norm(opt, toy_loss(&t), &norm) == MB_OK, "%s: %s", s->name, mb_message(t.mb));
+            double want = host_step(s, step, x, m, v);
+            expect(near(mb_item(norm), want, tolerance, tolerance), "%s: norm %g, not %g", s->name,
+                   mb_item(norm), want);
+            mb_scope_end(scope);
+            toy_values(&t, got);
+            for (int i = 0; i < ALL; i++)
+                expect(near(got[i], x[i], tolerance, tolerance), "%s on %s: step %d, %d: %.15g, not %.15g",
+                       s->name, backend, step, i, got[i], x[i]);
+        }
+        expect(mb_optimizer_steps(opt) == STEPS, "%s: %lld steps", s->name,
+               (long long)mb_optimizer_steps(opt));
+        mb_optimizer_free(opt);
+        mb_params_free(t.p);
+        close_all();
+    }
+}
+
+Test(optimizer, against_host_reference)
+{
+    against_host("reference", MB_FLOAT64);
+}
+
+Test(optimizer, against_host_cpu)
+{
+    against_host("cpu", MB_FLOAT64);
+    against_host("cpu", MB_FLOAT32);
+}
+
+/* ---- state ---- */
+
+Test(optimizer, state_names)
+{
+    toy t = open_toy("cpu", MB_FLOAT64);
+    mb_optimizer *sgd = make(t.p, &settings[0]), *momentum = make(t.p, &settings[2]),
+                 *adam = make(t.p, &settings[4]);
+    expect(mb_optimizer_state_count(sgd) == 0 && !mb_optimizer_state_name(sgd, 0), "sgd has none");
+    static const char *const names[] = {"optimizer.m.w", "optimizer.v.w", "optimizer.m.b", "optimizer.v.b"};
+    expect(mb_optimizer_state_count(momentum) == 2 && mb_optimizer_state_count(adam) == 4, "2 and 4");
+    expect(strcmp(mb_optimizer_state_name(momentum, 1), "optimizer.momentum.b") == 0, "momentum");
+    for (int i = 0; i < 4; i++) {
+        expect(strcmp(mb_optimizer_state_name(adam, i), names[i]) == 0, "%s",
+               mb_optimizer_state_name(adam, i));
+        expect(mb_count(mb_optimizer_state_tensor(adam, i)) == (i < 2 ? 3 : 2), "shape");
+        expect(values(mb_optimizer_state_tensor(adam, i))[0] == 0, "starts at zero");
+    }
+    expect(!mb_optimizer_state_name(adam, 4) && !mb_optimizer_state_tensor(adam, -1).ctx, "out of range");
+    mb_optimizer_free(sgd);
+    mb_optimizer_free(momentum);
+    mb_optimizer_free(adam);
+    mb_optimizer_free(NULL);
+    mb_params_free(t.p);
+    close_all();
+}
+
+/* A frozen parameter and its state stay as they are; its gradient counts in no norm. */
+Test(optimizer, frozen_parameters)
+{
+    toy t = open_toy("cpu", MB_FLOAT64);
+    mb_optimizer *opt = make(t.p, &settings[4]);
+    double before[ALL], after[ALL];
+    toy_values(&t, before);
+    mb_params_freeze(t.p, "w");
+    mb_tensor norm;
+    mb_scope s = mb_scope_begin(t.mb);
+    mb_step_norm(opt, toy_loss(&t), &norm);
+    expect(near(mb_item(norm), hypot(before[3], before[4]), 1e-14, 0), "norm of b's gradient alone");
+    mb_scope_end(s);
+    toy_values(&t, after);
+    expect(same_bits(before, after, W) && after[3] != before[3] && after[4] != before[4], "b moves, w stays");
+    expect(values(mb_optimizer_state_tensor(opt, 0))[0] == 0, "w's m stays 0");
+    mb_params_unfreeze(t.p, "w");
+    s = mb_scope_begin(t.mb);
+    mb_step(opt, toy_loss(&t));
+    mb_scope_end(s);
+    toy_values(&t, after);
+    expect(after[0] != before[0], "unfrozen again");
+    mb_params_freeze(t.p, "");
+    expect(mb_step(opt, toy_loss(&t)) == MB_INVALID, "nothing to train");
+    mb_clear_error(t.mb);
+    mb_optimizer_free(opt);
+    mb_params_free(t.p);
+    close_all();
+}
+
+/* Gradients of the caller's, accumulated over two halves, make the step of the whole. */
+Test(optimizer, apply_gradients)
+{
+    toy t = open_toy("cpu", MB_FLOAT64);
+    mb_optimizer *opt = make(t.p, &settings[8]);
+    double x[ALL], m[ALL] = {0}, v[ALL] = {0}, got[ALL];
+    toy_values(&t, x);
+    mb_scope s = mb_scope_begin(t.mb);
+    mb_tensor xs[2], a[2], b[2];
+    mb_params_list(t.p, xs, 2);
+    mb_tensor loss = toy_loss(&t);
+    mb_grad(mb_mul(loss, 0.25), xs, 2, a);
+    mb_grad(mb_mul(loss, 0.75), xs, 2, b);
+    for (int i = 0; i < 2; i++)
+        a[i] = mb_add(a[i], b[i]);
+    expect(mb_apply_gradients(opt, a, 2) == MB_OK, "%s", mb_message(t.mb));
+    mb_scope_end(s);
+    host_step(&settings[8], 1, x, m, v);
+    toy_values(&t, got);
+    for (int i = 0; i < ALL; i++)
+        expect(near(got[i], x[i], 1e-12, 1e-12), "%d: %g, not %g", i, got[i], x[i]);
+
+    expect(mb_apply_gradients(opt, xs, 1) == MB_INVALID, "1 gradient for 2 parameters");
+    mb_clear_error(t.mb);
+    mb_tensor swapped[2] = {xs[1], xs[0]};
+    expect(mb_apply_gradients(opt, swapped, 2) == MB_INVALID, "another shape");
+    mb_clear_error(t.mb);
+    expect(mb_optimizer_steps(opt) == 1, "a refused step is none");
+    mb_optimizer_free(opt);
+    mb_params_free(t.p);
+    close_all();
+}
+
+Test(optimizer, mistakes)
+{
+    toy t = open_toy("cpu", MB_FLOAT64);
+    expect(!mb_sgd(t.p, (mb_sgd_options){0}) && mb_error(t.mb) == MB_INVALID, "no rate");
+    mb_clear_error(t.mb);
+    expect(!mb_adam(t.p, (mb_adam_options){.lr = -1}), "a negative rate");
+    mb_clear_error(t.mb);
+    expect(!mb_adamw(NULL, (mb_adamw_options){.lr = 1}) && mb_error(t.mb) == MB_OK, "NULL is passed on");
+    mb_optimizer *opt = make(t.p, &settings[4]);
+    expect(mb_step(opt, (mb_tensor){0}) == MB_INVALID, "no loss");
+    mb_clear_error(t.mb);
+    expect(mb_step(NULL, toy_loss(&t)) == MB_NO_MEMORY, "no optimiser");
+    mb_param(t.p, "late", MB_SHAPE(1), mb_init_ones());
+    expect(mb_step(opt, toy_loss(&t)) == MB_INVALID, "a parameter made later");
+    mb_clear_error(t.mb);
+    mb_optimizer_free(opt);
+    mb_params_free(t.p);
+    close_all();
+}
+
+/* ---- a step that repeats ---- */
+
+/* With 40 parameters: no plan and no allocation after the first steps, though rate, step number and data
+ * change. */
+Test(optimizer, repeated_step)
+{
+    for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
+        enum { PARAMETERS = 40 };
+        mb_context *mb = open_on("cpu");
+        mb_params *p = mb_params_new(mb, 3);
+        mb_tensor ws[PARAMETERS];
+        for (int i = 0; i < PARAMETERS; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "w%d", i);
+            ws[i] = mb_param(p, name, MB_SHAPE(4 + i), mb_init_normal(1));
+        }
+        mb_optimizer *opt = make(p, &settings[k]);
+        mb_stats before = {0};
+        for (int step = 0; step < 12; step++) {
+            mb_scope s = mb_scope_begin(mb);
+            mb_tensor loss = mb_scalar(mb, MB_FLOAT32, step), norm;
+            for (int i = 0; i < PARAMETERS; i++)
+                loss =
+                    mb_add(loss, mb_sum(mb_square(mb_sub(ws[i], mb_scalar(mb, MB_FLOAT32, step))), MB_ALL));
+            mb_step_norm(opt, loss, &norm);
+            float read;
+            mb_watch(norm, &read, sizeof read);
+            mb_scope_end(s);
+            mb_stats now = mb_get_stats(mb);
+            if (step >= 4) {
+                expect(now.plans == before.plans, "%s, step %d made a plan", settings[k].name, step);
+                expect(now.allocations == before.allocations, "%s, step %d made %llu allocations",
+                       settings[k].name, step, (unsigned long long)(now.allocations - before.allocations));
+                expect(now.nodes == before.nodes, "%s, step %d: the tape grows", settings[k].name, step);
+            }
+            before = now;
+        }
+        mb_optimizer_free(opt);
+        mb_params_free(p);
+        close_all();
+    }
+}
+
+/* ---- resuming ---- */
+
+static void some_steps(const toy *t, mb_optimizer *opt, int first, int last)
+{
+    for (int i = first; i < last; i++) {
+        mb_scope s = mb_scope_begin(t->mb);
+        mb_tensor noise =
+            mb_normal(t->mb, mb_key_fold(mb_key_of(5), (uint64_t)i), mb_dtype_of(t->w), MB_SHAPE(W));
+        mb_step(opt, mb_add(toy_loss(t), mb_dot(noise, t->w)));
+        mb_scope_end(s);
+    }
+}
+
+Test(optimizer, resume)
+{
+    char path[256];
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/mb-optim-%ld-resume", folder ? folder : "/tmp", (long)getpid());
+    for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
+        double whole[ALL], resumed[ALL];
+        toy t = open_toy("cpu", MB_FLOAT32);
+        mb_optimizer *opt = make(t.p, &settings[k]);
+        some_steps(&t, opt, 0, 5);
+        expect(mb_optimizer_save(opt, path) == MB_OK, "%s", mb_message(t.mb));
+        some_steps(&t, opt, 5, 12);
+        toy_values(&t, whole);
+        mb_optimizer_free(opt);
+        mb_params_free(t.p);
+
+        toy u = open_toy("cpu", MB_FLOAT32); /* in another context, as another process would */
+        opt = make(u.p, &settings[k]);
+        some_steps(&u, opt, 100, 102); /* to be overwritten */
+        expect(mb_optimizer_load(opt, path) == MB_OK, "%s", mb_message(u.mb));
+        expect(mb_optimizer_steps(opt) == 5, "%s: %lld steps", settings[k].name,
+               (long long)mb_optimizer_steps(opt));
+        some_steps(&u, opt, 5, 12);
+        toy_values(&u, resumed);
+        expect(same_bits(whole, resumed, ALL), "%s: a resumed run differs", settings[k].name);
+
+        /* The file of another optimiser is refused and changes nothing. */
+        mb_optimizer *other = make(u.p, &settings[settings[k].kind == SGD ? 4 : 2]);
+        expect(mb_optimizer_load(other, path) != MB_OK, "%s: a file of another optimiser", settings[k].name);
+        mb_clear_error(u.mb);
+        toy_values(&u, whole);
+        expect(same_bits(whole, resumed, ALL) && mb_optimizer_steps(other) == 0, "%s: changed by it",
+               settings[k].name);
+        mb_optimizer_free(opt);
+        mb_optimizer_free(other);
+        mb_params_free(u.p);
+        close_all();
+    }
+    unlink(path);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT
+ * reduce_test.c - reductions over every subset of axes against plain loops; cumulative sums, argmax, special values. */
+#include "support.h"
+
+#define ON_BOTH                                                                                              \
+    for (int k = 0; k < 2; k++)                                                                              \
+        for (mb_context *ctx = open_on(backend_names[k]); ctx; ctx = NULL, close_all())
+
+enum what { SUM, MEAN, MAX, MIN, VARIANCE, LOGSUMEXP, KINDS };
+static const char *const names[] = {"sum", "mean", "max", "min", "variance", "logsumexp"};
+
+static mb_tensor apply(enum what w, mb_tensor x, mb_axes axes)
+{
+    switch (w) {
+    case SUM:
+        return mb_sum(x, axes);
+    case MEAN:
+        return mb_mean(x, axes);
+    case MAX:
+        return mb_max(x, axes);
+    case MIN:
+        return mb_min(x, axes);
+    case VARIANCE:
+        return mb_variance(x, axes);
+    default:
+        return mb_logsumexp(x, axes);
+    }
+}
+
+static double plain(enum what w, const double *x, int64_t n)
+{
+    double sum = 0, top = -(double)INFINITY, low = (double)INFINITY, e = 0, v = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += x[i];
+        top = !(x[i] <= top) ? x[i] : top;
+        low = !(x[i] >= low) ? x[i] : low;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        e += exp(x[i] - top);
+        v += (x[i] - sum / (double)n) * (x[i] - sum / (double)n);
+    }
+    return w == SUM ? sum : w == MEAN ? sum / (double)n : w == MAX ? top : w == MIN ? low : w == VARIANCE ? v / (double)n : log(e) + top;
+}
+
+static void one(mb_context *ctx, enum what w, mb_tensor x, unsigned mask, bool keep)
+{
+    mb_shape s = mb_shape_of(x), want = {0, {0}};
+    mb_dtype dtype = mb_dtype_of(x);
+    mb_axes axes = {0, keep, {0}};
+    for (int i = 0; i < s.rank; i++) {
+        bool reduced = mask >> i & 1;
+        if (reduced)
+            axes.axis[axes.count++] = mask & 1 ? i : i - s.rank; /* both ways to write an axis */
+        if (!reduced || keep)
+            want.dim[want.rank++] = reduced ? 1 : s.dim[i];
+    }
+    mb_tensor y = apply(w, x, axes);
+    if (!expect(same_shape(mb_shape_of(y), want), "%s of %s, axes %#x: shape %s, not %s", names[w], shape_text(s), mask,
+                shape_text(mb_shape_of(y)), shape_text(want)))
+        return;
+    double *vx = values(x), *vy = values(y), *row = malloc(((size_t)mb_count(x) + 1) * sizeof *row);
+    int64_t results = shape_count(want);
+    for (int64_t o = 0; o < results; o++) {
+        int64_t n = 0;
+        for (int64_t i = 0; i < mb_count(x); i++) {
+            int64_t rest = i, at = 0, step = 1; /* the result that element i goes to */
+            for (int a = s.rank; a-- > 0;) {
+                if (!(mask >> a & 1)) {
+                    at += rest % s.dim[a] * step;
+                    step *= s.dim[a];
+                }
+                rest /= s.dim[a];
+            }
+            if (at == o)
+                row[n++] = vx[i];
+        }
+        double p = plain(w, row, n), relative = dtype == MB_FLOAT64 ? 1e-13 : dtype == MB_FLOAT32 ? 2e-6 : 0;
+        expect(near(vy[o], p, relative, relative * 4), "%s of %s %s, axes %#x on %s: [%lld] is %.15g, not %.15g", names[w],
+               mb_dtype_name(dtype), shape_text(s), mask, mb_backend_name(ctx), (long long)o, vy[o], p);
+    }
+    free(row);
+}
+
+static void sweep(mb_dtype dtype, bool views)
+{
+    ON_BOTH {
+        static const mb_shape shapes[] = {{0, {0}}, {1, {7}}, {2, {3, 5}}, {3, {2, 3, 5}}, {4, {2, 1, 4, 3}}, {2, {3, 67}}, {2, {67, 3}}};
+        for (int s = 0; s < 7; s++) {
+            rng r = {(uint64_t)s};
+            mb_tensor x = draw(ctx, &r, dtype, shapes[s], -9, 9);
+            if (views && shapes[s].rank > 1)
+                x = mb_flip(mb_transpose(x), 0);
+            for (int w = 0; w < KINDS; w++)
+                for (unsigned mask = 0; mask < 1u << shapes[s].rank; mask++)
+                    if (dtype != MB_INT32 || w == SUM || w == MAX || w == MIN)
+                        one(ctx, (enum what)w, x, mask, (mask + (unsigned)w) & 1);
+        }
+    }
+}
+
+Test(reduce, float64_over_every_subset)
+{
+    sweep(MB_FLOAT64, false);
+}
+Test(reduce, float64_through_views)
+{
+    sweep(MB_FLOAT64, true);
+}
+Test(reduce, float32_over_every_subset)
+{
+    sweep(MB_FLOAT32, true);
+}
+Test(reduce, int32_over_every_subset)
+{
+    sweep(MB_INT32, true);
+}
+
+/* Many tiles and threads, rows long and short; in float32 against float64. */
+Test(reduce, large)
+{
+    ON_BOTH {
+        static const mb_shape shapes[] = {{1, {70001}}, {2, {1200, 61}}, {2, {61, 1200}}, {3, {40, 3, 600}}};
+        for (int s = 0; s < 4; s++)
+            for (int w = 0; w < KINDS; w++)
+                for (unsigned mask = 1; mask < 1u << shapes[s].rank; mask++) {
+                    rng r = {(uint64_t)s};
+                    mb_tensor x = draw(ctx, &r, MB_FLOAT32, shapes[s], -2, 2);
+                    mb_axes axes = {0, false, {0}};
+                    for (int i = 0; i < shapes[s].rank; i++)
+                        if (mask >> i & 1)
+                            axes.axis[axes.count++] = i;
+                    mb_tensor y = apply((enum what)w, x, axes), z = apply((enum what)w, mb_cast(x, MB_FLOAT64), axes);
+                    double e = nmse(values(y), values(z), mb_count(y));
+                    expect(e <= 1e-11, "%s of float32 %s, axes %#x on %s: NMSE %g", names[w], shape_text(shapes[s]), mask,
+                           backend_names[k], e);
+                    if (k && w == SUM) { /* and the float64 one against plain C */
+                        double *v = values(x), all = 0;
+                        for (int64_t i = 0; i < mb_count(x); i++)
+                            all += v[i];
+                        expect(near(mb_item(mb_sum(z, MB_ALL)), all, 1e-11, 1e-9), "sum of all");
+                    }
+                }
+    }
+}
+
+Test(reduce, empty_and_special)
+{
+    ON_BOTH {
+        mb_tensor none = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3, 0));
+        double *sum = values(mb_sum(none, MB_AXES(1))), *mean = values(mb_mean(none, MB_AXES(1))), *top = values(mb_max(none, MB_AXES(-1)));
+        for (int i = 0; i < 3; i++) {
+            expect(sum[i] == 0, "%s: sum over nothing is %g", backend_names[k], sum[i]);
+            expect(isnan(mean[i]), "%s: mean over nothing is %g", backend_names[k], mean[i]);
+            expect(isinf(top[i]) && top[i] < 0, "%s: max over nothing is %g", backend_names[k], top[i]);
+        }
+        mb_tensor fed = mb_from(ctx, MB_FLOAT64, MB_SHAPE(0, 2), NULL); /* no literal: nothing to simplify */
+        expect(mb_item(mb_sum(fed, MB_ALL)) == 0, "sum of an empty buffer: %g", mb_item(mb_sum(fed, MB_ALL)));
+        expect(mb_count(mb_sum(fed, MB_AXES(1))) == 0, "sum to nothing");
+        double nan = (double)NAN, inf = (double)INFINITY;
+        mb_tensor x = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(3, 3), (double[]){1, nan, 3, inf, 1, -inf, -inf, -inf, -inf});
+        double *m = values(mb_max(x, MB_AXES(1))), *n = values(mb_min(x, MB_AXES(1))), *s = values(mb_sum(x, MB_AXES(1)));
+        expect(isnan(m[0]) && m[1] == inf && m[2] == -inf, "%s: max of specials: %g %g %g", backend_names[k], m[0], m[1], m[2]);
+        expect(isnan(n[0]) && n[1] == -inf && n[2] == -inf, "%s: min of specials: %g %g %g", backend_names[k], n[0], n[1], n[2]);
+        expect(isnan(s[0]) && isnan(s[1]) && s[2] == -inf, "%s: sum of specials: %g %g %g", backend_names[k], s[0], s[1], s[2]);
+        double *a = values(mb_argmax(x, 1));
+        expect(a[0] == 1 && a[1] == 0 && a[2] == 0, "%s: argmax of specials: %g %g %g", backend_names[k], a[0], a[1], a[2]);
+        mb_tensor b = from_doubles(ctx, MB_BOOL, MB_SHAPE(5), (double[]){1, 0, 1, 1, 0});
+        expect(mb_dtype_of(mb_sum(b, MB_ALL)) == MB_INT32 && mb_item(mb_sum(b, MB_ALL)) == 3, "a sum of bools");
+    }
+}
+
+Test(reduce, argmax_and_cumsum)
+{
+    for (int d = 0; d < 3; d++)
+        ON_BOTH {
+            rng r = {11};
+            mb_tensor x = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(4, 7, 5), -3, 3);
+            if (d == 1) /* ties */
+                x = mb_floor(x);
+            double *v = values(x);
+            for (int axis = 0; axis < 3; axis++) {
+                static const int64_t size[] = {4, 7, 5}, stride[] = {35, 5, 1};
+                double *a = values(mb_argmax(x, axis - (axis == 1 ? 3 : 0)));
+                double *c = values(mb_cumsum(x, axis, false)), *b = values(mb_cumsum(x, axis - 3, true));
+                int64_t o = 0;
+                for (int64_t i = 0; i < 140; i++) {
+                    int64_t at = i / stride[axis] % size[axis], start = i - at * stride[axis];
+                    double before = 0, after = 0;
+                    for (int64_t j = 0; j < size[axis]; j++) {
+                        before += j <= at ? v[start + j * stride[axis]] : 0;
+                        after += j >= at ? v[start + j * stride[axis]] : 0;
+                    }
+                    expect(near(c[i], before, 1e-6, 1e-5) && near(b[i], after, 1e-6, 1e-5), "cumsum along %d on %s", axis, backend_names[k]);
+                    if (at)
+                        continue;
+                    int64_t top = 0;
+                    for (int64_t j = 1; j < size[axis]; j++)
+                        if (v[start + j * stride[axis]] > v[start + top * stride[axis]])
+                            top = j;
+                    expect(a[o] == (double)top, "argmax along %d on %s: %g, not %lld", axis, backend_names[k], a[o], (long long)top);
+                    o++;
+                }
+            }
+        }
+}
