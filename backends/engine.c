@@ -6,6 +6,7 @@
  * finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan runs.
  */
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "backends/engine.h"
@@ -263,19 +264,30 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     return MB_OK;
 }
 
+void mb__log(mb_context *ctx, const char *format, ...)
+{
+    mb__engine_state *st = ctx->engine_state;
+    if (!st || !st->log)
+        return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    st->log(st->log_user, line);
+}
+
 /* Un-cut history is the leak of this kind of program: it is noticed, and told once with the scope to blame. */
 static void watch_growth(mb_context *ctx, mb__engine_state *st)
 {
     enum { MANY = 1000 };
     st->growths = ctx->node_count > st->tape_before ? st->growths + 1 : 0;
     st->tape_before = ctx->node_count;
-    if (st->growths != MANY || !st->log)
+    if (st->growths != MANY)
         return;
-    char line[512];
     const mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
-    snprintf(line, sizeof line, "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for each step would end that",
+    mb__log(ctx, "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for each step would end that",
              MANY, ctx->node_count - 1, scope->where ? scope->where : "mb_open");
-    st->log(st->log_user, line);
 }
 
 static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, int n)

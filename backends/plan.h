@@ -247,6 +247,9 @@ typedef struct mb__backend {
     mb_status (*run)(mb_context *ctx, void *state, void *program, const mb__binding *binding);
 } mb__backend;
 
+/* A line for the user's log callback, if there is one. */
+void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
+
 extern const mb__backend mb__backend_reference, mb__backend_cpu;
 
 #endif

@@ -9,7 +9,13 @@
  * A layer is a pair of functions: NAME_new makes parameters in an mb_params under a dotted name, NAME_apply
  * records ops. It holds handles, no values; nothing is hidden in it. Small layers are values; mb_ttt and
  * mb_vit are pointers into p's memory, freed with p. All may be applied any number of times, and inside any
- * mb_grad. Mistakes are reported at the line that called NAME_apply. All are differentiable to any order.
+ * mb_grad. All are differentiable to any order, in x and in every parameter.
+ *
+ * NAME_new reports MB_INVALID for sizes below 1, heads that do not divide dim, and names already taken. Names
+ * go under those entered in p (mb_params_enter); the name "" adds nothing to them. Where a layer is a
+ * pointer, it is NULL after an error. NAME_apply reports MB_INVALID, at the line that called it, where x has
+ * not the shape the layer was made for. x has the dtype of p. A NULL layer or an x of an earlier error is
+ * passed on quietly.
  *
  * Letters: B images or sequences, N tokens, D width (dim), H heads, dh = D / H.
  */
@@ -47,7 +53,8 @@ MB_API mb_linear mb_linear_new_with_at(const char *where, mb_params *p, const ch
 MB_API mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x);
 #define mb_linear_apply(...) mb_linear_apply_at(MB_HERE, __VA_ARGS__)
 
-/* int32 ids [...] -> [..., dim]. weight: [vocabulary, dim], N(0, 0.02^2), no weight decay. */
+/* int32 ids [...] -> [..., dim]: rows of weight [vocabulary, dim], which starts as N(0, 0.02^2) and takes no
+ * weight decay. Ids out of range are clamped, as by mb_take. */
 typedef struct mb_embedding {
     mb_tensor weight;
 } mb_embedding;
@@ -95,11 +102,13 @@ MB_API mb_tensor mb_rms_norm_apply_at(const char *where, mb_rms_norm layer, mb_t
 typedef enum mb_attention_kind {
     MB_ATTENTION_SOFTMAX = 0, /* softmax(q k^T scale) v */
     MB_ATTENTION_LINEAR,      /* q (k^T v) scale */
-    MB_ATTENTION_ADAPTIVE,    /* f(q) (f(k)^T v) / (f(q) . sum f(k)), f = elu + 1: Katharopoulos 2006.16236 */
+    MB_ATTENTION_ADAPTIVE,    /* f(q) (f(k)^T v) / (f(q) . sum f(k)), f = elu + 1: Katharopoulos et al.
+                               * 2006.16236, eqs. 5 and 7 */
 } mb_attention_kind;
 
-/* q, k: [B,N,H,dk], v: [B,N,H,dv] -> [B,N,H,dv]. scale 0: 1/sqrt(dk) for softmax, 1/(N dk) for linear;
- * adaptive has none. causal: token i sees tokens j <= i only; the linear kinds then cost N^2 as well. */
+/* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. scale 0: 1/sqrt(dk) for softmax,
+ * 1/(M dk) for linear; adaptive has none. causal: with M = N, token i sees tokens j <= i only; in general
+ * j <= i + M - N, so that the last query sees the last key. The linear kinds then cost N M as well. */
 MB_API mb_tensor mb_attend_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v,
                               mb_attention_kind kind, bool causal, double scale);
 #define mb_attend(...) mb_attend_at(MB_HERE, __VA_ARGS__)
@@ -109,7 +118,7 @@ typedef struct mb_attention_options {
     mb_attention_kind kind;
     bool causal;
     double scale; /* 0: as in mb_attend */
-    bool no_bias;
+    bool no_bias; /* in neither of the two linear layers */
 } mb_attention_options;
 
 typedef struct mb_attention {
@@ -134,16 +143,18 @@ MB_API mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb
  *     W_t     = W_{t-1} - lr_t grad_W l(W_{t-1}; S_t),  t = 1..T
  *     out     = sum over heads of f(psi(x); W_T) h_k + h_bias
  *
- * with phi(x) = x phi_k + phi_b and psi(x) = x psi_k + psi_b, D -> dh, per head. (1/dh is in the authors'
- * code, not in their eq. 1.) No gradient is stopped: also the targets S carry the outer one. With
- * MB_LEARNER_LINEAR, W_0 = 0 and T = 1 the layer is linear attention exactly (their eqs. 10 and 11); their
- * kernel learner is MB_ATTENTION_SOFTMAX.
+ * (their eqs. 1, 2 and 3) with phi(x) = x phi_k + phi_b and psi(x) = x psi_k + psi_b, D -> dh, per head. LN,
+ * eps 1e-6, is there with decoder_norm only. (1/dh is in the authors' code, not in eq. 1.) S_t is all tokens
+ * or, with inner_batch, m of them. No gradient is stopped: also the targets S carry the outer one. With
+ * MB_LEARNER_LINEAR, W_0 = 0, T = 1, lr 1 and no norm the layer is linear attention exactly (eqs. 10 and 11),
+ * with queries psi(x), keys phi(x) and values (x - g_bias) g_k^T; their kernel learner is
+ * MB_ATTENTION_SOFTMAX.
  *
  * Parameters, under the layer's name: psi_k, phi_k [H,D,dh]; psi_b, phi_b [H,dh]; g_k, h_k [H,dh,D]; g_bias,
  * h_bias [1,D]; norm_scale, norm_bias [H,D] where the decoder has a norm; and the learner's W_0, unless it is
  * zero: LINEAR W1 [H,dh,dh] (and b1 [H,dh]); MLP W1 [H,dh,4dh], b1 [H,4dh], W2 [H,4dh,dh], b2 [H,dh]. Kernels
- * start as U(+-sqrt(3/D)), W1 and W2 as xavier per head, biases as 0, norm_scale as 1. Freeze W1, ... for a
- * fixed random W_0. */
+ * start as U(+-sqrt(3/D)), W1 and W2 as xavier per head, biases as 0, norm_scale as 1. Kernels, W1 and W2
+ * take weight decay. Freeze W1, ... for a fixed random W_0. */
 
 typedef enum mb_learner_kind {
     MB_LEARNER_LINEAR = 0, /* x W1 (+ b1) */
@@ -163,12 +174,13 @@ typedef enum mb_inner_rule {
 typedef struct mb_learner_weight {
     const char *name;
     mb_shape shape;
-    mb_init init;
-    bool plain; /* no weight decay: a bias */
+    mb_init init; /* default zeros */
+    bool plain;   /* no weight decay: a bias */
 } mb_learner_weight;
 
 /* A learner of the caller's: one function, written with ordinary ops.
- * weights[i]: [B,H, weight[i].shape...], x: [B,H,m,dh] -> [B,H,m,dh], token by token. */
+ * weights[i]: [B,H, weight[i].shape...], x: [B,H,m,dh] -> [B,H,m,dh], token by token. It is called T + 1
+ * times or more by each mb_ttt_apply, with other weights each time; layers/learners.c has two examples. */
 typedef struct mb_learner {
     mb_tensor (*apply)(void *user, const mb_tensor *weights, int n, mb_tensor x);
     void *user;                       /* must live as long as the layer */
@@ -185,14 +197,15 @@ typedef struct mb_ttt_options {
      * tokens per head, the same for all images, and step t takes the t-th stretch of m, starting over past
      * the last. */
     int64_t inner_batch;
-    const double *inner_lr;   /* [T], copied; NULL: 1 each */
+    const double *inner_lr;   /* [T], copied; NULL: 1 each, the paper's; not learned */
     mb_inner_rule inner_rule; /* momentum and Adam start anew at every call, and are differentiated through */
     double inner_momentum;    /* for MB_INNER_MOMENTUM */
     mb_adam_options inner_adam; /* beta1, beta2, eps for MB_INNER_ADAM */
     mb_switch decoder_norm;     /* AUTO: off for LINEAR, on otherwise */
-    mb_switch learned_start;    /* AUTO: off (W_0 = 0, a literal) for LINEAR, on otherwise */
+    mb_switch learned_start;    /* AUTO: off (W_0 = 0, not a parameter) for LINEAR, on otherwise */
     mb_switch encoder_bias;     /* AUTO: off for LINEAR, on for MLP; not for CUSTOM */
-    bool first_order;           /* inner gradients count as constants: cheaper, and another outer gradient */
+    bool first_order; /* inner gradients count as constants: cheaper, and another outer gradient, in which
+                       * phi, g and the norm get none */
 } mb_ttt_options;
 
 typedef struct mb_ttt mb_ttt;
@@ -201,7 +214,8 @@ MB_API mb_ttt *mb_ttt_new_at(const char *where, mb_params *p, const char *name, 
 #define mb_ttt_new(...) mb_ttt_new_at(MB_HERE, __VA_ARGS__)
 /* x: [B,N,D] -> [B,N,D]. key: for the order of tokens, a fresh one each call (mb_key_fold(key, step));
  * MB_NO_KEY with full batches. losses: NULL, or room for T + 1 tensors, 0-d: l(W_t) on all tokens, t = 0..T,
- * summed over heads, averaged over images. With full batches the first T cost nothing. */
+ * summed over heads, averaged over images; no tensors after an error. With full batches the first T cost
+ * nothing. MB_INVALID where inner_batch does not divide N. */
 MB_API mb_tensor mb_ttt_apply_at(const char *where, const mb_ttt *layer, mb_tensor x, mb_key key,
                                  mb_tensor *losses);
 #define mb_ttt_apply(...) mb_ttt_apply_at(MB_HERE, __VA_ARGS__)
@@ -215,7 +229,7 @@ MB_API void mb_ttt_set_inner_lr(mb_ttt *layer, int t, double lr);
 typedef struct mb_mixer {
     /* losses may be NULL */
     mb_tensor (*apply)(const void *layer, mb_tensor x, mb_key key, mb_tensor *losses);
-    const void *layer; /* lives as long as p */
+    const void *layer; /* given to apply; lives as long as p: mb_params_alloc makes such memory */
     int losses;        /* how many inner losses apply writes: T + 1 of a test-time-training layer, else 0 */
 } mb_mixer;
 
@@ -275,12 +289,13 @@ MB_API mb_tensor mb_block_apply_at(const char *where, const mb_block *block, mb_
 /* -------------------------------------------------------------------------------- vision transformer -- */
 
 /* images: [B,h,w] or [B,h,w,c] -> [B, (h/p)(w/p), p p c]: squares of p by p pixels, row by row, and the
- * pixels in each row by row. p divides h and w. */
+ * pixels in each row by row, channels last. p divides h and w. Any dtype. */
 MB_API mb_tensor mb_patchify_at(const char *where, mb_tensor images, int64_t p);
 #define mb_patchify(...) mb_patchify_at(MB_HERE, __VA_ARGS__)
 
-/* [rows * columns, dim] buffer: for token (y, x), sin and cos of x w_i, then of y w_i, with w_i =
- * 10000^(-i/(dim/4 - 1)), i < dim/4 (MoCo v3, as in big_vision). 4 divides dim, and dim >= 8. */
+/* Fixed positions, [rows * columns, dim]: the row of token (y, x) is sin(x w_i), cos(x w_i), sin(y w_i),
+ * cos(y w_i), each for i = 0 .. dim/4 - 1, with w_i = 10000^(-i/(dim/4 - 1)) (MoCo v3, as in big_vision). 4
+ * divides dim, and dim >= 8. float32 or float64. */
 MB_API mb_tensor mb_sincos2d_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t rows,
                                 int64_t columns, int64_t dim);
 #define mb_sincos2d(...) mb_sincos2d_at(MB_HERE, __VA_ARGS__)
@@ -299,23 +314,25 @@ typedef struct mb_vit_options {
     int64_t classes;
     mb_mixer_options mixer;
     mb_positions positions;
-    mb_init positions_init; /* learned; default N(0, 1/sqrt(dim)) */
+    mb_init positions_init; /* learned; default N(0, 1/dim), standard deviation 1/sqrt(dim) */
     int64_t rows;           /* of the grid of tokens, for sincos2d; 0: it is square */
     bool pre_logits;        /* a linear layer D -> D and tanh before the head */
     mb_init head_init;      /* of the head's weight; default zeros */
 } mb_vit_options;
 
 /* patches -> embed -> + positions -> depth blocks -> norm -> mean over tokens -> (pre_logits, tanh) -> head.
- * Parameters: embed.weight, embed.bias, positions [N,D], blocks.I..., norm.scale, norm.bias,
- * pre_logits.weight, pre_logits.bias, head.weight, head.bias; with MB_MIXER_TTT blocks.I.ttt.psi_k and so on.
- */
+ * Parameters: embed.weight [D, patch_values], embed.bias; positions [N,D] where they are learned; for each
+ * block blocks.I.norm1, .attention.qkv and .attention.out or .ttt.psi_k and so on, .norm2, .mlp.up,
+ * .mlp.down; norm.scale, norm.bias; pre_logits.weight [D,D], pre_logits.bias; head.weight [classes, D],
+ * head.bias. embed.weight starts as U(+-sqrt(3 / patch_values)), the rest as the layers above say. Positions,
+ * norms and biases take no weight decay. */
 typedef struct mb_vit mb_vit;
 
 MB_API mb_vit *mb_vit_new_at(const char *where, mb_params *p, const char *name, mb_vit_options options);
 #define mb_vit_new(...) mb_vit_new_at(MB_HERE, __VA_ARGS__)
-/* patches: [B, tokens, patch_values] -> logits [B, classes]. key: block i uses mb_key_fold(key, i). losses:
- * NULL, or room for depth * mb_vit_losses(vit) tensors: block i's inner losses begin at i *
- * mb_vit_losses(vit). */
+/* patches: [B, tokens, patch_values] -> logits [B, classes]; without positions, any number of tokens. key:
+ * block i uses mb_key_fold(key, i); MB_NO_KEY where no mixer draws. losses: NULL, or room for depth *
+ * mb_vit_losses(vit) tensors: block i's inner losses begin at i * mb_vit_losses(vit). */
 MB_API mb_tensor mb_vit_apply_at(const char *where, const mb_vit *vit, mb_tensor patches, mb_key key,
                                  mb_tensor *losses);
 #define mb_vit_apply(...) mb_vit_apply_at(MB_HERE, __VA_ARGS__)

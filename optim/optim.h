@@ -81,7 +81,8 @@ MB_API mb_tensor mb_param_plain_at(const char *where, mb_params *p, const char *
                                    mb_init init);
 #define mb_param_plain(...) mb_param_plain_at(MB_HERE, __VA_ARGS__)
 
-/* Between enter and leave, names get the prefix "name."; nested ones add up. */
+/* Between enter and leave, names get the prefix "name."; nested ones add up, "" adds nothing. A leave without
+ * an enter is an error. */
 MB_API mb_status mb_params_enter_at(const char *where, mb_params *p, const char *name);
 #define mb_params_enter(...) mb_params_enter_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_params_leave_at(const char *where, mb_params *p);
@@ -134,9 +135,11 @@ typedef enum mb_schedule_kind {
 typedef struct mb_schedule {
     mb_schedule_kind kind;
     int64_t warmup; /* linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
-    int64_t total;  /* COSINE: from 1 at step `warmup` down to `floor` at step `total`, and after it */
+    int64_t total;  /* COSINE: floor + (1 - floor) / 2 (1 + cos(pi (s - warmup) / (total - warmup))), and
+                     * `floor` from  step `total` on: Loshchilov and Hutter 1608.03983, eq. 5 */
     double floor;
-    int64_t every; /* STEPS: times `factor` after every `every` steps */
+    int64_t
+        every; /* STEPS: factor^(s / every), rounded down, s counted from the first step, not from `warmup` */
     double factor;
 } mb_schedule;
 
@@ -148,12 +151,14 @@ MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
 
 /* ---------------------------------------------------------------------------------------- optimisers -- */
 
-/* All options: 0 means the default in brackets, [off] where there is none. */
+/* All options: 0 means the default in brackets, [off] where there is none. lr must be more than 0. With
+ * clip_norm c, all gradients are multiplied by c / max(norm, c), norm over all trainable parameters together.
+ */
 
 typedef struct mb_sgd_options {
     double lr;           /* learning rate, > 0; times the schedule's factor */
     double momentum;     /* [off] v <- momentum v + g, parameter <- parameter - lr v */
-    bool nesterov;       /* step along g + momentum v instead */
+    bool nesterov;       /* step along g + momentum v instead, v the new one */
     double weight_decay; /* [off] adds weight_decay * parameter to the gradient of those that take decay */
     double clip_norm;    /* [off] largest global norm of the gradients, before all else */
     double clip_value;   /* [off] largest magnitude of an element, after clip_norm */
@@ -170,9 +175,10 @@ typedef struct mb_adam_options {
 
 typedef struct mb_adamw_options {
     double lr;
-    double weight_decay; /* parameter <- (1 - lr weight_decay) parameter, where it takes decay: Loshchilov and
-                          * Hutter 1711.05101 in PyTorch's scaling. MTTT's recipe (decay not times the base
-                          * lr) is weight_decay / lr here. */
+    double
+        weight_decay; /* [off] parameter <- (1 - lr weight_decay) parameter before Adam's step, where it takes
+                       * decay, lr with the schedule's factor: Loshchilov and Hutter 1711.05101 in PyTorch's
+                       * scaling. MTTT's decay is not times the base lr: its 1e-4 with lr 1e-3 is 0.1 here. */
     double beta1, beta2; /* [0.9, 0.999] */
     double eps;          /* [1e-8] */
     double clip_norm, clip_value;
@@ -194,13 +200,16 @@ MB_API mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_optio
 MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
 
 /* Records gradients of sum(loss) with respect to the trainable parameters, clipping, the update, and the
- * assignment of parameters and state. Nothing is computed until the next flush (the end of the step's scope,
- * or a read). mb_step_norm also gives the global norm of the gradients before clipping, 0-d. */
+ * assignment of parameters and state. loss: of the parameters' dtype, any shape. Nothing is computed until
+ * the next flush (the end of the step's scope, or a read: mb_item(loss) after mb_step does all in one).
+ * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step,
+ * where nothing is trainable or a parameter was made after the optimiser. The parameters then stand for their
+ * new values, history included: end the scope before the next step, or that history grows. */
 MB_API mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
-/* The same from n gradients of the caller's, in the order of mb_params_list: for accumulation over batches,
- * or gradients that are not of a loss. */
+/* The same from n gradients of the caller's, shaped like and in the order of mb_params_list: for accumulation
+ * over batches, or gradients that are not of a loss. */
 MB_API mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients,
                                        int n, mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
@@ -226,9 +235,11 @@ MB_API mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, cons
 
 /* ------------------------------------------------------------------------------ differentiable rules -- */
 
-/* One step as a function of its arguments, without variables: for inner loops. All arguments can be
- * differentiated with respect to, lr included. lr: 0-d, or any shape that broadcasts to the parameter's (one
- * rate per head). State starts as mb_zeros. The optimisers above record these same rules. */
+/* One step as a function of its arguments, without variables: for inner loops. The result is the new
+ * parameter; it can be differentiated, to any order, with respect to all tensor arguments, lr included.
+ * parameter, gradient and state: floats of one shape; lr: a tensor, 0-d (mb_scalar), or of any shape that
+ * broadcasts to the parameter's (one rate per head). State starts as mb_zeros. The optimisers above record
+ * these same rules. */
 
 /* parameter - lr gradient */
 MB_API mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr);
@@ -241,9 +252,12 @@ MB_API mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, m
                                        mb_tensor *new_velocity);
 #define mb_momentum_update(...) mb_momentum_update_at(MB_HERE, __VA_ARGS__)
 
-/* Adam (Kingma and Ba 1412.6980, algorithm 1), step t = 1, 2, ...; of options, beta1, beta2 and eps are used
- * (NULL: the defaults). The square root of v counts as having derivative 0 at v = 0: there the true chain is
- * infinity times 0, and its limit is right only so. Writes m' and v'. */
+/* Adam (Kingma and Ba 1412.6980, algorithm 1), step t = 1, 2, ...:
+ *     m' = beta1 m + (1 - beta1) g,  v' = beta2 v + (1 - beta2) g^2,
+ *     parameter - lr (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps)
+ * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults). sqrt(v') counts as having derivative
+ * 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to *new_m and
+ * v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
 MB_API mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                    mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                                    mb_tensor *new_m, mb_tensor *new_v);
@@ -252,11 +266,12 @@ MB_API mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_te
 /* sqrt(sum of the squares of all elements of the n tensors), 0-d; its derivative where all are 0 is 0. */
 MB_API mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n);
 #define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
-/* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm. max_norm > 0. */
+/* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm, 0-d, before
+ * clipping. max_norm > 0. Differentiable, through the norm as well. */
 MB_API mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm,
                                  mb_tensor *clipped);
 #define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)
-/* Each element to [-limit, limit]. */
+/* Each element to [-limit, limit]; the derivative of those beyond is 0, and 1/2 at a limit. */
 MB_API mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit);
 #define mb_clip_value(...) mb_clip_value_at(MB_HERE, __VA_ARGS__)
 

@@ -85,6 +85,11 @@ const char *mb_status_name(mb_status status)
     return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown status";
 }
 
+const char *mb_version(void)
+{
+    return MB_VERSION_TEXT;
+}
+
 const char *mb_place_begin(mb_context *ctx, const char *where)
 {
     if (!ctx)

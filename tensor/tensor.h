@@ -135,6 +135,8 @@ MB_API void mb_clear_error(mb_context *ctx);
 MB_API mb_status mb_fail_at(const char *where, mb_context *ctx, mb_status status, const char *format, ...) MB_PRINTF(4, 5);
 #define mb_fail(...) mb_fail_at(MB_HERE, __VA_ARGS__)
 MB_API const char *mb_status_name(mb_status status);
+/* "0.1.0": the library's version at run time; MB_VERSION_MAJOR and so on in moebius.h are the headers'. */
+MB_API const char *mb_version(void);
 
 /* Between begin and end, every op reports `where` as its place: a layer's mistakes are shown at the line that
  * applied it. Nested calls keep the outermost place. Returns what mb_place_end wants back. */

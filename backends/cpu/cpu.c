@@ -91,6 +91,10 @@ static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsi
         return ctx->status;
     c->loops = best_loops();
     c->blas_fits = blas_fits(c->loops);
+    if (!c->blas_fits)
+        mb__log(ctx, "OpenBLAS chose its %s kernels, which leave this CPU's vector units idle; large products go through our own "
+                     "loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment it chooses better.",
+                openblas_get_corename());
     c->pool = mb__pool_new(ctx, threads);
     if (!c->pool)
         return ctx->status;

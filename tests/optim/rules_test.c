@@ -146,6 +146,9 @@ Test(rules, clipping)
     expect(values(c[0])[0] == 3 && values(c[1])[0] == -4, "below the limit nothing changes, bit for bit");
     mb_tensor d = mb_clip_value(mb_from(mb, MB_FLOAT64, MB_SHAPE(3), (double[]){-9, 0.5, 9}), 1), none = {0};
     expect(values(d)[0] == -1 && values(d)[1] == 0.5 && values(d)[2] == 1, "by element");
+    mb_tensor e = mb_from(mb, MB_FLOAT64, MB_SHAPE(3), (double[]){-9, 0.5, 1}), de;
+    mb_grad(mb_clip_value(e, 1), &e, 1, &de);
+    expect(values(de)[0] == 0 && values(de)[1] == 1 && values(de)[2] == 0.5, "derivative by element");
 
     /* All zero: norm and derivatives are 0, and clipping is the identity. */
     mb_tensor z = mb_from(mb, MB_FLOAT64, MB_SHAPE(2), (double[]){0, 0}), slope;
