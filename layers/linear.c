@@ -89,7 +89,15 @@ mb_embedding mb_embedding_new_at(const char *where, mb_params *p, const char *na
                                  int64_t dim)
 {
     mb_embedding layer = {0};
-    if (!p || mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p)
+        return layer;
+    if (vocabulary < 1 || dim < 1) {
+        mb_fail_at(where, mb_params_context(p), MB_INVALID,
+                   "mb_embedding: vocabulary %lld, dim %lld: both must be 1 or more", (long long)vocabulary,
+                   (long long)dim);
+        return layer;
+    }
+    if (mb_params_enter_at(where, p, name) != MB_OK)
         return layer;
     layer.weight = mb_param_plain_at(where, p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
     mb_params_leave_at(where, p);

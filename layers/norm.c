@@ -38,10 +38,18 @@ mb_tensor mb_rms_normalize_at(const char *where, mb_tensor x, mb_tensor scale, d
     return y;
 }
 
+static bool check_size(const char *where, mb_params *p, const char *layer, int64_t dim)
+{
+    if (dim < 1)
+        mb_fail_at(where, mb_params_context(p), MB_INVALID, "%s: dim %lld: must be 1 or more", layer,
+                   (long long)dim);
+    return dim >= 1;
+}
+
 mb_layer_norm mb_layer_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim)
 {
     mb_layer_norm layer = {.eps = 1e-6};
-    if (!p || mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !check_size(where, p, "mb_layer_norm", dim) || mb_params_enter_at(where, p, name) != MB_OK)
         return layer;
     layer.scale = mb_param_plain_at(where, p, "scale", MB_SHAPE(dim), mb_init_ones());
     layer.bias = mb_param_plain_at(where, p, "bias", MB_SHAPE(dim), mb_init_zeros());
@@ -74,7 +82,7 @@ mb_tensor mb_layer_norm_apply_at(const char *where, mb_layer_norm layer, mb_tens
 mb_rms_norm mb_rms_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim)
 {
     mb_rms_norm layer = {.eps = 1e-6};
-    if (!p || mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !check_size(where, p, "mb_rms_norm", dim) || mb_params_enter_at(where, p, name) != MB_OK)
         return layer;
     layer.scale = mb_param_plain_at(where, p, "scale", MB_SHAPE(dim), mb_init_ones());
     mb_params_leave_at(where, p);

@@ -83,6 +83,8 @@ mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
                   mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, index));
         return mb__poison(ctx);
     }
+    if (size == 0 && m->dim[m->rank - 1] == 0)
+        return x; /* nothing to take from, and nothing wanted */
     /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
     mb_shape lead = {n->rank, {0}};
     memcpy(lead.dim, n->dim, sizeof lead.dim);

@@ -15,7 +15,7 @@ bool expect_at(const char *file, int line, bool ok, const char *format, ...)
 {
     if (ok)
         return true;
-    if (failures++ < 20) {
+    if (failures++ < 8) {
         char text[2000];
         va_list args;
         va_start(args, format);

@@ -17,7 +17,7 @@
 
 /* ---- expectations that go on, and say which case of a loop failed ---- */
 
-/* Counts a failure of the running test and prints the message; the first 20 of them. */
+/* Counts a failure of the running test and prints the message; the first 8 of them. */
 bool expect_at(const char *file, int line, bool ok, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 #define expect(...) expect_at(__FILE__, __LINE__, __VA_ARGS__)

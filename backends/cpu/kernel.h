@@ -45,7 +45,7 @@ typedef struct mb__uop {
         mb__reduce_row reduce;
     } f;
     const mb__ternary *where;
-    mb__walk walk;
+    const mb__walk *walk; /* of leaves */
 } mb__uop;
 
 typedef struct mb__cpu_store {

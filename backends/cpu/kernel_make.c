@@ -145,8 +145,13 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
         u->fixed = true;
         return;
     }
-    u->walk = walk_of(m, &i->view);
-    const mb__walk *w = &u->walk;
+    mb__walk *w = mb__bump_get(m->pool, sizeof *w);
+    if (!w) {
+        m->failed = true;
+        return;
+    }
+    *w = walk_of(m, &i->view);
+    u->walk = w;
     if (i->op == MB_K_LOAD && i->dtype != MB_BOOL) {
         if (rate == MB_RATE_EACH)
             u->direct = (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||

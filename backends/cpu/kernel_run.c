@@ -102,22 +102,22 @@ static size_t memory_size(int dtype)
 static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
 {
     size_t size = memory_size(u->dtype);
-    const char *from = f->memory[u->walk.value] + start_of(k, &u->walk, t) * (int64_t)size;
+    const char *from = f->memory[u->walk->value] + start_of(k, u->walk, t) * (int64_t)size;
     if (u->direct) {
         reg[u->d] = (char *)from;
         return;
     }
     char *to = reg[u->d];
     if (u->rate != MB_RATE_EACH || k->columns == 1) {
-        gather(u->dtype, t->rows, to, from, u->walk.row);
+        gather(u->dtype, t->rows, to, from, u->walk->row);
         return;
     }
-    for (int64_t r = 0; r < t->rows; r++, from += u->walk.row * (int64_t)size, to += t->columns * u->size_d) {
-        if (u->walk.flat) {
-            gather(u->dtype, t->columns, to, from, u->walk.column);
+    for (int64_t r = 0; r < t->rows; r++, from += u->walk->row * (int64_t)size, to += t->columns * u->size_d) {
+        if (u->walk->flat) {
+            gather(u->dtype, t->columns, to, from, u->walk->column);
             continue;
         }
-        FOR_RUNS(k, &u->walk, at, n, stride, done)
+        FOR_RUNS(k, u->walk, at, n, stride, done)
         gather(u->dtype, n, to + done * u->size_d, from + at * (int64_t)size, stride);
     }
 }
@@ -166,7 +166,7 @@ static void random_run(const mb__loops *loops, uint64_t key, int64_t n, float *t
 /* Numbers that are functions of their position. */
 static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char *to)
 {
-    const mb__walk *w = &u->walk;
+    const mb__walk *w = u->walk;
     int64_t start = start_of(k, w, t);
     uint64_t key = 0;
     if (u->bind >= 0)

@@ -212,3 +212,72 @@ Test(parts, initial_values)
     mb_params_free(r);
     close_all();
 }
+
+Test(parts, mistakes)
+{
+    mb_context *mb = open_on("cpu");
+    mb_params *p = mb_params_new(mb, 1);
+    mb_linear f = mb_linear_new(p, "f", 4, 3);
+    mb_layer_norm n = mb_layer_norm_new(p, "n", 4);
+    mb_rms_norm r = mb_rms_norm_new(p, "r", 4);
+    mb_embedding e = mb_embedding_new(p, "e", 4, 3);
+    int made = mb_params_count(p);
+    mb_tensor narrow = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 1)),
+              right = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 4));
+    for (int i = 0; i < 12; i++) {
+        mb_tensor y = {0};
+        switch (i) {
+        case 0:
+            mb_linear_new(p, "a", 0, 3);
+            break;
+        case 1:
+            mb_layer_norm_new(p, "b", 0);
+            break;
+        case 2:
+            mb_rms_norm_new(p, "c", -1);
+            break;
+        case 3:
+            mb_embedding_new(p, "d", 0, 3);
+            break;
+        case 4:
+            mb_mlp_new(p, "f", 4, 4); /* f.up is free, so one more is made: not counted below */
+            mb_linear_new(p, "f", 4, 3);
+            break;
+        case 5:
+            y = mb_linear_apply(f, narrow);
+            break;
+        case 6:
+            y = mb_layer_norm_apply(n, narrow); /* would broadcast */
+            break;
+        case 7:
+            y = mb_rms_norm_apply(r, narrow);
+            break;
+        case 8:
+            y = mb_embedding_apply(e, right); /* float ids */
+            break;
+        case 9:
+            y = mb_linear_apply(f, mb_cast(right, MB_FLOAT64));
+            break;
+        case 10:
+            y = mb_linear_apply((mb_linear){0}, right);
+            break;
+        default:
+            y = mb_linear_apply(f, mb_zeros(mb, MB_FLOAT32, MB_SHAPE0));
+        }
+        expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), "parts_test.c"), "mistake %d: %s", i,
+               mb_message(mb));
+        expect(!mb_valid(y), "mistake %d gives a tensor", i);
+        mb_clear_error(mb);
+        if (i < 4)
+            expect(mb_params_count(p) == made, "mistake %d made parameters", i);
+    }
+    /* An x of an earlier error is passed on, and the first message stays. */
+    mb_tensor bad = mb_linear_apply(f, narrow);
+    char first[400];
+    snprintf(first, sizeof first, "%s", mb_message(mb));
+    expect(!mb_valid(mb_layer_norm_apply(n, mb_linear_apply(f, bad))), "passed on");
+    expect(strcmp(first, mb_message(mb)) == 0, "%s became %s", first, mb_message(mb));
+    mb_clear_error(mb);
+    mb_params_free(p);
+    close_all();
+}

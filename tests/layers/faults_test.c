@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * faults_test.c - a whole small training run in which the n-th allocation fails, for every n, and then each
+ * from the n-th on: it ends with an error, nothing crashes, nothing leaks; and where memory comes back, the
+ * run can be repeated. */
+#include <unistd.h>
+
+#include "fixture.h"
+
+static char path[256];
+
+/* Two steps of a transformer with every kind of part, a checkpoint written and read. Returns the first error.
+ */
+static mb_status train(const mb_allocator *allocator, const char *backend)
+{
+    mb_context *mb =
+        mb_open_with(&(mb_options){.backend = backend, .threads = 1, .disable = "", .allocator = allocator});
+    if (!mb)
+        return MB_NO_MEMORY;
+    mb_params *p = mb_params_new(mb, 1);
+    mb_vit *vit = mb_vit_new(
+        p, "net",
+        (mb_vit_options){.tokens = 4,
+                         .patch_values = 2,
+                         .dim = 8,
+                         .depth = 1,
+                         .classes = 3,
+                         .positions = MB_POSITIONS_SINCOS2D,
+                         .mixer = {.kind = MB_MIXER_TTT,
+                                   .heads = 2,
+                                   .ttt = {.learner = MB_LEARNER_MLP, .inner_steps = 2, .inner_batch = 2}}});
+    mb_optimizer *opt = mb_adamw(p, (mb_adamw_options){.lr = 1e-3, .weight_decay = 0.1, .clip_norm = 1});
+    for (int step = 0; step < 2; step++) {
+        mb_scope s = mb_scope_begin(mb);
+        mb_tensor losses[3] = {{0}};
+        mb_tensor x = mb_normal(mb, mb_key_of((uint64_t)step), MB_FLOAT32, MB_SHAPE(2, 4, 2));
+        mb_tensor y = mb_from(mb, MB_INT32, MB_SHAPE(2), (int32_t[]){0, 2});
+        mb_tensor loss = mb_cross_entropy(mb_vit_apply(vit, x, mb_key_of(9), losses), y);
+        mb_step(opt, loss);
+        float seen;
+        mb_watch(losses[2], &seen, sizeof seen);
+        mb_item(loss);
+        mb_scope_end(s);
+    }
+    mb_optimizer_save(opt, path);
+    mb_optimizer_load(opt, path);
+    mb_optimizer_free(opt);
+    mb_params_free(p);
+    return mb_close(mb);
+}
+
+static void every_allocation(const char *backend)
+{
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/mb-faults-%ld", folder ? folder : "/tmp", (long)getpid());
+    counter c = {0};
+    mb_allocator allocator = counting_allocator(&c);
+    expect(train(&allocator, backend) == MB_OK && c.blocks == 0, "without faults");
+    uint64_t calls = c.calls, stride = calls > 400 ? calls / 200 : 1;
+    for (int on = 0; on < 2; on++)
+        for (uint64_t n = 1; n <= calls; n += n < 100 ? 1 : stride) {
+            c = (counter){.fail_at = n, .fail_on = on};
+            mb_status status = train(&allocator, backend);
+            expect(status == MB_NO_MEMORY, "%s: allocation %llu of %llu fails, and the status is %s", backend,
+                   (unsigned long long)n, (unsigned long long)calls, mb_status_name(status));
+            if (!expect(c.blocks == 0 && c.bytes == 0, "%s: allocation %llu fails, and %lld bytes are left",
+                        backend, (unsigned long long)n, (long long)c.bytes))
+                return;
+        }
+    unlink(path);
+}
+
+Test(faults, reference)
+{
+    every_allocation("reference");
+}
+
+Test(faults, cpu)
+{
+    every_allocation("cpu");
+}
