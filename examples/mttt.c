@@ -21,7 +21,7 @@ enum { CLASSES = 10 };
 enum { STREAM_TOKENS = 1, STREAM_TEST_TOKENS = 2 };
 
 static struct {
-    const char *learner, *backend, *data, *out;
+    const char *learner, *positions, *backend, *data, *out;
     int64_t inner_steps, inner_batch, patch, dim, heads, depth, epochs, batch, warmup, seed, threads,
         train_images, test_images, save_every, log_every;
     double inner_lr, lr, weight_decay, clip;
@@ -31,12 +31,13 @@ static struct {
     .inner_steps = 1,
     .inner_lr = 1,
     .patch = 4,
+    .positions = "sincos2d",
     .dim = 64,
     .heads = 2,
     .depth = 3,
     .epochs = 2,
-    .batch = 100,
-    .lr = 2e-3,
+    .batch = 50,
+    .lr = 3e-3,
     .weight_decay = 1e-4,
     .clip = 1,
     .warmup = 100,
@@ -76,6 +77,11 @@ static const flag flags[] = {
      "side of the square of pixels that makes a token; divides 28",
      .least = 1,
      .most = 28},
+    {.name = "positions",
+     FLAG_CHOICE,
+     &set.positions,
+     "of tokens: fixed waves, or learned from random ones",
+     .choices = "sincos2d|learned"},
     {.name = "dim", FLAG_INT, &set.dim, "width of a token inside", .least = 1, .most = 65536},
     {.name = "heads", FLAG_INT, &set.heads, "learners, or heads, of a block", .least = 1, .most = 1024},
     {.name = "depth", FLAG_INT, &set.depth, "blocks", .least = 1, .most = 1000},
@@ -222,7 +228,9 @@ static void build(run *r)
                                          .depth = set.depth,
                                          .classes = CLASSES,
                                          .mixer = mixer(inner_lr),
-                                         .positions = getenv("LEARNED") ? MB_POSITIONS_LEARNED : MB_POSITIONS_SINCOS2D});
+                                         .positions = strcmp(set.positions, "learned") == 0
+                                                          ? MB_POSITIONS_LEARNED
+                                                          : MB_POSITIONS_SINCOS2D});
     free(inner_lr);
     r->optimizer =
         mb_adamw(r->params, (mb_adamw_options){.lr = set.lr,

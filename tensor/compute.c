@@ -78,22 +78,3 @@ mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes)
     ctx->watches[ctx->watch_count++] = (mb__watch){id, dst, bytes};
     return MB_OK;
 }
-
-mb_tensor mb_detach_at(const char *where, mb_tensor t)
-{
-    if (mb_eval_at(where, &t, 1) != MB_OK)
-        return mb__poison(t.ctx);
-    mb_context *ctx = t.ctx;
-    uint32_t id = mb__resolve(ctx, t);
-    if (!id)
-        return mb__poison(ctx);
-    const mb__node *n = mb__at(ctx, id);
-    int64_t dim[MB_MAX_RANK];
-    memcpy(dim, n->dim, sizeof dim);
-    mb_tensor leaf = mb__record(ctx, where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
-    if (!leaf.id)
-        return leaf;
-    ctx->nodes[leaf.id].value = ctx->nodes[id].value;
-    ctx->nodes[leaf.id].value->refs++;
-    return mb_keep_at(where, leaf);
-}

@@ -57,7 +57,9 @@ mb_status mb_error(const mb_context *ctx)
 {
     if (!ctx)
         return MB_NO_MEMORY;
-    if (atomic_load(&ctx->foreign) && pthread_equal(ctx->thread, pthread_self()))
+    if (!pthread_equal(ctx->thread, pthread_self()))
+        return MB_THREAD;
+    if (atomic_load(&ctx->foreign))
         collect_foreign((mb_context *)ctx);
     return ctx->status;
 }
@@ -66,7 +68,8 @@ const char *mb_message(const mb_context *ctx)
 {
     if (!ctx)
         return "no context: out of memory";
-    return mb_error(ctx) == MB_OK ? "" : ctx->message;
+    mb_status status = mb_error(ctx);
+    return status == MB_OK ? "" : status == MB_THREAD && ctx->status != MB_THREAD ? "a context belongs to the thread that opened it" : ctx->message;
 }
 
 void mb_clear_error(mb_context *ctx)

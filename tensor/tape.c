@@ -159,8 +159,12 @@ mb_scope mb_scope_begin_at(const char *where, mb_context *ctx)
         return s;
     if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, (uint64_t)ctx->scope_count + 1, sizeof *ctx->scopes))
         return s;
+    if (!mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + MB_SPARE_NODES, sizeof *ctx->nodes))
+        return s;
+    for (int i = 0; i < MB_SPARE_NODES; i++)
+        ctx->nodes[ctx->node_count++] = (mb__node){.op = MB_OP_POISON, .dead = true, .in = ctx->operand_count, .attr = ctx->attr_count};
     s.serial = ctx->next_serial++;
-    ctx->scopes[ctx->scope_count++] = (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, where};
+    ctx->scopes[ctx->scope_count++] = (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, where};
     return s;
 }
 
@@ -204,7 +208,7 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
         ctx->operand_count = last->in + last->nin;
         ctx->attr_count = last->attr + last->nattr;
     } else {
-        ctx->node_count = mark->nodes;
+        ctx->node_count = mark->nodes - MB_SPARE_NODES + mark->spare_used;
         ctx->operand_count = mark->operands;
         ctx->attr_count = mark->attrs;
     }
@@ -262,4 +266,39 @@ mb_tensor mb_keep_at(const char *where, mb_tensor t)
         return t; /* it outlives the innermost scope already */
     ctx->nodes[id].kept = true;
     return (mb_tensor){ctx, id, ctx->scopes[ctx->scope_count - 2].serial};
+}
+
+mb_tensor mb_detach_at(const char *where, mb_tensor t)
+{
+    if (mb_eval_at(where, &t, 1) != MB_OK)
+        return mb__poison(t.ctx);
+    mb_context *ctx = t.ctx;
+    uint32_t id = mb__resolve(ctx, t);
+    if (!id)
+        return mb__poison(ctx);
+    const mb__node *n = mb__at(ctx, id);
+    int64_t dim[MB_MAX_RANK];
+    memcpy(dim, n->dim, sizeof dim);
+    mb__buffer *value = n->value;
+    mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
+    mb_tensor leaf;
+    if (ctx->scope_count > 1 && scope->spare_used < MB_SPARE_NODES) {
+        uint32_t spare = scope->nodes - MB_SPARE_NODES + scope->spare_used++;
+        mb__node *s = mb__at(ctx, spare);
+        s->op = MB_OP_BUFFER;
+        s->dtype = n->dtype;
+        s->rank = n->rank;
+        s->scope = ctx->scopes[ctx->scope_count - 2].serial;
+        s->dead = false;
+        s->where = ctx->place ? ctx->place : where;
+        memcpy(s->dim, dim, sizeof dim);
+        leaf = mb__handle(ctx, spare);
+    } else {
+        leaf = mb__record(ctx, where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
+    }
+    if (!leaf.id)
+        return leaf;
+    mb__at(ctx, leaf.id)->value = value;
+    value->refs++;
+    return mb_keep_at(where, leaf);
 }

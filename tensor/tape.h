@@ -93,8 +93,11 @@ typedef struct mb__watch {
     size_t bytes;
 } mb__watch;
 
+/* `nodes` and so on: the tape's lengths at the beginning. Just below lie a few spare nodes, the scope around's, where
+ * detached results are put, so that they need not pin the tape that they leave; `spare_used` of them are taken. */
+enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
-    uint32_t serial, nodes, operands, attrs;
+    uint32_t serial, nodes, operands, attrs, spare_used;
     const char *where;
 } mb__scope_mark;
 

@@ -125,7 +125,7 @@ typedef struct mb_allocator {
 
 /* ----------------------------------------------------------------------------------- errors and queries -- */
 
-/* The first error since the context was opened or cleared, or MB_OK. */
+/* The first error since the context was opened or cleared, or MB_OK. From another thread: MB_THREAD. */
 MB_API mb_status mb_error(const mb_context *ctx);
 /* Its sentence, "" without an error. Lives as long as the context. NULL gives "no context: out of memory". */
 MB_API const char *mb_message(const mb_context *ctx);
@@ -166,8 +166,8 @@ MB_API mb_status mb_scope_end_at(const char *where, mb_scope scope);
 #define mb_scope_begin(...) mb_scope_begin_at(MB_HERE, __VA_ARGS__)
 #define mb_scope_end(...)   mb_scope_end_at(MB_HERE, __VA_ARGS__)
 
-/* Makes t outlive the innermost scope, with everything it was computed from: it can still be differentiated.
- * The tape grows by that history until the outer scope ends. */
+/* Makes t outlive the innermost scope, with everything it was computed from: it can still be differentiated. The
+ * tape keeps its length up to t until the outer scope ends. */
 MB_API mb_tensor mb_keep_at(const char *where, mb_tensor t);
 #define mb_keep(...) mb_keep_at(MB_HERE, __VA_ARGS__)
 /* Computes t now and returns its value, without history, in the scope around the innermost one. A flush. */
