@@ -10,6 +10,7 @@
  * Environment, read when a context is opened:
  *   MB_BACKEND   the backend when none is named: reference, cpu, or another registered one
  *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
+ *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
  *                names op, shapes and line

@@ -6,21 +6,26 @@
 #define _GNU_SOURCE
 #include <cblas.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <strings.h>
 
 #include "backends/cpu/cpu.h"
 
+/* The loops for the widest instruction set that this CPU has and $MB_CPU allows. */
 static const mb__loops *best_loops(void)
 {
+    const char *most = getenv("MB_CPU");
+    int level = !most || !*most ? 4 : !strcmp(most, "v4") ? 4 : !strcmp(most, "v3") ? 3 : 0;
+    (void)level;
 #if defined(__x86_64__)
     __builtin_cpu_init();
 #ifdef MB_HAVE_V4
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+    if (level >= 4 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
         return &mb__loops_v4;
 #endif
 #ifdef MB_HAVE_V3
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
         return &mb__loops_v3;
 #endif
 #endif

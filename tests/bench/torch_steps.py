@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: MIT
 """The steps of steps.c in PyTorch: the same models, shapes, parameters and optimisers, float32.
 
-Takes the flags of steps (but --backend) and prints the same kind of JSON line. Parameters carry the library's names,
-so that --check can start both from the same closed-form values (see pattern); it then prints the losses of the first
-steps. Runs on Debian's python3-torch; one step is what a PyTorch user would write who knows about create_graph,
-batched products and functional inner loops.
+Takes the flags of steps (but --backend) and prints the same kind of JSON line. Parameters carry the
+library's names, so that --check can start both from the same closed-form values (see pattern); it then prints
+the losses of the first steps. Runs on Debian's python3-torch; one step is what a PyTorch user would write who
+knows about create_graph, batched products and functional inner loops.
 """
 import argparse
 import json
@@ -17,12 +17,13 @@ import torch
 from torch.nn import functional as F
 
 PATCH_VALUES, CLASSES, WARM_UP, CHECK_STEPS = 16, 10, 3, 3
+MODELS = ["mttt-linear", "mttt-mlp", "linear-attention", "softmax-attention", "icl"]
 ICL = dict(d=5, pairs=20, layers=3, prompts=1000)
 
 
 def flags():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("model", choices=["mttt-linear", "mttt-mlp", "linear-attention", "softmax-attention", "icl"])
+    p.add_argument("model", choices=MODELS)
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--tokens", type=int, default=49)
     p.add_argument("--dim", type=int, default=128)
@@ -89,7 +90,8 @@ class Transformer:
         p.norm("norm", D)
         p.linear("head", D, CLASSES, bound=1 / math.sqrt(D))
         self.opt = torch.optim.AdamW(list(p.values()), lr=1e-3, weight_decay=1e-4)
-        self.x = pattern((a.batch, a.tokens, PATCH_VALUES), 0) if a.check else torch.randn(a.batch, a.tokens, PATCH_VALUES)
+        shape = (a.batch, a.tokens, PATCH_VALUES)
+        self.x = pattern(shape, 0) if a.check else torch.randn(shape)
         self.y = (7 * torch.arange(a.batch) + 3) % CLASSES
 
     def dense(self, name, x):
@@ -150,7 +152,8 @@ class Transformer:
                 return torch.matmul(F.gelu(torch.matmul(z, v[0]) + v[1], approximate="tanh"), v[2]) + v[3]
 
             def decoder(e):
-                return F.layer_norm(torch.matmul(e, w["g_k"]) + w["g_bias"], (a.dim,), None, None, 1e-6) * scale + shift
+                r = torch.matmul(e, w["g_k"]) + w["g_bias"]
+                return F.layer_norm(r, (a.dim,), None, None, 1e-6) * scale + shift
         else:
             start = [torch.zeros(H, dh, dh, requires_grad=True)]
 
@@ -233,11 +236,12 @@ def main():
         if i >= 0:
             ms.append(1e3 * (time.perf_counter() - begun))
     ms.sort()
-    print(json.dumps(dict(model=a.model, torch=torch.__version__, threads=a.threads, batch=a.batch, tokens=a.tokens,
-                          dim=a.dim, heads=a.heads, depth=a.depth, inner_steps=a.inner_steps,
-                          forward_only=a.forward_only, params=count, median_ms=round(ms[len(ms) // 2], 3),
-                          min_ms=round(ms[0], 3), peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                          loss=round(last, 6))))
+    result = {k: getattr(a, k) for k in ("model", "threads", "batch", "tokens", "dim", "heads", "depth",
+                                         "inner_steps", "forward_only")}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    result.update(torch=torch.__version__, params=count, median_ms=round(ms[len(ms) // 2], 3),
+                  min_ms=round(ms[0], 3), peak_mb=peak, loss=round(last, 6))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

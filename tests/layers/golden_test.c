@@ -17,9 +17,9 @@ static void expect_first_row(const char *backend, mb_tensor y, const double want
 }
 
 /* Case A: MTTT-Linear, T = 1, W_0 = 0. */
-static void linear_case(const char *backend)
+static void linear_case(const char *backend, const char *disable)
 {
-    tiny t = tiny_ttt(open_on(backend), (mb_ttt_options){.inner_steps = 1});
+    tiny t = tiny_ttt(open_as(backend, disable, 0), (mb_ttt_options){.inner_steps = 1});
     mb_tensor x = tiny_x(t.mb, 1), losses[2], g[4];
     mb_tensor y = mb_ttt_apply(t.layer, x, MB_NO_KEY, losses), loss = outer_loss(y);
     mb_tensor xs[4] = {tiny_get(&t, "phi_k"), tiny_get(&t, "g_k"), tiny_get(&t, "psi_k"), x};
@@ -40,7 +40,7 @@ static void linear_case(const char *backend)
 }
 
 /* Case B: MTTT-MLP, T = 1, learned W_0, decoder norm. */
-static void mlp_case(const char *backend)
+static void mlp_case(const char *backend, const char *disable)
 {
     static const struct {
         const char *name;
@@ -48,7 +48,8 @@ static void mlp_case(const char *backend)
     } rows[] = {{"W1", 9.166327351022},  {"W2", 23.76396133195},     {"phi_k", 1.131025374309},
                 {"g_k", 14.02902723480}, {"g_bias", 25.06770016574}, {"norm_scale", 26.29750653304}};
     enum { ROWS = sizeof rows / sizeof *rows };
-    tiny t = tiny_ttt(open_on(backend), (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = 1});
+    tiny t =
+        tiny_ttt(open_as(backend, disable, 0), (mb_ttt_options){.learner = MB_LEARNER_MLP, .inner_steps = 1});
     mb_tensor x = tiny_x(t.mb, 1), losses[2], xs[ROWS + 1], g[ROWS + 1];
     mb_tensor y = mb_ttt_apply(t.layer, x, MB_NO_KEY, losses), loss = outer_loss(y);
     for (int i = 0; i < ROWS; i++)
@@ -71,11 +72,24 @@ static void mlp_case(const char *backend)
 Test(golden, mttt_linear)
 {
     for (int i = 0; i < 2; i++)
-        linear_case(backend_names[i]);
+        linear_case(backend_names[i], NULL);
 }
 
 Test(golden, mttt_mlp)
 {
     for (int i = 0; i < 2; i++)
-        mlp_case(backend_names[i]);
+        mlp_case(backend_names[i], NULL);
+}
+
+/* And with each pass of the planner left out, and with none of them. */
+Test(golden, passes_left_out)
+{
+    static const char *const passes[] = {
+        "simplify", "merge",   "dead",  "fuse",
+        "sink",     "inplace", "reuse", "simplify,merge,dead,fuse,sink,inplace,reuse,cache"};
+    for (size_t k = 0; k < sizeof passes / sizeof *passes; k++)
+        for (int i = 0; i < 2; i++) {
+            linear_case(backend_names[i], passes[k]);
+            mlp_case(backend_names[i], passes[k]);
+        }
 }
