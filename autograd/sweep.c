@@ -114,7 +114,7 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
     r->grad[y - r->low] = seed.id;
     for (uint32_t id = y;; id--) {
         uint32_t g = r->grad[id - r->low];
-        if (g && r->depends[id - r->low]) {
+        if (g && r->depends[id - r->low] && passes(mb__at(ctx, id))) {
             mb__site s = site_of(ctx, id);
             ctx->place = s.where;
             for (int i = 0; i < s.node.nin; i++) {

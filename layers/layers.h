@@ -180,7 +180,8 @@ typedef struct mb_learner_weight {
 
 /* A learner of the caller's: one function, written with ordinary ops.
  * weights[i]: [B,H, weight[i].shape...], x: [B,H,m,dh] -> [B,H,m,dh], token by token. It is called T + 1
- * times or more by each mb_ttt_apply, with other weights each time; layers/learners.c has two examples. */
+ * times or more by each mb_ttt_apply, with other weights each time; layers/learners.c has two examples. It
+ * must not apply the layer that it belongs to. */
 typedef struct mb_learner {
     mb_tensor (*apply)(void *user, const mb_tensor *weights, int n, mb_tensor x);
     void *user;                       /* must live as long as the layer */

@@ -243,8 +243,6 @@ static double time_of_loop(int steps, double *result)
     *result = mb_item(mb_dot(g, g));
     expect(isfinite(*result), "the gradient through %d steps is %g", steps, *result);
     double took = seconds() - start;
-    expect(mb_get_stats(ctx).plan_seconds < 1.0 * steps / 1000, "planning %d inner steps took %.2f s", steps,
-           mb_get_stats(ctx).plan_seconds);
     double planned = mb_get_stats(ctx).plan_seconds;
     fprintf(stderr, "%d steps: %.3f s, planning %.3f s, %llu nodes\n", steps, took, planned,
             (unsigned long long)mb_get_stats(ctx).recorded);
@@ -252,14 +250,16 @@ static double time_of_loop(int steps, double *result)
     return planned;
 }
 
-/* Twice the steps may take 2.5 times as long; noise of a busy machine is met by the best of three. */
+/* Twice the steps may take 2.5 times as long; noise of a busy machine is met by the best of three. tests/run says with
+ * TESTS_SLOW that a sanitizer or valgrind is at work. */
 Test(nested, a_thousand_inner_steps, .timeout = 120)
 {
     double result, one = 1e9, two = 1e9;
-    for (int k = 0; k < 3; k++) {
+    bool slow = getenv("TESTS_SLOW") != NULL;
+    for (int k = 0; k < (slow ? 1 : 3); k++) {
         one = fmin(one, time_of_loop(1000, &result));
         two = fmin(two, time_of_loop(2000, &result));
     }
-    expect(one < 1, "planning 1000 steps took %.3f s", one);
-    expect(two <= 2.5 * one + 0.02, "planning 2000 steps took %.3f s, 1000 steps %.3f s", two, one);
+    expect(slow || one < 1, "planning 1000 steps took %.3f s", one);
+    expect(slow || two <= 2.5 * one + 0.02, "planning 2000 steps took %.3f s, 1000 steps %.3f s", two, one);
 }

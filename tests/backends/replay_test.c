@@ -22,15 +22,22 @@ Test(replay, second_step_hits)
         expect(after.allocations == before.allocations, "%s: 17 replayed steps allocated %llu times", backend_names[k],
                (unsigned long long)(after.allocations - before.allocations));
         expect(after.bytes == before.bytes && after.nodes == before.nodes, "%s: memory grew", backend_names[k]);
-        /* not stale: the same from a context that replays nothing */
-        training u;
-        training_start(&u, open_as(backend_names[k], "cache", 0));
+        close_all();
+        /* not stale: the same from contexts that each make one step, and so replay nothing */
+        float w[24], m[24] = {0};
         for (int step = 0; step < 20; step++) {
+            training u;
+            training_start(&u, open_on(backend_names[k]));
+            if (step) {
+                mb_assign(u.w, mb_from(u.ctx, MB_FLOAT32, MB_SHAPE(6, 4), w));
+                mb_assign(u.m, mb_from(u.ctx, MB_FLOAT32, MB_SHAPE(6, 4), m));
+            }
             training_step(&u, step, step < 3 ? 0.1 : 0.1 / step);
             expect(step < 3 || u.loss == losses[step], "%s: step %d replayed: loss %.9g, not %.9g", backend_names[k], step, losses[step], u.loss);
+            mb_read(u.w, w, sizeof w);
+            mb_read(u.m, m, sizeof m);
+            close_all();
         }
-        expect(mb_get_stats(u.ctx).plans > before.plans + 17, "%s: without the cache plans are made anew", backend_names[k]);
-        close_all();
     }
 }
 
@@ -232,11 +239,13 @@ Test(replay, a_growing_tape_is_told)
 {
     int told = 0;
     mb_context *ctx = mb_open_with(&(mb_options){.backend = "cpu", .log = note_line, .log_user = &told});
+    mb_scope s = mb_scope_begin(ctx);
     mb_tensor w = mb_scalar(ctx, MB_FLOAT32, 1);
     for (int step = 0; step < 5000; step++) {
         w = mb_mul(w, 0.99);
         mb_item(w);
     }
+    mb_scope_end(s);
     expect(told > 0 && told < 20, "told %d times of a tape of %llu nodes", told, (unsigned long long)mb_get_stats(ctx).nodes);
     mb_close(ctx);
 }
