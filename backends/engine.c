@@ -292,10 +292,11 @@ static void watch_growth(mb_context *ctx, mb__engine_state *st)
 
 static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, int n)
 {
-    (void)where;
     mb__engine_state *st = ctx->engine_state;
     if (ctx->status != MB_OK)
         return ctx->status;
+    if (st->opened != MB_OK)
+        return mb__error(ctx, st->opened, where, "flush: this context's backend could not be opened; close it and open another");
     watch_growth(ctx, st);
     uint32_t targets = 0;
     bool ok = true;

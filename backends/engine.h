@@ -23,6 +23,7 @@ typedef struct mb__engine_state {
     void *backend_state;
     unsigned passes;
     bool debug;
+    mb_status opened; /* MB_OK, or why the backend could not be opened: nothing is computed then */
     /* plan cache: hash buckets, and a list by last use */
     mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
     size_t cache_bytes, cache_limit;

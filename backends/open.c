@@ -72,6 +72,7 @@ mb_context *mb_open_with(const mb_options *given)
     const char *device = name[0] && name[n] == ':' ? name + n + 1 : NULL, *threads = getenv("MB_THREADS");
     int count = o.threads > 0 ? o.threads : threads ? atoi(threads) : 0;
     st->backend->open(ctx, device, count, st->passes, &st->backend_state);
+    st->opened = mb_error(ctx);
     return ctx;
 }
 

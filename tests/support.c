@@ -116,8 +116,9 @@ static void close_one(int i, bool failed)
         expect_ok(open[i].ctx);
     mb_close(open[i].ctx);
     open[i].ctx = NULL;
-    expect(open[i].counter.blocks == 0 && open[i].counter.bytes == 0, "%lld bytes in %lld blocks left after mb_close",
-           (long long)open[i].counter.bytes, (long long)open[i].counter.blocks);
+    expect(open[i].counter.blocks == 0 && open[i].counter.bytes == 0,
+           "%lld bytes in %lld blocks left after mb_close", (long long)open[i].counter.bytes,
+           (long long)open[i].counter.blocks);
 }
 
 void close_failed(mb_context *ctx)
@@ -225,7 +226,8 @@ double *values(mb_tensor t)
     double *out = keep(((size_t)n + 1) * sizeof *out);
     void *raw = malloc(((size_t)n + 1) * 8);
     mb_status status = mb_read(t, raw, (size_t)n * mb_dtype_size(dtype));
-    expect(status == MB_OK && mb_valid(t), "read: %s: %s", mb_status_name(status), t.ctx ? mb_message(t.ctx) : "no context");
+    expect(status == MB_OK && mb_valid(t), "read: %s: %s", mb_status_name(status),
+           t.ctx ? mb_message(t.ctx) : "no context");
     for (int64_t i = 0; i < n; i++)
         out[i] = status != MB_OK       ? (double)NAN
                  : dtype == MB_FLOAT32 ? (double)((float *)raw)[i]

@@ -2,8 +2,8 @@
  *
  * support.h - what the tests share: contexts that count their memory, random operands, comparing values.
  *
- * A test opens contexts with open_on or open_as and closes them with close_all, which also expects that no memory
- * is left and frees every array that `values` gave out. */
+ * A test opens contexts with open_on or open_as and closes them with close_all, which also expects that no
+ * memory is left and frees every array that `values` gave out. */
 #ifndef MB_TESTS_SUPPORT_H
 #define MB_TESTS_SUPPORT_H
 
@@ -28,9 +28,9 @@ bool expect_at(const char *file, int line, bool ok, const char *format, ...)
 
 /* Counts, and fails, allocations. */
 typedef struct counter {
-    uint64_t calls;   /* that asked for memory */
-    uint64_t fail_at; /* this call returns NULL, counted from 1; 0: none */
-    bool fail_on;     /* and so do all later ones */
+    uint64_t calls;        /* that asked for memory */
+    uint64_t fail_at;      /* this call returns NULL, counted from 1; 0: none */
+    bool fail_on;          /* and so do all later ones */
     int64_t blocks, bytes; /* held now */
 } counter;
 
@@ -70,7 +70,8 @@ int64_t shape_count(mb_shape s);
 const char *shape_text(mb_shape s);
 bool same_shape(mb_shape a, mb_shape b);
 
-/* mean((a-b)^2) / mean(b^2) over entries finite in b; infinity where NaN, infinities or their signs differ. */
+/* mean((a-b)^2) / mean(b^2) over entries finite in b; infinity where NaN, infinities or their signs differ.
+ */
 double nmse(const double *a, const double *b, int64_t n);
 bool same_bits(const double *a, const double *b, int64_t n);
 /* |a - b| <= absolute + relative |b|; NaN equals NaN. */

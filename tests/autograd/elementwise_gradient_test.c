@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * elementwise_gradient_test.c - first, second and third derivatives of every elementwise op of ops.def, one test a
- * row, on shapes that are 0-d, empty, odd, broadcast and strided. */
+ * elementwise_gradient_test.c - first, second and third derivatives of every elementwise op of ops.def, one
+ * test a row, on shapes that are 0-d, empty, odd, broadcast and strided. */
 #include "gradcheck.h"
 
 /* What happens to the operand before the op: nothing, or views that give it other strides. */
@@ -38,7 +38,8 @@ static mb_tensor apply(mb_context *ctx, const mb_tensor *xs, const void *user)
 static void check_unary(const char *name, one f, double low, double high)
 {
     const op plain = {f, NULL, false}, views = {f, NULL, true};
-    const mb_shape shapes[] = {MB_SHAPE0, MB_SHAPE(0), MB_SHAPE(1), MB_SHAPE(7), MB_SHAPE(3, 5), MB_SHAPE(37, 9)};
+    const mb_shape shapes[] = {MB_SHAPE0,   MB_SHAPE(0),    MB_SHAPE(1),
+                               MB_SHAPE(7), MB_SHAPE(3, 5), MB_SHAPE(37, 9)};
     gradcase cases[12];
     int n = 0;
     for (int v = 0; v < 2; v++)
@@ -66,7 +67,8 @@ static void check_binary(const char *name, two f, double low, double high)
     gradcase cases[8];
     int n = 0;
     for (int s = 0; s < 6; s++)
-        cases[n++] = (gradcase){name, apply, shapes[s].views ? &views : &plain, 2, {shapes[s].a, shapes[s].b}, low, high, 0, 0};
+        cases[n++] = (gradcase){
+            name, apply, shapes[s].views ? &views : &plain, 2, {shapes[s].a, shapes[s].b}, low, high, 0, 0};
     gradcheck_both(cases, n);
 }
 

@@ -64,7 +64,9 @@ static double at(point *p, int order, double *const d[], double t)
 static double difference(point *p, int order, double *const d[])
 {
     const double h = STEP;
-    return (8 * (at(p, order, d, h) - at(p, order, d, -h)) - (at(p, order, d, 2 * h) - at(p, order, d, -2 * h))) / (12 * h);
+    return (8 * (at(p, order, d, h) - at(p, order, d, -h)) -
+            (at(p, order, d, 2 * h) - at(p, order, d, -2 * h))) /
+           (12 * h);
 }
 
 static void one_direction(point *p, int order, double *const g[], double *const d[], const char *which)
@@ -79,8 +81,8 @@ static void one_direction(point *p, int order, double *const g[], double *const 
     double relative = order == 2 ? 1e-6 : 1e-7, absolute = 1e-9;
     /* Along a direction, terms cancel: rounding is relative to the largest of them. */
     expect(near(analytic, slope, relative * looser, (absolute + relative * (size - 1)) * looser),
-           "%s on %s, %s: order %d: gradient %.15g, difference %.15g", p->c->name, mb_backend_name(p->ctx), which, order + 1,
-           analytic, slope);
+           "%s on %s, %s: order %d: gradient %.15g, difference %.15g", p->c->name, mb_backend_name(p->ctx),
+           which, order + 1, analytic, slope);
 }
 
 static void check_order(point *p, int order)
@@ -154,14 +156,16 @@ static void check_identities(point *p)
     mb_jvp(&y, 1, xs, v, c->n, &jv);
     mb_vjp(y, w, xs, c->n, pull);
     double size = 1, a = sum_of_products(&w, &jv, 1, &size), b = sum_of_products(pull, v, c->n, &size);
-    expect(fabs(a - b) <= 1e-12 * size, "%s on %s: <u, J v> = %.17g, <J' u, v> = %.17g", c->name, mb_backend_name(p->ctx), a, b);
+    expect(fabs(a - b) <= 1e-12 * size, "%s on %s: <u, J v> = %.17g, <J' u, v> = %.17g", c->name,
+           mb_backend_name(p->ctx), a, b);
     if (c->orders != 1) {
         mb_tensor hu[GRADCHECK_MOST], hv[GRADCHECK_MOST], rr[GRADCHECK_MOST], value = dot(y, w);
         mb_hvp(value, xs, u, c->n, hu);
         mb_hvp(value, xs, v, c->n, hv);
         size = 1;
         a = sum_of_products(hu, v, c->n, &size), b = sum_of_products(hv, u, c->n, &size);
-        expect(fabs(a - b) <= 1e-12 * size, "%s on %s: <H u, v> = %.17g, <u, H v> = %.17g", c->name, mb_backend_name(p->ctx), a, b);
+        expect(fabs(a - b) <= 1e-12 * size, "%s on %s: <H u, v> = %.17g, <u, H v> = %.17g", c->name,
+               mb_backend_name(p->ctx), a, b);
         mb_tensor g[GRADCHECK_MOST], gv = {0};
         mb_grad(value, xs, c->n, g);
         for (int i = 0; i < c->n; i++)
@@ -172,7 +176,8 @@ static void check_identities(point *p)
             for (int64_t k = 0; k < p->size[i]; k++)
                 top = fmax(top, fabs(x[k]));
             for (int64_t k = 0; k < p->size[i]; k++)
-                expect(fabs(x[k] - z[k]) <= 1e-12 * top, "%s on %s: H v of operand %d: %.17g reverse, %.17g forward", c->name,
+                expect(fabs(x[k] - z[k]) <= 1e-12 * top,
+                       "%s on %s: H v of operand %d: %.17g reverse, %.17g forward", c->name,
                        mb_backend_name(p->ctx), i, x[k], z[k]);
         }
     }

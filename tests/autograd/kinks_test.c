@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * kinks_test.c - derivatives where there is none, or where there is nothing to differentiate: documented subgradients,
- * ties, guarded branches, constants, integers, what grad refuses. */
+ * kinks_test.c - derivatives where there is none, or where there is nothing to differentiate: documented
+ * subgradients, ties, guarded branches, constants, integers, what grad refuses. */
 #include "support.h"
 
 static mb_tensor vec(mb_context *ctx, int n, const double *x)
@@ -20,8 +20,8 @@ static void expect_values(const char *what, mb_tensor t, const double *want)
 {
     double *got = values(t);
     for (int i = 0; i < mb_count(t); i++)
-        expect(near(got[i], want[i], 1e-14, 0), "%s on %s: [%d] is %.15g, not %.15g", what, mb_backend_name(t.ctx), i, got[i],
-               want[i]);
+        expect(near(got[i], want[i], 1e-14, 0), "%s on %s: [%d] is %.15g, not %.15g", what,
+               mb_backend_name(t.ctx), i, got[i], want[i]);
 }
 
 #define ON_BOTH                                                                                              \
@@ -31,7 +31,8 @@ static void expect_values(const char *what, mb_tensor t, const double *want)
 
 Test(kinks, relu_and_abs_at_zero_are_flat)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = vec(ctx, 4, D(-1, 0, -0.0, 2));
         expect_values("relu'", grad(mb_relu(x), x), D(0, 0, 0, 1));
         expect_values("relu''", grad(grad(mb_relu(mb_mul(x, x)), x), x), D(2, 0, 0, 2));
@@ -39,14 +40,16 @@ Test(kinks, relu_and_abs_at_zero_are_flat)
         mb_tensor t, one = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(4)), y = mb_relu(x);
         mb_jvp(&y, 1, &x, &one, 1, &t);
         expect_values("relu forward", t, D(0, 0, 0, 1));
-        expect_values("softplus'", grad(mb_softplus(x), x), D(1 / (1 + exp(1.0)), 0.5, 0.5, 1 / (1 + exp(-2.0))));
+        expect_values("softplus'", grad(mb_softplus(x), x),
+                      D(1 / (1 + exp(1.0)), 0.5, 0.5, 1 / (1 + exp(-2.0))));
         expect_values("elu'", grad(mb_elu(x), x), D(exp(-1.0), 1, 1, 1));
     }
 }
 
 Test(kinks, ties_share)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor a = vec(ctx, 3, D(1, 2, 3)), b = vec(ctx, 3, D(1, 3, 2));
         expect_values("maximum'", grad(mb_maximum(a, b), a), D(0.5, 0, 1));
         expect_values("maximum' b", grad(mb_maximum(a, b), b), D(0.5, 1, 0));
@@ -66,7 +69,8 @@ Test(kinks, ties_share)
 
 Test(kinks, guarded_branches)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = vec(ctx, 4, D(-1, 0, 0.25, 4)), zero = mb_zeros(ctx, MB_FLOAT64, MB_SHAPE0);
         mb_tensor positive = mb_lt(zero, x), one = mb_ones(ctx, MB_FLOAT64, MB_SHAPE0);
         mb_tensor root = mb_where(positive, mb_sqrt(mb_where(positive, x, one)), zero);
@@ -87,7 +91,8 @@ Test(kinks, guarded_branches)
 
 Test(kinks, infinite_cotangents_do_not_leak)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = vec(ctx, 2, D(1, 2)), c = mb_lt(x, 1.5), g;
         mb_tensor inf = vec(ctx, 2, D((double)INFINITY, 3));
         mb_vjp(mb_where(c, mb_mul(x, 0.0), x), inf, &x, 1, &g);
@@ -100,7 +105,8 @@ Test(kinks, infinite_cotangents_do_not_leak)
 
 Test(kinks, log_softmax_of_extremes)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = vec(ctx, 3, D(1000, 0, -1000));
         expect_values("softmax", mb_softmax(x, 0), D(1, 0, 0));
         expect_values("log_softmax", mb_log_softmax(x, 0), D(0, -1000, -2000));
@@ -119,7 +125,8 @@ Test(kinks, log_softmax_of_extremes)
 
 Test(kinks, what_does_not_depend_gets_zeros)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = vec(ctx, 3, D(1, 2, 3)), z = vec(ctx, 2, D(4, 5)), late, g[3];
         mb_tensor y = mb_dot(x, mb_stop_gradient(mb_mul(x, x)));
         late = mb_mul(x, 2.0); /* recorded after y */
@@ -141,20 +148,28 @@ Test(kinks, what_does_not_depend_gets_zeros)
 /* An x that depends on another x: both are told, as in jax.vjp over separate variables. */
 Test(kinks, an_x_that_depends_on_another)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = vec(ctx, 2, D(2, 3)), u = mb_mul(x, x), y = mb_mul(u, u), g[2], t;
         mb_grad(y, (mb_tensor[]){x, u}, 2, g);
         expect_values("dy/du", g[1], D(8, 18));
         double *v = values(g[0]);
         expect((v[0] == 32 && v[1] == 108) || (v[0] == 0 && v[1] == 0), "dy/dx: %g %g", v[0], v[1]);
         mb_grad(y, (mb_tensor[]){u, x, u}, 3, (mb_tensor[]){g[0], g[1], t});
+        mb_tensor z[3] = {x, mb_stop_gradient(x), mb_sign(x)},
+                  h[3]; /* constants to x, and yet an x of their own */
+        mb_grad(mb_mul(x, mb_mul(z[1], z[2])), z, 3, h);
+        expect_values("beside stop_gradient", h[0], D(2, 3));
+        expect_values("by stop_gradient", h[1], D(2, 3));
+        expect_values("by sign", h[2], D(4, 9));
         expect_ok(ctx);
     }
 }
 
 Test(kinks, many_operands_at_once)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         enum { MANY = 100 };
         mb_tensor xs[MANY], gs[MANY], sum = mb_zeros(ctx, MB_FLOAT64, MB_SHAPE0);
         for (int i = 0; i < MANY; i++) {
@@ -169,7 +184,8 @@ Test(kinks, many_operands_at_once)
         mb_clear_error(ctx);
         for (int i = 0; i < MANY; i++)
             xs[i] = mb_reshape(xs[i], MB_SHAPE(1));
-        wide = mb_mul(mb_concat(xs, MANY, 0), mb_concat(xs, MANY, 0)); /* more operands than a node's in-line few */
+        wide = mb_mul(mb_concat(xs, MANY, 0),
+                      mb_concat(xs, MANY, 0)); /* more operands than a node's in-line few */
         mb_tensor t, vs[MANY];
         mb_grad(wide, xs, MANY, gs);
         for (int i = 0; i < MANY; i++)
@@ -177,13 +193,15 @@ Test(kinks, many_operands_at_once)
         mb_jvp(&wide, 1, xs, vs, MANY, &t);
         double *forward = values(t);
         for (int i = 0; i < MANY; i++)
-            expect(mb_item(gs[i]) == 2 * i && forward[i] == 2 * i, "concat %d: %g and %g", i, mb_item(gs[i]), forward[i]);
+            expect(mb_item(gs[i]) == 2 * i && forward[i] == 2 * i, "concat %d: %g and %g", i, mb_item(gs[i]),
+                   forward[i]);
     }
 }
 
 Test(kinks, a_deep_chain_does_not_recurse, .timeout = 60)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         enum { DEEP = 100000 };
         mb_tensor x = mb_scalar(ctx, MB_FLOAT64, 0.5), y = x;
         for (int i = 0; i < (k ? DEEP : 10000); i++)

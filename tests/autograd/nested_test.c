@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * nested_test.c - derivatives within derivatives: perturbation confusion, seven ways to one Hessian, learners that
- * are differentiated through their own training, long inner loops. */
+ * nested_test.c - derivatives within derivatives: perturbation confusion, seven ways to one Hessian, learners
+ * that are differentiated through their own training, long inner loops. */
 #include "gradcheck.h"
 
 static mb_tensor f64(mb_context *ctx, double x)
@@ -40,7 +40,8 @@ Test(nested, perturbation_confusion)
             mb_tensor dz = modes & 1 ? forward(product, z) : derivative(product, z);
             expect(mb_item(dz) == 5, "d/dz of x z at z = x: %g, not 5", mb_item(dz));
             mb_tensor twice = mb_mul(x, dz);
-            expect(mb_item(modes & 2 ? forward(twice, x) : derivative(twice, x)) == 10, "alias, modes %d", modes);
+            expect(mb_item(modes & 2 ? forward(twice, x) : derivative(twice, x)) == 10, "alias, modes %d",
+                   modes);
             close_all();
         }
 }
@@ -55,7 +56,8 @@ static mb_tensor bowl(mb_context *ctx, mb_tensor x)
     rng r = {3};
     mb_tensor a = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(N, N), -1, 1);
     mb_tensor s = mb_sin(mb_einsum("ij,j->i", a, x));
-    mb_tensor p = mb_mul(mb_mul(mb_slice(x, 0, 0, 1, 1), mb_slice(x, 0, 1, 1, 1)), mb_exp(mb_slice(x, 0, 2, 1, 1)));
+    mb_tensor p =
+        mb_mul(mb_mul(mb_slice(x, 0, 0, 1, 1), mb_slice(x, 0, 1, 1, 1)), mb_exp(mb_slice(x, 0, 2, 1, 1)));
     return mb_add(mb_mul(mb_dot(s, s), 0.5), mb_sum(p, MB_ALL));
 }
 
@@ -80,11 +82,12 @@ static void closed_form(mb_context *ctx, const double *x, double h[N][N])
     h[2][2] += x[0] * x[1] * e;
 }
 
-static void expect_hessian(const char *way, const char *backend, double h[N][N], const double *got, double tolerance)
+static void expect_hessian(const char *way, const char *backend, double h[N][N], const double *got,
+                           double tolerance)
 {
     for (int i = 0; i < N * N; i++)
-        expect(fabs(got[i] - h[i / N][i % N]) <= tolerance, "%s on %s: [%d,%d] is %.15g, not %.15g", way, backend, i / N, i % N,
-               got[i], h[i / N][i % N]);
+        expect(fabs(got[i] - h[i / N][i % N]) <= tolerance, "%s on %s: [%d,%d] is %.15g, not %.15g", way,
+               backend, i / N, i % N, got[i], h[i / N][i % N]);
 }
 
 Test(nested, seven_ways_to_one_hessian)
@@ -117,8 +120,9 @@ Test(nested, seven_ways_to_one_hessian)
                 columns[4][j * N + i] = mb_item(tt);
             }
         }
-        static const char *const names[] = {"reverse over reverse", "forward over reverse", "reverse over forward",
-                                            "vjp of the gradient", "forward over forward"};
+        static const char *const names[] = {"reverse over reverse", "forward over reverse",
+                                            "reverse over forward", "vjp of the gradient",
+                                            "forward over forward"};
         for (int w = 0; w < 5; w++)
             expect_hessian(names[w], backend_names[b], h, columns[w], 1e-13);
         double differences[N * N];
@@ -133,7 +137,8 @@ Test(nested, seven_ways_to_one_hessian)
                 memcpy(slope[k], values(derivative(bowl(ctx, z), z)), sizeof slope[k]);
             }
             for (int i = 0; i < N; i++)
-                differences[j * N + i] = (8 * (slope[0][i] - slope[1][i]) - (slope[2][i] - slope[3][i])) / 12e-3;
+                differences[j * N + i] =
+                    (8 * (slope[0][i] - slope[1][i]) - (slope[2][i] - slope[3][i])) / 12e-3;
         }
         expect_hessian("differences of the gradient", backend_names[b], h, differences, 1e-9);
         close_all();
@@ -144,15 +149,16 @@ Test(nested, seven_ways_to_one_hessian)
 
 enum rule { SGD, MOMENTUM, NESTEROV, ADAM, RULES };
 
-/* A linear learner W: [3,2] trained on inputs xs[1] for targets made of xs[0], and asked once more. Differentiated
- * with respect to the start, the data and the learning rate. */
+/* A linear learner W: [3,2] trained on inputs xs[1] for targets made of xs[0], and asked once more.
+ * Differentiated with respect to the start, the data and the learning rate. */
 static mb_tensor learner(mb_context *ctx, const mb_tensor *xs, const void *user)
 {
     enum rule rule = *(const enum rule *)user;
     rng r = {8};
     mb_tensor w = xs[0], x = xs[1], lr = xs[2];
     /* Targets out of reach: no gradient comes near 0, where Adam's root has its kink. */
-    mb_tensor target = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(4, 2), 2, 3), ask = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(2, 3), -1, 1);
+    mb_tensor target = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(4, 2), 2, 3),
+              ask = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(2, 3), -1, 1);
     mb_tensor m = mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(3, 2)), v = m;
     for (int t = 1; t <= 5; t++) {
         mb_tensor miss = mb_sub(mb_tanh(mb_matmul(x, w)), target);
@@ -160,7 +166,8 @@ static mb_tensor learner(mb_context *ctx, const mb_tensor *xs, const void *user)
         if (rule == SGD)
             w = mb_sgd_update(w, g, lr);
         else if (rule == ADAM)
-            w = mb_adam_update(w, g, lr, m, v, t, &(mb_adam_options){.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3}, &m, &v);
+            w = mb_adam_update(w, g, lr, m, v, t, &(mb_adam_options){.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3},
+                               &m, &v);
         else
             w = mb_momentum_update(w, g, lr, v, 0.6, rule == NESTEROV, &v);
     }
@@ -169,7 +176,8 @@ static mb_tensor learner(mb_context *ctx, const mb_tensor *xs, const void *user)
 
 static void learn(enum rule rule, const char *name)
 {
-    const gradcase c = {name, learner, &rule, 3, {MB_SHAPE(3, 2), MB_SHAPE(4, 3), MB_SHAPE0}, 0.05, 0.4, 2, 10};
+    const gradcase c = {name, learner, &rule, 3, {MB_SHAPE(3, 2), MB_SHAPE(4, 3), MB_SHAPE0},
+                        0.05, 0.4,     2,     10};
     gradcheck_both(&c, 1);
 }
 
@@ -213,13 +221,16 @@ Test(nested, fifth_order_in_every_mixture)
     for (int k = 0; k < 2; k++) {
         mb_context *ctx = open_on(backend_names[k]);
         for (int word = 0; word < 32; word++) {
-            mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2), ((double[]){0.3, -1.2})), y = mb_mul(mb_sin(x), mb_exp(x));
-            for (int n = 0; n < 5; n++) /* y is elementwise in x, so forward along ones is the derivative as well */
+            mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2), ((double[]){0.3, -1.2})),
+                      y = mb_mul(mb_sin(x), mb_exp(x));
+            for (int n = 0; n < 5;
+                 n++) /* y is elementwise in x, so forward along ones is the derivative as well */
                 y = word >> n & 1 ? forward(y, x) : derivative(y, x);
             double *v = values(y);
             for (int i = 0; i < 2; i++) { /* (e^x sin x)''''' = -4 (e^x sin x)' */
                 double at = i ? -1.2 : 0.3, want = -4 * exp(at) * (sin(at) + cos(at));
-                expect(near(v[i], want, 1e-12, 1e-12), "word %d on %s: %.15g, not %.15g", word, backend_names[k], v[i], want);
+                expect(near(v[i], want, 1e-12, 1e-12), "word %d on %s: %.15g, not %.15g", word,
+                       backend_names[k], v[i], want);
             }
         }
         close_all();
@@ -250,8 +261,8 @@ static double time_of_loop(int steps, double *result)
     return planned;
 }
 
-/* Twice the steps may take 2.5 times as long; noise of a busy machine is met by the best of three. tests/run says with
- * TESTS_SLOW that a sanitizer or valgrind is at work. */
+/* Twice the steps may take 2.5 times as long; noise of a busy machine is met by the best of three. tests/run
+ * says with TESTS_SLOW that a sanitizer or valgrind is at work. */
 Test(nested, a_thousand_inner_steps, .timeout = 120)
 {
     double result, one = 1e9, two = 1e9;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * structure_gradient_test.c - derivatives of movement, reductions, contractions, indexing and the common functions.
- * Linear ops are followed by a sine, so that their second and third derivatives are not zero. */
+ * structure_gradient_test.c - derivatives of movement, reductions, contractions, indexing and the common
+ * functions. Linear ops are followed by a sine, so that their second and third derivatives are not zero. */
 #include "gradcheck.h"
 
-#define X  xs[0]
-#define Y  xs[1]
+#define X xs[0]
+#define Y xs[1]
 #define FUNCTION(name, ...)                                                                                  \
     static mb_tensor name(mb_context *ctx, const mb_tensor *xs, const void *user)                            \
     {                                                                                                        \
@@ -83,10 +83,16 @@ CURVED(f_take_along, mb_take_along(X, indices(ctx)))
 CURVED(f_sort, mb_mul(mb_sort(X), mb_iota(ctx, MB_FLOAT64, 5)))
 CURVED(f_one_hot, mb_mul(mb_cast(mb_one_hot(mb_argmax(X, -1), 5), MB_FLOAT64), X))
 
-#define S0         MB_SHAPE0
-#define S(...)     MB_SHAPE(__VA_ARGS__)
-#define ONE(f, s)  {#f, f, NULL, 1, {s}, -1.5, 1.5, 0, 0}
-#define TWO(f, s, t) {#f, f, NULL, 2, {s, t}, -1.5, 1.5, 0, 0}
+#define S0     MB_SHAPE0
+#define S(...) MB_SHAPE(__VA_ARGS__)
+#define ONE(f, s)                                                                                            \
+    {                                                                                                        \
+#f, f, NULL, 1, {s }, -1.5, 1.5, 0, 0                                                                \
+    }
+#define TWO(f, s, t)                                                                                         \
+    {                                                                                                        \
+#f, f, NULL, 2, {s, t }, -1.5, 1.5, 0, 0                                                             \
+    }
 #define RUN(...)                                                                                             \
     do {                                                                                                     \
         const gradcase cases[] = {__VA_ARGS__};                                                              \
@@ -95,50 +101,56 @@ CURVED(f_one_hot, mb_mul(mb_cast(mb_one_hot(mb_argmax(X, -1), 5), MB_FLOAT64), X
 
 Test(structure_gradient, movement, .timeout = 120)
 {
-    RUN(ONE(f_reshape, S(3, 5)), ONE(f_reshape, S(5, 0)), ONE(f_permute, S(2, 3, 3)), ONE(f_permute, S(5, 7, 3)),
-        ONE(f_transpose, S(1, 4)), ONE(f_transpose, S(3, 0)), ONE(f_broadcast, S(3, 1)), ONE(f_broadcast, S(1, 1, 1)),
-        ONE(f_broadcast_all, S0), ONE(f_slice, S(3, 5)), ONE(f_slice_back, S(3, 5)), ONE(f_slice_none, S(3, 5)),
-        ONE(f_flip, S(2, 7)), ONE(f_pad, S(2, 3)), ONE(f_pad, S(0, 3)), TWO(f_concat, S(3, 2), S(3, 2)),
+    RUN(ONE(f_reshape, S(3, 5)), ONE(f_reshape, S(5, 0)), ONE(f_permute, S(2, 3, 3)),
+        ONE(f_permute, S(5, 7, 3)), ONE(f_transpose, S(1, 4)), ONE(f_transpose, S(3, 0)),
+        ONE(f_broadcast, S(3, 1)), ONE(f_broadcast, S(1, 1, 1)), ONE(f_broadcast_all, S0),
+        ONE(f_slice, S(3, 5)), ONE(f_slice_back, S(3, 5)), ONE(f_slice_none, S(3, 5)), ONE(f_flip, S(2, 7)),
+        ONE(f_pad, S(2, 3)), ONE(f_pad, S(0, 3)), TWO(f_concat, S(3, 2), S(3, 2)),
         TWO(f_stack, S(3, 2), S(3, 2)), ONE(f_squeeze, S(3, 2)));
 }
 
 Test(structure_gradient, reductions, .timeout = 120)
 {
-    RUN(ONE(f_sum, S0), ONE(f_sum, S(7)), ONE(f_sum, S(0)), ONE(f_sum_axis, S(3, 5)), ONE(f_sum_axis, S(3, 0)),
-        ONE(f_sum_keep, S(2, 3, 3)), ONE(f_mean, S(3, 5)), ONE(f_variance, S(3, 5)), ONE(f_variance, S(37, 9)),
-        ONE(f_variance_all, S(3, 5)), ONE(f_max, S(3, 5)), ONE(f_max_all, S(7)), ONE(f_min, S(3, 5)), ONE(f_cumsum, S(3, 5)),
-        ONE(f_cumsum_back, S(4, 3)), ONE(f_cumsum, S(3, 0)), ONE(f_logsumexp, S(3, 5)), ONE(f_logsumexp_all, S(2, 3, 2)),
-        ONE(f_logsumexp_all, S0));
+    RUN(ONE(f_sum, S0), ONE(f_sum, S(7)), ONE(f_sum, S(0)), ONE(f_sum_axis, S(3, 5)),
+        ONE(f_sum_axis, S(3, 0)), ONE(f_sum_keep, S(2, 3, 3)), ONE(f_mean, S(3, 5)), ONE(f_variance, S(3, 5)),
+        ONE(f_variance, S(37, 9)), ONE(f_variance_all, S(3, 5)), ONE(f_max, S(3, 5)), ONE(f_max_all, S(7)),
+        ONE(f_min, S(3, 5)), ONE(f_cumsum, S(3, 5)), ONE(f_cumsum_back, S(4, 3)), ONE(f_cumsum, S(3, 0)),
+        ONE(f_logsumexp, S(3, 5)), ONE(f_logsumexp_all, S(2, 3, 2)), ONE(f_logsumexp_all, S0));
 }
 
 Test(structure_gradient, contractions, .timeout = 120)
 {
     RUN(TWO(f_matmul, S(3, 5), S(5, 2)), TWO(f_matmul, S(1, 1), S(1, 1)), TWO(f_matmul, S(3, 0), S(0, 2)),
-        TWO(f_matmul, S(0, 3), S(3, 2)), TWO(f_matmul, S(2, 3, 2), S(2, 2, 2)), TWO(f_matmul, S(2, 1, 3, 2), S(3, 2, 1)),
-        TWO(f_matmul, S(3, 2), S(4, 2, 3)), TWO(f_matmul, S(1, 3, 2), S(4, 2, 3)), TWO(f_matmul, S(17, 33), S(33, 9)),
-        TWO(f_matmul_transposed, S(4, 3), S(2, 4)), TWO(f_matmul_flipped, S(3, 4), S(4, 3)), ONE(f_matmul_self, S(3, 4)),
-        TWO(f_einsum_batch, S(2, 3, 2), S(2, 2, 3)), TWO(f_einsum_dot, S(3, 4), S(3, 4)), TWO(f_einsum_outer, S(3), S(4)),
+        TWO(f_matmul, S(0, 3), S(3, 2)), TWO(f_matmul, S(2, 3, 2), S(2, 2, 2)),
+        TWO(f_matmul, S(2, 1, 3, 2), S(3, 2, 1)), TWO(f_matmul, S(3, 2), S(4, 2, 3)),
+        TWO(f_matmul, S(1, 3, 2), S(4, 2, 3)), TWO(f_matmul, S(17, 33), S(33, 9)),
+        TWO(f_matmul_transposed, S(4, 3), S(2, 4)), TWO(f_matmul_flipped, S(3, 4), S(4, 3)),
+        ONE(f_matmul_self, S(3, 4)), TWO(f_einsum_batch, S(2, 3, 2), S(2, 2, 3)),
+        TWO(f_einsum_dot, S(3, 4), S(3, 4)), TWO(f_einsum_outer, S(3), S(4)),
         TWO(f_einsum_sums, S(2, 3, 2), S(2, 4)), TWO(f_einsum_mul, S(3, 4), S(4)), TWO(f_dot, S(5), S(5)),
         TWO(f_attention, S(3, 4), S(5, 4)));
 }
 
 Test(structure_gradient, indexing, .timeout = 120)
 {
-    RUN(ONE(f_take, S(3, 4)), ONE(f_take_last, S(4, 3)), ONE(f_scatter_add, S(2, 3, 2)), ONE(f_take_along, S(2, 4)),
-        ONE(f_sort, S(3, 5)), ONE(f_one_hot, S(3, 5)));
+    RUN(ONE(f_take, S(3, 4)), ONE(f_take_last, S(4, 3)), ONE(f_scatter_add, S(2, 3, 2)),
+        ONE(f_take_along, S(2, 4)), ONE(f_sort, S(3, 5)), ONE(f_one_hot, S(3, 5)));
 }
 
 Test(structure_gradient, selection_and_identity, .timeout = 120)
 {
-    RUN(TWO(f_where, S(3, 5), S(5)), ONE(f_cast, S(7)), ONE(f_alias, S(7)), ONE(f_tied, S(7)), ONE(f_power_of_self, S(7)));
+    RUN(TWO(f_where, S(3, 5), S(5)), ONE(f_cast, S(7)), ONE(f_alias, S(7)), ONE(f_tied, S(7)),
+        ONE(f_power_of_self, S(7)));
 }
 
 Test(structure_gradient, functions, .timeout = 120)
 {
-    RUN(ONE(f_square, S(7)), {"relu", f_relu, NULL, 1, {S(7)}, 0.2, 2, 0, 0}, {"relu", f_relu_negative, NULL, 1, {S(7)}, 0.2, 2, 0, 0},
-        ONE(f_silu, S(7)), ONE(f_silu, S(40, 3)), ONE(f_softplus, S(7)), {"elu", f_elu, NULL, 1, {S(7)}, 0.2, 2, 0, 0},
-        {"elu", f_elu, NULL, 1, {S(7)}, -2, -0.2, 0, 0}, ONE(f_gelu, S(7)), ONE(f_gelu, S(40, 3)), ONE(f_gelu_erf, S(7)),
-        ONE(f_softmax, S(3, 5)), ONE(f_softmax, S(20, 9)), ONE(f_softmax_first, S(4, 3)), ONE(f_log_softmax, S(3, 5)),
-        ONE(f_cross_entropy, S(3, 5)), TWO(f_layer_norm, S(3, 5), S(5)), TWO(f_layer_norm, S(8, 17), S(17)),
-        TWO(f_rms_norm, S(3, 5), S(5)), {"norm", f_norm, NULL, 1, {S(7)}, 0.3, 1.5, 0, 0});
+    RUN(ONE(f_square, S(7)), {"relu", f_relu, NULL, 1, {S(7)}, 0.2, 2, 0, 0},
+        {"relu", f_relu_negative, NULL, 1, {S(7)}, 0.2, 2, 0, 0}, ONE(f_silu, S(7)), ONE(f_silu, S(40, 3)),
+        ONE(f_softplus, S(7)), {"elu", f_elu, NULL, 1, {S(7)}, 0.2, 2, 0, 0},
+        {"elu", f_elu, NULL, 1, {S(7)}, -2, -0.2, 0, 0}, ONE(f_gelu, S(7)), ONE(f_gelu, S(40, 3)),
+        ONE(f_gelu_erf, S(7)), ONE(f_softmax, S(3, 5)), ONE(f_softmax, S(20, 9)),
+        ONE(f_softmax_first, S(4, 3)), ONE(f_log_softmax, S(3, 5)), ONE(f_cross_entropy, S(3, 5)),
+        TWO(f_layer_norm, S(3, 5), S(5)), TWO(f_layer_norm, S(8, 17), S(17)), TWO(f_rms_norm, S(3, 5), S(5)),
+        {"norm", f_norm, NULL, 1, {S(7)}, 0.3, 1.5, 0, 0});
 }

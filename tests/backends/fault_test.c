@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * fault_test.c - the n-th allocation fails, for every n of a training step: once, and from n on. The step must say
- * MB_NO_MEMORY, nothing may leak, and after mb_clear_error the same context must train on, from the weights it had. */
+ * fault_test.c - the n-th allocation fails, for every n of a training step: once, and from n on. The step
+ * must say MB_NO_MEMORY, nothing may leak, and after mb_clear_error the same context must train on, from the
+ * weights it had. */
 #include "training.h"
 
 /* Runs all of it on an allocator that fails; whether an allocation failed at all. */
@@ -14,7 +15,8 @@ static bool attempt(const char *backend, uint64_t n, bool on, const double *want
     training t = {0};
     if (!ctx) {
         expect(c.calls >= n, "%s, %llu: mb_open gave nothing", backend, (unsigned long long)n);
-        expect(c.blocks == 0, "%s, %llu: mb_open left %lld blocks", backend, (unsigned long long)n, (long long)c.blocks);
+        expect(c.blocks == 0, "%s, %llu: mb_open left %lld blocks", backend, (unsigned long long)n,
+               (long long)c.blocks);
         return true;
     }
     for (int tries = 0; tries < 3; tries++) {
@@ -26,8 +28,8 @@ static bool attempt(const char *backend, uint64_t n, bool on, const double *want
         if (ok)
             break;
         failed = true;
-        expect(mb_error(ctx) == MB_NO_MEMORY, "%s, %llu%s: %s: %s", backend, (unsigned long long)n, on ? " and on" : "",
-               mb_status_name(mb_error(ctx)), mb_message(ctx));
+        expect(mb_error(ctx) == MB_NO_MEMORY, "%s, %llu%s: %s: %s", backend, (unsigned long long)n,
+               on ? " and on" : "", mb_status_name(mb_error(ctx)), mb_message(ctx));
         expect(strlen(mb_message(ctx)) > 10, "a message");
         if (mb_error(ctx) != MB_NO_MEMORY)
             break;
@@ -38,19 +40,21 @@ static bool attempt(const char *backend, uint64_t n, bool on, const double *want
         if (started) { /* all steps anew: what failed may have stored nothing, or all */
             mb_assign(t.w, mb_mul(mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(6, 4)), 0.3));
             mb_assign(t.m, mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(6, 4)));
-            expect(mb_eval(&t.w, 1) == MB_OK, "%s, %llu: assigning after an error: %s", backend, (unsigned long long)n, mb_message(ctx));
+            expect(mb_eval(&t.w, 1) == MB_OK, "%s, %llu: assigning after an error: %s", backend,
+                   (unsigned long long)n, mb_message(ctx));
         }
     }
     if (failed && mb_error(ctx) == MB_OK && started) {
         float w[24];
-        expect(mb_read(t.w, w, sizeof w) == MB_OK, "%s, %llu: %s", backend, (unsigned long long)n, mb_message(ctx));
+        expect(mb_read(t.w, w, sizeof w) == MB_OK, "%s, %llu: %s", backend, (unsigned long long)n,
+               mb_message(ctx));
         for (int i = 0; want && i < 24; i++)
-            expect(want[i] == (double)w[i], "%s, %llu%s: trained to other weights: %g, not %g", backend, (unsigned long long)n,
-                   on ? " and on" : "", (double)w[i], want[i]);
+            expect(want[i] == (double)w[i], "%s, %llu%s: trained to other weights: %g, not %g", backend,
+                   (unsigned long long)n, on ? " and on" : "", (double)w[i], want[i]);
     }
     mb_close(ctx);
-    expect(c.blocks == 0 && c.bytes == 0, "%s, %llu%s: %lld bytes in %lld blocks left", backend, (unsigned long long)n,
-           on ? " and on" : "", (long long)c.bytes, (long long)c.blocks);
+    expect(c.blocks == 0 && c.bytes == 0, "%s, %llu%s: %lld bytes in %lld blocks left", backend,
+           (unsigned long long)n, on ? " and on" : "", (long long)c.bytes, (long long)c.blocks);
     return failed;
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * fuzz_test.c - random programs, with their derivatives, computed in many ways which must agree: the reference
- * backend, the cpu backend, each of its passes off, other numbers of threads, values asked for early.
+ * fuzz_test.c - random programs, with their derivatives, computed in many ways which must agree: the
+ * reference backend, the cpu backend, each of its passes off, other numbers of threads, values asked for
+ * early.
  *
- * FUZZ_SEED=n runs one program and prints it; FUZZ_COUNT=n runs so many. A failure is shrunk before it is printed.
+ * FUZZ_SEED=n runs one program and prints it; FUZZ_COUNT=n runs so many. A failure is shrunk before it is
+ * printed.
  *
- * float64: values are of size 1 and programs short, so rounding differences stay near 1e-14 relative; 1e-20 in NMSE
- * is 1e-10. float32: 1e-10, as 1e-5 relative, where orders of summation differ. */
+ * float64: values are of size 1 and programs short, so rounding differences stay near 1e-14 relative; 1e-20
+ * in NMSE is 1e-10. float32: 1e-10, as 1e-5 relative, where orders of summation differ. */
 #include "program.h"
 
 typedef struct way {
@@ -17,11 +19,8 @@ typedef struct way {
 } way;
 
 static way ways[40] = {
-    {"cpu", "", 2, 0, false},
-    {"cpu", "", 1, RUN_SCOPE, true},
-    {"cpu", "", 3, RUN_WATCH, true},
-    {"cpu", "", 2, RUN_EARLY, false},
-    {"reference", "", 1, RUN_EARLY, false},
+    {"cpu", "", 2, 0, false},         {"cpu", "", 1, RUN_SCOPE, true},        {"cpu", "", 3, RUN_WATCH, true},
+    {"cpu", "", 2, RUN_EARLY, false}, {"reference", "", 1, RUN_EARLY, false},
 };
 static int way_count;
 static char passes[256]; /* "simplify,merge,...", as the library itself lists them */
@@ -86,7 +85,8 @@ static const char *run_way(const program *p, const way *w, const result want[2],
         for (int i = 0; i < got[k].n && !text[0]; i++) {
             double d = got[k].count[i] != want[k].count[i]
                            ? (double)INFINITY
-                           : distance(got[k].v[i], want[k].v[i], got[k].count[i], p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
+                           : distance(got[k].v[i], want[k].v[i], got[k].count[i],
+                                      p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
             bool same = d == 0 && same_bits(got[k].v[i], want[k].v[i], got[k].count[i]);
             if (w->exact ? !same : !(d <= limit_of(p)))
                 snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s", k, i, got[k].n, d,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * pool_stress.c - the worker pool and two contexts on two threads, for ThreadSanitizer, under which Criterion does not
- * start. Prints "N passed, N failed". */
+ * pool_stress.c - the worker pool and two contexts on two threads, for ThreadSanitizer, under which Criterion
+ * does not start. Prints "N passed, N failed". */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ static void check(bool ok, const char *what)
 }
 
 typedef struct work {
-    long sums[256]; /* one for each task: written by whoever runs it, read by the caller afterwards */
+    long sums[256];   /* one for each task: written by whoever runs it, read by the caller afterwards */
     int done[64][16]; /* by worker, spread over cache lines */
 } work;
 
@@ -65,7 +65,8 @@ static void *train(void *user)
 {
     mb_context *ctx = mb_open_with(&(mb_options){.backend = "cpu", .threads = 2});
     double *result = user;
-    mb_tensor x = mb_normal(ctx, mb_key_of(3), MB_FLOAT32, MB_SHAPE(130, 70)), w = mb_variable(ctx, MB_FLOAT32, MB_SHAPE(70, 40));
+    mb_tensor x = mb_normal(ctx, mb_key_of(3), MB_FLOAT32, MB_SHAPE(130, 70)),
+              w = mb_variable(ctx, MB_FLOAT32, MB_SHAPE(70, 40));
     mb_assign(w, mb_uniform(ctx, mb_key_of(4), MB_FLOAT32, MB_SHAPE(70, 40)));
     for (int step = 0; step < 20; step++) {
         mb_scope s = mb_scope_begin(ctx);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * program.c - making random programs. An instruction is tried on a scratch context of the reference backend: one
- * that is refused, too large, or leaves the range of well-conditioned numbers is dropped. Comparisons, sorts and
- * maxima look at values to which a random leaf was added, so that rounding does not decide a tie. */
+ * program.c - making random programs. An instruction is tried on a scratch context of the reference backend:
+ * one that is refused, too large, or leaves the range of well-conditioned numbers is dropped. Comparisons,
+ * sorts and maxima look at values to which a random leaf was added, so that rounding does not decide a tie.
+ */
 #include "program.h"
 
 typedef struct maker {
@@ -190,7 +191,8 @@ static bool movement(maker *m, instr *x)
     case K_SLICE: {
         if (!s.rank || d == 0)
             return false;
-        int64_t step = 1 + rng_below(&m->r, 3), start = rng_below(&m->r, d), most = (d - 1 - start) / step + 1;
+        int64_t step = 1 + rng_below(&m->r, 3), start = rng_below(&m->r, d),
+                most = (d - 1 - start) / step + 1;
         if (rng_below(&m->r, 3) == 0)
             step = -step, most = start / -step + 1;
         x->par[1] = start;
@@ -238,7 +240,8 @@ static bool matmul(maker *m, instr *x)
     return x->in[1] >= 0;
 }
 
-/* Letters of a by axis; b gets some of them and new ones; the result a random part of both in random order. */
+/* Letters of a by axis; b gets some of them and new ones; the result a random part of both in random order.
+ */
 static bool einsum(maker *m, instr *x)
 {
     mb_shape s = m->p->code[x->in[0]].shape, t = {0, {0}};
@@ -354,8 +357,9 @@ static bool operands(maker *m, instr *x)
         x->par[0] = 1 + rng_below(&m->r, 6);
         break;
     default: {
-        static const int least[K_KINDS] = {[K_MATMUL] = 2, [K_EINSUM] = 1, [K_PERMUTE] = 2, [K_SOFTMAX] = 1,
-                                           [K_TAKE_ALONG] = 1, [K_ARGSORT] = 1, [K_CUMSUM] = 1};
+        static const int least[K_KINDS] = {
+            [K_MATMUL] = 2,     [K_EINSUM] = 1,  [K_PERMUTE] = 2, [K_SOFTMAX] = 1,
+            [K_TAKE_ALONG] = 1, [K_ARGSORT] = 1, [K_CUMSUM] = 1};
         bool moves = x->kind >= K_RESHAPE && x->kind <= K_STACK;
         x->in[0] = pick(m, moves && integer ? rng_below(&m->r, 2) ? MB_INT32 : MB_BOOL : f, least[x->kind]);
         if (x->in[0] < 0)
@@ -388,9 +392,11 @@ static void choose_outputs(maker *m)
         p->outputs[p->output_count++] = (int)(i > j ? i : j); /* also leaves, also twice the same */
     }
     for (int i = p->count - 1; i >= 0 && p->loss_count < 3; i--)
-        if (p->code[i].dtype == p->dtype && p->code[i].kind > K_TRIL && (p->loss_count == 0 || rng_below(&m->r, 3) == 0))
+        if (p->code[i].dtype == p->dtype && p->code[i].kind > K_TRIL &&
+            (p->loss_count == 0 || rng_below(&m->r, 3) == 0))
             p->loss[p->loss_count++] = i;
-    static const int kinds[] = {D_NONE, D_GRAD, D_GRAD, D_GRAD, D_GRAD2, D_GRAD2, D_JVP, D_HVP, D_VJP, D_GRAD3};
+    static const int kinds[] = {D_NONE,  D_GRAD, D_GRAD, D_GRAD, D_GRAD2,
+                                D_GRAD2, D_JVP,  D_HVP,  D_VJP,  D_GRAD3};
     p->derivative = p->loss_count ? kinds[rng_below(&m->r, 10)] : D_NONE;
     p->steps = rng_below(&m->r, 4) == 0 ? 3 : 0;
 }

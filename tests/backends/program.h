@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * program.h - random programs: a list of instructions that any context can record, made from a seed. program.c
- * makes them, program_run.c records, runs and prints them, fuzz_test.c compares and shrinks. */
+ * program.h - random programs: a list of instructions that any context can record, made from a seed.
+ * program.c makes them, program_run.c records, runs and prints them, fuzz_test.c compares and shrinks. */
 #ifndef MB_TESTS_PROGRAM_H
 #define MB_TESTS_PROGRAM_H
 

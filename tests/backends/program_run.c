@@ -72,8 +72,9 @@ static mb_tensor u_less(mb_tensor x)
 }
 
 static mb_tensor (*const unary[])(mb_tensor) = {
-    u_neg,  u_exp,  u_expm1,  u_sin,  u_cos,  u_tanh, u_sigmoid,  u_erf,  u_square, u_silu, u_softplus, u_gelu,
-    u_gelu_erf, u_recip, u_sqrt, u_rsqrt, u_log, u_log1p, u_abs, u_relu, u_elu, u_sign, u_floor, u_trunc, u_half, u_less};
+    u_neg,  u_exp,      u_expm1, u_sin,      u_cos,   u_tanh,  u_sigmoid, u_erf, u_square,
+    u_silu, u_softplus, u_gelu,  u_gelu_erf, u_recip, u_sqrt,  u_rsqrt,   u_log, u_log1p,
+    u_abs,  u_relu,     u_elu,   u_sign,     u_floor, u_trunc, u_half,    u_less};
 
 static mb_tensor b_div(mb_tensor a, mb_tensor b)
 {
@@ -103,7 +104,8 @@ static mb_tensor b_min(mb_tensor a, mb_tensor b)
 {
     return mb_minimum(a, b);
 }
-static mb_tensor (*const binary[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_mul, b_max, b_min, b_div, b_pow};
+static mb_tensor (*const binary[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_mul,
+                                                            b_max, b_min, b_div, b_pow};
 static mb_tensor (*const integer[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_max, b_min};
 
 static mb_tensor f_softmax(mb_tensor x)
@@ -144,7 +146,7 @@ static mb_tensor f_unsqueeze(mb_tensor x)
 {
     return mb_unsqueeze(x, -1);
 }
-static mb_tensor (*const function[])(mb_tensor) = {f_softmax, f_log_softmax, f_sort, f_norm, f_dot,
+static mb_tensor (*const function[])(mb_tensor) = {f_softmax, f_log_softmax, f_sort, f_norm,     f_dot,
                                                    f_flip,    f_normalized,  f_gram, f_unsqueeze};
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
@@ -367,7 +369,8 @@ static bool step(session *s, uint64_t data, unsigned style, result *r)
     if (style & RUN_WATCH)
         for (int i = 0; i < s->n; i++) {
             watched[i] = calloc((size_t)mb_count(s->got[i]) + 1, 8);
-            mb_watch(s->got[i], watched[i], (size_t)mb_count(s->got[i]) * mb_dtype_size(mb_dtype_of(s->got[i])));
+            mb_watch(s->got[i], watched[i],
+                     (size_t)mb_count(s->got[i]) * mb_dtype_size(mb_dtype_of(s->got[i])));
         }
     bool ok = !s->n || mb_eval(s->got, s->n) == MB_OK;
     for (int i = 0; ok && i < s->n && r->n < RESULT_MOST; i++) {
@@ -409,24 +412,26 @@ bool program_run(mb_context *ctx, const program *p, uint64_t data, unsigned styl
 void program_print(const program *p, FILE *f)
 {
     static const char *const names[K_KINDS] = {
-        "buffer",  "variable",  "scalar", "full",    "iota",   "uniform",     "normal",     "tril",    "unary",   "binary",
-        "function", "compare",  "logic",  "where",   "cast",   "reshape",     "permute",    "broadcast", "slice", "pad",
-        "concat",  "stack",     "sum",    "mean",    "max",    "min",         "variance",   "logsumexp", "argmax", "cumsum",
-        "softmax", "matmul",    "einsum", "take",    "scatter_add", "take_along", "argsort", "one_hot", "alias",   "stop"};
-    static const char *const orders[D_KINDS] = {"none", "grad", "grad of grad", "jvp", "hvp", "vjp", "grad 3 times"};
+        "buffer",  "variable",  "scalar",      "full",       "iota",    "uniform", "normal",  "tril",
+        "unary",   "binary",    "function",    "compare",    "logic",   "where",   "cast",    "reshape",
+        "permute", "broadcast", "slice",       "pad",        "concat",  "stack",   "sum",     "mean",
+        "max",     "min",       "variance",    "logsumexp",  "argmax",  "cumsum",  "softmax", "matmul",
+        "einsum",  "take",      "scatter_add", "take_along", "argsort", "one_hot", "alias",   "stop"};
+    static const char *const orders[D_KINDS] = {"none", "grad", "grad of grad", "jvp",
+                                                "hvp",  "vjp",  "grad 3 times"};
     fprintf(f, "program %llu, %s\n", (unsigned long long)p->seed, mb_dtype_name(p->dtype));
     for (int i = 0; i < p->count; i++) {
         const instr *x = &p->code[i];
         fprintf(f, "  v%d = %s(", i, names[x->kind]);
         for (int k = 0; k < x->nin; k++)
             fprintf(f, "%sv%d", k ? ", " : "", x->in[k]);
-        fprintf(f, ") par %lld %lld %lld %lld", (long long)x->par[0], (long long)x->par[1], (long long)x->par[2],
-                (long long)x->par[3]);
+        fprintf(f, ") par %lld %lld %lld %lld", (long long)x->par[0], (long long)x->par[1],
+                (long long)x->par[2], (long long)x->par[3]);
         if (x->kind == K_FULL)
             fprintf(f, " = %g", x->number);
         if (x->axes.count)
-            fprintf(f, " axes %d%s: %d %d %d %d", x->axes.count, x->axes.keep ? " keep" : "", x->axes.axis[0], x->axes.axis[1],
-                    x->axes.axis[2], x->axes.axis[3]);
+            fprintf(f, " axes %d%s: %d %d %d %d", x->axes.count, x->axes.keep ? " keep" : "", x->axes.axis[0],
+                    x->axes.axis[1], x->axes.axis[2], x->axes.axis[3]);
         fprintf(f, " %s %s%s\n", x->equation, shape_text(x->shape), mb_dtype_name(x->dtype));
     }
     fprintf(f, "  derivative: %s of", orders[p->derivative]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * replay_test.c - plans: made once, replayed without allocating, never stale, bounded; contexts side by side; the same
- * bits for every number of threads and every run; debug mode; what opening refuses. */
+ * replay_test.c - plans: made once, replayed without allocating, never stale, bounded; contexts side by side;
+ * the same bits for every number of threads and every run; debug mode; what opening refuses. */
 #include "training.h"
 
 Test(replay, second_step_hits)
@@ -17,11 +17,13 @@ Test(replay, second_step_hits)
             losses[step] = t.loss;
         }
         mb_stats after = mb_get_stats(t.ctx);
-        expect(after.plans == before.plans, "%s: %llu more plans", backend_names[k], (unsigned long long)(after.plans - before.plans));
+        expect(after.plans == before.plans, "%s: %llu more plans", backend_names[k],
+               (unsigned long long)(after.plans - before.plans));
         expect(after.plan_hits >= before.plan_hits + 17, "%s: hits", backend_names[k]);
-        expect(after.allocations == before.allocations, "%s: 17 replayed steps allocated %llu times", backend_names[k],
-               (unsigned long long)(after.allocations - before.allocations));
-        expect(after.bytes == before.bytes && after.nodes == before.nodes, "%s: memory grew", backend_names[k]);
+        expect(after.allocations == before.allocations, "%s: 17 replayed steps allocated %llu times",
+               backend_names[k], (unsigned long long)(after.allocations - before.allocations));
+        expect(after.bytes == before.bytes && after.nodes == before.nodes, "%s: memory grew",
+               backend_names[k]);
         close_all();
         /* not stale: the same from contexts that each make one step, and so replay nothing */
         float w[24], m[24] = {0};
@@ -33,7 +35,9 @@ Test(replay, second_step_hits)
                 mb_assign(u.m, mb_from(u.ctx, MB_FLOAT32, MB_SHAPE(6, 4), m));
             }
             training_step(&u, step, step < 3 ? 0.1 : 0.1 / step);
-            expect(step < 3 || u.loss == losses[step], "%s: step %d replayed: loss %.9g, not %.9g", backend_names[k], step, losses[step], u.loss);
+            /* reference keeps float32 in doubles, which reading and assigning rounds */
+            expect(step < 3 || near(u.loss, losses[step], k ? 0 : 1e-6, 0),
+                   "%s: step %d replayed: loss %.9g, not %.9g", backend_names[k], step, losses[step], u.loss);
             mb_read(u.w, w, sizeof w);
             mb_read(u.m, m, sizeof m);
             close_all();
@@ -49,15 +53,18 @@ Test(replay, scalars_are_never_frozen)
         static const double xs[] = {2, 0, 1, -1, 0.5, (double)INFINITY};
         for (int i = 0; i < 6; i++) {
             mb_scope s = mb_scope_begin(ctx);
-            mb_tensor a = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2), (double[]){3, (double)INFINITY}), c = mb_scalar(ctx, MB_FLOAT64, xs[i]);
+            mb_tensor a = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2), (double[]){3, (double)INFINITY}),
+                      c = mb_scalar(ctx, MB_FLOAT64, xs[i]);
             double *v = values(mb_add(mb_mul(a, c), mb_pow(a, c)));
             for (int j = 0; j < 2; j++) {
                 double u = j ? (double)INFINITY : 3, want = u * xs[i] + pow(u, xs[i]);
-                expect(near(v[j], want, 1e-14, 0), "%s: scalar %g: %g, not %g", backend_names[k], xs[i], v[j], want);
+                expect(near(v[j], want, 1e-14, 0), "%s: scalar %g: %g, not %g", backend_names[k], xs[i], v[j],
+                       want);
             }
             mb_scope_end(s);
         }
-        expect(mb_get_stats(ctx).plans == 1, "%s: %llu plans for six scalars", backend_names[k], (unsigned long long)mb_get_stats(ctx).plans);
+        expect(mb_get_stats(ctx).plans == 1, "%s: %llu plans for six scalars", backend_names[k],
+               (unsigned long long)mb_get_stats(ctx).plans);
         close_all();
     }
 }
@@ -73,12 +80,14 @@ Test(replay, keys_tell_apart)
                 for (int axis = 0; axis < 2; axis++)
                     for (int d = 0; d < 2; d++) {
                         mb_scope s = mb_scope_begin(ctx);
-                        mb_tensor x = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(n, 6 - n), -1, 1), y = mb_sum(x, MB_AXES(axis));
+                        mb_tensor x = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(n, 6 - n), -1, 1),
+                                  y = mb_sum(x, MB_AXES(axis));
                         mb_tensor z = mb_full(ctx, (mb_dtype)d, MB_SHAPE0, n), w = mb_mul(y, z);
                         double *v = values(x), *got = values(w), want = 0;
                         for (int i = 0; i < (axis ? 6 - n : n); i++)
                             want += v[axis ? i : i * (6 - n)] * n;
-                        expect(near(got[0], want, 1e-6, 1e-6), "%s: [%d,%d] axis %d: %g, not %g", backend_names[k], n, 6 - n, axis, got[0], want);
+                        expect(near(got[0], want, 1e-6, 1e-6), "%s: [%d,%d] axis %d: %g, not %g",
+                               backend_names[k], n, 6 - n, axis, got[0], want);
                         mb_scope_end(s);
                     }
         close_all();
@@ -89,7 +98,8 @@ Test(replay, the_cache_is_bounded)
 {
     counter c = {0};
     mb_allocator a = counting_allocator(&c);
-    mb_context *ctx = mb_open_with(&(mb_options){.backend = "cpu", .allocator = &a, .plan_cache_bytes = 256 << 10});
+    mb_context *ctx =
+        mb_open_with(&(mb_options){.backend = "cpu", .allocator = &a, .plan_cache_bytes = 256 << 10});
     uint64_t most = 0;
     for (int n = 1; n <= 300; n++) {
         mb_scope s = mb_scope_begin(ctx);
@@ -99,8 +109,8 @@ Test(replay, the_cache_is_bounded)
         most = mb_get_stats(ctx).plan_bytes > most ? mb_get_stats(ctx).plan_bytes : most;
     }
     mb_stats s = mb_get_stats(ctx);
-    expect(s.plans == 300 && s.plans_cached < 300 && s.plans_cached > 0, "%llu plans, %llu cached", (unsigned long long)s.plans,
-           (unsigned long long)s.plans_cached);
+    expect(s.plans == 300 && s.plans_cached < 300 && s.plans_cached > 0, "%llu plans, %llu cached",
+           (unsigned long long)s.plans, (unsigned long long)s.plans_cached);
     expect(most < (512 << 10), "%llu bytes of plans", (unsigned long long)most);
     uint64_t hits = s.plan_hits; /* the newest is still there */
     mb_item(mb_sum(mb_tanh(mb_iota(ctx, MB_FLOAT32, 300)), MB_ALL));
@@ -130,12 +140,16 @@ static double *large(int threads, int64_t *n)
 {
     mb_context *ctx = open_as("cpu", NULL, threads);
     rng r = {1};
-    mb_tensor x = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(600, 257), -1, 1), w = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(257, 301), -1, 1);
+    mb_tensor x = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(600, 257), -1, 1),
+              w = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(257, 301), -1, 1);
     mb_tensor h = mb_gelu(mb_matmul(x, w)), p = mb_softmax(h, -1);
-    mb_tensor b = mb_matmul(mb_reshape(x, MB_SHAPE(60, 10, 257)), mb_reshape(mb_transpose(w), MB_SHAPE(1, 257, 301)));
-    mb_tensor loss = mb_add(mb_sum(mb_mul(p, h), MB_ALL), mb_sum(mb_cumsum(b, 1, false), MB_ALL)), g[2], all[8];
+    mb_tensor b =
+        mb_matmul(mb_reshape(x, MB_SHAPE(60, 10, 257)), mb_reshape(mb_transpose(w), MB_SHAPE(1, 257, 301)));
+    mb_tensor loss = mb_add(mb_sum(mb_mul(p, h), MB_ALL), mb_sum(mb_cumsum(b, 1, false), MB_ALL)), g[2],
+              all[8];
     mb_grad(loss, (mb_tensor[]){x, w}, 2, g);
-    all[0] = g[0], all[1] = g[1], all[2] = mb_sum(h, MB_AXES(0)), all[3] = mb_sort(x), all[4] = mb_sum(mb_exp(x), MB_ALL);
+    all[0] = g[0], all[1] = g[1], all[2] = mb_sum(h, MB_AXES(0)), all[3] = mb_sort(x),
+    all[4] = mb_sum(mb_exp(x), MB_ALL);
     all[5] = mb_scatter_add(x, mb_cast(mb_mul(mb_iota(ctx, MB_FLOAT32, 600), 0.05), MB_INT32), 0, 30);
     all[6] = mb_variance(h, MB_ALL), all[7] = mb_max(h, MB_AXES(0));
     mb_eval(all, 8);
@@ -199,14 +213,17 @@ Test(replay, debug_names_the_first_nan)
         expect(isnan(mb_item(after)) || mb_error(ctx) != MB_OK, "debug mode");
         char at[64];
         snprintf(at, sizeof at, "replay_test.c:%d: log", line);
-        expect(mb_error(ctx) != MB_OK && strstr(mb_message(ctx), at), "%s: %s", backend_names[k], mb_message(ctx));
-        expect(strstr(mb_message(ctx), "[3]") != NULL, "%s: no shape in: %s", backend_names[k], mb_message(ctx));
+        expect(mb_error(ctx) != MB_OK && strstr(mb_message(ctx), at), "%s: %s", backend_names[k],
+               mb_message(ctx));
+        expect(strstr(mb_message(ctx), "[3]") != NULL, "%s: no shape in: %s", backend_names[k],
+               mb_message(ctx));
         mb_clear_error(ctx);
         /* what was already NaN or infinite when given is not a mistake */
         mb_tensor given = mb_from(ctx, MB_FLOAT32, MB_SHAPE(2), ((float[]){NAN, INFINITY}));
         mb_tensor y = mb_mul(given, 2.0);
         float out[2];
-        expect(mb_read(y, out, sizeof out) == MB_OK, "%s: NaN from NaN: %s", backend_names[k], mb_message(ctx));
+        expect(mb_read(y, out, sizeof out) == MB_OK, "%s: NaN from NaN: %s", backend_names[k],
+               mb_message(ctx));
         mb_clear_error(ctx);
         close_failed(ctx);
         close_all();
@@ -246,18 +263,23 @@ Test(replay, a_growing_tape_is_told)
         mb_item(w);
     }
     mb_scope_end(s);
-    expect(told > 0 && told < 20, "told %d times of a tape of %llu nodes", told, (unsigned long long)mb_get_stats(ctx).nodes);
+    expect(told > 0 && told < 20, "told %d times of a tape of %llu nodes", told,
+           (unsigned long long)mb_get_stats(ctx).nodes);
     mb_close(ctx);
 }
 
 Test(replay, options)
 {
     mb_context *ctx = mb_open("abacus");
-    expect(ctx && mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "abacus") && strstr(mb_message(ctx), "reference"), "%s", mb_message(ctx));
+    expect(ctx && mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "abacus") &&
+               strstr(mb_message(ctx), "reference"),
+           "%s", mb_message(ctx));
     expect(!mb_valid(mb_scalar(ctx, MB_FLOAT32, 1)), "no backend, no tensors");
     expect(mb_close(ctx) == MB_BACKEND, "close tells the first error");
     ctx = mb_open_with(&(mb_options){.disable = "fuse,frobnicate"});
-    expect(ctx && mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), "frobnicate") && strstr(mb_message(ctx), "simplify"), "%s", mb_message(ctx));
+    expect(ctx && mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), "frobnicate") &&
+               strstr(mb_message(ctx), "simplify"),
+           "%s", mb_message(ctx));
     mb_close(ctx);
     setenv("MB_BACKEND", "reference", 1);
     setenv("MB_DISABLE", "fuse", 1);
@@ -271,7 +293,8 @@ Test(replay, options)
     mb_close(ctx);
     unsetenv("MB_BACKEND"), unsetenv("MB_DISABLE"), unsetenv("MB_THREADS");
     expect(!strcmp(mb_backend_at(0), "cpu") && !mb_backend_at(99) && !mb_backend_at(-1), "backend_at");
-    ctx = mb_open_with(&(mb_options){.size = 8, .backend = "nonsense"}); /* an older, shorter struct: only its size is there */
+    ctx = mb_open_with(&(mb_options){
+        .size = 8, .backend = "nonsense"}); /* an older, shorter struct: only its size is there */
     expect(ctx && mb_error(ctx) == MB_OK, "a struct of an earlier version: %s", mb_message(ctx));
     mb_close(ctx);
     ctx = mb_open_with(NULL);
@@ -288,14 +311,19 @@ Test(replay, stats_count)
 {
     mb_context *ctx = open_on("cpu");
     rng r = {1};
-    mb_tensor a = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(32, 48), -1, 1), b = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(48, 20), -1, 1);
+    mb_tensor a = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(32, 48), -1, 1),
+              b = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(48, 20), -1, 1);
     mb_tensor y = mb_tanh(mb_matmul(a, b));
     mb_eval(&y, 1);
     mb_stats s = mb_get_stats(ctx);
-    expect(s.flushes == 1 && s.plans == 1 && s.plan_hits == 0, "flushes %llu plans %llu", (unsigned long long)s.flushes, (unsigned long long)s.plans);
+    expect(s.flushes == 1 && s.plans == 1 && s.plan_hits == 0, "flushes %llu plans %llu",
+           (unsigned long long)s.flushes, (unsigned long long)s.plans);
     expect(s.last_flops == 2 * 32 * 48 * 20, "flops %llu", (unsigned long long)s.last_flops);
-    expect(s.last_steps >= 1 && s.last_steps <= 3 && s.last_nodes >= 4, "steps %llu nodes %llu", (unsigned long long)s.last_steps, (unsigned long long)s.last_nodes);
-    expect(s.nodes >= 4 && s.recorded >= s.nodes && s.bytes > 0 && s.peak_bytes >= s.bytes && s.plan_seconds > 0, "other counts");
+    expect(s.last_steps >= 1 && s.last_steps <= 3 && s.last_nodes >= 4, "steps %llu nodes %llu",
+           (unsigned long long)s.last_steps, (unsigned long long)s.last_nodes);
+    expect(s.nodes >= 4 && s.recorded >= s.nodes && s.bytes > 0 && s.peak_bytes >= s.bytes &&
+               s.plan_seconds > 0,
+           "other counts");
     mb_eval(&y, 1);
     expect(mb_get_stats(ctx).flushes == 1, "what is kept is not computed again");
     close_all();

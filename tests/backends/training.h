@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * training.h - one small training step whose learner itself learns: what the cache, fault and determinism tests run. */
+ * training.h - one small training step whose learner itself learns: what the cache, fault and determinism
+ * tests run. */
 #ifndef MB_TESTS_TRAINING_H
 #define MB_TESTS_TRAINING_H
 
@@ -32,7 +33,8 @@ static inline bool training_step(training *t, int step, double lr)
     mb_scope s = mb_scope_begin(ctx);
     mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(2, 8, 6), data);
     mb_tensor noise = mb_mul(mb_normal(ctx, mb_key_of((uint64_t)step), MB_FLOAT32, MB_SHAPE(8, 4)), 0.01);
-    mb_tensor inner = mb_reshape(mb_slice(x, 0, 0, 1, 1), MB_SHAPE(8, 6)), outer = mb_reshape(mb_slice(x, 0, 1, 1, 1), MB_SHAPE(8, 6));
+    mb_tensor inner = mb_reshape(mb_slice(x, 0, 0, 1, 1), MB_SHAPE(8, 6)),
+              outer = mb_reshape(mb_slice(x, 0, 1, 1, 1), MB_SHAPE(8, 6));
     mb_tensor w = mb_alias(t->w), g;
     for (int k = 0; k < 2; k++) {
         mb_tensor miss = mb_sub(mb_gelu(mb_matmul(inner, w)), noise);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * main.c - a program outside of the tree, built against the installed library: a second derivative, and a layer. */
+ * main.c - a program outside of the tree, built against the installed library: a second derivative, and a
+ * layer. */
 #include <moebius.h>
 #include <stdio.h>
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * contract_test.c - matmul and einsum against plain loops over their letters, for operands of many strides. */
+ * contract_test.c - matmul and einsum against plain loops over their letters, for operands of many strides.
+ */
 #include "support.h"
 
 #define ON_BOTH                                                                                              \
@@ -7,7 +8,8 @@
         for (mb_context *ctx = open_on(backend_names[k]); ctx; ctx = NULL, close_all())
 
 /* Any einsum of two operands by looping over all letters: slow and plain. Values in row-major order. */
-static double *plain(const char *equation, const double *a, mb_shape sa, const double *b, mb_shape sb, mb_shape *out)
+static double *plain(const char *equation, const double *a, mb_shape sa, const double *b, mb_shape sb,
+                     mb_shape *out)
 {
     int64_t size[128] = {0}, at[128] = {0};
     char letters[32];
@@ -61,31 +63,36 @@ static mb_tensor operand(mb_context *ctx, rng *r, mb_dtype dtype, mb_shape s, in
     }
     if (form == SLICED) {
         t.dim[s.rank - 1] = 2 * s.dim[s.rank - 1] + 1;
-        return mb_slice(draw(ctx, r, dtype, t, -1, 1), s.rank - 1, s.dim[s.rank - 1] ? 1 : 0, s.dim[s.rank - 1], 2);
+        return mb_slice(draw(ctx, r, dtype, t, -1, 1), s.rank - 1, s.dim[s.rank - 1] ? 1 : 0,
+                        s.dim[s.rank - 1], 2);
     }
     return mb_flip(draw(ctx, r, dtype, s, -1, 1), 0);
 }
 
-static void check(mb_context *ctx, const char *what, mb_tensor y, const double *want, mb_shape s, mb_dtype dtype)
+static void check(mb_context *ctx, const char *what, mb_tensor y, const double *want, mb_shape s,
+                  mb_dtype dtype)
 {
-    if (!expect(same_shape(mb_shape_of(y), s), "%s: shape %s, not %s: %s", what, shape_text(mb_shape_of(y)), shape_text(s),
-                mb_message(ctx))) {
+    if (!expect(same_shape(mb_shape_of(y), s), "%s: shape %s, not %s: %s", what, shape_text(mb_shape_of(y)),
+                shape_text(s), mb_message(ctx))) {
         mb_clear_error(ctx);
         return;
     }
     double e = nmse(values(y), want, mb_count(y));
-    expect(e <= (dtype == MB_FLOAT64 ? 1e-28 : 1e-12), "%s %s on %s: NMSE %g", what, mb_dtype_name(dtype), mb_backend_name(ctx), e);
+    expect(e <= (dtype == MB_FLOAT64 ? 1e-28 : 1e-12), "%s %s on %s: NMSE %g", what, mb_dtype_name(dtype),
+           mb_backend_name(ctx), e);
 }
 
 static void einsum(mb_context *ctx, mb_dtype dtype, const char *equation, mb_shape sa, mb_shape sb)
 {
     for (int form = 0; form < FORMS; form++) {
         rng r = {7};
-        mb_tensor a = operand(ctx, &r, dtype, sa, form), b = operand(ctx, &r, dtype, sb, (form * 3 + 1) % FORMS);
+        mb_tensor a = operand(ctx, &r, dtype, sa, form),
+                  b = operand(ctx, &r, dtype, sb, (form * 3 + 1) % FORMS);
         mb_shape s;
         double *want = plain(equation, values(a), sa, values(b), sb, &s);
         char what[200];
-        snprintf(what, sizeof what, "einsum %s of %s, %s, form %d", equation, shape_text(sa), shape_text(sb), form);
+        snprintf(what, sizeof what, "einsum %s of %s, %s, form %d", equation, shape_text(sa), shape_text(sb),
+                 form);
         check(ctx, what, mb_einsum(equation, a, b), want, s, dtype);
         free(want);
     }
@@ -94,7 +101,8 @@ static void einsum(mb_context *ctx, mb_dtype dtype, const char *equation, mb_sha
 #define S MB_SHAPE
 static void einsums(mb_dtype dtype)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         einsum(ctx, dtype, "ij,jk->ik", S(3, 5), S(5, 2));
         einsum(ctx, dtype, "ij,jk->ki", S(37, 33), S(33, 65));
         einsum(ctx, dtype, "ij,kj->ik", S(17, 9), S(31, 9));
@@ -136,15 +144,18 @@ Test(contract, einsum_float32)
 }
 
 /* matmul is an einsum whose leading axes broadcast. */
-static void matmul(mb_context *ctx, mb_dtype dtype, mb_shape sa, mb_shape sb, mb_shape batch, const char *equation)
+static void matmul(mb_context *ctx, mb_dtype dtype, mb_shape sa, mb_shape sb, mb_shape batch,
+                   const char *equation)
 {
     for (int form = 0; form < FORMS; form++) {
         rng r = {5};
-        mb_tensor a = operand(ctx, &r, dtype, sa, form), b = operand(ctx, &r, dtype, sb, (form * 3 + 1) % FORMS);
+        mb_tensor a = operand(ctx, &r, dtype, sa, form),
+                  b = operand(ctx, &r, dtype, sb, (form * 3 + 1) % FORMS);
         mb_shape wa = batch, wb = batch, s;
         memcpy(wa.dim + wa.rank, sa.dim + sa.rank - 2, 2 * sizeof *sa.dim), wa.rank += 2;
         memcpy(wb.dim + wb.rank, sb.dim + sb.rank - 2, 2 * sizeof *sb.dim), wb.rank += 2;
-        double *va = values(mb_broadcast(a, wa)), *vb = values(mb_broadcast(b, wb)), *want = plain(equation, va, wa, vb, wb, &s);
+        double *va = values(mb_broadcast(a, wa)), *vb = values(mb_broadcast(b, wb)),
+               *want = plain(equation, va, wa, vb, wb, &s);
         char what[200];
         snprintf(what, sizeof what, "matmul of %s and %s, form %d", shape_text(sa), shape_text(sb), form);
         check(ctx, what, mb_matmul(a, b), want, s, dtype);
@@ -155,12 +166,16 @@ static void matmul(mb_context *ctx, mb_dtype dtype, mb_shape sa, mb_shape sb, mb
 Test(contract, matmul)
 {
     for (int d = 0; d < 2; d++)
-        ON_BOTH {
+        ON_BOTH
+        {
             mb_dtype dtype = (mb_dtype)d;
             const mb_shape none = MB_SHAPE0;
-            static const int64_t sizes[][3] = {{1, 1, 1}, {3, 5, 2}, {5, 1, 4}, {1, 7, 1}, {17, 33, 9}, {64, 64, 64}, {65, 31, 130}, {2, 0, 3}, {0, 4, 3}, {4, 3, 0}, {1, 300, 200}, {200, 300, 1}};
+            static const int64_t sizes[][3] = {{1, 1, 1},   {3, 5, 2},    {5, 1, 4},     {1, 7, 1},
+                                               {17, 33, 9}, {64, 64, 64}, {65, 31, 130}, {2, 0, 3},
+                                               {0, 4, 3},   {4, 3, 0},    {1, 300, 200}, {200, 300, 1}};
             for (int i = 0; i < 12; i++)
-                matmul(ctx, dtype, S(sizes[i][0], sizes[i][1]), S(sizes[i][1], sizes[i][2]), none, "ij,jk->ik");
+                matmul(ctx, dtype, S(sizes[i][0], sizes[i][1]), S(sizes[i][1], sizes[i][2]), none,
+                       "ij,jk->ik");
             matmul(ctx, dtype, S(4, 3, 5), S(4, 5, 2), S(4), "aij,ajk->aik");
             matmul(ctx, dtype, S(4, 3, 5), S(5, 2), S(4), "aij,ajk->aik");
             matmul(ctx, dtype, S(3, 5), S(4, 5, 2), S(4), "aij,ajk->aik");
@@ -176,18 +191,23 @@ Test(contract, matmul)
 /* Products big enough to be split over threads; and what is not a number must stay where it is. */
 Test(contract, large_and_special)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         rng r = {1};
-        mb_tensor a = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(211, 157), -1, 1), b = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(157, 333), -1, 1);
-        double *y = values(mb_matmul(a, b)), *z = values(mb_matmul(mb_cast(a, MB_FLOAT64), mb_cast(b, MB_FLOAT64)));
-        expect(nmse(y, z, 211 * 333) <= 1e-12, "a large product on %s: NMSE %g", backend_names[k], nmse(y, z, 211 * 333));
+        mb_tensor a = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(211, 157), -1, 1),
+                  b = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(157, 333), -1, 1);
+        double *y = values(mb_matmul(a, b)),
+               *z = values(mb_matmul(mb_cast(a, MB_FLOAT64), mb_cast(b, MB_FLOAT64)));
+        expect(nmse(y, z, 211 * 333) <= 1e-12, "a large product on %s: NMSE %g", backend_names[k],
+               nmse(y, z, 211 * 333));
         double nan = (double)NAN, inf = (double)INFINITY;
         mb_tensor s = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(2, 2), (double[]){1, nan, 2, 3});
         mb_tensor t = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(2, 2), (double[]){0, inf, 1, 0});
         double *p = values(mb_matmul(s, t));
-        expect(isnan(p[0]) && isnan(p[1]) && p[2] == 3 && p[3] == inf, "%s: NaN in a product: %g %g %g %g", backend_names[k], p[0], p[1],
-               p[2], p[3]);
-        double *q = values(mb_matmul(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, 2)), mb_full(ctx, MB_FLOAT32, MB_SHAPE(2, 2), 3)));
+        expect(isnan(p[0]) && isnan(p[1]) && p[2] == 3 && p[3] == inf, "%s: NaN in a product: %g %g %g %g",
+               backend_names[k], p[0], p[1], p[2], p[3]);
+        double *q = values(mb_matmul(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, 2)),
+                                     mb_full(ctx, MB_FLOAT32, MB_SHAPE(2, 2), 3)));
         expect(q[0] == 0 && q[3] == 0, "a product of literals");
     }
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * elementwise_test.c - every elementwise op of ops.def, in every dtype it takes, on every kind of operand, against the
- * expression of its row computed here in plain C (float64 and int32 and bool) and the reference backend (float32).
+ * elementwise_test.c - every elementwise op of ops.def, in every dtype it takes, on every kind of operand,
+ * against the expression of its row computed here in plain C (float64 and int32 and bool) and the reference
+ * backend (float32).
  *
- * Tolerances, as NMSE: 1e-24 in float64 is 1e-12 relative, ample for libmvec's 4 ulp; 1e-7 in float32 is llama.cpp's
- * bar for a backend, and 1e-12 what our own loops keep. */
+ * Tolerances, as NMSE: 1e-24 in float64 is 1e-12 relative, ample for libmvec's 4 ulp; 1e-7 in float32 is
+ * llama.cpp's bar for a backend, and 1e-12 what our own loops keep. */
 #include "support.h"
 
 #include "tensor/tape.h"
@@ -103,7 +104,8 @@ static double element(const row *r, mb_dtype dtype, double a, double b)
 }
 
 /* want[i] for result shape s. a's and b's shapes broadcast to it. */
-static double *plain(const row *r, mb_dtype dtype, mb_shape s, const double *a, mb_shape sa, const double *b, mb_shape sb)
+static double *plain(const row *r, mb_dtype dtype, mb_shape s, const double *a, mb_shape sa, const double *b,
+                     mb_shape sb)
 {
     int64_t n = shape_count(s);
     double *out = malloc(((size_t)n + 1) * sizeof *out);
@@ -134,7 +136,8 @@ static double *plain(const row *r, mb_dtype dtype, mb_shape s, const double *a, 
 /* How the operand of shape s is made from a buffer: as it is, or through views with other strides. */
 enum form { PLAIN, PERMUTED, SLICED, FLIPPED, BROADCAST, FORMS };
 
-static mb_tensor operand(mb_context *ctx, rng *r, mb_dtype dtype, mb_shape s, enum form form, double low, double high)
+static mb_tensor operand(mb_context *ctx, rng *r, mb_dtype dtype, mb_shape s, enum form form, double low,
+                         double high)
 {
     if (s.rank == 0 || form == PLAIN)
         return draw(ctx, r, dtype, s, low, high);
@@ -191,15 +194,18 @@ static void compare(const row *r, mb_dtype dtype, mb_context *ctx, int shape, en
 {
     rng seed = {(uint64_t)(shape * 100 + (int)form)};
     mb_tensor a = operand(ctx, &seed, dtype, shapes[shape].a, form, low_of(r), high_of(r));
-    mb_tensor b = operand(ctx, &seed, dtype, shapes[shape].b, (enum form)((form * 2) % FORMS), low_of(r), high_of(r));
+    mb_tensor b =
+        operand(ctx, &seed, dtype, shapes[shape].b, (enum form)((form * 2) % FORMS), low_of(r), high_of(r));
     mb_tensor y = apply(r, a, b);
     double *va = values(a), *vb = values(b), *got = values(y);
-    double *want = plain(r, dtype, mb_shape_of(y), va, mb_shape_of(a), vb, r->arity == 1 ? MB_SHAPE0 : mb_shape_of(b));
+    double *want =
+        plain(r, dtype, mb_shape_of(y), va, mb_shape_of(a), vb, r->arity == 1 ? MB_SHAPE0 : mb_shape_of(b));
     double e = nmse(got, want, mb_count(y));
     double limit = dtype == MB_FLOAT64 ? 1e-24 : dtype == MB_FLOAT32 && !r->compares ? 1e-12 : 0;
-    expect(mb_dtype_of(y) == (r->compares ? MB_BOOL : dtype), "%s gives %s", r->name, mb_dtype_name(mb_dtype_of(y)));
-    expect(e <= limit, "%s %s on %s: a %s, b %s, form %d: NMSE %g", r->name, mb_dtype_name(dtype), mb_backend_name(ctx),
-           shape_text(mb_shape_of(a)), shape_text(mb_shape_of(b)), (int)form, e);
+    expect(mb_dtype_of(y) == (r->compares ? MB_BOOL : dtype), "%s gives %s", r->name,
+           mb_dtype_name(mb_dtype_of(y)));
+    expect(e <= limit, "%s %s on %s: a %s, b %s, form %d: NMSE %g", r->name, mb_dtype_name(dtype),
+           mb_backend_name(ctx), shape_text(mb_shape_of(a)), shape_text(mb_shape_of(b)), (int)form, e);
     free(want);
 }
 
@@ -247,9 +253,32 @@ static bool special_ok(const row *r, double got, double want, bool single)
 static void special(mb_dtype dtype)
 {
     bool single = dtype == MB_FLOAT32;
-    const double x[] = {(double)NAN, (double)INFINITY, -(double)INFINITY, 0.0, -0.0, single ? 1e-40 : 1e-310,
-                        single ? -1e-40 : -1e-310, 1, -1, 0.5, -0.5, 2, -2, 3, single ? 1e30 : 1e300,
-                        single ? -1e30 : -1e300, 88.5, -104, 710, -745, 1e-8, -1e-8, 1e5, 0.999999, 17.25, -0.75};
+    const double x[] = {(double)NAN,
+                        (double)INFINITY,
+                        -(double)INFINITY,
+                        0.0,
+                        -0.0,
+                        single ? 1e-40 : 1e-310,
+                        single ? -1e-40 : -1e-310,
+                        1,
+                        -1,
+                        0.5,
+                        -0.5,
+                        2,
+                        -2,
+                        3,
+                        single ? 1e30 : 1e300,
+                        single ? -1e30 : -1e300,
+                        88.5,
+                        -104,
+                        710,
+                        -745,
+                        1e-8,
+                        -1e-8,
+                        1e5,
+                        0.999999,
+                        17.25,
+                        -0.75};
     enum { N = sizeof x / sizeof *x };
     for (int k = 0; k < 2; k++) {
         mb_context *ctx = open_on(backend_names[k]);
@@ -262,7 +291,8 @@ static void special(mb_dtype dtype)
             /* Repeated, so that whole vectors and the rest of a row both see each value. */
             mb_tensor wide = mb_broadcast(r->arity == 1 ? a : mb_reshape(a, MB_SHAPE(N, 1, 1)),
                                           r->arity == 1 ? MB_SHAPE(N, 19) : MB_SHAPE(N, 1, 19));
-            mb_tensor y = r->arity == 1 ? r->one(MB_HERE, wide) : r->two(MB_HERE, wide, mb_reshape(b, MB_SHAPE(N, 1)));
+            mb_tensor y =
+                r->arity == 1 ? r->one(MB_HERE, wide) : r->two(MB_HERE, wide, mb_reshape(b, MB_SHAPE(N, 1)));
             double *va = values(a), *vb = values(b), *got = values(y);
             int per = r->arity == 1 ? 1 : N;
             for (int p = 0; p < N * per * 19; p++) {
@@ -270,8 +300,9 @@ static void special(mb_dtype dtype)
                 double want = r->real(u, v);
                 if (single && !r->compares)
                     want = (double)(float)want;
-                expect(special_ok(r, got[p], want, single), "%s(%g, %g) on %s %s, column %d: %.17g, not %.17g", r->name, u, v,
-                       backend_names[k], mb_dtype_name(dtype), p % 19, got[p], want);
+                expect(special_ok(r, got[p], want, single),
+                       "%s(%g, %g) on %s %s, column %d: %.17g, not %.17g", r->name, u, v, backend_names[k],
+                       mb_dtype_name(dtype), p % 19, got[p], want);
             }
         }
         close_all();
@@ -292,13 +323,16 @@ Test(elementwise, int32_wraps)
 {
     for (int k = 0; k < 2; k++) {
         mb_context *ctx = open_on(backend_names[k]);
-        mb_tensor big = from_doubles(ctx, MB_INT32, MB_SHAPE(3), (double[]){2147483647, -2147483648.0, 65536});
-        double *sum = values(mb_add(big, big)), *product = values(mb_mul(big, big)), *minus = values(mb_neg(big));
-        expect(sum[0] == -2 && sum[1] == 0 && sum[2] == 131072, "%s: int32 add: %g %g %g", backend_names[k], sum[0], sum[1],
-               sum[2]);
-        expect(product[0] == 1 && product[1] == 0 && product[2] == 0, "%s: int32 mul: %g %g %g", backend_names[k], product[0],
-               product[1], product[2]);
-        expect(minus[0] == -2147483647 && minus[1] == -2147483648.0, "%s: int32 neg: %g %g", backend_names[k], minus[0], minus[1]);
+        mb_tensor big =
+            from_doubles(ctx, MB_INT32, MB_SHAPE(3), (double[]){2147483647, -2147483648.0, 65536});
+        double *sum = values(mb_add(big, big)), *product = values(mb_mul(big, big)),
+               *minus = values(mb_neg(big));
+        expect(sum[0] == -2 && sum[1] == 0 && sum[2] == 131072, "%s: int32 add: %g %g %g", backend_names[k],
+               sum[0], sum[1], sum[2]);
+        expect(product[0] == 1 && product[1] == 0 && product[2] == 0, "%s: int32 mul: %g %g %g",
+               backend_names[k], product[0], product[1], product[2]);
+        expect(minus[0] == -2147483647 && minus[1] == -2147483648.0, "%s: int32 neg: %g %g", backend_names[k],
+               minus[0], minus[1]);
         close_all();
     }
 }
@@ -309,12 +343,14 @@ Test(elementwise, plain_numbers)
     for (int k = 0; k < 2; k++) {
         mb_context *ctx = open_on(backend_names[k]);
         rng r = {5};
-        mb_tensor x = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(3, 5), 0.5, 2), c = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.75);
+        mb_tensor x = draw(ctx, &r, MB_FLOAT64, MB_SHAPE(3, 5), 0.5, 2),
+                  c = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.75);
 #define SAME(name)                                                                                           \
     expect(same_bits(values(mb_##name(x, 0.75)), values(mb_##name(x, c)), 15) &&                             \
                same_bits(values(mb_##name(0.75, x)), values(mb_##name(c, x)), 15),                           \
            #name " with a plain number on %s", backend_names[k])
-        SAME(add), SAME(sub), SAME(mul), SAME(div), SAME(pow), SAME(maximum), SAME(minimum), SAME(lt), SAME(le), SAME(eq);
+        SAME(add), SAME(sub), SAME(mul), SAME(div), SAME(pow), SAME(maximum), SAME(minimum), SAME(lt),
+            SAME(le), SAME(eq);
         expect(mb_item(mb_sum(mb_cast(mb_lt(x, 2), MB_INT32), MB_ALL)) == 15, "an int as plain number");
         close_all();
     }
@@ -327,17 +363,21 @@ Test(elementwise, where_picks)
             mb_context *ctx = open_on(backend_names[k]);
             rng r = {7};
             mb_tensor c = draw(ctx, &r, MB_BOOL, MB_SHAPE(4, 1), 0, 1);
-            mb_tensor a = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(3, 1, 5), -9, 9), b = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(5), -9, 9);
+            mb_tensor a = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(3, 1, 5), -9, 9),
+                      b = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(5), -9, 9);
             double *vc = values(c), *va = values(a), *vb = values(b), *y = values(mb_where(c, a, b));
             for (int i = 0; i < 60; i++) {
                 double want = vc[i / 5 % 4] != 0 ? va[i / 20 * 5 + i % 5] : vb[i % 5];
-                expect(y[i] == want, "where %s on %s: %g, not %g", mb_dtype_name((mb_dtype)d), backend_names[k], y[i], want);
+                expect(y[i] == want, "where %s on %s: %g, not %g", mb_dtype_name((mb_dtype)d),
+                       backend_names[k], y[i], want);
             }
             double nan = (double)NAN; /* what is not taken does not touch the result */
             mb_tensor poisoned = mb_full(ctx, MB_FLOAT64, MB_SHAPE(4, 1), nan);
-            double *z = values(mb_where(c, poisoned, mb_where(c, poisoned, mb_ones(ctx, MB_FLOAT64, MB_SHAPE0))));
+            double *z =
+                values(mb_where(c, poisoned, mb_where(c, poisoned, mb_ones(ctx, MB_FLOAT64, MB_SHAPE0))));
             for (int i = 0; i < 4; i++)
-                expect(vc[i] != 0 ? isnan(z[i]) : z[i] == 1, "where lets NaN through on %s", backend_names[k]);
+                expect(vc[i] != 0 ? isnan(z[i]) : z[i] == 1, "where lets NaN through on %s",
+                       backend_names[k]);
             close_all();
         }
 }
@@ -358,17 +398,18 @@ Test(elementwise, cast_between_all)
                                   : to == MB_INT32 ? trunc(va[i])
                                   : to == MB_BOOL  ? va[i] != 0
                                                    : va[i];
-                    expect(vb[i] == want, "cast %s to %s on %s: %.17g gives %.17g", mb_dtype_name((mb_dtype)from),
-                           mb_dtype_name((mb_dtype)to), backend_names[k], va[i], vb[i]);
+                    expect(vb[i] == want, "cast %s to %s on %s: %.17g gives %.17g",
+                           mb_dtype_name((mb_dtype)from), mb_dtype_name((mb_dtype)to), backend_names[k],
+                           va[i], vb[i]);
                 }
             }
         double nan[] = {(double)NAN, (double)INFINITY, -(double)INFINITY, -0.0};
         double *b = values(mb_cast(from_doubles(ctx, MB_FLOAT32, MB_SHAPE(4), nan), MB_BOOL));
-        expect(b[0] == 1 && b[1] == 1 && b[2] == 1 && b[3] == 0, "%s: bool of NaN, inf, -inf, -0: %g %g %g %g", backend_names[k],
-               b[0], b[1], b[2], b[3]);
+        expect(b[0] == 1 && b[1] == 1 && b[2] == 1 && b[3] == 0,
+               "%s: bool of NaN, inf, -inf, -0: %g %g %g %g", backend_names[k], b[0], b[1], b[2], b[3]);
         double *f = values(mb_cast(from_doubles(ctx, MB_FLOAT32, MB_SHAPE(4), nan), MB_FLOAT64));
-        expect(isnan(f[0]) && isinf(f[1]) && isinf(f[2]) && signbit(f[3]), "%s: casts between floats keep special values",
-               backend_names[k]);
+        expect(isnan(f[0]) && isinf(f[1]) && isinf(f[2]) && signbit(f[3]),
+               "%s: casts between floats keep special values", backend_names[k]);
         close_all();
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * movement_test.c - leaves and movement against plain C, on both backends and in every dtype, each result also read
- * through a further op, so that both the copy and the view are used. */
+ * movement_test.c - leaves and movement against plain C, on both backends and in every dtype, each result
+ * also read through a further op, so that both the copy and the view are used. */
 #include "support.h"
 
 #define ON_BOTH                                                                                              \
@@ -8,11 +8,11 @@
         for (mb_context *ctx = open_on(backend_names[k]); ctx; ctx = NULL, close_all())
 
 /* Expects t's shape, and its values as the function of the multi-index gives them. */
-static void expect_each(const char *what, mb_tensor t, mb_shape s, double (*want)(const int64_t *at, const double *x),
-                        const double *x)
+static void expect_each(const char *what, mb_tensor t, mb_shape s,
+                        double (*want)(const int64_t *at, const double *x), const double *x)
 {
-    if (!expect(same_shape(mb_shape_of(t), s), "%s: shape %s, not %s: %s", what, shape_text(mb_shape_of(t)), shape_text(s),
-                mb_message(t.ctx)))
+    if (!expect(same_shape(mb_shape_of(t), s), "%s: shape %s, not %s: %s", what, shape_text(mb_shape_of(t)),
+                shape_text(s), mb_message(t.ctx)))
         return;
     mb_dtype dtype = mb_dtype_of(t);
     mb_tensor again = dtype == MB_BOOL ? mb_not(mb_not(t)) : mb_add(t, mb_zeros(t.ctx, dtype, MB_SHAPE0));
@@ -26,8 +26,8 @@ static void expect_each(const char *what, mb_tensor t, mb_shape s, double (*want
         double w = want(at, x);
         if (dtype == MB_BOOL)
             w = w != 0;
-        expect(direct[i] == w && through[i] == w, "%s %s on %s: [%lld] is %g, and %g through an op, not %g", what,
-               mb_dtype_name(dtype), mb_backend_name(t.ctx), (long long)i, direct[i], through[i], w);
+        expect(direct[i] == w && through[i] == w, "%s %s on %s: [%lld] is %g, and %g through an op, not %g",
+               what, mb_dtype_name(dtype), mb_backend_name(t.ctx), (long long)i, direct[i], through[i], w);
     }
 }
 
@@ -97,16 +97,19 @@ Test(movement, against_plain_c)
     for (int i = 0; i < 30; i++)
         data[i] = i % 7;
     for (int d = 0; d < 4; d++)
-        ON_BOTH {
+        ON_BOTH
+        {
             mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(2, 3, 5), data), f = mb_flip(x, 1);
             expect_each("from", x, MB_SHAPE(2, 3, 5), same, data);
             expect_each("permute", mb_permute(x, MB_AXES(2, 0, 1)), MB_SHAPE(5, 2, 3), permuted, data);
-            expect_each("permute back", mb_permute(mb_permute(x, MB_AXES(2, 0, 1)), MB_AXES(-2, 2, 0)), MB_SHAPE(2, 3, 5), same, data);
+            expect_each("permute back", mb_permute(mb_permute(x, MB_AXES(2, 0, 1)), MB_AXES(-2, 2, 0)),
+                        MB_SHAPE(2, 3, 5), same, data);
             expect_each("transpose", mb_transpose(x), MB_SHAPE(2, 5, 3), transposed, data);
             expect_each("reshape", mb_reshape(x, MB_SHAPE(3, -1)), MB_SHAPE(3, 10), flat, data);
-            expect_each("reshape of a permute", mb_reshape(mb_permute(x, MB_AXES(2, 0, 1)), MB_SHAPE(5, 6)), MB_SHAPE(5, 6),
-                        permuted_flat, data);
-            expect_each("broadcast", mb_broadcast(x, MB_SHAPE(4, 2, 3, 5)), MB_SHAPE(4, 2, 3, 5), repeated, data);
+            expect_each("reshape of a permute", mb_reshape(mb_permute(x, MB_AXES(2, 0, 1)), MB_SHAPE(5, 6)),
+                        MB_SHAPE(5, 6), permuted_flat, data);
+            expect_each("broadcast", mb_broadcast(x, MB_SHAPE(4, 2, 3, 5)), MB_SHAPE(4, 2, 3, 5), repeated,
+                        data);
             expect_each("slice", mb_slice(x, -1, 4, 3, -2), MB_SHAPE(2, 3, 3), sliced, data);
             mb_tensor s = mb_slice(mb_slice(mb_flip(x, 0), 1, 1, 2, 1), 2, 1, 2, 2);
             expect_each("slice of slices", s, MB_SHAPE(2, 2, 2), sliced_twice, data);
@@ -124,7 +127,8 @@ Test(movement, against_plain_c)
             expect_each("squeeze", mb_squeeze(mb_unsqueeze(x, -1), 3), MB_SHAPE(2, 3, 5), same, data);
             expect_each("alias", mb_alias(x), MB_SHAPE(2, 3, 5), same, data);
             expect_each("stop_gradient", mb_stop_gradient(x), MB_SHAPE(2, 3, 5), same, data);
-            expect(mb_dim(x, -1) == 5 && mb_dim(x, 3) == 0 && mb_dim(x, -4) == 0 && mb_count(x) == 30, "mb_dim, mb_count");
+            expect(mb_dim(x, -1) == 5 && mb_dim(x, 3) == 0 && mb_dim(x, -4) == 0 && mb_count(x) == 30,
+                   "mb_dim, mb_count");
         }
 }
 
@@ -155,7 +159,8 @@ static double triangle(const int64_t *i, const double *x)
 
 Test(movement, leaves)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         for (int d = 0; d < 4; d++) {
             mb_dtype dtype = (mb_dtype)d;
             expect_each("full", mb_full(ctx, dtype, MB_SHAPE(3, 2), 7), MB_SHAPE(3, 2), seven, NULL);
@@ -176,7 +181,8 @@ Test(movement, leaves)
 /* Rank 8, sizes 1 and 0, in all positions. */
 Test(movement, extremes_of_shape)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         rng r = {4};
         mb_shape s = MB_SHAPE(1, 2, 1, 3, 1, 2, 1, 2), t = MB_SHAPE(2, 1, 2, 1, 3, 1, 2, 1);
         mb_tensor x = draw(ctx, &r, MB_FLOAT64, s, -1, 1), y = mb_permute(x, MB_AXES(7, 6, 5, 4, 3, 2, 1, 0));
@@ -189,7 +195,8 @@ Test(movement, extremes_of_shape)
             sum += a[i];
         want = sum * 24 * 2;
         (void)want;
-        expect(near(mb_item(all), 2 * sum * 24, 1e-12, 1e-12), "sum over rank 8: %g, not %g", mb_item(all), 2 * sum * 24);
+        expect(near(mb_item(all), 2 * sum * 24, 1e-12, 1e-12), "sum over rank 8: %g, not %g", mb_item(all),
+               2 * sum * 24);
         mb_tensor none = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3, 0, 2));
         expect(mb_count(mb_reshape(none, MB_SHAPE(0, 7))) == 0, "reshape of nothing");
         expect(mb_item(mb_sum(mb_pad(none, 1, 1, 1), MB_ALL)) == 0, "pad of nothing");

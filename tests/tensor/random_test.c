@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * random_test.c - Philox's published vectors, equality of backends, repeatability, statistics of the draws. */
+ * random_test.c - Philox's published vectors, equality of backends, repeatability, statistics of the draws.
+ */
 #include "support.h"
 
 #include <Random123/philox.h>
@@ -15,8 +16,12 @@ Test(random, known_answers)
         uint32_t counter[4], key[2], want[4];
     } rows[] = {
         {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     for (int i = 0; i < 3; i++) {
         philox4x32_ctr_t c, r;
@@ -27,24 +32,31 @@ Test(random, known_answers)
     }
 }
 
-/* Element i of a draw is a word of the block with counter i / 4 (i / 2 in float64) under the key's 64 bits. */
+/* Element i of a draw is a word of the block with counter i / 4 (i / 2 in float64) under the key's 64 bits.
+ */
 Test(random, draws_are_philox)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_key key = mb_key_of(42);
         enum { N = 1003 };
-        double *f = values(mb_uniform(ctx, key, MB_FLOAT32, MB_SHAPE(N))), *d = values(mb_uniform(ctx, key, MB_FLOAT64, MB_SHAPE(N)));
+        double *f = values(mb_uniform(ctx, key, MB_FLOAT32, MB_SHAPE(N))),
+               *d = values(mb_uniform(ctx, key, MB_FLOAT64, MB_SHAPE(N)));
         double *n = values(mb_uniform(ctx, key, MB_INT32, MB_SHAPE(17, 59)));
         for (int i = 0; i < N; i++) {
             philox4x32_key_t bits = {{(uint32_t)key.bits, (uint32_t)(key.bits >> 32)}};
             philox4x32_ctr_t four = philox4x32_R(10, (philox4x32_ctr_t){{(uint32_t)i / 4, 0, 0, 0}}, bits);
             philox4x32_ctr_t two = philox4x32_R(10, (philox4x32_ctr_t){{(uint32_t)i / 2, 0, 0, 0}}, bits);
             double single = (double)(four.v[i % 4] >> 8) * 0x1p-24;
-            expect(f[i] == single, "%s: float32 draw %d is %.9g, not %.9g", backend_names[k], i, f[i], single);
-            expect(n[i] == (double)(four.v[i % 4] >> 1), "%s: int32 draw %d is %.0f", backend_names[k], i, n[i]);
+            expect(f[i] == single, "%s: float32 draw %d is %.9g, not %.9g", backend_names[k], i, f[i],
+                   single);
+            expect(n[i] == (double)(four.v[i % 4] >> 1), "%s: int32 draw %d is %.0f", backend_names[k], i,
+                   n[i]);
             uint64_t low = two.v[i % 2 * 2], high = two.v[i % 2 * 2 + 1];
-            double one = (double)((high << 32 | low) >> 11) * 0x1p-53, other = (double)((low << 32 | high) >> 11) * 0x1p-53;
-            expect(d[i] == one || d[i] == other, "%s: float64 draw %d is %.17g, not %.17g", backend_names[k], i, d[i], one);
+            double one = (double)((high << 32 | low) >> 11) * 0x1p-53,
+                   other = (double)((low << 32 | high) >> 11) * 0x1p-53;
+            expect(d[i] == one || d[i] == other, "%s: float64 draw %d is %.17g, not %.17g", backend_names[k],
+                   i, d[i], one);
         }
     }
 }
@@ -56,33 +68,40 @@ Test(random, golden_values)
     expect(mb_key_of(1).bits == key.bits && mb_key_of(2).bits != key.bits && folded.bits != key.bits, "keys");
     expect(mb_key_fold(key, 7).bits == folded.bits && mb_key_fold(key, 8).bits != folded.bits, "folded keys");
     expect(mb_key_fold(mb_key_of(7), 1).bits != folded.bits, "fold is not symmetric");
-    expect(key.bits == 0x910a2dec89025cc1u && folded.bits == 0xf15b9252f626aaau, "keys changed: %llx %llx", (unsigned long long)key.bits,
-           (unsigned long long)folded.bits);
+    expect(key.bits == 0x910a2dec89025cc1u && folded.bits == 0xf15b9252f626aaau, "keys changed: %llx %llx",
+           (unsigned long long)key.bits, (unsigned long long)folded.bits);
 }
 
 static double *draws(mb_context *ctx, int kind, mb_dtype dtype, uint64_t seed, mb_shape s)
 {
     mb_key key = mb_key_of(seed);
-    mb_tensor t = kind == 0 ? mb_uniform(ctx, key, dtype, s) : kind == 1 ? mb_normal(ctx, key, dtype, s) : mb_permutation(ctx, key, s);
+    mb_tensor t = kind == 0   ? mb_uniform(ctx, key, dtype, s)
+                  : kind == 1 ? mb_normal(ctx, key, dtype, s)
+                              : mb_permutation(ctx, key, s);
     return values(t);
 }
 
 Test(random, the_same_everywhere_and_always)
 {
-    mb_context *a = open_on("reference"), *b = open_as("cpu", "", 3), *c = open_as("cpu", "fuse,sink,merge", 1);
+    mb_context *a = open_on("reference"), *b = open_as("cpu", "", 3),
+               *c = open_as("cpu", "fuse,sink,merge", 1);
     mb_shape s = MB_SHAPE(7, 991);
     for (int kind = 0; kind < 3; kind++)
         for (int d = 0; d < 3; d++) {
             mb_dtype dtype = (mb_dtype)d;
             if (kind == 1 && dtype == MB_INT32)
                 continue;
-            double *x = draws(a, kind, dtype, 5, s), *y = draws(b, kind, dtype, 5, s), *z = draws(c, kind, dtype, 5, s);
+            double *x = draws(a, kind, dtype, 5, s), *y = draws(b, kind, dtype, 5, s),
+                   *z = draws(c, kind, dtype, 5, s);
             if (kind == 1) /* logarithm and cosine round differently */
-                expect(nmse(y, x, 6937) < (d ? 1e-28 : 1e-12) && nmse(z, x, 6937) < (d ? 1e-28 : 1e-12), "normal on backends");
+                expect(nmse(y, x, 6937) < (d ? 1e-28 : 1e-12) && nmse(z, x, 6937) < (d ? 1e-28 : 1e-12),
+                       "normal on backends");
             else
-                expect(same_bits(x, y, 6937) && same_bits(x, z, 6937), "draw %d, %s: backends differ", kind, mb_dtype_name(dtype));
+                expect(same_bits(x, y, 6937) && same_bits(x, z, 6937), "draw %d, %s: backends differ", kind,
+                       mb_dtype_name(dtype));
             expect(same_bits(y, draws(b, kind, dtype, 5, s), 6937), "draw %d is not repeatable", kind);
-            expect(!same_bits(y, draws(b, kind, dtype, 6, s), 6937), "draw %d does not depend on its key", kind);
+            expect(!same_bits(y, draws(b, kind, dtype, 6, s), 6937), "draw %d does not depend on its key",
+                   kind);
         }
     /* A view of a draw is a part of the same draw, however it is computed. */
     mb_tensor u = mb_uniform(b, mb_key_of(9), MB_FLOAT32, s), part = mb_slice(mb_transpose(u), 0, 990, 9, -7);
@@ -94,10 +113,12 @@ Test(random, the_same_everywhere_and_always)
 
 Test(random, statistics)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         enum { N = 200000 };
         for (int d = 0; d < 2; d++) {
-            double *u = draws(ctx, 0, (mb_dtype)d, 3, MB_SHAPE(N)), *g = draws(ctx, 1, (mb_dtype)d, 3, MB_SHAPE(N));
+            double *u = draws(ctx, 0, (mb_dtype)d, 3, MB_SHAPE(N)),
+                   *g = draws(ctx, 1, (mb_dtype)d, 3, MB_SHAPE(N));
             double sum[2] = {0}, square[2] = {0}, cube = 0, fourth = 0, lag[2] = {0};
             int bins[16] = {0};
             for (int i = 0; i < N; i++) {
@@ -113,10 +134,13 @@ Test(random, statistics)
                 chi += (bins[b] - N / 16.0) * (bins[b] - N / 16.0) / (N / 16.0);
             expect(chi < 38, "uniform in 16 bins: chi squared %g of 15 degrees", chi); /* p = 0.001 */
             /* each within 5 standard errors */
-            expect(fabs(sum[0] / N - 0.5) < 5 * 0.2887 / root && fabs(square[0] / N - 1.0 / 3) < 5 * 0.298 / root, "uniform moments");
-            expect(fabs(sum[1] / N) < 5 / root && fabs(square[1] / N - 1) < 5 * 1.4143 / root, "normal: mean %g variance %g", sum[1] / N,
-                   square[1] / N);
-            expect(fabs(cube / N) < 5 * 3.873 / root && fabs(fourth / N - 3) < 5 * 9.8 / root, "normal: third and fourth moment");
+            expect(fabs(sum[0] / N - 0.5) < 5 * 0.2887 / root &&
+                       fabs(square[0] / N - 1.0 / 3) < 5 * 0.298 / root,
+                   "uniform moments");
+            expect(fabs(sum[1] / N) < 5 / root && fabs(square[1] / N - 1) < 5 * 1.4143 / root,
+                   "normal: mean %g variance %g", sum[1] / N, square[1] / N);
+            expect(fabs(cube / N) < 5 * 3.873 / root && fabs(fourth / N - 3) < 5 * 9.8 / root,
+                   "normal: third and fourth moment");
             expect(fabs(lag[0] / N) < 5 / 12.0 / root && fabs(lag[1] / N) < 5 / root, "neighbours correlate");
         }
     }
@@ -124,7 +148,8 @@ Test(random, statistics)
 
 Test(random, permutations)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         enum { ROWS = 3000 };
         double *p = draws(ctx, 2, MB_INT32, 4, MB_SHAPE(ROWS, 4));
         int first[4][4] = {{0}};
@@ -157,6 +182,7 @@ Test(random, a_new_key_makes_no_plan)
         if (i == 0)
             plans = mb_get_stats(ctx).plans;
     }
-    expect(mb_get_stats(ctx).plans == plans, "%llu plans for one structure", (unsigned long long)mb_get_stats(ctx).plans);
+    expect(mb_get_stats(ctx).plans == plans, "%llu plans for one structure",
+           (unsigned long long)mb_get_stats(ctx).plans);
     close_all();
 }

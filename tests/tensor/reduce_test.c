@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * reduce_test.c - reductions over every subset of axes against plain loops; cumulative sums, argmax, special values. */
+ * reduce_test.c - reductions over every subset of axes against plain loops; cumulative sums, argmax, special
+ * values. */
 #include "support.h"
 
 #define ON_BOTH                                                                                              \
@@ -39,7 +40,12 @@ static double plain(enum what w, const double *x, int64_t n)
         e += exp(x[i] - top);
         v += (x[i] - sum / (double)n) * (x[i] - sum / (double)n);
     }
-    return w == SUM ? sum : w == MEAN ? sum / (double)n : w == MAX ? top : w == MIN ? low : w == VARIANCE ? v / (double)n : log(e) + top;
+    return w == SUM        ? sum
+           : w == MEAN     ? sum / (double)n
+           : w == MAX      ? top
+           : w == MIN      ? low
+           : w == VARIANCE ? v / (double)n
+                           : log(e) + top;
 }
 
 static void one(mb_context *ctx, enum what w, mb_tensor x, unsigned mask, bool keep)
@@ -55,8 +61,8 @@ static void one(mb_context *ctx, enum what w, mb_tensor x, unsigned mask, bool k
             want.dim[want.rank++] = reduced ? 1 : s.dim[i];
     }
     mb_tensor y = apply(w, x, axes);
-    if (!expect(same_shape(mb_shape_of(y), want), "%s of %s, axes %#x: shape %s, not %s", names[w], shape_text(s), mask,
-                shape_text(mb_shape_of(y)), shape_text(want)))
+    if (!expect(same_shape(mb_shape_of(y), want), "%s of %s, axes %#x: shape %s, not %s", names[w],
+                shape_text(s), mask, shape_text(mb_shape_of(y)), shape_text(want)))
         return;
     double *vx = values(x), *vy = values(y), *row = malloc(((size_t)mb_count(x) + 1) * sizeof *row);
     int64_t results = shape_count(want);
@@ -75,16 +81,19 @@ static void one(mb_context *ctx, enum what w, mb_tensor x, unsigned mask, bool k
                 row[n++] = vx[i];
         }
         double p = plain(w, row, n), relative = dtype == MB_FLOAT64 ? 1e-13 : dtype == MB_FLOAT32 ? 2e-6 : 0;
-        expect(near(vy[o], p, relative, relative * 4), "%s of %s %s, axes %#x on %s: [%lld] is %.15g, not %.15g", names[w],
-               mb_dtype_name(dtype), shape_text(s), mask, mb_backend_name(ctx), (long long)o, vy[o], p);
+        expect(near(vy[o], p, relative, relative * 4),
+               "%s of %s %s, axes %#x on %s: [%lld] is %.15g, not %.15g", names[w], mb_dtype_name(dtype),
+               shape_text(s), mask, mb_backend_name(ctx), (long long)o, vy[o], p);
     }
     free(row);
 }
 
 static void sweep(mb_dtype dtype, bool views)
 {
-    ON_BOTH {
-        static const mb_shape shapes[] = {{0, {0}}, {1, {7}}, {2, {3, 5}}, {3, {2, 3, 5}}, {4, {2, 1, 4, 3}}, {2, {3, 67}}, {2, {67, 3}}};
+    ON_BOTH
+    {
+        static const mb_shape shapes[] = {{0, {0}},          {1, {7}},     {2, {3, 5}}, {3, {2, 3, 5}},
+                                          {4, {2, 1, 4, 3}}, {2, {3, 67}}, {2, {67, 3}}};
         for (int s = 0; s < 7; s++) {
             rng r = {(uint64_t)s};
             mb_tensor x = draw(ctx, &r, dtype, shapes[s], -9, 9);
@@ -118,7 +127,8 @@ Test(reduce, int32_over_every_subset)
 /* Many tiles and threads, rows long and short; in float32 against float64. */
 Test(reduce, large)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         static const mb_shape shapes[] = {{1, {70001}}, {2, {1200, 61}}, {2, {61, 1200}}, {3, {40, 3, 600}}};
         for (int s = 0; s < 4; s++)
             for (int w = 0; w < KINDS; w++)
@@ -129,10 +139,11 @@ Test(reduce, large)
                     for (int i = 0; i < shapes[s].rank; i++)
                         if (mask >> i & 1)
                             axes.axis[axes.count++] = i;
-                    mb_tensor y = apply((enum what)w, x, axes), z = apply((enum what)w, mb_cast(x, MB_FLOAT64), axes);
+                    mb_tensor y = apply((enum what)w, x, axes),
+                              z = apply((enum what)w, mb_cast(x, MB_FLOAT64), axes);
                     double e = nmse(values(y), values(z), mb_count(y));
-                    expect(e <= 1e-11, "%s of float32 %s, axes %#x on %s: NMSE %g", names[w], shape_text(shapes[s]), mask,
-                           backend_names[k], e);
+                    expect(e <= 1e-11, "%s of float32 %s, axes %#x on %s: NMSE %g", names[w],
+                           shape_text(shapes[s]), mask, backend_names[k], e);
                     if (k && w == SUM) { /* and the float64 one against plain C */
                         double *v = values(x), all = 0;
                         for (int64_t i = 0; i < mb_count(x); i++)
@@ -145,9 +156,11 @@ Test(reduce, large)
 
 Test(reduce, empty_and_special)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor none = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3, 0));
-        double *sum = values(mb_sum(none, MB_AXES(1))), *mean = values(mb_mean(none, MB_AXES(1))), *top = values(mb_max(none, MB_AXES(-1)));
+        double *sum = values(mb_sum(none, MB_AXES(1))), *mean = values(mb_mean(none, MB_AXES(1))),
+               *top = values(mb_max(none, MB_AXES(-1)));
         for (int i = 0; i < 3; i++) {
             expect(sum[i] == 0, "%s: sum over nothing is %g", backend_names[k], sum[i]);
             expect(isnan(mean[i]), "%s: mean over nothing is %g", backend_names[k], mean[i]);
@@ -157,22 +170,30 @@ Test(reduce, empty_and_special)
         expect(mb_item(mb_sum(fed, MB_ALL)) == 0, "sum of an empty buffer: %g", mb_item(mb_sum(fed, MB_ALL)));
         expect(mb_count(mb_sum(fed, MB_AXES(1))) == 0, "sum to nothing");
         double nan = (double)NAN, inf = (double)INFINITY;
-        mb_tensor x = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(3, 3), (double[]){1, nan, 3, inf, 1, -inf, -inf, -inf, -inf});
-        double *m = values(mb_max(x, MB_AXES(1))), *n = values(mb_min(x, MB_AXES(1))), *s = values(mb_sum(x, MB_AXES(1)));
-        expect(isnan(m[0]) && m[1] == inf && m[2] == -inf, "%s: max of specials: %g %g %g", backend_names[k], m[0], m[1], m[2]);
-        expect(isnan(n[0]) && n[1] == -inf && n[2] == -inf, "%s: min of specials: %g %g %g", backend_names[k], n[0], n[1], n[2]);
-        expect(isnan(s[0]) && isnan(s[1]) && s[2] == -inf, "%s: sum of specials: %g %g %g", backend_names[k], s[0], s[1], s[2]);
+        mb_tensor x = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(3, 3),
+                                   (double[]){1, nan, 3, inf, 1, -inf, -inf, -inf, -inf});
+        double *m = values(mb_max(x, MB_AXES(1))), *n = values(mb_min(x, MB_AXES(1))),
+               *s = values(mb_sum(x, MB_AXES(1)));
+        expect(isnan(m[0]) && m[1] == inf && m[2] == -inf, "%s: max of specials: %g %g %g", backend_names[k],
+               m[0], m[1], m[2]);
+        expect(isnan(n[0]) && n[1] == -inf && n[2] == -inf, "%s: min of specials: %g %g %g", backend_names[k],
+               n[0], n[1], n[2]);
+        expect(isnan(s[0]) && isnan(s[1]) && s[2] == -inf, "%s: sum of specials: %g %g %g", backend_names[k],
+               s[0], s[1], s[2]);
         double *a = values(mb_argmax(x, 1));
-        expect(a[0] == 1 && a[1] == 0 && a[2] == 0, "%s: argmax of specials: %g %g %g", backend_names[k], a[0], a[1], a[2]);
+        expect(a[0] == 1 && a[1] == 0 && a[2] == 0, "%s: argmax of specials: %g %g %g", backend_names[k],
+               a[0], a[1], a[2]);
         mb_tensor b = from_doubles(ctx, MB_BOOL, MB_SHAPE(5), (double[]){1, 0, 1, 1, 0});
-        expect(mb_dtype_of(mb_sum(b, MB_ALL)) == MB_INT32 && mb_item(mb_sum(b, MB_ALL)) == 3, "a sum of bools");
+        expect(mb_dtype_of(mb_sum(b, MB_ALL)) == MB_INT32 && mb_item(mb_sum(b, MB_ALL)) == 3,
+               "a sum of bools");
     }
 }
 
 Test(reduce, argmax_and_cumsum)
 {
     for (int d = 0; d < 3; d++)
-        ON_BOTH {
+        ON_BOTH
+        {
             rng r = {11};
             mb_tensor x = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(4, 7, 5), -3, 3);
             if (d == 1) /* ties */
@@ -190,14 +211,16 @@ Test(reduce, argmax_and_cumsum)
                         before += j <= at ? v[start + j * stride[axis]] : 0;
                         after += j >= at ? v[start + j * stride[axis]] : 0;
                     }
-                    expect(near(c[i], before, 1e-6, 1e-5) && near(b[i], after, 1e-6, 1e-5), "cumsum along %d on %s", axis, backend_names[k]);
+                    expect(near(c[i], before, 1e-6, 1e-5) && near(b[i], after, 1e-6, 1e-5),
+                           "cumsum along %d on %s", axis, backend_names[k]);
                     if (at)
                         continue;
                     int64_t top = 0;
                     for (int64_t j = 1; j < size[axis]; j++)
                         if (v[start + j * stride[axis]] > v[start + top * stride[axis]])
                             top = j;
-                    expect(a[o] == (double)top, "argmax along %d on %s: %g, not %lld", axis, backend_names[k], a[o], (long long)top);
+                    expect(a[o] == (double)top, "argmax along %d on %s: %g, not %lld", axis, backend_names[k],
+                           a[o], (long long)top);
                     o++;
                 }
             }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * scope_test.c - how long values live: scopes, keep, detach, variables, watches, and the tape that does not grow. */
+ * scope_test.c - how long values live: scopes, keep, detach, variables, watches, and the tape that does not
+ * grow. */
 #include "support.h"
 
 #define ON_BOTH                                                                                              \
@@ -25,7 +26,8 @@ static uint64_t nodes(mb_context *ctx)
 
 Test(scope, the_tape_returns_to_its_length)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = num(ctx, 2);
         uint64_t start = nodes(ctx);
         for (int i = 0; i < 50; i++) {
@@ -37,13 +39,15 @@ Test(scope, the_tape_returns_to_its_length)
             expect(mb_scope_end(s) == MB_OK, "scope_end");
             expect(!mb_valid(y) && mb_valid(x), "valid after the end");
         }
-        expect(nodes(ctx) == start, "%llu nodes, %llu at first", (unsigned long long)nodes(ctx), (unsigned long long)start);
+        expect(nodes(ctx) == start, "%llu nodes, %llu at first", (unsigned long long)nodes(ctx),
+               (unsigned long long)start);
     }
 }
 
 Test(scope, keep_moves_history_out)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = num(ctx, 3), kept = {0}, twice = {0};
         uint64_t start = nodes(ctx);
         mb_scope outer = mb_scope_begin(ctx);
@@ -56,18 +60,20 @@ Test(scope, keep_moves_history_out)
             mb_scope_end(s);
             expect(mb_valid(kept) && !mb_valid(other), "keep");
         }
-        expect(mb_item(kept) == 27 && mb_item(grad(kept, x)) == 27, "a kept value and its gradient: %g %g", mb_item(kept),
-               mb_item(grad(kept, x)));
+        expect(mb_item(kept) == 27 && mb_item(grad(kept, x)) == 27, "a kept value and its gradient: %g %g",
+               mb_item(kept), mb_item(grad(kept, x)));
         expect(mb_item(grad(grad(kept, x), x)) == 18, "its second derivative");
         mb_scope_end(outer);
         expect(!mb_valid(kept), "kept for one scope only");
-        expect(nodes(ctx) == start, "keep: %llu nodes, %llu at first", (unsigned long long)nodes(ctx), (unsigned long long)start);
+        expect(nodes(ctx) == start, "keep: %llu nodes, %llu at first", (unsigned long long)nodes(ctx),
+               (unsigned long long)start);
     }
 }
 
 Test(scope, detach_moves_the_value_out)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = num(ctx, 3), w = num(ctx, 1);
         uint64_t start = 0;
         for (int i = 0; i < 20; i++) { /* truncated back-propagation: each step begins from values */
@@ -79,13 +85,15 @@ Test(scope, detach_moves_the_value_out)
         }
         expect(near(mb_item(w), 6, 1e-4, 0), "detached values: %g", mb_item(w));
         expect(mb_item(grad(w, x)) == 0, "a detached value has no history");
-        expect(nodes(ctx) <= start + 16, "detach: each step leaves one leaf, not %llu nodes", (unsigned long long)(nodes(ctx) - start));
+        expect(nodes(ctx) <= start + 16, "detach: each step leaves one leaf, not %llu nodes",
+               (unsigned long long)(nodes(ctx) - start));
     }
 }
 
 Test(scope, nested_scopes_and_deep_keeps)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor x = num(ctx, 2);
         mb_scope s[5];
         mb_tensor y = x;
@@ -98,13 +106,15 @@ Test(scope, nested_scopes_and_deep_keeps)
             mb_scope_end(s[i]);
             expect(mb_valid(y), "kept out of level %d", i);
         }
-        expect(mb_item(y) == 64 && mb_item(grad(y, x)) == 192, "kept through five scopes: %g %g", mb_item(y), mb_item(grad(y, x)));
+        expect(mb_item(y) == 64 && mb_item(grad(y, x)) == 192, "kept through five scopes: %g %g", mb_item(y),
+               mb_item(grad(y, x)));
     }
 }
 
 Test(scope, stale_handles_name_both_places)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_scope s = mb_scope_begin(ctx);
         mb_tensor y = num(ctx, 1);
         int ended = __LINE__ + 1;
@@ -114,7 +124,8 @@ Test(scope, stale_handles_name_both_places)
         char at[64], to[64];
         snprintf(at, sizeof at, "scope_test.c:%d: exp", used);
         snprintf(to, sizeof to, "scope_test.c:%d", ended);
-        expect(!mb_valid(z) && mb_error(ctx) == MB_STALE, "a stale handle: %s", mb_status_name(mb_error(ctx)));
+        expect(!mb_valid(z) && mb_error(ctx) == MB_STALE, "a stale handle: %s",
+               mb_status_name(mb_error(ctx)));
         const char *first = strstr(mb_message(ctx), at);
         expect(first && strstr(first + 1, to), "message: %s", mb_message(ctx));
         mb_clear_error(ctx);
@@ -130,7 +141,8 @@ Test(scope, stale_handles_name_both_places)
 
 Test(scope, ends_in_reverse_order)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_scope a = mb_scope_begin(ctx), b = mb_scope_begin(ctx);
         expect(mb_scope_end(a) != MB_OK, "an outer scope ended before its inner one");
         mb_clear_error(ctx);
@@ -146,7 +158,8 @@ Test(scope, ends_in_reverse_order)
 
 Test(variable, starts_as_zeros_and_takes_values)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor w = mb_variable(ctx, MB_FLOAT32, MB_SHAPE(2, 3));
         double *v = values(w);
         for (int i = 0; i < 6; i++)
@@ -165,7 +178,8 @@ Test(variable, starts_as_zeros_and_takes_values)
 /* Reading a variable means its value at that moment, also when it is computed later. */
 Test(variable, old_values_stay)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor w = mb_variable(ctx, MB_FLOAT64, MB_SHAPE(3));
         mb_assign(w, mb_iota(ctx, MB_FLOAT64, 3));
         mb_scope s = mb_scope_begin(ctx);
@@ -174,12 +188,12 @@ Test(variable, old_values_stay)
         mb_tensor between = mb_mul(w, 10.0);
         mb_assign(w, mb_mul(w, w));
         mb_tensor after = mb_mul(w, 10.0);
-        expect(values(after)[2] == 90 && values(between)[2] == 30 && values(before)[2] == 20, "in one flush: %g %g %g",
-               values(after)[2], values(between)[2], values(before)[2]);
+        expect(values(after)[2] == 90 && values(between)[2] == 30 && values(before)[2] == 20,
+               "in one flush: %g %g %g", values(after)[2], values(between)[2], values(before)[2]);
         mb_tensor late = mb_mul(w, 1.0);
         mb_assign(w, mb_mul(w, 0.0));
-        expect(values(w)[2] == 0 && values(late)[2] == 9 && values(before)[1] == 10, "after a flush: %g %g %g", values(w)[2],
-               values(late)[2], values(before)[1]);
+        expect(values(w)[2] == 0 && values(late)[2] == 9 && values(before)[1] == 10,
+               "after a flush: %g %g %g", values(w)[2], values(late)[2], values(before)[1]);
         mb_scope_end(s);
         expect(values(w)[2] == 0, "after the scope: %g", values(w)[2]);
     }
@@ -188,7 +202,8 @@ Test(variable, old_values_stay)
 /* Until the flush a variable stands for what was assigned, history included. */
 Test(variable, gradients_pass_through_assignments)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor w = mb_variable(ctx, MB_FLOAT64, MB_SHAPE0), x = num(ctx, 3);
         mb_assign(w, num(ctx, 2));
         mb_eval(&w, 1);
@@ -196,8 +211,9 @@ Test(variable, gradients_pass_through_assignments)
         mb_tensor start = mb_alias(w);
         mb_assign(w, mb_mul(start, x));
         mb_assign(w, mb_mul(w, x));
-        expect(mb_item(grad(mb_mul(w, 1.0), x)) == 12 && mb_item(grad(mb_mul(w, 1.0), start)) == 9, "through two steps: %g %g",
-               mb_item(grad(mb_mul(w, 1.0), x)), mb_item(grad(mb_mul(w, 1.0), start)));
+        expect(mb_item(grad(mb_mul(w, 1.0), x)) == 12 && mb_item(grad(mb_mul(w, 1.0), start)) == 9,
+               "through two steps: %g %g", mb_item(grad(mb_mul(w, 1.0), x)),
+               mb_item(grad(mb_mul(w, 1.0), start)));
         mb_scope_end(s);
         expect(mb_item(w) == 18, "stored: %g", mb_item(w));
         mb_tensor y = mb_mul(w, w), g = grad(y, w); /* a variable in xs stands for its current value */
@@ -207,7 +223,8 @@ Test(variable, gradients_pass_through_assignments)
 
 Test(variable, swaps_and_many_at_once)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         enum { MANY = 40 };
         mb_tensor w[MANY];
         for (int i = 0; i < MANY; i++) {
@@ -231,17 +248,20 @@ Test(variable, swaps_and_many_at_once)
         mb_assign(w[1], shared);
         mb_assign(w[2], mb_mul(w[2], 1.0));
         mb_scope_end(s);
-        expect(values(w[0])[0] == 9 && values(w[1])[0] == 9, "one value in two variables: %g %g", values(w[0])[0], values(w[1])[0]);
+        expect(values(w[0])[0] == 9 && values(w[1])[0] == 9, "one value in two variables: %g %g",
+               values(w[0])[0], values(w[1])[0]);
         s = mb_scope_begin(ctx);
         mb_assign(w[0], mb_add(w[0], 1.0));
         mb_scope_end(s);
-        expect(values(w[0])[0] == 10 && values(w[1])[0] == 9, "they are not tied: %g %g", values(w[0])[0], values(w[1])[0]);
+        expect(values(w[0])[0] == 10 && values(w[1])[0] == 9, "they are not tied: %g %g", values(w[0])[0],
+               values(w[1])[0]);
     }
 }
 
 Test(variable, watch_is_delivered_at_the_flush)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         mb_tensor w = mb_variable(ctx, MB_FLOAT64, MB_SHAPE(2));
         double curve[10][2];
         for (int step = 0; step < 10; step++) {
@@ -251,7 +271,8 @@ Test(variable, watch_is_delivered_at_the_flush)
             expect(mb_watch(mb_mul(w, 2.0), curve[step], sizeof curve[step]) == MB_OK, "watch");
             expect(curve[step][0] == -1, "a watch does not force a flush");
             mb_scope_end(s);
-            expect(curve[step][0] == 2 * (step + 1) && curve[step][1] == 2 * (step + 1), "watched: %g", curve[step][0]);
+            expect(curve[step][0] == 2 * (step + 1) && curve[step][1] == 2 * (step + 1), "watched: %g",
+                   curve[step][0]);
         }
         double never[2] = {7, 7};
         mb_scope s = mb_scope_begin(ctx);
@@ -265,14 +286,18 @@ Test(variable, watch_is_delivered_at_the_flush)
 /* What was computed and kept is not computed again; what was not, is, with the same result. */
 Test(scope, values_asked_for_later)
 {
-    ON_BOTH {
+    ON_BOTH
+    {
         rng r = {1};
-        mb_tensor x = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(50, 50), -1, 1), a = mb_matmul(x, x), b = mb_tanh(a), c = mb_matmul(b, a);
+        mb_tensor x = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(50, 50), -1, 1), a = mb_matmul(x, x), b = mb_tanh(a),
+                  c = mb_matmul(b, a);
         double *late_c = values(c), *late_a = values(a), *late_b = values(b);
         mb_context *other = open_on(backend_names[k]);
         rng q = {1};
-        mb_tensor y = draw(other, &q, MB_FLOAT32, MB_SHAPE(50, 50), -1, 1), d = mb_matmul(y, y), e = mb_tanh(d);
-        expect(same_bits(values(d), late_a, 2500) && same_bits(values(e), late_b, 2500), "recomputed values differ");
+        mb_tensor y = draw(other, &q, MB_FLOAT32, MB_SHAPE(50, 50), -1, 1), d = mb_matmul(y, y),
+                  e = mb_tanh(d);
+        expect(same_bits(values(d), late_a, 2500) && same_bits(values(e), late_b, 2500),
+               "recomputed values differ");
         expect(nmse(values(mb_matmul(e, d)), late_c, 2500) < 1e-13, "and what follows from them");
     }
 }
