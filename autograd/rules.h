@@ -2,8 +2,8 @@
  *
  * rules.h - what a derivative rule sees. Private to autograd/.
  *
- * Rules are written with the constructors users call, so their results have derivatives of their own. The sweeps
- * (sweep.c) do the rest: which operands matter, summing back over broadcasts, accumulation, checks.
+ * Rules are written with the constructors users call, so their results have derivatives of their own. The
+ * sweeps (sweep.c) do the rest: which operands matter, summing back over broadcasts, accumulation, checks.
  */
 #ifndef MB_RULES_H
 #define MB_RULES_H
@@ -15,7 +15,7 @@ typedef struct mb__site {
     const char *where; /* of the node                                                     */
     mb__node node;     /* a copy: recording moves the tape                                */
     mb_tensor out;
-    mb_tensor in[3];   /* the first three operands                                        */
+    mb_tensor in[3]; /* the first three operands                                        */
 } mb__site;
 
 mb_tensor mb__operand(const mb__site *s, int i);
@@ -24,7 +24,8 @@ mb_tensor mb__operand(const mb__site *s, int i);
  * returns d out / d in[i] times v, where v has the result's or the operand's shape. */
 mb_tensor mb__rule_elementwise(const mb__site *s, int i, mb_tensor v);
 
-/* Every other op: the cotangent of operand i, from the result's. Poison without an error where no rule exists. */
+/* Every other op: the cotangent of operand i, from the result's. Poison without an error where no rule
+ * exists. */
 mb_tensor mb__rule_reverse(const mb__site *s, int i, mb_tensor g);
 
 /* Ops that are not elementwise and not linear: the result's tangent from operand 0's. */

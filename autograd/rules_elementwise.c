@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT
- * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def. x, y: operand and result of
- * a unary op; a, b: operands of a binary one; v: what the derivative is applied to. */
+ * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def. x, y: operand and
+ * result of a unary op; a, b: operands of a binary one; v: what the derivative is applied to. */
 #include "autograd/rules.h"
 
-#define AT       s->where
-#define x        s->in[0]
-#define a        s->in[0]
-#define b        s->in[1]
-#define y        s->out
-#define MUL(p, q) mb_mul_at(AT, p, q)
+#define AT         s->where
+#define x          s->in[0]
+#define a          s->in[0]
+#define b          s->in[1]
+#define y          s->out
+#define MUL(p, q)  mb_mul_at(AT, p, q)
 #define RULE(NAME) static mb_tensor rule_##NAME(const mb__site *s, int i, mb_tensor v)
-#define UNARY_RULE(NAME, result)                                                                                       \
-    RULE(NAME)                                                                                                         \
-    {                                                                                                                  \
-        (void)i;                                                                                                       \
-        return result;                                                                                                 \
+#define UNARY_RULE(NAME, result)                                                                             \
+    RULE(NAME)                                                                                               \
+    {                                                                                                        \
+        (void)i;                                                                                             \
+        return result;                                                                                       \
     }
 
 static mb_tensor lit(const mb__site *s, double value)
@@ -34,7 +34,8 @@ UNARY_RULE(SIN, MUL(v, mb_cos_at(AT, x)))
 UNARY_RULE(COS, mb_neg_at(AT, MUL(v, mb_sin_at(AT, x))))
 UNARY_RULE(TANH, MUL(v, mb_sub_at(AT, lit(s, 1), MUL(y, y))))
 UNARY_RULE(SIGMOID, MUL(v, MUL(y, mb_sub_at(AT, lit(s, 1), y))))
-UNARY_RULE(ERF, MUL(MUL(v, lit(s, 1.1283791670955126)), mb_exp_at(AT, mb_neg_at(AT, MUL(x, x))))) /* 2/sqrt(pi) */
+UNARY_RULE(ERF,
+           MUL(MUL(v, lit(s, 1.1283791670955126)), mb_exp_at(AT, mb_neg_at(AT, MUL(x, x))))) /* 2/sqrt(pi) */
 UNARY_RULE(ABS, MUL(v, mb_sign_at(AT, x)))
 
 RULE(ADD)

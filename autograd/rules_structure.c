@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * rules_structure.c - derivatives of movement, reductions, contractions and indexing. Each adjoint is again one of
- * these ops: slice and pad, sum and broadcast, take and scatter_add, contract and contract. */
+ * rules_structure.c - derivatives of movement, reductions, contractions and indexing. Each adjoint is again
+ * one of these ops: slice and pad, sum and broadcast, take and scatter_add, contract and contract. */
 #include "autograd/rules.h"
 
 #define AT s->where
@@ -41,11 +41,13 @@ static mb_tensor max_share(const mb__site *s, mb_tensor v)
 {
     mb_dtype dtype = (mb_dtype)s->node.dtype;
     mb_tensor hit = mb_eq_at(AT, s->in[0], s->out);
-    mb_tensor ties = mb__reduce(AT, MB_OP_SUM, mb_cast_at(AT, hit, dtype), (uint32_t)mb__attrs(s->ctx, &s->node)[0]);
+    mb_tensor ties =
+        mb__reduce(AT, MB_OP_SUM, mb_cast_at(AT, hit, dtype), (uint32_t)mb__attrs(s->ctx, &s->node)[0]);
     return mb_where_at(AT, hit, mb_div_at(AT, v, ties), mb__const(s->ctx, AT, dtype, 0));
 }
 
-/* The other operand against the cotangent: labels keep their sizes, the roles of a, b and the result rotate. */
+/* The other operand against the cotangent: labels keep their sizes, the roles of a, b and the result rotate.
+ */
 static mb_tensor contract_back(const mb__site *s, int i, mb_tensor g)
 {
     const int64_t *attrs = mb__attrs(s->ctx, &s->node);

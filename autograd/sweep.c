@@ -2,8 +2,8 @@
  *
  * sweep.c - reverse and forward sweeps over the tape.
  *
- * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on an x
- * and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
+ * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on
+ * an x and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
  */
 #include "autograd/autograd.h"
 #include "autograd/rules.h"
@@ -18,7 +18,8 @@ typedef struct range {
 
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 {
-    size_t n = (size_t)(high - low) + 1, bytes = n * (sizeof *r->grad + sizeof *r->depends + sizeof *r->needed);
+    size_t n = (size_t)(high - low) + 1,
+           bytes = n * (sizeof *r->grad + sizeof *r->depends + sizeof *r->needed);
     if (bytes > ctx->scratch_bytes) {
         size_t room = bytes + bytes / 2;
         void *p = mb__realloc(ctx, ctx->scratch, ctx->scratch_bytes, room);
@@ -72,7 +73,8 @@ static mb__site site_of(mb_context *ctx, uint32_t id)
 
 static mb_status no_rule(const mb__site *s, int i, const char *mode)
 {
-    return mb__error(s->ctx, MB_NO_RULE, s->where, "%s: no %s rule for operand %d", mb__ops[s->node.op].name, mode, i + 1);
+    return mb__error(s->ctx, MB_NO_RULE, s->where, "%s: no %s rule for operand %d", mb__ops[s->node.op].name,
+                     mode, i + 1);
 }
 
 /* Checks float operands, resolves variables. */
@@ -98,7 +100,8 @@ static mb_context *enter(const char *where, const char *name, const mb_tensor *t
 
 static bool same_shape(const mb__node *a, const mb__node *b)
 {
-    return a->rank == b->rank && a->dtype == b->dtype && !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
+    return a->rank == b->rank && a->dtype == b->dtype &&
+           !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
 }
 
 static mb_tensor zeros_like(mb_context *ctx, const char *where, uint32_t id)
@@ -123,7 +126,7 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
                     continue;
                 mb_tensor v = mb__handle(ctx, g);
                 v = mb__is_elementwise(s.node.op) && s.node.op != MB_OP_CAST ? mb__rule_elementwise(&s, i, v)
-                                                                            : mb__rule_reverse(&s, i, v);
+                                                                             : mb__rule_reverse(&s, i, v);
                 if (!v.id)
                     return ctx->status != MB_OK ? ctx->status : no_rule(&s, i, "reverse");
                 const mb__node *x = mb__at(ctx, o);
@@ -133,7 +136,8 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
                     v = mb__sum_to(s.where, v, x->rank, dim);
                 }
                 if (v.id && !same_shape(mb__at(ctx, v.id), mb__at(ctx, o)))
-                    return mb__error(ctx, MB_INVALID, s.where, "%s: the rule for operand %d gives another shape than the operand's",
+                    return mb__error(ctx, MB_INVALID, s.where,
+                                     "%s: the rule for operand %d gives another shape than the operand's",
                                      mb__ops[s.node.op].name, i + 1);
                 uint32_t *slot = &r->grad[o - r->low];
                 if (*slot)
@@ -148,8 +152,8 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
     }
 }
 
-static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
-                     mb_tensor *gs)
+static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_tensor *v,
+                     const mb_tensor *xs, int n, mb_tensor *gs)
 {
     uint32_t id;
     mb_context *ctx = y.ctx;
@@ -165,14 +169,17 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
     const char *place = ctx->place;
     mb_status status = MB_OK;
     if (n && !enter(where, name, xs, n, ids))
-        status = mb_error(ctx) ? mb_error(ctx) : mb__error(ctx, MB_INVALID, where, "%s: an x is not a tensor", name);
+        status = mb_error(ctx) ? mb_error(ctx)
+                               : mb__error(ctx, MB_INVALID, where, "%s: an x is not a tensor", name);
     if (status == MB_OK && n && xs[0].ctx != ctx)
         status = mb__error(ctx, MB_INVALID, where, "%s: y and xs belong to different contexts", name);
     mb_tensor seed = {0};
     if (status == MB_OK && v) {
-        if (!enter(where, name, v, 1, NULL) || v->ctx != ctx || !same_shape(mb__at(ctx, v->id), mb__at(ctx, id))) {
+        if (!enter(where, name, v, 1, NULL) || v->ctx != ctx ||
+            !same_shape(mb__at(ctx, v->id), mb__at(ctx, id))) {
             char a[256], b[256];
-            mb__error(ctx, MB_INVALID, where, "%s: got the cotangent %s for y %s; wanted the same shape and dtype", name,
+            mb__error(ctx, MB_INVALID, where,
+                      "%s: got the cotangent %s for y %s; wanted the same shape and dtype", name,
                       mb__tensor_text(a, sizeof a, *v), mb__tensor_text(b, sizeof b, y));
             status = ctx->status;
         } else {
@@ -228,8 +235,8 @@ static mb_tensor rebuild(const mb__site *s, int operand, mb_tensor t)
         in[i] = i == operand ? t : s->in[i];
     int64_t attrs[1 + 3 * 24];
     memcpy(attrs, mb__attrs(ctx, &s->node), s->node.nattr * sizeof *attrs);
-    return mb__record(ctx, s->where, s->node.op, (mb_dtype)s->node.dtype, s->node.rank, s->node.dim, in, s->node.nin, attrs,
-                      s->node.nattr);
+    return mb__record(ctx, s->where, s->node.op, (mb_dtype)s->node.dtype, s->node.rank, s->node.dim, in,
+                      s->node.nin, attrs, s->node.nattr);
 }
 
 static mb_tensor tangent_concat(const mb__site *s, const range *r)
@@ -280,8 +287,8 @@ static mb_tensor tangent_of(const mb__site *s, const range *r)
     return mb_broadcast_at(s->where, sum, shape);
 }
 
-/* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse sweep
- * gives the older x all that flows through the newer one. */
+/* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse
+ * sweep gives the older x all that flows through the newer one. */
 static mb_status forward_sweep(mb_context *ctx, range *r)
 {
     for (uint32_t id = r->low; id <= r->high; id++) {
@@ -301,20 +308,24 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
     return MB_OK;
 }
 
-mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs, int n,
-                    mb_tensor *ts)
+mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs,
+                    int n, mb_tensor *ts)
 {
     mb_context *ctx = m > 0 && ys ? ys[0].ctx : NULL;
     if (!ctx || m < 1 || n < 0 || (n && (!xs || !vs)) || !ts)
-        return ctx ? mb__error(ctx, MB_INVALID, where, "jvp: got %d results and %d variables", m, n) : MB_INVALID;
-    bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
+        return ctx ? mb__error(ctx, MB_INVALID, where, "jvp: got %d results and %d variables", m, n)
+                   : MB_INVALID;
+    bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
+                                                    (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
     uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
     const char *place = ctx->place;
-    ok = ok && enter(where, "jvp", ys, m, yi) && (!n || (enter(where, "jvp", xs, n, xi) == ctx && enter(where, "jvp", vs, n, vi) == ctx));
+    ok = ok && enter(where, "jvp", ys, m, yi) &&
+         (!n || (enter(where, "jvp", xs, n, xi) == ctx && enter(where, "jvp", vs, n, vi) == ctx));
     for (int i = 0; ok && i < n; i++)
         if (!same_shape(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]))) {
             char a[256], b[256];
-            mb__error(ctx, MB_INVALID, where, "jvp: got the tangent %s for %s; wanted the same shape and dtype",
+            mb__error(ctx, MB_INVALID, where,
+                      "jvp: got the tangent %s for %s; wanted the same shape and dtype",
                       mb__tensor_text(a, sizeof a, vs[i]), mb__tensor_text(b, sizeof b, xs[i]));
             ok = false;
         }
@@ -354,7 +365,8 @@ mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tens
     return mb_error(ctx);
 }
 
-mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *hs)
+mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+                    mb_tensor *hs)
 {
     mb_context *ctx = y.ctx;
     if (n <= 0 || !hs)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * buffers.c - values in the backend's memory, pooled by size so that a step that repeats takes none from the heap. */
+ * buffers.c - values in the backend's memory, pooled by size so that a step that repeats takes none from the
+ * heap. */
 #include "backends/engine.h"
 
 /* Sizes grow by eighths of a power of two: at most 12.5 % is wasted. Class of the rounded size, or -1. */

@@ -46,7 +46,8 @@ void *mb__bump_grow(mb__bump *b, void *old, int count, int *room, size_t item)
     int next = *room ? 2 * *room : 8;
     /* The newest piece of the newest chunk is extended where it is. */
     size_t held = ((size_t)*room * item + 15) & ~(size_t)15, want = ((size_t)next * item + 15) & ~(size_t)15;
-    if (old && *room && (char *)b->chunks + b->used == (char *)old + held && b->used - held + want <= b->chunks->size) {
+    if (old && *room && (char *)b->chunks + b->used == (char *)old + held &&
+        b->used - held + want <= b->chunks->size) {
         memset((char *)old + held, 0, want - held);
         b->used += want - held;
         *room = next;

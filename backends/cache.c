@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * cache.c - plans by structure: looked up by key, confirmed byte by byte, made when missing, dropped when old. */
+ * cache.c - plans by structure: looked up by key, confirmed byte by byte, made when missing, dropped when
+ * old. */
 #include <time.h>
 #include <xxhash.h>
 
@@ -68,7 +69,12 @@ static bool import(mb_context *ctx, uint32_t count, mb__graph *g)
         const mb__node *n = mb__at(ctx, st->list[i]);
         mb__gnode *o = &g->nodes[g->count++];
         bool leaf = n->value != NULL;
-        *o = (mb__gnode){.op = leaf ? MB_OP_BUFFER : n->op, .dtype = n->dtype, .rank = n->rank, .bind = -1, .output = -1, .where = n->where};
+        *o = (mb__gnode){.op = leaf ? MB_OP_BUFFER : n->op,
+                         .dtype = n->dtype,
+                         .rank = n->rank,
+                         .bind = -1,
+                         .output = -1,
+                         .where = n->where};
         memcpy(o->dim, n->dim, sizeof o->dim);
         o->in = mb__bump_get(g->bump, (n->nin + 1u) * sizeof *o->in);
         int64_t *attr = mb__bump_get(g->bump, (n->nattr + 1u) * sizeof *attr);
@@ -102,7 +108,8 @@ static bool make_plan(mb_context *ctx, uint32_t count, mb__cached *c)
     if (!st->backend->fuses)
         passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
     bool ok = import(ctx, count, &g) && mb__simplify(&g, passes) == MB_OK && mb__layout(&g) == MB_OK &&
-              mb__fuse(&g, passes, &f) == MB_OK && mb__lower(&g, &f, st->backend, passes, &c->pool, &c->plan) == MB_OK &&
+              mb__fuse(&g, passes, &f) == MB_OK &&
+              mb__lower(&g, &f, st->backend, passes, &c->pool, &c->plan) == MB_OK &&
               mb__place(&c->plan, st->backend, passes, &scratch) == MB_OK;
     c->plan.node_count = (int)count;
     mb__bump_free(&scratch);

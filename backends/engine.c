@@ -2,8 +2,9 @@
  *
  * engine.c - the flush: from wanted nodes to numbers.
  *
- * What is needed is marked backwards from the wanted nodes to the nearest values; its structure becomes a key; the key
- * finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan runs.
+ * What is needed is marked backwards from the wanted nodes to the nearest values; its structure becomes a
+ * key; the key finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan
+ * runs.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -111,19 +112,25 @@ static bool collect(mb_context *ctx, mb__engine_state *st, uint32_t targets, uin
 
 static bool bind(mb_context *ctx, mb__engine_state *st, const mb__plan *plan, uint32_t count)
 {
-    if (!mb__reserve(ctx, (void **)&st->inputs, &st->input_room, (uint64_t)plan->input_count + 1, sizeof *st->inputs) ||
-        !mb__reserve(ctx, (void **)&st->outputs, &st->output_room, (uint64_t)plan->output_count + 1, sizeof *st->outputs) ||
-        !mb__reserve(ctx, (void **)&st->fresh, &st->fresh_room, (uint64_t)plan->output_count + 1, sizeof(*st->fresh)) ||
-        !mb__reserve(ctx, (void **)&st->scalars, &st->scalar_room, (uint64_t)plan->scalar_count + 1, sizeof *st->scalars))
+    if (!mb__reserve(ctx, (void **)&st->inputs, &st->input_room, (uint64_t)plan->input_count + 1,
+                     sizeof *st->inputs) ||
+        !mb__reserve(ctx, (void **)&st->outputs, &st->output_room, (uint64_t)plan->output_count + 1,
+                     sizeof *st->outputs) ||
+        !mb__reserve(ctx, (void **)&st->fresh, &st->fresh_room, (uint64_t)plan->output_count + 1,
+                     sizeof(*st->fresh)) ||
+        !mb__reserve(ctx, (void **)&st->scalars, &st->scalar_room, (uint64_t)plan->scalar_count + 1,
+                     sizeof *st->scalars))
         return false;
-    if ((size_t)plan->arena_bytes > st->arena_bytes) {
+    size_t arena = plan->arena_bytes > 64 ? (size_t)plan->arena_bytes
+                                          : 64; /* never none: values of no bytes have a place too */
+    if (arena > st->arena_bytes) {
         if (st->arena)
             st->backend->memory_free(ctx, st->backend_state, st->arena, st->arena_bytes);
         st->arena_bytes = 0;
-        st->arena = st->backend->memory_new(ctx, st->backend_state, (size_t)plan->arena_bytes);
+        st->arena = st->backend->memory_new(ctx, st->backend_state, arena);
         if (!st->arena)
             return false;
-        st->arena_bytes = (size_t)plan->arena_bytes;
+        st->arena_bytes = arena;
     }
     int inputs = 0, outputs = 0, scalars = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -163,7 +170,8 @@ static mb_status compute(mb_context *ctx, mb__engine_state *st, uint32_t targets
     }
     mb__cached *c = mb__plan_for(ctx, count, mb__hash(st->key, st->key_bytes));
     if (!c || !bind(ctx, st, &c->plan, count))
-        return mb_error(ctx) != MB_OK ? ctx->status : mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory while planning");
+        return mb_error(ctx) != MB_OK ? ctx->status
+                                      : mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory while planning");
     mb__binding binding = {st->arena, st->inputs, st->outputs, st->scalars};
     mb_status status = st->backend->run(ctx, st->backend_state, c->program, &binding);
     int outputs = 0;
@@ -196,7 +204,8 @@ static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node 
     void *host = mb__alloc(ctx, bytes);
     if (!host)
         return false;
-    if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype, count, host) == MB_OK)
+    if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype, count, host) ==
+        MB_OK)
         for (int64_t i = 0; i < count && *all; i++)
             *all = isfinite(n->dtype == MB_FLOAT64 ? ((double *)host)[i] : (double)((float *)host)[i]);
     mb__free(ctx, host, bytes);
@@ -225,8 +234,10 @@ static mb_status compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t
             finite_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)], &operands);
         if (operands && n->op != MB_OP_CONST && n->op != MB_OP_SCALAR) {
             char text[128];
-            mb__error(ctx, MB_INVALID, n->where, "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
-                      mb__ops[n->op].name, mb__shape_text(text, sizeof text, n->dim, n->rank));
+            mb__error(
+                ctx, MB_INVALID, n->where,
+                "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
+                mb__ops[n->op].name, mb__shape_text(text, sizeof text, n->dim, n->rank));
         }
     }
     mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);
@@ -257,7 +268,8 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     for (uint32_t i = 0; i < ctx->watch_count; i++) {
         const mb__watch *w = &ctx->watches[i];
         const mb__node *n = &ctx->nodes[w->id];
-        if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype, mb__numel(n->dim, n->rank), w->dst) != MB_OK)
+        if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype,
+                                  mb__numel(n->dim, n->rank), w->dst) != MB_OK)
             return ctx->status;
     }
     ctx->watch_count = 0;
@@ -277,7 +289,8 @@ void mb__log(mb_context *ctx, const char *format, ...)
     st->log(st->log_user, line);
 }
 
-/* Un-cut history is the leak of this kind of program: it is noticed, and told once with the scope to blame. */
+/* Un-cut history is the leak of this kind of program: it is noticed, and told once with the scope to blame.
+ */
 static void watch_growth(mb_context *ctx, mb__engine_state *st)
 {
     enum { MANY = 1000 };
@@ -286,8 +299,10 @@ static void watch_growth(mb_context *ctx, mb__engine_state *st)
     if (st->growths != MANY)
         return;
     const mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
-    mb__log(ctx, "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for each step would end that",
-             MANY, ctx->node_count - 1, scope->where ? scope->where : "mb_open");
+    mb__log(ctx,
+            "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for "
+            "each step would end that",
+            MANY, ctx->node_count - 1, scope->where ? scope->where : "mb_open");
 }
 
 static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, int n)
@@ -296,7 +311,8 @@ static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, 
     if (ctx->status != MB_OK)
         return ctx->status;
     if (st->opened != MB_OK)
-        return mb__error(ctx, st->opened, where, "flush: this context's backend could not be opened; close it and open another");
+        return mb__error(ctx, st->opened, where,
+                         "flush: this context's backend could not be opened; close it and open another");
     watch_growth(ctx, st);
     uint32_t targets = 0;
     bool ok = true;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * fuse.c - which nodes are computed together. A group becomes one kernel: elementwise nodes over one iteration space,
- * reductions of its rows whose results go on being used in it, and reductions that leave it.
+ * fuse.c - which nodes are computed together. A group becomes one kernel: elementwise nodes over one
+ * iteration space, reductions of its rows whose results go on being used in it, and reductions that leave it.
  *
- * Nodes are visited from the last to the first, so all consumers of a node are placed before it. It sinks into the
- * group of its consumers; if they are several, the groups are merged where that makes no cycle, or a cheap node is
- * computed in each, or it joins the consumer that runs first and is stored there for the others.
+ * Nodes are visited from the last to the first, so all consumers of a node are placed before it. It sinks
+ * into the group of its consumers; if they are several, the groups are merged where that makes no cycle, or a
+ * cheap node is computed in each, or it joins the consumer that runs first and is stored there for the
+ * others.
  *
- * `order` numbers groups and single steps from the last to run to the first. Invariant: whoever reads a node outside
- * of its group has a smaller order than the group. So the reverse of order is a valid schedule and there is never a
- * cycle to look for.
+ * `order` numbers groups and single steps from the last to run to the first. Invariant: whoever reads a node
+ * outside of its group has a smaller order than the group. So the reverse of order is a valid schedule and
+ * there is never a cycle to look for.
  */
 #include "backends/plan.h"
 
@@ -83,8 +84,10 @@ static void join(fuser *u, int32_t node, int32_t group, enum kind kind)
     if (kind_in(u, node, group) != NONE)
         return;
     mb__group *gr = &u->f->groups[group];
-    membership *pool = mb__bump_grow(u->bump, u->member_pool, u->member_pool_count, &u->member_pool_room, sizeof *pool);
-    int32_t *members = mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
+    membership *pool =
+        mb__bump_grow(u->bump, u->member_pool, u->member_pool_count, &u->member_pool_room, sizeof *pool);
+    int32_t *members =
+        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
     if (!pool || !members) {
         u->failed = true;
         return;
@@ -99,7 +102,8 @@ static void join(fuser *u, int32_t node, int32_t group, enum kind kind)
 /* ---- how a member reads a node ---- */
 
 /* Strides of operand j of node c over the axes of the group's space. */
-static bool access_strides(const fuser *u, int32_t c, int j, const mb__group *gr, enum kind kind, int64_t *stride)
+static bool access_strides(const fuser *u, int32_t c, int j, const mb__group *gr, enum kind kind,
+                           int64_t *stride)
 {
     const mb__gnode *n = &u->g->nodes[c], *o = &u->g->nodes[n->in[j]];
     const mb__gnode *space = mb__is_reduce(n->op) ? o : n; /* a reduction ranges over its operand */
@@ -119,7 +123,8 @@ static bool access_strides(const fuser *u, int32_t c, int j, const mb__group *gr
     return true;
 }
 
-/* The node's own strides over the group's axes if it were a member of the kind; the access must match them. */
+/* The node's own strides over the group's axes if it were a member of the kind; the access must match them.
+ */
 static bool own_strides(const mb__gnode *n, const mb__group *gr, uint32_t skip, int64_t *stride)
 {
     int axis = 0;
@@ -153,7 +158,8 @@ static uint32_t reduced_axes(const mb__graph *g, const mb__gnode *n)
     return mask;
 }
 
-/* As what node n could be computed inside the group, judged by one access; *rows is set to the row axes that needs. */
+/* As what node n could be computed inside the group, judged by one access; *rows is set to the row axes that
+ * needs. */
 static enum kind fits(const fuser *u, int32_t n, int32_t c, int j, int32_t group, uint32_t *rows)
 {
     const mb__graph *g = u->g;
@@ -163,7 +169,8 @@ static enum kind fits(const fuser *u, int32_t n, int32_t c, int j, int32_t group
     int64_t access[MB_MAX_RANK], own[MB_MAX_RANK];
     if (o->offset != 0 || !access_strides(u, c, j, gr, ck, access))
         return NONE;
-    if (!mb__is_reduce(x->op) && own_strides(x, gr, 0, own) && !memcmp(access, own, sizeof own) && !(ck == ROW && !mb__is_reduce(g->nodes[c].op))) {
+    if (!mb__is_reduce(x->op) && own_strides(x, gr, 0, own) && !memcmp(access, own, sizeof own) &&
+        !(ck == ROW && !mb__is_reduce(g->nodes[c].op))) {
         *rows = gr->row_mask;
         return FULL;
     }
@@ -232,7 +239,8 @@ static bool merge_groups(fuser *u, int32_t a, int32_t b)
         for (int j = 0; j < n->nin; j++) {
             int32_t base = u->g->nodes[n->in[j]].base;
             const mb__gnode *o = &u->g->nodes[base];
-            if (o->op == MB_OP_BUFFER || is_generated(o->op) || u->order[base] < 0 || kind_in(u, base, a) != NONE)
+            if (o->op == MB_OP_BUFFER || is_generated(o->op) || u->order[base] < 0 ||
+                kind_in(u, base, a) != NONE)
                 continue; /* in memory already, not yet placed, or inside */
             if (kind_in(u, base, b) != NONE) {
                 uint32_t r;
@@ -296,7 +304,8 @@ static int op_cost(int op)
     }
 }
 
-/* cost: operations from values in memory; leaves: how many of those are as large as the node (more than 2: many). */
+/* cost: operations from values in memory; leaves: how many of those are as large as the node (more than 2:
+ * many). */
 static void estimate(fuser *u, int32_t i)
 {
     const mb__gnode *n = &u->g->nodes[i];
@@ -342,8 +351,8 @@ typedef struct candidate {
     uint32_t rows;
 } candidate;
 
-/* The groups that read n, and whether it could be computed in them; *memory is set when someone needs it stored,
- * *first is the largest order among all that read it. */
+/* The groups that read n, and whether it could be computed in them; *memory is set when someone needs it
+ * stored, *first is the largest order among all that read it. */
 static int candidates(fuser *u, int32_t n, candidate *out, bool *memory, int *first)
 {
     int count = 0;
@@ -363,7 +372,9 @@ static int candidates(fuser *u, int32_t n, candidate *out, bool *memory, int *fi
             const mb__group *gr = &u->f->groups[group];
             *first = gr->order > *first ? gr->order : *first;
             uint32_t rows = 0;
-            enum kind kind = gr->member_count < MEMBERS_MAX && u->passes & MB_PASS_FUSE ? fits(u, n, c, j, group, &rows) : NONE;
+            enum kind kind = gr->member_count < MEMBERS_MAX && u->passes & MB_PASS_FUSE
+                                 ? fits(u, n, c, j, group, &rows)
+                                 : NONE;
             int s = 0;
             while (s < count && out[s].group != group)
                 s++;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * layout.c - where each node's elements lie. Movement ops become strides over the storage of another node; what
- * strides cannot express becomes a copy. Every result that a step other than a kernel reads gets storage.
+ * layout.c - where each node's elements lie. Movement ops become strides over the storage of another node;
+ * what strides cannot express becomes a copy. Every result that a step other than a kernel reads gets
+ * storage.
  */
 #include "backends/plan.h"
 
@@ -12,9 +13,10 @@ void mb__row_major(const int64_t *dim, int rank, int64_t *stride)
         stride[i] = s;
 }
 
-/* Strides of the same elements under other sizes; false where there are none. Axes of size 1 do not matter; runs of
- * old axes that are contiguous among themselves are matched with runs of new ones. */
-static bool reshape_strides(const int64_t *dim, const int64_t *stride, int rank, const int64_t *to, int to_rank, int64_t *out)
+/* Strides of the same elements under other sizes; false where there are none. Axes of size 1 do not matter;
+ * runs of old axes that are contiguous among themselves are matched with runs of new ones. */
+static bool reshape_strides(const int64_t *dim, const int64_t *stride, int rank, const int64_t *to,
+                            int to_rank, int64_t *out)
 {
     int64_t d[MB_MAX_RANK], s[MB_MAX_RANK];
     int r = 0;

@@ -17,20 +17,27 @@ typedef struct lower {
 
 static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int home, int32_t index)
 {
-    mb__value *grown = mb__bump_grow(l->pool, l->plan->values, l->plan->value_count, &l->plan->value_room, sizeof *grown);
+    mb__value *grown =
+        mb__bump_grow(l->pool, l->plan->values, l->plan->value_count, &l->plan->value_room, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return 0;
     }
     l->plan->values = grown;
-    grown[l->plan->value_count] =
-        (mb__value){.dtype = (uint8_t)dtype, .home = (uint8_t)home, .index = index, .count = count, .first = -1, .last = -1, .onto = -1};
+    grown[l->plan->value_count] = (mb__value){.dtype = (uint8_t)dtype,
+                                              .home = (uint8_t)home,
+                                              .index = index,
+                                              .count = count,
+                                              .first = -1,
+                                              .last = -1,
+                                              .onto = -1};
     return l->plan->value_count++;
 }
 
 static mb__step *new_step(lower *l, int kind, const char *where)
 {
-    mb__step *grown = mb__bump_grow(l->pool, l->plan->steps, l->plan->step_count, &l->plan->step_room, sizeof *grown);
+    mb__step *grown =
+        mb__bump_grow(l->pool, l->plan->steps, l->plan->step_count, &l->plan->step_room, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return NULL;
@@ -48,13 +55,15 @@ static int32_t value_of(lower *l, int32_t node)
 {
     const mb__gnode *n = &l->g->nodes[node];
     if (l->value[node] < 0)
-        l->value[node] = n->op == MB_OP_BUFFER  ? new_value(l, (mb_dtype)n->dtype, mb__gcount(n), MB_IN_INPUT, n->bind)
-                         : n->output >= 0       ? new_value(l, (mb_dtype)n->dtype, mb__gcount(n), MB_IN_OUTPUT, n->output)
-                                                : new_value(l, (mb_dtype)n->dtype, mb__gcount(n), MB_IN_ARENA, -1);
+        l->value[node] =
+            n->op == MB_OP_BUFFER ? new_value(l, (mb_dtype)n->dtype, mb__gcount(n), MB_IN_INPUT, n->bind)
+            : n->output >= 0      ? new_value(l, (mb_dtype)n->dtype, mb__gcount(n), MB_IN_OUTPUT, n->output)
+                                  : new_value(l, (mb_dtype)n->dtype, mb__gcount(n), MB_IN_ARENA, -1);
     return l->value[node];
 }
 
-/* ------------------------------------------------------------------------------------------------ kernels -- */
+/* ------------------------------------------------------------------------------------------------ kernels --
+ */
 
 static int32_t new_instr(lower *l, mb__kernel *k, const mb__instr *i)
 {
@@ -80,7 +89,8 @@ static void new_store(lower *l, mb__kernel *k, const mb__store *s)
 }
 
 /* Row axes of a member that changes once a row are skipped when its axes are matched with the kernel's. */
-static void spread(const mb__gnode *space, const int64_t *stride, int lead, const mb__group *gr, bool per_row, int64_t *out)
+static void spread(const mb__gnode *space, const int64_t *stride, int lead, const mb__group *gr, bool per_row,
+                   int64_t *out)
 {
     int axis = 0;
     memset(out, 0, sizeof(int64_t) * MB_MAX_RANK);
@@ -109,18 +119,21 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
 {
     const mb__gnode *n = &l->g->nodes[c], *o = &l->g->nodes[n->in[j]], *b = &l->g->nodes[o->base];
     if (l->instr_of[o->base] >= 0 && b->op != MB_OP_BUFFER) {
-        /* Computed in this kernel; read in another arrangement it comes from memory, if some kernel stored it. */
+        /* Computed in this kernel; read in another arrangement it comes from memory, if some kernel stored
+         * it. */
         const mb__gnode *space = mb__is_reduce(n->op) ? o : n;
         int64_t access[MB_MAX_RANK], own[MB_MAX_RANK], stride[MB_MAX_RANK];
         for (int i = 0; i < o->rank; i++)
             stride[i] = o->dim[i] == 1 ? 0 : o->stride[i];
         spread(space, stride, space->rank - o->rank, gr, per_row && !mb__is_reduce(n->op), access);
-        bool b_row = k->instrs[l->instr_of[o->base]].rate <= MB_RATE_ROW && mb__gcount(b) != mb__numel(gr->dim, gr->rank);
+        bool b_row = k->instrs[l->instr_of[o->base]].rate <= MB_RATE_ROW &&
+                     mb__gcount(b) != mb__numel(gr->dim, gr->rank);
         spread(b, b->stride, 0, gr, b_row, own);
         if (o->offset == 0 && !memcmp(access, own, sizeof own))
             return l->instr_of[o->base];
     }
-    mb__instr in = {.dtype = b->dtype, .from = b->dtype, .in = {-1, -1, -1}, .bind = b->bind, .where = b->where};
+    mb__instr in = {
+        .dtype = b->dtype, .from = b->dtype, .in = {-1, -1, -1}, .bind = b->bind, .where = b->where};
     in.view.value = -1;
     if (b->op == MB_OP_CONST || b->op == MB_OP_SCALAR) {
         in.op = b->op == MB_OP_CONST ? MB_K_CONST : MB_K_SCALAR;
@@ -140,9 +153,10 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
     }
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *x = &k->instrs[i];
-        if (x->op == in.op && x->op >= MB_K_LOAD && x->op <= MB_K_RANDOM && x->bind == in.bind && x->dtype == in.dtype &&
-            !memcmp(&x->number, &in.number, sizeof in.number) && x->view.value == in.view.value &&
-            x->view.offset == in.view.offset && !memcmp(x->view.stride, in.view.stride, sizeof in.view.stride))
+        if (x->op == in.op && x->op >= MB_K_LOAD && x->op <= MB_K_RANDOM && x->bind == in.bind &&
+            x->dtype == in.dtype && !memcmp(&x->number, &in.number, sizeof in.number) &&
+            x->view.value == in.view.value && x->view.offset == in.view.offset &&
+            !memcmp(x->view.stride, in.view.stride, sizeof in.view.stride))
             return i;
     }
     return new_instr(l, k, &in);
@@ -176,7 +190,8 @@ static void drop_axis(mb__kernel *k, int axis)
     k->rank--;
 }
 
-/* Row axes last, others by falling stride of the first full view; neighbours that every view allows are merged. */
+/* Row axes last, others by falling stride of the first full view; neighbours that every view allows are
+ * merged. */
 static void settle_axes(mb__kernel *k, uint32_t row_mask)
 {
     const mb__view *lead = NULL, *v;
@@ -282,7 +297,12 @@ static void lower_group(lower *l, int32_t group)
         }
         bool row_reduce = reduce && gr->row_mask && reduced == gr->row_mask;
         bool per_row = row_reduce || (!reduce && mb__gcount(n) != mb__numel(gr->dim, gr->rank));
-        mb__instr in = {.op = n->op, .dtype = n->dtype, .from = n->dtype, .in = {-1, -1, -1}, .bind = -1, .where = n->where};
+        mb__instr in = {.op = n->op,
+                        .dtype = n->dtype,
+                        .from = n->dtype,
+                        .in = {-1, -1, -1},
+                        .bind = -1,
+                        .where = n->where};
         in.view.value = -1;
         for (int j = 0; j < n->nin; j++)
             in.in[j] = operand(l, &k, gr, c, j, per_row && !reduce);
@@ -326,13 +346,19 @@ static void lower_group(lower *l, int32_t group)
 }
 
 /* A kernel that copies between two views. */
-static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, const int64_t *dim, const mb__view *from,
-                      const mb__view *to)
+static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, const int64_t *dim,
+                      const mb__view *from, const mb__view *to)
 {
     mb__kernel k = {.rank = rank};
     memcpy(k.dim, dim, (size_t)rank * sizeof *dim);
     l->instr_room = l->store_room = 0;
-    mb__instr in = {.op = MB_K_LOAD, .dtype = (uint8_t)dtype, .from = (uint8_t)dtype, .in = {-1, -1, -1}, .bind = -1, .view = *from, .where = where};
+    mb__instr in = {.op = MB_K_LOAD,
+                    .dtype = (uint8_t)dtype,
+                    .from = (uint8_t)dtype,
+                    .in = {-1, -1, -1},
+                    .bind = -1,
+                    .view = *from,
+                    .where = where};
     mb__store st = {.mode = MB_STORE, .view = *to};
     st.instr = new_instr(l, &k, &in);
     new_store(l, &k, &st);
@@ -344,7 +370,8 @@ static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, con
     s->u.kernel = k;
 }
 
-/* --------------------------------------------------------------------------------------------- contractions -- */
+/* --------------------------------------------------------------------------------------------- contractions
+ * -- */
 
 /* Packs the operand's axes (bit `side` of present) in the given order of kinds; returns elements. */
 static int64_t packed_strides(mb__axis_info *axes, int count, unsigned side, unsigned last)
@@ -353,7 +380,9 @@ static int64_t packed_strides(mb__axis_info *axes, int count, unsigned side, uns
     unsigned kind_order[3] = {last, (side == 1 ? 5u : 6u) == last ? 3u : (side == 1 ? 5u : 6u), 7u};
     for (int o = 0; o < 3; o++)
         for (int i = count; i-- > 0;)
-            if (axes[i].present == kind_order[o] || (o == 2 && axes[i].present & side && axes[i].present != 3 && axes[i].present != 5 && axes[i].present != 6)) {
+            if (axes[i].present == kind_order[o] ||
+                (o == 2 && axes[i].present & side && axes[i].present != 3 && axes[i].present != 5 &&
+                 axes[i].present != 6)) {
                 *(side == 1 ? &axes[i].a : &axes[i].b) = stride;
                 stride *= axes[i].size;
             }
@@ -452,7 +481,8 @@ static void lower_contract(lower *l, int32_t id)
     s->u.product = best;
 }
 
-/* ------------------------------------------------------------------------------------------------- others -- */
+/* ------------------------------------------------------------------------------------------------- others --
+ */
 
 static mb__view node_view(lower *l, int32_t id)
 {
@@ -469,7 +499,12 @@ static void copy_node(lower *l, const char *where, int32_t from, const mb__view 
     mb__kernel k = {.rank = n->rank};
     memcpy(k.dim, n->dim, sizeof k.dim);
     l->instr_room = l->store_room = 0;
-    mb__instr in = {.op = MB_K_LOAD, .dtype = n->dtype, .from = n->dtype, .in = {-1, -1, -1}, .bind = b->bind, .where = where};
+    mb__instr in = {.op = MB_K_LOAD,
+                    .dtype = n->dtype,
+                    .from = n->dtype,
+                    .in = {-1, -1, -1},
+                    .bind = b->bind,
+                    .where = where};
     in.view.value = -1;
     switch (b->op) {
     case MB_OP_CONST:
@@ -535,7 +570,8 @@ static void lower_single(lower *l, int32_t id)
         }
         return;
     }
-    mb__other o = {.op = n->op, .dtype = n->dtype, .axis = n->nattr ? (int)n->attr[0] : n->rank - 1, .out = out};
+    mb__other o = {
+        .op = n->op, .dtype = n->dtype, .axis = n->nattr ? (int)n->attr[0] : n->rank - 1, .out = out};
     const mb__gnode *x = &l->g->nodes[n->in[0]];
     o.dtype = x->dtype;
     o.flag = n->op == MB_OP_CUMSUM && n->attr[1];
@@ -556,7 +592,8 @@ static void lower_single(lower *l, int32_t id)
         s->u.other = o;
 }
 
-mb_status mb__lower(mb__graph *g, mb__fusion *f, const mb__backend *backend, unsigned passes, mb__bump *pool, mb__plan *plan)
+mb_status mb__lower(mb__graph *g, mb__fusion *f, const mb__backend *backend, unsigned passes, mb__bump *pool,
+                    mb__plan *plan)
 {
     lower l = {.g = g, .f = f, .backend = backend, .passes = passes, .pool = pool, .plan = plan};
     l.value = mb__bump_get(g->bump, (size_t)(g->count + 1) * sizeof *l.value);

@@ -29,7 +29,9 @@ static unsigned passes_without(mb_context *ctx, const char *list)
                 break;
             }
         if (n && i == sizeof names / sizeof *names)
-            mb__error(ctx, MB_INVALID, NULL, "open: there is no pass \"%.*s\" to disable; wanted some of simplify,merge,dead,fuse,sink,inplace,reuse,cache",
+            mb__error(ctx, MB_INVALID, NULL,
+                      "open: there is no pass \"%.*s\" to disable; wanted some of "
+                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache",
                       (int)n, list);
         list += n + (list[n] == ',');
     }

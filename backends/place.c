@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * place.c - where intermediate values lie in the arena. A value is alive from the step that first writes it to the last
- * step that touches it; a kernel's result takes the place of an operand that dies there, where both are read and
- * written element by element alike. Best fit among the free gaps; linear in steps and values, times the gaps.
+ * place.c - where intermediate values lie in the arena. A value is alive from the step that first writes it
+ * to the last step that touches it; a kernel's result takes the place of an operand that dies there, where
+ * both are read and written element by element alike. Best fit among the free gaps; linear in steps and
+ * values, times the gaps.
  */
 #include "backends/plan.h"
 
@@ -109,7 +110,8 @@ static void give(placer *p, int64_t offset, int64_t size)
     }
 }
 
-/* The operand whose place a store may take: read by exactly the same view, for the last time, and not itself stored. */
+/* The operand whose place a store may take: read by exactly the same view, for the last time, and not itself
+ * stored. */
 static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb__store *s, int step)
 {
     const mb__value *v = &p->plan->values[s->view.value];
@@ -125,13 +127,15 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
         const mb__value *u = &p->plan->values[in->view.value];
         if (u->home != MB_IN_ARENA || u->last != step || u->first == step || u->count != v->count ||
             p->backend->element_size((mb_dtype)u->dtype) != p->backend->element_size((mb_dtype)v->dtype) ||
-            in->view.offset != s->view.offset || memcmp(in->view.stride, s->view.stride, sizeof in->view.stride))
+            in->view.offset != s->view.offset ||
+            memcmp(in->view.stride, s->view.stride, sizeof in->view.stride))
             continue;
         bool ok = true;
         for (int j = 0; ok && j < k->instr_count; j++)
             ok = j == i || k->instrs[j].op != MB_K_LOAD || k->instrs[j].view.value != in->view.value;
         for (int j = 0; ok && j < k->store_count; j++)
-            ok = k->stores[j].instr != i && (&k->stores[j] == s || p->plan->values[k->stores[j].view.value].onto != in->view.value);
+            ok = k->stores[j].instr != i &&
+                 (&k->stores[j] == s || p->plan->values[k->stores[j].view.value].onto != in->view.value);
         if (ok)
             return in->view.value;
     }
@@ -172,7 +176,8 @@ mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes,
                 }
             }
         for (int i = 0; step_value(step, i, &value); i++)
-            if (passes & MB_PASS_REUSE && value >= 0 && plan->values[value].home == MB_IN_ARENA && plan->values[value].last == s) {
+            if (passes & MB_PASS_REUSE && value >= 0 && plan->values[value].home == MB_IN_ARENA &&
+                plan->values[value].last == s) {
                 give(&p, plan->values[value].offset, bytes_of(&p, &plan->values[value]));
                 plan->values[value].last = -2 - s;
             }

@@ -2,18 +2,20 @@
  *
  * plan.h - from tape to steps: what the passes work on, and what a backend gets. Private to backends/.
  *
- *   tape --key.c--> graph --simplify.c--> graph --layout.c, fuse.c--> groups --lower.c--> steps --place.c--> plan
+ *   tape --key.c--> graph --simplify.c--> graph --layout.c, fuse.c--> groups --lower.c--> steps --place.c-->
+ * plan
  *
- * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of steps
- * in order, each reading and writing values; a value lives in the arena (intermediates, placed by place.c), in an
- * input (bound at each run) or in an output (new memory at each run).
+ * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of
+ * steps in order, each reading and writing values; a value lives in the arena (intermediates, placed by
+ * place.c), in an input (bound at each run) or in an output (new memory at each run).
  */
 #ifndef MB_PLAN_H
 #define MB_PLAN_H
 
 #include "tensor/tape.h"
 
-/* ---------------------------------------------------------------------- memory that is freed all at once -- */
+/* ---------------------------------------------------------------------- memory that is freed all at once --
+ */
 
 typedef struct mb__bump {
     mb_context *ctx;
@@ -26,7 +28,8 @@ void mb__bump_free(mb__bump *b);
 /* A growing array in bump memory: doubles by copying. */
 void *mb__bump_grow(mb__bump *b, void *old, int count, int *room, size_t item);
 
-/* --------------------------------------------------------------------------------------------- the graph -- */
+/* --------------------------------------------------------------------------------------------- the graph --
+ */
 
 typedef struct mb__gnode {
     uint16_t op;
@@ -38,8 +41,8 @@ typedef struct mb__gnode {
     int32_t output; /* output number, or -1                       */
     const char *where;
     int64_t dim[MB_MAX_RANK];
-    /* Where the value is, once layouts are chosen: element offset and strides over dim within the storage of node
-     * `base`. base is the node itself for nodes that have storage of their own. */
+    /* Where the value is, once layouts are chosen: element offset and strides over dim within the storage of
+     * node `base`. base is the node itself for nodes that have storage of their own. */
     int32_t base;
     int64_t offset, stride[MB_MAX_RANK];
 } mb__gnode;
@@ -82,7 +85,8 @@ mb_status mb__simplify(mb__graph *g, unsigned passes);
 /* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
 mb_status mb__layout(mb__graph *g);
 
-/* ------------------------------------------------------------------------------------------------ groups -- */
+/* ------------------------------------------------------------------------------------------------ groups --
+ */
 
 /* Nodes computed by one kernel: all over one iteration space, whose last `inner` axes are a row. */
 typedef struct mb__group {
@@ -91,32 +95,34 @@ typedef struct mb__group {
     uint32_t row_mask; /* axes of the space that rows run over */
     int32_t *members;  /* ascending once finished */
     int member_count, member_room;
-    int order; /* groups and single steps, later ones first while fusing */
+    int order;     /* groups and single steps, later ones first while fusing */
     int32_t moved; /* merged into that group; -1 */
 } mb__group;
 
 typedef struct mb__fusion {
     mb__group *groups;
     int group_count;
-    int32_t *owner; /* for each node with storage: the group that stores it; -1 for steps of their own and leaves */
-    bool *stored;   /* the node's value is needed in memory */
+    int32_t *owner;    /* for each node with storage: the group that stores it; -1 for steps of their own and
+                          leaves */
+    bool *stored;      /* the node's value is needed in memory */
     int32_t *schedule; /* groups (>= 0) and single nodes (-1 - node), in running order */
     int schedule_count;
 } mb__fusion;
 
 mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
 
-/* ------------------------------------------------------------------------------------------------- plans -- */
+/* ------------------------------------------------------------------------------------------------- plans --
+ */
 
 enum mb__home { MB_IN_ARENA, MB_IN_INPUT, MB_IN_OUTPUT };
 
 typedef struct mb__value {
     uint8_t dtype, home;
-    int32_t index;  /* of the input or output */
-    int64_t count;  /* elements */
-    int64_t offset; /* bytes in the arena */
+    int32_t index;       /* of the input or output */
+    int64_t count;       /* elements */
+    int64_t offset;      /* bytes in the arena */
     int32_t first, last; /* steps that write it first and read it last */
-    int32_t onto;   /* written in place of this value; -1 */
+    int32_t onto;        /* written in place of this value; -1 */
 } mb__value;
 
 typedef struct mb__view {
@@ -124,15 +130,15 @@ typedef struct mb__view {
     int64_t offset, stride[MB_MAX_RANK]; /* elements */
 } mb__view;
 
-enum mb__kop { /* kernel instructions beside the elementwise ops of the table */
-    MB_K_LOAD = MB_OP_COUNT, /* view */
-    MB_K_CONST,              /* number */
-    MB_K_SCALAR,             /* bound scalar */
-    MB_K_IOTA,               /* position by view, as a number */
-    MB_K_RANDOM,             /* draw at position by view under a bound key */
-    MB_K_SUM,                /* of a row */
-    MB_K_MAX,
-    MB_K_COPY,
+enum mb__kop {                          /* kernel instructions beside the elementwise ops of the table */
+               MB_K_LOAD = MB_OP_COUNT, /* view */
+               MB_K_CONST,              /* number */
+               MB_K_SCALAR,             /* bound scalar */
+               MB_K_IOTA,               /* position by view, as a number */
+               MB_K_RANDOM,             /* draw at position by view under a bound key */
+               MB_K_SUM,                /* of a row */
+               MB_K_MAX,
+               MB_K_COPY,
 };
 
 enum mb__rate { MB_RATE_ONCE, MB_RATE_ROW, MB_RATE_EACH }; /* how often an instruction's value changes */
@@ -207,8 +213,8 @@ typedef struct mb__plan {
 
 struct mb__backend;
 /* Steps of a fused graph. pool: where the plan lives. */
-mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes, mb__bump *pool,
-                    mb__plan *plan);
+mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
+                    mb__bump *pool, mb__plan *plan);
 /* Arena offsets by first and last use. */
 mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
 
@@ -219,7 +225,8 @@ typedef struct mb__axis_info {
 } mb__axis_info;
 double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
 
-/* ---------------------------------------------------------------------------------------------- backends -- */
+/* ---------------------------------------------------------------------------------------------- backends --
+ */
 
 typedef struct mb__binding {
     void *arena;
@@ -240,9 +247,12 @@ typedef struct mb__backend {
     size_t (*element_size)(mb_dtype dtype); /* in its own memory */
     void *(*memory_new)(mb_context *ctx, void *state, size_t bytes);
     void (*memory_free)(mb_context *ctx, void *state, void *memory, size_t bytes);
-    mb_status (*upload)(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, const void *from);
-    mb_status (*download)(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, void *to);
-    void *(*compile)(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes); /* plan outlives it */
+    mb_status (*upload)(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                        const void *from);
+    mb_status (*download)(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                          void *to);
+    void *(*compile)(mb_context *ctx, void *state, const mb__plan *plan,
+                     size_t *bytes); /* plan outlives it */
     void (*discard)(mb_context *ctx, void *state, void *program);
     mb_status (*run)(mb_context *ctx, void *state, void *program, const mb__binding *binding);
 } mb__backend;

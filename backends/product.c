@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * product.c - how a contraction's axes become matrix products. Axes that lie next to each other in every operand that
- * has them are merged; one merged axis of each kind becomes m, n and k, the rest become loops. Which, is decided by an
- * estimate in cycles of what a product of that shape takes on a core with wide vectors: a call has an overhead, narrow
- * results waste lanes, a transposed right operand is turned while it is packed.
+ * product.c - how a contraction's axes become matrix products. Axes that lie next to each other in every
+ * operand that has them are merged; one merged axis of each kind becomes m, n and k, the rest become loops.
+ * Which, is decided by an estimate in cycles of what a product of that shape takes on a core with wide
+ * vectors: a call has an overhead, narrow results waste lanes, a transposed right operand is turned while it
+ * is packed.
  */
 #include "backends/plan.h"
 
@@ -87,7 +88,8 @@ double mb__product_axes(const mb__axis_info *axes, int count, mb__product *best)
             for (int k = -1; k < kinds[2].count; k++) {
                 if ((m < 0 && kinds[0].count) || (n < 0 && kinds[1].count) || (k < 0 && kinds[2].count))
                     continue;
-                const mb__axis_info *am = m < 0 ? NULL : &kinds[0].axis[m], *an = n < 0 ? NULL : &kinds[1].axis[n],
+                const mb__axis_info *am = m < 0 ? NULL : &kinds[0].axis[m],
+                                    *an = n < 0 ? NULL : &kinds[1].axis[n],
                                     *ak = k < 0 ? NULL : &kinds[2].axis[k];
                 mb__product p = {.m = am ? am->size : 1, .n = an ? an->size : 1, .k = ak ? ak->size : 1};
                 p.a_m = am ? am->a : 1;

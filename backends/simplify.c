@@ -3,8 +3,8 @@
  * simplify.c - rewrites the graph into a smaller one that computes the same: literals are folded, identities
  * dropped, equal nodes merged, sums and broadcasts moved into contractions, dead nodes left behind.
  *
- * One forward pass that emits a new graph, one backward mark, one compaction: linear in the nodes. A literal zero
- * absorbs products, as tensor.h says; nothing else here changes a NaN or an infinity.
+ * One forward pass that emits a new graph, one backward mark, one compaction: linear in the nodes. A literal
+ * zero absorbs products, as tensor.h says; nothing else here changes a NaN or an infinity.
  */
 #include <math.h>
 
@@ -15,7 +15,7 @@ typedef struct pass {
     unsigned passes;
     int32_t *table; /* open hashing over fresh nodes, for merging */
     uint32_t table_size;
-    int32_t *uses;  /* of old nodes */
+    int32_t *uses; /* of old nodes */
     bool failed;
 } pass;
 
@@ -31,7 +31,9 @@ static uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
 
 static uint64_t hash_node(const mb__gnode *n)
 {
-    uint64_t h = 0xcbf29ce484222325u ^ ((uint64_t)n->op << 32 | (uint64_t)n->dtype << 24 | (uint64_t)n->rank << 16) ^ (uint64_t)(uint32_t)n->bind;
+    uint64_t h = 0xcbf29ce484222325u ^
+                 ((uint64_t)n->op << 32 | (uint64_t)n->dtype << 24 | (uint64_t)n->rank << 16) ^
+                 (uint64_t)(uint32_t)n->bind;
     h = hash_bytes(h, n->in, (size_t)n->nin * sizeof *n->in);
     h = hash_bytes(h, n->dim, (size_t)n->rank * sizeof *n->dim);
     h = hash_bytes(h, n->attr, (size_t)n->nattr * sizeof *n->attr);
@@ -41,8 +43,9 @@ static uint64_t hash_node(const mb__gnode *n)
 
 static bool equal_nodes(const mb__gnode *a, const mb__gnode *b)
 {
-    return a->op == b->op && a->dtype == b->dtype && a->rank == b->rank && a->nin == b->nin && a->nattr == b->nattr &&
-           a->bind == b->bind && !memcmp(a->in, b->in, (size_t)a->nin * sizeof *a->in) &&
+    return a->op == b->op && a->dtype == b->dtype && a->rank == b->rank && a->nin == b->nin &&
+           a->nattr == b->nattr && a->bind == b->bind &&
+           !memcmp(a->in, b->in, (size_t)a->nin * sizeof *a->in) &&
            !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim) &&
            (!a->nattr || !memcmp(a->attr, b->attr, (size_t)a->nattr * sizeof *a->attr));
 }
@@ -94,7 +97,8 @@ static int64_t *words(pass *p, const int64_t *from, int n)
 }
 
 /* A node like `like` (dtype, shape, place) with another op and operands. */
-static int32_t make(pass *p, int op, const mb__gnode *like, const int32_t *in, int nin, const int64_t *attr, int nattr)
+static int32_t make(pass *p, int op, const mb__gnode *like, const int32_t *in, int nin, const int64_t *attr,
+                    int nattr)
 {
     mb__gnode n = *like;
     n.op = (uint16_t)op;
@@ -145,8 +149,10 @@ static double fold(int op, double a, double b)
     double x = a;
     (void)b, (void)x;
     switch (op) {
-#define M(f)                                             f
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)   case MB_OP_##NAME: return expr;
+#define M(f) f
+#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+    case MB_OP_##NAME:                                                                                       \
+        return expr;
     case MB_OP_ADD:
         return a + b;
     case MB_OP_SUB:
@@ -166,9 +172,9 @@ static double fold(int op, double a, double b)
 
 static bool folds(const mb__gnode *n)
 {
-    return mb__is_float(n->dtype) &&
-           (mb__ops[n->op].class == MB_CLASS_UNARY ||
-            (n->op == MB_OP_ADD || n->op == MB_OP_SUB || n->op == MB_OP_MUL || n->op == MB_OP_DIV || n->op == MB_OP_POW));
+    return mb__is_float(n->dtype) && (mb__ops[n->op].class == MB_CLASS_UNARY ||
+                                      (n->op == MB_OP_ADD || n->op == MB_OP_SUB || n->op == MB_OP_MUL ||
+                                       n->op == MB_OP_DIV || n->op == MB_OP_POW));
 }
 
 /* The operand, repeated to the node's shape if it is smaller. */
@@ -186,7 +192,8 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
 {
     double a, b = 0;
     if (folds(n) && literal(p, in[0], &a) && (n->nin < 2 || literal(p, in[1], &b)))
-        return emit_literal(p, n, n->dtype == MB_FLOAT32 ? (double)(float)fold(n->op, a, b) : fold(n->op, a, b));
+        return emit_literal(p, n,
+                            n->dtype == MB_FLOAT32 ? (double)(float)fold(n->op, a, b) : fold(n->op, a, b));
     switch (n->op) {
     case MB_OP_NEG:
         if (at(p, in[0])->op == MB_OP_NEG)
@@ -237,7 +244,8 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
                     int32_t x = m->in[1 - j];
                     mb__gnode scalar = *n;
                     scalar.rank = 0;
-                    int32_t c = emit_literal(p, &scalar, n->dtype == MB_FLOAT32 ? (double)((float)a * (float)b) : a * b);
+                    int32_t c = emit_literal(p, &scalar,
+                                             n->dtype == MB_FLOAT32 ? (double)((float)a * (float)b) : a * b);
                     return p->failed ? 0 : make(p, MB_OP_MUL, n, (int32_t[]){x, c}, 2, NULL, 0);
                 }
         }
@@ -258,7 +266,8 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
     return -1;
 }
 
-/* A contraction that reads a broadcast reads its source instead: the labels that repeat leave that operand. */
+/* A contraction that reads a broadcast reads its source instead: the labels that repeat leave that operand.
+ */
 static int32_t contract_unbroadcast(pass *p, const mb__gnode *n, int32_t *in)
 {
     for (int s = 0; s < 2; s++) {
@@ -348,7 +357,8 @@ static int32_t simplify_structure(pass *p, const mb__gnode *n, int32_t *in, bool
             return in[0];
         if (x->op == MB_OP_RESHAPE) {
             const mb__gnode *source = at(p, x->in[0]);
-            bool back = source->rank == n->rank && !memcmp(source->dim, n->dim, (size_t)n->rank * sizeof *n->dim);
+            bool back =
+                source->rank == n->rank && !memcmp(source->dim, n->dim, (size_t)n->rank * sizeof *n->dim);
             return back ? x->in[0] : make(p, MB_OP_RESHAPE, n, x->in, 1, NULL, 0);
         }
         if (literal(p, in[0], &v))
@@ -406,8 +416,9 @@ static int32_t rewrite(pass *p, const mb__gnode *n, int32_t *in)
     if (n->op == MB_OP_ALIAS || n->op == MB_OP_STOP)
         return in[0];
     if (p->passes & MB_PASS_SIMPLIFY) {
-        int32_t r = mb__is_elementwise(n->op) ? simplify_elementwise(p, n, in)
-                                              : simplify_structure(p, n, in, n->nin && p->uses[n->in[0]] == 1);
+        int32_t r = mb__is_elementwise(n->op)
+                        ? simplify_elementwise(p, n, in)
+                        : simplify_structure(p, n, in, n->nin && p->uses[n->in[0]] == 1);
         if (r >= 0 || p->failed)
             return r;
     }

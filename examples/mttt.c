@@ -221,16 +221,19 @@ static void build(run *r)
     for (int64_t t = 0; t < set.inner_steps; t++)
         inner_lr[t] = set.inner_lr;
     r->params = mb_params_new(r->mb, (uint64_t)set.seed);
-    r->vit = mb_vit_new(r->params, "vit",
-                        (mb_vit_options){.tokens = height / set.patch * (width / set.patch),
-                                         .patch_values = set.patch * set.patch,
-                                         .dim = set.dim,
-                                         .depth = set.depth,
-                                         .classes = CLASSES,
-                                         .mixer = mixer(inner_lr),
-                                         .positions = strcmp(set.positions, "learned") == 0
-                                                          ? MB_POSITIONS_LEARNED
-                                                          : MB_POSITIONS_SINCOS2D});
+    r->vit = mb_vit_new(
+        r->params, "vit",
+        (mb_vit_options){.tokens = height / set.patch * (width / set.patch),
+                         .patch_values = set.patch * set.patch,
+                         .dim = set.dim,
+                         .depth = set.depth,
+                         .classes = CLASSES,
+                         .mixer = mixer(inner_lr),
+                         .head_init =
+                             mb_init_xavier(set.dim, CLASSES), /* zeros cost a third of an epoch here */
+
+                         .positions = strcmp(set.positions, "learned") == 0 ? MB_POSITIONS_LEARNED
+                                                                            : MB_POSITIONS_SINCOS2D});
     free(inner_lr);
     r->optimizer =
         mb_adamw(r->params, (mb_adamw_options){.lr = set.lr,

@@ -13,7 +13,8 @@ mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n)
     bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids);
     uint32_t *ids = ctx->ids;
     for (int i = 0; ok && i < n; i++)
-        ok = mb__enter(where, "eval", (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison) && (ids[i] = mb__resolve(ctx, ts[i]));
+        ok = mb__enter(where, "eval", (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison) &&
+             (ids[i] = mb__resolve(ctx, ts[i]));
     return ok ? ctx->engine->flush(ctx, where, ids, n) : mb_error(ctx);
 }
 
@@ -50,7 +51,8 @@ double mb_item_at(const char *where, mb_tensor t)
     } v;
     if (mb_valid(t) && mb_count(t) != 1) {
         char a[256];
-        mb__error(t.ctx, MB_INVALID, where, "item: got %s; wanted a single element", mb__tensor_text(a, sizeof a, t));
+        mb__error(t.ctx, MB_INVALID, where, "item: got %s; wanted a single element",
+                  mb__tensor_text(a, sizeof a, t));
         return (double)NAN;
     }
     mb_dtype dtype = mb_dtype_of(t);
@@ -73,7 +75,8 @@ mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes)
                          mb__tensor_text(a, sizeof a, t), want);
     }
     uint32_t id = mb__resolve(ctx, t);
-    if (!id || !mb__reserve(ctx, (void **)&ctx->watches, &ctx->watch_room, (uint64_t)ctx->watch_count + 1, sizeof *ctx->watches))
+    if (!id || !mb__reserve(ctx, (void **)&ctx->watches, &ctx->watch_room, (uint64_t)ctx->watch_count + 1,
+                            sizeof *ctx->watches))
         return ctx->status;
     ctx->watches[ctx->watch_count++] = (mb__watch){id, dst, bytes};
     return MB_OK;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * contract.c - sums of products of two operands over shared axes. Every matrix product is one; the derivative of
- * one is again one, with the roles of the axes exchanged. */
+ * contract.c - sums of products of two operands over shared axes. Every matrix product is one; the derivative
+ * of one is again one, with the roles of the axes exchanged. */
 #include "tensor/tape.h"
 
 mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes)
@@ -14,14 +14,16 @@ mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, 
     for (int l = 0; l < labels; l++) {
         const int64_t *x = axes + 3 * l;
         memcpy(attrs + 1 + 3 * l, x, 3 * sizeof *x);
-        int64_t size = x[0] >= 0 ? mb__at(ctx, a.id)->dim[x[0]] : x[1] >= 0 ? mb__at(ctx, b.id)->dim[x[1]] : 1;
+        int64_t size = x[0] >= 0   ? mb__at(ctx, a.id)->dim[x[0]]
+                       : x[1] >= 0 ? mb__at(ctx, b.id)->dim[x[1]]
+                                   : 1;
         if (x[2] >= 0) {
             dim[x[2]] = size;
             rank = rank > x[2] + 1 ? rank : (int)x[2] + 1;
         }
     }
-    return mb__record(ctx, where, MB_OP_CONTRACT, (mb_dtype)mb__at(ctx, a.id)->dtype, rank, dim, (mb_tensor[]){a, b}, 2, attrs,
-                      1 + 3 * labels);
+    return mb__record(ctx, where, MB_OP_CONTRACT, (mb_dtype)mb__at(ctx, a.id)->dtype, rank, dim,
+                      (mb_tensor[]){a, b}, 2, attrs, 1 + 3 * labels);
 }
 
 static mb_context *enter(const char *where, const char *op, mb_tensor a, mb_tensor b, mb_tensor *poison)
@@ -33,8 +35,8 @@ static mb_context *enter(const char *where, const char *op, mb_tensor a, mb_tens
     if (mb__is_float(na->dtype) && na->dtype == nb->dtype)
         return ctx;
     char ta[256], tb[256];
-    mb__error(ctx, MB_INVALID, where, "%s: got a %s, b %s; wanted two of one float dtype", op, mb__tensor_text(ta, sizeof ta, a),
-              mb__tensor_text(tb, sizeof tb, b));
+    mb__error(ctx, MB_INVALID, where, "%s: got a %s, b %s; wanted two of one float dtype", op,
+              mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
     return NULL;
 }
 
@@ -48,24 +50,24 @@ mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b)
     int ra = na->rank, rb = nb->rank;
     char ta[256], tb[256];
     if (ra < 2 || rb < 2) {
-        mb__error(ctx, MB_INVALID, where, "matmul: got a %s, b %s; wanted rank 2 or more", mb__tensor_text(ta, sizeof ta, a),
-                  mb__tensor_text(tb, sizeof tb, b));
+        mb__error(ctx, MB_INVALID, where, "matmul: got a %s, b %s; wanted rank 2 or more",
+                  mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
     if (na->dim[ra - 1] != nb->dim[rb - 2]) {
-        mb__error(ctx, MB_INVALID, where, "matmul: inner sizes differ: a %s, b %s", mb__tensor_text(ta, sizeof ta, a),
-                  mb__tensor_text(tb, sizeof tb, b));
+        mb__error(ctx, MB_INVALID, where, "matmul: inner sizes differ: a %s, b %s",
+                  mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
     int batch;
     if (!mb__broadcast_shapes(na->dim, ra - 2, nb->dim, rb - 2, dim, &batch)) {
-        mb__error(ctx, MB_INVALID, where, "matmul: leading axes do not broadcast: a %s, b %s", mb__tensor_text(ta, sizeof ta, a),
-                  mb__tensor_text(tb, sizeof tb, b));
+        mb__error(ctx, MB_INVALID, where, "matmul: leading axes do not broadcast: a %s, b %s",
+                  mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
-    /* A leading axis of size 1 that the other operand repeats is dropped from its operand, so that the product reads
-     * it once; it then belongs to the other operand alone. */
+    /* A leading axis of size 1 that the other operand repeats is dropped from its operand, so that the
+     * product reads it once; it then belongs to the other operand alone. */
     mb_shape sa = {0, {0}}, sb = {0, {0}};
     int64_t axes[3 * (MB_MAX_RANK + 1)];
     int labels = 0;
@@ -154,8 +156,9 @@ mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_
         wrong = "one letter for each axis";
     if (wrong) {
         char ta[256], tb[256];
-        mb__error(ctx, MB_INVALID, where, "einsum: got \"%s\", a %s, b %s; wanted %s", equation ? equation : "(null)",
-                  mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b), wrong);
+        mb__error(ctx, MB_INVALID, where, "einsum: got \"%s\", a %s, b %s; wanted %s",
+                  equation ? equation : "(null)", mb__tensor_text(ta, sizeof ta, a),
+                  mb__tensor_text(tb, sizeof tb, b), wrong);
         return mb__poison(ctx);
     }
     /* A letter of one operand alone that the result lacks is summed there first. */

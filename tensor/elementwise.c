@@ -33,17 +33,22 @@ mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n)
     mb_dtype dtype = (mb_dtype)mb__at(ctx, ts[first].id)->dtype;
     for (int i = first + 1; i < n; i++)
         if (mb__at(ctx, ts[i].id)->dtype != dtype) {
-            mb__error(ctx, MB_INVALID, where, "%s: dtypes differ: a %s, b %s; convert with mb_cast", info->name,
-                      mb__tensor_text(a, sizeof a, ts[first]), mb__tensor_text(b, sizeof b, ts[i]));
+            mb__error(ctx, MB_INVALID, where, "%s: dtypes differ: a %s, b %s; convert with mb_cast",
+                      info->name, mb__tensor_text(a, sizeof a, ts[first]),
+                      mb__tensor_text(b, sizeof b, ts[i]));
             return mb__poison(ctx);
         }
     if (op == MB_OP_WHERE && mb__at(ctx, ts[0].id)->dtype != MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "where: got the condition %s; wanted bool", mb__tensor_text(a, sizeof a, ts[0]));
+        mb__error(ctx, MB_INVALID, where, "where: got the condition %s; wanted bool",
+                  mb__tensor_text(a, sizeof a, ts[0]));
         return mb__poison(ctx);
     }
     if (info->types && !accepts(info->types, (int)dtype)) {
-        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted %s", info->name, mb__tensor_text(a, sizeof a, ts[first]),
-                  info->types == 'L' ? "bool" : info->types == 'F' ? "float32 or float64" : "numbers; convert with mb_cast");
+        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted %s", info->name,
+                  mb__tensor_text(a, sizeof a, ts[first]),
+                  info->types == 'L'   ? "bool"
+                  : info->types == 'F' ? "float32 or float64"
+                                       : "numbers; convert with mb_cast");
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
@@ -71,25 +76,25 @@ static mb_tensor number_like(const char *where, const char *op, mb_tensor t, dou
     return ctx ? mb_scalar_at(where, ctx, (mb_dtype)mb__at(ctx, t.id)->dtype, value) : poison;
 }
 
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                                 \
-    mb_tensor mb_##name##_at(const char *where, mb_tensor x)                                                           \
-    {                                                                                                                  \
-        return mb__elementwise(where, MB_OP_##NAME, &x, 1);                                                            \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+    mb_tensor mb_##name##_at(const char *where, mb_tensor x)                                                 \
+    {                                                                                                        \
+        return mb__elementwise(where, MB_OP_##NAME, &x, 1);                                                  \
     }
-#define PAIR(NAME, name)                                                                                               \
-    mb_tensor mb_##name##_at(const char *where, mb_tensor a, mb_tensor b)                                              \
-    {                                                                                                                  \
-        return mb__elementwise(where, MB_OP_##NAME, (mb_tensor[]){a, b}, 2);                                           \
-    }                                                                                                                  \
-    mb_tensor mb_##name##_right_at(const char *where, mb_tensor a, double b);                                          \
-    mb_tensor mb_##name##_right_at(const char *where, mb_tensor a, double b)                                           \
-    {                                                                                                                  \
-        return mb_##name##_at(where, a, number_like(where, #name, a, b));                                              \
-    }                                                                                                                  \
-    mb_tensor mb_##name##_left_at(const char *where, double a, mb_tensor b);                                           \
-    mb_tensor mb_##name##_left_at(const char *where, double a, mb_tensor b)                                            \
-    {                                                                                                                  \
-        return mb_##name##_at(where, number_like(where, #name, b, a), b);                                              \
+#define PAIR(NAME, name)                                                                                     \
+    mb_tensor mb_##name##_at(const char *where, mb_tensor a, mb_tensor b)                                    \
+    {                                                                                                        \
+        return mb__elementwise(where, MB_OP_##NAME, (mb_tensor[]){a, b}, 2);                                 \
+    }                                                                                                        \
+    mb_tensor mb_##name##_right_at(const char *where, mb_tensor a, double b);                                \
+    mb_tensor mb_##name##_right_at(const char *where, mb_tensor a, double b)                                 \
+    {                                                                                                        \
+        return mb_##name##_at(where, a, number_like(where, #name, a, b));                                    \
+    }                                                                                                        \
+    mb_tensor mb_##name##_left_at(const char *where, double a, mb_tensor b);                                 \
+    mb_tensor mb_##name##_left_at(const char *where, double a, mb_tensor b)                                  \
+    {                                                                                                        \
+        return mb_##name##_at(where, number_like(where, #name, b, a), b);                                    \
     }
 #define MB_BINARY(NAME, name, types, expr, lo, hi, doc) PAIR(NAME, name)
 #define MB_COMPARE(NAME, name, types, expr, doc)        PAIR(NAME, name)

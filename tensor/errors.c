@@ -6,15 +6,16 @@
 #include "tensor/tape.h"
 
 const mb__op_info mb__ops[MB_OP_COUNT] = {
-#define T_(types) #types[0]
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc) {#name, MB_CLASS_UNARY, T_(types), (lo) == (hi), 0},
+#define T_(types)                                       #types[0]
+#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  {#name, MB_CLASS_UNARY, T_(types), (lo) == (hi), 0},
 #define MB_BINARY(NAME, name, types, expr, lo, hi, doc) {#name, MB_CLASS_BINARY, T_(types), (lo) == (hi), 0},
-#define MB_COMPARE(NAME, name, types, expr, doc) {#name, MB_CLASS_COMPARE, T_(types), true, 0},
-#define MB_STRUCT(NAME, name, linear, doc) {#name, MB_CLASS_STRUCT, 0, false, linear},
+#define MB_COMPARE(NAME, name, types, expr, doc)        {#name, MB_CLASS_COMPARE, T_(types), true, 0},
+#define MB_STRUCT(NAME, name, linear, doc)              {#name, MB_CLASS_STRUCT, 0, false, linear},
 #include "tensor/ops.def"
 };
 
-static mb_status verror(mb_context *ctx, mb_status status, const char *where, const char *format, va_list args)
+static mb_status verror(mb_context *ctx, mb_status status, const char *where, const char *format,
+                        va_list args)
 {
     if (!ctx || ctx->status != MB_OK)
         return ctx ? ctx->status : status;
@@ -50,7 +51,8 @@ static void collect_foreign(mb_context *ctx)
 {
     const char *where = atomic_exchange(&ctx->foreign, NULL);
     if (where)
-        mb__error(ctx, MB_THREAD, where, "a context belongs to the thread that opened it, and this call came from another");
+        mb__error(ctx, MB_THREAD, where,
+                  "a context belongs to the thread that opened it, and this call came from another");
 }
 
 mb_status mb_error(const mb_context *ctx)
@@ -69,7 +71,10 @@ const char *mb_message(const mb_context *ctx)
     if (!ctx)
         return "no context: out of memory";
     mb_status status = mb_error(ctx);
-    return status == MB_OK ? "" : status == MB_THREAD && ctx->status != MB_THREAD ? "a context belongs to the thread that opened it" : ctx->message;
+    return status == MB_OK ? ""
+           : status == MB_THREAD && ctx->status != MB_THREAD
+               ? "a context belongs to the thread that opened it"
+               : ctx->message;
 }
 
 void mb_clear_error(mb_context *ctx)
@@ -83,8 +88,9 @@ void mb_clear_error(mb_context *ctx)
 
 const char *mb_status_name(mb_status status)
 {
-    static const char *const names[] = {"ok",  "invalid argument", "stale handle", "out of memory", "backend failure",
-                                        "i/o", "malformed file",   "wrong thread", "no derivative rule"};
+    static const char *const names[] = {
+        "ok",  "invalid argument", "stale handle", "out of memory",     "backend failure",
+        "i/o", "malformed file",   "wrong thread", "no derivative rule"};
     return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown status";
 }
 
@@ -232,7 +238,8 @@ static void report_stale(mb_context *ctx, const char *where, const char *op, int
     for (int e = 0; e < MB_ENDED_SCOPES; e++)
         if (ctx->ended[e].serial == t.scope)
             ended = ctx->ended[e].where;
-    mb__error(ctx, MB_STALE, where, "%s: operand %d is stale: its scope ended at %s; mb_keep or mb_detach moves a result out", op,
+    mb__error(ctx, MB_STALE, where,
+              "%s: operand %d is stale: its scope ended at %s; mb_keep or mb_detach moves a result out", op,
               i + 1, ended ? ended : "an earlier place");
 }
 

@@ -53,8 +53,8 @@ mb_tensor mb_silu_at(const char *where, mb_tensor x)
 
 mb_tensor mb_softplus_at(const char *where, mb_tensor x)
 {
-    /* max(x, 0) + log1p(e^-|x|), with |x| = 2 max(x, 0) - x, so that the derivative at 0 is 1/2 at every order's
-     * first step: relu' = 0 there, and the second term gives the half. */
+    /* max(x, 0) + log1p(e^-|x|), with |x| = 2 max(x, 0) - x, so that the derivative at 0 is 1/2 at every
+     * order's first step: relu' = 0 there, and the second term gives the half. */
     mb_tensor r = mb_relu_at(where, x);
     mb_tensor minus_abs = mb_sub_at(where, x, mb_mul_at(where, r, lit(where, x, 2)));
     mb_tensor positive = mb_lt_at(where, lit(where, x, 0), x);
@@ -96,7 +96,8 @@ static bool float_axis(const char *where, const char *op, mb_tensor x, int axis)
     char a[256];
     if (mb__is_float(mb__at(ctx, x.id)->dtype))
         return mb__axis(where, op, x, axis) >= 0;
-    mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", op, mb__tensor_text(a, sizeof a, x));
+    mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", op,
+              mb__tensor_text(a, sizeof a, x));
     return false;
 }
 
@@ -115,7 +116,8 @@ mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis)
         return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
     mb_tensor shifted = mb_sub_at(where, x, top);
-    return mb_sub_at(where, shifted, mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));
+    return mb_sub_at(where, shifted,
+                     mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));
 }
 
 mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels)
@@ -125,16 +127,20 @@ mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor lab
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, logits.id), *m = mb__at(ctx, labels.id);
-    if (m->dtype != MB_INT32 || n->rank != m->rank + 1 || memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
+    if (m->dtype != MB_INT32 || n->rank != m->rank + 1 ||
+        memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
         char a[256], b[256];
-        mb__error(ctx, MB_INVALID, where, "cross_entropy: got logits %s, labels %s; wanted int32 labels, one for each row",
+        mb__error(ctx, MB_INVALID, where,
+                  "cross_entropy: got logits %s, labels %s; wanted int32 labels, one for each row",
                   mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
         return mb__poison(ctx);
     }
     int64_t classes = n->dim[n->rank - 1], rows = mb__numel(m->dim, m->rank);
     mb_tensor hit = mb_one_hot_at(where, labels, classes), lp = mb_log_softmax_at(where, logits, -1);
-    mb_tensor picked = mb_where_at(where, hit, lp, lit(where, logits, 0)); /* a select: 0 * -infinity would be NaN */
-    return mb_mul_at(where, mb_sum_at(where, picked, MB_ALL), lit(where, logits, rows ? -1.0 / (double)rows : -1.0));
+    mb_tensor picked =
+        mb_where_at(where, hit, lp, lit(where, logits, 0)); /* a select: 0 * -infinity would be NaN */
+    return mb_mul_at(where, mb_sum_at(where, picked, MB_ALL),
+                     lit(where, logits, rows ? -1.0 / (double)rows : -1.0));
 }
 
 mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b)

@@ -7,7 +7,8 @@ static bool check_index(const char *where, const char *op, mb_context *ctx, mb_t
     if (mb__at(ctx, index.id)->dtype == MB_INT32)
         return true;
     char a[256];
-    mb__error(ctx, MB_INVALID, where, "%s: got the index %s; wanted int32", op, mb__tensor_text(a, sizeof a, index));
+    mb__error(ctx, MB_INVALID, where, "%s: got the index %s; wanted int32", op,
+              mb__tensor_text(a, sizeof a, index));
     return false;
 }
 
@@ -29,10 +30,12 @@ mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int axis)
     char a[256], b[256];
     if (rank > MB_MAX_RANK || (n->dim[axis] == 0 && mb__numel(m->dim, m->rank) > 0)) {
         mb__error(ctx, MB_INVALID, where, "take: got %s and index %s: %s", mb__tensor_text(a, sizeof a, x),
-                  mb__tensor_text(b, sizeof b, index), rank > MB_MAX_RANK ? "the result has too many axes" : "the axis is empty");
+                  mb__tensor_text(b, sizeof b, index),
+                  rank > MB_MAX_RANK ? "the result has too many axes" : "the axis is empty");
         return mb__poison(ctx);
     }
-    return mb__record(ctx, where, MB_OP_TAKE, (mb_dtype)n->dtype, rank, dim, (mb_tensor[]){x, index}, 2, &attr, 1);
+    return mb__record(ctx, where, MB_OP_TAKE, (mb_dtype)n->dtype, rank, dim, (mb_tensor[]){x, index}, 2,
+                      &attr, 1);
 }
 
 mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor index, int axis, int64_t size)
@@ -45,15 +48,17 @@ mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor inde
     int rank = n->rank - m->rank + 1;
     if (axis < 0)
         axis += rank;
-    bool ok = rank >= 1 && rank <= MB_MAX_RANK && axis >= 0 && axis < rank && size >= 0 && n->dtype != MB_BOOL &&
-              (size > 0 || mb__numel(m->dim, m->rank) == 0);
+    bool ok = rank >= 1 && rank <= MB_MAX_RANK && axis >= 0 && axis < rank && size >= 0 &&
+              n->dtype != MB_BOOL && (size > 0 || mb__numel(m->dim, m->rank) == 0);
     for (int i = 0; ok && i < m->rank; i++)
         ok = n->dim[axis + i] == m->dim[i];
     if (!ok) {
         char a[256], b[256];
         mb__error(ctx, MB_INVALID, where,
-                  "scatter_add: got updates %s, index %s, axis %d of size %lld; wanted numbers shaped like the index from that axis on",
-                  mb__tensor_text(a, sizeof a, updates), mb__tensor_text(b, sizeof b, index), axis, (long long)size);
+                  "scatter_add: got updates %s, index %s, axis %d of size %lld; wanted numbers shaped like "
+                  "the index from that axis on",
+                  mb__tensor_text(a, sizeof a, updates), mb__tensor_text(b, sizeof b, index), axis,
+                  (long long)size);
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK], attr = axis;
@@ -63,7 +68,8 @@ mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor inde
     dim[r++] = size;
     for (int i = axis + m->rank; i < n->rank; i++)
         dim[r++] = n->dim[i];
-    return mb__record(ctx, where, MB_OP_SCATTER_ADD, (mb_dtype)n->dtype, r, dim, (mb_tensor[]){updates, index}, 2, &attr, 1);
+    return mb__record(ctx, where, MB_OP_SCATTER_ADD, (mb_dtype)n->dtype, r, dim,
+                      (mb_tensor[]){updates, index}, 2, &attr, 1);
 }
 
 mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
@@ -79,7 +85,9 @@ mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
     int64_t size = n->rank ? n->dim[n->rank - 1] : 0, rows = size ? mb__numel(n->dim, n->rank - 1) : 0;
     if (!ok || rows > INT32_MAX / (size ? size : 1)) {
         char a[256], b[256];
-        mb__error(ctx, MB_INVALID, where, "take_along: got %s and index %s; wanted the same shape but for the last axis, below 2^31 entries",
+        mb__error(ctx, MB_INVALID, where,
+                  "take_along: got %s and index %s; wanted the same shape but for the last axis, below 2^31 "
+                  "entries",
                   mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, index));
         return mb__poison(ctx);
     }
@@ -90,7 +98,8 @@ mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
     memcpy(lead.dim, n->dim, sizeof lead.dim);
     lead.dim[n->rank - 1] = 1;
     mb_tensor row = mb_reshape_at(where, mb_iota_at(where, ctx, MB_INT32, rows), lead);
-    mb_tensor last = mb__const(ctx, where, MB_INT32, (double)(size - 1)), zero = mb__const(ctx, where, MB_INT32, 0);
+    mb_tensor last = mb__const(ctx, where, MB_INT32, (double)(size - 1)),
+              zero = mb__const(ctx, where, MB_INT32, 0);
     mb_tensor inside = mb_maximum_at(where, mb_minimum_at(where, index, last), zero);
     mb_tensor base = mb_mul_at(where, row, mb__const(ctx, where, MB_INT32, (double)size));
     return mb_take_at(where, mb_reshape_at(where, x, MB_SHAPE(-1)), mb_add_at(where, base, inside), 0);
@@ -105,7 +114,8 @@ mb_tensor mb_argsort_at(const char *where, mb_tensor x)
     const mb__node *n = mb__at(ctx, x.id);
     if (n->rank < 1 || n->dtype == MB_BOOL || n->dim[n->rank - 1] > INT32_MAX) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "argsort: got %s; wanted numbers of rank 1 or more", mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, where, "argsort: got %s; wanted numbers of rank 1 or more",
+                  mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];

@@ -14,7 +14,8 @@ static bool check_shape(mb_context *ctx, const char *where, const char *op, mb_d
     }
     for (int i = 0; i < shape.rank; i++)
         if (shape.dim[i] < 0) {
-            mb__error(ctx, MB_INVALID, where, "%s: size %lld of axis %d is negative", op, (long long)shape.dim[i], i);
+            mb__error(ctx, MB_INVALID, where, "%s: size %lld of axis %d is negative", op,
+                      (long long)shape.dim[i], i);
             return false;
         }
     return true;
@@ -25,9 +26,11 @@ static bool representable(mb_context *ctx, const char *where, mb_dtype dtype, do
 {
     if (dtype == MB_BOOL)
         *value = *value != 0;
-    if (dtype != MB_INT32 || (*value >= INT32_MIN && *value <= INT32_MAX && *value == (double)(int32_t)*value))
+    if (dtype != MB_INT32 ||
+        (*value >= INT32_MIN && *value <= INT32_MAX && *value == (double)(int32_t)*value))
         return true;
-    mb__error(ctx, MB_INVALID, where, "number: got %g for an int32; wanted a whole number within 32 bits", *value);
+    mb__error(ctx, MB_INVALID, where, "number: got %g for an int32; wanted a whole number within 32 bits",
+              *value);
     return false;
 }
 
@@ -87,8 +90,8 @@ mb_tensor mb_iota_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t
     if (!mb__enter_context(where, "iota", ctx) || !check_shape(ctx, where, "iota", dtype, MB_SHAPE(n)))
         return mb__poison(ctx);
     if (dtype == MB_BOOL || n > INT32_MAX) {
-        mb__error(ctx, MB_INVALID, where, "iota: got %lld values of %s; wanted numbers, fewer than 2^31", (long long)n,
-                  mb_dtype_name(dtype));
+        mb__error(ctx, MB_INVALID, where, "iota: got %lld values of %s; wanted numbers, fewer than 2^31",
+                  (long long)n, mb_dtype_name(dtype));
         return mb__poison(ctx);
     }
     return mb__record(ctx, where, MB_OP_IOTA, dtype, 1, &n, NULL, 0, NULL, 0);
@@ -97,7 +100,8 @@ mb_tensor mb_iota_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t
 mb_tensor mb_tril_mask_at(const char *where, mb_context *ctx, int64_t rows, int64_t columns, int64_t diagonal)
 {
     mb_tensor r = mb_iota_at(where, ctx, MB_INT32, rows), c = mb_iota_at(where, ctx, MB_INT32, columns);
-    mb_tensor limit = mb_add_at(where, mb_unsqueeze_at(where, r, 1), mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)diagonal));
+    mb_tensor limit = mb_add_at(where, mb_unsqueeze_at(where, r, 1),
+                                mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)diagonal));
     return mb_le_at(where, c, limit);
 }
 
@@ -155,7 +159,8 @@ mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype 
     /* sqrt(-2 log(1 - u)) cos(2 pi v); 1 - u lies in (0, 1]. */
     mb_tensor r = mb_log_at(where, mb_sub_at(where, mb__const(ctx, where, dtype, 1), u));
     r = mb_sqrt_at(where, mb_mul_at(where, r, mb__const(ctx, where, dtype, -2)));
-    return mb_mul_at(where, r, mb_cos_at(where, mb_mul_at(where, v, mb__const(ctx, where, dtype, 6.283185307179586))));
+    return mb_mul_at(where, r,
+                     mb_cos_at(where, mb_mul_at(where, v, mb__const(ctx, where, dtype, 6.283185307179586))));
 }
 
 mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key key, mb_shape shape)

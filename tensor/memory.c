@@ -5,7 +5,8 @@
 
 #include "tensor/tape.h"
 
-/* Large blocks are aligned to huge pages, and ask for them: arenas are walked from end to end at every step. */
+/* Large blocks are aligned to huge pages, and ask for them: arenas are walked from end to end at every step.
+ */
 static void *default_alloc(void *user, size_t size)
 {
     (void)user;
@@ -91,7 +92,8 @@ bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, s
     if (next < need)
         next = need;
     if (next > UINT32_MAX || next * item > PTRDIFF_MAX) {
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: the tape cannot hold %llu entries", (unsigned long long)need);
+        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: the tape cannot hold %llu entries",
+                  (unsigned long long)need);
         return false;
     }
     void *p = mb__realloc(ctx, *array, (size_t)*room * item, (size_t)next * item);

@@ -40,7 +40,9 @@ mb_tensor mb_reshape_at(const char *where, mb_tensor x, mb_shape shape)
     if (!ok || have != want) {
         mb__error(ctx, MB_INVALID, where, "reshape: got %s of %lld elements; %s does not hold as many",
                   mb__tensor_text(a, sizeof a, x), (long long)have,
-                  shape.rank >= 0 && shape.rank <= MB_MAX_RANK ? mb__shape_text(b, sizeof b, shape.dim, shape.rank) : "a shape of that rank");
+                  shape.rank >= 0 && shape.rank <= MB_MAX_RANK
+                      ? mb__shape_text(b, sizeof b, shape.dim, shape.rank)
+                      : "a shape of that rank");
         return mb__poison(ctx);
     }
     if (shape.rank == n->rank && !memcmp(shape.dim, n->dim, (size_t)shape.rank * sizeof *shape.dim))
@@ -60,7 +62,8 @@ mb_tensor mb_permute_at(const char *where, mb_tensor x, mb_axes order)
     bool same = true;
     if (order.count != n->rank) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "permute: got %d axes for %s", order.count, mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, where, "permute: got %d axes for %s", order.count,
+                  mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     for (int i = 0; i < n->rank; i++) {
@@ -90,7 +93,8 @@ mb_tensor mb_transpose_at(const char *where, mb_tensor x)
     int rank = mb__at(ctx, x.id)->rank;
     if (rank < 2) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "transpose: got %s; wanted rank 2 or more", mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, where, "transpose: got %s; wanted rank 2 or more",
+                  mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     mb_axes order = {rank, false, {0, 1, 2, 3, 4, 5, 6, 7}};
@@ -111,13 +115,14 @@ mb_tensor mb_broadcast_at(const char *where, mb_tensor x, mb_shape shape)
     bool ok = shape.rank >= 0 && shape.rank <= MB_MAX_RANK;
     for (int i = 0; ok && i < shape.rank; i++)
         ok = shape.dim[i] >= 0;
-    ok = ok && mb__broadcast_shapes(n->dim, n->rank, shape.dim, shape.rank, dim, &rank) && rank == shape.rank &&
-         !memcmp(dim, shape.dim, (size_t)rank * sizeof *dim);
+    ok = ok && mb__broadcast_shapes(n->dim, n->rank, shape.dim, shape.rank, dim, &rank) &&
+         rank == shape.rank && !memcmp(dim, shape.dim, (size_t)rank * sizeof *dim);
     if (!ok) {
         char a[256], b[128] = "a shape of that rank";
         if (shape.rank >= 0 && shape.rank <= MB_MAX_RANK)
             mb__shape_text(b, sizeof b, shape.dim, shape.rank);
-        mb__error(ctx, MB_INVALID, where, "broadcast: got %s; it does not repeat to %s", mb__tensor_text(a, sizeof a, x), b);
+        mb__error(ctx, MB_INVALID, where, "broadcast: got %s; it does not repeat to %s",
+                  mb__tensor_text(a, sizeof a, x), b);
         return mb__poison(ctx);
     }
     if (rank == n->rank && !memcmp(dim, n->dim, (size_t)rank * sizeof *dim))
@@ -125,7 +130,8 @@ mb_tensor mb_broadcast_at(const char *where, mb_tensor x, mb_shape shape)
     return mb__record(ctx, where, MB_OP_BROADCAST, (mb_dtype)n->dtype, rank, dim, &x, 1, NULL, 0);
 }
 
-mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count)
+mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
+                        const int64_t *count)
 {
     mb_context *ctx = x.ctx;
     int rank = mb__at(ctx, x.id)->rank;
@@ -134,7 +140,8 @@ mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, co
         attrs[i] = start[i];
         attrs[rank + i] = step[i];
     }
-    return mb__record(ctx, where, MB_OP_SLICE, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, count, &x, 1, attrs, 2 * rank);
+    return mb__record(ctx, where, MB_OP_SLICE, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, count, &x, 1, attrs,
+                      2 * rank);
 }
 
 mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, int64_t count, int64_t step)
@@ -153,8 +160,10 @@ mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, i
                               !__builtin_add_overflow(last, start, &last) && last >= 0 && last < size));
     if (!ok) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "slice: got start %lld, count %lld, step %lld; axis %d of %s has %lld entries",
-                  (long long)start, (long long)count, (long long)step, axis, mb__tensor_text(a, sizeof a, x), (long long)size);
+        mb__error(ctx, MB_INVALID, where,
+                  "slice: got start %lld, count %lld, step %lld; axis %d of %s has %lld entries",
+                  (long long)start, (long long)count, (long long)step, axis, mb__tensor_text(a, sizeof a, x),
+                  (long long)size);
         return mb__poison(ctx);
     }
     if (start == 0 && step == 1 && count == size)
@@ -176,8 +185,10 @@ mb_tensor mb_flip_at(const char *where, mb_tensor x, int axis)
     return mb_slice_at(where, x, axis, size ? size - 1 : 0, size, -1);
 }
 
-/* before, step: where element 0 goes and how far apart elements land (1: next to each other); size: the result's. */
-mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size)
+/* before, step: where element 0 goes and how far apart elements land (1: next to each other); size: the
+ * result's. */
+mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step,
+                      const int64_t *size)
 {
     mb_context *ctx = x.ctx;
     int rank = mb__at(ctx, x.id)->rank;
@@ -186,7 +197,8 @@ mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, con
         attrs[i] = before[i];
         attrs[rank + i] = step[i];
     }
-    return mb__record(ctx, where, MB_OP_PAD, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, size, &x, 1, attrs, 2 * rank);
+    return mb__record(ctx, where, MB_OP_PAD, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, size, &x, 1, attrs,
+                      2 * rank);
 }
 
 mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, int64_t after)
@@ -199,8 +211,8 @@ mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, in
     if (axis < 0)
         return mb__poison(ctx);
     if (before < 0 || after < 0 || before > INT32_MAX || after > INT32_MAX) {
-        mb__error(ctx, MB_INVALID, where, "pad: got %lld before and %lld after; wanted 0 or more", (long long)before,
-                  (long long)after);
+        mb__error(ctx, MB_INVALID, where, "pad: got %lld before and %lld after; wanted 0 or more",
+                  (long long)before, (long long)after);
         return mb__poison(ctx);
     }
     const mb__node *n = mb__at(ctx, x.id);
@@ -244,7 +256,8 @@ mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis)
             ok = k == axis || m->dim[k] == first->dim[k];
         if (!ok) {
             char a[256], b[256];
-            mb__error(ctx, MB_INVALID, where, "concat: operands differ in dtype or off axis %d: the first %s, number %d %s", axis,
+            mb__error(ctx, MB_INVALID, where,
+                      "concat: operands differ in dtype or off axis %d: the first %s, number %d %s", axis,
                       mb__tensor_text(a, sizeof a, xs[0]), i + 1, mb__tensor_text(b, sizeof b, xs[i]));
             return mb__poison(ctx);
         }
@@ -283,8 +296,8 @@ mb_tensor mb_unsqueeze_at(const char *where, mb_tensor x, int axis)
     int a = axis < 0 ? axis + n->rank + 1 : axis;
     if (a < 0 || a > n->rank || n->rank == MB_MAX_RANK) {
         char text[256];
-        mb__error(ctx, MB_INVALID, where, "unsqueeze: got axis %d for %s, at most %d axes", axis, mb__tensor_text(text, sizeof text, x),
-                  MB_MAX_RANK);
+        mb__error(ctx, MB_INVALID, where, "unsqueeze: got axis %d for %s, at most %d axes", axis,
+                  mb__tensor_text(text, sizeof text, x), MB_MAX_RANK);
         return mb__poison(ctx);
     }
     mb_shape s = {n->rank + 1, {0}};
@@ -305,7 +318,8 @@ mb_tensor mb_squeeze_at(const char *where, mb_tensor x, int axis)
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dim[axis] != 1) {
         char text[256];
-        mb__error(ctx, MB_INVALID, where, "squeeze: axis %d of %s is not of size 1", axis, mb__tensor_text(text, sizeof text, x));
+        mb__error(ctx, MB_INVALID, where, "squeeze: axis %d of %s is not of size 1", axis,
+                  mb__tensor_text(text, sizeof text, x));
         return mb__poison(ctx);
     }
     mb_shape s = {n->rank - 1, {0}};

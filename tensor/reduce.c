@@ -53,7 +53,8 @@ static mb_tensor drop_axes(const char *where, mb_tensor x, uint32_t mask)
     return mb_reshape_at(where, x, s);
 }
 
-static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x, mb_axes axes, bool floats, int64_t *reduced)
+static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x, mb_axes axes, bool floats,
+                        int64_t *reduced)
 {
     mb_tensor poison;
     mb_context *ctx = mb__enter(where, name, (const mb_tensor *[]){&x}, 1, &poison);
@@ -67,7 +68,8 @@ static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x
     const mb__node *n = mb__at(ctx, x.id);
     if (floats && !mb__is_float(n->dtype)) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name, mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name,
+                  mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     if (reduced) {
@@ -91,7 +93,8 @@ mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes)
     mb_tensor s = reduce(where, "mean", MB_OP_SUM, x, axes, true, &count);
     if (!s.id || count == 1)
         return s;
-    mb_tensor scale = mb__const(s.ctx, where, (mb_dtype)mb__at(s.ctx, s.id)->dtype, count ? 1.0 / (double)count : (double)NAN);
+    mb_tensor scale = mb__const(s.ctx, where, (mb_dtype)mb__at(s.ctx, s.id)->dtype,
+                                count ? 1.0 / (double)count : (double)NAN);
     return mb_mul_at(where, s, scale);
 }
 
@@ -129,7 +132,8 @@ mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis)
     int64_t dim[MB_MAX_RANK], attr = axis;
     memcpy(dim, n->dim, sizeof dim);
     dim[axis] = 1;
-    return drop_axes(where, mb__record(ctx, where, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1), 1u << axis);
+    return drop_axes(where, mb__record(ctx, where, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1),
+                     1u << axis);
 }
 
 mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse)
@@ -145,7 +149,8 @@ mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse)
     }
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_CUMSUM, (mb_dtype)n->dtype, n->rank, dim, &x, 1, (int64_t[]){axis, reverse}, 2);
+    return mb__record(ctx, where, MB_OP_CUMSUM, (mb_dtype)n->dtype, n->rank, dim, &x, 1,
+                      (int64_t[]){axis, reverse}, 2);
 }
 
 mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)

@@ -22,10 +22,13 @@ mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype,
     bool ok = true;
     for (int i = 0; i < nin && ok; i++)
         ok = (resolved[i] = mb__resolve(ctx, in[i])) != 0;
-    ok = ok && mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + 1, sizeof *ctx->nodes) &&
-         mb__reserve(ctx, (void **)&ctx->operands, &ctx->operand_room, (uint64_t)ctx->operand_count + (uint64_t)nin,
-                     sizeof *ctx->operands) &&
-         mb__reserve(ctx, (void **)&ctx->attrs, &ctx->attr_room, (uint64_t)ctx->attr_count + (uint64_t)nattr, sizeof *ctx->attrs);
+    ok = ok &&
+         mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + 1,
+                     sizeof *ctx->nodes) &&
+         mb__reserve(ctx, (void **)&ctx->operands, &ctx->operand_room,
+                     (uint64_t)ctx->operand_count + (uint64_t)nin, sizeof *ctx->operands) &&
+         mb__reserve(ctx, (void **)&ctx->attrs, &ctx->attr_room, (uint64_t)ctx->attr_count + (uint64_t)nattr,
+                     sizeof *ctx->attrs);
     uint32_t id = ctx->node_count;
     if (ok) {
         mb__node *n = &ctx->nodes[id];
@@ -64,8 +67,8 @@ uint32_t mb__resolve(mb_context *ctx, mb_tensor t)
     mb__variable *v = &ctx->variables[n->bind.variable];
     if (v->pending)
         return v->pending;
-    if (v->leaf && v->leaf < ctx->node_count && ctx->nodes[v->leaf].scope == v->leaf_scope && !ctx->nodes[v->leaf].dead &&
-        ctx->nodes[v->leaf].value == v->value)
+    if (v->leaf && v->leaf < ctx->node_count && ctx->nodes[v->leaf].scope == v->leaf_scope &&
+        !ctx->nodes[v->leaf].dead && ctx->nodes[v->leaf].value == v->value)
         return v->leaf;
     uint32_t index = n->bind.variable;
     if (!v->value) {
@@ -78,7 +81,8 @@ uint32_t mb__resolve(mb_context *ctx, mb_tensor t)
     }
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    mb_tensor leaf = mb__record(ctx, n->where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
+    mb_tensor leaf =
+        mb__record(ctx, n->where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
     if (!leaf.id)
         return 0;
     v = &ctx->variables[index];
@@ -94,18 +98,21 @@ mb_tensor mb_variable_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_
     if (!mb__enter_context(where, "variable", ctx))
         return mb__poison(ctx);
     if (ctx->scope_count > 1) {
-        mb__error(ctx, MB_INVALID, where, "variable: made inside the scope begun at %s, which would end it; make it outside",
+        mb__error(ctx, MB_INVALID, where,
+                  "variable: made inside the scope begun at %s, which would end it; make it outside",
                   ctx->scopes[ctx->scope_count - 1].where);
         return mb__poison(ctx);
     }
     if (shape.rank < 0 || shape.rank > MB_MAX_RANK || (unsigned)dtype > MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "variable: rank %d and dtype %d; wanted a rank of at most %d and a known dtype",
-                  shape.rank, (int)dtype, MB_MAX_RANK);
+        mb__error(ctx, MB_INVALID, where,
+                  "variable: rank %d and dtype %d; wanted a rank of at most %d and a known dtype", shape.rank,
+                  (int)dtype, MB_MAX_RANK);
         return mb__poison(ctx);
     }
     for (int i = 0; i < shape.rank; i++)
         if (shape.dim[i] < 0) {
-            mb__error(ctx, MB_INVALID, where, "variable: size %lld of axis %d is negative", (long long)shape.dim[i], i);
+            mb__error(ctx, MB_INVALID, where, "variable: size %lld of axis %d is negative",
+                      (long long)shape.dim[i], i);
             return mb__poison(ctx);
         }
     if (!mb__reserve(ctx, (void **)&ctx->variables, &ctx->variable_room, (uint64_t)ctx->variable_count + 1,
@@ -127,15 +134,19 @@ mb_status mb_assign_at(const char *where, mb_tensor variable, mb_tensor value)
         return mb_error(poison.ctx);
     mb__node *n = mb__at(ctx, variable.id);
     if (n->op != MB_OP_VARIABLE)
-        return mb__error(ctx, MB_INVALID, where, "assign: the first operand is the result of %s, not a variable",
+        return mb__error(ctx, MB_INVALID, where,
+                         "assign: the first operand is the result of %s, not a variable",
                          mb__ops[n->op].name);
     mb__node *m = mb__at(ctx, value.id);
-    if (n->dtype != m->dtype || n->rank != m->rank || memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {
+    if (n->dtype != m->dtype || n->rank != m->rank ||
+        memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {
         char a[256], b[256];
-        return mb__error(ctx, MB_INVALID, where, "assign: got a value %s for the variable %s; wanted the same shape and dtype",
+        return mb__error(ctx, MB_INVALID, where,
+                         "assign: got a value %s for the variable %s; wanted the same shape and dtype",
                          mb__tensor_text(b, sizeof b, value), mb__tensor_text(a, sizeof a, variable));
     }
-    if (!mb__reserve(ctx, (void **)&ctx->pending, &ctx->pending_room, (uint64_t)ctx->pending_count + 1, sizeof *ctx->pending))
+    if (!mb__reserve(ctx, (void **)&ctx->pending, &ctx->pending_room, (uint64_t)ctx->pending_count + 1,
+                     sizeof *ctx->pending))
         return ctx->status;
     uint32_t id = mb__resolve(ctx, value);
     if (!id)
@@ -157,19 +168,23 @@ mb_scope mb_scope_begin_at(const char *where, mb_context *ctx)
     mb_scope s = {ctx, 0};
     if (!mb__enter_context(where, "scope_begin", ctx))
         return s;
-    if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, (uint64_t)ctx->scope_count + 1, sizeof *ctx->scopes))
+    if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, (uint64_t)ctx->scope_count + 1,
+                     sizeof *ctx->scopes))
         return s;
-    if (!mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + MB_SPARE_NODES, sizeof *ctx->nodes))
+    if (!mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + MB_SPARE_NODES,
+                     sizeof *ctx->nodes))
         return s;
     for (int i = 0; i < MB_SPARE_NODES; i++)
-        ctx->nodes[ctx->node_count++] = (mb__node){.op = MB_OP_POISON, .dead = true, .in = ctx->operand_count, .attr = ctx->attr_count};
+        ctx->nodes[ctx->node_count++] =
+            (mb__node){.op = MB_OP_POISON, .dead = true, .in = ctx->operand_count, .attr = ctx->attr_count};
     s.serial = ctx->next_serial++;
-    ctx->scopes[ctx->scope_count++] = (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, where};
+    ctx->scopes[ctx->scope_count++] =
+        (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, where};
     return s;
 }
 
-/* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the tape's
- * length, and the dead between them keep their places but not their values. */
+/* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
+ * tape's length, and the dead between them keep their places but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
 {
     uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = mark->nodes;
@@ -199,7 +214,8 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
     /* A variable's leaf that was kept is still the variable's current value: it moves out with its node. */
     for (uint32_t i = 0; pinned && i < ctx->variable_count; i++) {
         mb__variable *v = &ctx->variables[i];
-        if (v->leaf >= mark->nodes && v->leaf < top && v->leaf_scope == mark->serial && !ctx->nodes[v->leaf].dead)
+        if (v->leaf >= mark->nodes && v->leaf < top && v->leaf_scope == mark->serial &&
+            !ctx->nodes[v->leaf].dead)
             v->leaf_scope = outer;
     }
     if (top > mark->nodes) {
@@ -239,7 +255,8 @@ mb_status mb_scope_end_at(const char *where, mb_scope scope)
         ctx->ended[mark.serial % MB_ENDED_SCOPES].where = where;
         cut(ctx, &mark);
     }
-    /* What could not be stored because of an error is lost with its nodes: the variables keep their old values. */
+    /* What could not be stored because of an error is lost with its nodes: the variables keep their old
+     * values. */
     for (uint32_t i = 0; i < ctx->pending_count; i++) {
         ctx->variables[ctx->pending[i]].pending = 0;
         ctx->variables[ctx->pending[i]].listed = false;

@@ -2,14 +2,15 @@
  *
  * tape.h - the inside of a context, for tensor/, autograd/ and backends/. Not installed.
  *
- * The tape is one growing array of nodes; a node's id is its position, its operands have smaller ids, so id order
- * is topological order and nothing recurses. Operands and attributes of variable length lie in two side arrays
- * which grow and shrink with the tape. A scope remembers three lengths and cuts the arrays back to them.
+ * The tape is one growing array of nodes; a node's id is its position, its operands have smaller ids, so id
+ * order is topological order and nothing recurses. Operands and attributes of variable length lie in two side
+ * arrays which grow and shrink with the tape. A scope remembers three lengths and cuts the arrays back to
+ * them.
  *
  * Node 0 is the poison node: the result of every failed op, and an operand that makes results poison.
  *
- * A handle is (context, id, serial of the scope it was made in). Serials are never reused, so a node whose scope
- * field differs from the handle's was recorded after the handle's scope had ended.
+ * A handle is (context, id, serial of the scope it was made in). Serials are never reused, so a node whose
+ * scope field differs from the handle's was recorded after the handle's scope had ended.
  */
 #ifndef MB_TAPE_H
 #define MB_TAPE_H
@@ -54,9 +55,9 @@ static inline bool mb__is_float(int dtype)
 /* Values in a backend's memory, counted by reference: held by nodes and variables. */
 typedef struct mb__buffer {
     int refs;
-    size_t bytes;              /* capacity                                       */
-    void *memory;              /* the backend's: a host pointer for CPU backends */
-    struct mb__buffer *next;   /* in the backend's pool while unused             */
+    size_t bytes;            /* capacity                                       */
+    void *memory;            /* the backend's: a host pointer for CPU backends */
+    struct mb__buffer *next; /* in the backend's pool while unused             */
 } mb__buffer;
 
 typedef struct mb__node {
@@ -71,20 +72,20 @@ typedef struct mb__node {
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *where;
     union {
-        double scalar;      /* SCALAR */
-        uint64_t key;       /* RANDOM */
-        uint32_t variable;  /* VARIABLE: index in ctx->variables */
-    } bind;                 /* what a replay binds anew: never part of a plan's key */
+        double scalar;     /* SCALAR */
+        uint64_t key;      /* RANDOM */
+        uint32_t variable; /* VARIABLE: index in ctx->variables */
+    } bind;                /* what a replay binds anew: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
 
 typedef struct mb__variable {
-    uint32_t id;            /* its VARIABLE node                                           */
-    mb__buffer *value;      /* current value; NULL until first stored: zeros               */
-    uint32_t leaf;          /* a node that holds the current value, of the scope leaf_scope */
+    uint32_t id;       /* its VARIABLE node                                           */
+    mb__buffer *value; /* current value; NULL until first stored: zeros               */
+    uint32_t leaf;     /* a node that holds the current value, of the scope leaf_scope */
     uint32_t leaf_scope;
-    uint32_t pending;       /* node assigned but not yet stored; 0: none                   */
-    bool listed;            /* in ctx->pending                                             */
+    uint32_t pending; /* node assigned but not yet stored; 0: none                   */
+    bool listed;      /* in ctx->pending                                             */
 } mb__variable;
 
 typedef struct mb__watch {
@@ -93,8 +94,9 @@ typedef struct mb__watch {
     size_t bytes;
 } mb__watch;
 
-/* `nodes` and so on: the tape's lengths at the beginning. Just below lie a few spare nodes, the scope around's, where
- * detached results are put, so that they need not pin the tape that they leave; `spare_used` of them are taken. */
+/* `nodes` and so on: the tape's lengths at the beginning. Just below lie a few spare nodes, the scope
+ * around's, where detached results are put, so that they need not pin the tape that they leave; `spare_used`
+ * of them are taken. */
 enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
     uint32_t serial, nodes, operands, attrs, spare_used;
@@ -167,7 +169,8 @@ mb_context *mb__context_new(const mb_allocator *allocator); /* NULL: no memory *
 void mb__context_free(mb_context *ctx);
 
 /* ---- errors ---- */
-mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const char *format, ...) MB_PRINTF(4, 5);
+mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const char *format, ...)
+    MB_PRINTF(4, 5);
 const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank); /* "[32,784]" */
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
@@ -201,9 +204,11 @@ static inline mb_tensor mb__poison(mb_context *ctx)
     return (mb_tensor){ctx, 0, 0};
 }
 
-/* Checks operands: one context, right thread, alive. Returns the context to record into, or NULL when the result
- * must be poison (the error is set, or an operand was poison already); *poison then holds the result. */
-mb_context *mb__enter(const char *where, const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison);
+/* Checks operands: one context, right thread, alive. Returns the context to record into, or NULL when the
+ * result must be poison (the error is set, or an operand was poison already); *poison then holds the result.
+ */
+mb_context *mb__enter(const char *where, const char *op, const mb_tensor *const *ts, int n,
+                      mb_tensor *poison);
 /* The same for a function that starts from a context. False: give back mb__poison. */
 bool mb__enter_context(const char *where, const char *op, mb_context *ctx);
 /* Whether t's node is the one it was made for, and still there. */
@@ -219,15 +224,18 @@ mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype,
 mb_tensor mb__const(mb_context *ctx, const char *where, mb_dtype dtype, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
 mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n);
-/* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for none;
- * attrs[0] = number of labels. Labels absent from the result are summed. */
+/* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for
+ * none; attrs[0] = number of labels. Labels absent from the result are summed. */
 mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim);
 /* Structure ops with their attributes as recorded (see record sites). */
-mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
-mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
-mb_tensor mb__reduce(const char *where, int op, mb_tensor x, uint32_t mask); /* SUM or MAX; axes keep size 1 */
+mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
+                        const int64_t *count);
+mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step,
+                      const int64_t *size);
+mb_tensor mb__reduce(const char *where, int op, mb_tensor x,
+                     uint32_t mask); /* SUM or MAX; axes keep size 1 */
 
 /* Axis counted from the front, or -1 after reporting. */
 int mb__axis(const char *where, const char *op, mb_tensor t, int axis);

@@ -99,8 +99,22 @@ typedef struct mb_shape {
 
 #define MB_COUNT_(type, ...) ((int)(sizeof((type[]){__VA_ARGS__}) / sizeof(type)))
 /* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. */
-#define MB_SHAPE(...)        MB_LIT(mb_shape){MB_COUNT_(int64_t, __VA_ARGS__), {__VA_ARGS__}}
-#define MB_SHAPE0            MB_LIT(mb_shape){0, {0}}
+#define MB_SHAPE(...)                                                                                        \
+    MB_LIT(mb_shape)                                                                                         \
+    {                                                                                                        \
+        MB_COUNT_(int64_t, __VA_ARGS__),                                                                     \
+        {                                                                                                    \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
+#define MB_SHAPE0                                                                                            \
+    MB_LIT(mb_shape)                                                                                         \
+    {                                                                                                        \
+        0,                                                                                                   \
+        {                                                                                                    \
+            0                                                                                                \
+        }                                                                                                    \
+    }
 
 /* Axes to reduce over; negative ones count from the last. MB_KEEP leaves them in the result with size 1. */
 typedef struct mb_axes {
@@ -109,10 +123,38 @@ typedef struct mb_axes {
     int axis[MB_MAX_RANK];
 } mb_axes;
 
-#define MB_AXES(...) MB_LIT(mb_axes){MB_COUNT_(int, __VA_ARGS__), false, {__VA_ARGS__}}
-#define MB_KEEP(...) MB_LIT(mb_axes){MB_COUNT_(int, __VA_ARGS__), true, {__VA_ARGS__}}
-#define MB_ALL       MB_LIT(mb_axes){-1, false, {0}}
-#define MB_ALL_KEEP  MB_LIT(mb_axes){-1, true, {0}}
+#define MB_AXES(...)                                                                                         \
+    MB_LIT(mb_axes)                                                                                          \
+    {                                                                                                        \
+        MB_COUNT_(int, __VA_ARGS__), false,                                                                  \
+        {                                                                                                    \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
+#define MB_KEEP(...)                                                                                         \
+    MB_LIT(mb_axes)                                                                                          \
+    {                                                                                                        \
+        MB_COUNT_(int, __VA_ARGS__), true,                                                                   \
+        {                                                                                                    \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
+#define MB_ALL                                                                                               \
+    MB_LIT(mb_axes)                                                                                          \
+    {                                                                                                        \
+        -1, false,                                                                                           \
+        {                                                                                                    \
+            0                                                                                                \
+        }                                                                                                    \
+    }
+#define MB_ALL_KEEP                                                                                          \
+    MB_LIT(mb_axes)                                                                                          \
+    {                                                                                                        \
+        -1, true,                                                                                            \
+        {                                                                                                    \
+            0                                                                                                \
+        }                                                                                                    \
+    }
 
 /* Memory the library takes comes from here. alloc returns memory aligned for any type, or NULL; `size` in
  * free and realloc is what was asked for. Called only from the context's thread. */
@@ -123,7 +165,8 @@ typedef struct mb_allocator {
     void *user;
 } mb_allocator;
 
-/* ----------------------------------------------------------------------------------- errors and queries -- */
+/* ----------------------------------------------------------------------------------- errors and queries --
+ */
 
 /* The first error since the context was opened or cleared, or MB_OK. From another thread: MB_THREAD. */
 MB_API mb_status mb_error(const mb_context *ctx);
@@ -132,7 +175,8 @@ MB_API const char *mb_message(const mb_context *ctx);
 /* Forgets the error, so that recording can go on; poisoned handles stay poisoned. */
 MB_API void mb_clear_error(mb_context *ctx);
 /* Reports an error of the caller's own, as the library would: for user-written layers. */
-MB_API mb_status mb_fail_at(const char *where, mb_context *ctx, mb_status status, const char *format, ...) MB_PRINTF(4, 5);
+MB_API mb_status mb_fail_at(const char *where, mb_context *ctx, mb_status status, const char *format, ...)
+    MB_PRINTF(4, 5);
 #define mb_fail(...) mb_fail_at(MB_HERE, __VA_ARGS__)
 MB_API const char *mb_status_name(mb_status status);
 /* "0.1.0": the library's version at run time; MB_VERSION_MAJOR and so on in moebius.h are the headers'. */
@@ -143,10 +187,11 @@ MB_API const char *mb_version(void);
 MB_API const char *mb_place_begin(mb_context *ctx, const char *where);
 MB_API void mb_place_end(mb_context *ctx, const char *previous);
 
-MB_API bool mb_valid(mb_tensor t);            /* alive and not poison                          */
-MB_API mb_shape mb_shape_of(mb_tensor t);     /* rank 0 for a stale or poisoned handle         */
-MB_API int64_t mb_dim(mb_tensor t, int axis); /* a negative axis counts from the last; 0 where there is none */
-MB_API int64_t mb_count(mb_tensor t);         /* number of elements                            */
+MB_API bool mb_valid(mb_tensor t);        /* alive and not poison                          */
+MB_API mb_shape mb_shape_of(mb_tensor t); /* rank 0 for a stale or poisoned handle         */
+MB_API int64_t mb_dim(mb_tensor t,
+                      int axis);      /* a negative axis counts from the last; 0 where there is none */
+MB_API int64_t mb_count(mb_tensor t); /* number of elements                            */
 MB_API mb_dtype mb_dtype_of(mb_tensor t);
 MB_API const char *mb_dtype_name(mb_dtype dtype);
 MB_API size_t mb_dtype_size(mb_dtype dtype); /* bytes a value, at the caller's side            */
@@ -166,8 +211,8 @@ MB_API mb_status mb_scope_end_at(const char *where, mb_scope scope);
 #define mb_scope_begin(...) mb_scope_begin_at(MB_HERE, __VA_ARGS__)
 #define mb_scope_end(...)   mb_scope_end_at(MB_HERE, __VA_ARGS__)
 
-/* Makes t outlive the innermost scope, with everything it was computed from: it can still be differentiated. The
- * tape keeps its length up to t until the outer scope ends. */
+/* Makes t outlive the innermost scope, with everything it was computed from: it can still be differentiated.
+ * The tape keeps its length up to t until the outer scope ends. */
 MB_API mb_tensor mb_keep_at(const char *where, mb_tensor t);
 #define mb_keep(...) mb_keep_at(MB_HERE, __VA_ARGS__)
 /* Computes t now and returns its value, without history, in the scope around the innermost one. A flush. */
@@ -185,13 +230,15 @@ MB_API mb_tensor mb_full_at(const char *where, mb_context *ctx, mb_dtype dtype, 
 #define mb_zeros(ctx, dtype, shape) mb_full(ctx, dtype, shape, 0.0)
 #define mb_ones(ctx, dtype, shape)  mb_full(ctx, dtype, shape, 1.0)
 /* Copies `data` (row-major, mb_dtype_size each) to the backend. */
-MB_API mb_tensor mb_from_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape, const void *data);
+MB_API mb_tensor mb_from_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape,
+                            const void *data);
 #define mb_from(...) mb_from_at(MB_HERE, __VA_ARGS__)
 /* [n]: 0, 1, ..., n - 1. Not bool. */
 MB_API mb_tensor mb_iota_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n);
 #define mb_iota(...) mb_iota_at(MB_HERE, __VA_ARGS__)
 /* [rows, columns] bool: true where column - row <= diagonal (0: the lower triangle with its diagonal). */
-MB_API mb_tensor mb_tril_mask_at(const char *where, mb_context *ctx, int64_t rows, int64_t columns, int64_t diagonal);
+MB_API mb_tensor mb_tril_mask_at(const char *where, mb_context *ctx, int64_t rows, int64_t columns,
+                                 int64_t diagonal);
 #define mb_tril_mask(...) mb_tril_mask_at(MB_HERE, __VA_ARGS__)
 /* [n, n] identity matrix. */
 MB_API mb_tensor mb_eye_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n);
@@ -220,7 +267,8 @@ MB_API mb_key mb_key_of(uint64_t seed);
 /* An independent key for the n-th use of this one. */
 MB_API mb_key mb_key_fold(mb_key key, uint64_t n);
 /* float: uniform on [0, 1), multiples of 2^-24 (2^-53). int32: uniform on [0, 2^31). */
-MB_API mb_tensor mb_uniform_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
+MB_API mb_tensor mb_uniform_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
+                               mb_shape shape);
 #define mb_uniform(...) mb_uniform_at(MB_HERE, __VA_ARGS__)
 /* Mean 0, variance 1, by Box and Muller from two uniforms. */
 MB_API mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
@@ -256,7 +304,8 @@ MB_API mb_tensor mb_transpose_at(const char *where, mb_tensor x);
 MB_API mb_tensor mb_broadcast_at(const char *where, mb_tensor x, mb_shape shape);
 #define mb_broadcast(...) mb_broadcast_at(MB_HERE, __VA_ARGS__)
 /* Elements start, start + step, ... of an axis, `count` of them; step may be negative, not 0. */
-MB_API mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, int64_t count, int64_t step);
+MB_API mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, int64_t count,
+                             int64_t step);
 #define mb_slice(...) mb_slice_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_flip_at(const char *where, mb_tensor x, int axis);
 #define mb_flip(...) mb_flip_at(MB_HERE, __VA_ARGS__)
@@ -290,7 +339,8 @@ MB_API mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_min_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
-/* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative. */
+/* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
+ */
 MB_API mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis; from its end when reverse. */
@@ -302,11 +352,12 @@ MB_API mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes);
 
 /* ---------------------------------------------------------------------------------------- contractions -- */
 
-/* a: [..., M, K], b: [..., K, N] -> [..., M, N]; the leading axes broadcast. Both of rank 2 or more. Floats. */
+/* a: [..., M, K], b: [..., K, N] -> [..., M, N]; the leading axes broadcast. Both of rank 2 or more. Floats.
+ */
 MB_API mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b);
 #define mb_matmul(...) mb_matmul_at(MB_HERE, __VA_ARGS__)
-/* Einstein's sum of two operands: "bnd,hde->bhne". Each letter is an axis; letters missing from the result are
- * summed. A letter may not repeat within one operand. Floats. */
+/* Einstein's sum of two operands: "bnd,hde->bhne". Each letter is an axis; letters missing from the result
+ * are summed. A letter may not repeat within one operand. Floats. */
 MB_API mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_tensor b);
 #define mb_einsum(...) mb_einsum_at(MB_HERE, __VA_ARGS__)
 
@@ -318,7 +369,8 @@ MB_API mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int
 #define mb_take(...) mb_take_at(MB_HERE, __VA_ARGS__)
 /* The adjoint of mb_take: adds updates (shaped like its result) into an axis of `size` zeros. Entries are
  * added in order, so the result does not depend on timing. */
-MB_API mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor index, int axis, int64_t size);
+MB_API mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor index, int axis,
+                                   int64_t size);
 #define mb_scatter_add(...) mb_scatter_add_at(MB_HERE, __VA_ARGS__)
 /* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]. */
 MB_API mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index);
@@ -354,8 +406,8 @@ MB_API mb_tensor mb_softplus_at(const char *where, mb_tensor x); /* log(1 + e^x)
 #define mb_softplus(...) mb_softplus_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_elu_at(const char *where, mb_tensor x); /* x where x > 0, e^x - 1 elsewhere */
 #define mb_elu(...) mb_elu_at(MB_HERE, __VA_ARGS__)
-/* Hendrycks and Gimpel (1606.08415): the tanh form, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); and the exact
- * one, x/2 (1 + erf(x / sqrt 2)). */
+/* Hendrycks and Gimpel (1606.08415): the tanh form, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); and the
+ * exact one, x/2 (1 + erf(x / sqrt 2)). */
 MB_API mb_tensor mb_gelu_at(const char *where, mb_tensor x);
 #define mb_gelu(...) mb_gelu_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x);
@@ -365,7 +417,8 @@ MB_API mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis);
 #define mb_log_softmax(...) mb_log_softmax_at(MB_HERE, __VA_ARGS__)
-/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats. */
+/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats.
+ */
 MB_API mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels);
 #define mb_cross_entropy(...) mb_cross_entropy_at(MB_HERE, __VA_ARGS__)
 /* 0-d: sum(a b) over all elements; a and b of one shape. */
@@ -377,14 +430,16 @@ MB_API mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b);
 /* Computes the n tensors, and stores pending assignments. */
 MB_API mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n);
 #define mb_eval(...) mb_eval_at(MB_HERE, __VA_ARGS__)
-/* Computes t and copies it, row-major, to dst, which has room for `bytes`: exactly mb_count * mb_dtype_size. */
+/* Computes t and copies it, row-major, to dst, which has room for `bytes`: exactly mb_count * mb_dtype_size.
+ */
 MB_API mb_status mb_read_at(const char *where, mb_tensor t, void *dst, size_t bytes);
 #define mb_read(...) mb_read_at(MB_HERE, __VA_ARGS__)
 /* The single element of t as a double; NaN after an error. */
 MB_API double mb_item_at(const char *where, mb_tensor t);
 #define mb_item(...) mb_item_at(MB_HERE, __VA_ARGS__)
-/* Has t computed along with the next flush and copied to dst (bytes as for mb_read) at its end, without forcing
- * one: for curves that are looked at once a step. dst must live until then; ending the scope cancels it. */
+/* Has t computed along with the next flush and copied to dst (bytes as for mb_read) at its end, without
+ * forcing one: for curves that are looked at once a step. dst must live until then; ending the scope cancels
+ * it. */
 MB_API mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes);
 #define mb_watch(...) mb_watch_at(MB_HERE, __VA_ARGS__)
 

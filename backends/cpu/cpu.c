@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * cpu.c - the backend for processors: OpenBLAS for matrix products, fused loops through SIMD for everything else, one
- * pool of threads for both. Values lie in memory as the caller has them.
+ * cpu.c - the backend for processors: OpenBLAS for matrix products, fused loops through SIMD for everything
+ * else, one pool of threads for both. Values lie in memory as the caller has them.
  */
 #define _GNU_SOURCE
 #include <cblas.h>
@@ -20,12 +20,13 @@ static const mb__loops *best_loops(void)
 #if defined(__x86_64__)
     __builtin_cpu_init();
 #ifdef MB_HAVE_V4
-    if (level >= 4 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
+    if (level >= 4 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         return &mb__loops_v4;
 #endif
 #ifdef MB_HAVE_V3
-    if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi2"))
         return &mb__loops_v3;
 #endif
 #endif
@@ -87,9 +88,10 @@ static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsi
     if (threads <= 0)
         threads = usable_cpus();
     if (threads > 1 && openblas_get_parallel() == 0)
-        return mb__error(ctx, MB_BACKEND, NULL,
-                         "open: this OpenBLAS is the serial build, whose results are wrong when two threads call it; "
-                         "install libopenblas0-pthread, or open with one thread (MB_THREADS=1)");
+        return mb__error(
+            ctx, MB_BACKEND, NULL,
+            "open: this OpenBLAS is the serial build, whose results are wrong when two threads call it; "
+            "install libopenblas0-pthread, or open with one thread (MB_THREADS=1)");
     openblas_set_num_threads(1);
     mb__cpu *c = *state = mb__alloc(ctx, sizeof *c);
     if (!c)
@@ -97,9 +99,12 @@ static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsi
     c->loops = best_loops();
     c->blas_fits = blas_fits(c->loops);
     if (!c->blas_fits)
-        mb__log(ctx, "OpenBLAS chose its %s kernels, which leave this CPU's vector units idle; large products go through our own "
-                     "loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment it chooses better.",
-                openblas_get_corename());
+        mb__log(
+            ctx,
+            "OpenBLAS chose its %s kernels, which leave this CPU's vector units idle; large products go "
+            "through our own "
+            "loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment it chooses better.",
+            openblas_get_corename());
     c->pool = mb__pool_new(ctx, threads);
     if (!c->pool)
         return ctx->status;
@@ -113,7 +118,8 @@ static size_t element_size(mb_dtype dtype)
     return mb_dtype_size(dtype);
 }
 
-static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
+static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                        const void *from)
 {
     (void)ctx, (void)state;
     size_t bytes = (size_t)count * mb_dtype_size(dtype);
@@ -236,7 +242,9 @@ static mb_status run(mb_context *ctx, void *state, void *program_, const mb__bin
         else if (step->kind == MB_STEP_OTHER)
             mb__cpu_other_run(&step->u.other, &f);
         else
-            memset(p->memory[step->u.zero], 0, (size_t)plan->values[step->u.zero].count * mb_dtype_size((mb_dtype)plan->values[step->u.zero].dtype));
+            memset(p->memory[step->u.zero], 0,
+                   (size_t)plan->values[step->u.zero].count *
+                       mb_dtype_size((mb_dtype)plan->values[step->u.zero].dtype));
     }
     return MB_OK;
 }

@@ -2,8 +2,9 @@
  *
  * kernel.h - a fused kernel made ready for the CPU.
  *
- * The iteration space is rows times columns. A tile is a few rows of a block of columns, small enough that the
- * registers - arrays over the tile - stay in the first-level cache. Each operation is one loop over a tile.
+ * The iteration space is rows times columns. A tile is a few rows of a block of columns, small enough that
+ * the registers - arrays over the tile - stay in the first-level cache. Each operation is one loop over a
+ * tile.
  */
 #ifndef MB_CPU_KERNEL_H
 #define MB_CPU_KERNEL_H

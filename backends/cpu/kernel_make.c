@@ -52,7 +52,9 @@ static int32_t new_reg(maker *m, int rate, int dtype)
     }
     m->expanded = e, m->reg_bytes = b, m->reg_last = l, m->reg_rate = r, m->reg_dtype = d;
     m->reg_room = room;
-    int64_t count = rate == MB_RATE_EACH ? m->o->tile_rows * m->o->tile_columns : rate == MB_RATE_ROW ? m->o->tile_rows : 1;
+    int64_t count = rate == MB_RATE_EACH  ? m->o->tile_rows * m->o->tile_columns
+                    : rate == MB_RATE_ROW ? m->o->tile_rows
+                                          : 1;
     e[n] = -1;
     b[n] = (count * mb__register_size(dtype) + 63) / 64 * 64;
     l[n] = -1;
@@ -133,7 +135,10 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
             *(int32_t *)(void *)cell = i->dtype == MB_BOOL ? i->number != 0 : (int32_t)i->number;
         return;
     }
-    mb__uop *u = new_uop(m, i->op == MB_K_SCALAR ? MB_U_SCALAR : i->op == MB_K_LOAD ? MB_U_LOAD : i->op == MB_K_IOTA ? MB_U_IOTA : MB_U_RANDOM);
+    mb__uop *u = new_uop(m, i->op == MB_K_SCALAR ? MB_U_SCALAR
+                            : i->op == MB_K_LOAD ? MB_U_LOAD
+                            : i->op == MB_K_IOTA ? MB_U_IOTA
+                                                 : MB_U_RANDOM);
     if (!u)
         return;
     u->d = d;
@@ -154,8 +159,9 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     u->walk = w;
     if (i->op == MB_K_LOAD && i->dtype != MB_BOOL) {
         if (rate == MB_RATE_EACH)
-            u->direct = (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
-                        (o->columns > 1 && w->flat && w->column == 1 && (o->tile_rows == 1 || w->row == o->columns));
+            u->direct =
+                (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
+                (o->columns > 1 && w->flat && w->column == 1 && (o->tile_rows == 1 || w->row == o->columns));
         else
             u->direct = o->tile_rows == 1 || w->row == 1;
     }
@@ -194,9 +200,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
         m->reg[index] = d;
         return;
     }
-    int kind = i->op == MB_OP_WHERE                              ? MB_U_WHERE
-               : i->op == MB_OP_CAST || n == 1                   ? MB_U_UNARY
-                                                                 : MB_U_BINARY;
+    int kind = i->op == MB_OP_WHERE ? MB_U_WHERE : i->op == MB_OP_CAST || n == 1 ? MB_U_UNARY : MB_U_BINARY;
     bool mixed = false; /* a row value meets an element value */
     for (int j = 0; j < n; j++)
         mixed |= rate == MB_RATE_EACH && m->reg_rate[in[j]] == MB_RATE_ROW;
@@ -252,7 +256,8 @@ static bool place_registers(maker *m, size_t *scratch)
 {
     mb__cpu_kernel *o = m->o;
     o->reg_offset = mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *o->reg_offset);
-    int32_t *free_of = mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *free_of); /* slots by owner register */
+    int32_t *free_of =
+        mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *free_of); /* slots by owner register */
     if (!o->reg_offset || !free_of)
         return false;
     int64_t top = 0;
@@ -287,7 +292,8 @@ static bool place_registers(maker *m, size_t *scratch)
             m->reg_last[u->d] = INT32_MAX;
         o->reg_offset[u->d] = found;
     }
-    *scratch = (size_t)top + (size_t)o->reg_count * sizeof(char *) + 64; /* registers, and the table of where they are */
+    *scratch = (size_t)top + (size_t)o->reg_count * sizeof(char *) +
+               64; /* registers, and the table of where they are */
     return true;
 }
 
@@ -309,7 +315,9 @@ static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
     o->tile_columns = o->columns;
     if (o->columns > TILE && !reduces && k->inner == 1)
         o->tile_columns = TILE;
-    o->tile_rows = o->tile_columns >= TILE || o->tile_columns < o->columns ? 1 : TILE / (o->tile_columns ? o->tile_columns : 1);
+    o->tile_rows = o->tile_columns >= TILE || o->tile_columns < o->columns
+                       ? 1
+                       : TILE / (o->tile_columns ? o->tile_columns : 1);
     if (o->tile_rows > o->rows)
         o->tile_rows = o->rows;
     if (o->tile_rows < 1)
@@ -356,8 +364,8 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
     *partials = o->partial_bytes * (size_t)o->tasks;
 }
 
-mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const mb__kernel *k, const mb__loops *loops,
-                                    size_t *scratch, size_t *partials)
+mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const mb__kernel *k,
+                                    const mb__loops *loops, size_t *scratch, size_t *partials)
 {
     maker m = {.pool = pool, .plan = plan, .k = k};
     mb__cpu_kernel *o = m.o = mb__bump_get(pool, sizeof *o);
@@ -382,7 +390,11 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const 
         const mb__store *s = &k->stores[i];
         mb__cpu_store *t = &o->stores[o->store_count++];
         const mb__value *v = &plan->values[s->view.value];
-        *t = (mb__cpu_store){.walk = walk_of(&m, &s->view), .mode = s->mode, .per_row = s->per_row, .dtype = v->dtype, .count = v->count};
+        *t = (mb__cpu_store){.walk = walk_of(&m, &s->view),
+                             .mode = s->mode,
+                             .per_row = s->per_row,
+                             .dtype = v->dtype,
+                             .count = v->count};
         t->reg = m.reg[s->instr];
         if (!s->per_row)
             t->reg = expand(&m, t->reg);
@@ -404,7 +416,8 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const 
                 computed = !o->uops[u].direct && !o->uops[u].fixed;
         for (int j = 0; j + 1 < o->store_count; j++)
             taken |= o->stores[j].reg == t->reg && o->stores[j].direct;
-        t->direct = s->mode == MB_STORE && !s->per_row && dense && computed && !taken && v->dtype != MB_BOOL && v->onto < 0;
+        t->direct = s->mode == MB_STORE && !s->per_row && dense && computed && !taken &&
+                    v->dtype != MB_BOOL && v->onto < 0;
     }
     if (m.failed || !place_registers(&m, scratch))
         return NULL;

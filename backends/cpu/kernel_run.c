@@ -28,10 +28,11 @@ static int64_t count_at(const tile *t, int rate)
     return rate == MB_RATE_EACH ? t->rows * t->columns : rate == MB_RATE_ROW ? t->rows : 1;
 }
 
-/* Steps through the columns of one row where no single stride does: calls for each run along the last axis. */
-#define FOR_RUNS(k, w, at, n, stride, done)                                                                            \
-    for (int64_t run_index[MB_MAX_RANK] = {0}, done = 0, at = 0, n = (k)->inner[(k)->inner_rank - 1],                  \
-                                     stride = (w)->inner[(k)->inner_rank - 1];                                         \
+/* Steps through the columns of one row where no single stride does: calls for each run along the last axis.
+ */
+#define FOR_RUNS(k, w, at, n, stride, done)                                                                  \
+    for (int64_t run_index[MB_MAX_RANK] = {0}, done = 0, at = 0, n = (k)->inner[(k)->inner_rank - 1],        \
+                 stride = (w)->inner[(k)->inner_rank - 1];                                                   \
          done < (k)->columns; done += n, at = next_run(k, w, run_index))
 
 static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *index)
@@ -47,16 +48,16 @@ static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *ind
     return at;
 }
 
-#define GATHER(T, D, convert)                                                                                          \
-    {                                                                                                                  \
-        const T *x = (const T *)from;                                                                                  \
-        D *y = to;                                                                                                     \
-        if (stride == 1)                                                                                               \
-            for (int64_t i = 0; i < n; i++)                                                                            \
-                y[i] = convert(x[i]);                                                                                  \
-        else                                                                                                           \
-            for (int64_t i = 0; i < n; i++)                                                                            \
-                y[i] = convert(x[i * stride]);                                                                         \
+#define GATHER(T, D, convert)                                                                                \
+    {                                                                                                        \
+        const T *x = (const T *)from;                                                                        \
+        D *y = to;                                                                                           \
+        if (stride == 1)                                                                                     \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                y[i] = convert(x[i]);                                                                        \
+        else                                                                                                 \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                y[i] = convert(x[i * stride]);                                                               \
     }
 #define SAME(x)  (x)
 #define TRUTH(x) ((x) != 0)
@@ -72,16 +73,16 @@ static void gather(int dtype, int64_t n, void *to, const char *from, int64_t str
         GATHER(float, float, SAME) /* int32 as well: only moved */
 }
 
-#define SCATTER(T, D)                                                                                                  \
-    {                                                                                                                  \
-        const T *x = from;                                                                                             \
-        D *y = (D *)to;                                                                                                \
-        if (stride == 1)                                                                                               \
-            for (int64_t i = 0; i < n; i++)                                                                            \
-                y[i] = (D)x[i];                                                                                        \
-        else                                                                                                           \
-            for (int64_t i = 0; i < n; i++)                                                                            \
-                y[i * stride] = (D)x[i];                                                                               \
+#define SCATTER(T, D)                                                                                        \
+    {                                                                                                        \
+        const T *x = from;                                                                                   \
+        D *y = (D *)to;                                                                                      \
+        if (stride == 1)                                                                                     \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                y[i] = (D)x[i];                                                                              \
+        else                                                                                                 \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                y[i * stride] = (D)x[i];                                                                     \
     }
 
 static void scatter(int dtype, int64_t n, char *to, int64_t stride, const void *from)
@@ -112,7 +113,8 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
         gather(u->dtype, t->rows, to, from, u->walk->row);
         return;
     }
-    for (int64_t r = 0; r < t->rows; r++, from += u->walk->row * (int64_t)size, to += t->columns * u->size_d) {
+    for (int64_t r = 0; r < t->rows;
+         r++, from += u->walk->row * (int64_t)size, to += t->columns * u->size_d) {
         if (u->walk->flat) {
             gather(u->dtype, t->columns, to, from, u->walk->column);
             continue;
@@ -199,21 +201,24 @@ static void bound_scalar(const mb__uop *u, const mb__frame *f, char *to)
     else if (u->dtype == MB_FLOAT32)
         *(float *)(void *)to = (float)v;
     else
-        *(int32_t *)(void *)to = u->dtype == MB_BOOL ? v != 0 : v >= 2147483647.0 ? INT32_MAX : v > -2147483648.0 ? (int32_t)v : INT32_MIN;
+        *(int32_t *)(void *)to = u->dtype == MB_BOOL ? v != 0
+                                 : v >= 2147483647.0 ? INT32_MAX
+                                 : v > -2147483648.0 ? (int32_t)v
+                                                     : INT32_MIN;
 }
 
 static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
 {
     int64_t c = t->columns;
-#define FILL(T)                                                                                                        \
-    {                                                                                                                  \
-        T *d = (T *)(void *)to;                                                                                        \
-        const T *a = (const T *)(const void *)from;                                                                    \
-        for (int64_t r = 0; r < t->rows; r++) {                                                                        \
-            const T v = a[u->ra == MB_RATE_ROW ? r : 0];                                                               \
-            for (int64_t i = 0; i < c; i++)                                                                            \
-                d[r * c + i] = v;                                                                                      \
-        }                                                                                                              \
+#define FILL(T)                                                                                              \
+    {                                                                                                        \
+        T *d = (T *)(void *)to;                                                                              \
+        const T *a = (const T *)(const void *)from;                                                          \
+        for (int64_t r = 0; r < t->rows; r++) {                                                              \
+            const T v = a[u->ra == MB_RATE_ROW ? r : 0];                                                     \
+            for (int64_t i = 0; i < c; i++)                                                                  \
+                d[r * c + i] = v;                                                                            \
+        }                                                                                                    \
     }
     if (u->size_d == 8)
         FILL(double)
@@ -258,7 +263,8 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
             break;
         }
         for (int64_t r = 0, c = t->columns; r < t->rows; r++)
-            u->f.binary(c, reg[u->d] + r * c * u->size_d, reg[u->a] + (u->ra == MB_RATE_ROW ? r : r * c) * u->size_a,
+            u->f.binary(c, reg[u->d] + r * c * u->size_d,
+                        reg[u->a] + (u->ra == MB_RATE_ROW ? r : r * c) * u->size_a,
                         reg[u->b] + (u->rb == MB_RATE_ROW ? r : r * c) * u->size_b);
         break;
     case MB_U_WHERE:
@@ -273,7 +279,8 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
     }
 }
 
-static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to, const char *from)
+static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
+                       const char *from)
 {
     const mb__walk *w = &s->walk;
     to += start_of(k, w, t) * s->size;
@@ -306,7 +313,8 @@ static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const ti
     }
 }
 
-static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__frame *f, const tile *t, const char *from)
+static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__frame *f, const tile *t,
+                  const char *from)
 {
     const mb__walk *w = &s->walk;
     int64_t size = (int64_t)memory_size(s->dtype);
@@ -348,7 +356,8 @@ static void run_task(void *argument, int task, int worker)
     const job *j = argument;
     mb__cpu_kernel *k = j->k;
     mb__frame *f = j->f;
-    char *scratch = f->cpu->scratch[worker], *partial = k->partial ? f->partials + k->partial_bytes * (size_t)task : NULL;
+    char *scratch = f->cpu->scratch[worker],
+         *partial = k->partial ? f->partials + k->partial_bytes * (size_t)task : NULL;
     char **reg = (char **)(void *)scratch;
     char *slots = scratch + ((size_t)k->reg_count * sizeof *reg + 63) / 64 * 64;
     for (int i = 0; i < k->reg_count; i++)
@@ -360,11 +369,13 @@ static void run_task(void *argument, int task, int worker)
             if (k->stores[s].mode != MB_STORE)
                 fill_identity(&k->stores[s], partial + k->stores[s].partial_offset);
     int64_t groups = k->task_unit ? k->units / k->task_unit : 0;
-    int64_t unit = groups * task / k->tasks * k->task_unit, end = groups * (task + 1) / k->tasks * k->task_unit;
+    int64_t unit = groups * task / k->tasks * k->task_unit,
+            end = groups * (task + 1) / k->tasks * k->task_unit;
     if (unit >= end)
         return;
     tile t = {.row = 0};
-    int64_t rest = unit / (k->row_tiles * k->column_tiles), rt = unit / k->column_tiles % k->row_tiles, ct = unit % k->column_tiles;
+    int64_t rest = unit / (k->row_tiles * k->column_tiles), rt = unit / k->column_tiles % k->row_tiles,
+            ct = unit % k->column_tiles;
     for (int i = k->outer_rank; i-- > 0; rest /= k->outer[i])
         t.index[i] = rest % k->outer[i];
     bool first = true;
@@ -375,7 +386,9 @@ static void run_task(void *argument, int task, int worker)
         t.columns = k->columns - t.column < k->tile_columns ? k->columns - t.column : k->tile_columns;
         for (int s = 0; s < k->store_count; s++)
             if (k->stores[s].direct)
-                reg[k->stores[s].reg] = f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, &t) * (int64_t)memory_size(k->stores[s].dtype);
+                reg[k->stores[s].reg] =
+                    f->memory[k->stores[s].walk.value] +
+                    start_of(k, &k->stores[s].walk, &t) * (int64_t)memory_size(k->stores[s].dtype);
         for (int i = 0; i < k->uop_count; i++) {
             const mb__uop *u = &k->uops[i];
             if (u->fixed) {
@@ -391,7 +404,8 @@ static void run_task(void *argument, int task, int worker)
         for (int s = 0; s < k->store_count; s++) {
             const mb__cpu_store *st = &k->stores[s];
             if (st->mode != MB_STORE)
-                accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value], reg[st->reg]);
+                accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
+                           reg[st->reg]);
             else if (!st->direct)
                 store(k, st, f, &t, reg[st->reg]);
         }

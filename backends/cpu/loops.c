@@ -3,10 +3,11 @@
 
 #include <stdint.h> /* defines __GLIBC__ */
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && __GLIBC__ * 1000 + __GLIBC_MINOR__ >= 2035
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) &&                 \
+    __GLIBC__ * 1000 + __GLIBC_MINOR__ >= 2035
 /* glibc's vector math by declaration: no fast-math, so NaN and infinities stay what they are. */
-#define VECTOR(g)                                                                                                      \
-    double g(double) __attribute__((simd("notinbranch"), const));                                                      \
+#define VECTOR(g)                                                                                            \
+    double g(double) __attribute__((simd("notinbranch"), const));                                            \
     float g##f(float) __attribute__((simd("notinbranch"), const));
 VECTOR(exp)
 VECTOR(log)
@@ -29,70 +30,73 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 
 /* ---- elementwise ---- */
 
-#define ONE_UNARY(NAME, T_, expr)                                                                                      \
-    static void un_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                                \
-    {                                                                                                                  \
-        typedef T_ T;                                                                                                  \
-        T *d = d_;                                                                                                     \
-        const T *a = a_;                                                                                               \
-        EACH(n)                                                                                                        \
-        {                                                                                                              \
-            const T x = a[i];                                                                                          \
-            d[i] = expr;                                                                                               \
-        }                                                                                                              \
+#define ONE_UNARY(NAME, T_, expr)                                                                            \
+    static void un_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                      \
+    {                                                                                                        \
+        typedef T_ T;                                                                                        \
+        T *d = d_;                                                                                           \
+        const T *a = a_;                                                                                     \
+        EACH(n)                                                                                              \
+        {                                                                                                    \
+            const T x = a[i];                                                                                \
+            d[i] = expr;                                                                                     \
+        }                                                                                                    \
     }
 
-#define ONE_BINARY(NAME, T_, R, expr)                                                                                  \
-    static void vv_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)       \
-    {                                                                                                                  \
-        typedef T_ T;                                                                                                  \
-        R *d = d_;                                                                                                     \
-        const T *pa = a_, *pb = b_;                                                                                    \
-        EACH(n)                                                                                                        \
-        {                                                                                                              \
-            const T a = pa[i], b = pb[i];                                                                              \
-            d[i] = expr;                                                                                               \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static void vs_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)       \
-    {                                                                                                                  \
-        typedef T_ T;                                                                                                  \
-        R *d = d_;                                                                                                     \
-        const T *pa = a_, b = *(const T *)b_;                                                                          \
-        EACH(n)                                                                                                        \
-        {                                                                                                              \
-            const T a = pa[i];                                                                                         \
-            d[i] = expr;                                                                                               \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static void sv_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)       \
-    {                                                                                                                  \
-        typedef T_ T;                                                                                                  \
-        R *d = d_;                                                                                                     \
-        const T a = *(const T *)a_, *pb = b_;                                                                          \
-        EACH(n)                                                                                                        \
-        {                                                                                                              \
-            const T b = pb[i];                                                                                         \
-            d[i] = expr;                                                                                               \
-        }                                                                                                              \
+#define ONE_BINARY(NAME, T_, R, expr)                                                                        \
+    static void vv_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_,                      \
+                                 const void *RESTRICT b_)                                                    \
+    {                                                                                                        \
+        typedef T_ T;                                                                                        \
+        R *d = d_;                                                                                           \
+        const T *pa = a_, *pb = b_;                                                                          \
+        EACH(n)                                                                                              \
+        {                                                                                                    \
+            const T a = pa[i], b = pb[i];                                                                    \
+            d[i] = expr;                                                                                     \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void vs_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_,                      \
+                                 const void *RESTRICT b_)                                                    \
+    {                                                                                                        \
+        typedef T_ T;                                                                                        \
+        R *d = d_;                                                                                           \
+        const T *pa = a_, b = *(const T *)b_;                                                                \
+        EACH(n)                                                                                              \
+        {                                                                                                    \
+            const T a = pa[i];                                                                               \
+            d[i] = expr;                                                                                     \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void sv_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_,                      \
+                                 const void *RESTRICT b_)                                                    \
+    {                                                                                                        \
+        typedef T_ T;                                                                                        \
+        R *d = d_;                                                                                           \
+        const T a = *(const T *)a_, *pb = b_;                                                                \
+        EACH(n)                                                                                              \
+        {                                                                                                    \
+            const T b = pb[i];                                                                               \
+            d[i] = expr;                                                                                     \
+        }                                                                                                    \
     }
 
 /* Which types a row of the table is for. */
-#define UNARY_F(NAME, expr)                                                                                            \
-    UNARY_AT(NAME, float, expr)                                                                                        \
+#define UNARY_F(NAME, expr)                                                                                  \
+    UNARY_AT(NAME, float, expr)                                                                              \
     UNARY_AT(NAME, double, expr)
 #define UNARY_N(NAME, expr) UNARY_F(NAME, expr) UNARY_AT(NAME, int32_t, expr)
 #define UNARY_L(NAME, expr) UNARY_AT(NAME, int32_t, expr)
-#define BINARY_F(NAME, expr)                                                                                           \
-    BINARY_AT(NAME, float, float, expr)                                                                                \
+#define BINARY_F(NAME, expr)                                                                                 \
+    BINARY_AT(NAME, float, float, expr)                                                                      \
     BINARY_AT(NAME, double, double, expr)
-#define BINARY_N(NAME, expr)                                                                                           \
-    BINARY_F(NAME, expr)                                                                                               \
+#define BINARY_N(NAME, expr)                                                                                 \
+    BINARY_F(NAME, expr)                                                                                     \
     BINARY_AT(NAME, int32_t, int32_t, expr)
 #define BINARY_L(NAME, expr) BINARY_AT(NAME, int32_t, int32_t, expr)
-#define COMPARE_N(NAME, expr)                                                                                          \
-    BINARY_AT(NAME, float, int32_t, expr)                                                                              \
-    BINARY_AT(NAME, double, int32_t, expr)                                                                             \
+#define COMPARE_N(NAME, expr)                                                                                \
+    BINARY_AT(NAME, float, int32_t, expr)                                                                    \
+    BINARY_AT(NAME, double, int32_t, expr)                                                                   \
     BINARY_AT(NAME, int32_t, int32_t, expr)
 
 #define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
@@ -103,8 +107,8 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 #define UNARY_AT(NAME, T, expr)     UNARY_AT_##T(NAME, expr)
 #define BINARY_AT(NAME, T, R, expr) BINARY_AT_##T(NAME, R, expr)
 
-#define M(g) g##f
-#define UNARY_AT_float(NAME, expr)     ONE_UNARY(NAME, float, expr)
+#define M(g)                       g##f
+#define UNARY_AT_float(NAME, expr) ONE_UNARY(NAME, float, expr)
 #define UNARY_AT_double(NAME, expr)
 #define UNARY_AT_int32_t(NAME, expr)
 #define BINARY_AT_float(NAME, R, expr) ONE_BINARY(NAME, float, R, expr)
@@ -119,15 +123,15 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
 
-#define M(g) g
+#define M(g)                                            g
 #define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, doc) BINARY_##types(NAME, expr)
 #define MB_COMPARE(NAME, name, types, expr, doc)        COMPARE_##types(NAME, expr)
 #define UNARY_AT_float(NAME, expr)
-#define UNARY_AT_double(NAME, expr)     ONE_UNARY(NAME, double, expr)
-#define UNARY_AT_int32_t(NAME, expr)    ONE_UNARY(NAME, int32_t, expr)
+#define UNARY_AT_double(NAME, expr)  ONE_UNARY(NAME, double, expr)
+#define UNARY_AT_int32_t(NAME, expr) ONE_UNARY(NAME, int32_t, expr)
 #define BINARY_AT_float(NAME, R, expr)
-#define BINARY_AT_double(NAME, R, expr) ONE_BINARY(NAME, double, R, expr)
+#define BINARY_AT_double(NAME, R, expr)  ONE_BINARY(NAME, double, R, expr)
 #define BINARY_AT_int32_t(NAME, R, expr) ONE_BINARY(NAME, int32_t, R, expr)
 #include "tensor/ops.def"
 #undef M
@@ -148,16 +152,16 @@ static inline int32_t whole_d(double x)
 {
     return x >= 2147483647.0 ? INT32_MAX : x > -2147483648.0 ? (int32_t)x : INT32_MIN;
 }
-#define CAST(name, A, R, expr)                                                                                         \
-    static void cast_##name(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                                     \
-    {                                                                                                                  \
-        R *d = d_;                                                                                                     \
-        const A *a = a_;                                                                                               \
-        EACH(n)                                                                                                        \
-        {                                                                                                              \
-            const A x = a[i];                                                                                          \
-            d[i] = expr;                                                                                               \
-        }                                                                                                              \
+#define CAST(name, A, R, expr)                                                                               \
+    static void cast_##name(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                           \
+    {                                                                                                        \
+        R *d = d_;                                                                                           \
+        const A *a = a_;                                                                                     \
+        EACH(n)                                                                                              \
+        {                                                                                                    \
+            const A x = a[i];                                                                                \
+            d[i] = expr;                                                                                     \
+        }                                                                                                    \
     }
 CAST(ff, float, float, x)
 CAST(fd, float, double, (double)x)
@@ -174,17 +178,17 @@ CAST(ib, int32_t, int32_t, x != 0)
 
 /* ---- where ---- */
 
-#define WHERE(name, T, A, B)                                                                                           \
-    static void where_##name(int64_t n, void *RESTRICT d_, const int32_t *RESTRICT m, const void *RESTRICT a_,         \
-                             const void *RESTRICT b_)                                                                  \
-    {                                                                                                                  \
-        T *d = d_;                                                                                                     \
-        const T *a = a_, *b = b_;                                                                                      \
-        EACH(n)                                                                                                        \
-        {                                                                                                              \
-            const T x = A, y = B;                                                                                      \
-            d[i] = m[i] ? x : y;                                                                                       \
-        }                                                                                                              \
+#define WHERE(name, T, A, B)                                                                                 \
+    static void where_##name(int64_t n, void *RESTRICT d_, const int32_t *RESTRICT m,                        \
+                             const void *RESTRICT a_, const void *RESTRICT b_)                               \
+    {                                                                                                        \
+        T *d = d_;                                                                                           \
+        const T *a = a_, *b = b_;                                                                            \
+        EACH(n)                                                                                              \
+        {                                                                                                    \
+            const T x = A, y = B;                                                                            \
+            d[i] = m[i] ? x : y;                                                                             \
+        }                                                                                                    \
     }
 WHERE(vv4, float, a[i], b[i])
 WHERE(sv4, float, a[0], b[i])
@@ -197,64 +201,64 @@ WHERE(ss8, double, a[0], b[0])
 
 /* ---- rows and accumulation ---- */
 
-#define LANES 32
+#define LANES        32
 #define LARGER(p, q) ((q) > (p) || (q) != (q) ? (q) : (p))
-#define ROWS(T, LOWEST)                                                                                                \
-    static void sum_##T(int64_t n, void *d, const void *RESTRICT a_)                                                   \
-    {                                                                                                                  \
-        const T *a = a_;                                                                                               \
-        T lane[LANES] = {0}, s = 0;                                                                                    \
-        int64_t i = 0;                                                                                                 \
-        for (; i + LANES <= n; i += LANES)                                                                             \
-            for (int j = 0; j < LANES; j++)                                                                            \
-                lane[j] += a[i + j];                                                                                   \
-        for (int w = LANES / 2; w > 0; w /= 2)                                                                         \
-            for (int j = 0; j < w; j++)                                                                                \
-                lane[j] += lane[j + w];                                                                                \
-        for (; i < n; i++)                                                                                             \
-            s += a[i];                                                                                                 \
-        *(T *)d = lane[0] + s;                                                                                         \
-    }                                                                                                                  \
-    static void max_##T(int64_t n, void *d, const void *RESTRICT a_)                                                   \
-    {                                                                                                                  \
-        const T *a = a_;                                                                                               \
-        T lane[LANES], s = LOWEST;                                                                                     \
-        int64_t i = 0;                                                                                                 \
-        for (int j = 0; j < LANES; j++)                                                                                \
-            lane[j] = LOWEST;                                                                                          \
-        for (; i + LANES <= n; i += LANES)                                                                             \
-            for (int j = 0; j < LANES; j++)                                                                            \
-                lane[j] = LARGER(lane[j], a[i + j]);                                                                   \
-        for (int w = LANES / 2; w > 0; w /= 2)                                                                         \
-            for (int j = 0; j < w; j++)                                                                                \
-                lane[j] = LARGER(lane[j], lane[j + w]);                                                                \
-        for (; i < n; i++)                                                                                             \
-            s = LARGER(s, a[i]);                                                                                       \
-        *(T *)d = LARGER(lane[0], s);                                                                                  \
-    }                                                                                                                  \
-    static void add_to_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                                      \
-    {                                                                                                                  \
-        T *d = d_;                                                                                                     \
-        const T *a = a_;                                                                                               \
-        EACH(n) d[i] += a[i];                                                                                          \
-    }                                                                                                                  \
-    static void max_to_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                                      \
-    {                                                                                                                  \
-        T *d = d_;                                                                                                     \
-        const T *a = a_;                                                                                               \
-        EACH(n) d[i] = LARGER(d[i], a[i]);                                                                             \
-    }                                                                                                                  \
-    static void add_one_##T(int64_t n, void *RESTRICT d, const void *RESTRICT a)                                       \
-    {                                                                                                                  \
-        T s;                                                                                                           \
-        sum_##T(n, &s, a);                                                                                             \
-        *(T *)d += s;                                                                                                  \
-    }                                                                                                                  \
-    static void max_one_##T(int64_t n, void *RESTRICT d, const void *RESTRICT a)                                       \
-    {                                                                                                                  \
-        T s;                                                                                                           \
-        max_##T(n, &s, a);                                                                                             \
-        *(T *)d = LARGER(*(T *)d, s);                                                                                  \
+#define ROWS(T, LOWEST)                                                                                      \
+    static void sum_##T(int64_t n, void *d, const void *RESTRICT a_)                                         \
+    {                                                                                                        \
+        const T *a = a_;                                                                                     \
+        T lane[LANES] = {0}, s = 0;                                                                          \
+        int64_t i = 0;                                                                                       \
+        for (; i + LANES <= n; i += LANES)                                                                   \
+            for (int j = 0; j < LANES; j++)                                                                  \
+                lane[j] += a[i + j];                                                                         \
+        for (int w = LANES / 2; w > 0; w /= 2)                                                               \
+            for (int j = 0; j < w; j++)                                                                      \
+                lane[j] += lane[j + w];                                                                      \
+        for (; i < n; i++)                                                                                   \
+            s += a[i];                                                                                       \
+        *(T *)d = lane[0] + s;                                                                               \
+    }                                                                                                        \
+    static void max_##T(int64_t n, void *d, const void *RESTRICT a_)                                         \
+    {                                                                                                        \
+        const T *a = a_;                                                                                     \
+        T lane[LANES], s = LOWEST;                                                                           \
+        int64_t i = 0;                                                                                       \
+        for (int j = 0; j < LANES; j++)                                                                      \
+            lane[j] = LOWEST;                                                                                \
+        for (; i + LANES <= n; i += LANES)                                                                   \
+            for (int j = 0; j < LANES; j++)                                                                  \
+                lane[j] = LARGER(lane[j], a[i + j]);                                                         \
+        for (int w = LANES / 2; w > 0; w /= 2)                                                               \
+            for (int j = 0; j < w; j++)                                                                      \
+                lane[j] = LARGER(lane[j], lane[j + w]);                                                      \
+        for (; i < n; i++)                                                                                   \
+            s = LARGER(s, a[i]);                                                                             \
+        *(T *)d = LARGER(lane[0], s);                                                                        \
+    }                                                                                                        \
+    static void add_to_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                            \
+    {                                                                                                        \
+        T *d = d_;                                                                                           \
+        const T *a = a_;                                                                                     \
+        EACH(n) d[i] += a[i];                                                                                \
+    }                                                                                                        \
+    static void max_to_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                            \
+    {                                                                                                        \
+        T *d = d_;                                                                                           \
+        const T *a = a_;                                                                                     \
+        EACH(n) d[i] = LARGER(d[i], a[i]);                                                                   \
+    }                                                                                                        \
+    static void add_one_##T(int64_t n, void *RESTRICT d, const void *RESTRICT a)                             \
+    {                                                                                                        \
+        T s;                                                                                                 \
+        sum_##T(n, &s, a);                                                                                   \
+        *(T *)d += s;                                                                                        \
+    }                                                                                                        \
+    static void max_one_##T(int64_t n, void *RESTRICT d, const void *RESTRICT a)                             \
+    {                                                                                                        \
+        T s;                                                                                                 \
+        max_##T(n, &s, a);                                                                                   \
+        *(T *)d = LARGER(*(T *)d, s);                                                                        \
     }
 ROWS(float, -INFINITY)
 ROWS(double, -(double)INFINITY)
@@ -262,42 +266,42 @@ ROWS(int32_t, INT32_MIN)
 
 /* ---- small and oddly laid out products ---- */
 
-#define PRODUCT(T)                                                                                                     \
-    static void product_##T(int64_t m, int64_t n, int64_t k, const void *RESTRICT a_, int64_t a_m, int64_t a_k,        \
-                            const void *RESTRICT b_, int64_t b_k, int64_t b_n, void *RESTRICT c_, int64_t c_m,         \
-                            int64_t c_n, bool add)                                                                     \
-    {                                                                                                                  \
-        const T *a = a_, *b = b_;                                                                                      \
-        T *c = c_;                                                                                                     \
-        if (b_n == 1 && n > 1) {                                                                                       \
-            for (int64_t i = 0; i < m; i++)                                                                            \
-                for (int64_t j = 0; j < n; j += 16) {                                                                  \
-                    T s[16] = {0};                                                                                     \
-                    int64_t w = n - j < 16 ? n - j : 16;                                                               \
-                    if (w == 16)                                                                                       \
-                        for (int64_t l = 0; l < k; l++) {                                                              \
-                            const T x = a[i * a_m + l * a_k];                                                          \
-                            for (int q = 0; q < 16; q++)                                                               \
-                                s[q] += x * b[l * b_k + j + q];                                                        \
-                        }                                                                                              \
-                    else                                                                                               \
-                        for (int64_t l = 0; l < k; l++) {                                                              \
-                            const T x = a[i * a_m + l * a_k];                                                          \
-                            for (int64_t q = 0; q < w; q++)                                                            \
-                                s[q] += x * b[l * b_k + j + q];                                                        \
-                        }                                                                                              \
-                    for (int64_t q = 0; q < w; q++)                                                                    \
-                        c[i * c_m + (j + q) * c_n] = (add ? c[i * c_m + (j + q) * c_n] : 0) + s[q];                    \
-                }                                                                                                      \
-            return;                                                                                                    \
-        }                                                                                                              \
-        for (int64_t i = 0; i < m; i++)                                                                                \
-            for (int64_t j = 0; j < n; j++) {                                                                          \
-                T s = 0;                                                                                               \
-                for (int64_t l = 0; l < k; l++)                                                                        \
-                    s += a[i * a_m + l * a_k] * b[l * b_k + j * b_n];                                                  \
-                c[i * c_m + j * c_n] = (add ? c[i * c_m + j * c_n] : 0) + s;                                           \
-            }                                                                                                          \
+#define PRODUCT(T)                                                                                           \
+    static void product_##T(int64_t m, int64_t n, int64_t k, const void *RESTRICT a_, int64_t a_m,           \
+                            int64_t a_k, const void *RESTRICT b_, int64_t b_k, int64_t b_n,                  \
+                            void *RESTRICT c_, int64_t c_m, int64_t c_n, bool add)                           \
+    {                                                                                                        \
+        const T *a = a_, *b = b_;                                                                            \
+        T *c = c_;                                                                                           \
+        if (b_n == 1 && n > 1) {                                                                             \
+            for (int64_t i = 0; i < m; i++)                                                                  \
+                for (int64_t j = 0; j < n; j += 16) {                                                        \
+                    T s[16] = {0};                                                                           \
+                    int64_t w = n - j < 16 ? n - j : 16;                                                     \
+                    if (w == 16)                                                                             \
+                        for (int64_t l = 0; l < k; l++) {                                                    \
+                            const T x = a[i * a_m + l * a_k];                                                \
+                            for (int q = 0; q < 16; q++)                                                     \
+                                s[q] += x * b[l * b_k + j + q];                                              \
+                        }                                                                                    \
+                    else                                                                                     \
+                        for (int64_t l = 0; l < k; l++) {                                                    \
+                            const T x = a[i * a_m + l * a_k];                                                \
+                            for (int64_t q = 0; q < w; q++)                                                  \
+                                s[q] += x * b[l * b_k + j + q];                                              \
+                        }                                                                                    \
+                    for (int64_t q = 0; q < w; q++)                                                          \
+                        c[i * c_m + (j + q) * c_n] = (add ? c[i * c_m + (j + q) * c_n] : 0) + s[q];          \
+                }                                                                                            \
+            return;                                                                                          \
+        }                                                                                                    \
+        for (int64_t i = 0; i < m; i++)                                                                      \
+            for (int64_t j = 0; j < n; j++) {                                                                \
+                T s = 0;                                                                                     \
+                for (int64_t l = 0; l < k; l++)                                                              \
+                    s += a[i * a_m + l * a_k] * b[l * b_k + j * b_n];                                        \
+                c[i * c_m + j * c_n] = (add ? c[i * c_m + j * c_n] : 0) + s;                                 \
+            }                                                                                                \
     }
 PRODUCT(float)
 PRODUCT(double)
@@ -306,24 +310,24 @@ PRODUCT(double)
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
-#define WORDS         __m512i
-#define SPLAT(x)      _mm512_set1_epi64((int64_t)(x))
-#define TIMES(a, b)   _mm512_mul_epu32(a, b)
-#define HIGH(a)       _mm512_srli_epi64(a, 32)
-#define XOR(a, b)     _mm512_xor_si512(a, b)
+#define WORDS       __m512i
+#define SPLAT(x)    _mm512_set1_epi64((int64_t)(x))
+#define TIMES(a, b) _mm512_mul_epu32(a, b)
+#define HIGH(a)     _mm512_srli_epi64(a, 32)
+#define XOR(a, b)   _mm512_xor_si512(a, b)
 #elif defined(__AVX2__)
 #include <immintrin.h>
-#define WORDS         __m256i
-#define SPLAT(x)      _mm256_set1_epi64x((int64_t)(x))
-#define TIMES(a, b)   _mm256_mul_epu32(a, b)
-#define HIGH(a)       _mm256_srli_epi64(a, 32)
-#define XOR(a, b)     _mm256_xor_si256(a, b)
+#define WORDS       __m256i
+#define SPLAT(x)    _mm256_set1_epi64x((int64_t)(x))
+#define TIMES(a, b) _mm256_mul_epu32(a, b)
+#define HIGH(a)     _mm256_srli_epi64(a, 32)
+#define XOR(a, b)   _mm256_xor_si256(a, b)
 #else
-#define WORDS         uint64_t
-#define SPLAT(x)      ((uint64_t)(x))
-#define TIMES(a, b)   ((uint64_t)(uint32_t)(a) * (uint32_t)(b))
-#define HIGH(a)       ((a) >> 32)
-#define XOR(a, b)     ((a) ^ (b))
+#define WORDS       uint64_t
+#define SPLAT(x)    ((uint64_t)(x))
+#define TIMES(a, b) ((uint64_t)(uint32_t)(a) * (uint32_t)(b))
+#define HIGH(a)     ((a) >> 32)
+#define XOR(a, b)   ((a) ^ (b))
 #endif
 /* Each 64-bit lane holds a 32-bit word of one block; upper halves may hold anything. */
 enum { BLOCKS = sizeof(WORDS) / 8 };
@@ -362,20 +366,20 @@ static void random_floats(uint64_t key, uint64_t first, int64_t blocks, float *R
 /* ---- the table ---- */
 
 #define IN_TABLE_U(NAME, T, at) .unary[MB_OP_##NAME][at] = un_##NAME##_##T,
-#define IN_TABLE_B(NAME, T, at)                                                                                        \
-    .binary[MB_OP_##NAME][at][MB_VV] = vv_##NAME##_##T, .binary[MB_OP_##NAME][at][MB_VS] = vs_##NAME##_##T,            \
+#define IN_TABLE_B(NAME, T, at)                                                                              \
+    .binary[MB_OP_##NAME][at][MB_VV] = vv_##NAME##_##T, .binary[MB_OP_##NAME][at][MB_VS] = vs_##NAME##_##T,  \
     .binary[MB_OP_##NAME][at][MB_SV] = sv_##NAME##_##T,
 
 extern const mb__gemm MB_GEMM[2];
 
 const mb__loops MB_LOOPS = {
     .name = MB_STRING(MB_LOOPS),
-#define U_F(NAME) IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
-#define U_N(NAME) U_F(NAME) IN_TABLE_U(NAME, int32_t, 2)
-#define U_L(NAME) IN_TABLE_U(NAME, int32_t, 2)
-#define B_F(NAME) IN_TABLE_B(NAME, float, 0) IN_TABLE_B(NAME, double, 1)
-#define B_N(NAME) B_F(NAME) IN_TABLE_B(NAME, int32_t, 2)
-#define B_L(NAME) IN_TABLE_B(NAME, int32_t, 2)
+#define U_F(NAME)                                       IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
+#define U_N(NAME)                                       U_F(NAME) IN_TABLE_U(NAME, int32_t, 2)
+#define U_L(NAME)                                       IN_TABLE_U(NAME, int32_t, 2)
+#define B_F(NAME)                                       IN_TABLE_B(NAME, float, 0) IN_TABLE_B(NAME, double, 1)
+#define B_N(NAME)                                       B_F(NAME) IN_TABLE_B(NAME, int32_t, 2)
+#define B_L(NAME)                                       IN_TABLE_B(NAME, int32_t, 2)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  U_##types(NAME)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, doc) B_##types(NAME)
 #define MB_COMPARE(NAME, name, types, expr, doc)        B_##types(NAME)

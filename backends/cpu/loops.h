@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * loops.h - the inner loops of fused kernels: one function for each op, dtype and operand form, made from the op table.
- * loops.c is compiled once for each instruction set; the table of the best one that this CPU has is used.
+ * loops.h - the inner loops of fused kernels: one function for each op, dtype and operand form, made from the
+ * op table. loops.c is compiled once for each instruction set; the table of the best one that this CPU has is
+ * used.
  *
  * In registers a truth value is an int32 of 0 or 1.
  */
@@ -17,11 +18,12 @@ typedef void (*mb__ternary)(int64_t n, void *d, const int32_t *m, const void *a,
 typedef void (*mb__reduce_row)(int64_t n, void *d, const void *a); /* *d = the row's sum or maximum */
 typedef void (*mb__accumulate)(int64_t n, void *d, const void *a);
 /* c[i, j] += or = sum_k a[i, k] b[k, j], any strides. */
-typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k, const void *b,
-                                  int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n, bool add);
+typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k,
+                                  const void *b, int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n,
+                                  bool add);
 
-/* The same through vector registers, for `count` pairs of a and c, a_step and c_step elements apart, that share b: what
- * is copied of b is copied once. scratch: MB_GEMM_SCRATCH bytes of the calling thread. */
+/* The same through vector registers, for `count` pairs of a and c, a_step and c_step elements apart, that
+ * share b: what is copied of b is copied once. scratch: MB_GEMM_SCRATCH bytes of the calling thread. */
 typedef struct mb__gemm_call {
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n, count, a_step, c_step;
     const void *a, *b;
@@ -36,7 +38,7 @@ typedef struct mb__loops {
     const char *name;
     mb__unary unary[MB_OP_COUNT][3]; /* by dtype: float32, float64, int32 (and bool) */
     mb__binary binary[MB_OP_COUNT][3][MB_FORMS];
-    mb__unary cast[4][4]; /* [from][to] */
+    mb__unary cast[4][4];    /* [from][to] */
     mb__ternary where[2][4]; /* [8 bytes wide?][1: a single, 2: b single] */
     mb__reduce_row sum[3], max[3];
     mb__accumulate add_to[3], max_to[3], add_one[3], max_one[3]; /* element by element */

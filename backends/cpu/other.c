@@ -32,11 +32,13 @@ static int size_of(int dtype)
 
 static int64_t chosen(const mb__other *o, const mb__frame *f, const int64_t *index, int64_t size)
 {
-    int32_t i = ((const int32_t *)(void *)f->memory[o->index.value])[at(&o->index, index + o->axis, o->index_rank)];
+    int32_t i =
+        ((const int32_t *)(void *)f->memory[o->index.value])[at(&o->index, index + o->axis, o->index_rank)];
     return i < 0 ? 0 : i >= size ? size - 1 : i;
 }
 
-static int64_t narrow_offset(const mb__other *o, const mb__view *narrow, const int64_t *index, int rank, int64_t entry)
+static int64_t narrow_offset(const mb__other *o, const mb__view *narrow, const int64_t *index, int rank,
+                             int64_t entry)
 {
     int64_t n = narrow->offset + entry * narrow->stride[o->axis];
     for (int i = 0; i < o->axis; i++)
@@ -59,10 +61,12 @@ static void take_task(void *argument, int task, int worker)
         dim[last] = 1;
     const char *in = j->f->memory[o->in.value];
     char *out = j->f->memory[o->out.value];
-    int64_t from_step = run ? o->in.stride[last - o->index_rank + 1] : 0, to_step = run ? o->out.stride[last] : 0;
+    int64_t from_step = run ? o->in.stride[last - o->index_rank + 1] : 0,
+            to_step = run ? o->out.stride[last] : 0;
     for (int64_t i = j->items * task / j->tasks, end = j->items * (task + 1) / j->tasks; i < end; i++) {
         decode(i, dim, rank, index);
-        const char *x = in + narrow_offset(o, &o->in, index, rank, chosen(o, j->f, index, o->in_dim[o->axis])) * size;
+        const char *x =
+            in + narrow_offset(o, &o->in, index, rank, chosen(o, j->f, index, o->in_dim[o->axis])) * size;
         char *y = out + at(&o->out, index, rank) * size;
         if (from_step == 1 && to_step == 1)
             memcpy(y, x, (size_t)(length * size));
@@ -95,45 +99,46 @@ static void scatter_add(const mb__other *o, mb__frame *f)
 
 #define NAN_LAST(a, b) ((a) < (b) || ((b) != (b) && (a) == (a)))
 
-#define SORT(T)                                                                                                        \
-    static void merge_##T(const T *x, int64_t xs, int32_t *a, int32_t *t, int64_t n)                                   \
-    {                                                                                                                  \
-        for (int64_t w = 1; w < n; w *= 2) { /* merges runs of w: stable, n log n */                                   \
-            for (int64_t s = 0; s < n; s += 2 * w) {                                                                   \
-                int64_t i = s, m = s + w < n ? s + w : n, j = m, e = s + 2 * w < n ? s + 2 * w : n, k = s;             \
-                while (i < m && j < e)                                                                                 \
-                    t[k++] = NAN_LAST(x[a[j] * xs], x[a[i] * xs]) ? a[j++] : a[i++];                                   \
-                while (i < m)                                                                                          \
-                    t[k++] = a[i++];                                                                                   \
-                while (j < e)                                                                                          \
-                    t[k++] = a[j++];                                                                                   \
-            }                                                                                                          \
-            memcpy(a, t, (size_t)n * sizeof *a);                                                                       \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static void axis_##T(const mb__other *o, const T *x, int64_t xs, void *y_, int64_t ys, int64_t n, int32_t *spare)  \
-    {                                                                                                                  \
-        int32_t *y = y_;                                                                                               \
-        if (o->op == MB_OP_ARGMAX) {                                                                                   \
-            int64_t best = 0;                                                                                          \
-            for (int64_t i = 1; i < n; i++)                                                                            \
-                if (NAN_LAST(x[best * xs], x[i * xs]))                                                                 \
-                    best = i;                                                                                          \
-            *y = (int32_t)best;                                                                                        \
-        } else if (o->op == MB_OP_CUMSUM) {                                                                            \
-            T *z = y_, sum = 0;                                                                                        \
-            for (int64_t i = 0; i < n; i++) {                                                                          \
-                int64_t k = o->flag ? n - 1 - i : i;                                                                   \
-                sum += x[k * xs];                                                                                      \
-                z[k * ys] = sum;                                                                                       \
-            }                                                                                                          \
-        } else {                                                                                                       \
-            for (int64_t i = 0; i < n; i++)                                                                            \
-                spare[i] = (int32_t)i;                                                                                 \
-            merge_##T(x, xs, spare, spare + n, n);                                                                     \
-            for (int64_t i = 0; i < n; i++)                                                                            \
-                y[i * ys] = spare[i];                                                                                  \
-        }                                                                                                              \
+#define SORT(T)                                                                                              \
+    static void merge_##T(const T *x, int64_t xs, int32_t *a, int32_t *t, int64_t n)                         \
+    {                                                                                                        \
+        for (int64_t w = 1; w < n; w *= 2) { /* merges runs of w: stable, n log n */                         \
+            for (int64_t s = 0; s < n; s += 2 * w) {                                                         \
+                int64_t i = s, m = s + w < n ? s + w : n, j = m, e = s + 2 * w < n ? s + 2 * w : n, k = s;   \
+                while (i < m && j < e)                                                                       \
+                    t[k++] = NAN_LAST(x[a[j] * xs], x[a[i] * xs]) ? a[j++] : a[i++];                         \
+                while (i < m)                                                                                \
+                    t[k++] = a[i++];                                                                         \
+                while (j < e)                                                                                \
+                    t[k++] = a[j++];                                                                         \
+            }                                                                                                \
+            memcpy(a, t, (size_t)n * sizeof *a);                                                             \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void axis_##T(const mb__other *o, const T *x, int64_t xs, void *y_, int64_t ys, int64_t n,        \
+                         int32_t *spare)                                                                     \
+    {                                                                                                        \
+        int32_t *y = y_;                                                                                     \
+        if (o->op == MB_OP_ARGMAX) {                                                                         \
+            int64_t best = 0;                                                                                \
+            for (int64_t i = 1; i < n; i++)                                                                  \
+                if (NAN_LAST(x[best * xs], x[i * xs]))                                                       \
+                    best = i;                                                                                \
+            *y = (int32_t)best;                                                                              \
+        } else if (o->op == MB_OP_CUMSUM) {                                                                  \
+            T *z = y_, sum = 0;                                                                              \
+            for (int64_t i = 0; i < n; i++) {                                                                \
+                int64_t k = o->flag ? n - 1 - i : i;                                                         \
+                sum += x[k * xs];                                                                            \
+                z[k * ys] = sum;                                                                             \
+            }                                                                                                \
+        } else {                                                                                             \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                spare[i] = (int32_t)i;                                                                       \
+            merge_##T(x, xs, spare, spare + n, n);                                                           \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                y[i * ys] = spare[i];                                                                        \
+        }                                                                                                    \
     }
 SORT(float)
 SORT(double)
@@ -168,7 +173,8 @@ void mb__cpu_other_run(const mb__other *o, mb__frame *f)
 {
     job j = {o, f, 0, 1};
     if (o->op == MB_OP_SCATTER_ADD) {
-        memset(f->memory[o->out.value], 0, (size_t)mb__numel(o->out_dim, o->out_rank) * (size_t)size_of(o->dtype));
+        memset(f->memory[o->out.value], 0,
+               (size_t)mb__numel(o->out_dim, o->out_rank) * (size_t)size_of(o->dtype));
         scatter_add(o, f);
         return;
     }

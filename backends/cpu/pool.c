@@ -16,10 +16,10 @@ typedef struct worker {
     int index;
 } worker;
 
-/* A round is one parallel loop. Its number, its tasks and the next task to hand out are one word, so that a claim
- * says by itself what it is a claim to: a worker that comes late, when the round is over or the next has begun, can do no
- * harm, and nobody waits for it. What the tasks do is written before the word and stays until the last claimed task is
- * done. */
+/* A round is one parallel loop. Its number, its tasks and the next task to hand out are one word, so that a
+ * claim says by itself what it is a claim to: a worker that comes late, when the round is over or the next
+ * has begun, can do no harm, and nobody waits for it. What the tasks do is written before the word and stays
+ * until the last claimed task is done. */
 enum { TASK_BITS = 20, ROUND_SHIFT = 2 * TASK_BITS };
 #define TASK_MASK (((uint64_t)1 << TASK_BITS) - 1)
 
@@ -134,7 +134,8 @@ void mb__pool_run(mb__pool *p, mb__task f, void *argument, int tasks)
     p->argument = argument;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     uint64_t round = (atomic_load_explicit(&p->claims, memory_order_relaxed) >> ROUND_SHIFT) + 1;
-    atomic_store_explicit(&p->claims, round << ROUND_SHIFT | (uint64_t)tasks << TASK_BITS, memory_order_release);
+    atomic_store_explicit(&p->claims, round << ROUND_SHIFT | (uint64_t)tasks << TASK_BITS,
+                          memory_order_release);
     ring(p);
     work(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; spins++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * pool.h - worker threads for parallel loops. One loop runs at a time; the caller works too. Workers spin for a bounded
- * time between loops, then sleep on a futex, so that a busy machine is not made busier.
+ * pool.h - worker threads for parallel loops. One loop runs at a time; the caller works too. Workers spin for
+ * a bounded time between loops, then sleep on a futex, so that a busy machine is not made busier.
  */
 #ifndef MB_POOL_H
 #define MB_POOL_H

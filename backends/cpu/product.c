@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * product.c - matrix products: large ones by OpenBLAS, one thread a call, small ones by gemm.c, tiny ones by plain loops.
- * They are split by our own pool: over the loops where there are many, over the rows and columns of the result where
- * there are few. The split depends on the shape alone.
+ * product.c - matrix products: large ones by OpenBLAS, one thread a call, small ones by gemm.c, tiny ones by
+ * plain loops. They are split by our own pool: over the loops where there are many, over the rows and columns
+ * of the result where there are few. The split depends on the shape alone.
  */
 #include <cblas.h>
 
@@ -12,15 +12,16 @@ typedef struct work {
     const mb__product *p;
     mb__frame *f;
     int dtype;
-    int64_t items;      /* loops whose results are apart */
-    int64_t sums;       /* loops that add up in one result */
-    int repeat;         /* a loop over which b is the same, or -1: innermost, so that b is prepared once */
+    int64_t items; /* loops whose results are apart */
+    int64_t sums;  /* loops that add up in one result */
+    int repeat;    /* a loop over which b is the same, or -1: innermost, so that b is prepared once */
     int64_t row_parts, column_parts;
-    int64_t groups;     /* tasks over items */
+    int64_t groups; /* tasks over items */
     int apart[3 * MB_MAX_RANK], adding[3 * MB_MAX_RANK], apart_count, adding_count;
 } work;
 
-static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, bool *turned, int *ld)
+static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, bool *turned,
+                       int *ld)
 {
     if ((column_stride == 1 || columns == 1) && (rows == 1 || row_stride >= columns) && row_stride > 0) {
         *turned = false;
@@ -40,8 +41,8 @@ static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_
 #define TINY  200
 
 /* `count` products that share b, along the repeated loop. */
-static void some_products(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n, int64_t count, bool add,
-                          int worker)
+static void some_products(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n,
+                          int64_t count, bool add, int worker)
 {
     const mb__product *p = w->p;
     mb__cpu *cpu = w->f->cpu;
@@ -49,18 +50,21 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
     int lda, ldb, ldc;
     double size = (double)m * (double)n * (double)p->k;
     int64_t bytes = w->dtype == MB_FLOAT64 ? 8 : 4;
-    int64_t a_step = w->repeat < 0 ? 0 : p->a_loop[w->repeat], c_step = w->repeat < 0 ? 0 : p->c_loop[w->repeat];
+    int64_t a_step = w->repeat < 0 ? 0 : p->a_loop[w->repeat],
+            c_step = w->repeat < 0 ? 0 : p->c_loop[w->repeat];
     if (size < TINY) {
         for (int64_t i = 0; i < count; i++)
-            cpu->loops->product[w->dtype](m, n, p->k, a + i * a_step * bytes, p->a_m, p->a_k, b, p->b_k, p->b_n, c + i * c_step * bytes,
-                                          p->c_m, p->c_n, add);
+            cpu->loops->product[w->dtype](m, n, p->k, a + i * a_step * bytes, p->a_m, p->a_k, b, p->b_k,
+                                          p->b_n, c + i * c_step * bytes, p->c_m, p->c_n, add);
         return;
     }
     if (size < LARGE || !cpu->blas_fits || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
         !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
-        mb__gemm_call g = {m, n, p->k, p->a_m, p->a_k, p->b_k, p->b_n, p->c_m, p->c_n, count, a_step, c_step, a, b, c,
-                           cpu->scratch[worker], add};
-        mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k, p->a_m, p->c_n, p->c_m, 1, 0, 0, b, a, c, g.scratch, add};
+        mb__gemm_call g = {m,      n,     p->k,   p->a_m, p->a_k, p->b_k, p->b_n, p->c_m,
+                           p->c_n, count, a_step, c_step, a,      b,      c,      cpu->scratch[worker],
+                           add};
+        mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k, p->a_m,    p->c_n, p->c_m,
+                                1, 0, 0,    b,      a,      c,      g.scratch, add};
         if (p->c_n == 1 || p->c_m != 1) {
             cpu->loops->gemm[w->dtype](&g);
             return;
@@ -76,11 +80,11 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
     CBLAS_TRANSPOSE ta = at != ct ? CblasTrans : CblasNoTrans, tb = bt != ct ? CblasTrans : CblasNoTrans;
     for (int64_t i = 0; i < count; i++, a += a_step * bytes, c += c_step * bytes)
         if (w->dtype == MB_FLOAT32)
-            cblas_sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0,
-                        (void *)c, ldc);
+            cblas_sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b,
+                        ldb, add ? 1 : 0, (void *)c, ldc);
         else
-            cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b, ldb, add ? 1 : 0,
-                        (void *)c, ldc);
+            cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b,
+                        ldb, add ? 1 : 0, (void *)c, ldc);
 }
 
 /* Where a loop nest stands: an index for each loop and the offsets that belong to it. */
@@ -122,7 +126,8 @@ static void run_task(void *argument, int task, int worker)
     const work *w = argument;
     const mb__product *p = w->p;
     int64_t size = w->dtype == MB_FLOAT64 ? 8 : 4;
-    const char *a = w->f->memory[p->a.value] + p->a.offset * size, *b = w->f->memory[p->b.value] + p->b.offset * size;
+    const char *a = w->f->memory[p->a.value] + p->a.offset * size,
+               *b = w->f->memory[p->b.value] + p->b.offset * size;
     char *c = w->f->memory[p->c.value] + p->c.offset * size;
     int64_t part = task % (w->row_parts * w->column_parts), group = task / (w->row_parts * w->column_parts);
     int64_t rp = part / w->column_parts, cp = part % w->column_parts;
@@ -135,19 +140,29 @@ static void run_task(void *argument, int task, int worker)
     int64_t item = all * group / w->groups, end = all * (group + 1) / w->groups;
     place one, sum;
     start_at(p, w->apart, w->apart_count, item / again, &one);
-    for (int64_t r = item % again, count; item < end; item += count, r = 0, step_on(p, w->apart, w->apart_count, &one)) {
+    for (int64_t r = item % again, count; item < end;
+         item += count, r = 0, step_on(p, w->apart, w->apart_count, &one)) {
         count = again - r < end - item ? again - r : end - item;
-        int64_t ra = w->repeat < 0 ? 0 : r * p->a_loop[w->repeat], rc = w->repeat < 0 ? 0 : r * p->c_loop[w->repeat];
+        int64_t ra = w->repeat < 0 ? 0 : r * p->a_loop[w->repeat],
+                rc = w->repeat < 0 ? 0 : r * p->c_loop[w->repeat];
         start_at(p, w->adding, w->adding_count, 0, &sum);
         for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum))
-            some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size, c + (one.c + rc) * size, m1 - m0, n1 - n0,
-                          count, s > 0, worker);
+            some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size,
+                          c + (one.c + rc) * size, m1 - m0, n1 - n0, count, s > 0, worker);
     }
 }
 
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f)
 {
-    work w = {.p = p, .f = f, .dtype = dtype, .items = 1, .sums = 1, .repeat = -1, .row_parts = 1, .column_parts = 1, .groups = 1};
+    work w = {.p = p,
+              .f = f,
+              .dtype = dtype,
+              .items = 1,
+              .sums = 1,
+              .repeat = -1,
+              .row_parts = 1,
+              .column_parts = 1,
+              .groups = 1};
     for (int i = 0; i < p->loops; i++)
         if (p->c_loop[i] && !p->b_loop[i] && (w.repeat < 0 || p->loop[i] > p->loop[w.repeat]))
             w.repeat = i;
@@ -161,13 +176,15 @@ void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f)
             w.adding[w.adding_count++] = i;
             w.sums *= p->loop[i];
         }
-    double each = (double)p->m * (double)p->n * (double)p->k * (double)w.sums + 6000, again = w.repeat < 0 ? 1 : (double)p->loop[w.repeat];
+    double each = (double)p->m * (double)p->n * (double)p->k * (double)w.sums + 6000,
+           again = w.repeat < 0 ? 1 : (double)p->loop[w.repeat];
     double all = each * (double)w.items * again;
     const double task = 5e5; /* multiply-adds that are worth handing out */
     double wanted = all / task;
     wanted = wanted < 1 ? 1 : wanted > 32 ? 32 : wanted;
     w.groups = wanted > (double)w.items * again ? (int64_t)((double)w.items * again) : (int64_t)wanted;
-    while (w.groups * w.row_parts * w.column_parts * 2 <= (int64_t)wanted && w.groups * w.row_parts * w.column_parts < 16) {
+    while (w.groups * w.row_parts * w.column_parts * 2 <= (int64_t)wanted &&
+           w.groups * w.row_parts * w.column_parts < 16) {
         int64_t m = p->m / w.row_parts, n = p->n / w.column_parts;
         if (m < 96 && n < 96)
             break;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * reference.c - the oracle: every op by the plainest loop, one op a step, nothing simplified or fused. Every value is
- * kept as a double, whatever its dtype, so that what it computes for float32 is good to float64 rounding; integers and
- * truth values are exact. Also the example of how to write a backend.
+ * reference.c - the oracle: every op by the plainest loop, one op a step, nothing simplified or fused. Every
+ * value is kept as a double, whatever its dtype, so that what it computes for float32 is good to float64
+ * rounding; integers and truth values are exact. Also the example of how to write a backend.
  */
 #include <math.h>
 
 #include "backends/philox.h"
 #include "backends/plan.h"
 
-static mb_status open_reference(mb_context *ctx, const char *device, int threads, unsigned passes, void **state)
+static mb_status open_reference(mb_context *ctx, const char *device, int threads, unsigned passes,
+                                void **state)
 {
     (void)ctx, (void)device, (void)threads, (void)passes;
     *state = NULL;
@@ -35,7 +36,8 @@ static void memory_free(mb_context *ctx, void *state, void *memory, size_t bytes
     mb__free(ctx, memory, bytes);
 }
 
-static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
+static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                        const void *from)
 {
     (void)ctx, (void)state;
     double *to = memory;
@@ -100,10 +102,16 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
         }
     }
     switch (i->op) {
-#define M(f)                                            f
-#define MB_COMPARE(NAME, name, types, expr, doc)        case MB_OP_##NAME: return expr;
-#define UNARY_F(NAME, expr)                             case MB_OP_##NAME: return expr;
-#define UNARY_N(NAME, expr)                             case MB_OP_##NAME: return i->dtype == MB_INT32 ? wrap(expr) : (expr);
+#define M(f) f
+#define MB_COMPARE(NAME, name, types, expr, doc)                                                             \
+    case MB_OP_##NAME:                                                                                       \
+        return expr;
+#define UNARY_F(NAME, expr)                                                                                  \
+    case MB_OP_##NAME:                                                                                       \
+        return expr;
+#define UNARY_N(NAME, expr)                                                                                  \
+    case MB_OP_##NAME:                                                                                       \
+        return i->dtype == MB_INT32 ? wrap(expr) : (expr);
 #define UNARY_L(NAME, expr)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, doc) UNARY_##types(NAME, expr)
@@ -170,7 +178,8 @@ static void run_kernel(machine *m, const mb__kernel *k)
         double *r = m->registers;
         for (int j = 0; j < k->instr_count; j++) {
             const mb__instr *i = &k->instrs[j];
-            double scalar = i->bind >= 0 && (i->op == MB_K_SCALAR || i->op == MB_K_RANDOM) ? m->scalars[i->bind] : 0;
+            double scalar =
+                i->bind >= 0 && (i->op == MB_K_SCALAR || i->op == MB_K_RANDOM) ? m->scalars[i->bind] : 0;
             uint64_t key;
             memcpy(&key, &scalar, sizeof key);
             switch (i->op) {
@@ -190,7 +199,8 @@ static void run_kernel(machine *m, const mb__kernel *k)
                 r[j] = draw((mb_dtype)i->dtype, key, at(&i->view, index, k->rank));
                 break;
             default:
-                r[j] = elementwise(i, r[i->in[0]], i->in[1] >= 0 ? r[i->in[1]] : 0, i->in[2] >= 0 ? r[i->in[2]] : 0);
+                r[j] = elementwise(i, r[i->in[0]], i->in[1] >= 0 ? r[i->in[1]] : 0,
+                                   i->in[2] >= 0 ? r[i->in[2]] : 0);
             }
         }
         for (int s = 0; s < k->store_count; s++) {
@@ -209,7 +219,8 @@ static void run_kernel(machine *m, const mb__kernel *k)
 
 static void run_product(machine *m, const mb__product *p)
 {
-    double *a = m->memory[p->a.value] + p->a.offset, *b = m->memory[p->b.value] + p->b.offset, *c = m->memory[p->c.value] + p->c.offset;
+    double *a = m->memory[p->a.value] + p->a.offset, *b = m->memory[p->b.value] + p->b.offset,
+           *c = m->memory[p->c.value] + p->c.offset;
     memset(m->memory[p->c.value], 0, (size_t)m->plan->values[p->c.value].count * sizeof *c);
     int64_t index[3 * MB_MAX_RANK] = {0};
     do {
@@ -327,7 +338,8 @@ static void *compile(mb_context *ctx, void *state, const mb__plan *plan, size_t 
     m->memory = mb__alloc(ctx, ((size_t)plan->value_count + 1) * sizeof *m->memory);
     m->registers = mb__alloc(ctx, (size_t)(most + 1) * sizeof *m->registers);
     if (m->memory && m->registers) {
-        *bytes = sizeof *m + ((size_t)plan->value_count + 1) * sizeof *m->memory + (size_t)(most + 1) * sizeof *m->registers;
+        *bytes = sizeof *m + ((size_t)plan->value_count + 1) * sizeof *m->memory +
+                 (size_t)(most + 1) * sizeof *m->registers;
         return m;
     }
     mb__free(ctx, m->memory, ((size_t)plan->value_count + 1) * sizeof *m->memory);
@@ -355,7 +367,7 @@ static mb_status run(mb_context *ctx, void *state, void *program, const mb__bind
         const mb__value *v = &m->plan->values[i];
         m->memory[i] = v->home == MB_IN_INPUT    ? b->inputs[v->index]
                        : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
-                                                 : (double *)((char *)b->arena + v->offset);
+                                                 : (double *)(void *)((char *)b->arena + v->offset);
     }
     for (int s = 0; s < m->plan->step_count; s++) {
         const mb__step *step = &m->plan->steps[s];

@@ -16,12 +16,12 @@
 
 static void refused(int line, const char *what, mb_context *ctx, mb_status status, const char *const *words)
 {
-    char at[64];
-    snprintf(at, sizeof at, "ops_error_test.c:%d: ", line);
-    const char *message = mb_message(ctx);
+    const char *message = mb_message(ctx), *at = strstr(message, "ops_error_test.c:");
     expect(mb_error(ctx) == status, "%s: status %s, not %s: \"%s\"", what, mb_status_name(mb_error(ctx)),
            mb_status_name(status), message);
-    expect(strstr(message, at) != NULL, "%s: \"%s\" does not say %s", what, message, at);
+    /* Compilers differ in which line of a macro call of several lines is its __LINE__. */
+    int said = at ? atoi(at + strlen("ops_error_test.c:")) : -9;
+    expect(abs(said - line) <= 3, "%s: \"%s\" does not say line %d", what, message, line);
     for (; *words; words++)
         expect(strstr(message, *words) != NULL, "%s: \"%s\" does not say \"%s\"", what, message, *words);
     expect(strlen(message) < 900 && strlen(message) > 20, "%s: the message's length", what);
