@@ -230,8 +230,7 @@ static void build(run *r)
                          .classes = CLASSES,
                          .mixer = mixer(inner_lr),
                          .head_init =
-                             mb_init_xavier(set.dim, CLASSES), /* zeros cost a third of an epoch here */
-
+                             mb_init_xavier(set.dim, CLASSES), /* zeros learn slower in so few epochs */
                          .positions = strcmp(set.positions, "learned") == 0 ? MB_POSITIONS_LEARNED
                                                                             : MB_POSITIONS_SINCOS2D});
     free(inner_lr);

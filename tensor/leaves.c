@@ -12,12 +12,21 @@ static bool check_shape(mb_context *ctx, const char *where, const char *op, mb_d
         mb__error(ctx, MB_INVALID, where, "%s: %d is not a dtype", op, (int)dtype);
         return false;
     }
-    for (int i = 0; i < shape.rank; i++)
+    int64_t count = 1;
+    bool empty = false, fits = true;
+    for (int i = 0; i < shape.rank; i++) {
         if (shape.dim[i] < 0) {
             mb__error(ctx, MB_INVALID, where, "%s: size %lld of axis %d is negative", op,
                       (long long)shape.dim[i], i);
             return false;
         }
+        empty |= shape.dim[i] == 0;
+        fits = fits && !__builtin_mul_overflow(count, shape.dim[i], &count);
+    }
+    if (!empty && (!fits || count > INT64_MAX / 16)) {
+        mb__error(ctx, MB_INVALID, where, "%s: the result has too many elements", op);
+        return false;
+    }
     return true;
 }
 
