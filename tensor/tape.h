@@ -188,9 +188,13 @@ static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
 {
     return ctx->attrs + n->attr;
 }
+/* Elements of a shape that was checked; a size of 0 makes them none, however large the others. */
 static inline int64_t mb__numel(const int64_t *dim, int rank)
 {
     int64_t n = 1;
+    for (int i = 0; i < rank; i++)
+        if (dim[i] == 0)
+            return 0;
     for (int i = 0; i < rank; i++)
         n *= dim[i];
     return n;
