@@ -110,6 +110,15 @@ static void give(placer *p, int64_t offset, int64_t size)
     }
 }
 
+/* The instruction that a value comes from; a copy is the same register. */
+static int32_t origin(const mb__kernel *k, int32_t instr)
+{
+    while (k->instrs[instr].op == MB_K_COPY ||
+           (k->instrs[instr].op == MB_OP_CAST && k->instrs[instr].dtype == k->instrs[instr].from))
+        instr = k->instrs[instr].in[0];
+    return instr;
+}
+
 /* The operand whose place a store may take: read by exactly the same view, for the last time, and not itself
  * stored. */
 static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb__store *s, int step)
@@ -134,7 +143,7 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
         for (int j = 0; ok && j < k->instr_count; j++)
             ok = j == i || k->instrs[j].op != MB_K_LOAD || k->instrs[j].view.value != in->view.value;
         for (int j = 0; ok && j < k->store_count; j++)
-            ok = k->stores[j].instr != i &&
+            ok = origin(k, k->stores[j].instr) != i &&
                  (&k->stores[j] == s || p->plan->values[k->stores[j].view.value].onto != in->view.value);
         if (ok)
             return in->view.value;

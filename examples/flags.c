@@ -167,8 +167,8 @@ int flags_compare(const char *path, const flag *flags, int n)
             continue;
         json_t *here = to_json(&flags[i]), *there = json_object_get(root, flags[i].name);
         if (!there || !json_equal(here, there)) {
-            char *a = there ? json_dumps(there, JSON_ENCODE_ANY) : NULL,
-                 *b = json_dumps(here, JSON_ENCODE_ANY);
+            char *a = there ? json_dumps(there, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10)) : NULL,
+                 *b = json_dumps(here, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10));
             fprintf(stderr, "%s: --%s was %s, and is %s now\n", program, flags[i].name, a ? a : "not there",
                     b ? b : "?");
             free(a);

@@ -10,7 +10,7 @@
 #include <moebius.h>
 #include <stdio.h>
 
-enum { TASKS = 16, POINTS = 4, INNER = 2, OUTER = 400 };
+enum { TASKS = 16, POINTS = 4, INNER = 2, OUTER = 600 };
 
 /* w: [TASKS,2,1], x: [POINTS,2], y: [TASKS,POINTS,1] -> [TASKS]: a loss for each task. */
 static mb_tensor task_loss(mb_tensor w, mb_tensor x, mb_tensor y)

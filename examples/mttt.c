@@ -513,9 +513,10 @@ static void choose_folder(run *r)
     if (!saved)
         die("--resume: there is no %s", r->checkpoint);
     char *config = path_in(r->folder, "config.json");
-    if (flags_compare(config, flags, COUNT(flags)) > 0)
-        die("--resume: %s was made with other flags", r->folder);
+    int differing = flags_compare(config, flags, COUNT(flags));
     free(config);
+    if (differing > 0)
+        die("--resume: %s was made with other flags", r->folder);
 }
 
 /* The folder's files: new ones, or those of the run that is resumed, as they were at its checkpoint. */

@@ -30,8 +30,14 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 
 /* ---- elementwise ---- */
 
+/* Vector functions and scalar ones round differently. So that an element has the same bits wherever it lies
+ * in a loop, also when another kernel computes it again, whole vectors only are run: a rest is padded to one.
+ */
+enum { WHOLE = 16 };
+
 #define ONE_UNARY(NAME, T_, expr)                                                                            \
-    static void un_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                      \
+    static __attribute__((noinline)) void whole_##NAME##_##T_(int64_t n, void *RESTRICT d_,                  \
+                                                              const void *RESTRICT a_)                       \
     {                                                                                                        \
         typedef T_ T;                                                                                        \
         T *d = d_;                                                                                           \
@@ -41,6 +47,21 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
             const T x = a[i];                                                                                \
             d[i] = expr;                                                                                     \
         }                                                                                                    \
+    }                                                                                                        \
+    static void un_##NAME##_##T_(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                      \
+    {                                                                                                        \
+        typedef T_ T;                                                                                        \
+        T *d = d_, in[WHOLE], out[WHOLE];                                                                    \
+        const T *a = a_;                                                                                     \
+        const int64_t whole = n / WHOLE * WHOLE, rest = n - whole;                                           \
+        whole_##NAME##_##T_(whole, d, a);                                                                    \
+        if (rest == 0)                                                                                       \
+            return;                                                                                          \
+        for (int64_t i = 0; i < WHOLE; i++)                                                                  \
+            in[i] = a[whole + (i < rest ? i : 0)];                                                           \
+        whole_##NAME##_##T_(WHOLE, out, in);                                                                 \
+        for (int64_t i = 0; i < rest; i++)                                                                   \
+            d[whole + i] = out[i];                                                                           \
     }
 
 #define ONE_BINARY(NAME, T_, R, expr)                                                                        \
@@ -141,6 +162,46 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 #undef BINARY_AT_float
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
+
+/* The one binary op with a vector function, in whole vectors as well. */
+#define WHOLE_POW(T)                                                                                         \
+    static void pow_vv_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)   \
+    {                                                                                                        \
+        T *d = d_, p[WHOLE], q[WHOLE], out[WHOLE];                                                           \
+        const T *a = a_, *b = b_;                                                                            \
+        const int64_t whole = n / WHOLE * WHOLE, rest = n - whole;                                           \
+        vv_POW_##T(whole, d, a, b);                                                                          \
+        if (rest == 0)                                                                                       \
+            return;                                                                                          \
+        for (int64_t i = 0; i < WHOLE; i++) {                                                                \
+            p[i] = a[whole + (i < rest ? i : 0)];                                                            \
+            q[i] = b[whole + (i < rest ? i : 0)];                                                            \
+        }                                                                                                    \
+        vv_POW_##T(WHOLE, out, p, q);                                                                        \
+        for (int64_t i = 0; i < rest; i++)                                                                   \
+            d[whole + i] = out[i];                                                                           \
+    }                                                                                                        \
+    static void pow_one_##T(int64_t n, T *RESTRICT d, const T *RESTRICT v, T s, bool right)                  \
+    {                                                                                                        \
+        T same[WHOLE];                                                                                       \
+        for (int i = 0; i < WHOLE; i++)                                                                      \
+            same[i] = s;                                                                                     \
+        for (int64_t i = 0; i < n; i += WHOLE) {                                                             \
+            int64_t w = n - i < WHOLE ? n - i : WHOLE;                                                       \
+            pow_vv_##T(w, d + i, right ? v + i : same, right ? same : v + i);                                \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void pow_vs_##T(int64_t n, void *RESTRICT d, const void *RESTRICT a, const void *RESTRICT b)      \
+    {                                                                                                        \
+        pow_one_##T(n, d, a, *(const T *)b, true);                                                           \
+    }                                                                                                        \
+    static void pow_sv_##T(int64_t n, void *RESTRICT d, const void *RESTRICT a, const void *RESTRICT b)      \
+    {                                                                                                        \
+        pow_one_##T(n, d, b, *(const T *)a, false);                                                          \
+    }
+
+WHOLE_POW(float)
+WHOLE_POW(double)
 
 /* ---- casts ---- */
 
@@ -372,6 +433,7 @@ static void random_floats(uint64_t key, uint64_t first, int64_t blocks, float *R
 
 extern const mb__gemm MB_GEMM[2];
 
+#pragma GCC diagnostic ignored "-Woverride-init" /* the row of pow is replaced */
 const mb__loops MB_LOOPS = {
     .name = MB_STRING(MB_LOOPS),
 #define U_F(NAME)                                       IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
@@ -384,6 +446,8 @@ const mb__loops MB_LOOPS = {
 #define MB_BINARY(NAME, name, types, expr, lo, hi, doc) B_##types(NAME)
 #define MB_COMPARE(NAME, name, types, expr, doc)        B_##types(NAME)
 #include "tensor/ops.def"
+    .binary[MB_OP_POW] = {{pow_vv_float, pow_vs_float, pow_sv_float},
+                          {pow_vv_double, pow_vs_double, pow_sv_double}},
     .cast = {{cast_ff, cast_fd, cast_fi, cast_fb},
              {cast_df, cast_dd, cast_di, cast_db},
              {cast_if, cast_id, cast_ii, cast_ib},

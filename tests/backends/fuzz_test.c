@@ -88,9 +88,18 @@ static const char *run_way(const program *p, const way *w, const result want[2],
                            : distance(got[k].v[i], want[k].v[i], got[k].count[i],
                                       p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
             bool same = d == 0 && same_bits(got[k].v[i], want[k].v[i], got[k].count[i]);
-            if (w->exact ? !same : !(d <= limit_of(p)))
-                snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s", k, i, got[k].n, d,
-                         w->exact ? ", wanted the same bits" : "");
+            if (w->exact ? !same : !(d <= limit_of(p))) {
+                int64_t worst = 0;
+                double most = -1;
+                for (int64_t e = 0; e < got[k].count[i] && e < want[k].count[i]; e++) {
+                    double off = fabs(got[k].v[i][e] - want[k].v[i][e]);
+                    if (!(off <= most))
+                        worst = e, most = off;
+                }
+                snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s; [%lld] is %.9g, not %.9g", k,
+                         i, got[k].n, d, w->exact ? ", wanted the same bits" : "", (long long)worst,
+                         got[k].v[i][worst], want[k].v[i][worst]);
+            }
         }
     }
     close_failed(ctx);
