@@ -345,22 +345,15 @@ static void lower_group(lower *l, int32_t group)
         s->u.kernel = k;
 }
 
-/* A kernel that copies between two views. */
-static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, const int64_t *dim,
-                      const mb__view *from, const mb__view *to)
+/* A kernel of one instruction, whose value is stored over the view. */
+static void store_step(lower *l, const char *where, int rank, const int64_t *dim, const mb__instr *in,
+                       const mb__view *to)
 {
     mb__kernel k = {.rank = rank};
     memcpy(k.dim, dim, (size_t)rank * sizeof *dim);
     l->instr_room = l->store_room = 0;
-    mb__instr in = {.op = MB_K_LOAD,
-                    .dtype = (uint8_t)dtype,
-                    .from = (uint8_t)dtype,
-                    .in = {-1, -1, -1},
-                    .bind = -1,
-                    .view = *from,
-                    .where = where};
     mb__store st = {.mode = MB_STORE, .view = *to};
-    st.instr = new_instr(l, &k, &in);
+    st.instr = new_instr(l, &k, in);
     new_store(l, &k, &st);
     mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_KERNEL, where);
     if (!s)
@@ -368,6 +361,20 @@ static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, con
     settle_axes(&k, 0);
     settle_rates(&k);
     s->u.kernel = k;
+}
+
+/* A kernel that copies between two views. */
+static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, const int64_t *dim,
+                      const mb__view *from, const mb__view *to)
+{
+    mb__instr in = {.op = MB_K_LOAD,
+                    .dtype = (uint8_t)dtype,
+                    .from = (uint8_t)dtype,
+                    .in = {-1, -1, -1},
+                    .bind = -1,
+                    .view = *from,
+                    .where = where};
+    store_step(l, where, rank, dim, &in, to);
 }
 
 /* --------------------------------------------------------------------------------------------- contractions
@@ -496,9 +503,6 @@ static mb__view node_view(lower *l, int32_t id)
 static void copy_node(lower *l, const char *where, int32_t from, const mb__view *to)
 {
     const mb__gnode *n = &l->g->nodes[from], *b = &l->g->nodes[n->base];
-    mb__kernel k = {.rank = n->rank};
-    memcpy(k.dim, n->dim, sizeof k.dim);
-    l->instr_room = l->store_room = 0;
     mb__instr in = {.op = MB_K_LOAD,
                     .dtype = n->dtype,
                     .from = n->dtype,
@@ -527,15 +531,7 @@ static void copy_node(lower *l, const char *where, int32_t from, const mb__view 
         in.view.offset = n->offset;
         memcpy(in.view.stride, n->stride, sizeof in.view.stride);
     }
-    mb__store st = {.mode = MB_STORE, .view = *to};
-    st.instr = new_instr(l, &k, &in);
-    new_store(l, &k, &st);
-    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_KERNEL, where);
-    if (!s)
-        return;
-    settle_axes(&k, 0);
-    settle_rates(&k);
-    s->u.kernel = k;
+    store_step(l, where, n->rank, n->dim, &in, to);
 }
 
 static void lower_single(lower *l, int32_t id)

@@ -37,7 +37,7 @@ static struct {
     .depth = 3,
     .epochs = 2,
     .batch = 50,
-    .lr = 3e-3,
+    .lr = 2e-3,
     .weight_decay = 1e-4,
     .clip = 1,
     .warmup = 100,
