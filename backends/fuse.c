@@ -340,7 +340,7 @@ static bool is_cheap(const fuser *u, int32_t n)
     if (!(u->passes & MB_PASS_SINK) || !is_elementwise(u->g->nodes[n].op))
         return false;
     int loads = (u->leaves[n][0] >= 0) + (u->leaves[n][1] >= 0) + (u->leaves[n][2] >= 0);
-    return loads <= 1 ? u->cost[n] <= 28 : loads == 2 && u->cost[n] <= 24;
+    return loads <= 1 ? u->cost[n] <= 60 : loads == 2 && u->cost[n] <= 120;
 }
 
 /* ---- placing one node ---- */
