@@ -7,8 +7,8 @@
  *   tensor/files.h       safetensors, IDX, batches of images
  *   autograd/autograd.h  derivatives, recorded too
  *   backends/backends.h  contexts, and where numbers are made
+ *   optim/optim.h        parameters, optimisers and schedules
  *   layers/layers.h      what people stack
- *   optim/optim.h        optimisers and schedules
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
