@@ -254,3 +254,14 @@ Test(fuzz, float32_programs, .timeout = 300)
 {
     many(20001, 200, MB_FLOAT32);
 }
+
+/* Programs that once came out wrong: literals of another dtype (24), a sum over nothing inside a kernel
+ * (20191), a copied operand overwritten in place (10441, 22230), a value computed twice to different bits
+ * (21080). */
+Test(fuzz, programs_that_failed_once, .timeout = 300)
+{
+    static const uint64_t seeds[] = {24, 10441, 20191, 21080, 22230};
+    list_ways();
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+        one_program(seeds[i], seeds[i] < 20001 ? MB_FLOAT64 : MB_FLOAT32, false);
+}
