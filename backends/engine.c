@@ -47,11 +47,10 @@ static bool key_node(mb_context *ctx, mb__engine_state *st, const mb__node *n, b
 
 static bool rooms(mb_context *ctx, mb__engine_state *st)
 {
-    uint32_t old = st->mark_room;
+    /* New entries are zero, which is no serial. */
     if (!mb__reserve(ctx, (void **)&st->mark, &st->mark_room, ctx->node_count, sizeof *st->mark) ||
         !mb__reserve(ctx, (void **)&st->dense, &st->dense_room, ctx->node_count, sizeof *st->dense))
         return false;
-    (void)old; /* new entries are zero, which is no serial */
     return true;
 }
 
