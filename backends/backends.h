@@ -8,12 +8,19 @@
  * with new data, scalars and random keys, and without a heap allocation.
  *
  * Environment, read when a context is opened:
- *   MB_BACKEND   the backend when none is named: reference, cpu, or another registered one
+ *   MB_BACKEND   the backend when none is named: cpu, reference, vulkan, or a device of one: vulkan:1,
+ *                vulkan:nvidia (a part of the name), vulkan:<uuid>
  *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
  *                names op, shapes and line
+ *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
+ * checks of every access on the device instead of synchronization MB_VULKAN_CACHE        folder for compiled
+ * pipelines, or "off" (default: moebius/ in the user's cache) MB_VULKAN_LIMITS=minimum, MB_VULKAN_STAGING=1,
+ * MB_VULKAN_BARRIERS=every|backwards, MB_VULKAN_SLICE, MB_VULKAN_FAULT        for tests: the least that
+ * Vulkan promises; no memory that the host sees; a barrier before each kernel, or kernels between two
+ * barriers in reverse; work in a submit; the n-th call of Vulkan fails
  */
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H
@@ -44,6 +51,23 @@ MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
 MB_API mb_status mb_close(mb_context *ctx);
 
+/* Something that mb_open can open. */
+typedef struct mb_device {
+    char backend[32]; /* the name to open it by: "cpu", "vulkan:0"                                     */
+    char name[256];   /* what its maker calls it                                                       */
+    char driver[64];
+    char kind[16];         /* processor, discrete, integrated, virtual, other                               */
+    char uuid[40];         /* of Vulkan devices, to name one whatever its position: "vulkan:<uuid>"; or ""  */
+    uint64_t memory_bytes; /* of the largest heap of its own; 0: not known                             */
+    uint64_t buffer_bytes; /* no single value can be larger; 0: no limit                               */
+    uint32_t group_invocations, shared_bytes; /* of a compute group                                    */
+    bool float64;                             /* computes in double precision                          */
+} mb_device;
+/* Fills in up to `room` devices, the backends' best first, and returns how many there are. why, if not NULL,
+ * is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is one.
+ */
+MB_API int mb_devices(mb_device *devices, int room, const char **why);
+
 MB_API const char *mb_backend_name(const mb_context *ctx);
 /* The i-th registered backend's name, best first; NULL past the last. */
 MB_API const char *mb_backend_at(int i);
@@ -63,6 +87,13 @@ typedef struct mb_stats {
     uint64_t last_flops;        /* ... floating-point operations of its matrix products       */
     uint64_t last_arena_bytes;  /* ... bytes of memory for intermediate values                */
     double plan_seconds;        /* spent making plans, in all                                 */
+    /* Of the vulkan backend; from the second replay of a step on, the first four stay as they are. */
+    uint64_t pipelines;                      /* made                                                      */
+    uint64_t descriptor_writes;              /* buffers told to the device                                */
+    uint64_t device_allocations;             /* blocks of device memory                                   */
+    uint64_t recordings;                     /* of command buffers                                        */
+    uint64_t submits;                        /* command buffers handed to the device                      */
+    uint64_t last_dispatches, last_barriers; /* of the last flush                             */
 } mb_stats;
 
 MB_API mb_stats mb_get_stats(const mb_context *ctx);

@@ -57,4 +57,7 @@ mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash);
 void mb__cache_clear(mb_context *ctx);
 uint64_t mb__hash(const void *p, size_t n);
 
+/* The devices of backends/vulkan; why: as for mb_devices. */
+int mb__vk_list(mb_device *out, int room, const char **why);
+
 #endif

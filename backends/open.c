@@ -1,15 +1,45 @@
 /* SPDX-License-Identifier: MIT
  * open.c - contexts: choosing a backend by name, options and environment. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "backends/engine.h"
 
 /* Best first. */
-static const mb__backend *const registry[] = {&mb__backend_cpu, &mb__backend_reference};
+static const mb__backend *const registry[] = {
+    &mb__backend_cpu,
+    &mb__backend_reference,
+#ifdef MB_HAVE_VULKAN
+    &mb__backend_vulkan,
+#endif
+};
 
 const char *mb_backend_at(int i)
 {
     return i >= 0 && i < (int)(sizeof registry / sizeof *registry) ? registry[i]->name : NULL;
+}
+
+int mb_devices(mb_device *devices, int room, const char **why)
+{
+    static const char *const notes[] = {"OpenBLAS and SIMD loops", "plain loops in double precision"};
+    const char *reason = NULL;
+    int count = 0;
+    for (; count < 2; count++)
+        if (count < room) {
+            mb_device *d = &devices[count];
+            *d = (mb_device){.float64 = true};
+            snprintf(d->backend, sizeof d->backend, "%s", registry[count]->name);
+            snprintf(d->name, sizeof d->name, "%s", notes[count]);
+            snprintf(d->kind, sizeof d->kind, "processor");
+        }
+#ifdef MB_HAVE_VULKAN
+    count += mb__vk_list(devices + (count < room ? count : room), count < room ? room - count : 0, &reason);
+#else
+    reason = "this library was built without vulkan: volk.h or glslangValidator was missing";
+#endif
+    if (why)
+        *why = reason;
+    return count;
 }
 
 static unsigned passes_without(mb_context *ctx, const char *list)
@@ -67,7 +97,15 @@ mb_context *mb_open_with(const mb_options *given)
         if (strlen(registry[i]->name) == n && !strncmp(registry[i]->name, name, n))
             st->backend = registry[i];
     if (!st->backend) {
-        mb__error(ctx, MB_BACKEND, NULL, "open: there is no backend \"%s\"; wanted cpu or reference", name);
+        mb__error(ctx, MB_BACKEND, NULL,
+                  "open: there is no backend \"%s\"; wanted cpu, reference or vulkan%s", name,
+#ifdef MB_HAVE_VULKAN
+                  "");
+#else
+                  n == 6 && !strncmp(name, "vulkan", 6)
+                      ? ", and this library was built without vulkan: volk.h or glslangValidator was missing"
+                      : "");
+#endif
         st->backend = &mb__backend_reference; /* so that memory can still be managed until the close */
         name = "";
     }

@@ -260,6 +260,6 @@ typedef struct mb__backend {
 /* A line for the user's log callback, if there is one. */
 void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
 
-extern const mb__backend mb__backend_reference, mb__backend_cpu;
+extern const mb__backend mb__backend_reference, mb__backend_cpu, mb__backend_vulkan;
 
 #endif

@@ -145,7 +145,6 @@ static int32_t emit_literal(pass *p, const mb__gnode *like, double value)
 
 static double fold(int op, double a, double b)
 {
-    typedef double T;
     double x = a;
     (void)b, (void)x;
     switch (op) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes ops.h, the declarations of the elementwise ops, from the rows of ops.def."""
+"""From the rows of ops.def: ops.h, the declarations of the elementwise ops; or ops.glsl, the functions that the
+vulkan backend's kernels call for them."""
 import re
 import sys
 
@@ -35,13 +36,38 @@ def rows(path):
         doc = body[body.index('"') + 1:body.rindex('"')]
         cells = [c.strip() for c in body[:body.index('"')].split(",")]
         name, types = cells[1], cells[2]
-        constant = m.group(1) == "COMPARE" or cells[-3:-1] == ["0.0", "0.0"]
-        yield m.group(1), name, types, doc, constant
+        limits = [] if m.group(1) == "COMPARE" else cells[-3:-1]
+        expression = ", ".join(cells[3:len(cells) - 1 - len(limits)])
+        yield m.group(1), name, types, doc, not limits or limits == ["0.0", "0.0"], expression
 
 
-def main(source, target):
+GLSL_TYPES = {"F": ["f32", "f64"], "N": ["f32", "f64", "i32"], "L": ["bool"]}
+GLSL_NAMES = {"f32": "float", "f64": "double", "i32": "int", "bool": "bool"}
+
+
+def glsl(source):
+    """`precise`: an element has the same bits in whichever kernel it is computed."""
+    out = ["/* ops.glsl - made from tensor/ops.def. */"]
+    for kind, name, types, _, _, expression in rows(source):
+        for t in GLSL_TYPES[types]:
+            e = re.sub(r"M\((\w+)\)", r"m_\1", expression)
+            if t == "bool":
+                e = e.replace("&", "&&").replace("|", "||")
+            arguments = ["x"] if kind == "UNARY" else ["a", "b"]
+            result = "bool" if kind == "COMPARE" else GLSL_NAMES[t]
+            # By value: SPIR-V passes other parameters through memory.
+            parameters = ", ".join(f"const {GLSL_NAMES[t]} {a}" for a in arguments)
+            if t == "f64":
+                out.append("#ifdef HAVE_F64")
+            out.append(f"{result} {t}_{name}({parameters}) {{ precise {result} r = {e}; return r; }}")
+            if t == "f64":
+                out.append("#endif")
+    return out
+
+
+def header(source):
     out = [HEAD]
-    for kind, name, types, doc, constant in rows(source):
+    for kind, name, types, doc, constant, _ in rows(source):
         result = " -> bool" if kind == "COMPARE" else ""
         note = " No derivative." if constant else ""
         out.append(f"\n/* {doc}. {TYPES[types]}{result}.{note} */")
@@ -61,8 +87,13 @@ def main(source, target):
                    f"default: {f}_right_at), default: {f}_left_at)(MB_HERE, a, b)")
         out.append("#endif")
     out.append(TAIL)
+    return out
+
+
+def main(source, target):
+    lines = glsl(source) if target.endswith(".glsl") else header(source)
     with open(target, "w", encoding="utf-8") as f:
-        f.write("\n".join(out))
+        f.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

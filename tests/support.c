@@ -5,7 +5,21 @@
 
 #include "support.h"
 
-const char *const backend_names[2] = {"reference", "cpu"};
+const char *backend_names[2] = {"reference", "cpu"};
+
+/* Another backend takes the cpu's place in every test: TESTS_BACKEND=vulkan. */
+static const char *other_backend;
+__attribute__((constructor)) static void take_place(void)
+{
+    const char *name = getenv("TESTS_BACKEND");
+    if (name && *name)
+        backend_names[1] = other_backend = name;
+}
+
+bool testing(const char *backend)
+{
+    return !strncmp(backend_names[1], backend, strlen(backend));
+}
 
 /* ---- expectations ---- */
 
@@ -97,7 +111,9 @@ mb_context *open_as(const char *backend, const char *disable, int threads)
     memset(&open[i].counter, 0, sizeof open[i].counter);
     mb_allocator allocator = counting_allocator(&open[i].counter);
     mb_context *ctx = mb_open_with(&(mb_options){.size = sizeof(mb_options),
-                                                 .backend = backend,
+                                                 .backend = other_backend && !strcmp(backend, "cpu")
+                                                                ? other_backend
+                                                                : backend,
                                                  .disable = disable ? disable : "",
                                                  .threads = threads,
                                                  .allocator = &allocator});

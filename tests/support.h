@@ -44,7 +44,10 @@ void close_all(void);
 /* The same for one context whose error the test has looked at. */
 void close_failed(mb_context *ctx);
 
-extern const char *const backend_names[2]; /* reference, cpu */
+/* reference, cpu; or $TESTS_BACKEND in the cpu's place, here and wherever a test opens "cpu". */
+extern const char *backend_names[2];
+/* Whether the tests run on that backend, and the reference: for what holds of one only. */
+bool testing(const char *backend);
 
 /* ---- random numbers: SplitMix64 ---- */
 

@@ -85,7 +85,6 @@ static double to_int(double x)
 
 static double elementwise(const mb__instr *i, double a, double b, double c)
 {
-    typedef double T;
     double x = a;
     if (i->op == MB_OP_MUL && i->dtype == MB_INT32)
         return (double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b);

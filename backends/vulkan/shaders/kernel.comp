@@ -1,0 +1,109 @@
+#version 450
+#extension GL_GOOGLE_include_directive : enable
+/* SPDX-License-Identifier: MIT
+ *
+ * kernel.comp - the functions that generated kernels are made of. It is compiled with all of them kept; a
+ * kernel is this module with those that it needs and another main (assemble.c, emit.c). The names say the
+ * type: f32, f64, i32, bool. Parameters are const, which makes them values; others would be passed in memory.
+ */
+#include "common.glsl"
+#include "math.glsl"
+#include "random.glsl"
+#include "ops.glsl"
+
+uint lane_index() { return gl_LocalInvocationIndex; }
+uint smaller(const uint a, const uint b) { return min(a, b); }
+/* First element of a float64 value. */
+uint base64_of(const uint slot) { return base_of(slot) >> 1; }
+bool both(const bool a, const bool b) { return a && b; }
+
+/* ---- memory ---- */
+
+float load_f32(const uint block, const uint i) { return floats[block].at[i]; }
+int load_i32(const uint block, const uint i) { return ints[block].at[i]; }
+bool load_bool(const uint block, const uint i) { return words[block].at[i] != 0; }
+void store_f32(const uint block, const uint i, const float x) { floats[block].at[i] = x; }
+void store_i32(const uint block, const uint i, const int x) { ints[block].at[i] = x; }
+void store_bool(const uint block, const uint i, const bool x) { words[block].at[i] = x ? 1 : 0; }
+#ifdef HAVE_F64
+double load_f64(const uint block, const uint i) { return doubles[block].at[i]; }
+void store_f64(const uint block, const uint i, const double x) { doubles[block].at[i] = x; }
+#endif
+
+/* ---- what is bound at each run: four words each, as float, as int, and as 64 bits: a double or a key ---- */
+
+float scalar_f32(const uint i) { return uintBitsToFloat(table[push.scalars + 4 * i]); }
+int scalar_i32(const uint i) { return int(table[push.scalars + 4 * i + 1]); }
+uint scalar_low(const uint i) { return table[push.scalars + 4 * i + 2]; }
+uint scalar_high(const uint i) { return table[push.scalars + 4 * i + 3]; }
+bool scalar_bool(const uint i) { return scalar_i32(i) != 0; }
+float draw_f32(const uint i, const uint at) { return random_f32(scalar_low(i), scalar_high(i), at); }
+int draw_i32(const uint i, const uint at) { return random_i32(scalar_low(i), scalar_high(i), at); }
+float iota_f32(const uint i) { return float(int(i)); }
+int iota_i32(const uint i) { return int(i); }
+#ifdef HAVE_F64
+double scalar_f64(const uint i) { return packDouble2x32(uvec2(scalar_low(i), scalar_high(i))); }
+double draw_f64(const uint i, const uint at) { return random_f64(scalar_low(i), scalar_high(i), at); }
+double iota_f64(const uint i) { return double(int(i)); }
+#endif
+
+/* ---- choosing and converting ---- */
+
+float where_f32(const bool c, const float a, const float b) { return c ? a : b; }
+int where_i32(const bool c, const int a, const int b) { return c ? a : b; }
+bool where_bool(const bool c, const bool a, const bool b) { return c ? a : b; }
+float cast_i32_f32(const int x) { return float(x); }
+float cast_bool_f32(const bool x) { return x ? 1.0 : 0.0; }
+/* Towards zero, the ends beyond; NaN is unspecified. */
+int cast_f32_i32(const float x) { return x >= 2147483648.0 ? 2147483647 : x > -2147483648.0 ? int(x) : (-2147483647 - 1); }
+int cast_bool_i32(const bool x) { return x ? 1 : 0; }
+bool cast_f32_bool(const float x) { return (floatBitsToUint(x) & 0x7fffffffu) != 0; } /* NaN is not 0 */
+bool cast_i32_bool(const int x) { return x != 0; }
+#ifdef HAVE_F64
+double where_f64(const bool c, const double a, const double b) { return c ? a : b; }
+double cast_f32_f64(const float x) { return double(x); }
+float cast_f64_f32(const double x) { return float(x); }
+double cast_i32_f64(const int x) { return double(x); }
+double cast_bool_f64(const bool x) { return x ? 1.0LF : 0.0LF; }
+int cast_f64_i32(const double x) { return x >= 2147483648.0LF ? 2147483647 : x > -2147483648.0LF ? int(x) : (-2147483647 - 1); }
+bool cast_f64_bool(const double x)
+{
+    uvec2 w = unpackDouble2x32(x);
+    return ((w.y & 0x7fffffffu) | w.x) != 0;
+}
+#endif
+
+/* ---- a row among the lanes that share it: `lanes` of them, `stride` apart; all of a group take part ---- */
+
+shared float row_f32[256];
+shared int row_i32[256];
+#ifdef HAVE_F64
+shared double row_f64[256];
+#endif
+
+#define REDUCE(NAME, T, ROW, COMBINE)                                                                       \
+    T NAME(const T x, const uint lanes, const uint stride)                                                                    \
+    {                                                                                                        \
+        uint i = gl_LocalInvocationIndex, at = (i / stride) % lanes;                                         \
+        ROW[i] = x;                                                                                          \
+        barrier();                                                                                           \
+        for (uint s = lanes >> 1; s > 0; s >>= 1) {                                                          \
+            if (at < s)                                                                                      \
+                ROW[i] = COMBINE(ROW[i], ROW[i + s * stride]);                                               \
+            barrier();                                                                                       \
+        }                                                                                                    \
+        T r = ROW[i - at * stride];                                                                          \
+        barrier();                                                                                           \
+        return r;                                                                                            \
+    }
+
+REDUCE(row_sum_f32, float, row_f32, f32_add)
+REDUCE(row_max_f32, float, row_f32, f32_maximum)
+REDUCE(row_sum_i32, int, row_i32, i32_add)
+REDUCE(row_max_i32, int, row_i32, i32_maximum)
+#ifdef HAVE_F64
+REDUCE(row_sum_f64, double, row_f64, f64_add)
+REDUCE(row_max_f64, double, row_f64, f64_maximum)
+#endif
+
+void main() {}
