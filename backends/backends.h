@@ -15,6 +15,8 @@
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
  *                names op, shapes and line
+ *   MB_PROFILE=1  at the close, a table of where the time went, by op and line, on the standard error;
+ * another value: the file that it is added to. Steps are timed one by one, which slows GPUs down.
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
  * checks of every access on the device instead of synchronization MB_VULKAN_CACHE        folder for compiled
  * pipelines, or "off" (default: moebius/ in the user's cache) MB_VULKAN_LIMITS=minimum, MB_VULKAN_STAGING=1,

@@ -346,6 +346,7 @@ static void close_engine(mb_context *ctx)
     mb__engine_state *st = ctx->engine_state;
     if (!st)
         return;
+    mb__profile_end(ctx);
     mb__cache_clear(ctx);
     mb__pool_clear(ctx);
     if (st->backend && st->arena)

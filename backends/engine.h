@@ -42,6 +42,7 @@ typedef struct mb__engine_state {
     uint32_t input_room, output_room, scalar_room, fresh_room;
     mb_stats stats;
     uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */
+    struct mb__profile *profile;   /* NULL: not asked for */
     void (*log)(void *user, const char *line);
     void *log_user;
 } mb__engine_state;
@@ -56,6 +57,10 @@ void mb__pool_clear(mb_context *ctx);
 mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash);
 void mb__cache_clear(mb_context *ctx);
 uint64_t mb__hash(const void *p, size_t n);
+
+/* $MB_PROFILE is read; the table is written. */
+void mb__profile_start(mb_context *ctx);
+void mb__profile_end(mb_context *ctx);
 
 /* The devices of backends/vulkan; why: as for mb_devices. */
 int mb__vk_list(mb_device *out, int room, const char **why);

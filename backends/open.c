@@ -86,6 +86,7 @@ mb_context *mb_open_with(const mb_options *given)
     st->cache_limit = o.plan_cache_bytes ? o.plan_cache_bytes : (size_t)256 << 20;
     st->log = o.log;
     st->log_user = o.log_user;
+    mb__profile_start(ctx);
     const char *disable = o.disable ? o.disable : getenv("MB_DISABLE"), *debug = getenv("MB_DEBUG");
     st->passes = passes_without(ctx, disable);
     st->debug = debug && *debug && strcmp(debug, "0") != 0;

@@ -257,6 +257,10 @@ typedef struct mb__backend {
     mb_status (*run)(mb_context *ctx, void *state, void *program, const mb__binding *binding);
 } mb__backend;
 
+/* Whether the time of each step is to be told, and telling it. */
+bool mb__profiling(const mb_context *ctx);
+void mb__profile_add(mb_context *ctx, const mb__plan *plan, int step, double seconds);
+
 /* A line for the user's log callback, if there is one. */
 void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
 

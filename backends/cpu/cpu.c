@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <time.h>
 
 #include "backends/cpu/cpu.h"
 
@@ -220,9 +221,31 @@ static void *compile(mb_context *ctx, void *state, const mb__plan *plan, size_t 
     return p;
 }
 
+static void run_step(program *p, int s, mb__frame *f)
+{
+    const mb__plan *plan = p->plan;
+    const mb__step *step = &plan->steps[s];
+    if (step->kind == MB_STEP_KERNEL)
+        mb__cpu_kernel_run(p->kernels[s], f);
+    else if (step->kind == MB_STEP_PRODUCT)
+        mb__cpu_product_run(&step->u.product, plan->values[step->u.product.c.value].dtype, f);
+    else if (step->kind == MB_STEP_OTHER)
+        mb__cpu_other_run(&step->u.other, f);
+    else
+        memset(p->memory[step->u.zero], 0,
+               (size_t)plan->values[step->u.zero].count *
+                   mb_dtype_size((mb_dtype)plan->values[step->u.zero].dtype));
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static mb_status run(mb_context *ctx, void *state, void *program_, const mb__binding *b)
 {
-    (void)ctx;
     program *p = program_;
     mb__cpu *c = state;
     const mb__plan *plan = p->plan;
@@ -233,18 +256,15 @@ static mb_status run(mb_context *ctx, void *state, void *program_, const mb__bin
                                                  : (char *)b->arena + v->offset;
     }
     mb__frame f = {c, plan, p->memory, b->scalars, p->partials};
+    bool profiling = mb__profiling(ctx);
+    double before = profiling ? now() : 0;
     for (int s = 0; s < plan->step_count; s++) {
-        const mb__step *step = &plan->steps[s];
-        if (step->kind == MB_STEP_KERNEL)
-            mb__cpu_kernel_run(p->kernels[s], &f);
-        else if (step->kind == MB_STEP_PRODUCT)
-            mb__cpu_product_run(&step->u.product, plan->values[step->u.product.c.value].dtype, &f);
-        else if (step->kind == MB_STEP_OTHER)
-            mb__cpu_other_run(&step->u.other, &f);
-        else
-            memset(p->memory[step->u.zero], 0,
-                   (size_t)plan->values[step->u.zero].count *
-                       mb_dtype_size((mb_dtype)plan->values[step->u.zero].dtype));
+        run_step(p, s, &f);
+        if (!profiling)
+            continue;
+        double after = now();
+        mb__profile_add(ctx, plan, s, after - before);
+        before = after;
     }
     return MB_OK;
 }

@@ -208,7 +208,7 @@ static int list_devices(VkInstance instance, candidate *out)
 
 static void uuid_text(const uint8_t *uuid, char *out)
 {
-    for (int i = 0; i < VK_UUID_SIZE; i++)
+    for (unsigned i = 0; i < VK_UUID_SIZE; i++)
         out += sprintf(out, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
 }
 

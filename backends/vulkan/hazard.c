@@ -35,7 +35,7 @@ void mb__vk_hazards(const mb__vk_program *p, bool *before)
     int open = 0; /* the first touch since the last barrier */
     for (int i = 0; i < p->dispatch_count; i++) {
         const mb__vk_dispatch *d = &p->dispatches[i];
-        before[i] = i > 0 && p->v->every_barrier;
+        before[i] = i > 0 && (p->v->every_barrier || p->queries);
         for (int j = 0; j < d->touch_count && !before[i]; j++)
             for (int k = open; k < d->touch_first && !before[i]; k++)
                 before[i] = mb__vk_conflict(p, &p->touches[d->touch_first + j], &p->touches[k]);

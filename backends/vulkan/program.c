@@ -321,6 +321,36 @@ static bool record(mb__vk_program *p)
     return ok;
 }
 
+/* ---- time stamps ---- */
+
+static bool make_queries(mb__vk_program *p)
+{
+    mb__vk *v = p->v;
+    if (p->queries || v->period == 0 || !mb__profiling(v->ctx))
+        return true;
+    VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                  .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                  .queryCount = 2 * (uint32_t)p->dispatch_count};
+    if (VK(v, v->f.vkCreateQueryPool(v->device, &info, NULL, &p->queries)))
+        return true;
+    p->queries = VK_NULL_HANDLE;
+    return false;
+}
+
+static bool read_queries(mb__vk_program *p)
+{
+    mb__vk *v = p->v;
+    for (int i = 0; i < p->dispatch_count; i++) {
+        uint64_t ticks[2];
+        if (!VK(v, v->f.vkGetQueryPoolResults(v->device, p->queries, 2 * (uint32_t)i, 2, sizeof ticks, ticks,
+                                              8, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT)))
+            return false;
+        mb__profile_add(v->ctx, p->plan, p->dispatches[i].step,
+                        1e-9 * v->period * (double)(ticks[1] - ticks[0]));
+    }
+    return true;
+}
+
 /* ---- running ---- */
 
 static mb__vk_place place_of(const mb__vk_program *p, const mb__binding *b, int value)
@@ -374,7 +404,7 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
     if (p->dispatch_count == 0)
         return MB_OK;
     bind_values(p, binding);
-    if (p->generation != v->generation && !record(p))
+    if (p->generation != v->generation && (!make_queries(p) || !record(p)))
         return ctx->status;
     for (int i = 0; i < p->slices_used; i++) {
         VkSubmitInfo submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
@@ -391,6 +421,8 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
     s->submits += (uint64_t)p->slices_used;
     s->last_dispatches = (uint64_t)p->dispatch_count;
     s->last_barriers = (uint64_t)p->barriers;
+    if (p->queries && mb__vk_idle(v))
+        read_queries(p);
     mb__vk_heard(v);
     return ctx->status;
 }

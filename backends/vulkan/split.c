@@ -175,8 +175,8 @@ static void spread(const mb__vk *v, mb__vk_pass *s, bool cuttable)
     s->rows_fastest = rows_lie_closer(k, outer);
     if (v->caps.processor) { /* a lane of its own for each row; barriers are dear */
         s->local = power_up(s->rows, 64);
-        if (s->rows < 32 && cuttable && s->columns > 2048) {
-            int64_t pieces = 32 / (s->rows ? s->rows : 1), largest = s->columns / 1024;
+        if (s->rows < 32 && cuttable && s->columns > 1024) {
+            int64_t pieces = 256 / (s->rows ? s->rows : 1), largest = s->columns / 512;
             s->chunks = (uint32_t)(pieces < largest ? pieces : largest);
             s->local = power_up(s->rows * s->chunks, 64);
         } else if (s->rows < 32 && s->columns > 256) {

@@ -128,7 +128,6 @@ typedef struct mb__vk {
                          const uint32_t *words, uint32_t count);
 
     double period; /* nanoseconds a tick of a time stamp; 0: no time stamps */
-    bool profile;
 } mb__vk;
 
 static inline mb_stats *mb__vk_stats(mb__vk *v)
