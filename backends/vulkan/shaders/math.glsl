@@ -3,7 +3,8 @@
  * math.glsl - elementary functions, since those of GLSL are loose in float and absent in double: m_exp, m_log,
  * m_expm1, m_log1p, m_sin, m_cos, m_tanh, m_erf, m_pow, m_sqrt, m_fabs, m_floor. Each is made of + - * /, bit
  * casts and choices; none has a loop. Errors are 1 to 2 units in the last place where the device's + - * /
- * round correctly, down to the smallest normal number. Specials are those of C: NaN stays NaN, log(0) = -inf,
+ * round correctly, down to the smallest normal number; those of pow grow with |b log a|, to 3 in float and 20
+ * in double where it all but overflows. Specials are those of C: NaN stays NaN, log(0) = -inf,
  * pow(x, 0) = pow(1, y) = 1, ...
  *
  * Everything is `precise`: an element has the same bits in whichever kernel it is computed, and what looks
@@ -110,17 +111,16 @@ float m_log1p(const float x)
 }
 
 /* |x| = q pi/2 + r, |r| <= pi/4, for every finite x: as Payne and Hanek do, the mantissa (24 bits) is
-    multiplied
- * by those 96 bits of 2/pi that can matter, in integers; 64 bits of q / 4 modulo 1 are right. r is rounded
- * once. */
+ * multiplied by those 96 bits of 2/pi that can matter, in integers. That gives 64 bits of |x| 2/pi modulo 4;
+ * r is rounded once. */
 float m_reduce(const float x, out uint q)
 {
     uint i = floatBitsToUint(x) & 0x7fffffffu;
     uint m = (i & 0x7fffffu) | 0x800000u;
     /* The window starts at that bit of 32 zeros and 2/pi: at the first one that is not a multiple of 4. */
     uint at = uint(max(int(i >> 23) - 120, 0));
-    const uint t1 = 0xa2f9836eu, t2 = 0x4e441529u, t3 = 0xfc2757d1u, t4 = 0xf534ddc0u, t5 = 0xdb629599u, t6 =
-        0x3c439041u, t7 = 0xfe600000u;
+    const uint t1 = 0xa2f9836eu, t2 = 0x4e441529u, t3 = 0xfc2757d1u, t4 = 0xf534ddc0u;
+    const uint t5 = 0xdb629599u, t6 = 0x3c439041u, t7 = 0xfe5163abu;
     /* Words at >> 5 and following, 0 to 4. */
     bool one = (at & 32u) != 0, two = (at & 64u) != 0, four = (at & 128u) != 0;
     uint a0 = one ? t1 : 0u, a1 = one ? t2 : t1, a2 = one ? t3 : t2, a3 = one ? t4 : t3, a4 = one ? t5 : t4;
@@ -216,8 +216,7 @@ float m_product_rest(const float a, const float b, const float p)
 }
 
 /* e^(b log|a|): the logarithm is held in two floats, right to about 2^-32, since b multiplies its error.
- * log(1 + f) = f - f^2/2 + f^3/3 + ..., |f| <= 1/3: of the terms written, each is two floats; the rest is one.
-     */
+ * log(1 + f) = f - f^2/2 + f^3/3 + ..., |f| <= 1/3: of the terms written, each is two floats, the rest one. */
 float m_pow(const float a, const float b)
 {
     precise float x = abs(a);
@@ -273,8 +272,8 @@ float m_pow(const float a, const float b)
 #define M_INF_D packDouble2x32(uvec2(0u, 0x7ff00000u))
 #define M_NAN_D packDouble2x32(uvec2(0u, 0x7ff80000u))
 const double M_ROUND_D = 6755399441055744.0LF; /* 1.5 2^52 */
-const double M_LN2_HIGH_D = 0.693147180559663LF, M_LN2_LOW_D = 2.8235290563031577e-13LF, M_LOG2E_D =
-    1.4426950408889634LF;
+const double M_LN2_HIGH_D = 0.693147180559663LF, M_LN2_LOW_D = 2.8235290563031577e-13LF;
+const double M_LOG2E_D = 1.4426950408889634LF;
 
 double m_sqrt(const double x) { return sqrt(x); }
 double m_fabs(const double x) { return abs(x); }
