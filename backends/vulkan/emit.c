@@ -19,7 +19,6 @@ enum { INSTRS_MOST = 512 };
 
 typedef struct emitter {
     mb__vk_asm *a;
-    const mb__plan *plan;
     const mb__vk_pass *p;
     const mb__kernel *k;
     int outer;                                            /* row axes */
@@ -364,14 +363,12 @@ static void settle(emitter *e)
     }
 }
 
-void mb__vk_emit(mb__vk_asm *a, const mb__plan *plan, const mb__vk_pass *p, int scalars_first)
+void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
 {
-    (void)scalars_first;
     uint32_t block[INSTRS_MOST], base[INSTRS_MOST] = {0}, base64[INSTRS_MOST] = {0}, id[INSTRS_MOST] = {0};
     uint8_t rate[INSTRS_MOST], level[INSTRS_MOST];
     bool wanted[INSTRS_MOST];
     emitter e = {.a = a,
-                 .plan = plan,
                  .p = p,
                  .k = &p->k,
                  .outer = p->k.rank - p->column_axes,

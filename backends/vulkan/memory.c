@@ -365,8 +365,8 @@ void mb__vk_memory_end(mb__vk *v)
 static bool record_transfer(mb__vk *v)
 {
     const mb__vk_shader *s = mb__vk_shader_named("copy");
-    VkPipeline pipeline = mb__vk_pipeline_for(v, s->name, s->words, (uint32_t)(s->bytes / 4),
-                                              v->caps.processor ? 32 : 128, 0, 0);
+    VkPipeline pipeline =
+        mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), v->caps.processor ? 32 : 128, 0, 0);
     if (!pipeline)
         return false;
     if (!v->transfer) {

@@ -144,17 +144,8 @@ void mb__vk_pipelines_end(mb__vk *v)
 
 /* ---- making one ---- */
 
-static VkPipeline create(mb__vk *v, const char *name, const uint32_t *words, uint32_t word_count,
-                         const uint32_t *special)
+static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, const uint32_t *special)
 {
-    if (getenv("MB_DUMP")) {
-        static int n;
-        char path[100];
-        snprintf(path, 100, "/tmp/dump/%s%d.spv", name, n++);
-        FILE *f = fopen(path, "wb");
-        fwrite(words, 4, word_count, f);
-        fclose(f);
-    }
     VkShaderModuleCreateInfo module_info = {
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = word_count * 4ul, .pCode = words};
     VkShaderModule module;
@@ -180,8 +171,8 @@ static VkPipeline create(mb__vk *v, const char *name, const uint32_t *words, uin
     return pipeline;
 }
 
-VkPipeline mb__vk_pipeline_for(mb__vk *v, const char *name, const uint32_t *words, uint32_t word_count,
-                               uint32_t local, uint32_t special2, uint32_t special3)
+VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
+                               uint32_t special2, uint32_t special3)
 {
     uint32_t special[4] = {local, v->caps.blocks, special2, special3};
     uint64_t both = (uint64_t)special3 << 32 | special2;
@@ -193,7 +184,7 @@ VkPipeline mb__vk_pipeline_for(mb__vk *v, const char *name, const uint32_t *word
             return p->pipeline;
     mb__vk_pipeline *p = mb__alloc(v->ctx, sizeof *p);
     uint32_t *copy = p ? mb__alloc_raw(v->ctx, word_count * 4ul) : NULL;
-    VkPipeline made = copy ? create(v, name, words, word_count, special) : VK_NULL_HANDLE;
+    VkPipeline made = copy ? create(v, words, word_count, special) : VK_NULL_HANDLE;
     if (!made) {
         mb__free(v->ctx, copy, word_count * 4ul);
         mb__free(v->ctx, p, sizeof *p);

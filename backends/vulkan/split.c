@@ -230,7 +230,7 @@ static bool add_slots(splitter *s, mb__vk_pass *pass)
     return true;
 }
 
-static bool uses_float64(const mb__kernel *k)
+bool mb__vk_uses_float64(const mb__kernel *k)
 {
     for (int i = 0; i < k->instr_count; i++)
         if (k->instrs[i].dtype == MB_FLOAT64)
@@ -253,16 +253,15 @@ static bool dispatch_pass(splitter *s, mb__vk_pass *pass)
     }
     if (!add_slots(s, pass))
         return false;
-    mb__vk_asm *a = mb__vk_asm_new(v, uses_float64(k), false);
+    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(k), false);
     if (!a)
         return false;
-    mb__vk_emit(a, s->p->plan, pass, 0);
+    mb__vk_emit(a, pass);
     uint32_t count = 0;
     const uint32_t *words = mb__vk_asm_words(a, &count);
-    VkPipeline pipeline =
-        words ? mb__vk_pipeline_for(v, "kernel", words, count, pass->local, 0, 0) : VK_NULL_HANDLE;
     if (words && v->watch_kernel)
-        v->watch_kernel(v, s->p->plan, pass, words, count);
+        v->watch_kernel(v, s->p->plan, pass, &words, &count);
+    VkPipeline pipeline = words ? mb__vk_pipeline_for(v, words, count, pass->local, 0, 0) : VK_NULL_HANDLE;
     mb__vk_asm_free(a);
     if (!pipeline)
         return false;

@@ -123,9 +123,9 @@ typedef struct mb__vk {
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
     uint8_t product_checked[32], product_bad[32];
 
-    /* Tests look at each generated kernel. */
+    /* Tests look at each generated kernel, and may put other words in its place; those stay theirs. */
     void (*watch_kernel)(struct mb__vk *v, const mb__plan *plan, const struct mb__vk_pass *pass,
-                         const uint32_t *words, uint32_t count);
+                         const uint32_t **words, uint32_t *count);
 
     double period; /* nanoseconds a tick of a time stamp; 0: no time stamps */
 } mb__vk;
@@ -185,8 +185,8 @@ const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is no
 
 /* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new.
  * NULL: error set. */
-VkPipeline mb__vk_pipeline_for(mb__vk *v, const char *name, const uint32_t *words, uint32_t word_count,
-                               uint32_t local, uint32_t special2, uint32_t special3);
+VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
+                               uint32_t special2, uint32_t special3);
 void mb__vk_pipelines_end(mb__vk *v);
 bool mb__vk_pipelines_start(mb__vk *v);
 
@@ -236,9 +236,11 @@ typedef struct mb__vk_pass {
 } mb__vk_pass;
 
 /* Emits it into the assembler. */
-void mb__vk_emit(mb__vk_asm *a, const mb__plan *plan, const mb__vk_pass *p, int scalars_first);
+void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
 
 /* ---- split.c ---- */
+
+bool mb__vk_uses_float64(const mb__kernel *k);
 
 struct mb__vk_program;
 /* Adds the dispatches of a kernel. */
