@@ -52,14 +52,6 @@ static bool is_reduction(const mb__instr *i)
 
 /* ---- addresses ---- */
 
-static uint32_t slot_of(const emitter *e, int32_t value)
-{
-    uint32_t s = 0;
-    while (e->p->values[s] != value)
-        s++;
-    return s;
-}
-
 static uint32_t add_scaled(emitter *e, uint32_t sum, int64_t stride, uint32_t coordinate)
 {
     if (stride == 0 || !coordinate)
@@ -77,15 +69,11 @@ static uint32_t position(emitter *e, const mb__view *view, uint32_t sum, int fro
     return sum;
 }
 
-static uint32_t whole_position(emitter *e, const mb__view *view, uint32_t base)
+/* A parameter of the region. */
+static uint32_t param(emitter *e, int64_t x)
 {
-    uint32_t sum = base;
-    if (view->offset) {
-        uint32_t offset = mb__vk_u32(e->a, (uint32_t)view->offset);
-        sum = sum ? mb__vk_math(e->a, VK_ADD, sum, offset) : offset;
-    }
-    sum = position(e, view, sum, 0, e->k->rank);
-    return sum ? sum : mb__vk_u32(e->a, 0);
+    uint32_t at = mb__vk_u32(e->a, (uint32_t)(2 * e->p->slot_count + mb__vk_param_of(e->p, x)));
+    return mb__vk_call(e->a, "param", VK_U32, 1, &at);
 }
 
 /* ---- instructions ---- */
@@ -98,22 +86,22 @@ static uint32_t one(emitter *e, int i)
     uint32_t args[3];
     switch (n->op) {
     case MB_K_LOAD: {
-        uint32_t s = slot_of(e, n->view.value);
+        int s = mb__vk_slot_of(e->p, &n->view);
         args[0] = e->block[s];
-        args[1] = whole_position(e, &n->view, n->dtype == MB_FLOAT64 ? e->base64[s] : e->base[s]);
+        args[1] = position(e, &n->view, n->dtype == MB_FLOAT64 ? e->base64[s] : e->base[s], 0, e->k->rank);
         return call1(e, "load_%s", name, type, 2, args);
     }
     case MB_K_CONST:
         return mb__vk_number(e->a, type, n->number);
     case MB_K_SCALAR:
-        args[0] = mb__vk_u32(e->a, (uint32_t)n->bind);
+        args[0] = param(e, n->bind);
         return call1(e, "scalar_%s", name, type, 1, args);
     case MB_K_IOTA:
-        args[0] = whole_position(e, &n->view, 0);
+        args[0] = position(e, &n->view, param(e, n->view.offset), 0, e->k->rank);
         return call1(e, "iota_%s", name, type, 1, args);
     case MB_K_RANDOM:
-        args[0] = mb__vk_u32(e->a, (uint32_t)n->bind);
-        args[1] = whole_position(e, &n->view, 0);
+        args[0] = param(e, n->bind);
+        args[1] = position(e, &n->view, param(e, n->view.offset), 0, e->k->rank);
         return call1(e, "draw_%s", name, type, 2, args);
     case MB_K_COPY:
         return e->id[n->in[0]];
@@ -161,10 +149,9 @@ static void compute_columns(emitter *e, bool keep)
 static void store(emitter *e, const mb__store *s)
 {
     const mb__instr *n = &e->k->instrs[s->instr];
-    uint32_t slot = slot_of(e, s->view.value);
-    uint32_t args[3] = {e->block[slot],
-                        whole_position(e, &s->view, n->dtype == MB_FLOAT64 ? e->base64[slot] : e->base[slot]),
-                        e->id[s->instr]};
+    int slot = mb__vk_slot_of(e->p, &s->view);
+    uint32_t base = n->dtype == MB_FLOAT64 ? e->base64[slot] : e->base[slot];
+    uint32_t args[3] = {e->block[slot], position(e, &s->view, base, 0, e->k->rank), e->id[s->instr]};
     call1(e, "store_%s", type_names[n->dtype], VK_TYPES, 3, args);
 }
 
@@ -197,10 +184,10 @@ static void read_slots(emitter *e)
         uint32_t slot = mb__vk_u32(e->a, (uint32_t)s);
         bool wide = false, narrow = false;
         for (int i = 0; i < e->k->instr_count; i++)
-            if (e->k->instrs[i].op == MB_K_LOAD && e->k->instrs[i].view.value == e->p->values[s])
+            if (e->k->instrs[i].op == MB_K_LOAD && mb__vk_slot_of(e->p, &e->k->instrs[i].view) == s)
                 *(e->k->instrs[i].dtype == MB_FLOAT64 ? &wide : &narrow) = true;
         for (int i = 0; i < e->k->store_count; i++)
-            if (e->k->stores[i].view.value == e->p->values[s])
+            if (mb__vk_slot_of(e->p, &e->k->stores[i].view) == s)
                 *(e->k->instrs[e->k->stores[i].instr].dtype == MB_FLOAT64 ? &wide : &narrow) = true;
         e->block[s] = mb__vk_call(e->a, "block_of", VK_U32, 1, &slot);
         if (narrow)

@@ -138,6 +138,13 @@ void mb__vk_pipelines_end(mb__vk *v)
             mb__free(v->ctx, p->words, p->word_count * 4ul);
             mb__free(v->ctx, p, sizeof *p);
         }
+    for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
+        while (v->known[i]) {
+            mb__vk_known *k = v->known[i];
+            v->known[i] = k->next;
+            mb__free(v->ctx, k->key, k->key_bytes);
+            mb__free(v->ctx, k, sizeof *k);
+        }
     if (v->cache)
         v->f.vkDestroyPipelineCache(v->device, v->cache, NULL);
 }

@@ -12,26 +12,36 @@ enum { SCALAR_WORDS = 4 };
 
 /* ---- putting it together ---- */
 
-static void add_word(mb__vk_program *p, uint32_t word, int32_t value)
+static void add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift)
 {
     mb_context *ctx = p->v->ctx;
     if (!mb__reserve(ctx, (void **)&p->words, &p->word_room, (uint64_t)p->word_count + 1, sizeof *p->words) ||
         !mb__reserve(ctx, (void **)&p->slot_value, &p->slot_room, (uint64_t)p->word_count + 1,
-                     sizeof *p->slot_value)) {
+                     sizeof *p->slot_value) ||
+        !mb__reserve(ctx, (void **)&p->slot_shift, &p->shift_room, (uint64_t)p->word_count + 1,
+                     sizeof *p->slot_shift)) {
         p->failed = true;
         return;
     }
     p->words[p->word_count] = word;
+    p->slot_shift[p->word_count] = shift;
     p->slot_value[p->word_count++] = value;
 }
 
-uint32_t mb__vk_region(mb__vk_program *p, const int32_t *values, int count)
+/* Elements of a value are 4 bytes, or 8 where they are float64; of scratch the writer says so by its views.
+ */
+static int words_each(const mb__vk_program *p, int32_t value)
+{
+    return value < p->plan->value_count && p->plan->values[value].dtype == MB_FLOAT64 ? 2 : 1;
+}
+
+uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
 {
     uint32_t at = p->word_count;
     p->touching = p->touch_count;
     for (int i = 0; i < count; i++) {
-        add_word(p, 0, values[i]);
-        add_word(p, 0, -1);
+        add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * words_each(p, slots[i].value)));
+        add_word(p, 0, -1, 0);
     }
     return at;
 }
@@ -42,7 +52,7 @@ void mb__vk_param(mb__vk_program *p, int64_t x)
         mb__error(p->v->ctx, MB_BACKEND, NULL, "vulkan: a size or stride of %lld is too large", (long long)x);
         p->failed = true;
     }
-    add_word(p, (uint32_t)x, -1);
+    add_word(p, (uint32_t)x, -1, 0);
 }
 
 void mb__vk_touches(mb__vk_program *p, int32_t value, bool written)
@@ -123,8 +133,9 @@ static bool chain_slots(mb__vk_program *p)
     int count = p->plan->value_count + p->scratch_count;
     p->slot_first = mb__bump_get(&p->pool, ((size_t)count + 1) * sizeof *p->slot_first);
     p->slot_next = mb__bump_get(&p->pool, ((size_t)p->word_count + 1) * sizeof *p->slot_next);
+    p->shift = mb__bump_get(&p->pool, ((size_t)p->word_count + 1) * sizeof *p->shift);
     p->bound = mb__bump_get(&p->pool, ((size_t)count + 1) * sizeof *p->bound);
-    if (!p->slot_first || !p->slot_next || !p->bound)
+    if (!p->slot_first || !p->slot_next || !p->shift || !p->bound)
         return false;
     for (int i = 0; i < count; i++) {
         p->slot_first[i] = -1;
@@ -132,6 +143,7 @@ static bool chain_slots(mb__vk_program *p)
     }
     for (uint32_t i = 0; i < p->word_count; i++)
         if (p->slot_value[i] >= 0) {
+            p->shift[i] = p->slot_shift[i];
             p->slot_next[i] = p->slot_first[p->slot_value[i]];
             p->slot_first[p->slot_value[i]] = (int32_t)i;
         }
@@ -142,16 +154,17 @@ static void free_words(mb__vk_program *p)
 {
     mb__free(p->v->ctx, p->words, p->word_room * sizeof *p->words);
     mb__free(p->v->ctx, p->slot_value, p->slot_room * sizeof *p->slot_value);
-    p->words = NULL;
+    mb__free(p->v->ctx, p->slot_shift, p->shift_room * sizeof *p->slot_shift);
+    p->words = p->slot_shift = NULL;
     p->slot_value = NULL;
-    p->word_room = p->slot_room = 0;
+    p->word_room = p->slot_room = p->shift_room = 0;
 }
 
 static bool build(mb__vk_program *p)
 {
     const mb__plan *plan = p->plan;
     for (int i = 0; i < plan->scalar_count * SCALAR_WORDS; i++)
-        add_word(p, 0, -1);
+        add_word(p, 0, -1, 0);
     for (int s = 0; s < plan->step_count && !p->failed; s++) {
         const mb__step *step = &plan->steps[s];
         bool ok = step->kind == MB_STEP_KERNEL    ? mb__vk_add_kernel(p, s, &step->u.kernel)
@@ -379,7 +392,7 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
         p->bound[i] = now;
         for (int32_t w = p->slot_first[i]; w >= 0; w = p->slot_next[w]) {
             table[w] = now.block;
-            table[w + 1] = (uint32_t)(now.offset / 4);
+            table[w + 1] = (uint32_t)(now.offset / 4) + p->shift[w];
         }
     }
     for (int i = 0; i < p->plan->scalar_count; i++) {

@@ -75,7 +75,17 @@ typedef struct mb__vk_pipeline {
     VkPipeline pipeline;
 } mb__vk_pipeline;
 
-enum { VK_PIPELINE_BUCKETS = 256 };
+enum { VK_PIPELINE_BUCKETS = 1024 };
+
+/* A pipeline of a generated kernel by what it was made from, so that a pass that is met again is not even
+ * assembled. */
+typedef struct mb__vk_known {
+    struct mb__vk_known *next;
+    uint64_t hash;
+    unsigned char *key;
+    uint32_t key_bytes;
+    VkPipeline pipeline;
+} mb__vk_known;
 
 typedef struct mb__vk_library mb__vk_library;
 struct mb__vk_pass;
@@ -120,6 +130,7 @@ typedef struct mb__vk {
     VkPipelineCache cache;
     size_t cache_bytes; /* when it was read */
     mb__vk_pipeline *pipelines[VK_PIPELINE_BUCKETS];
+    mb__vk_known *known[VK_PIPELINE_BUCKETS];
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
     uint8_t product_checked[32], product_bad[32];
 
@@ -221,6 +232,12 @@ void mb__vk_library_free(mb__vk *v);
 
 /* ---- emit.c ---- */
 
+/* A value from one of its elements on. */
+typedef struct mb__vk_slot {
+    int32_t value;
+    int64_t offset; /* elements */
+} mb__vk_slot;
+
 /* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
  * every element is a row of its own. Stores are plain or once a row. Values are slots of the region. */
 typedef struct mb__vk_pass {
@@ -231,9 +248,17 @@ typedef struct mb__vk_pass {
     uint32_t chunks;       /* pieces that the columns are cut into, each with a row of the result: the row
                               index ends with the piece */
     int64_t rows, columns;
-    int32_t *values; /* slot -> value */
+    /* What may differ between passes that share a pipeline is in the region: where each view begins, ... */
+    mb__vk_slot *slots;
     int slot_count;
+    /* ... and then, a word each, numbers of bound scalars, and first positions of generated values. */
+    int64_t *params;
+    int param_count;
 } mb__vk_pass;
+
+int mb__vk_slot_of(const mb__vk_pass *p, const mb__view *view);
+/* The position among the parameters of a bound scalar's number, or of a first position. */
+int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
 
 /* Emits it into the assembler. */
 void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
@@ -286,10 +311,12 @@ typedef struct mb__vk_program {
      * -1. */
     uint32_t *words;
     int32_t *slot_value;
-    uint32_t word_count, word_room, slot_room;
+    uint32_t *slot_shift; /* and the words to add to where it begins */
+    uint32_t word_count, word_room, slot_room, shift_room;
     /* Afterwards: where it is, the words that say where a value lies, and where that was in the last run. */
     uint64_t table_at, table_bytes;
-    int32_t *slot_first, *slot_next;
+    int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
+    uint32_t *shift;
     mb__vk_place *bound;
     VkCommandBuffer slices[VK_SLICES_MOST];
     int slice_count, slices_used, barriers;
@@ -299,7 +326,7 @@ typedef struct mb__vk_program {
 } mb__vk_program;
 
 /* Begins a region for a dispatch: slots for `count` values; parameters follow by mb__vk_param. */
-uint32_t mb__vk_region(mb__vk_program *p, const int32_t *values, int count);
+uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count);
 void mb__vk_param(mb__vk_program *p, int64_t x);
 void mb__vk_touches(mb__vk_program *p, int32_t value, bool written);
 /* Ends the region begun last. groups: counted over both axes. */
