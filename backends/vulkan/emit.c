@@ -223,11 +223,16 @@ static void end_columns(emitter *e, const columns *c)
         mb__vk_end_loop(e->a);
 }
 
+static bool carries(const mb__instr *n)
+{
+    return n->op == MB_K_SUM && n->dtype == MB_FLOAT32;
+}
+
 /* The reductions whose operands are of a level. */
 static void reduce_level(emitter *e, const columns *c, int level)
 {
     const mb__kernel *k = e->k;
-    uint32_t var[INSTRS_MOST];
+    uint32_t var[INSTRS_MOST], rest[INSTRS_MOST];
     int count = 0;
     memset(e->wanted, 0, (size_t)k->instr_count);
     for (int i = 0; i < k->instr_count; i++) {
@@ -239,6 +244,10 @@ static void reduce_level(emitter *e, const columns *c, int level)
         if (!c->single) {
             var[i] = mb__vk_var(e->a, type);
             mb__vk_set(e->a, var[i], none);
+            if (carries(&k->instrs[i])) {
+                rest[i] = mb__vk_var(e->a, type);
+                mb__vk_set(e->a, rest[i], none);
+            }
         } else {
             var[i] = none;
         }
@@ -258,6 +267,12 @@ static void reduce_level(emitter *e, const columns *c, int level)
         if (c->single) {
             uint32_t args[3] = {c->ok, e->id[n->in[0]], var[i]};
             e->id[i] = call1(e, "where_%s", name, type, 3, args);
+        } else if (carries(n)) {
+            uint32_t args[4] = {mb__vk_get(e->a, type, var[i]), e->id[n->in[0]],
+                                mb__vk_get(e->a, type, rest[i])};
+            args[3] = mb__vk_call(e->a, "sum_next_f32", type, 3, args);
+            mb__vk_set(e->a, rest[i], mb__vk_call(e->a, "sum_rest_f32", type, 4, args));
+            mb__vk_set(e->a, var[i], args[3]);
         } else {
             uint32_t args[2] = {mb__vk_get(e->a, type, var[i]), e->id[n->in[0]]};
             mb__vk_set(e->a, var[i],

@@ -73,6 +73,20 @@ bool cast_f64_bool(const double x)
 }
 #endif
 
+/* ---- long float sums carry what each addition rounds away (Kahan 1965), so that their error does not grow with
+ * their length; not beyond infinity, where there is no such rest ---- */
+
+float sum_next_f32(const float sum, const float x, const float rest)
+{
+    precise float y = x - rest, r = sum + y;
+    return r;
+}
+float sum_rest_f32(const float sum, const float x, const float rest, const float next)
+{
+    precise float y = x - rest, r = (next - sum) - y;
+    return abs(next) <= 3.4028234e38 ? r : 0.0;
+}
+
 /* ---- a row among the lanes that share it: `lanes` of them, `stride` apart; all of a group take part ---- */
 
 shared float row_f32[256];
