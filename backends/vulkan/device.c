@@ -300,11 +300,12 @@ static void find_caps(mb__vk *v, const candidate *c)
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceFloatControlsProperties floats = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FLOAT_CONTROLS_PROPERTIES, .pNext = &driver};
-    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
-                                         .pNext = &floats};
     bool v12 = c->props.apiVersion >= VK_API_VERSION_1_2;
-    if (v12)
-        vkGetPhysicalDeviceProperties2(c->device, &props);
+    VkPhysicalDeviceSubgroupProperties subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = v12 ? &floats : NULL};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                         .pNext = &subgroup};
+    vkGetPhysicalDeviceProperties2(c->device, &props);
     uint32_t buffers = l->maxPerStageDescriptorStorageBuffers;
     uint64_t range = l->maxStorageBufferRange & ~(uint32_t)(VK_ALIGN - 1);
     v->caps = (mb__vk_caps){
@@ -316,6 +317,7 @@ static void find_caps(mb__vk *v, const candidate *c)
         .keeps_nan64 = v12 && floats.shaderSignedZeroInfNanPreserveFloat64,
         .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
         .staging = flag("MB_VULKAN_STAGING") || minimum,
+        .subgroup = subgroup.subgroupSize ? subgroup.subgroupSize : 1,
         /* Mesa's llvmpipe ends every loop of an invocation after 65535 iterations in all. */
         .iterations = driver.driverID == VK_DRIVER_ID_MESA_LLVMPIPE ? 60000 : 0,
     };

@@ -39,6 +39,7 @@ typedef struct mb__vk_caps {
     uint32_t invocations;  /* of a group */
     uint32_t shared_bytes; /* of a group */
     uint32_t groups;       /* along an axis */
+    uint32_t subgroup;     /* lanes that run together */
     uint32_t iterations;   /* an invocation may run before the driver ends its loops; 0: any number */
     bool float64;          /* kernels may compute in double precision */
     bool keeps_nan;        /* NaN and infinities can be asked to be kept, float32 */

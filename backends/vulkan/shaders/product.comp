@@ -161,3 +161,244 @@ void main()
                 REALS[c_block].at[start.z + int(m0 + i) * c_m + int(n0 + j) * c_n] = sum[i * TN + j];
 }
 #endif
+
+#ifdef LANES
+#extension GL_KHR_shader_subgroup_basic : enable
+#extension GL_KHR_shader_subgroup_shuffle : enable
+/* A group is one subgroup, of 4 lanes or more. On a processor a load costs as much as forty multiplications,
+ * whether lanes read the same element or their own. So each is used often: a lane holds four columns of c in
+ * every row of the tile; the lanes load different elements of a, and pass them round. Four k are a step; the
+ * step past the end of k reads the last one again, as zeros.
+ * Iterations: steps ceil(k / 4) for each element of the reduce loops, shared by the splits; for each of these
+ * elements reduce_loops more, and batch_loops + reduce_loops besides. */
+#define L gl_WorkGroupSize.x
+void main()
+{
+    uint m = param(P_M), n = param(P_N), k = param(P_K), tiles_n = (n + 4 * L - 1) / (4 * L);
+    uint lane = gl_LocalInvocationIndex, rest = group_index(), tiles_m = (m + ROWS * L - 1) / (ROWS * L);
+    uint n0 = rest % tiles_n * (4 * L) + 4 * lane; /* of this lane */
+    rest /= tiles_n;
+    uint m0 = rest % tiles_m * (ROWS * L);
+    rest /= tiles_m;
+    uint batch = rest % param(P_BATCH), split = rest / param(P_BATCH), splits = param(P_SPLITS);
+    if (split >= splits)
+        return;
+    uint a_block = block_of(0), b_block = block_of(1), c_block = block_of(2);
+    int a_m = iparam(P_A_M), a_k = iparam(P_A_K), b_k = iparam(P_B_K), b_n = iparam(P_B_N);
+    ivec3 start = start_at(batch, split);
+    /* Rows that are read along m are numbered by fours: of the numbers i L + lane, all fours at one k come
+     * first, then all at the next. Otherwise lanes take neighbouring rows, and four k each. */
+    const uint row_fours = ROWS * L / 4;
+    int a_row[ROWS], b_column[4];
+    [[unroll]] for (uint i = 0; i < ROWS; i++) {
+        uint row = A_READ == 2 ? min(m0 + (i * L + lane) % row_fours * 4, m - 4) : min(m0 + i * L + lane, m - 1);
+        a_row[i] = int(row) * a_m;
+    }
+    [[unroll]] for (uint j = 0; j < 4; j++)
+        b_column[j] = int(B_READ == 2 ? min(n0, n - 4) : min(n0 + j, n - 1)) * b_n;
+
+    REAL4 sum[ROWS * L];
+    [[unroll]] for (uint i = 0; i < ROWS * L; i++)
+        sum[i] = REAL4(0);
+    uint row_steps = (k + 3) / 4, total = reduce_count() * row_steps, share = (total + splits - 1) / splits;
+    uint at = min(split * share, total), last = min(at + share, total);
+    uint r = at / max(row_steps, 1), k0 = 4 * (at % max(row_steps, 1));
+    ivec3 o = start + loops_at(param(P_BATCH_LOOPS), param(P_REDUCE_LOOPS), r);
+    [[dont_unroll]] for (; at < last; at++) {
+        uint more = min(k - k0, 4);
+        int ka = o.x + int(k0) * a_k, kb = o.y + int(k0) * b_k;
+        REAL4 a[ROWS], b[4];
+        [[unroll]] for (uint i = 0; i < ROWS; i++) {
+            int p = ka + a_row[i];
+            if (A_READ == 3) {
+                a[i] = fours[a_block].at[p >> 2];
+            } else if (A_READ == 2) {
+                uint u = (i * L + lane) / row_fours;
+                a[i] = fours[a_block].at[p + int(min(u, more - 1)) * a_k >> 2];
+                a[i] = u < more ? a[i] : REAL4(0);
+            } else {
+                [[unroll]] for (uint u = 0; u < 4; u++) {
+                    a[i][u] = REALS[a_block].at[p + int(min(u, more - 1)) * a_k];
+                    a[i][u] = u < more ? a[i][u] : REAL(0);
+                }
+            }
+        }
+        if (B_READ == 3) {
+            REAL4 t[4];
+            [[unroll]] for (uint j = 0; j < 4; j++)
+                t[j] = fours[b_block].at[kb + b_column[j] >> 2];
+            [[unroll]] for (uint u = 0; u < 4; u++)
+                b[u] = REAL4(t[0][u], t[1][u], t[2][u], t[3][u]);
+        } else {
+            [[unroll]] for (uint u = 0; u < 4; u++) {
+                int p = kb + int(min(u, more - 1)) * b_k;
+                if (B_READ == 2)
+                    b[u] = fours[b_block].at[p + b_column[0] >> 2];
+                else
+                    b[u] = REAL4(REALS[b_block].at[p + b_column[0]], REALS[b_block].at[p + b_column[1]],
+                                 REALS[b_block].at[p + b_column[2]], REALS[b_block].at[p + b_column[3]]);
+                b[u] = u < more ? b[u] : REAL4(0);
+            }
+        }
+        [[unroll]] for (uint u = 0; u < 4; u++)
+            [[unroll]] for (uint i = 0; i < ROWS; i++)
+                [[unroll]] for (uint j = 0; j < L; j++) {
+                    REAL x;
+                    if (A_READ == 2) {
+                        uint f = u * row_fours + (i * L + j) / 4;
+                        x = subgroupShuffle(a[f / L][j & 3u], f % L);
+                    } else {
+                        x = subgroupShuffle(a[i][u], j);
+                    }
+                    sum[i * L + j] += x * b[u];
+                }
+        k0 += 4;
+        if (k0 >= k) {
+            k0 = 0;
+            r++;
+            o = start + loops_at(param(P_BATCH_LOOPS), param(P_REDUCE_LOOPS), r);
+        }
+    }
+    int c_m = iparam(P_C_M), c_n = iparam(P_C_N), c_at = start.z + int(n0) * c_n;
+    [[unroll]] for (uint i = 0; i < ROWS * L; i++) {
+        int p = c_at + int(m0 + i) * c_m;
+        if (C_FOURS) {
+            if (m0 + i < m && n0 < n)
+                fours[c_block].at[p >> 2] = sum[i];
+        } else {
+            [[unroll]] for (uint j = 0; j < 4; j++)
+                if (m0 + i < m && n0 + j < n)
+                    REALS[c_block].at[p + int(j) * c_n] = sum[i][j];
+        }
+    }
+}
+#endif
+
+#ifdef TILE
+/* A group computes BM x BN elements of c. Steps of BK: a and b go to shared memory, by fours along m and n and
+ * with a four to spare in each row, so that no two invocations of eight meet in a bank when they store fours
+ * of successive k; the next step's factors are fetched meanwhile. An invocation has TM x TN elements in fours,
+ * BM and BN / TN apart. In 32 invocations, 8 lie along n and 4 along m: their reads of a step are fewest.
+ * Iterations: steps ceil(k / BK) for each element of the reduce loops, shared by the splits, each step 1 + BK;
+ * for each of these elements reduce_loops more, and batch_loops + reduce_loops besides. */
+const uint THREADS_M = BM / TM, THREADS_N = BN / TN, THREADS = THREADS_M * THREADS_N;
+const uint A_FOURS = BM / 4, B_FOURS = BN / 4; /* in a row of k */
+const uint A_EACH = (A_FOURS * BK + THREADS - 1) / THREADS, B_EACH = (B_FOURS * BK + THREADS - 1) / THREADS;
+shared REAL4 a_shared[BK * (A_FOURS + 1)], b_shared[BK * (B_FOURS + 1)];
+
+void main()
+{
+    uint m = param(P_M), n = param(P_N), k = param(P_K), tiles_n = (n + BN - 1) / BN, tiles_m = (m + BM - 1) / BM;
+    uint lane = gl_LocalInvocationIndex, rest = group_index();
+    uint n0 = rest % tiles_n * BN;
+    rest /= tiles_n;
+    uint m0 = rest % tiles_m * BM;
+    rest /= tiles_m;
+    uint batch = rest % param(P_BATCH), split = rest / param(P_BATCH), splits = param(P_SPLITS);
+    if (split >= splits)
+        return;
+    uint a_block = block_of(0), b_block = block_of(1), c_block = block_of(2);
+    int a_m = iparam(P_A_M), a_k = iparam(P_A_K), b_k = iparam(P_B_K), b_n = iparam(P_B_N);
+    ivec3 start = start_at(batch, split);
+
+    /* The fours that this invocation brings: their row of k, and place in it. Neighbours go along memory. */
+    uint a_kk[A_EACH], a_four[A_EACH], b_kk[B_EACH], b_four[B_EACH];
+    [[unroll]] for (uint i = 0; i < A_EACH; i++) {
+        uint f = i * THREADS + lane;
+        a_kk[i] = A_READ == 0 ? f % BK : f / A_FOURS;
+        a_four[i] = A_READ == 0 ? f / BK : f % A_FOURS;
+    }
+    [[unroll]] for (uint i = 0; i < B_EACH; i++) {
+        uint f = i * THREADS + lane;
+        b_kk[i] = B_READ == 0 ? f % BK : f / B_FOURS;
+        b_four[i] = B_READ == 0 ? f / BK : f % B_FOURS;
+    }
+    uint w = lane >> 5, wide = THREADS_N / 8;
+    uint tn = (lane & 7u) + w % wide * 8, tm = (lane >> 3 & 3u) + w / wide * 4;
+
+    REAL4 sum[TM * TN / 4], a_next[A_EACH], b_next[B_EACH];
+    [[unroll]] for (uint i = 0; i < TM * TN / 4; i++)
+        sum[i] = REAL4(0);
+    uint row_steps = (k + BK - 1) / BK, total = reduce_count() * row_steps, share = (total + splits - 1) / splits;
+    uint at = min(split * share, total), last = min(at + share, total);
+    uint r = at / max(row_steps, 1), k0 = BK * (at % max(row_steps, 1));
+    ivec3 o = start + loops_at(param(P_BATCH_LOOPS), param(P_REDUCE_LOOPS), r);
+
+    /* Beyond the matrix there are zeros. */
+#define FETCH                                                                                                \
+    [[unroll]] for (uint i = 0; i < A_EACH; i++) {                                                           \
+        uint row = m0 + 4 * a_four[i], kk = k0 + a_kk[i];                                                    \
+        int p = o.x + int(row) * a_m + int(kk) * a_k;                                                        \
+        bool inside = kk < k && a_kk[i] < BK && a_four[i] < A_FOURS;                                         \
+        a_next[i] = REAL4(0);                                                                                \
+        if (A_READ == 2) {                                                                                   \
+            if (inside && row < m)                                                                           \
+                a_next[i] = fours[a_block].at[p >> 2];                                                       \
+        } else {                                                                                             \
+            [[unroll]] for (uint j = 0; j < 4; j++)                                                          \
+                if (inside && row + j < m)                                                                   \
+                    a_next[i][j] = REALS[a_block].at[p + int(j) * a_m];                                      \
+        }                                                                                                    \
+    }                                                                                                        \
+    [[unroll]] for (uint i = 0; i < B_EACH; i++) {                                                           \
+        uint column = n0 + 4 * b_four[i], kk = k0 + b_kk[i];                                                 \
+        int p = o.y + int(column) * b_n + int(kk) * b_k;                                                     \
+        bool inside = kk < k && b_kk[i] < BK && b_four[i] < B_FOURS;                                         \
+        b_next[i] = REAL4(0);                                                                                \
+        if (B_READ == 2) {                                                                                   \
+            if (inside && column < n)                                                                        \
+                b_next[i] = fours[b_block].at[p >> 2];                                                       \
+        } else {                                                                                             \
+            [[unroll]] for (uint j = 0; j < 4; j++)                                                          \
+                if (inside && column + j < n)                                                                \
+                    b_next[i][j] = REALS[b_block].at[p + int(j) * b_n];                                      \
+        }                                                                                                    \
+    }
+    if (at < last) {
+        FETCH
+    }
+    [[dont_unroll]] for (; at < last; at++) {
+        [[unroll]] for (uint i = 0; i < A_EACH; i++)
+            if (a_kk[i] < BK && a_four[i] < A_FOURS)
+                a_shared[a_kk[i] * (A_FOURS + 1) + a_four[i]] = a_next[i];
+        [[unroll]] for (uint i = 0; i < B_EACH; i++)
+            if (b_kk[i] < BK && b_four[i] < B_FOURS)
+                b_shared[b_kk[i] * (B_FOURS + 1) + b_four[i]] = b_next[i];
+        barrier();
+        k0 += BK;
+        if (k0 >= k) {
+            k0 = 0;
+            r++;
+            o = start + loops_at(param(P_BATCH_LOOPS), param(P_REDUCE_LOOPS), r);
+        }
+        if (at + 1 < last) {
+            FETCH
+        }
+        for (uint kk = 0; kk < BK; kk++) {
+            REAL4 x[TM / 4], y[TN / 4];
+            [[unroll]] for (uint i = 0; i < TM / 4; i++)
+                x[i] = a_shared[kk * (A_FOURS + 1) + tm + i * THREADS_M];
+            [[unroll]] for (uint j = 0; j < TN / 4; j++)
+                y[j] = b_shared[kk * (B_FOURS + 1) + tn + j * THREADS_N];
+            [[unroll]] for (uint i = 0; i < TM; i++)
+                [[unroll]] for (uint j = 0; j < TN / 4; j++)
+                    sum[i * (TN / 4) + j] += x[i / 4][i & 3u] * y[j];
+        }
+        barrier();
+    }
+    int c_m = iparam(P_C_M), c_n = iparam(P_C_N);
+    [[unroll]] for (uint i = 0; i < TM; i++)
+        [[unroll]] for (uint j = 0; j < TN / 4; j++) {
+            uint row = m0 + 4 * (tm + i / 4 * THREADS_M) + (i & 3u), column = n0 + 4 * (tn + j * THREADS_N);
+            int p = start.z + int(row) * c_m + int(column) * c_n;
+            if (C_FOURS) {
+                if (row < m && column < n)
+                    fours[c_block].at[p >> 2] = sum[i * (TN / 4) + j];
+            } else {
+                [[unroll]] for (uint v = 0; v < 4; v++)
+                    if (row < m && column + v < n)
+                        REALS[c_block].at[p + int(v) * c_n] = sum[i * (TN / 4) + j][v];
+            }
+        }
+}
+#endif
