@@ -81,7 +81,7 @@ MB_API mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x);
 
 /* Of sum(y), by n tensors xs of one dtype, which are taken together as one vector of p elements: xs[0] in
  * row-major order, then xs[1], and so on. All are recorded and differentiable to any order, like everything
- * above; the directions are batched, as many at a time as fit 16 MiB or so for each tensor on the way. */
+ * above; the directions are batched, as many at a time as keep a tensor on the way within 4 MiB. */
 
 /* -> [p, p], symmetric up to rounding. */
 MB_API mb_tensor mb_hessian_at(const char *where, mb_tensor y, const mb_tensor *xs, int n);

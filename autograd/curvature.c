@@ -89,7 +89,7 @@ static int64_t largest_since(mb_context *ctx, const mb_tensor *xs, int n)
 
 int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p)
 {
-    const int64_t budget = 16 << 20; /* bytes of one tangent: beyond the caches of most, and still small */
+    const int64_t budget = 4 << 20; /* bytes of a tangent: within caches, and kernels are large enough */
     int64_t K = budget / (int64_t)mb_dtype_size(dtype) / largest;
     return K < 1 ? 1 : K > p ? p : K;
 }
