@@ -62,8 +62,10 @@ bool jobs_run(const char *label, void (*work)(void *user, int i), void *user, in
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
         int64_t done = jobs.done;
         bool log = now() - logged >= 10;
-        if (done > 0)
+        if (done > 0) {
+            bar.pace = (now() - bar.started) / (double)done; /* jobs differ too much for a moving average */
             progress_step(&bar, done < total ? done : total, NAN, NAN, log);
+        }
         if (log)
             logged = now();
     }

@@ -68,6 +68,16 @@ static const flag flags[] = {
     {.name = "seeds", FLAG_INT, &set.seeds, "runs of each kind", .least = 1, .most = 1000},
     {.name = "first-seed", FLAG_INT, &set.first_seed, "of the first run; the next has the next", .most = 1e9},
     {.name = "prompts", FLAG_INT, &set.prompts, "of a batch, and of the test", .least = 1, .most = 1e6},
+    {.name = "lr-sgd",
+     FLAG_REAL,
+     &set.lr[SGD],
+     "learning rate of SGD; 0: the one of the setting",
+     .most = 1e3},
+    {.name = "lr-adam",
+     FLAG_REAL,
+     &set.lr[ADAM],
+     "learning rate of Adam; 0: the one of the setting",
+     .most = 1e3},
     {.name = "noise",
      FLAG_INT,
      &set.noise,
@@ -117,8 +127,8 @@ static bool wanted(const char *experiment)
  * would diverge. */
 static double rate(int setting, int depth, int optimizer)
 {
-    double lr = settings[setting].lr[optimizer];
-    return optimizer == SGD && depth > LAYERS ? lr / 2 : lr;
+    double lr = set.lr[optimizer] > 0 ? set.lr[optimizer] : settings[setting].lr[optimizer];
+    return lr;
 }
 
 static void add(results *r, int setting, int depth, int64_t steps)

@@ -28,6 +28,7 @@ typedef struct plan {
     const char *experiments, *backend, *out;
     int64_t steps, depth_steps, seeds, first_seed, prompts, noise, noise_reference, evaluate_every,
         smooth_every, smooth_until, condition_every, condition_until, threads;
+    double lr[OPTIMIZERS]; /* 0: those of the setting */
     bool quick, check;
 } plan;
 
