@@ -117,7 +117,7 @@ mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype 
     mb_tensor none = mb_eq_at(where, square, zero);
     mb_tensor first =
         mb_one_hot_at(where, mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, 0), shape.dim[shape.rank - 1]);
-    mb_tensor unit = mb_mul_at(where, x, mb_rsqrt_at(where, mb_where_at(where, none, one, square)));
+    mb_tensor unit = mb_div_at(where, x, mb_sqrt_at(where, mb_where_at(where, none, one, square)));
     return mb_where_at(where, none, mb_cast_at(where, first, dtype), unit);
 }
 
