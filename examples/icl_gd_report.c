@@ -152,20 +152,19 @@ static void draw_training(const results *r, int which)
     if (!gd || !plus)
         return;
     FILE *f = begin(&script, &size);
-    fprintf(
-        f,
-        "set multiplot layout 1,2 title 'Linear self-attention, %s, beside as many steps of gradient "
-        "descent' font ',15'\n"
-        "set title 'Loss'\nset xlabel 'training step'\nset ylabel 'validation loss'\nset logscale y\nplot ",
-        m->title);
+    fprintf(f,
+            "set multiplot layout 1,2 title 'Linear self-attention, %s, beside as many steps of gradient "
+            "descent' font ',15'\n"
+            "set title 'Loss'\nset xlabel 'training step'\nset ylabel 'validation loss'\nset yrange "
+            "[0:%g]\nplot ",
+            m->title, 1.2 * D / 24.0 * set.range * set.range); /* it begins at E[y^2] / 2 = D range^2 / 24 */
     measure_curve(f, which, LOSS, curve_colours[TRAINED], "trained", "x1y1");
     if (m->tied)
         measure_curve(f, which, INTERPOLATED, "#8a5fb0", "halfway to the construction", "x1y1");
     if (m->layers > 1)
         fprintf(f, "%g with lines dt 2 lw 1.5 lc rgb '%s' title 'GD++', \\\n", plus->loss,
                 curve_colours[PLUS]);
-    fprintf(f, "%g with lines dt 2 lw 1.5 lc rgb '%s' title 'GD'\nunset logscale y\n", gd->loss,
-            curve_colours[PLAIN]);
+    fprintf(f, "%g with lines dt 2 lw 1.5 lc rgb '%s' title 'GD'\n", gd->loss, curve_colours[PLAIN]);
     fprintf(f,
             "set title 'Against %s'\nset ylabel 'differences'\nset y2label 'cosine'\nset y2tics\nset y2range "
             "[0:1.02]\nset yrange [0:*]\nset rmargin 10\nset key center right\nplot ",
@@ -218,7 +217,7 @@ static void draw_distributions(const results *r)
         if (swept(r, m, SCALE_X)) {
             sweep_panel(f, m, SCALE_X, "uniform inputs", "scale of x");
             sweep_panel(f, m, SCALE_W, "larger targets", "scale of w");
-            sweep_panel(f, m, SCALE_MIXED, "normal, exponential, Laplace inputs", "length of x");
+            sweep_panel(f, m, SCALE_MIXED, "other distributions", "length of x");
         }
     fprintf(f, "unset multiplot\n");
     finish(f, r, "distributions.png", 1440, 400 * rows + 40, &script);
@@ -239,7 +238,7 @@ static void draw_weights(const results *r)
             fprintf(f, "set yrange [0:*]\nset key bottom right\n");
             sweep_panel(f, m, MIX, "interpolated", "share of the construction");
             fprintf(f, "set yrange [*:*]\nset logscale y\nset key top right\n");
-            sweep_panel(f, m, ROLL_OUT, "a layer applied again and again, damped by 0.75", "times");
+            sweep_panel(f, m, ROLL_OUT, "repeated", "times applied, damped by 0.75");
             fprintf(f, "unset logscale y\n");
         }
     fprintf(f, "unset multiplot\n");

@@ -12,7 +12,7 @@
 const model models[MODELS] = {
     {"one", "1 layer", 1, true, false, 1e-3, 0.001, 0},
     {"two", "2 layers, tied", 2, true, true, 1e-3, 0.001, 0},
-    {"five", "5 layers", 5, false, true, 5e-4, 10, 10},
+    {"five", "5 layers", 5, false, true, 5e-4, 10, 0},
 };
 
 /* Uses of a seed. */

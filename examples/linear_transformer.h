@@ -26,8 +26,8 @@ extern const char *const optimizer_names[OPTIMIZERS];
 
 typedef struct plan {
     const char *experiments, *backend, *out;
-    int64_t steps, depth_steps, seeds, first_seed, prompts, noise, noise_reference, evaluate_every,
-        smooth_every, smooth_until, condition_every, condition_until, threads;
+    int64_t steps, depth_steps, seeds, first_seed, prompts, noise, noise_seeds, noise_reference,
+        evaluate_every, smooth_every, smooth_until, condition_every, condition_until, threads;
     double lr[OPTIMIZERS]; /* 0: those of the setting */
     bool quick, check;
 } plan;
@@ -50,6 +50,7 @@ typedef struct trial {
     double lr;
     bool dense; /* measures smoothness at every step, and the spectral norm as well */
     bool complete;
+    int64_t skipped; /* batches whose gradient was beyond float32 */
     series measure[MEASURES];
     double seconds;
 } trial;
@@ -57,6 +58,7 @@ typedef struct trial {
 /* || g_k - g || for minibatch gradients g_k at the initial parameters. */
 typedef struct noise {
     int setting, depth;
+    int64_t seed;
     bool complete;
     int64_t n;
     double *norm;

@@ -118,10 +118,10 @@ static void write_noise(const results *r)
 {
     enum { BINS = 100 };
     csv all = {0}, bins = {0}, moments = {0};
-    csv_open(&all, r->folder, "noise.csv", "setting,layers,sample,norm", 0);
+    csv_open(&all, r->folder, "noise.csv", "setting,layers,seed,sample,norm", 0);
     csv_open(&bins, r->folder, "noise_histogram.csv", "setting,layers,norm,density", 0);
     csv_open(&moments, r->folder, "noise_moments.csv",
-             "setting,layers,samples,mean,std,skewness,excess_kurtosis,max_by_median", 0);
+             "setting,layers,seed,samples,mean,std,skewness,excess_kurtosis,max_by_median", 0);
     for (int i = 0; i < r->noise_count; i++) {
         const noise *n = &r->noises[i];
         const char *data = settings[n->setting].name;
@@ -129,7 +129,8 @@ static void write_noise(const results *r)
             continue;
         double least = n->norm[0], most = n->norm[0];
         for (int64_t k = 0; k < n->n; k++) {
-            fprintf(all.file, "%s,%d,%lld,%.9g\n", data, n->depth, (long long)k, n->norm[k]);
+            fprintf(all.file, "%s,%d,%lld,%lld,%.9g\n", data, n->depth, (long long)n->seed, (long long)k,
+                    n->norm[k]);
             least = fmin(least, n->norm[k]);
             most = fmax(most, n->norm[k]);
         }
@@ -139,11 +140,12 @@ static void write_noise(const results *r)
             int bin = (int)((n->norm[k] - least) / width);
             count[bin < BINS ? bin : BINS - 1]++;
         }
-        for (int b = 0; b < BINS && width > 0; b++)
+        for (int b = 0; b < BINS && width > 0 && n->seed == set.first_seed; b++)
             fprintf(bins.file, "%s,%d,%.9g,%.9g\n", data, n->depth, least + (b + 0.5) * width,
                     (double)count[b] / ((double)n->n * width));
-        fprintf(moments.file, "%s,%d,%lld,%.9g,%.9g,%.9g,%.9g,%.9g\n", data, n->depth, (long long)n->n,
-                n->mean, n->deviation, n->skewness, n->kurtosis, n->tail);
+        fprintf(moments.file, "%s,%d,%lld,%lld,%.9g,%.9g,%.9g,%.9g,%.9g\n", data, n->depth,
+                (long long)n->seed, (long long)n->n, n->mean, n->deviation, n->skewness, n->kurtosis,
+                n->tail);
     }
     csv_close(&all);
     csv_close(&bins);
@@ -227,8 +229,12 @@ static void summarise(const results *r, int s, int depth, const expectation *e)
     static const double ratio_steps[2] = {750, 1250};
     double loss[OPTIMIZERS], smooth[OPTIMIZERS], deviation;
     bool full = depth == LAYERS && set.steps >= 10000, first = depth == LAYERS && set.smooth_until >= 1000;
+    int64_t skipped = 0;
     if (!over_seeds(r, s, depth, ADAM, LOSS, &loss[ADAM], &deviation))
         return;
+    for (int i = 0; i < r->trial_count; i++)
+        if (r->trials[i].setting == s && r->trials[i].depth == depth)
+            skipped += r->trials[i].skipped;
     printf("%s, %d layers\n", settings[s].title, depth);
     for (int o = 0; o < OPTIMIZERS; o++) {
         char what[64];
@@ -237,16 +243,18 @@ static void summarise(const results *r, int s, int depth, const expectation *e)
         summary_line(what, loss[o], deviation, e->loss[o], full ? e->loss_least[o] : NAN,
                      full ? e->loss_most[o] : NAN);
     }
+    /* with two layers there is little to gain, and none for Adam */
     summary_line("test loss, SGD by Adam", loss[SGD] / loss[ADAM], NAN, "above 1",
-                 s == SETTING_3 && !full ? NAN : 1, NAN);
-    for (int o = 0; o < OPTIMIZERS; o++) {
+                 depth < LAYERS || (s == SETTING_3 && !full) ? NAN : 1, NAN);
+    bool smoothness = depth == LAYERS && set.smooth_every > 0; /* spikes of deeper ones say nothing */
+    for (int o = 0; o < OPTIMIZERS && smoothness; o++) {
         char what[64];
         over_seeds(r, s, depth, o, SMOOTH, &smooth[o], &deviation);
         snprintf(what, sizeof what, "directional smoothness until 2000, %s", names[o]);
         summary_line(what, smooth[o], deviation, e->smooth[o], first ? e->smooth_least[o] : NAN,
                      first ? e->smooth_most[o] : NAN);
     }
-    if (s <= SETTING_2 && depth == LAYERS)
+    if (s <= SETTING_2 && smoothness)
         summary_line("directional smoothness, SGD by Adam", smooth[SGD] / smooth[ADAM], NAN, "above 1", 1,
                      NAN);
     for (int i = 0; i < 2; i++) {
@@ -259,52 +267,66 @@ static void summarise(const results *r, int s, int depth, const expectation *e)
         summary_line(what, ratio, deviation, e->ratio[i],
                      s == SETTING_1 && depth == LAYERS && set.seeds >= 3 ? 1 : NAN, NAN);
     }
+    if (skipped)
+        summary_line("batches beyond float32, left out", (double)skipped, NAN, "", NAN, NAN);
 }
 
-static const noise *find_noise(const results *r, int setting, int depth)
-{
-    for (int i = 0; i < r->noise_count; i++)
-        if (r->noises[i].setting == setting && r->noises[i].depth == depth && r->noises[i].complete)
-            return &r->noises[i];
-    return NULL;
-}
-
-/* From another implementation, 2000 gradients; the initial parameters differ. */
+/* From another implementation, 2000 gradients at one initial point, which matters: so means over several. */
 static const struct {
     int setting, depth;
     double mean, skewness, kurtosis, tail;
 } known[] = {
     {SPHERE, 3, 0.063, 0.23, 0.10, 1.6}, {SETTING_1, 3, 2.16, 0.5, 0.8, 1.8},
     {SETTING_2, 3, 3.21, 1.7, 7.8, 3.0}, {SETTING_3, 3, 0.35, 3.3, 18.6, 6.4},
-    {SETTING_1, 2, 1.66, 0.7, 1.2, NAN}, {SETTING_1, 8, 3.59, 1.0, 2.8, NAN},
+    {SETTING_1, 2, 1.66, 0.7, 1.2, NAN}, {SETTING_1, 4, NAN, NAN, NAN, NAN},
+    {SETTING_1, 6, NAN, NAN, NAN, NAN},  {SETTING_1, 8, 3.59, 1.0, 2.8, NAN},
 };
+
+enum { MEAN, SKEWNESS, KURTOSIS, TAIL, MOMENTS };
 
 static void summarise_noise(const results *r)
 {
-    double tail = 0, skewness = 0;
+    static const char *const names[MOMENTS] = {"mean of || g_k - g ||", "skewness", "excess kurtosis",
+                                               "largest by median"};
+    double lighter[MOMENTS] = {0};
+    double *values = calloc((size_t)(MOMENTS * set.noise_seeds) + 1, sizeof *values);
+    if (!values)
+        die("out of memory");
     for (int i = 0; i < COUNT(known); i++) {
-        const noise *n = find_noise(r, known[i].setting, known[i].depth);
-        char reference[48];
-        if (!n)
-            continue;
-        printf("Gradients before the first step. %s, %d layers\n", settings[n->setting].title, n->depth);
-        snprintf(reference, sizeof reference, "elsewhere %.3g", known[i].mean);
-        summary_line("mean of || g_k - g ||", n->mean, n->deviation, reference, 0.75 * known[i].mean,
-                     1.33 * known[i].mean);
-        snprintf(reference, sizeof reference, "elsewhere %.2g", known[i].skewness);
-        /* heavy tails: higher moments of a finite sample vary by a factor from sample to sample */
-        summary_line("skewness", n->skewness, NAN, reference, 0.5 * known[i].skewness, 2 * known[i].skewness);
-        snprintf(reference, sizeof reference, "elsewhere %.3g", known[i].kurtosis);
-        summary_line("excess kurtosis", n->kurtosis, NAN, reference, NAN, NAN);
-        if (known[i].depth == LAYERS) { /* in the order of their tails */
-            snprintf(reference, sizeof reference, "elsewhere %.2g", known[i].tail);
-            summary_line("largest by median", n->tail, NAN, reference, tail, NAN);
-            summary_line("skewness by that of the lighter tails above", n->skewness / skewness, NAN,
-                         "above 1", skewness > 0 ? 1 : NAN, NAN);
-            tail = n->tail;
-            skewness = n->skewness;
+        const double there[MOMENTS] = {known[i].mean, known[i].skewness, known[i].kurtosis, known[i].tail};
+        double mean[MOMENTS], deviation[MOMENTS];
+        int n = 0;
+        for (int k = 0; k < r->noise_count; k++) {
+            const noise *s = &r->noises[k];
+            if (s->setting != known[i].setting || s->depth != known[i].depth || !s->complete)
+                continue;
+            const double here[MOMENTS] = {s->mean, s->skewness, s->kurtosis, s->tail};
+            for (int m = 0; m < MOMENTS; m++)
+                values[m * set.noise_seeds + n] = here[m];
+            n++;
         }
+        if (n == 0)
+            continue;
+        printf("Gradients before the first step. %s, %d layers\n", settings[known[i].setting].title,
+               known[i].depth);
+        for (int m = 0; m < MOMENTS; m++) {
+            char reference[48] = "";
+            double least = NAN, most = NAN;
+            mean_and_deviation(values + m * set.noise_seeds, n, &mean[m], &deviation[m]);
+            if (!isnan(there[m]))
+                snprintf(reference, sizeof reference, "elsewhere %.3g", there[m]);
+            if (m == MEAN && n >= 3) {
+                least = 0.75 * there[m];
+                most = there[m] / 0.75;
+            }
+            /* Higher moments of heavy tails vary much from sample to sample: only their order is checked. */
+            if (m != MEAN && known[i].depth == LAYERS && n >= 3 && lighter[TAIL] > 0)
+                least = lighter[m];
+            summary_line(names[m], mean[m], deviation[m], reference, least, most);
+        }
+        memcpy(lighter, mean, sizeof lighter);
     }
+    free(values);
 }
 
 int print_summary(const results *r)

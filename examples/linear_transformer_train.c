@@ -2,6 +2,7 @@
  *
  * linear_transformer_train.c - the experiments themselves: a training run with its measurements on the way,
  * and the distribution of gradients before the first step. */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,7 @@ typedef struct run {
     mb_optimizer *optimizer;
     mb_tensor theta, before; /* parameters [p]; those before the last step, for its direction */
     prompts test;
+    float norm; /* of the last step's gradient */
 } run;
 
 static void open_run(run *r, uint64_t seed)
@@ -145,6 +147,18 @@ static bool due(int64_t step, int64_t every, int64_t until)
     return every > 0 && step <= until && step % every == 0;
 }
 
+/* The prediction is a polynomial of degree 3^layers or so in the prompt's entries: a prompt far in the tail
+ * can take a deep model's gradient beyond float32. Such a batch counts for nothing, and is counted. */
+static void train_step(run *r, mb_tensor loss)
+{
+    mb_tensor g, norm;
+    mb_grad(loss, &r->theta, 1, &g);
+    norm = mb_global_norm(&g, 1);
+    mb_watch(norm, &r->norm, sizeof r->norm);
+    g = mb_where(mb_lt(norm, FLT_MAX), g, mb_zeros(r->mb, MB_FLOAT32, mb_shape_of(g)));
+    mb_apply_gradients(r->optimizer, &g, 1);
+}
+
 void run_trial(trial *t)
 {
     run r = {.t = t, .s = &settings[t->setting], .depth = t->depth};
@@ -169,8 +183,9 @@ void run_trial(trial *t)
         if (smooth)
             mb_assign(r.before, r.theta);
         prompts batch = draw_prompts(r.mb, r.s, mb_key_fold(key, (uint64_t)step));
-        mb_step(r.optimizer, loss_of(r.theta, r.depth, batch));
+        train_step(&r, loss_of(r.theta, r.depth, batch));
         mb_scope_end(scope); /* everything is computed here */
+        t->skipped += !isfinite(r.norm);
         if (smooth)
             measure_smoothness(&r, step);
         jobs_advance(t->depth);
@@ -216,8 +231,8 @@ static void moments(noise *n)
 void run_noise(noise *n)
 {
     run r = {.s = &settings[n->setting], .depth = n->depth};
-    open_run(&r, (uint64_t)set.first_seed);
-    mb_key key = mb_key_of((uint64_t)set.first_seed);
+    open_run(&r, (uint64_t)n->seed);
+    mb_key key = mb_key_of((uint64_t)n->seed);
     mb_tensor full = mb_variable(r.mb, MB_FLOAT32, mb_shape_of(r.theta)), g;
     n->norm = calloc((size_t)set.noise + 1, sizeof *n->norm);
     if (!n->norm)
