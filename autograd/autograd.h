@@ -42,7 +42,8 @@ MB_API mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const 
                            const mb_tensor *vs, int n, mb_tensor *ts);
 #define mb_jvp(...) mb_jvp_at(MB_HERE, __VA_ARGS__)
 
-/* Hessian-vector product, forward over reverse: hs = d/de grad(y)(xs + e vs) at e = 0. y as for mb_grad. */
+/* Hessian-vector product, forward over reverse: hs = d/de grad(y)(xs + e vs) at e = 0. y as for mb_grad. hs
+ * may be vs, here and below. */
 MB_API mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                            mb_tensor *hs);
 #define mb_hvp(...) mb_hvp_at(MB_HERE, __VA_ARGS__)

@@ -13,6 +13,64 @@ static mb_status refuse(mb_context *ctx, const char *where, const char *name, in
 
 /* ---- products ---- */
 
+/* Room for the gradient and whatever else of n tensors: on the stack for the usual few, so that a step takes
+ * nothing from the heap. hs may be vs, so nothing is written there before the end. */
+typedef struct room {
+    mb_tensor few[32], *all;
+    size_t count;
+} room;
+
+static bool room_open(mb_context *ctx, room *r, size_t count)
+{
+    r->count = count;
+    r->all = count <= sizeof r->few / sizeof *r->few ? r->few : mb__alloc(ctx, count * sizeof *r->all);
+    return r->all != NULL;
+}
+
+static void room_close(mb_context *ctx, room *r)
+{
+    if (r->all != r->few)
+        mb__free(ctx, r->all, r->count * sizeof *r->all);
+}
+
+static mb_status poison_all(mb_context *ctx, mb_tensor *hs, int n)
+{
+    for (int i = 0; i < n; i++)
+        hs[i] = mb__poison(ctx);
+    return mb_error(ctx);
+}
+
+static mb_status forward_over_reverse(const char *where, const char *name, bool batch, mb_tensor y,
+                                      const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *hs)
+{
+    mb_context *ctx = y.ctx;
+    room g;
+    if (n <= 0 || !hs || !xs || !vs)
+        return refuse(ctx, where, name, n);
+    if (mb_error(ctx) != MB_OK || !room_open(ctx, &g, (size_t)n))
+        return poison_all(ctx, hs, n);
+    mb_status status = mb_grad_at(where, y, xs, n, g.all);
+    if (status == MB_OK)
+        status = batch ? mb_jvp_batch_at(where, g.all, n, xs, vs, n, hs)
+                       : mb_jvp_at(where, g.all, n, xs, vs, n, hs);
+    room_close(ctx, &g);
+    if (status != MB_OK)
+        poison_all(ctx, hs, n);
+    return status;
+}
+
+mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+                    mb_tensor *hs)
+{
+    return forward_over_reverse(where, "hvp", false, y, xs, vs, n, hs);
+}
+
+mb_status mb_hvp_batch_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+                          mb_tensor *hs)
+{
+    return forward_over_reverse(where, "hvp_batch", true, y, xs, vs, n, hs);
+}
+
 /* All ts in one vector. */
 static mb_tensor flat(const char *where, const mb_tensor *ts, int n, mb_tensor *scratch)
 {
@@ -25,18 +83,12 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
                             mb_tensor *hs)
 {
     mb_context *ctx = y.ctx;
+    room r;
     if (n <= 0 || !hs || !xs || !vs)
         return refuse(ctx, where, "hvp_reverse", n);
-    if (mb_error(ctx) != MB_OK) {
-        for (int i = 0; i < n; i++)
-            hs[i] = mb__poison(ctx);
-        return mb_error(ctx);
-    }
-    mb_tensor *gs = mb__alloc(ctx, 2 * (size_t)n * sizeof *gs), *parts = gs + n;
-    for (int i = 0; i < n; i++)
-        hs[i] = mb__poison(ctx);
-    if (!gs)
-        return mb_error(ctx);
+    if (mb_error(ctx) != MB_OK || !room_open(ctx, &r, 2 * (size_t)n))
+        return poison_all(ctx, hs, n);
+    mb_tensor *gs = r.all, *parts = r.all + n;
     mb_status status = mb_grad_at(where, y, xs, n, gs);
     for (int i = 0; status == MB_OK && i < n; i++) {
         mb_shape g = mb_shape_of(gs[i]), v = mb_shape_of(vs[i]);
@@ -50,22 +102,10 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
         mb_tensor g = flat(where, gs, n, parts), v = flat(where, vs, n, parts);
         status = mb_vjp_at(where, g, v, xs, n, hs);
     }
-    mb__free(ctx, gs, 2 * (size_t)n * sizeof *gs);
+    room_close(ctx, &r);
+    if (status != MB_OK)
+        poison_all(ctx, hs, n);
     return status;
-}
-
-mb_status mb_hvp_batch_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
-                          mb_tensor *hs)
-{
-    mb_context *ctx = y.ctx;
-    if (n <= 0 || !hs)
-        return refuse(ctx, where, "hvp_batch", n);
-    for (int i = 0; i < n; i++)
-        hs[i] = mb__poison(ctx);
-    if (mb_error(ctx) != MB_OK)
-        return mb_error(ctx);
-    mb_status status = mb_grad_at(where, y, xs, n, hs);
-    return status == MB_OK ? mb_jvp_batch_at(where, hs, n, xs, vs, n, hs) : status;
 }
 
 /* ---- several tensors as one vector ---- */
@@ -147,6 +187,8 @@ int64_t mb__bundle_batch(const mb__bundle *b)
 mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs)
 {
     const char *where = b->where;
+    if (!mb_valid(vs)) /* no memory: it has no shape either */
+        return mb__poison(b->ctx);
     int lead = mb_shape_of(vs).rank - 1; /* 1 where there is an axis of directions */
     int64_t K = lead ? mb_dim(vs, 0) : 0, start = 0;
     for (int i = 0; i < b->n; i++) {

@@ -409,17 +409,3 @@ mb_status mb_jvp_batch_at(const char *where, const mb_tensor *ys, int m, const m
 {
     return jvp(where, "jvp_batch", true, ys, m, xs, vs, n, ts);
 }
-
-mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
-                    mb_tensor *hs)
-{
-    mb_context *ctx = y.ctx;
-    if (n <= 0 || !hs)
-        return mb__error(ctx, MB_INVALID, where, "hvp: got %d variables", n);
-    for (int i = 0; i < n; i++)
-        hs[i] = mb__poison(ctx);
-    if (!ctx || mb_error(ctx) != MB_OK)
-        return ctx ? ctx->status : MB_INVALID;
-    mb_status status = mb_grad_at(where, y, xs, n, hs);
-    return status == MB_OK ? mb_jvp_at(where, hs, n, xs, vs, n, hs) : status;
-}

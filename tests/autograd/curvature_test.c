@@ -248,6 +248,22 @@ Test(curvature, vectors_that_depend_on_the_variable)
     }
 }
 
+/* As power iteration is written: the product in place of its vector. */
+Test(curvature, products_in_place)
+{
+    ON_BOTH
+    {
+        mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE(3), 2), y = mb_sum(mb_mul(x, mb_mul(x, x)), MB_ALL);
+        mb_tensor v[3] = {mb_iota(ctx, MB_FLOAT64, 3), mb_iota(ctx, MB_FLOAT64, 3),
+                          mb_reshape(mb_iota(ctx, MB_FLOAT64, 3), MB_SHAPE(1, 3))};
+        mb_hvp(y, &x, &v[0], 1, &v[0]);
+        mb_hvp_reverse(y, &x, &v[1], 1, &v[1]);
+        mb_hvp_batch(y, &x, &v[2], 1, &v[2]);
+        for (int i = 0; i < 3; i++)
+            expect_values(v[i], ((double[]){0, 12, 24}), 0, "6 x v");
+    }
+}
+
 /* y = sum x^4: H = diag(12 x^2). Its trace, a product with it, and Lanczos' numbers have derivatives. */
 Test(curvature, derivatives_of_curvature)
 {
@@ -377,6 +393,45 @@ Test(curvature, of_a_variable)
         mb_scope_end(scope);
     }
     close_all();
+}
+
+/* ---- faults ---- */
+
+static mb_status all_of_it(const mb_allocator *allocator)
+{
+    mb_context *ctx = mb_open_with(
+        &(mb_options){.backend = "reference", .threads = 1, .disable = "", .allocator = allocator});
+    if (!ctx)
+        return MB_NO_MEMORY;
+    mb_tensor xs[2], us[2], hs[2], ds[2], second, alpha, beta;
+    for (int i = 0; i < 2; i++) {
+        xs[i] = mb_normal(ctx, mb_key_of((uint64_t)i), MB_FLOAT64, i ? MB_SHAPE(D) : MB_SHAPE(D, D));
+        us[i] = mb_normal(ctx, mb_key_of((uint64_t)i + 2), MB_FLOAT64, i ? MB_SHAPE(D) : MB_SHAPE(D, D));
+    }
+    mb_tensor y = mb_sum(mb_exp(mb_mul(mb_sin(mb_matmul(xs[0], xs[0])), xs[1])), MB_ALL);
+    mb_hvp_reverse(y, xs, us, 2, hs);
+    mb_hessian_diagonal(y, xs, 2, ds);
+    mb_directional(y, xs, us, 2, NULL, &second);
+    mb_lanczos(y, xs, 2, 2, mb_key_of(1), &alpha, &beta);
+    mb_tensor J = mb_jacobian(mb_matmul(xs[0], xs[0]), xs[1]), H = mb_hessian(y, xs, 2);
+    mb_eval(((mb_tensor[]){hs[0], hs[1], ds[0], ds[1], second, alpha, beta, J, H}), 9);
+    double low, high;
+    mb_extreme_eigenvalues(y, xs, 2, 2, mb_key_of(1), &low, &high);
+    return mb_close(ctx);
+}
+
+/* The n-th allocation fails, for every n: an error, nothing crashes, nothing leaks. */
+Test(curvature, every_allocation_fails_once)
+{
+    counter c = {0};
+    mb_allocator allocator = counting_allocator(&c);
+    expect(all_of_it(&allocator) == MB_OK && c.blocks == 0, "without faults");
+    for (uint64_t n = 1, calls = c.calls; n <= calls; n += 1 + calls / 400) {
+        c = (counter){.fail_at = n};
+        mb_status status = all_of_it(&allocator);
+        expect(status == MB_NO_MEMORY && c.blocks == 0, "allocation %llu of %llu fails: %s, %lld blocks left",
+               (unsigned long long)n, (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
+    }
 }
 
 /* ---- mistakes ---- */

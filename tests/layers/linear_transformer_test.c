@@ -306,6 +306,48 @@ Test(linear_transformer, is_gradient_descent)
     close_all();
 }
 
+/* ---- faults ---- */
+
+static mb_status all_of_it(const mb_allocator *allocator)
+{
+    mb_context *mb = mb_open_with(
+        &(mb_options){.backend = "reference", .threads = 1, .disable = "", .allocator = allocator});
+    if (!mb)
+        return MB_NO_MEMORY;
+    mb_params *p = mb_params_new(mb, 1);
+    mb_linear_transformer_options o = {.dim = 2, .layers = 2, .heads = 2, .sparse = true};
+    mb_linear_transformer t = mb_linear_transformer_new(p, "a", o);
+    mb_self_attention s = mb_self_attention_new(p, "b", (mb_self_attention_options){.dim = 2, .layers = 1});
+    mb_tensor eta = mb_scalar(mb, MB_FLOAT32, 0.1),
+              x = mb_sphere(mb, mb_key_of(1), MB_FLOAT32, MB_SHAPE(3, 5, 2)),
+              y = mb_gamma(mb, mb_key_of(2), MB_FLOAT32, MB_SHAPE(3, 4), 0.5, 1);
+    mb_self_attention gd = mb_self_attention_gd(eta, eta, (mb_tensor){0}, 4, s.options);
+    mb_tensor z = mb_prompt_tokens(x, y), theta = mb_laplace(mb, mb_key_of(3), MB_FLOAT32, MB_SHAPE(32));
+    mb_linear_transformer view = mb_linear_transformer_view(theta, o);
+    mb_tensor out[6] = {mb_linear_transformer_predict(t, z), mb_linear_transformer_apply(view, z),
+                        mb_self_attention_apply(s, z), mb_self_attention_predict(gd, z)};
+    t.options.scores = MB_SCORES_SOFTMAX_MASKED;
+    out[4] = mb_linear_transformer_apply(t, z);
+    mb_grad(out[3], &eta, 1, &out[5]);
+    mb_eval(out, 6);
+    mb_params_free(p);
+    return mb_close(mb);
+}
+
+/* The n-th allocation fails, for every n: an error, nothing crashes, nothing leaks. */
+Test(linear_transformer, every_allocation_fails_once)
+{
+    counter c = {0};
+    mb_allocator allocator = counting_allocator(&c);
+    expect(all_of_it(&allocator) == MB_OK && c.blocks == 0, "without faults");
+    for (uint64_t n = 1, calls = c.calls; n <= calls; n += 1 + calls / 400) {
+        c = (counter){.fail_at = n};
+        mb_status status = all_of_it(&allocator);
+        expect(status == MB_NO_MEMORY && c.blocks == 0, "allocation %llu of %llu fails: %s, %lld blocks left",
+               (unsigned long long)n, (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
+    }
+}
+
 /* ---- mistakes ---- */
 
 static void expect_error(mb_context *ctx, mb_tensor t, const char *part)
