@@ -48,14 +48,14 @@ MB_API mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, 
                            mb_tensor *hs);
 #define mb_hvp(...) mb_hvp_at(MB_HERE, __VA_ARGS__)
 
-/* The same, reverse over reverse: the gradient of <grad(y), vs> with vs held constant (also where a v depends
- * on an x), for any v: equal values by another way, about as expensive. The xs are of one dtype. */
+/* The same, reverse over reverse: the gradient of <grad(y), vs> with vs held constant, also where a v depends
+ * on an x: equal values by another way, about as expensive (two to three gradients). The xs are of one dtype.
+ */
 MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
                                    int n, mb_tensor *hs);
 #define mb_hvp_reverse(...) mb_hvp_reverse_at(MB_HERE, __VA_ARGS__)
 
-/* ------------------------------------------------------------------------- many directions in one sweep --
- */
+/* ------------------------------------------------------------------------ many directions in one sweep -- */
 
 /* Tangents that carry one more axis in front, K directions: one sweep, and one large kernel where K calls
  * would record K small ones; everything that does not depend on the direction is computed once. A batched
@@ -93,8 +93,9 @@ MB_API mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb
 #define mb_hessian_diagonal(...) mb_hessian_diagonal_at(MB_HERE, __VA_ARGS__)
 
 /* Along the line xs + s us, at s = 0: *first = dy/ds and *second = d2y/ds2, both shaped like y: of each
- * element (second = u^T H u where y is 0-d). us[i] is shaped like xs[i] and held constant. Forward over
- * forward: no gradient is made, so it is the cheapest of all second derivatives. first may be NULL. */
+ * element (second = u^T H u where y is 0-d). us[i] is shaped like xs[i] and a constant, here and in
+ * later derivatives. Forward over forward: no gradient is made, so it is the cheapest of all second
+ * derivatives. first may be NULL. */
 MB_API mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *us,
                                    int n, mb_tensor *first, mb_tensor *second);
 #define mb_directional(...) mb_directional_at(MB_HERE, __VA_ARGS__)

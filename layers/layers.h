@@ -134,8 +134,7 @@ MB_API mb_attention mb_attention_new_at(const char *where, mb_params *p, const c
 MB_API mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor x);
 #define mb_attention_apply(...) mb_attention_apply_at(MB_HERE, __VA_ARGS__)
 
-/* --------------------------------------------------------------- linear transformers, in-context learning --
- */
+/* ------------------------------------------------------------ linear transformers, in-context learning -- */
 
 /* A prompt is pairs (x_i, y_i), i = 1..n, and a query x_{n+1}; a token is the row (x_i, y_i), and the query's
  * row has zeros for y. x: [B,n+1,d], the query last; y: [B,n] or [B,n,e], or one more row, which is left out

@@ -101,6 +101,25 @@ mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype d
 
 /* ---- directions ---- */
 
+/* Squared lengths along the last axis, which stays with size 1. Not as a reduction, which would be fused with
+ * the draws and draw them twice, in rows as short as d: short rows are added column by column, for long ones
+ * a contraction does the same. */
+static mb_tensor squared_lengths(const char *where, mb_tensor x, mb_shape shape)
+{
+    int64_t d = shape.dim[shape.rank - 1];
+    if (d <= 8) {
+        mb_tensor sum = {0};
+        for (int64_t i = 0; i < d; i++) {
+            mb_tensor column = mb_slice_at(where, x, -1, i, 1, 1), square = mb_mul_at(where, column, column);
+            sum = i ? mb_add_at(where, sum, square) : square;
+        }
+        return sum;
+    }
+    shape.dim[shape.rank - 1] = 1;
+    mb_tensor rows = mb_reshape_at(where, x, MB_SHAPE(mb_count(x) / d, d));
+    return mb_reshape_at(where, mb_einsum_at(where, "nd,nd->n", rows, rows), shape);
+}
+
 mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
     if (!check_float(where, "sphere", ctx, dtype))
@@ -111,7 +130,7 @@ mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype 
     }
     mb_tensor x = mb_normal_at(where, ctx, key, dtype, shape);
     mb_tensor zero = lit(where, x, 0), one = lit(where, x, 1);
-    mb_tensor square = mb_sum_at(where, mb_mul_at(where, x, x), MB_KEEP(-1));
+    mb_tensor square = squared_lengths(where, x, shape);
     /* A normal vector of all zeros, one float32 draw in 2^24 where d is 1, is taken as the first unit vector.
      */
     mb_tensor none = mb_eq_at(where, square, zero);

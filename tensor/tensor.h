@@ -286,7 +286,7 @@ MB_API mb_tensor mb_laplace_at(const char *where, mb_context *ctx, mb_key key, m
  * of candidates here, 6 in float32 and 13 in float64, of which the first accepted one is taken: every
  * candidate is a function of key and position. If all are rejected the last is taken as it is. A candidate is
  * rejected with a probability below 0.0484, so that happens to fewer than 1 draw in 7e7 (1e17): less often
- * than a uniform draw repeats the same value. For k < 1, Gamma(k + 1) u^(1/k) (from the same paper), which
+ * than two uniform draws are equal. For k < 1, Gamma(k + 1) u^(1/k) (from the same paper), which
  * underflows to 0 where the distribution does: of Gamma(0.1), 3 draws in 10^5 in float32. The decision is a
  * comparison of rounded numbers: backends whose logarithms round differently pick another candidate about
  * once in 10^7 (10^16) draws, and agree to rounding otherwise. */
@@ -297,8 +297,8 @@ MB_API mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_
 MB_API mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_sphere(...) mb_sphere_at(MB_HERE, __VA_ARGS__)
 /* [..., n, n]: orthogonal matrices under Haar's measure, one for each leading index, by n - 1 Householder
- * reflections of normal vectors (Stewart 1980, with the signs of Mezzadri math-ph/0609050): what
- * QR of a normal matrix gives if R's diagonal is made positive. Orthogonal to a few n ulp. Records 5 n nodes.
+ * reflections of normal vectors (Stewart 1980, with the signs of Mezzadri math-ph/0609050): what QR of a
+ * normal matrix gives if R's diagonal is made positive. Orthogonal to a few n ulp. Records about 6 n nodes.
  */
 MB_API mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
                                   mb_shape shape);

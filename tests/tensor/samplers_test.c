@@ -208,6 +208,17 @@ Test(samplers, sphere)
                 expect(distance(y, N, normal_cdf, 0) < 1.95, "radius times direction is normal");
                 free(one);
             }
+        double *many = values(mb_sphere(ctx, mb_key_of(8), MB_FLOAT64, MB_SHAPE(30, 20)));
+        for (int i = 0; i < 30; i++) {
+            double length = 0;
+            for (int c = 0; c < 20; c++)
+                length += many[i * 20 + c] * many[i * 20 + c];
+            expect(fabs(length - 1) < 1e-14, "row %d of 20 has length^2 %.17g", i, length);
+        }
+        for (int d = 5; d < 10; d += 4) /* nothing of nothing */
+            expect(same_shape(mb_shape_of(mb_sphere(ctx, mb_key_of(8), MB_FLOAT64, MB_SHAPE(2, 0, d))),
+                              MB_SHAPE(2, 0, d)),
+                   "no rows of %d", d);
         double *line = values(mb_sphere(ctx, mb_key_of(9), MB_FLOAT32, MB_SHAPE(N, 1))), sum = 0;
         for (int i = 0; i < N; i++) {
             expect(line[i] == 1 || line[i] == -1, "on the line: %g", line[i]);
