@@ -55,7 +55,7 @@ MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tens
                                    int n, mb_tensor *hs);
 #define mb_hvp_reverse(...) mb_hvp_reverse_at(MB_HERE, __VA_ARGS__)
 
-/* ------------------------------------------------------------------------ many directions in one sweep -- */
+/* ----------------------------------------------------------------------- many directions in one sweep -- */
 
 /* Tangents that carry one more axis in front, K directions: one sweep, and one large kernel where K calls
  * would record K small ones; everything that does not depend on the direction is computed once. A batched

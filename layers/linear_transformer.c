@@ -211,13 +211,16 @@ static mb_tensor next_moments(mb_tensor S, mb_tensor U)
     return mb_add(W, mb_matmul(mb_transpose(U), W));
 }
 
-/* Whether products of m by m matrices cost less than scores of N tokens with n, for one layer. */
-static bool through_moments(const model *a)
+/* Whether products of m by m matrices cost less than scores of N tokens with n: multiplications of one
+ * prompt. whole: all tokens are wanted; a prediction's last layer costs next to nothing. */
+static bool through_moments(const model *a, bool whole)
 {
     if (a->o.scores != MB_SCORES_LINEAR || a->o.clip > 0)
         return false;
-    int64_t H = a->o.heads;
-    return (H + 1) * a->m * a->m <= H * a->N * (a->m + a->n);
+    double m = (double)a->m, n = (double)a->n, N = (double)a->N, L = (double)a->o.layers,
+           H = (double)a->o.heads;
+    double products = whole ? (2 * H + 3) * L : (2 * H + 2) * (L - 1);
+    return n * m * m + products * m * m * m <= L * H * 2 * N * m * (m + n);
 }
 
 /* ---- through the tokens ---- */
@@ -240,9 +243,10 @@ static mb_tensor attend(const model *a, mb_tensor z, int64_t l)
 static mb_tensor through_tokens(const model *a)
 {
     mb_tensor z = a->z;
-    model linear = *a; /* with clip alone, S still serves within a layer */
-    linear.o.clip = 0;
-    bool by_moments = through_moments(&linear);
+    model one = *a; /* with clip alone, S still serves within a layer */
+    one.o.clip = 0;
+    one.o.layers = 1;
+    bool by_moments = through_moments(&one, true);
     for (int64_t l = 0; l < a->o.layers; l++) {
         z = mb_add(z, by_moments ? mb_matmul(z, update(a, moments(a, z), l)) : attend(a, z, l));
         if (a->o.clip > 0)
@@ -255,7 +259,7 @@ static mb_tensor through_tokens(const model *a)
 
 static mb_tensor all_tokens(const model *a)
 {
-    if (!through_moments(a))
+    if (!through_moments(a, true))
         return through_tokens(a);
     mb_tensor S = {0}, A = {0}; /* z <- z A, A the product of all I + U so far, less the first I */
     for (int64_t l = 0; l < a->o.layers; l++) {
@@ -283,7 +287,7 @@ static mb_tensor last_layer(const model *a, mb_tensor S, mb_tensor q)
 static mb_tensor prediction(const model *a)
 {
     int64_t d = a->o.dim, e = a->o.outputs;
-    if (!through_moments(a) || a->o.layers == 0) {
+    if (!through_moments(a, false) || a->o.layers == 0) {
         mb_tensor query = mb_squeeze(mb_slice(through_tokens(a), 1, a->N - 1, 1, 1), 1);
         return mb_neg(mb_slice(query, 1, d, e, 1));
     }
