@@ -42,10 +42,78 @@ MB_API mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const 
                            const mb_tensor *vs, int n, mb_tensor *ts);
 #define mb_jvp(...) mb_jvp_at(MB_HERE, __VA_ARGS__)
 
-/* Hessian-vector product, forward over reverse: hs = d/de grad(y)(xs + e vs) at e = 0. y as for mb_grad. */
+/* Hessian-vector product, forward over reverse: hs = d/de grad(y)(xs + e vs) at e = 0. y as for mb_grad. hs
+ * may be vs, here and below. */
 MB_API mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                            mb_tensor *hs);
 #define mb_hvp(...) mb_hvp_at(MB_HERE, __VA_ARGS__)
+
+/* The same, reverse over reverse: the gradient of <grad(y), vs> with vs held constant, also where a v depends
+ * on an x: equal values by another way, about as expensive (two to three gradients). The xs are of one dtype.
+ */
+MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
+                                   int n, mb_tensor *hs);
+#define mb_hvp_reverse(...) mb_hvp_reverse_at(MB_HERE, __VA_ARGS__)
+
+/* ----------------------------------------------------------------------- many directions in one sweep -- */
+
+/* Tangents that carry one more axis in front, K directions: one sweep, and one large kernel where K calls
+ * would record K small ones; everything that does not depend on the direction is computed once. A batched
+ * sweep costs K times the memory of one, and needs a free axis: every tensor between xs and ys has at most
+ * MB_MAX_RANK - 1.
+ *
+ * vs[i]: [K, shape of xs[i]], ts[j]: [K, shape of ys[j]]; ts[j][k] = sum_i dys[j]/dxs[i] vs[i][k]. */
+MB_API mb_status mb_jvp_batch_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+                                 const mb_tensor *vs, int n, mb_tensor *ts);
+#define mb_jvp_batch(...) mb_jvp_batch_at(MB_HERE, __VA_ARGS__)
+
+/* K Hessian-vector products, forward over reverse: vs[i], hs[i]: [K, shape of xs[i]]. y as for mb_grad. */
+MB_API mb_status mb_hvp_batch_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
+                                 int n, mb_tensor *hs);
+#define mb_hvp_batch(...) mb_hvp_batch_at(MB_HERE, __VA_ARGS__)
+
+/* y: [Y...], x: [X...], floats, of at most MB_MAX_RANK axes together -> [Y..., X...]: dy/dx, all of it.
+ * Forward where x has no more elements than y; otherwise by the transposed way, also batched: the vjp is
+ * linear in its cotangent, and so its own jvp by the cotangent. */
+MB_API mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x);
+#define mb_jacobian(...) mb_jacobian_at(MB_HERE, __VA_ARGS__)
+
+/* ------------------------------------------------------------------------------------------- curvature -- */
+
+/* Of sum(y), by n tensors xs of one dtype, which are taken together as one vector of p elements: xs[0] in
+ * row-major order, then xs[1], and so on. All are recorded and differentiable to any order, like everything
+ * above; the directions are batched, as many at a time as keep a tensor on the way within 4 MiB. */
+
+/* -> [p, p], symmetric up to rounding. */
+MB_API mb_tensor mb_hessian_at(const char *where, mb_tensor y, const mb_tensor *xs, int n);
+#define mb_hessian(...) mb_hessian_at(MB_HERE, __VA_ARGS__)
+/* Writes ds[i], shaped like xs[i]: d2 sum(y) / dx2 of each element. Exact: p Hessian-vector products. */
+MB_API mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb_tensor *xs, int n,
+                                        mb_tensor *ds);
+#define mb_hessian_diagonal(...) mb_hessian_diagonal_at(MB_HERE, __VA_ARGS__)
+
+/* Along the line xs + s us, at s = 0: *first = dy/ds and *second = d2y/ds2, both shaped like y: of each
+ * element (second = u^T H u where y is 0-d). us[i] is shaped like xs[i] and a constant, here and in
+ * later derivatives. Forward over forward: no gradient is made, so it is the cheapest of all second
+ * derivatives. first may be NULL. */
+MB_API mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *us,
+                                   int n, mb_tensor *first, mb_tensor *second);
+#define mb_directional(...) mb_directional_at(MB_HERE, __VA_ARGS__)
+
+/* Lanczos (1950) with full reorthogonalisation, from a random start under `key`: records min(steps, p)
+ * Hessian-vector products and writes *alpha: [m] and *beta: [m], m = min(steps, p): the diagonal of the
+ * tridiagonal matrix T = V^T H V, and what is beside it (the last one is the residual's length). The ends of
+ * T's spectrum approach the Hessian's from inside, long before m reaches p (Golub and Van Loan,
+ * section 10.1). Where the Krylov space ends early, beta is 0 (below 1e-10 of T's size in float64, 1e-5 in
+ * float32) and what follows is 0 as well: cut T there. */
+MB_API mb_status mb_lanczos_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, int steps,
+                               mb_key key, mb_tensor *alpha, mb_tensor *beta);
+#define mb_lanczos(...) mb_lanczos_at(MB_HERE, __VA_ARGS__)
+/* The smallest and the largest eigenvalue of the Hessian of sum(y), as mb_lanczos finds them: a flush, and
+ * numbers, not tensors. Either may be NULL; NaN after an error. The spectral norm is the larger magnitude. */
+MB_API mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_tensor *xs, int n,
+                                           int steps, mb_key key, double *smallest, double *largest);
+#define mb_extreme_eigenvalues(...) mb_extreme_eigenvalues_at(MB_HERE, __VA_ARGS__)
 
 #ifdef __cplusplus
 }

@@ -31,4 +31,11 @@ mb_tensor mb__rule_reverse(const mb__site *s, int i, mb_tensor g);
 /* Ops that are not elementwise and not linear: the result's tangent from operand 0's. */
 mb_tensor mb__rule_forward(const mb__site *s, mb_tensor t);
 
+/* Batched tangents, [K, shape of the operand] (lift.c): the result's tangent, [K, shape of the result], from
+ * that of one operand, for every op but elementwise ones and concat. Poison without an error where no rule
+ * exists. */
+mb_tensor mb__lift_linear(const mb__site *s, int operand, mb_tensor t, int64_t K);
+/* An elementwise op's operand with as many axes as the result: then mb__rule_elementwise holds as it is. */
+mb_tensor mb__lift_aligned(const mb__site *s, mb_tensor t);
+
 #endif

@@ -14,6 +14,7 @@ typedef struct range {
     uint32_t *grad;   /* id of the accumulated cotangent or tangent; 0: none */
     uint8_t *depends; /* on an x */
     uint8_t *needed;  /* by a y; forward sweeps only */
+    int64_t lead;     /* of a batched forward sweep: K, the size of the first axis of tangents; -1: none */
 } range;
 
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
@@ -104,12 +105,19 @@ static bool same_shape(const mb__node *a, const mb__node *b)
            !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim);
 }
 
-static mb_tensor zeros_like(mb_context *ctx, const char *where, uint32_t id)
+/* The node's shape; with lead >= 0, after an axis of that size. */
+static mb_shape shape_with(const mb__node *n, int64_t lead)
+{
+    int extra = lead >= 0;
+    mb_shape shape = {n->rank + extra, {lead}};
+    memcpy(shape.dim + extra, n->dim, (size_t)n->rank * sizeof *n->dim);
+    return shape;
+}
+
+static mb_tensor zeros_like(mb_context *ctx, const char *where, uint32_t id, int64_t lead)
 {
     const mb__node *n = mb__at(ctx, id);
-    mb_shape shape = {n->rank, {0}};
-    memcpy(shape.dim, n->dim, sizeof shape.dim);
-    return mb_full_at(where, ctx, (mb_dtype)n->dtype, shape, 0);
+    return mb_full_at(where, ctx, (mb_dtype)n->dtype, shape_with(n, lead), 0);
 }
 
 static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor seed)
@@ -208,7 +216,7 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
     ctx->place = place;
     for (int i = 0; i < n && status == MB_OK; i++) {
         uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
-        gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i]);
+        gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i], -1);
         status = ctx->status;
     }
     return status;
@@ -248,10 +256,10 @@ static mb_tensor tangent_concat(const mb__site *s, const range *r)
         return mb__poison(ctx);
     for (int i = 0; i < s->node.nin; i++) {
         uint32_t o = mb__in(ctx, &s->node, i), t = o >= r->low ? r->grad[o - r->low] : 0;
-        parts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, s->where, o);
+        parts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, s->where, o, r->lead);
     }
     if (ctx->status == MB_OK)
-        out = mb_concat_at(s->where, parts, s->node.nin, (int)mb__attrs(ctx, &s->node)[0]);
+        out = mb_concat_at(s->where, parts, s->node.nin, (int)mb__attrs(ctx, &s->node)[0] + (r->lead >= 0));
     mb__free(ctx, parts, s->node.nin * sizeof *parts);
     return out;
 }
@@ -268,7 +276,9 @@ static mb_tensor tangent_of(const mb__site *s, const range *r)
             continue;
         mb_tensor t = mb__handle(ctx, id);
         if (mb__is_elementwise(s->node.op) && s->node.op != MB_OP_CAST)
-            t = mb__rule_elementwise(s, i, t);
+            t = mb__rule_elementwise(s, i, r->lead >= 0 ? mb__lift_aligned(s, t) : t);
+        else if (r->lead >= 0)
+            t = mb__lift_linear(s, i, t, r->lead);
         else if (mb__ops[s->node.op].linear >> i & 1)
             t = rebuild(s, i, t);
         else
@@ -280,11 +290,7 @@ static mb_tensor tangent_of(const mb__site *s, const range *r)
         }
         sum = sum.id ? mb_add_at(s->where, sum, t) : t;
     }
-    if (!sum.id)
-        return sum;
-    mb_shape shape = {s->node.rank, {0}};
-    memcpy(shape.dim, s->node.dim, sizeof shape.dim);
-    return mb_broadcast_at(s->where, sum, shape);
+    return sum.id ? mb_broadcast_at(s->where, sum, shape_with(&s->node, r->lead)) : sum;
 }
 
 /* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse
@@ -297,6 +303,10 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
             continue;
         mb__site s = site_of(ctx, id);
         ctx->place = s.where;
+        if (r->lead >= 0 && s.node.rank == MB_MAX_RANK)
+            return mb__error(ctx, MB_INVALID, s.where,
+                             "%s: has %d axes; a batch of directions wants one more, and %d is the most",
+                             mb__ops[s.node.op].name, MB_MAX_RANK, MB_MAX_RANK);
         mb_tensor t = tangent_of(&s, r);
         if (t.id && r->grad[k])
             t = mb_add_at(s.where, mb__handle(ctx, r->grad[k]), t);
@@ -308,30 +318,53 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
     return MB_OK;
 }
 
-mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs,
-                    int n, mb_tensor *ts)
+/* Whether v is a tangent for x: x's shape, or that after a first axis, whose size is then *lead; it is -1 for
+ * the first x. */
+static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead)
+{
+    if (!batch)
+        return same_shape(x, v);
+    if (v->rank != x->rank + 1 || v->dtype != x->dtype ||
+        memcmp(v->dim + 1, x->dim, (size_t)x->rank * sizeof *x->dim))
+        return false;
+    if (*lead < 0)
+        *lead = v->dim[0];
+    return *lead == v->dim[0];
+}
+
+static mb_status jvp(const char *where, const char *name, bool batch, const mb_tensor *ys, int m,
+                     const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *ts)
 {
     mb_context *ctx = m > 0 && ys ? ys[0].ctx : NULL;
-    if (!ctx || m < 1 || n < 0 || (n && (!xs || !vs)) || !ts)
-        return ctx ? mb__error(ctx, MB_INVALID, where, "jvp: got %d results and %d variables", m, n)
+    if (!ctx || m < 1 || n < (batch ? 1 : 0) || (n && (!xs || !vs)) || !ts)
+        return ctx ? mb__error(ctx, MB_INVALID, where, "%s: got %d results and %d variables", name, m, n)
                    : MB_INVALID;
     bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
                                                     (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
     uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
     const char *place = ctx->place;
-    ok = ok && enter(where, "jvp", ys, m, yi) &&
-         (!n || (enter(where, "jvp", xs, n, xi) == ctx && enter(where, "jvp", vs, n, vi) == ctx));
+    ok = ok && enter(where, name, ys, m, yi) &&
+         (!n || (enter(where, name, xs, n, xi) == ctx && enter(where, name, vs, n, vi) == ctx));
+    range r = {.low = UINT32_MAX, .high = 0, .lead = -1};
     for (int i = 0; ok && i < n; i++)
-        if (!same_shape(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]))) {
+        if (!fits(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]), batch, &r.lead)) {
             char a[256], b[256];
             mb__error(ctx, MB_INVALID, where,
-                      "jvp: got the tangent %s for %s; wanted the same shape and dtype",
-                      mb__tensor_text(a, sizeof a, vs[i]), mb__tensor_text(b, sizeof b, xs[i]));
+                      batch ? "%s: got the tangents %s for %s; wanted its shape after an axis for the "
+                              "directions, as many for each variable, and its dtype"
+                            : "%s: got the tangent %s for %s; wanted the same shape and dtype",
+                      name, mb__tensor_text(a, sizeof a, vs[i]), mb__tensor_text(b, sizeof b, xs[i]));
+            ok = false;
+        }
+    for (int i = 0; ok && batch && i < m; i++)
+        if (mb__at(ctx, yi[i])->rank == MB_MAX_RANK) {
+            mb__error(ctx, MB_INVALID, where,
+                      "%s: a result has %d axes; the directions want one more, and %d is the most", name,
+                      MB_MAX_RANK, MB_MAX_RANK);
             ok = false;
         }
     for (int i = 0; i < m; i++) /* only now: ts may be ys */
         ts[i] = mb__poison(ctx);
-    range r = {.low = UINT32_MAX, .high = 0};
     for (int i = 0; ok && i < n; i++)
         r.low = xi[i] < r.low ? xi[i] : r.low;
     for (int i = 0; ok && i < m; i++) {
@@ -359,22 +392,20 @@ mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tens
     ctx->place = place;
     for (int i = 0; ok && i < m; i++) {
         uint32_t t = r.grad[yi[i] - r.low];
-        ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, where, yi[i]);
+        ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, where, yi[i], r.lead);
         ok = ctx->status == MB_OK;
     }
     return mb_error(ctx);
 }
 
-mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
-                    mb_tensor *hs)
+mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs,
+                    int n, mb_tensor *ts)
 {
-    mb_context *ctx = y.ctx;
-    if (n <= 0 || !hs)
-        return mb__error(ctx, MB_INVALID, where, "hvp: got %d variables", n);
-    for (int i = 0; i < n; i++)
-        hs[i] = mb__poison(ctx);
-    if (!ctx || mb_error(ctx) != MB_OK)
-        return ctx ? ctx->status : MB_INVALID;
-    mb_status status = mb_grad_at(where, y, xs, n, hs);
-    return status == MB_OK ? mb_jvp_at(where, hs, n, xs, vs, n, hs) : status;
+    return jvp(where, "jvp", false, ys, m, xs, vs, n, ts);
+}
+
+mb_status mb_jvp_batch_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+                          const mb_tensor *vs, int n, mb_tensor *ts)
+{
+    return jvp(where, "jvp_batch", true, ys, m, xs, vs, n, ts);
 }

@@ -40,6 +40,8 @@ typedef struct flag {
 /* "--name value" and "--name=value". --help prints the table and exits with 0; what is wrong is said on
  * stderr, and the exit status is 2. */
 void flags_parse(int argc, char **argv, const char *about, const flag *flags, int n);
+/* Whether --name is on the command line, before it is parsed: for flags that change other flags' defaults. */
+bool flags_given(int argc, char **argv, const char *name);
 void flags_save(const char *path, const flag *flags, int n);
 /* Number of flags, but for free ones, that differ from the file; tells each on stderr. Dies without the file.
  */
@@ -55,7 +57,7 @@ typedef struct progress {
     bool drawn;
     double started, last_step, last_draw;
     double pace; /* seconds a step: a moving average, without the first step, which also makes the plan */
-    int64_t seen;
+    int64_t seen, last_done;
 } progress;
 
 /* On a terminal a bar that is redrawn, at most 10 times a second; elsewhere one line whenever `log` says so.
@@ -93,9 +95,44 @@ void csv_close(csv *c);
 /* Runs gnuplot on a script, preceded by the settings that all pictures here share, to make FOLDER/NAME (png).
  * The script runs with FOLDER as its working directory. Without gnuplot, says so once. */
 void plot(const char *folder, const char *name, const char *script);
+void plot_sized(const char *folder, const char *name, int width, int height, const char *script);
 
 /* SIGINT and SIGTERM: the first makes stop_wanted() true, the second ends the process with 130 at once. */
 void stop_install(void);
 bool stop_wanted(void);
+
+/* ---- report.c: measurements, and the summary beside known numbers ---- */
+
+/* What was measured at some of the steps of a run. */
+typedef struct series {
+    int n, room;
+    double *step, *value;
+} series;
+
+void series_add(series *s, double step, double value);
+void series_free(series *s);
+double series_at(const series *s, double step);    /* NaN where nothing was measured at that step */
+double series_mean(const series *s, double until); /* of the values at steps below `until`        */
+double series_last(const series *s, int n);        /* median of the last n values                 */
+int by_size(const void *a, const void *b);         /* of doubles, for qsort                       */
+/* The deviation is the population's. NaN where n is 0. */
+void mean_and_deviation(const double *values, int n, double *mean, double *deviation);
+
+/* Prints a row: what, "value (deviation)", what is known of it, and whether it is between `least` and `most`.
+ * NaN: no deviation, no limit. */
+void summary_line(const char *what, double value, double deviation, const char *reference, double least,
+                  double most);
+int summary_failures(void); /* rows so far with a value beyond its limits */
+
+/* ---- jobs.c: independent pieces of work on several threads ---- */
+
+/* Calls work(user, i) for i = 0 .. n - 1, on that many threads, in this order, and shows how far it is out of
+ * `total` units (jobs_advance). Jobs that have not begun when somebody wants to stop are left out: false. */
+bool jobs_run(const char *label, void (*work)(void *user, int i), void *user, int n, int threads,
+              int64_t total);
+/* From within a job. */
+void jobs_advance(int64_t units);
+/* `wanted`, or the number of CPUs where it is 0. */
+int jobs_threads(int64_t wanted);
 
 #endif

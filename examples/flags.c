@@ -131,6 +131,14 @@ void flags_parse(int argc, char **argv, const char *about, const flag *flags, in
     }
 }
 
+bool flags_given(int argc, char **argv, const char *name)
+{
+    for (int a = 1; a < argc; a++)
+        if (strncmp(argv[a], "--", 2) == 0 && strcmp(argv[a] + 2, name) == 0)
+            return true;
+    return false;
+}
+
 static json_t *to_json(const flag *f)
 {
     switch (f->type) {

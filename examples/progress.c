@@ -83,9 +83,13 @@ static void draw(progress *p, int64_t done, double loss, double accuracy, double
 void progress_step(progress *p, int64_t done, double loss, double accuracy, bool log)
 {
     double t = now(), step = t - p->last_step;
-    p->last_step = t;
-    if (p->seen++ > 0)
-        p->pace = p->pace > 0 ? 0.95 * p->pace + 0.05 * step : step;
+    if (done > p->last_done) {
+        step /= (double)(done - p->last_done);
+        p->last_step = t;
+        p->last_done = done;
+        if (p->seen++ > 0)
+            p->pace = p->pace > 0 ? 0.95 * p->pace + 0.05 * step : step;
+    }
     if (p->tty) {
         if (t - p->last_draw >= 0.1 || done == p->total) {
             p->last_draw = t;

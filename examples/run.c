@@ -116,6 +116,11 @@ static const char settings[] = "set output '%s'\n"
 
 void plot(const char *folder, const char *name, const char *script)
 {
+    plot_sized(folder, name, 1000, 620, script);
+}
+
+void plot_sized(const char *folder, const char *name, int width, int height, const char *script)
+{
     static bool told;
     if (told)
         return;
@@ -134,9 +139,11 @@ void plot(const char *folder, const char *name, const char *script)
     FILE *g = popen("cd \"$MOEBIUS_RUN\" && exec gnuplot 2>gnuplot.log", "w");
     if (g) {
         /* pngcairo draws better text, but not every gnuplot has it */
-        fprintf(g, "if (strstrt(GPVAL_TERMINALS, 'pngcairo')) {\n"
-                   "  set terminal pngcairo size 1000,620 font 'Sans,11' background rgb 'white'\n} else {\n"
-                   "  set terminal png size 1000,620 truecolor enhanced background rgb 'white'\n}\n");
+        fprintf(g,
+                "if (strstrt(GPVAL_TERMINALS, 'pngcairo')) {\n"
+                "  set terminal pngcairo size %d,%d font 'Sans,11' background rgb 'white'\n} else {\n"
+                "  set terminal png size %d,%d truecolor enhanced background rgb 'white'\n}\n",
+                width, height, width, height);
         fprintf(g, settings, name);
         fputs(script, g);
     }

@@ -134,6 +134,130 @@ MB_API mb_attention mb_attention_new_at(const char *where, mb_params *p, const c
 MB_API mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor x);
 #define mb_attention_apply(...) mb_attention_apply_at(MB_HERE, __VA_ARGS__)
 
+/* ------------------------------------------------------------ linear transformers, in-context learning -- */
+
+/* A prompt is pairs (x_i, y_i), i = 1..n, and a query x_{n+1}; a token is the row (x_i, y_i), and the query's
+ * row has zeros for y. x: [B,n+1,d], the query last; y: [B,n] or [B,n,e], or one more row, which is left out
+ * -> tokens z: [B, n+1, d+e], e = 1 where y has no axis for it. */
+MB_API mb_tensor mb_prompt_tokens_at(const char *where, mb_tensor x, mb_tensor y);
+#define mb_prompt_tokens(...) mb_prompt_tokens_at(MB_HERE, __VA_ARGS__)
+
+/* What attention does with the scores z_i^T Q z_j of the context's tokens i for token j. */
+typedef enum mb_scores {
+    MB_SCORES_LINEAR = 0,
+    MB_SCORES_SOFTMAX,        /* softmax over the context */
+    MB_SCORES_SOFTMAX_MASKED, /* softmax over all tokens, of which the query's is then left out: Z M
+                               * softmax(Z^T Q Z), so that the weights sum to less than 1 */
+} mb_scores;
+
+/* Attention, and nothing else. In each layer all tokens z_j change at once, the query's too:
+ *
+ *     z_j <- z_j + c sum_h P_h S Q_h z_j,   S = sum_{i <= n} z_i z_i^T
+ *
+ * With tokens as columns this is Z <- Z + c P Z M (Z^T Q Z), M = diag(I_n, 0): the linear transformer of Ahn
+ * et al. 2306.00297 and 2310.01082 with one head and c = 1/n. The prediction is minus the y-entries of the
+ * query's token after the last layer. Letters: m = d + e entries of a token, L layers, H heads.
+ *
+ * S is all that a layer needs of the context, and S <- (I + T) S (I + T)^T with T = c sum_h P_h S Q_h. So
+ * after the first S a layer costs products of m by m matrices, whatever n is; that is what is recorded where
+ * it is cheaper than N by n scores. With softmax or clip the tokens themselves go through the layers. */
+typedef struct mb_linear_transformer_options {
+    int64_t dim;      /* d: entries of x */
+    int64_t outputs;  /* e: entries of y; 0 means 1 */
+    int64_t layers;   /* L >= 0 */
+    int64_t heads;    /* H; 0 means 1 */
+    bool tied;        /* one P and Q for all layers */
+    bool sparse;      /* P = [[P',0],[0,I]], Q = [[Q',0],[0,0]], where P', Q': [d,d] are the parameters, as in
+                       * the code of 2310.01082. Otherwise P and Q are full. */
+    bool unmasked;    /* M = I: the query's token is part of the context */
+    mb_scores scores; /* not LINEAR: z_j + c sum_h P_h Z M softmax(Z^T Q_h z_j) */
+    double scale;     /* c; 0 means 1/n. Bound at run time. */
+    double clip;      /* > 0: after each layer all entries of tokens are clipped to [-clip, clip] */
+    mb_init init;     /* of P and Q, or P' and Q'; default N(0, 0.05^2) */
+} mb_linear_transformer_options;
+
+/* A value, which may also be filled by hand: P and Q may be any tensors of these shapes, and options may
+ * differ from call to call (layers, where tied: a roll-out; scale: damping). */
+typedef struct mb_linear_transformer {
+    mb_tensor P, Q; /* [T,w,w], or [T,H,w,w] where H > 1 (or = 1); T = 1 where tied, L otherwise, w = d where
+                     * sparse, m otherwise */
+    mb_linear_transformer_options options;
+} mb_linear_transformer;
+
+/* Makes the parameters "P" and "Q", in this order. */
+MB_API mb_linear_transformer mb_linear_transformer_new_at(const char *where, mb_params *p, const char *name,
+                                                          mb_linear_transformer_options options);
+#define mb_linear_transformer_new(...) mb_linear_transformer_new_at(MB_HERE, __VA_ARGS__)
+/* The number of scalars in P and Q together, 2 T H w^2. */
+MB_API int64_t mb_linear_transformer_size(const mb_linear_transformer_options *options);
+/* The transformer whose P and Q are views of theta: [mb_linear_transformer_size]: P in row-major order, then
+ * Q. theta: a parameter, or any tensor: for Hessians by one flat vector, points on a line, and the like. */
+MB_API mb_linear_transformer mb_linear_transformer_view_at(const char *where, mb_tensor theta,
+                                                           mb_linear_transformer_options options);
+#define mb_linear_transformer_view(...) mb_linear_transformer_view_at(MB_HERE, __VA_ARGS__)
+/* z: [B,n+1,m] -> [B,n+1,m]: the tokens after the last layer. */
+MB_API mb_tensor mb_linear_transformer_apply_at(const char *where, mb_linear_transformer layer, mb_tensor z);
+#define mb_linear_transformer_apply(...) mb_linear_transformer_apply_at(MB_HERE, __VA_ARGS__)
+/* z: [B,n+1,m] -> [B,e]: the prediction: no more than it takes. */
+MB_API mb_tensor mb_linear_transformer_predict_at(const char *where, mb_linear_transformer layer,
+                                                  mb_tensor z);
+#define mb_linear_transformer_predict(...) mb_linear_transformer_predict_at(MB_HERE, __VA_ARGS__)
+
+/* Linear self-attention with keys, queries, values and a projection, as in von Oswald et al. 2212.07677: no
+ * scale, no bias; keys and values are of the context only, and every token changes:
+ *
+ *     z_j <- z_j + sum_h Proj_h sum_i V_h z_i (K_h z_i)^T (Q_h z_j)
+ *
+ * which is the transformer above with P_h = Proj_h V_h, Q_h = K_h^T Q_h and c = 1. The interpolation of two
+ * layers is that of these products: the factors alone mean nothing. */
+typedef struct mb_self_attention_options {
+    int64_t dim, outputs; /* d, e; outputs 0 means 1 */
+    int64_t layers;       /* L >= 0 */
+    int64_t heads;        /* H; 0 means 1 */
+    int64_t key;          /* entries of keys, queries and values of a head; 0: m */
+    bool tied;            /* one set of weights for all layers */
+    bool unmasked;        /* keys and values of the query's token, too */
+    mb_scores scores;     /* not LINEAR: of scores divided by sqrt(key) */
+    double clip;          /* as above */
+    mb_init init;         /* default: of variance 0.002 / (L fan_in), as in their code, but not truncated */
+} mb_self_attention_options;
+
+/* A value, which may also be filled by hand. T = 1 where tied, L otherwise. */
+typedef struct mb_self_attention {
+    mb_tensor query, key, value; /* [T,H,key,m] */
+    mb_tensor projection;        /* [T,H,m,key] */
+    mb_self_attention_options options;
+} mb_self_attention;
+
+/* Makes the parameters "query", "key", "value" and "projection", in this order. */
+MB_API mb_self_attention mb_self_attention_new_at(const char *where, mb_params *p, const char *name,
+                                                  mb_self_attention_options options);
+#define mb_self_attention_new(...) mb_self_attention_new_at(MB_HERE, __VA_ARGS__)
+/* The transformer that it is: P and Q: [T,H,m,m], scale 1. Recorded from the weights. */
+MB_API mb_linear_transformer mb_self_attention_products_at(const char *where, mb_self_attention layer);
+#define mb_self_attention_products(...) mb_self_attention_products_at(MB_HERE, __VA_ARGS__)
+/* z: [B,n+1,m] -> [B,n+1,m], and -> [B,e], minus the y-entries of the last token: as above. */
+MB_API mb_tensor mb_self_attention_apply_at(const char *where, mb_self_attention layer, mb_tensor z);
+#define mb_self_attention_apply(...) mb_self_attention_apply_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_self_attention_predict_at(const char *where, mb_self_attention layer, mb_tensor z);
+#define mb_self_attention_predict(...) mb_self_attention_predict_at(MB_HERE, __VA_ARGS__)
+
+/* Gradient descent on l(W) = 1/(2n) sum_i |W x_i - y_i|^2 as weights (2212.07677, proposition 1; GD++ is from
+ * there as well). One layer is one step:
+ *
+ *     K = Q = [[I,0],[0,0]],  V = [[0,0],[W0,-I]],  Proj = (eta/n) I:  y_j <- y_j + eta grad l(W0) x_j
+ *     GD++: V = [[I,0],[W0,-I]], Proj = [[-gamma I,0],[0,(eta/n) I]]:  also x_j <- x_j - gamma sum_i x_i
+ * x_i^T x_j
+ *
+ * so that the residuals y_i - W x_i of the next step are those of the stepped W. eta: 0-d, one for all
+ * layers, or [layers]. gamma: the same, or all zeros ((mb_tensor){0}) for plain GD. W0: [e,d], or all zeros
+ * for a start at 0; with it the query's y-entry must begin as -W0 x_{n+1}, where mb_prompt_tokens puts 0.
+ * options: dim, outputs, layers, unmasked and clip are used; n: pairs of a prompt. Recorded from eta, gamma
+ * and W0, and differentiable in them. Tied where eta and gamma are both 0-d. */
+MB_API mb_self_attention mb_self_attention_gd_at(const char *where, mb_tensor eta, mb_tensor gamma,
+                                                 mb_tensor W0, int64_t n, mb_self_attention_options options);
+#define mb_self_attention_gd(...) mb_self_attention_gd_at(MB_HERE, __VA_ARGS__)
+
 /* -------------------------------------------------------------------------------- test-time training -- */
 
 /* The layer of "Learning to (Learn at Test Time)", Sun et al. 2310.13807. Each image and head trains a small

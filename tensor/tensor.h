@@ -273,6 +273,36 @@ MB_API mb_tensor mb_uniform_at(const char *where, mb_context *ctx, mb_key key, m
 /* Mean 0, variance 1, by Box and Muller from two uniforms. */
 MB_API mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_normal(...) mb_normal_at(MB_HERE, __VA_ARGS__)
+/* Rate 1 (mean 1, variance 1): -log(1 - u), at most 16.7 (36.8 in float64). */
+MB_API mb_tensor mb_exponential_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
+                                   mb_shape shape);
+#define mb_exponential(...) mb_exponential_at(MB_HERE, __VA_ARGS__)
+/* Density e^-|x| / 2 (mean 0, variance 2): an exponential draw with a random sign. */
+MB_API mb_tensor mb_laplace_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
+                               mb_shape shape);
+#define mb_laplace(...) mb_laplace_at(MB_HERE, __VA_ARGS__)
+/* Gamma with shape parameter k > 0 and scale theta > 0 (mean k theta, variance k theta^2), for any k: one
+ * plan for each k; theta is bound at run time. Marsaglia and Tsang (2000), whose rejection is a fixed number
+ * of candidates here, 6 in float32 and 13 in float64, of which the first accepted one is taken: every
+ * candidate is a function of key and position. If all are rejected the last is taken as it is. A candidate is
+ * rejected with a probability below 0.0484, so that happens to fewer than 1 draw in 7e7 (1e17): less often
+ * than two uniform draws are equal. For k < 1, Gamma(k + 1) u^(1/k) (from the same paper), which
+ * underflows to 0 where the distribution does: of Gamma(0.1), 3 draws in 10^5 in float32. The decision is a
+ * comparison of rounded numbers: backends whose logarithms round differently pick another candidate about
+ * once in 10^7 (10^16) draws, and agree to rounding otherwise. */
+MB_API mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape,
+                             double k, double theta);
+#define mb_gamma(...) mb_gamma_at(MB_HERE, __VA_ARGS__)
+/* Uniform on the unit sphere along the last axis, of size d >= 1: rows of [..., d] have length 1. */
+MB_API mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
+#define mb_sphere(...) mb_sphere_at(MB_HERE, __VA_ARGS__)
+/* [..., n, n]: orthogonal matrices under Haar's measure, one for each leading index, by n - 1 Householder
+ * reflections of normal vectors (Stewart 1980, with the signs of Mezzadri math-ph/0609050): what QR of a
+ * normal matrix gives if R's diagonal is made positive. Orthogonal to a few n ulp. Records about 6 n nodes.
+ */
+MB_API mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
+                                  mb_shape shape);
+#define mb_orthogonal(...) mb_orthogonal_at(MB_HERE, __VA_ARGS__)
 /* int32 of the given shape: along the last axis, of size n, a random order of 0..n-1, one for each row. */
 MB_API mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key key, mb_shape shape);
 #define mb_permutation(...) mb_permutation_at(MB_HERE, __VA_ARGS__)

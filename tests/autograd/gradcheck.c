@@ -141,6 +141,24 @@ static double sum_of_products(mb_tensor *a, mb_tensor *b, int n, double *size)
     return sum;
 }
 
+/* A batch of the two directions u and v against one at a time. */
+static void check_batch(point *p, const char *what, const mb_tensor *batch, const mb_tensor *one,
+                        const mb_tensor *other, int n)
+{
+    for (int i = 0; i < n; i++) {
+        double *both = values(batch[i]), *a = values(one[i]), *b = values(other[i]), top = 1;
+        int64_t count = mb_count(one[i]);
+        expect(mb_count(batch[i]) == 2 * count && mb_dim(batch[i], 0) == 2, "%s, %s: shape %s", p->c->name,
+               what, shape_text(mb_shape_of(batch[i])));
+        for (int64_t k = 0; k < count; k++)
+            top = fmax(top, fmax(fabs(a[k]), fabs(b[k])));
+        for (int64_t k = 0; k < count; k++)
+            expect(fabs(both[k] - a[k]) <= 1e-12 * top && fabs(both[count + k] - b[k]) <= 1e-12 * top,
+                   "%s on %s, %s of operand %d: %.17g and %.17g in a batch, %.17g and %.17g alone",
+                   p->c->name, mb_backend_name(p->ctx), what, i, both[k], both[count + k], a[k], b[k]);
+    }
+}
+
 /* The identities that need no step size. */
 static void check_identities(point *p)
 {
@@ -155,6 +173,12 @@ static void check_identities(point *p)
     mb_tensor y = c->f(p->ctx, xs, c->user), w = mb_from(p->ctx, MB_FLOAT64, mb_shape_of(y), p->w0);
     mb_jvp(&y, 1, xs, v, c->n, &jv);
     mb_vjp(y, w, xs, c->n, pull);
+    mb_tensor both[GRADCHECK_MOST], ju, j2, h2[GRADCHECK_MOST];
+    for (int i = 0; i < c->n; i++)
+        both[i] = mb_stack(((mb_tensor[]){u[i], v[i]}), 2, 0);
+    mb_jvp(&y, 1, xs, u, c->n, &ju);
+    mb_jvp_batch(&y, 1, xs, both, c->n, &j2);
+    check_batch(p, "J v", &j2, &ju, &jv, 1);
     double size = 1, a = sum_of_products(&w, &jv, 1, &size), b = sum_of_products(pull, v, c->n, &size);
     expect(fabs(a - b) <= 1e-12 * size, "%s on %s: <u, J v> = %.17g, <J' u, v> = %.17g", c->name,
            mb_backend_name(p->ctx), a, b);
@@ -162,6 +186,8 @@ static void check_identities(point *p)
         mb_tensor hu[GRADCHECK_MOST], hv[GRADCHECK_MOST], rr[GRADCHECK_MOST], value = dot(y, w);
         mb_hvp(value, xs, u, c->n, hu);
         mb_hvp(value, xs, v, c->n, hv);
+        mb_hvp_batch(value, xs, both, c->n, h2);
+        check_batch(p, "H v", h2, hu, hv, c->n);
         size = 1;
         a = sum_of_products(hu, v, c->n, &size), b = sum_of_products(hv, u, c->n, &size);
         expect(fabs(a - b) <= 1e-12 * size, "%s on %s: <H u, v> = %.17g, <u, H v> = %.17g", c->name,
@@ -171,6 +197,12 @@ static void check_identities(point *p)
         for (int i = 0; i < c->n; i++)
             gv = i ? mb_add(gv, dot(g[i], v[i])) : dot(g[i], v[i]);
         mb_grad(gv, xs, c->n, rr);
+        mb_hvp_reverse(value, xs, v, c->n, h2);
+        for (int i = 0; i < c->n; i++) {
+            const double *other = values(h2[i]), *reverse = values(rr[i]);
+            for (int64_t k = 0; k < p->size[i]; k++)
+                expect(near(other[k], reverse[k], 1e-13, 1e-13), "%s: hvp_reverse %.17g", c->name, other[k]);
+        }
         for (int i = 0; i < c->n; i++) {
             double *x = values(rr[i]), *z = values(hv[i]), top = 1;
             for (int64_t k = 0; k < p->size[i]; k++)

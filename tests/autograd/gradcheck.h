@@ -6,7 +6,8 @@
  *     p0(x) = <w0, f(x)>,  p1(x) = <w1, grad p0(x)>,  p2(x) = <w2, grad p1(x)>.
  * grad p0, grad p1 and grad p2 are compared with the 4-point difference quotient of p0, p1 and p2 at h =
  * 1e-3, by element where there are few and along random directions else. Beside that, without any step size,
- * at 1e-12: <u, J v> = <J' u, v>;  H v forward over reverse = H v reverse over reverse;  <H u, v> = <u, H v>.
+ * at 1e-12: <u, J v> = <J' u, v>;  H v forward over reverse = H v reverse over reverse;  <H u, v> = <u, H v>;
+ * and J and H times u and v in one batch = one at a time.
  */
 #ifndef MB_TESTS_GRADCHECK_H
 #define MB_TESTS_GRADCHECK_H

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * directions.h - n tensors taken together as one vector of p elements. Private to autograd/.
+ */
+#ifndef MB_DIRECTIONS_H
+#define MB_DIRECTIONS_H
+
+#include "autograd/autograd.h"
+#include "tensor/tape.h"
+
+/* The gradient of sum(y) by xs, and room for tangents of theirs. */
+typedef struct mb__bundle {
+    mb_context *ctx;
+    const char *where;
+    mb_dtype dtype;
+    const mb_tensor *xs;
+    int n;
+    int64_t p;                    /* elements of all xs */
+    int64_t largest;              /* elements of the largest tensor that a sweep meets */
+    mb_tensor *gs, *tangents, *h; /* n each: the gradient; scratch of mb__bundle_hvp */
+} mb__bundle;
+
+/* Checks y and xs, one float dtype for all xs, and records the gradient. False after an error; close it
+ * anyway. */
+bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tensor y, const mb_tensor *xs,
+                     int n);
+void mb__bundle_close(mb__bundle *b);
+/* How many directions to take at once. */
+int64_t mb__bundle_batch(const mb__bundle *b);
+/* vs: [K,p] -> [K,p], or [p] -> [p] in an unbatched sweep: Hessian-vector products. */
+mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs);
+
+/* Directions of a batch, given that the largest tensor on the way has `largest` elements and that there are p
+ * of them in all. */
+int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p);
+/* Rows first .. first + K - 1 of the identity matrix of p: [K,p]. */
+mb_tensor mb__unit_rows(const char *where, mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K,
+                        int64_t p);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * in_context.h - what linear_transformer.c and self_attention.c share. Private to layers/.
+ */
+#ifndef MB_IN_CONTEXT_H
+#define MB_IN_CONTEXT_H
+
+#include "layers/internal.h"
+
+static inline int64_t mb__at_least_one(int64_t n)
+{
+    return n ? n : 1;
+}
+
+/* Checks the sizes of a layer of d, e, L and H. `layer` begins the message. */
+bool mb__check_in_context(const char *where, mb_context *ctx, const char *layer, int64_t dim, int64_t outputs,
+                          int64_t layers, int64_t heads);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Linear self-attention with keys, queries, values and a projection, which becomes a linear transformer of
+ * their products; and gradient descent as such weights.
+ */
+#include "layers/in_context.h"
+
+#include <math.h>
+
+mb_self_attention mb_self_attention_new_at(const char *where, mb_params *p, const char *name,
+                                           mb_self_attention_options options)
+{
+    mb_self_attention layer = {.options = options};
+    if (!p || !mb__check_in_context(where, mb_params_context(p), "self_attention", options.dim,
+                                    options.outputs, options.layers, options.heads))
+        return layer;
+    if (options.key < 0) {
+        mb_fail_at(where, mb_params_context(p), MB_INVALID, "self_attention: key %lld is negative",
+                   (long long)options.key);
+        return layer;
+    }
+    if (mb_params_enter_at(where, p, name) != MB_OK)
+        return layer;
+    int64_t m = options.dim + mb__at_least_one(options.outputs), H = mb__at_least_one(options.heads);
+    int64_t key = options.key ? options.key : m, T = options.tied ? 1 : options.layers;
+    double scale = 0.002 / (double)mb__at_least_one(options.layers);
+    bool given = options.init.kind != MB_INIT_DEFAULT;
+    mb_init in = given ? options.init : mb_init_normal(sqrt(scale / (double)m));
+    mb_init out = given ? options.init : mb_init_normal(sqrt(scale / (double)(key * H)));
+    layer.query = mb_param_at(where, p, "query", MB_SHAPE(T, H, key, m), in);
+    layer.key = mb_param_at(where, p, "key", MB_SHAPE(T, H, key, m), in);
+    layer.value = mb_param_at(where, p, "value", MB_SHAPE(T, H, key, m), in);
+    layer.projection = mb_param_at(where, p, "projection", MB_SHAPE(T, H, m, key), out);
+    mb_params_leave_at(where, p);
+    return layer;
+}
+
+mb_linear_transformer mb_self_attention_products_at(const char *where, mb_self_attention layer)
+{
+    const mb_self_attention_options *o = &layer.options;
+    mb_linear_transformer product = {.options = {.dim = o->dim,
+                                                 .outputs = o->outputs,
+                                                 .layers = o->layers,
+                                                 .heads = o->heads,
+                                                 .tied = o->tied,
+                                                 .unmasked = o->unmasked,
+                                                 .scores = o->scores,
+                                                 .scale = 1,
+                                                 .clip = o->clip}};
+    mb_context *ctx = layer.query.ctx;
+    if (!ctx)
+        return product;
+    const char *place = mb_place_begin(ctx, where);
+    product.P = mb_einsum("thik,thkj->thij", layer.projection, layer.value);
+    product.Q = mb_einsum("thki,thkj->thij", layer.key, layer.query);
+    if (o->scores != MB_SCORES_LINEAR && mb_valid(product.Q))
+        product.Q = mb_mul(product.Q, mb__literal(product.Q, 1 / sqrt((double)mb_dim(layer.key, 2))));
+    mb_place_end(ctx, place);
+    return product;
+}
+
+mb_tensor mb_self_attention_apply_at(const char *where, mb_self_attention layer, mb_tensor z)
+{
+    return mb_linear_transformer_apply_at(where, mb_self_attention_products_at(where, layer), z);
+}
+
+mb_tensor mb_self_attention_predict_at(const char *where, mb_self_attention layer, mb_tensor z)
+{
+    return mb_linear_transformer_predict_at(where, mb_self_attention_products_at(where, layer), z);
+}
+
+/* ---- gradient descent ---- */
+
+/* t: [rows, columns] at (row, column) of an [m,m] matrix of zeros. */
+static mb_tensor block(mb_tensor t, int64_t row, int64_t column, int64_t m)
+{
+    t = mb_pad(t, 0, row, m - row - mb_dim(t, 0));
+    return mb_pad(t, 1, column, m - column - mb_dim(t, 1));
+}
+
+/* A rate: 0-d or [L] -> [1,1,1,1] or [L,1,1,1]; false after reporting. */
+static bool rate(mb_tensor *t, int64_t layers, const char *name)
+{
+    mb_shape s = mb_shape_of(*t);
+    if (s.rank > 1 || (s.rank == 1 && s.dim[0] != layers)) {
+        mb_fail(t->ctx, MB_INVALID, "self_attention_gd: %s has %d axes, wanted a single number or [%lld]",
+                name, s.rank, (long long)layers);
+        return false;
+    }
+    *t = mb_reshape(*t, MB_SHAPE(s.rank ? layers : 1, 1, 1, 1));
+    return true;
+}
+
+/* The constructions; eta's and gamma's shapes are checked here. */
+static bool descend(mb_self_attention *layer, mb_tensor eta, mb_tensor gamma, mb_tensor W0, int64_t n)
+{
+    mb_self_attention_options *o = &layer->options;
+    int64_t d = o->dim, e = mb__at_least_one(o->outputs), m = d + e;
+    mb_context *ctx = eta.ctx;
+    mb_dtype dtype = mb_dtype_of(eta);
+    bool each = mb_shape_of(eta).rank || (gamma.ctx && mb_shape_of(gamma).rank);
+    int64_t T = each ? o->layers : 1;
+    if (!rate(&eta, o->layers, "eta") || (gamma.ctx && !rate(&gamma, o->layers, "gamma")))
+        return false;
+    if (W0.ctx && (mb_shape_of(W0).rank != 2 || mb_dim(W0, 0) != e || mb_dim(W0, 1) != d)) {
+        mb_fail(ctx, MB_INVALID, "self_attention_gd: wanted W0 [%lld,%lld]", (long long)e, (long long)d);
+        return false;
+    }
+    mb_tensor on_x = block(mb_eye(ctx, dtype, d), 0, 0, m), on_y = block(mb_eye(ctx, dtype, e), d, d, m);
+    mb_tensor value = mb_neg(on_y), out = mb_mul(on_y, mb_mul(eta, 1 / (double)n));
+    if (W0.ctx)
+        value = mb_add(value, block(W0, d, 0, m));
+    if (gamma.ctx) {
+        value = mb_add(value, on_x);
+        out = mb_sub(out, mb_mul(on_x, gamma));
+    } else {
+        out = mb_add(out, mb_mul(on_x, mb_mul(eta, 1 / (double)n)));
+    }
+    mb_shape shape = MB_SHAPE(T, 1, m, m);
+    layer->query = layer->key = mb_broadcast(on_x, shape);
+    layer->value = mb_broadcast(value, shape);
+    layer->projection = mb_broadcast(out, shape);
+    o->tied = !each;
+    o->heads = 1;
+    o->key = m;
+    o->scores = MB_SCORES_LINEAR;
+    return true;
+}
+
+mb_self_attention mb_self_attention_gd_at(const char *where, mb_tensor eta, mb_tensor gamma, mb_tensor W0,
+                                          int64_t n, mb_self_attention_options options)
+{
+    mb_self_attention layer = {.options = options};
+    if (!mb__usable(eta) || (gamma.ctx && !mb__usable(gamma)) || (W0.ctx && !mb__usable(W0))) {
+        layer.query = mb__refused(where, mb__usable(eta) ? mb__usable(W0) ? gamma : W0 : eta);
+        return layer;
+    }
+    const char *place = mb_place_begin(eta.ctx, where);
+    if (mb__check_in_context(where, eta.ctx, "self_attention_gd", options.dim, options.outputs,
+                             options.layers, 1)) {
+        if (n < 1)
+            mb_fail(eta.ctx, MB_INVALID, "self_attention_gd: n is %lld, wanted 1 or more", (long long)n);
+        else
+            descend(&layer, eta, gamma, W0, n);
+    }
+    mb_place_end(eta.ctx, place);
+    return layer;
+}
