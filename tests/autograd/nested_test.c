@@ -267,7 +267,8 @@ Test(nested, a_thousand_inner_steps, .timeout = 120)
 {
     double result, one = 1e9, two = 1e9;
     bool slow = getenv("TESTS_SLOW") != NULL;
-    for (int k = 0; k < (slow ? 1 : 3); k++) {
+    /* The least of a few rounds; of more where the machine is busy with other work. */
+    for (int k = 0; k < (slow ? 1 : 12) && (k < 3 || one >= 1 || two > 2.5 * one + 0.02); k++) {
         one = fmin(one, time_of_loop(1000, &result));
         two = fmin(two, time_of_loop(2000, &result));
     }
