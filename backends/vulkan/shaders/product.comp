@@ -2,13 +2,14 @@
 #extension GL_GOOGLE_include_directive : enable
 /* SPDX-License-Identifier: MIT
  *
- * product.comp - matrix products: c[batch, m, n] = sum over the reduce loops and k of a[batch, ., m, k] b[batch,
- * ., k, n], each operand by strides (mb__product of plan.h). One source, built several times:
+ * product.comp - matrix products: c[batch, m, n] is the sum over the reduce loops and k of a[batch, reduce, m, k]
+ * b[batch, reduce, k, n], each operand by strides (mb__product of plan.h). One source, built several times:
  *
  *   macros                            work of a group                             local size    shared bytes
  *   PLAIN TM=1 TN=1                   one element of c an invocation              any           0
  *   PLAIN TM=4 TN=4                   4x4 elements an invocation                  any           0
  *   LANES ROWS=2                      (2 lanes) x (4 lanes) elements              the subgroup  0
+ *   LANES ROWS=1                      (1 lanes) x (4 lanes) elements: few rows    the subgroup  0
  *   TILE BM=32 BN=32 BK=16 TM=4 TN=4  32x32 elements, 4x4 an invocation           64            4608
  *   TILE BM=64 BN=64 BK=16 TM=8 TN=4  64x64 elements, 8x4 an invocation           128           8704
  *   TILE BM=128 BN=128 BK=8 TM=8 TN=8 128x128 elements, 8x8 an invocation         256           8448
@@ -31,6 +32,10 @@
  *      elements, and so is k
  *   c by fours: c_n is 1; base, offset, n, split_stride and every other stride are multiples of 4 elements.
  */
+#ifdef LANES
+#extension GL_KHR_shader_subgroup_basic : enable
+#extension GL_KHR_shader_subgroup_shuffle : enable
+#endif
 #include "common.glsl"
 
 const uint P_M = 6, P_N = 7, P_K = 8;
@@ -97,7 +102,8 @@ ivec3 start_at(const uint batch, const uint split)
  * element of the reduce loops 1 + reduce_loops + k / 4 + k % 4, and batch_loops + reduce_loops besides. */
 void main()
 {
-    uint m = param(P_M), n = param(P_N), k = param(P_K), tiles_m = (m + TM - 1) / TM, tiles_n = (n + TN - 1) / TN;
+    uint m = param(P_M), n = param(P_N), k = param(P_K);
+    uint tiles_m = (m + TM - 1) / TM, tiles_n = (n + TN - 1) / TN;
     uint rest = group_index() * gl_WorkGroupSize.x + gl_LocalInvocationIndex;
     uint n0 = rest % tiles_n * TN;
     rest /= tiles_n;
@@ -163,8 +169,6 @@ void main()
 #endif
 
 #ifdef LANES
-#extension GL_KHR_shader_subgroup_basic : enable
-#extension GL_KHR_shader_subgroup_shuffle : enable
 /* A group is one subgroup, of 4 lanes or more. On a processor a load costs as much as forty multiplications,
  * whether lanes read the same element or their own. So each is used often: a lane holds four columns of c in
  * every row of the tile; the lanes load different elements of a, and pass them round. Four k are a step; the
@@ -191,8 +195,8 @@ void main()
     const uint row_fours = ROWS * L / 4;
     int a_row[ROWS], b_column[4];
     [[unroll]] for (uint i = 0; i < ROWS; i++) {
-        uint row = A_READ == 2 ? min(m0 + (i * L + lane) % row_fours * 4, m - 4) : min(m0 + i * L + lane, m - 1);
-        a_row[i] = int(row) * a_m;
+        uint f = i * L + lane;
+        a_row[i] = int(A_READ == 2 ? min(m0 + f % row_fours * 4, m - 4) : min(m0 + f, m - 1)) * a_m;
     }
     [[unroll]] for (uint j = 0; j < 4; j++)
         b_column[j] = int(B_READ == 2 ? min(n0, n - 4) : min(n0 + j, n - 1)) * b_n;
@@ -200,7 +204,8 @@ void main()
     REAL4 sum[ROWS * L];
     [[unroll]] for (uint i = 0; i < ROWS * L; i++)
         sum[i] = REAL4(0);
-    uint row_steps = (k + 3) / 4, total = reduce_count() * row_steps, share = (total + splits - 1) / splits;
+    uint row_steps = (k + 3) / 4, total = reduce_count() * row_steps;
+    uint share = (total + splits - 1) / splits;
     uint at = min(split * share, total), last = min(at + share, total);
     uint r = at / max(row_steps, 1), k0 = 4 * (at % max(row_steps, 1));
     ivec3 o = start + loops_at(param(P_BATCH_LOOPS), param(P_REDUCE_LOOPS), r);
@@ -288,7 +293,8 @@ shared REAL4 a_shared[BK * (A_FOURS + 1)], b_shared[BK * (B_FOURS + 1)];
 
 void main()
 {
-    uint m = param(P_M), n = param(P_N), k = param(P_K), tiles_n = (n + BN - 1) / BN, tiles_m = (m + BM - 1) / BM;
+    uint m = param(P_M), n = param(P_N), k = param(P_K);
+    uint tiles_n = (n + BN - 1) / BN, tiles_m = (m + BM - 1) / BM;
     uint lane = gl_LocalInvocationIndex, rest = group_index();
     uint n0 = rest % tiles_n * BN;
     rest /= tiles_n;
@@ -319,7 +325,8 @@ void main()
     REAL4 sum[TM * TN / 4], a_next[A_EACH], b_next[B_EACH];
     [[unroll]] for (uint i = 0; i < TM * TN / 4; i++)
         sum[i] = REAL4(0);
-    uint row_steps = (k + BK - 1) / BK, total = reduce_count() * row_steps, share = (total + splits - 1) / splits;
+    uint row_steps = (k + BK - 1) / BK, total = reduce_count() * row_steps;
+    uint share = (total + splits - 1) / splits;
     uint at = min(split * share, total), last = min(at + share, total);
     uint r = at / max(row_steps, 1), k0 = BK * (at % max(row_steps, 1));
     ivec3 o = start + loops_at(param(P_BATCH_LOOPS), param(P_REDUCE_LOOPS), r);
