@@ -306,6 +306,7 @@ static void find_caps(mb__vk *v, const candidate *c)
     VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                          .pNext = &subgroup};
     vkGetPhysicalDeviceProperties2(c->device, &props);
+    v->quirks = mb__vk_quirks(driver.driverID, &c->props);
     uint32_t buffers = l->maxPerStageDescriptorStorageBuffers;
     uint64_t range = l->maxStorageBufferRange & ~(uint32_t)(VK_ALIGN - 1);
     v->caps = (mb__vk_caps){
@@ -318,8 +319,7 @@ static void find_caps(mb__vk *v, const candidate *c)
         .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
         .staging = flag("MB_VULKAN_STAGING") || minimum,
         .subgroup = subgroup.subgroupSize ? subgroup.subgroupSize : 1,
-        /* Mesa's llvmpipe ends every loop of an invocation after 65535 iterations in all. */
-        .iterations = driver.driverID == VK_DRIVER_ID_MESA_LLVMPIPE ? 60000 : 0,
+        .iterations = v->quirks & VK_QUIRK_ENDS_LOOPS ? 60000 : 0,
     };
     if (minimum) {
         buffers = 4;
@@ -421,6 +421,7 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
     if (!v)
         return ctx->status;
     v->ctx = ctx;
+    v->forced_product = -1;
     v->validate = flag("MB_VULKAN_VALIDATE");
     const char *barriers = getenv("MB_VULKAN_BARRIERS"), *fault = getenv("MB_VULKAN_FAULT");
     /* Validation sees all blocks as one thing that every dispatch writes. */

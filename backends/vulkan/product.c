@@ -31,15 +31,18 @@ static const mb__vk_shader *shader_of(enum variant which, bool wide)
     return mb__vk_shader_named(name);
 }
 
-/* Whether the variant runs here: it was built for the type, fits the device, and passed its check. */
+/* Whether the variant can run here: it was built for the type and fits the device. */
 static bool usable(const mb__vk *v, enum variant which, bool wide)
 {
     return shader_of(which, wide) && variants[which].local <= v->caps.invocations &&
-           variants[which].shared <= v->caps.shared_bytes && !v->product_bad[which + (wide ? VARIANTS : 0)];
+           variants[which].shared <= v->caps.shared_bytes &&
+           !(which == TILE128 && v->quirks & VK_QUIRK_NO_LARGE_TILES);
 }
 
 static enum variant choose(const mb__vk *v, const mb__product *p, bool wide)
 {
+    if (v->forced_product >= 0)
+        return (enum variant)v->forced_product;
     int64_t least = p->m < p->n ? p->m : p->n;
     enum variant best = least >= 3 ? PLAIN4 : PLAIN;
     if (v->caps.processor) {
@@ -216,7 +219,6 @@ static bool add(mb__vk_program *p, int step, const mb__product *given, enum vari
         to.c_m = m.n;
         to.c_n = 1;
         c_offset = 0;
-        target = mb__vk_scratch(p, (uint64_t)splits * (uint64_t)split_stride * (wide ? 8 : 4));
     }
     bool lanes = which == LANES;
     uint32_t a_read = reading(m.a.offset, m.a_m, m.m, m.a_k, m.k, m.a_loop, m.loops, lanes),
@@ -226,6 +228,8 @@ static bool add(mb__vk_program *p, int step, const mb__product *given, enum vari
         c_strides[i] = to.c_loop[batch[i]];
     c_strides[batch_count] = split_stride;
     bool fours = to.c_n == 1 && by_fours(c_offset, m.m > 1 ? to.c_m : 0, m.n, c_strides, batch_count + 1);
+    if (which > PLAIN4 && !mb__vk_product_trusted(v, (int)which, wide, tile_m, tile_n, a_read, b_read, fours))
+        return mb_error(v->ctx) == MB_OK && add(p, step, given, PLAIN);
     const mb__vk_shader *s = shader_of(which, wide);
     VkPipeline pipeline =
         s ? mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), local, which <= PLAIN4 ? 0 : a_read,
@@ -236,6 +240,8 @@ static bool add(mb__vk_program *p, int step, const mb__product *given, enum vari
                   wide ? 64 : 32, v->props.deviceName);
         return false;
     }
+    if (splits > 1)
+        target = mb__vk_scratch(p, (uint64_t)splits * (uint64_t)split_stride * (wide ? 8 : 4));
     mb__vk_slot slots[3] = {{m.a.value, m.a.offset}, {m.b.value, m.b.offset}, {target, c_offset}};
     uint32_t region = mb__vk_region(p, slots, 3);
     const int64_t head[] = {m.m,    m.n,          m.k,       0,      0,      0,           m.a_m,

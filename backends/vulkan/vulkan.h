@@ -8,7 +8,8 @@
  *   emit.c      a kernel of the plan as such a stream
  *   split.c     kernels cut into passes that one dispatch can run
  *   pipeline.c  shaders to pipelines, kept by content and on disk
- *   product.c   which kernel a matrix product takes
+ *   product.c   which kernel a matrix product takes; product_check.c tries it first
+ *   quirks.c    what is known of drivers beyond what they say
  *   other.c     gather, scatter, sort, scan
  *   hazard.c    where barriers are needed
  *   program.c   a plan as recorded commands; running them
@@ -133,7 +134,10 @@ typedef struct mb__vk {
     mb__vk_pipeline *pipelines[VK_PIPELINE_BUCKETS];
     mb__vk_known *known[VK_PIPELINE_BUCKETS];
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
-    uint8_t product_checked[32], product_bad[32];
+    /* Of each product kernel and type, by reading pattern: enum below. */
+    uint8_t product_state[16][32];
+    int forced_product; /* while one is tried; -1 */
+    unsigned quirks;
 
     /* Tests look at each generated kernel, and may put other words in its place; those stay theirs. */
     void (*watch_kernel)(struct mb__vk *v, const mb__plan *plan, const struct mb__vk_pass *pass,
@@ -340,6 +344,18 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
 void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes);
 void mb__vk_discard(mb_context *ctx, void *state, void *program);
 mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__binding *binding);
+
+/* ---- quirks.c ---- */
+
+enum { VK_QUIRK_ENDS_LOOPS = 1, VK_QUIRK_NO_LARGE_TILES = 2, VK_QUIRK_WRONG_TILES = 4 };
+unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
+
+/* ---- product_check.c ---- */
+
+enum { VK_UNTRIED, VK_TRUSTED, VK_WRONG };
+/* Whether a product kernel computes what it should; tried at its first use. m, n: its tile. */
+bool mb__vk_product_trusted(mb__vk *v, int variant, bool wide, uint32_t m, uint32_t n, uint32_t a_read,
+                            uint32_t b_read, bool fours);
 
 /* ---- product.c, other.c ---- */
 
