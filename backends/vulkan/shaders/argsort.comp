@@ -2,14 +2,14 @@
 #extension GL_GOOGLE_include_directive : enable
 /* SPDX-License-Identifier: MIT
  *
- * argsort.comp - the places of a row's elements in ascending order, int32; equal ones in the order in which they
- * stand, NaN last. Macros: element.glsl. Region: rows.glsl, and
+ * argsort.comp - the places of a row's elements in ascending order, int32; equal ones in the order in which
+ * they stand, NaN last. Macros: element.glsl. Region: rows.glsl, and
  *
- *   10      0  count: for rows that are not long. An invocation counts the elements that come before its own,
- *              and writes its own place there. Invocations: rows n. Iterations of one: n, and rank.
+ *   10      0  count: for rows that are not long. An invocation counts the elements that come before its
+ *              own, and writes its place there. Invocations: rows n. Iterations of one: n, and rank.
  *           1  begin the merges: out = 0, 1, 2, ... Invocations: rows n.
- *           2  one pass of Batcher's merge exchange (Knuth, 5.2.2 M) with p and k: for p = 1, 2, 4, ... below n,
- *              for k = p, p / 2, ... 1. A pass is a dispatch. Invocations: rows ceil(n / 2k) k.
+ *           2  one pass of Batcher's merge exchange (Knuth, 5.2.2 M) with p and k: for p = 1, 2, 4, ... below
+ *              n, for k = p, p / 2, ... 1. A pass is a dispatch. Invocations: rows ceil(n / 2k) k.
  *   11, 12  p and k
  *
  * Any local size; groups past the end do nothing.

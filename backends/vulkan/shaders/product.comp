@@ -2,14 +2,14 @@
 #extension GL_GOOGLE_include_directive : enable
 /* SPDX-License-Identifier: MIT
  *
- * product.comp - matrix products: c[batch, m, n] is the sum over the reduce loops and k of a[batch, reduce, m, k]
- * b[batch, reduce, k, n], each operand by strides (mb__product of plan.h). One source, built several times:
+ * product.comp - matrix products: c[batch, m, n] is the sum over the reduce loops and k of a[batch, reduce, m,
+ * k] b[batch, reduce, k, n], each operand by strides (mb__product of plan.h). One source, built several times:
  *
  *   macros                            work of a group                             local size    shared bytes
  *   PLAIN TM=1 TN=1                   one element of c an invocation              any           0
  *   PLAIN TM=4 TN=4                   4x4 elements an invocation                  any           0
  *   LANES ROWS=2                      (2 lanes) x (4 lanes) elements              the subgroup  0
- *   LANES ROWS=1                      (1 lanes) x (4 lanes) elements: few rows    the subgroup  0
+ *   LANES ROWS=1                      lanes x (4 lanes) elements, for few rows    the subgroup  0
  *   TILE BM=32 BN=32 BK=16 TM=4 TN=4  32x32 elements, 4x4 an invocation           64            4608
  *   TILE BM=64 BN=64 BK=16 TM=8 TN=4  64x64 elements, 8x4 an invocation           128           8704
  *   TILE BM=128 BN=128 BK=8 TM=8 TN=8 128x128 elements, 8x8 an invocation         256           8448

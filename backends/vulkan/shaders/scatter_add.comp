@@ -6,8 +6,8 @@
  * the end. out is zero before the first dispatch. Macros: element.glsl.
  *
  * Entries of the index are added one after the other, in order, so that a sum is the same in every run. In
- * parallel are the other axes, and parts of the indexed one: an invocation sees all entries, and adds those that
- * fall into its part (the chosen position modulo parts). Ranges of entries may be dispatches of their own.
+ * parallel are the other axes, and parts of the indexed one: an invocation sees all entries, and adds those
+ * that fall into its part (the chosen position modulo parts). Ranges of entries may be dispatches of their own.
  * Any local size; groups past the end do nothing. Iterations of an invocation: last - first, times 1 +
  * index_rank where the index has more than one axis; and rank besides. Region:
  *
@@ -33,7 +33,8 @@ void main()
     uint part = rest / others;
     rest %= others;
     uint index_rank = param(15), rank = param(16);
-    int from = int(BASE(0)) + iparam(12), to = int(BASE(2)) + iparam(14), index_at = int(base_of(1)) + iparam(13);
+    int from = int(BASE(0)) + iparam(12), to = int(BASE(2)) + iparam(14);
+    int index_at = int(base_of(1)) + iparam(13);
     for (uint i = rank; i > 0; i--) {
         uint p = 14 + 3 * (index_rank + i), size = param(p);
         int x = int(rest % size);

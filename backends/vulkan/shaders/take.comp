@@ -2,9 +2,9 @@
 #extension GL_GOOGLE_include_directive : enable
 /* SPDX-License-Identifier: MIT
  *
- * take.comp - out[before, i..., after] = in[before, index[i...], after]; an index beyond the ends means the end.
- * An invocation copies an element: a word, or two with the macro WIDE. Any local size; groups past the end do
- * nothing. Iterations of an invocation: rank. Region:
+ * take.comp - out[before, i..., after] = in[before, index[i...], after]; an index beyond the ends means the
+ * end. An invocation copies an element: a word, or two with the macro WIDE. Any local size; groups past the end
+ * do nothing. Iterations of an invocation: rank. Region:
  *
  *   0, 1    slot 0: in          2, 3    slot 1: index        4, 5    slot 2: out
  *   6       elements of out     7       size of the axis of in that is indexed
