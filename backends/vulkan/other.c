@@ -7,7 +7,8 @@
 
 #include "backends/vulkan/vulkan.h"
 
-enum { COUNTED_MOST = 1024 }; /* rows up to here are sorted by counting, longer ones by merges */
+/* Rows up to here are sorted by counting, on GPUs and on processors; longer ones by merges. */
+enum { COUNTED_MOST = 1024, COUNTED_MOST_PROCESSOR = 128 };
 
 static VkPipeline pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
 {
@@ -114,7 +115,7 @@ static bool add_argsort(mb__vk_program *p, int step, const mb__other *o)
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
     uint32_t local = v->caps.processor ? 32 : widest(v);
     double cost = 8.0 * (double)(rows * n);
-    if (n <= COUNTED_MOST) {
+    if (n <= (v->caps.processor ? COUNTED_MOST_PROCESSOR : COUNTED_MOST)) {
         int64_t own[4] = {0};
         return add_rows(p, step, o, "argsort", (rows * n + local - 1) / local, local, own, cost * (double)n);
     }
@@ -176,7 +177,8 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
     VkPipeline pipeline = pipeline_named(p, step, "scatter_add", o->dtype, local);
     if (!pipeline)
         return false;
-    int64_t most = stretch(v, o->index_rank > 1 ? 1 + o->index_rank : 1);
+    /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off. */
+    int64_t most = stretch(v, 2 + o->index_rank);
     for (int64_t first = 0; first < entries; first += most) {
         mb__vk_slot slots[3] = {
             {o->in.value, o->in.offset}, {o->index.value, o->index.offset}, {o->out.value, o->out.offset}};
