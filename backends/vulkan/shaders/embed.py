@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes a C file with compiled shaders as arrays, and the table that finds them by name (vulkan.h)."""
+"""Writes a C file with compiled shaders as arrays, and the table of that name that finds them (vulkan.h)."""
 import os
 import struct
 import sys
 
 
-def main(target, sources):
+def main(target, table, sources):
     out = ["/* Made from backends/vulkan/shaders. */", '#include "backends/vulkan/vulkan.h"', ""]
     names = []
     for source in sources:
@@ -18,7 +18,7 @@ def main(target, sources):
         for i in range(0, len(words), 12):
             out.append("    " + ", ".join(f"0x{w:08x}" for w in words[i:i + 12]) + ",")
         out.append("};")
-    out.append("const mb__vk_shader mb__vk_shaders[] = {")
+    out += [f"extern const mb__vk_shader {table}[];", f"const mb__vk_shader {table}[] = {{"]
     out += [f'    {{"{n}", {n}, sizeof {n}}},' for n in names]
     out += ["    {0, 0, 0},", "};"]
     with open(target, "w", encoding="utf-8") as f:
@@ -26,4 +26,4 @@ def main(target, sources):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
