@@ -15,14 +15,20 @@
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
  *                names op, shapes and line
- *   MB_PROFILE=1  at the close, a table of where the time went, by op and line, on the standard error;
- * another value: the file that it is added to. Steps are timed one by one, which slows GPUs down.
+ *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; another
+ *                value: the file that it is added to. Steps are timed one by one, which slows GPUs down.
+ *
+ * and of the vulkan backend:
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
- * checks of every access on the device instead of synchronization MB_VULKAN_CACHE        folder for compiled
- * pipelines, or "off" (default: moebius/ in the user's cache) MB_VULKAN_LIMITS=minimum, MB_VULKAN_STAGING=1,
- * MB_VULKAN_BARRIERS=every|backwards, MB_VULKAN_SLICE, MB_VULKAN_FAULT        for tests: the least that
- * Vulkan promises; no memory that the host sees; a barrier before each kernel, or kernels between two
- * barriers in reverse; work in a submit; the n-th call of Vulkan fails
+ * checks of every access on the device, instead of those of synchronization MB_VULKAN_CACHE        folder for
+ * compiled pipelines, or "off" (default: moebius/ in the user's cache folder) MB_VULKAN_LABELS=1     each
+ * kernel bears its op and line, for tools that capture a run MB_VULKAN_SLICE        work in a submit, in
+ * operations (default 3e10): less where a system ends long work and, for tests: MB_VULKAN_LIMITS=minimum no
+ * more than every Vulkan device promises MB_VULKAN_STAGING=1           as if the host saw no device memory
+ *   MB_VULKAN_BARRIERS            every: one before each kernel; backwards: kernels between two in reverse
+ *   MB_VULKAN_GUARD=1             a kernel that writes past its value is an error
+ *   MB_VULKAN_QUIRKS              flags of quirks.c to add
+ *   MB_VULKAN_FAULT=n[:memory|:lost]   the n-th call of Vulkan fails
  */
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H

@@ -89,6 +89,9 @@ mb_context *mb_open_with(const mb_options *given)
     mb__profile_start(ctx);
     const char *disable = o.disable ? o.disable : getenv("MB_DISABLE"), *debug = getenv("MB_DEBUG");
     st->passes = passes_without(ctx, disable);
+    const char *guard = getenv("MB_VULKAN_GUARD");
+    if (guard && *guard && strcmp(guard, "0") != 0)
+        st->passes = (st->passes & ~(unsigned)(MB_PASS_REUSE | MB_PASS_INPLACE)) | MB_PASS_GUARD;
     st->debug = debug && *debug && strcmp(debug, "0") != 0;
     const char *name = o.backend && *o.backend ? o.backend : getenv("MB_BACKEND");
     if (!name || !*name)

@@ -19,7 +19,7 @@ typedef struct placer {
     mb__bump *bump;
     gap *gaps; /* by rising offset */
     int gap_count, gap_room;
-    int64_t top;
+    int64_t top, apart; /* bytes left free behind each value */
     bool failed;
 } placer;
 
@@ -49,7 +49,7 @@ static bool step_value(const mb__step *s, int i, int32_t *value)
 static int64_t bytes_of(const placer *p, const mb__value *v)
 {
     int64_t b = v->count * (int64_t)p->backend->element_size((mb_dtype)v->dtype);
-    return (b + ALIGN - 1) / ALIGN * ALIGN;
+    return (b + ALIGN - 1) / ALIGN * ALIGN + p->apart;
 }
 
 static int64_t take(placer *p, int64_t size)
@@ -153,7 +153,10 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
 
 mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes, mb__bump *scratch)
 {
-    placer p = {.plan = plan, .backend = backend, .bump = scratch};
+    placer p = {.plan = plan,
+                .backend = backend,
+                .bump = scratch,
+                .apart = passes & MB_PASS_GUARD ? MB_GUARD_BYTES : 0};
     int32_t value;
     for (int s = 0; s < plan->step_count; s++)
         for (int i = 0; step_value(&plan->steps[s], i, &value); i++)

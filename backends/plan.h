@@ -79,6 +79,7 @@ enum mb__passes {
     MB_PASS_REUSE = 64, /* arena memory of dead values */
     MB_PASS_CACHE = 128,
     MB_PASS_ALL = 255,
+    MB_PASS_GUARD = 256, /* not a pass: values are set apart, for tests */
 };
 
 mb_status mb__simplify(mb__graph *g, unsigned passes);
@@ -113,6 +114,8 @@ mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
 
 /* ------------------------------------------------------------------------------------------------- plans --
  */
+
+enum { MB_GUARD_BYTES = 256 };
 
 enum mb__home { MB_IN_ARENA, MB_IN_INPUT, MB_IN_OUTPUT };
 
@@ -257,6 +260,8 @@ typedef struct mb__backend {
     mb_status (*run)(mb_context *ctx, void *state, void *program, const mb__binding *binding);
 } mb__backend;
 
+/* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
+void mb__step_label(const mb__plan *plan, int step, char *out, size_t size);
 /* Whether the time of each step is to be told, and telling it. */
 bool mb__profiling(const mb_context *ctx);
 void mb__profile_add(mb_context *ctx, const mb__plan *plan, int step, double seconds);

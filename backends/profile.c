@@ -19,8 +19,7 @@ struct mb__profile {
     char path[256];
 };
 
-/* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
-static void label_of(const mb__plan *plan, int step, char *out, size_t size)
+void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
 {
     const mb__step *s = &plan->steps[step];
     switch (s->kind) {
@@ -95,7 +94,7 @@ void mb__profile_add(mb_context *ctx, const mb__plan *plan, int step, double sec
     if (!p || (2 * p->count >= p->slot_room && !grow(ctx, p)))
         return;
     entry e = {.where = plan->steps[step].where};
-    label_of(plan, step, e.label, sizeof e.label);
+    mb__step_label(plan, step, e.label, sizeof e.label);
     uint64_t h = mb__hash(e.label, sizeof e.label) ^ (uintptr_t)e.where;
     for (; p->slots[h % p->slot_room]; h++) {
         entry *x = &p->entries[p->slots[h % p->slot_room] - 1];

@@ -117,6 +117,8 @@ static VkResult make_instance(mb__vk *v, VkInstance *instance)
         info.pNext = &messenger;
         info.enabledLayerCount = 1;
         info.ppEnabledLayerNames = layers;
+    }
+    if (v->validate || v->labels) {
         info.enabledExtensionCount = 1;
         info.ppEnabledExtensionNames = extensions;
     }
@@ -416,13 +418,15 @@ static bool make_objects(mb__vk *v)
 
 mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned passes, void **state)
 {
-    (void)threads, (void)passes;
+    (void)threads;
     mb__vk *v = *state = mb__alloc(ctx, sizeof *v);
     if (!v)
         return ctx->status;
     v->ctx = ctx;
     v->forced_product = -1;
+    v->guard = passes & MB_PASS_GUARD;
     v->validate = flag("MB_VULKAN_VALIDATE");
+    v->labels = flag("MB_VULKAN_LABELS");
     const char *barriers = getenv("MB_VULKAN_BARRIERS"), *fault = getenv("MB_VULKAN_FAULT");
     /* Validation sees all blocks as one thing that every dispatch writes. */
     v->every_barrier = v->validate || (barriers && !strcmp(barriers, "every"));
@@ -441,6 +445,7 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
         v->instance = VK_NULL_HANDLE;
         return ctx->status;
     }
+    v->labels = v->labels && vkCmdBeginDebugUtilsLabelEXT && vkCmdEndDebugUtilsLabelEXT;
     if (v->validate && vkCreateDebugUtilsMessengerEXT) {
         VkDebugUtilsMessengerCreateInfoEXT info = messenger_info(v);
         if (!VK(v, vkCreateDebugUtilsMessengerEXT(v->instance, &info, NULL, &v->messenger)))

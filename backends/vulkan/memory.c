@@ -210,7 +210,7 @@ void *mb__vk_memory_new(mb_context *ctx, void *state, size_t bytes)
     mb__vk_place *p = mb__alloc(ctx, sizeof *p);
     if (!p)
         return NULL;
-    p->bytes = aligned(bytes);
+    p->bytes = aligned(bytes + (v->guard ? MB_GUARD_BYTES : 0));
     for (int again = 0; again < 2; again++) {
         for (uint32_t i = v->stage_block + 1; i < v->block_count; i++)
             if (gap_take(v, &v->blocks[i], p->bytes, &p->offset)) {

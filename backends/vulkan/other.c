@@ -177,7 +177,8 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
     VkPipeline pipeline = pipeline_named(p, step, "scatter_add", o->dtype, local);
     if (!pipeline)
         return false;
-    /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off. */
+    /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off.
+     */
     int64_t most = stretch(v, 2 + o->index_rank);
     for (int64_t first = 0; first < entries; first += most) {
         mb__vk_slot slots[3] = {

@@ -3,7 +3,7 @@
  * program.c - a plan as recorded commands. Compiling makes the pipelines, the dispatches and the program's
  * part of the table; the first run records the commands, and later runs only patch the table and submit.
  */
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "backends/vulkan/vulkan.h"
@@ -281,11 +281,21 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
     *bound = d->pipeline;
     uint32_t scalars = (uint32_t)(p->table_at / 4), push[2] = {scalars + d->region, scalars};
     v->f.vkCmdPushConstants(cb, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, push);
+    if (v->labels) {
+        char text[160], label[64];
+        const char *place = p->plan->steps[d->step].where;
+        mb__step_label(p->plan, d->step, label, sizeof label);
+        snprintf(text, sizeof text, "%s, %.80s", label, place ? place : "?");
+        VkDebugUtilsLabelEXT info = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT, .pLabelName = text};
+        vkCmdBeginDebugUtilsLabelEXT(cb, &info);
+    }
     if (p->queries)
         v->f.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, p->queries, 2 * (uint32_t)i);
     v->f.vkCmdDispatch(cb, d->x, d->y, 1);
     if (p->queries)
         v->f.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, p->queries, 2 * (uint32_t)i + 1);
+    if (v->labels)
+        vkCmdEndDebugUtilsLabelEXT(cb);
 }
 
 /* Commands are cut into slices that a device finishes in a fraction of a second: systems end work that takes
@@ -417,6 +427,8 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
     if (p->dispatch_count == 0)
         return MB_OK;
     bind_values(p, binding);
+    if (v->guard)
+        mb__vk_guard_fill(p, binding);
     if (p->generation != v->generation && (!make_queries(p) || !record(p)))
         return ctx->status;
     for (int i = 0; i < p->slices_used; i++) {
@@ -436,6 +448,8 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
     s->last_barriers = (uint64_t)p->barriers;
     if (p->queries && mb__vk_idle(v))
         read_queries(p);
+    if (v->guard && mb__vk_idle(v))
+        mb__vk_guard_check(p, binding);
     mb__vk_heard(v);
     return ctx->status;
 }

@@ -12,6 +12,7 @@
  *   quirks.c    what is known of drivers beyond what they say
  *   other.c     gather, scatter, sort, scan
  *   hazard.c    where barriers are needed
+ *   guard.c     whether kernels write past their values
  *   program.c   a plan as recorded commands; running them
  *
  * How a value is found. All memory is in at most `caps.blocks` storage buffers, bound once in one descriptor
@@ -105,7 +106,7 @@ typedef struct mb__vk {
     VkPhysicalDeviceMemoryProperties memory;
     uint8_t uuid[VK_UUID_SIZE];
     mb__vk_caps caps;
-    bool lost, validate, every_barrier, backwards;
+    bool lost, validate, every_barrier, backwards, guard, labels;
     int messages; /* of the validation layer */
     char message[400];
     uint64_t calls, fail_at; /* the call that is made to fail, counted from 1 */
@@ -361,6 +362,11 @@ bool mb__vk_product_trusted(mb__vk *v, int variant, bool wide, uint32_t m, uint3
 
 bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product);
 bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *other);
+
+/* ---- guard.c ---- */
+
+void mb__vk_guard_fill(const mb__vk_program *p, const mb__binding *b);
+bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b);
 
 /* ---- hazard.c ---- */
 
