@@ -20,14 +20,16 @@
  *
  * and of the vulkan backend:
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
- * checks of every access on the device, instead of those of synchronization MB_VULKAN_CACHE        folder for
- * compiled pipelines, or "off" (default: moebius/ in the user's cache folder) MB_VULKAN_LABELS=1     each
- * kernel bears its op and line, for tools that capture a run MB_VULKAN_SLICE        work in a submit, in
- * operations (default 3e10): less where a system ends long work and, for tests: MB_VULKAN_LIMITS=minimum no
- * more than every Vulkan device promises MB_VULKAN_STAGING=1           as if the host saw no device memory
- *   MB_VULKAN_BARRIERS            every: one before each kernel; backwards: kernels between two in reverse
- *   MB_VULKAN_GUARD=1             a kernel that writes past its value is an error
- *   MB_VULKAN_QUIRKS              flags of quirks.c to add
+ *                          checks of each access on the device, instead of those of synchronization
+ *   MB_VULKAN_CACHE        folder for compiled pipelines, or "off"; default: moebius/ in the user's cache
+ *   MB_VULKAN_LABELS=1     each kernel bears its op and line, for tools that capture a run
+ *   MB_VULKAN_SLICE        work in a submit, in operations: less (3e10) where a system ends long work
+ * and, for tests:
+ *   MB_VULKAN_LIMITS=minimum   no more than every Vulkan device promises
+ *   MB_VULKAN_STAGING=1        as if the host saw no device memory
+ *   MB_VULKAN_BARRIERS         every: one before each kernel; backwards: kernels between two in reverse
+ *   MB_VULKAN_GUARD=1          a kernel that writes past its value is an error
+ *   MB_VULKAN_QUIRKS           flags of quirks.c to add
  *   MB_VULKAN_FAULT=n[:memory|:lost]   the n-th call of Vulkan fails
  */
 #ifndef MB_BACKENDS_H
