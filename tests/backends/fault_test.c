@@ -84,11 +84,11 @@ static void every_allocation(const char *backend, bool on)
 
 Test(fault, each_allocation_once_on_cpu, .timeout = 120)
 {
-    every_allocation("cpu", false);
+    every_allocation(backend_names[1], false);
 }
 Test(fault, each_allocation_and_all_later_on_cpu, .timeout = 120)
 {
-    every_allocation("cpu", true);
+    every_allocation(backend_names[1], true);
 }
 Test(fault, each_allocation_once_on_reference, .timeout = 120)
 {

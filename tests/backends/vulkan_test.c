@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT
+ * vulkan_test.c - the vulkan backend's own promises: replays make nothing new, barriers stand wherever they
+ * must, a failing call of Vulkan is an error and no more, the least device computes the same, and so does
+ * every run. */
+#include "program.h"
+#include "training.h"
+
+#ifdef MB_HAVE_VULKAN
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backends/vulkan/vulkan.h"
+
+static mb__vk *device_of(mb_context *ctx)
+{
+    return ((mb__engine_state *)ctx->engine_state)->backend_state;
+}
+
+/* ---- replays ---- */
+
+static void replays(const char *what)
+{
+    training t;
+    training_start(&t, open_on("vulkan"));
+    mb_stats first = {0}, last;
+    for (int step = 0; step < 12; step++) {
+        expect(training_step(&t, step, 0.1 / (1 + step)), "%s, step %d: %s", what, step, mb_message(t.ctx));
+        if (step == 1)
+            first = mb_get_stats(t.ctx);
+    }
+    last = mb_get_stats(t.ctx);
+    expect(last.pipelines == first.pipelines, "%s: %llu pipelines more", what,
+           (unsigned long long)(last.pipelines - first.pipelines));
+    expect(last.descriptor_writes == first.descriptor_writes, "%s: descriptors were written", what);
+    expect(last.device_allocations == first.device_allocations, "%s: device memory was taken", what);
+    expect(last.recordings == first.recordings, "%s: %llu recordings more", what,
+           (unsigned long long)(last.recordings - first.recordings));
+    expect(last.allocations == first.allocations, "%s: %llu heap allocations", what,
+           (unsigned long long)(last.allocations - first.allocations));
+    /* A step uploads a batch, runs, and reads a loss: three submits where both transfers are copies. */
+    expect(last.submits - first.submits <= 4 * 10, "%s: %llu submits in 10 steps", what,
+           (unsigned long long)(last.submits - first.submits));
+    close_all();
+}
+
+Test(vulkan, replays_make_nothing_new, .timeout = 60)
+{
+    replays("as it is");
+    setenv("MB_VULKAN_STAGING", "1", 1);
+    replays("by staging");
+}
+
+/* ---- barriers ---- */
+
+/* Every two dispatches that touch the same memory, one of them writing, have a barrier between them. */
+static void expect_barriers(mb_context *ctx, const char *what)
+{
+    mb__engine_state *st = ctx->engine_state;
+    for (mb__cached *c = st->newest; c; c = c->older) {
+        const mb__vk_program *p = c->program;
+        bool *before = calloc((size_t)p->dispatch_count + 1, 1);
+        mb__vk_hazards(p, before);
+        for (int i = 0; i < p->dispatch_count; i++)
+            for (int j = i + 1; j < p->dispatch_count; j++) {
+                const mb__vk_dispatch *a = &p->dispatches[i], *b = &p->dispatches[j];
+                bool apart = false, conflict = false;
+                for (int k = i + 1; k <= j; k++)
+                    apart |= before[k];
+                for (int x = 0; x < a->touch_count; x++)
+                    for (int y = 0; y < b->touch_count; y++)
+                        conflict |= mb__vk_conflict(p, &p->touches[a->touch_first + x],
+                                                    &p->touches[b->touch_first + y]);
+                expect(apart || !conflict, "%s: dispatches %d and %d of %d", what, i, j, p->dispatch_count);
+            }
+        free(before);
+    }
+}
+
+enum { PROGRAMS = 6 };
+
+static void run_programs(const char *what, result *r, bool check)
+{
+    for (uint64_t seed = 0; seed < PROGRAMS; seed++) {
+        program p;
+        program_make(&p, 500 + seed, seed % 2 ? MB_FLOAT64 : MB_FLOAT32);
+        mb_context *ctx = open_on("vulkan");
+        for (uint64_t data = 1; data <= 2; data++)
+            expect(program_run(ctx, &p, data, 0, &r[2 * seed + data - 1]), "%s: %s", what, mb_message(ctx));
+        if (check)
+            expect_barriers(ctx, what);
+    }
+}
+
+static void expect_same(const char *what, const result *a, const result *b, double limit)
+{
+    for (int s = 0; s < 2 * PROGRAMS; s++)
+        for (int i = 0; i < a[s].n; i++) {
+            bool same = same_bits(a[s].v[i], b[s].v[i], a[s].count[i]);
+            expect(same || (limit > 0 && nmse(a[s].v[i], b[s].v[i], a[s].count[i]) <= limit),
+                   "%s: program %d, result %d: NMSE %g", what, s / 2, i,
+                   nmse(a[s].v[i], b[s].v[i], a[s].count[i]));
+        }
+}
+
+static void train(const char *what, double *losses)
+{
+    training t;
+    training_start(&t, open_on("vulkan"));
+    for (int step = 0; step < 3; step++) {
+        expect(training_step(&t, step, 0.1), "%s: %s", what, mb_message(t.ctx));
+        losses[step] = t.loss;
+    }
+    expect_barriers(t.ctx, what);
+}
+
+Test(vulkan, barriers_stand_where_they_must, .timeout = 240)
+{
+    static result forwards[2 * PROGRAMS], again[2 * PROGRAMS], backwards[2 * PROGRAMS];
+    double losses[3], reversed[3];
+    run_programs("forwards", forwards, true);
+    run_programs("again", again, false);
+    expect_same("a second run", again, forwards, 0);
+    train("forwards", losses);
+    setenv("MB_VULKAN_BARRIERS", "backwards", 1);
+    run_programs("backwards", backwards, false);
+    expect_same("between barriers backwards", backwards, forwards, 0);
+    train("backwards", reversed);
+    expect(same_bits(losses, reversed, 3), "training backwards: %g, not %g", reversed[2], losses[2]);
+    close_all();
+}
+
+/* ---- the least device, and kernels that keep to their values ---- */
+
+/* Other sizes of groups sum in another order: float32 programs agree to 1e-9 in NMSE as between backends,
+ * float64 ones far better, but the limit is shared. */
+Test(vulkan, the_least_device_computes_the_same, .timeout = 240)
+{
+    static result most[2 * PROGRAMS], least[2 * PROGRAMS];
+    run_programs("as it is", most, false);
+    setenv("MB_VULKAN_LIMITS", "minimum", 1);
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    expect(v->caps.staging && v->caps.blocks == 3 && v->caps.invocations == 128, "the limits are in force");
+    run_programs("minimum", least, true);
+    expect_same("the least device", least, most, 1e-9);
+    close_all();
+}
+
+Test(vulkan, kernels_keep_to_their_values, .timeout = 240)
+{
+    static result plain[2 * PROGRAMS], guarded[2 * PROGRAMS];
+    run_programs("as it is", plain, false);
+    setenv("MB_VULKAN_GUARD", "1", 1);
+    run_programs("guarded", guarded, false);
+    expect_same("guarded", guarded, plain, 0);
+    close_all();
+}
+
+/* ---- faults ---- */
+
+/* A small script; whether it went well. */
+static bool script(mb_context *ctx)
+{
+    training t;
+    if (mb_error(ctx) != MB_OK || !training_start(&t, ctx))
+        return false;
+    for (int step = 0; step < 2; step++)
+        if (!training_step(&t, step, 0.1))
+            return false;
+    float w[24];
+    return mb_read(t.w, w, sizeof w) == MB_OK && isfinite(w[0]);
+}
+
+static void fail_each_call(const char *kind)
+{
+    mb_context *other = open_on("reference");
+    training beside;
+    training_start(&beside, other);
+    int failures_seen = 0;
+    bool done = false;
+    for (int n = 1; n < 2000 && !done; n++) {
+        char fault[32];
+        snprintf(fault, sizeof fault, "%d%s", n, kind);
+        setenv("MB_VULKAN_FAULT", fault, 1);
+        counter c = {0};
+        mb_allocator a = counting_allocator(&c);
+        mb_context *ctx =
+            mb_open_with(&(mb_options){.size = sizeof(mb_options), .backend = "vulkan", .allocator = &a});
+        bool ok = script(ctx);
+        mb__vk *v = device_of(ctx);
+        bool hit = !v || v->calls >= (uint64_t)n;
+        done = !hit;
+        if (hit && !ok) {
+            failures_seen++;
+            expect(mb_error(ctx) != MB_OK && strlen(mb_message(ctx)) > 10, "%s: no message", fault);
+            float w;
+            if (v && v->lost)
+                expect(mb_read(mb_full(ctx, MB_FLOAT32, MB_SHAPE(1), 1.0), &w, sizeof w) != MB_OK,
+                       "%s: goes on without a device", fault);
+        }
+        /* An allocation that can be made smaller, or in other memory, may fail without harm. */
+        expect(!hit || !ok || strstr(kind, "memory") != NULL || mb_error(ctx) == MB_OK, "%s: went unnoticed",
+               fault);
+        mb_close(ctx);
+        expect(c.blocks == 0 && c.bytes == 0, "%s: %lld bytes left", fault, (long long)c.bytes);
+    }
+    unsetenv("MB_VULKAN_FAULT");
+    expect(done && failures_seen > 30, "%s: only %d calls failed", kind, failures_seen);
+    expect(training_step(&beside, 0, 0.1), "the other context: %s", mb_message(other));
+    expect(script(open_on("vulkan")), "another context afterwards");
+    close_all();
+}
+
+Test(vulkan, each_call_fails, .timeout = 300)
+{
+    fail_each_call("");
+}
+Test(vulkan, each_call_finds_no_memory, .timeout = 300)
+{
+    fail_each_call(":memory");
+}
+Test(vulkan, each_call_loses_the_device, .timeout = 300)
+{
+    fail_each_call(":lost");
+}
+
+/* ---- side by side ---- */
+
+Test(vulkan, beside_another_backend, .timeout = 60)
+{
+    training a, b;
+    training_start(&a, open_on("vulkan"));
+    training_start(&b, open_as("reference", NULL, 1));
+    for (int step = 0; step < 4; step++) {
+        expect(training_step(&a, step, 0.1) && training_step(&b, step, 0.1), "%s%s", mb_message(a.ctx),
+               mb_message(b.ctx));
+        expect(near(a.loss, b.loss, 1e-5, 0), "step %d: %g, not %g", step, a.loss, b.loss);
+    }
+    close_all();
+}
+
+/* ---- long sums, many groups ---- */
+
+/* Drivers that end loops after 65535 rounds would answer too little, and without an error. */
+Test(vulkan, long_loops, .timeout = 120)
+{
+    mb_context *ctx = open_on("vulkan");
+    enum { LONG = 3000000, ROW = 200000 };
+    mb_tensor ones = mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(LONG)), 1.0); /* not known to the plan */
+    expect(mb_item(mb_sum(ones, MB_ALL)) == LONG, "a sum of ones: %g", mb_item(mb_sum(ones, MB_ALL)));
+    mb_tensor twos = mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, ROW)), 2.0);
+    double *s = values(mb_softmax(twos, 1));
+    for (int i = 0; i < 2 * ROW; i += ROW / 2 - 1)
+        expect(near(s[i], 1.0 / ROW, 1e-5, 0), "softmax of a long row: [%d] is %g", i, s[i]);
+    mb_tensor a = mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(20, ROW)), 1.0),
+              b = mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(ROW, 20)), 1.0);
+    double *c = values(mb_matmul(a, b)),
+           *d = values(mb_matmul(mb_slice(a, 0, 0, 1, 1), mb_slice(b, 1, 0, 1, 1)));
+    expect(c[0] == ROW && c[399] == ROW && d[0] == ROW, "long products: %g %g %g", c[0], c[399], d[0]);
+    mb_tensor many =
+        mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(70000, 130)), 1.0); /* over 65535 groups of 128 */
+    double *rows = values(mb_sum(mb_mul(many, 2.0), MB_AXES(1)));
+    expect(rows[0] == 260 && rows[69999] == 260, "many rows: %g %g", rows[0], rows[69999]);
+    close_all();
+}
+
+/* ---- the file of compiled pipelines ---- */
+
+static void write_file(const char *path, const void *data, size_t bytes)
+{
+    int f = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    expect(f >= 0 && write(f, data, bytes) == (ssize_t)bytes, "cannot write %s", path);
+    close(f);
+}
+
+Test(vulkan, a_broken_cache_is_ignored, .timeout = 60)
+{
+    char folder[] = "/tmp/moebius-cache-XXXXXX", path[200];
+    cr_assert(mkdtemp(folder), "mkdtemp");
+    setenv("MB_VULKAN_CACHE", folder, 1);
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    snprintf(path, sizeof path, "%s/%04x-%04x-%08x.pipelines", folder, v->props.vendorID, v->props.deviceID,
+             v->props.driverVersion);
+    close_all();
+    unsigned char noise[4096];
+    rng r = {3};
+    for (int kind = 0; kind < 4; kind++) {
+        for (size_t i = 0; i < sizeof noise; i++)
+            noise[i] = kind == 0 ? 0 : (unsigned char)rng_bits(&r);
+        memcpy(noise, "mbvkpc1", kind >= 2 ? 8 : 0); /* the right beginning, the wrong rest */
+        if (kind == 3)
+            memset(noise + 16, 0xff, 8); /* a length beyond all bounds */
+        write_file(path, noise, kind == 1 ? 5 : sizeof noise);
+        training t;
+        training_start(&t, open_on("vulkan"));
+        expect(training_step(&t, 0, 0.1), "cache file %d: %s", kind, mb_message(t.ctx));
+        close_all();
+    }
+    remove(path);
+    rmdir(folder);
+}
+
+/* ---- devices ---- */
+
+Test(vulkan, devices_are_listed)
+{
+    mb_device d[8];
+    const char *why = "?";
+    int n = mb_devices(d, 8, &why);
+    expect(n >= 3 && !why, "%d devices, %s", n, why ? why : "");
+    expect(!strcmp(d[0].backend, "cpu") && !strcmp(d[1].backend, "reference") &&
+               !strcmp(d[2].backend, "vulkan:0"),
+           "%s %s %s", d[0].backend, d[1].backend, d[2].backend);
+    memset(&d[2], 0x5a, sizeof d[2]);
+    expect(mb_devices(d, 2, NULL) >= 2 && d[2].backend[0] == 0x5a, "no more than there is room for");
+    expect(mb_devices(d, 3, NULL) >= 3 && strlen(d[2].name) > 0 && d[2].buffer_bytes > 0, "the last one");
+    char by_uuid[64];
+    snprintf(by_uuid, sizeof by_uuid, "vulkan:%s", d[2].uuid);
+    mb_close(open_on(by_uuid));
+    mb_context *ctx = mb_open("vulkan:no such device");
+    expect(mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "no such device") &&
+               strstr(mb_message(ctx), d[2].name),
+           "%s", mb_message(ctx));
+    mb_close(ctx);
+}
+
+Test(vulkan, without_a_driver_it_says_why)
+{
+    setenv("VK_DRIVER_FILES", "/nowhere", 1);
+    setenv("VK_ICD_FILENAMES", "/nowhere", 1);
+    mb_device d[8];
+    const char *why = NULL;
+    expect(mb_devices(d, 8, &why) == 2 && why && strlen(why) > 40, "%s", why ? why : "no reason");
+    mb_context *ctx = mb_open("vulkan");
+    expect(mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "driver"), "%s", mb_message(ctx));
+    expect(mb_item(mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1))) != 1, "computes nothing");
+    mb_close(ctx);
+}
+#endif
