@@ -272,6 +272,8 @@ mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl)
         mb__vk_asm_free(a);
         return NULL;
     }
+    if (glsl)
+        HEAD(a, "void main()\n{\n");
     return a;
 }
 
@@ -324,19 +326,19 @@ static uint32_t constant_of(mb__vk_asm *a, mb__vk_type type, uint64_t bits)
     }
     switch (type) {
     case VK_U32:
-        HEAD(a, "const uint v%u = %uu;\n", id, low);
+        HEAD(a, "uint v%u = %uu;\n", id, low);
         break;
     case VK_I32:
-        HEAD(a, "const int v%u = int(%uu);\n", id, low);
+        HEAD(a, "int v%u = int(%uu);\n", id, low);
         break;
     case VK_F32:
-        HEAD(a, "const float v%u = uintBitsToFloat(%uu);\n", id, low);
+        HEAD(a, "float v%u = uintBitsToFloat(%uu);\n", id, low);
         break;
     case VK_F64:
-        HEAD(a, "const double v%u = packDouble2x32(uvec2(%uu, %uu));\n", id, low, high);
+        HEAD(a, "double v%u = packDouble2x32(uvec2(%uu, %uu));\n", id, low, high);
         break;
     default:
-        HEAD(a, "const bool v%u = %s;\n", id, bits ? "true" : "false");
+        HEAD(a, "bool v%u = %s;\n", id, bits ? "true" : "false");
     }
     return id;
 }
@@ -629,7 +631,6 @@ const char *mb__vk_asm_text(mb__vk_asm *a)
 {
     if (!a->glsl || a->failed)
         return NULL;
-    HEAD(a, "void main()\n{\n");
     TEXT(a, "}\n");
     if (a->failed || !mb__reserve(a->v->ctx, (void **)&a->head, &a->head_room,
                                   (uint64_t)a->head_count + a->text_count + 1, 1))

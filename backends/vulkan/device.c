@@ -472,28 +472,56 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
     return ctx->status;
 }
 
+bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last)
+{
+    VkSubmitInfo submit = {
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &cb};
+    bool ok = (!last || VK(v, v->f.vkResetFences(v->device, 1, &v->fence))) &&
+              VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, last ? v->fence : VK_NULL_HANDLE));
+    v->in_flight = ok && last;
+    v->loose = ok ? !last : v->loose;
+    mb__vk_stats(v)->submits += ok;
+    return ok;
+}
+
 bool mb__vk_idle(mb__vk *v)
 {
+    if (v->loose)
+        mb__vk_settle(v);
     if (!v->in_flight)
         return true;
-    /* A minute: far more than any slice takes, and an answer all the same from a device that hangs. */
-    v->in_flight = false;
     if (v->lost)
         return false;
-    bool ok = VK(v, v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, (uint64_t)60 * 1000000000u)) &&
-              VK(v, v->f.vkResetFences(v->device, 1, &v->fence));
-    return !mb__vk_heard(v) && ok;
+    /* A minute: far more than any slice takes, and an answer all the same from a device that hangs. */
+    VkResult r = mb__vk_fault(v)
+                     ? v->fail_with
+                     : v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, (uint64_t)60 * 1000000000u);
+    v->hung |= r == VK_TIMEOUT;
+    if (!mb__vk_ok(v, r, "vkWaitForFences"))
+        return false;
+    v->in_flight = false;
+    return !mb__vk_heard(v);
+}
+
+/* After an error, what was submitted may still run, and uses what is about to be freed. A lost device answers
+ * at once; one that hangs never does. */
+void mb__vk_settle(mb__vk *v)
+{
+    if ((v->in_flight || v->loose) && !v->hung)
+        v->f.vkDeviceWaitIdle(v->device);
+    v->in_flight = v->loose = false;
 }
 
 void mb__vk_close(mb_context *ctx, void *state)
 {
     mb__vk *v = state;
+    if (v->device)
+        mb__vk_settle(v);
     if (v->device) {
-        if (v->fail_at ||
-            !v->lost) /* an injected loss is none: the device still works on what it was given */
-            v->f.vkDeviceWaitIdle(v->device);
         mb__vk_memory_end(v);
         mb__vk_pipelines_end(v);
+    }
+    if (v->device && !v->hung) { /* else what it holds goes with the process */
         v->f.vkDestroyFence(v->device, v->fence, NULL);
         v->f.vkDestroyCommandPool(v->device, v->command_pool, NULL);
         v->f.vkDestroyDescriptorPool(v->device, v->descriptor_pool, NULL);
@@ -504,7 +532,7 @@ void mb__vk_close(mb_context *ctx, void *state)
     mb__vk_library_free(v);
     if (v->messenger)
         vkDestroyDebugUtilsMessengerEXT(v->instance, v->messenger, NULL);
-    if (v->instance)
+    if (v->instance && !v->hung)
         vkDestroyInstance(v->instance, NULL);
     mb__free(ctx, v, sizeof *v);
 }

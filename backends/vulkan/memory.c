@@ -65,9 +65,9 @@ static uint64_t aligned(uint64_t bytes)
 
 static void block_end(mb__vk *v, mb__vk_block *b)
 {
-    if (b->buffer)
+    if (b->buffer && !v->hung)
         v->f.vkDestroyBuffer(v->device, b->buffer, NULL);
-    if (b->memory)
+    if (b->memory && !v->hung)
         v->f.vkFreeMemory(v->device, b->memory, NULL);
     mb__free(v->ctx, b->gaps, b->gap_room * sizeof *b->gaps);
     memset(b, 0, sizeof *b);
@@ -414,13 +414,7 @@ static bool copy_words(mb__vk *v, uint32_t from_block, uint64_t from, uint32_t t
     r[2] = to_block;
     r[3] = (uint32_t)(to / 4);
     r[4] = (uint32_t)words;
-    VkSubmitInfo submit = {
-        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &v->transfer};
-    if (!VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, v->fence)))
-        return false;
-    mb__vk_stats(v)->submits++;
-    v->in_flight = true;
-    return mb__vk_idle(v);
+    return mb__vk_submit(v, v->transfer, true) && mb__vk_idle(v);
 }
 
 static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)

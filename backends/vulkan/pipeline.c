@@ -134,7 +134,8 @@ void mb__vk_pipelines_end(mb__vk *v)
         while (v->pipelines[i]) {
             mb__vk_pipeline *p = v->pipelines[i];
             v->pipelines[i] = p->next;
-            v->f.vkDestroyPipeline(v->device, p->pipeline, NULL);
+            if (!v->hung)
+                v->f.vkDestroyPipeline(v->device, p->pipeline, NULL);
             mb__free(v->ctx, p->words, p->word_count * 4ul);
             mb__free(v->ctx, p, sizeof *p);
         }
@@ -145,7 +146,7 @@ void mb__vk_pipelines_end(mb__vk *v)
             mb__free(v->ctx, k->key, k->key_bytes);
             mb__free(v->ctx, k, sizeof *k);
         }
-    if (v->cache)
+    if (v->cache && !v->hung)
         v->f.vkDestroyPipelineCache(v->device, v->cache, NULL);
 }
 

@@ -193,10 +193,10 @@ void mb__vk_discard(mb_context *ctx, void *state, void *program)
 {
     mb__vk *v = state;
     mb__vk_program *p = program;
-    mb__vk_idle(v);
-    for (int i = 0; i < p->slice_count; i++)
+    mb__vk_settle(v);
+    for (int i = 0; i < p->slice_count && !v->hung; i++)
         v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &p->slices[i]);
-    if (p->queries)
+    if (p->queries && !v->hung)
         v->f.vkDestroyQueryPool(v->device, p->queries, NULL);
     if (p->table_bytes)
         mb__vk_table_free(v, p->table_at, p->table_bytes);
@@ -431,19 +431,10 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
         mb__vk_guard_fill(p, binding);
     if (p->generation != v->generation && (!make_queries(p) || !record(p)))
         return ctx->status;
-    for (int i = 0; i < p->slices_used; i++) {
-        VkSubmitInfo submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
-                               .commandBufferCount = 1,
-                               .pCommandBuffers = &p->slices[i]};
-        bool last = i + 1 == p->slices_used;
-        if (!VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, last ? v->fence : VK_NULL_HANDLE))) {
-            p->generation = 0; /* what was submitted is waited for by the close */
+    for (int i = 0; i < p->slices_used; i++)
+        if (!mb__vk_submit(v, p->slices[i], i + 1 == p->slices_used))
             return ctx->status;
-        }
-        v->in_flight = last;
-    }
     mb_stats *s = mb__vk_stats(v);
-    s->submits += (uint64_t)p->slices_used;
     s->last_dispatches = (uint64_t)p->dispatch_count;
     s->last_barriers = (uint64_t)p->barriers;
     if (p->queries && mb__vk_idle(v))

@@ -125,7 +125,8 @@ typedef struct mb__vk {
     VkDescriptorSet set;
     VkCommandPool command_pool;
     VkFence fence;
-    bool in_flight;
+    bool in_flight;           /* a submit that the fence tells the end of */
+    bool loose, hung;         /* one that it does not; the device never answered */
     VkCommandBuffer transfer; /* the recorded copy, by the table's first region */
     uint32_t transfer_generation;
     uint64_t transfer_region; /* bytes in the table */
@@ -163,6 +164,10 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
 void mb__vk_close(mb_context *ctx, void *state);
 /* Waits for the run in flight, if there is one. */
 bool mb__vk_idle(mb__vk *v);
+/* Hands commands to the device; the fence is signalled by the last. */
+bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last);
+/* Waits in any case, before what runs is freed. */
+void mb__vk_settle(mb__vk *v);
 /* A validation message, if there was one, becomes the context's error. */
 bool mb__vk_heard(mb__vk *v);
 

@@ -78,12 +78,8 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
     double best = 1e9;
     bool ok = VK(v, v->f.vkEndCommandBuffer(cb));
     for (int i = 0; i < 5 && ok; i++) {
-        VkSubmitInfo submit = {
-            .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &cb};
         double start = now();
-        ok = VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, v->fence));
-        v->in_flight = ok;
-        ok = ok && mb__vk_idle(v);
+        ok = mb__vk_submit(v, cb, true) && mb__vk_idle(v);
         best = fmin(best, now() - start);
     }
     v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &cb);
