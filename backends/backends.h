@@ -14,9 +14,9 @@
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
- *                names op, shapes and line
- *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; another
- *                value: the file that it is added to. Steps are timed one by one, which slows GPUs down.
+ *                names op, shapes and line; so is the first value that the reference backend disputes
+ *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
+ *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
  *
  * and of the vulkan backend:
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with

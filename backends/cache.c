@@ -98,7 +98,7 @@ static bool import(mb_context *ctx, uint32_t count, mb__graph *g)
     return true;
 }
 
-static bool make_plan(mb_context *ctx, uint32_t count, mb__cached *c)
+bool mb__make_plan(mb_context *ctx, uint32_t count, mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
     mb__bump scratch = {.ctx = ctx};
@@ -142,7 +142,7 @@ mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash)
     c->key = mb__bump_get(&c->pool, st->key_bytes);
     if (c->key)
         memcpy(c->key, st->key, st->key_bytes);
-    if (!c->key || !make_plan(ctx, count, c)) {
+    if (!c->key || !mb__make_plan(ctx, count, c)) {
         mb__bump pool = c->pool;
         mb__bump_free(&pool);
         mb__free(ctx, c, sizeof *c);

@@ -191,7 +191,7 @@ static mb_status compute(mb_context *ctx, mb__engine_state *st, uint32_t targets
     return status;
 }
 
-/* ---- MB_DEBUG: one op at a time, looking for the first value that is not finite ---- */
+/* ---- MB_DEBUG: one op at a time, looking for the first value that is not finite, or not right ---- */
 
 static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node *n, bool *all)
 {
@@ -226,7 +226,8 @@ static mb_status compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t
             continue;
         st->targets[0] = nodes[i];
         bool finite, operands = true;
-        if (compute(ctx, st, 1) != MB_OK || !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) || finite)
+        if (compute(ctx, st, 1) != MB_OK || !mb__check_node(ctx, nodes[i]) ||
+            !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) || finite)
             continue;
         n = &ctx->nodes[nodes[i]];
         for (int j = 0; j < n->nin && operands; j++)

@@ -55,7 +55,12 @@ void mb__pool_clear(mb_context *ctx);
 
 /* The plan of the segment whose nodes are st->list, made if there is none. NULL: error set. */
 mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash);
+/* The plan alone, and its program by st->backend, in c. */
+bool mb__make_plan(mb_context *ctx, uint32_t count, mb__cached *c);
 void mb__cache_clear(mb_context *ctx);
+/* Whether the reference backend computes a node that has its value, and whose operands do, alike; else an
+ * error. */
+bool mb__check_node(mb_context *ctx, uint32_t id);
 uint64_t mb__hash(const void *p, size_t n);
 
 /* $MB_PROFILE is read; the table is written. */

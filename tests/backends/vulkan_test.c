@@ -240,6 +240,45 @@ Test(vulkan, beside_another_backend, .timeout = 60)
     close_all();
 }
 
+/* ---- MB_DEBUG ---- */
+
+/* A compiler's mistake: additions of floats become subtractions. */
+static void break_additions(mb__vk *v, const mb__plan *plan, const mb__vk_pass *pass, const uint32_t **words,
+                            uint32_t *count)
+{
+    enum { OpFAdd = 129, OpFSub = 131 };
+    static uint32_t broken[1 << 16];
+    (void)v, (void)plan, (void)pass;
+    memcpy(broken, *words, *count * 4ul);
+    for (uint32_t i = 5; i < *count; i += broken[i] >> 16)
+        if ((broken[i] & 0xffff) == OpFAdd)
+            broken[i] = (broken[i] & 0xffff0000) | OpFSub;
+    *words = broken;
+}
+
+Test(vulkan, debug_finds_a_wrong_kernel)
+{
+    for (int wrong = 0; wrong < 2; wrong++) {
+        setenv("MB_DEBUG", "1", 1);
+        mb_context *ctx = open_on("vulkan");
+        if (wrong)
+            device_of(ctx)->watch_kernel = break_additions;
+        const float data[3] = {1, 2, 3};
+        mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(3), data), y = mb_mul(x, x);
+        char place[64];
+        snprintf(place, sizeof place, "%s:%d: add: ", __FILE__, __LINE__ + 1);
+        mb_tensor z = mb_add(y, x);
+        float out[3];
+        mb_status status = mb_read(mb_neg(z), out, sizeof out);
+        if (wrong)
+            expect(status == MB_BACKEND && strstr(mb_message(ctx), place) && strstr(mb_message(ctx), "[3]"),
+                   "%s", mb_message(ctx));
+        else
+            expect(status == MB_OK && out[2] == -12, "%g: %s", (double)out[2], mb_message(ctx));
+        close_failed(ctx);
+    }
+}
+
 /* ---- long sums, many groups ---- */
 
 /* Drivers that end loops after 65535 rounds would answer too little, and without an error. */

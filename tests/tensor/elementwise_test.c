@@ -300,7 +300,11 @@ static void special(mb_dtype dtype)
                 double want = r->real(u, v);
                 if (single && !r->compares)
                     want = (double)(float)want;
-                expect(special_ok(r, got[p], want, single),
+                /* Vulkan's float64 sine and cosine reduce their argument up to 1.6e9 only (ops.def says so).
+                 */
+                bool far = !single && k && testing("vulkan") && fabs(u) > 1.6e9 && isfinite(u) &&
+                           (!strcmp(r->name, "sin") || !strcmp(r->name, "cos"));
+                expect(far ? fabs(got[p]) <= 1 : special_ok(r, got[p], want, single),
                        "%s(%g, %g) on %s %s, column %d: %.17g, not %.17g", r->name, u, v, backend_names[k],
                        mb_dtype_name(dtype), p % 19, got[p], want);
             }
