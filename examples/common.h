@@ -111,10 +111,11 @@ typedef struct series {
 
 void series_add(series *s, double step, double value);
 void series_free(series *s);
-double series_at(const series *s, double step);    /* NaN where nothing was measured at that step */
-double series_mean(const series *s, double until); /* of the values at steps below `until`        */
-double series_last(const series *s, int n);        /* median of the last n values                 */
-int by_size(const void *a, const void *b);         /* of doubles, for qsort                       */
+double series_at(const series *s, double step);      /* NaN where nothing was measured at that step */
+double series_median(const series *s, double until); /* of the values at steps below `until` */
+double series_mean(const series *s, double until);   /* of the values at steps below `until`        */
+double series_last(const series *s, int n);          /* median of the last n values                 */
+int by_size(const void *a, const void *b);           /* of doubles, for qsort                       */
 /* The deviation is the population's. NaN where n is 0. */
 void mean_and_deviation(const double *values, int n, double *mean, double *deviation);
 

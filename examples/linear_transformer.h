@@ -11,7 +11,7 @@
 
 enum { SGD, ADAM, OPTIMIZERS };
 enum { SETTING_1, SETTING_2, SETTING_3, SPHERE, SETTINGS };
-enum { D = 5, LAYERS = 3, TEST_SEED = 99 };
+enum { D = 5, LAYERS = 3 };
 
 /* How prompts are drawn, and the learning rates that suit them (table of appendix A of the paper). */
 typedef struct setting {
@@ -26,7 +26,7 @@ extern const char *const optimizer_names[OPTIMIZERS];
 
 typedef struct plan {
     const char *experiments, *backend, *out;
-    int64_t steps, depth_steps, seeds, first_seed, prompts, noise, noise_seeds, noise_reference,
+    int64_t steps, depth_steps, seeds, first_seed, test_seed, prompts, noise, noise_seeds, noise_reference,
         evaluate_every, smooth_every, smooth_until, condition_every, condition_until, threads;
     double lr[OPTIMIZERS]; /* 0: those of the setting */
     bool quick, check;
@@ -35,8 +35,9 @@ typedef struct plan {
 extern plan set;
 
 enum {
-    LOSS,      /* of the test prompts                                                                      */
-    SMOOTH,    /* directional smoothness: u'H u for the unit vector u along the step that was then taken   */
+    LOSS,    /* of the test prompts: the mean, as in the paper; one prompt far in the tail can be all of it */
+    TYPICAL, /* median of the means of 20 groups of them: what the mean would be without such a prompt */
+    SMOOTH,  /* directional smoothness: u'H u for the unit vector u along the step that was then taken   */
     GRADIENT,  /* norm of the test prompts' gradient                                                       */
     SPECTRAL,  /* the Hessian's eigenvalue of largest magnitude                                            */
     CONDITION, /* robust condition number: largest by median absolute value of the Hessian's diagonal      */

@@ -38,8 +38,9 @@ static const char *where(char out[160], const char *setting, int depth, const ch
     return out;
 }
 
-/* Mean over seeds in a band of the deviation by `part`, SGD and Adam. `key`: name the curves. */
-static void curves(FILE *f, const char *file, int setting, int depth, double part)
+/* Mean over seeds in a band of the deviation by `part`, SGD and Adam. dotted: NULL, or a file of curves that
+ * may leave the picture. */
+static void curves(FILE *f, const char *file, const char *dotted, int setting, int depth, double part)
 {
     char x[160];
     fprintf(f, "plot ");
@@ -50,6 +51,9 @@ static void curves(FILE *f, const char *file, int setting, int depth, double par
                     "'%s' skip 1 using %s:($5-$6/%g):($5+$6/%g) with filledcurves fc rgb '%s' fs transparent "
                     "solid 0.2 noborder notitle, \\\n",
                     file, x, part, part, colours[o]);
+        if (dotted)
+            fprintf(f, "'%s' skip 1 using %s:($5 < 10 ? $5 : NaN) with lines dt 3 lc rgb '%s' notitle, \\\n",
+                    dotted, x, colours[o]);
         fprintf(f, "'%s' skip 1 using %s:5 with lines lw 1.5 lc rgb '%s' title '%s'%s", file, x, colours[o],
                 names[o], o ? "\n" : ", \\\n");
     }
@@ -84,8 +88,9 @@ static void panel(FILE *f, enum picture what, int setting, int depth)
     fprintf(f, "set title \"%s\"\n", settings[setting].title);
     switch (what) {
     case PICTURE_LOSS:
-        fprintf(f, "set logscale y\nset xlabel 'step'\nset ylabel 'test loss'\n");
-        curves(f, "test_loss_mean.csv", setting, depth, 4);
+        fprintf(
+            f, "set logscale y\nset xlabel 'step'\nset ylabel 'test loss (dotted: its mean over prompts)'\n");
+        curves(f, "typical_test_loss_mean.csv", "test_loss_mean.csv", setting, depth, 4);
         break;
     case PICTURE_NOISE:
         fprintf(f, "set xlabel '|| g_k - g ||'\nset ylabel 'density'\n");
@@ -97,7 +102,7 @@ static void panel(FILE *f, enum picture what, int setting, int depth)
         break;
     case PICTURE_SMOOTH:
         fprintf(f, "set logscale y\nset xlabel 'step'\nset ylabel 'directional smoothness'\n");
-        curves(f, "directional_smoothness_mean.csv", setting, depth, 0);
+        curves(f, "directional_smoothness_mean.csv", NULL, setting, depth, 0);
         break;
     }
     fprintf(f, "unset logscale y\n");
@@ -195,7 +200,7 @@ static void depths(const results *r)
         histograms ? 3 : 2);
     for (int i = 0; i < COUNT(layers); i++)
         for (int o = 0; o < OPTIMIZERS; o++) {
-            fprintf(f, "'test_loss_mean.csv' skip 1 using %s:5 with lines lw %g lc rgb '%s' ",
+            fprintf(f, "'typical_test_loss_mean.csv' skip 1 using %s:5 with lines lw %g lc rgb '%s' ",
                     where(x, settings[SETTING_1].name, layers[i], optimizer_names[o], "$4"),
                     o == ADAM ? 2.2 : 0.8, depth_colours[i]);
             if (o == ADAM)

@@ -47,11 +47,16 @@ static mb_linear_transformer_options model(int depth)
     return (mb_linear_transformer_options){.dim = D, .layers = depth, .sparse = true};
 }
 
-/* theta: all of P and Q, flat -> 0-d: mean squared error of the predictions. */
-static mb_tensor loss_of(mb_tensor theta, int depth, prompts p)
+/* theta: all of P and Q, flat -> [B,1]: squared errors of the predictions. */
+static mb_tensor errors_of(mb_tensor theta, int depth, prompts p)
 {
     mb_linear_transformer t = mb_linear_transformer_view(theta, model(depth));
-    return mb_mean(mb_square(mb_sub(mb_linear_transformer_predict(t, p.z), p.answer)), MB_ALL);
+    return mb_square(mb_sub(mb_linear_transformer_predict(t, p.z), p.answer));
+}
+
+static mb_tensor loss_of(mb_tensor theta, int depth, prompts p)
+{
+    return mb_mean(errors_of(theta, depth, p), MB_ALL);
 }
 
 /* ---- a training run ---- */
@@ -90,9 +95,23 @@ static void close_run(run *r)
 
 static void measure_loss(run *r, int64_t step)
 {
+    enum { GROUPS = 20 };
+    int64_t n = set.prompts, groups = n < GROUPS ? n : GROUPS;
+    float *errors = malloc((size_t)n * sizeof *errors);
+    double sum[GROUPS] = {0}, total = 0;
+    if (!errors)
+        die("out of memory");
     mb_scope scope = mb_scope_begin(r->mb);
-    series_add(&r->t->measure[LOSS], (double)step, mb_item(loss_of(r->theta, r->depth, r->test)));
+    mb_read(errors_of(r->theta, r->depth, r->test), errors, (size_t)n * sizeof *errors);
     mb_scope_end(scope);
+    for (int64_t i = 0; i < n; i++) {
+        sum[i * groups / n] += errors[i];
+        total += errors[i];
+    }
+    free(errors);
+    qsort(sum, (size_t)groups, sizeof *sum, by_size);
+    series_add(&r->t->measure[LOSS], (double)step, total / (double)n);
+    series_add(&r->t->measure[TYPICAL], (double)step, sum[groups / 2] * (double)groups / (double)n);
 }
 
 /* Along the step from `before` to `theta`, at `before`. */
@@ -167,7 +186,7 @@ void run_trial(trial *t)
     mb_sgd_options sgd = {.lr = t->lr, .momentum = 0.9, .clip_norm = r.s->clip};
     mb_adam_options adam = {.lr = t->lr, .beta1 = 0.9, .beta2 = 0.9, .clip_norm = r.s->clip};
     r.optimizer = t->optimizer == SGD ? mb_sgd(r.params, sgd) : mb_adam(r.params, adam);
-    r.test = draw_prompts(r.mb, r.s, mb_key_of(TEST_SEED));
+    r.test = draw_prompts(r.mb, r.s, mb_key_of((uint64_t)set.test_seed));
     mb_eval((mb_tensor[]){r.test.z, r.test.answer}, 2);
 
     mb_key key = mb_key_fold(mb_key_of((uint64_t)t->seed), STREAM_BATCHES);

@@ -52,19 +52,32 @@ int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double median(const double *values, int n)
+{
+    if (n == 0)
+        return NAN;
+    double *sorted = malloc((size_t)n * sizeof *sorted);
+    if (!sorted)
+        die("out of memory");
+    memcpy(sorted, values, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_size);
+    double middle = sorted[n / 2];
+    free(sorted);
+    return middle;
+}
+
+double series_median(const series *s, double until)
+{
+    int n = 0;
+    while (n < s->n && s->step[n] < until)
+        n++;
+    return median(s->value, n);
+}
+
 double series_last(const series *s, int n)
 {
     n = n < s->n ? n : s->n;
-    if (n == 0)
-        return NAN;
-    double *last = malloc((size_t)n * sizeof *last);
-    if (!last)
-        die("out of memory");
-    memcpy(last, s->value + s->n - n, (size_t)n * sizeof *last);
-    qsort(last, (size_t)n, sizeof *last, by_size);
-    double median = last[n / 2];
-    free(last);
-    return median;
+    return n > 0 ? median(s->value + s->n - n, n) : NAN;
 }
 
 void mean_and_deviation(const double *values, int n, double *mean, double *deviation)
