@@ -45,11 +45,6 @@ static uint32_t call1(emitter *e, const char *format, const char *name, mb__vk_t
     return mb__vk_call(e->a, text, type, n, args);
 }
 
-static bool is_reduction(const mb__instr *i)
-{
-    return i->op == MB_K_SUM || i->op == MB_K_MAX;
-}
-
 /* ---- addresses ---- */
 
 static uint32_t add_scaled(emitter *e, uint32_t sum, int64_t stride, uint32_t coordinate)
@@ -131,7 +126,7 @@ static uint32_t one(emitter *e, int i)
 static void want_operands(emitter *e)
 {
     for (int i = e->k->instr_count; i-- > 0;)
-        if (e->wanted[i] && !is_reduction(&e->k->instrs[i]))
+        if (e->wanted[i] && !mb__vk_is_reduction(&e->k->instrs[i]))
             for (int j = 0; j < 3; j++)
                 if (e->k->instrs[i].in[j] >= 0)
                     e->wanted[e->k->instrs[i].in[j]] = true;
@@ -236,7 +231,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
     int count = 0;
     memset(e->wanted, 0, (size_t)k->instr_count);
     for (int i = 0; i < k->instr_count; i++) {
-        if (!is_reduction(&k->instrs[i]) || e->level[i] != level + 1)
+        if (!mb__vk_is_reduction(&k->instrs[i]) || e->level[i] != level + 1)
             continue;
         mb__vk_type type = type_for(k->instrs[i].dtype);
         bool max = k->instrs[i].op == MB_K_MAX;
@@ -260,7 +255,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
     compute_columns(e, c->single);
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
-        if (!is_reduction(n) || e->level[i] != level + 1)
+        if (!mb__vk_is_reduction(n) || e->level[i] != level + 1)
             continue;
         mb__vk_type type = type_for(n->dtype);
         const char *name = type_names[n->dtype];
@@ -282,7 +277,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
     end_columns(e, c);
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
-        if (!is_reduction(n) || e->level[i] != level + 1)
+        if (!mb__vk_is_reduction(n) || e->level[i] != level + 1)
             continue;
         mb__vk_type type = type_for(n->dtype);
         if (!c->single)
@@ -304,7 +299,7 @@ static void emit_rows(emitter *e, const columns *c)
         last = e->level[i] > last ? e->level[i] : last;
     for (int level = 0; level <= last; level++) {
         for (int i = 0; i < k->instr_count; i++)
-            if (e->level[i] == level && e->rate[i] != MB_RATE_EACH && !is_reduction(&k->instrs[i]))
+            if (e->level[i] == level && e->rate[i] != MB_RATE_EACH && !mb__vk_is_reduction(&k->instrs[i]))
                 e->id[i] = one(e, i);
         reduce_level(e, c, level);
     }
@@ -360,8 +355,8 @@ static void settle(emitter *e)
                 rate = e->rate[n->in[j]] > rate ? e->rate[n->in[j]] : rate;
                 level = e->level[n->in[j]] > level ? e->level[n->in[j]] : level;
             }
-        e->rate[i] = is_reduction(n) ? MB_RATE_ROW : rate;
-        e->level[i] = is_reduction(n) ? level + 1 : level;
+        e->rate[i] = mb__vk_is_reduction(n) ? MB_RATE_ROW : rate;
+        e->level[i] = mb__vk_is_reduction(n) ? level + 1 : level;
     }
 }
 
@@ -409,7 +404,7 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
     if (p->column_axes == 0) {
         split_index(&e, row, 0, p->k.rank, e.row_at);
         for (int i = 0; i < p->k.instr_count; i++) /* over no columns, the sum is its operand */
-            id[i] = is_reduction(&p->k.instrs[i]) ? id[p->k.instrs[i].in[0]] : one(&e, i);
+            id[i] = mb__vk_is_reduction(&p->k.instrs[i]) ? id[p->k.instrs[i].in[0]] : one(&e, i);
         for (int s = 0; s < p->k.store_count; s++)
             store(&e, &p->k.stores[s]);
     } else {

@@ -27,19 +27,6 @@ static VkPipeline pipeline_named(mb__vk_program *p, int step, const char *kernel
     return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
 }
 
-static uint32_t power_up(int64_t n, uint32_t most)
-{
-    uint32_t p = 1;
-    while (p < most && p < n)
-        p *= 2;
-    return p;
-}
-
-static uint32_t widest(const mb__vk *v)
-{
-    return v->caps.invocations < 256 ? v->caps.invocations : 256;
-}
-
 /* How many loop iterations of `each` an invocation may do in one dispatch. */
 static int64_t stretch(const mb__vk *v, int64_t each)
 {
@@ -88,8 +75,8 @@ static bool add_argmax(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
-    uint32_t lanes = v->caps.processor && n <= stretch(v, 1) ? 1 : power_up(n, widest(v)),
-             local = v->caps.processor ? (lanes > 32 ? lanes : 32) : widest(v);
+    uint32_t lanes = v->caps.processor && n <= stretch(v, 1) ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
+             local = v->caps.processor ? (lanes > 32 ? lanes : 32) : mb__vk_widest(v);
     int64_t share = local / lanes, own[4] = {lanes};
     return add_rows(p, step, o, "argmax", (rows + share - 1) / share, local, own, 4.0 * (double)(rows * n));
 }
@@ -98,8 +85,8 @@ static bool add_cumsum(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
-    uint32_t lanes = v->caps.processor || rows > 4096 || n < 64 ? 1 : power_up(n, widest(v)),
-             local = v->caps.processor ? 32 : widest(v);
+    uint32_t lanes = v->caps.processor || rows > 4096 || n < 64 ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
+             local = v->caps.processor ? 32 : mb__vk_widest(v);
     int64_t share = local / lanes, most = stretch(v, 1);
     for (int64_t first = 0; first < n; first += most) {
         int64_t own[4] = {lanes, o->flag, first, first + most < n ? first + most : n};
@@ -113,7 +100,7 @@ static bool add_argsort(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
-    uint32_t local = v->caps.processor ? 32 : widest(v);
+    uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
     double cost = 8.0 * (double)(rows * n);
     if (n <= (v->caps.processor ? COUNTED_MOST_PROCESSOR : COUNTED_MOST)) {
         int64_t own[4] = {0};
@@ -137,7 +124,7 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
     int64_t count = mb__numel(o->out_dim, o->out_rank);
-    uint32_t local = v->caps.processor ? 64 : widest(v);
+    uint32_t local = v->caps.processor ? 64 : mb__vk_widest(v);
     VkPipeline pipeline = pipeline_named(p, step, o->dtype == MB_FLOAT64 ? "take_wide" : "take", -1, local);
     if (!pipeline)
         return false;
@@ -171,7 +158,7 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
         others *= i == o->axis ? 1 : o->out_dim[i];
     if (mb__numel(o->in_dim, o->in_rank) == 0)
         return true;
-    uint32_t local = v->caps.processor ? 32 : widest(v);
+    uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
     int64_t wanted = v->caps.processor ? 16 : 16384, parts = others < wanted ? wanted / others : 1;
     parts = parts < size ? parts : size;
     VkPipeline pipeline = pipeline_named(p, step, "scatter_add", o->dtype, local);

@@ -20,11 +20,6 @@ typedef struct splitter {
     int step;
 } splitter;
 
-static bool is_reduction(const mb__instr *i)
-{
-    return i->op == MB_K_SUM || i->op == MB_K_MAX;
-}
-
 /* ---- kernels under construction ---- */
 
 static bool copy_kernel(splitter *s, const mb__kernel *from, mb__kernel *to)
@@ -132,20 +127,12 @@ static void insert_axis(mb__kernel *k, int at, int64_t dim)
 
 /* ---- how a pass is spread over invocations ---- */
 
-static uint32_t power_up(int64_t n, uint32_t most)
-{
-    uint32_t p = 1;
-    while (p < most && p < n)
-        p *= 2;
-    return p;
-}
-
 /* Loops over the columns that a lane runs. */
 static int loops_of(const mb__kernel *k)
 {
     int loops = 1;
     for (int i = 0; i < k->instr_count; i++)
-        loops += is_reduction(&k->instrs[i]);
+        loops += mb__vk_is_reduction(&k->instrs[i]);
     return loops;
 }
 
@@ -166,28 +153,28 @@ static void spread(const mb__vk *v, mb__vk_pass *s, bool cuttable)
 {
     const mb__kernel *k = &s->k;
     int outer = k->rank - s->column_axes;
-    uint32_t most = v->caps.invocations < 256 ? v->caps.invocations : 256;
+    uint32_t most = mb__vk_widest(v);
     s->lanes = s->chunks = 1;
     if (s->column_axes == 0) {
-        s->local = v->caps.processor ? power_up(s->rows, 128) : most;
+        s->local = v->caps.processor ? mb__vk_power_up(s->rows, 128) : most;
         return;
     }
     s->rows_fastest = rows_lie_closer(k, outer);
     if (v->caps.processor) { /* a lane of its own for each row; barriers are dear */
-        s->local = power_up(s->rows, 64);
+        s->local = mb__vk_power_up(s->rows, 64);
         if (s->rows < 32 && cuttable && s->columns > 1024) {
             int64_t pieces = 256 / (s->rows ? s->rows : 1), largest = s->columns / 512;
             s->chunks = (uint32_t)(pieces < largest ? pieces : largest);
-            s->local = power_up(s->rows * s->chunks, 64);
+            s->local = mb__vk_power_up(s->rows * s->chunks, 64);
         } else if (s->rows < 32 && s->columns > 256) {
             s->lanes = s->local = 32;
         }
     } else {
         s->local = most;
         if (s->rows_fastest) {
-            s->lanes = power_up(s->columns, most / 32);
+            s->lanes = mb__vk_power_up(s->columns, most / 32);
         } else {
-            s->lanes = power_up(s->columns, most);
+            s->lanes = mb__vk_power_up(s->columns, most);
         }
         int64_t lanes = s->rows * s->lanes, wanted = 65536;
         if (cuttable && lanes < wanted) {
@@ -407,12 +394,12 @@ static bool can_cut(const mb__kernel *k)
         if (!k->stores[i].per_row)
             continue;
         any = true;
-        if (!is_reduction(&k->instrs[k->stores[i].instr]))
+        if (!mb__vk_is_reduction(&k->instrs[k->stores[i].instr]))
             return false;
     }
     for (int i = 0; i < k->instr_count; i++) /* nothing uses a row's result */
         for (int j = 0; j < 3; j++)
-            if (k->instrs[i].in[j] >= 0 && is_reduction(&k->instrs[k->instrs[i].in[j]]))
+            if (k->instrs[i].in[j] >= 0 && mb__vk_is_reduction(&k->instrs[k->instrs[i].in[j]]))
                 return false;
     return any && k->rank < MB_MAX_RANK;
 }
@@ -548,7 +535,7 @@ static bool spill_rows(splitter *s, const mb__kernel *k, uint32_t rows_mask, mb_
     int outer = k->rank - k->inner;
     int64_t rows = mb__numel(k->dim, outer);
     for (int i = 0; i < k->instr_count; i++) {
-        if (!is_reduction(&k->instrs[i]))
+        if (!mb__vk_is_reduction(&k->instrs[i]))
             continue;
         mb__store st = {.instr = i, .mode = MB_STORE, .per_row = true};
         st.view.value =
@@ -575,7 +562,7 @@ static bool split(splitter *s, const mb__kernel *kernel)
     int set_count = 0;
     bool rows = false, plain = false;
     for (int i = 0; i < k->instr_count; i++)
-        rows |= is_reduction(&k->instrs[i]);
+        rows |= mb__vk_is_reduction(&k->instrs[i]);
     for (int a = k->rank - k->inner; rows && a < k->rank; a++)
         rows_mask |= 1u << a;
     for (int i = 0; i < k->store_count; i++) {

@@ -148,6 +148,23 @@ typedef struct mb__vk {
     double period; /* nanoseconds a tick of a time stamp; 0: no time stamps */
 } mb__vk;
 
+/* The least power of 2 that is n, or most. */
+static inline uint32_t mb__vk_power_up(int64_t n, uint32_t most)
+{
+    uint32_t p = 1;
+    while (p < most && p < n)
+        p *= 2;
+    return p;
+}
+/* Invocations of a large group. */
+static inline uint32_t mb__vk_widest(const mb__vk *v)
+{
+    return v->caps.invocations < 256 ? v->caps.invocations : 256;
+}
+static inline bool mb__vk_is_reduction(const mb__instr *i)
+{
+    return i->op == MB_K_SUM || i->op == MB_K_MAX;
+}
 static inline mb_stats *mb__vk_stats(mb__vk *v)
 {
     return &((mb__engine_state *)v->ctx->engine_state)->stats;
