@@ -150,12 +150,12 @@ Test(kinks, an_x_that_depends_on_another)
 {
     ON_BOTH
     {
-        mb_tensor x = vec(ctx, 2, D(2, 3)), u = mb_mul(x, x), y = mb_mul(u, u), g[2], t;
+        mb_tensor x = vec(ctx, 2, D(2, 3)), u = mb_mul(x, x), y = mb_mul(u, u), g[2], three[3];
         mb_grad(y, (mb_tensor[]){x, u}, 2, g);
         expect_values("dy/du", g[1], D(8, 18));
         double *v = values(g[0]);
         expect((v[0] == 32 && v[1] == 108) || (v[0] == 0 && v[1] == 0), "dy/dx: %g %g", v[0], v[1]);
-        mb_grad(y, (mb_tensor[]){u, x, u}, 3, (mb_tensor[]){g[0], g[1], t});
+        mb_grad(y, (mb_tensor[]){u, x, u}, 3, three);
         mb_tensor z[3] = {x, mb_stop_gradient(x), mb_sign(x)},
                   h[3]; /* constants to x, and yet an x of their own */
         mb_grad(mb_mul(x, mb_mul(z[1], z[2])), z, 3, h);
