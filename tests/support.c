@@ -110,13 +110,12 @@ mb_context *open_as(const char *backend, const char *disable, int threads)
     cr_assert(i < MOST, "too many contexts");
     memset(&open[i].counter, 0, sizeof open[i].counter);
     mb_allocator allocator = counting_allocator(&open[i].counter);
-    mb_context *ctx = mb_open_with(&(mb_options){.size = sizeof(mb_options),
-                                                 .backend = other_backend && !strcmp(backend, "cpu")
-                                                                ? other_backend
-                                                                : backend,
-                                                 .disable = disable ? disable : "",
-                                                 .threads = threads,
-                                                 .allocator = &allocator});
+    mb_context *ctx = mb_open_with(
+        &(mb_options){.size = sizeof(mb_options),
+                      .backend = other_backend && !strcmp(backend, "cpu") ? other_backend : backend,
+                      .disable = disable ? disable : "",
+                      .threads = threads,
+                      .allocator = &allocator});
     cr_assert(ctx && mb_error(ctx) == MB_OK, "%s", mb_message(ctx));
     return open[i].ctx = ctx;
 }
