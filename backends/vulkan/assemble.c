@@ -155,6 +155,16 @@ static bool read_library(mb__vk *v, mb__vk_library *l)
     return true;
 }
 
+static void free_library(mb__vk *v, bool float64)
+{
+    mb__vk_library *l = v->library[float64];
+    if (!l)
+        return;
+    mb__free(v->ctx, l->functions, l->function_room * sizeof *l->functions);
+    mb__free(v->ctx, l, sizeof *l);
+    v->library[float64] = NULL;
+}
+
 static mb__vk_library *library(mb__vk *v, bool float64)
 {
     if (v->library[float64])
@@ -166,19 +176,16 @@ static mb__vk_library *library(mb__vk *v, bool float64)
     l->words = s->words;
     l->count = (uint32_t)(s->bytes / 4);
     v->library[float64] = l;
-    return read_library(v, l) ? l : NULL;
+    if (read_library(v, l))
+        return l;
+    free_library(v, float64);
+    return NULL;
 }
 
 void mb__vk_library_free(mb__vk *v)
 {
-    for (int i = 0; i < 2; i++) {
-        mb__vk_library *l = v->library[i];
-        if (!l)
-            continue;
-        mb__free(v->ctx, l->functions, l->function_room * sizeof *l->functions);
-        mb__free(v->ctx, l, sizeof *l);
-        v->library[i] = NULL;
-    }
+    free_library(v, false);
+    free_library(v, true);
 }
 
 /* ---- the assembler ---- */
