@@ -139,7 +139,9 @@ void run_baseline(baseline *b)
 
 int64_t baseline_units(const baseline *b)
 {
-    return set.gd_steps * models[b->model].layers;
+    const model *m = &models[b->model];
+    int64_t unknowns = m->tied ? 1 : m->layers; /* a rate for each layer takes longer */
+    return set.gd_steps * unknowns * m->layers;
 }
 
 /* ---- attention ---- */
