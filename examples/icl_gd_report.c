@@ -298,8 +298,10 @@ void print_summary(const results *r)
         const baseline *best = models[m].plus ? plus : gd;
         double slack = m == ONE ? 0.01 : 0.03;
         snprintf(reference, sizeof reference, "%s: %.4f", models[m].plus ? "GD++" : "GD", best->loss);
+        /* five layers are given fewer steps than the paper's 50000: better than GD they should be by then */
+        double limit = m == FIVE ? gd->loss : (1 + slack) * best->loss;
         summary_line("loss of trained attention", mean[LOSS], deviation[LOSS], reference, NAN,
-                     trained || m == ONE ? (1 + slack) * best->loss : NAN);
+                     trained || m == ONE ? limit : NAN);
         bool near_it = m != FIVE && (trained || m == ONE);
         /* the target's deviation is sqrt(D / 12) range */
         double size = sqrt(D / 12.0) * set.range;

@@ -103,9 +103,10 @@ void run_baseline(baseline *b)
         gamma = mb_param(p, "gamma", shape, mb_init_zeros());
         mb_assign(gamma, mb_full(mb, MB_FLOAT32, shape, 0.2));
     }
+    int64_t steps = baseline_units(b) / m->layers;
     mb_optimizer *adam =
-        mb_adam(p, (mb_adam_options){.lr = 0.03, .schedule = mb_schedule_warmup_cosine(0, set.gd_steps)});
-    for (int64_t step = 0; step < set.gd_steps && !stop_wanted() && mb_error(mb) == MB_OK; step++) {
+        mb_adam(p, (mb_adam_options){.lr = 0.03, .schedule = mb_schedule_warmup_cosine(0, steps)});
+    for (int64_t step = 0; step < steps && !stop_wanted() && mb_error(mb) == MB_OK; step++) {
         mb_scope scope = mb_scope_begin(mb);
         tasks t = draw_tasks(mb, key_of(set.first_seed, STREAM_STEP_SIZES, step),
                              as_trained(MB_FLOAT32, set.batch));
@@ -139,7 +140,9 @@ void run_baseline(baseline *b)
 
 int64_t baseline_units(const baseline *b)
 {
-    return set.gd_steps * models[b->model].layers;
+    const model *m = &models[b->model];
+    int64_t unknowns = m->tied ? 1 : m->layers; /* a rate for each layer takes longer */
+    return set.gd_steps * unknowns * m->layers;
 }
 
 /* ---- attention ---- */

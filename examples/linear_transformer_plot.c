@@ -88,8 +88,7 @@ static void panel(FILE *f, enum picture what, int setting, int depth)
     fprintf(f, "set title \"%s\"\n", settings[setting].title);
     switch (what) {
     case PICTURE_LOSS:
-        fprintf(
-            f, "set logscale y\nset xlabel 'step'\nset ylabel 'test loss (dotted: its mean over prompts)'\n");
+        fprintf(f, "set logscale y\nset xlabel 'step'\nset ylabel 'test loss'\n");
         curves(f, "typical_test_loss_mean.csv", "test_loss_mean.csv", setting, depth, 4);
         break;
     case PICTURE_NOISE:
@@ -167,13 +166,14 @@ static void tails(const results *r)
 static void scatter(const results *r)
 {
     static const char script[] =
-        "set title 'Setting 1, Adam: the loss is less smooth where its gradient is larger'\n"
         "set logscale xy\nset xlabel 'norm of the gradient'\nset cblabel 'step'\nset rmargin 12\n"
-        "set palette defined (0 '#fde725', 0.5 '#21918c', 1 '#440154')\nset multiplot layout 1,2\n"
+        "set palette defined (0 '#fde725', 0.5 '#21918c', 1 '#440154')\nset multiplot layout 1,2 title "
+        "'Setting 1, Adam: the loss is less smooth where its "
+        "gradient is larger' font ',15'\n"
         "set ylabel 'directional smoothness'\n"
         "plot 'smoothness_gradient.csv' skip 1 using 2:($3>0?$3:NaN):1 with points pt 7 ps 0.4 lc palette "
         "notitle\n"
-        "set title ' '\nset ylabel 'spectral norm of the Hessian'\n"
+        "set ylabel 'spectral norm of the Hessian'\n"
         "plot 'smoothness_gradient.csv' skip 1 using 2:4:1 with points pt 7 ps 0.6 lc palette notitle\n"
         "unset multiplot\n";
     for (int i = 0; i < r->trial_count; i++)
@@ -233,7 +233,7 @@ static void depths(const results *r)
 
 void draw_pictures(const results *r)
 {
-    row_of_settings(r, PICTURE_LOSS, "loss.png", "Adam against SGD");
+    row_of_settings(r, PICTURE_LOSS, "loss.png", "Adam against SGD (dotted: plain means)");
     row_of_settings(r, PICTURE_NOISE, "noise.png", "Noise of gradients before the first step");
     row_of_settings(r, PICTURE_CONDITION, "condition.png", "Robust condition number");
     row_of_settings(r, PICTURE_SMOOTH, "smoothness.png", "Directional smoothness");
