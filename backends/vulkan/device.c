@@ -315,7 +315,7 @@ static void find_caps(mb__vk *v, const candidate *c)
         .invocations = l->maxComputeWorkGroupInvocations,
         .shared_bytes = l->maxComputeSharedMemorySize,
         .groups = l->maxComputeWorkGroupCount[0] < 65535 ? l->maxComputeWorkGroupCount[0] : 65535,
-        .float64 = c->float64,
+        .float64 = c->float64 && !(v->quirks & VK_QUIRK_NO_FLOAT64),
         .keeps_nan = v12 && floats.shaderSignedZeroInfNanPreserveFloat32,
         .keeps_nan64 = v12 && floats.shaderSignedZeroInfNanPreserveFloat64,
         .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
@@ -332,9 +332,7 @@ static void find_caps(mb__vk *v, const candidate *c)
     }
     buffers = buffers - 1 < l->maxPerStageResources - 1 ? buffers - 1 : l->maxPerStageResources - 1;
     v->caps.blocks = buffers < VK_BLOCKS_MOST ? buffers : VK_BLOCKS_MOST;
-    v->caps.block_bytes = range < ((uint64_t)1 << 30) || !v->caps.blocks ? range
-                          : range < (uint64_t)4 << 30                    ? range
-                                                                         : (uint64_t)4 << 30;
+    v->caps.block_bytes = range;
 }
 
 static bool make_device(mb__vk *v, const candidate *c)

@@ -472,9 +472,8 @@ mb_status mb__vk_upload(mb_context *ctx, void *state, void *memory, mb_dtype dty
 {
     mb__vk *v = state;
     const mb__vk_place *p = memory;
-    if (dtype == MB_FLOAT64 && !v->caps.float64)
-        return mb__error(ctx, MB_BACKEND, NULL, "vulkan: %s computes float32 only; float64 was given",
-                         v->props.deviceName);
+    if (!mb__vk_has_type(v, NULL, dtype))
+        return ctx->status;
     if (count == 0)
         return MB_OK;
     if (usable(v) != MB_OK)

@@ -160,9 +160,27 @@ static void free_words(mb__vk_program *p)
     p->word_room = p->slot_room = p->shift_room = 0;
 }
 
+bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype)
+{
+    if (dtype != MB_FLOAT64 || v->caps.float64)
+        return true;
+    mb__error(v->ctx, MB_BACKEND, where, "vulkan: %s computes in float32 only, and float64 was wanted",
+              v->props.deviceName);
+    return false;
+}
+
 static bool build(mb__vk_program *p)
 {
     const mb__plan *plan = p->plan;
+    for (int s = 0; s < plan->step_count; s++) { /* what a kernel computes in between has a type as well */
+        const mb__step *step = &plan->steps[s];
+        for (int i = 0; step->kind == MB_STEP_KERNEL && i < step->u.kernel.instr_count; i++)
+            if (!mb__vk_has_type(p->v, step->where, (mb_dtype)step->u.kernel.instrs[i].dtype))
+                return false;
+    }
+    for (int i = 0; i < plan->value_count; i++)
+        if (!mb__vk_has_type(p->v, NULL, (mb_dtype)plan->values[i].dtype))
+            return false;
     for (int i = 0; i < plan->scalar_count * SCALAR_WORDS; i++)
         add_word(p, 0, -1, 0);
     for (int s = 0; s < plan->step_count && !p->failed; s++) {

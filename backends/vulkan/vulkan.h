@@ -365,13 +365,20 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
 bool mb__vk_add_fill(mb__vk_program *p, int step, int32_t value, double number);
 /* A value of the program's own; its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
+/* False, with the error set, where a plan's float64 is not to be had. */
+bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype);
 void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes);
 void mb__vk_discard(mb_context *ctx, void *state, void *program);
 mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__binding *binding);
 
 /* ---- quirks.c ---- */
 
-enum { VK_QUIRK_ENDS_LOOPS = 1, VK_QUIRK_NO_LARGE_TILES = 2, VK_QUIRK_WRONG_TILES = 4 };
+enum {
+    VK_QUIRK_ENDS_LOOPS = 1,
+    VK_QUIRK_NO_LARGE_TILES = 2,
+    VK_QUIRK_WRONG_TILES = 4,
+    VK_QUIRK_NO_FLOAT64 = 8
+};
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
 
 /* ---- product_check.c ---- */

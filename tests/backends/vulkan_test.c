@@ -240,6 +240,27 @@ Test(vulkan, beside_another_backend, .timeout = 60)
     close_all();
 }
 
+Test(vulkan, without_float64_float32_works)
+{
+    setenv("MB_VULKAN_QUIRKS", "8", 1);
+    training t;
+    training_start(&t, open_on("vulkan"));
+    expect(!device_of(t.ctx)->caps.float64 && training_step(&t, 0, 0.1), "%s", mb_message(t.ctx));
+    const double data[2] = {1, 2};
+    for (int kind = 0; kind < 3; kind++) {
+        mb_context *ctx = open_on("vulkan");
+        mb_tensor x =
+            kind == 0   ? mb_from(ctx, MB_FLOAT64, MB_SHAPE(2), data)
+            : kind == 1 ? mb_normal(ctx, mb_key_of(1), MB_FLOAT64, MB_SHAPE(2))
+                        : mb_cast(mb_cast(mb_uniform(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(2)), MB_FLOAT64),
+                                  MB_FLOAT32);
+        expect(mb_eval(&x, 1) == MB_BACKEND && strstr(mb_message(ctx), "float32 only"), "kind %d: %s", kind,
+               mb_message(ctx));
+        close_failed(ctx);
+    }
+    close_all();
+}
+
 /* ---- MB_DEBUG ---- */
 
 /* A compiler's mistake: additions of floats become subtractions. */
