@@ -470,6 +470,15 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
     return ctx->status;
 }
 
+bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype)
+{
+    if (dtype != MB_FLOAT64 || v->caps.float64)
+        return true;
+    mb__error(v->ctx, MB_BACKEND, where, "vulkan: %s computes in float32 only, and float64 was wanted",
+              v->props.deviceName);
+    return false;
+}
+
 bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last)
 {
     VkSubmitInfo submit = {

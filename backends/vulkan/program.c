@@ -160,15 +160,6 @@ static void free_words(mb__vk_program *p)
     p->word_room = p->slot_room = p->shift_room = 0;
 }
 
-bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype)
-{
-    if (dtype != MB_FLOAT64 || v->caps.float64)
-        return true;
-    mb__error(v->ctx, MB_BACKEND, where, "vulkan: %s computes in float32 only, and float64 was wanted",
-              v->props.deviceName);
-    return false;
-}
-
 static bool build(mb__vk_program *p)
 {
     const mb__plan *plan = p->plan;

@@ -180,6 +180,8 @@ bool mb__vk_fault(mb__vk *v);
 bool mb__vk_ok(mb__vk *v, VkResult r, const char *call);
 mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned passes, void **state);
 void mb__vk_close(mb_context *ctx, void *state);
+/* False, with the error set, where float64 is wanted and not to be had. */
+bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype);
 /* Waits for the run in flight, if there is one. */
 bool mb__vk_idle(mb__vk *v);
 /* Hands commands to the device; the fence is signalled by the last. */
@@ -365,8 +367,6 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
 bool mb__vk_add_fill(mb__vk_program *p, int step, int32_t value, double number);
 /* A value of the program's own; its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
-/* False, with the error set, where a plan's float64 is not to be had. */
-bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype);
 void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes);
 void mb__vk_discard(mb_context *ctx, void *state, void *program);
 mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__binding *binding);
