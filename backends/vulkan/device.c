@@ -318,7 +318,7 @@ static void find_caps(mb__vk *v, const candidate *c)
         .float64 = c->float64 && !(v->quirks & VK_QUIRK_NO_FLOAT64),
         .keeps_nan = v12 && floats.shaderSignedZeroInfNanPreserveFloat32,
         .keeps_nan64 = v12 && floats.shaderSignedZeroInfNanPreserveFloat64,
-        .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
+        .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU && !(v->quirks & VK_QUIRK_AS_GPU),
         .staging = flag("MB_VULKAN_STAGING") || minimum,
         .subgroup = subgroup.subgroupSize ? subgroup.subgroupSize : 1,
         .iterations = v->quirks & VK_QUIRK_ENDS_LOOPS ? 60000 : 0,

@@ -376,8 +376,11 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
 enum {
     VK_QUIRK_ENDS_LOOPS = 1,
     VK_QUIRK_NO_LARGE_TILES = 2,
+    /* For tests: every trial of a product fails; no float64; work is spread as on a GPU, though the device is
+     * a processor. */
     VK_QUIRK_WRONG_TILES = 4,
-    VK_QUIRK_NO_FLOAT64 = 8
+    VK_QUIRK_NO_FLOAT64 = 8,
+    VK_QUIRK_AS_GPU = 16,
 };
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
 
