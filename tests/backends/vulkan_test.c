@@ -130,6 +130,24 @@ Test(vulkan, barriers_stand_where_they_must, .timeout = 240)
     close_all();
 }
 
+/* Work cut into many submits is the same work. */
+Test(vulkan, slices_change_nothing, .timeout = 60)
+{
+    double whole[3], cut[3];
+    train("whole", whole);
+    setenv("MB_VULKAN_SLICE", "1000", 1);
+    train("cut", cut);
+    expect(same_bits(whole, cut, 3), "cut into slices: %g, not %g", cut[2], whole[2]);
+    training t;
+    training_start(&t, open_on("vulkan"));
+    training_step(&t, 0, 0.1);
+    uint64_t before = mb_get_stats(t.ctx).submits;
+    training_step(&t, 1, 0.1);
+    expect(mb_get_stats(t.ctx).submits - before > 8, "only %llu submits",
+           (unsigned long long)(mb_get_stats(t.ctx).submits - before));
+    close_all();
+}
+
 /* ---- the least device, and kernels that keep to their values ---- */
 
 /* Other sizes of groups sum in another order: float32 programs agree to 1e-9 in NMSE as between backends,
