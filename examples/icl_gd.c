@@ -72,7 +72,7 @@ static const flag flags[] = {
      "inputs are uniform on an interval of this width around 0",
      .least = 1e-3,
      .most = 1e3},
-    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, reference, ...; none: $MB_BACKEND or the best"},
+    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, vulkan, reference; none: $MB_BACKEND or the best"},
     {.name = "threads", FLAG_INT, &set.threads, "runs at the same time; 0: one for each CPU", .most = 1024},
     {.name = "out", FLAG_TEXT, &set.out, "folder of the results; none: the next runs/icl-gd-NNN"},
     {.name = "check",

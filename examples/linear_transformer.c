@@ -117,7 +117,7 @@ static const flag flags[] = {
      "steps between robust condition numbers; 0: none",
      .most = 1e6},
     {.name = "condition-until", FLAG_INT, &set.condition_until, "steps with them", .most = 1e7},
-    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, reference, ...; none: $MB_BACKEND or the best"},
+    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, vulkan, reference; none: $MB_BACKEND or the best"},
     {.name = "threads", FLAG_INT, &set.threads, "runs at the same time; 0: one for each CPU", .most = 1024},
     {.name = "out", FLAG_TEXT, &set.out, "folder of the results; none: the next runs/linear-transformer-NNN"},
     {.name = "check",

@@ -103,7 +103,7 @@ static const flag flags[] = {
      .most = 9e15},
     {.name = "train-images", FLAG_INT, &set.train_images, "use the first N; 0: all 60000", .most = 60000},
     {.name = "test-images", FLAG_INT, &set.test_images, "use the first N; 0: all 10000", .most = 10000},
-    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, reference, ...; none: $MB_BACKEND or the best"},
+    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, vulkan, reference; none: $MB_BACKEND or the best"},
     {.name = "threads",
      FLAG_INT,
      &set.threads,
