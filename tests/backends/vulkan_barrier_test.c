@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vulkan_barrier_test.c - what the vulkan backend believes its dispatches touch, against what the plan's
+ * steps say; and its barriers against a search of all pairs that shares no code with it. */
+#include "program.h"
+#include "training.h"
+
+#ifdef MB_HAVE_VULKAN
+#include "backends/vulkan/vulkan.h"
+
+typedef struct span { /* bytes of a space: the arena, the program's own memory, or one bound value */
+    int32_t space;
+    int64_t first, end;
+} span;
+
+static span span_of(const mb__vk_program *p, int32_t value)
+{
+    enum { ARENA = -1, OWN = -2 };
+    static const int64_t sizes[] = {4, 8, 4, 4}; /* float32, float64, int32, bool in device memory */
+    if (value >= p->plan->value_count) {
+        const mb__vk_scratch_value *s = &p->scratch[value - p->plan->value_count];
+        return (span){OWN, (int64_t)s->offset, (int64_t)(s->offset + s->bytes)};
+    }
+    const mb__value *v = &p->plan->values[value];
+    if (v->home != MB_IN_ARENA)
+        return (span){value, 0, INT64_MAX};
+    return (span){ARENA, v->offset, v->offset + v->count * sizes[v->dtype]};
+}
+
+static bool clash(const mb__vk_program *p, const mb__vk_dispatch *a, const mb__vk_dispatch *b)
+{
+    for (int i = 0; i < a->touch_count; i++)
+        for (int j = 0; j < b->touch_count; j++) {
+            const mb__vk_touch *s = &p->touches[a->touch_first + i], *t = &p->touches[b->touch_first + j];
+            span x = span_of(p, s->value), y = span_of(p, t->value);
+            if ((s->written || t->written) && x.space == y.space && x.first < y.end && y.first < x.end)
+                return true;
+        }
+    return false;
+}
+
+/* Whether a dispatch of the step touches the value so. */
+static bool touched(const mb__vk_program *p, int step, int32_t value, bool written)
+{
+    for (int i = 0; i < p->dispatch_count; i++)
+        for (int j = 0; p->dispatches[i].step == step && j < p->dispatches[i].touch_count; j++) {
+            const mb__vk_touch *t = &p->touches[p->dispatches[i].touch_first + j];
+            if (t->value == value && t->written == written)
+                return true;
+        }
+    return false;
+}
+
+static void wants(const mb__vk_program *p, int step, const mb__view *view, bool written, const char *what)
+{
+    expect(view->value < 0 || p->plan->values[view->value].count == 0 ||
+               touched(p, step, view->value, written),
+           "%s: step %d (kind %d) %s value %d, and no dispatch is known to", what, step,
+           p->plan->steps[step].kind, written ? "writes" : "reads", view->value);
+}
+
+/* Steps over nothing have no dispatches. */
+static bool runs(const mb__vk_program *p, int step)
+{
+    for (int i = 0; i < p->dispatch_count; i++)
+        if (p->dispatches[i].step == step)
+            return true;
+    return false;
+}
+
+static int steps_seen[4], pairs_seen;
+
+static void check_program(const mb__vk_program *p, const char *what)
+{
+    for (int s = 0; s < p->plan->step_count; s++) {
+        const mb__step *step = &p->plan->steps[s];
+        const mb__kernel *k = &step->u.kernel;
+        mb__view zero = {.value = step->kind == MB_STEP_ZERO ? step->u.zero : -1};
+        if (step->kind == MB_STEP_PRODUCT)
+            wants(p, s, &step->u.product.c, true, what);
+        if (!runs(p, s))
+            continue;
+        steps_seen[step->kind]++;
+        switch (step->kind) {
+        case MB_STEP_KERNEL:
+            for (int i = 0; i < k->instr_count; i++)
+                if (k->instrs[i].op == MB_K_LOAD)
+                    wants(p, s, &k->instrs[i].view, false, what);
+            for (int i = 0; i < k->store_count; i++)
+                wants(p, s, &k->stores[i].view, true, what);
+            break;
+        case MB_STEP_PRODUCT:
+            if (step->u.product.k > 0) { /* else zeros are written */
+                wants(p, s, &step->u.product.a, false, what);
+                wants(p, s, &step->u.product.b, false, what);
+            }
+            break;
+        case MB_STEP_OTHER:
+            wants(p, s, &step->u.other.out, true, what);
+            if (step->u.other.in.value >= 0)
+                wants(p, s, &step->u.other.in, false, what);
+            if (step->u.other.op == MB_OP_TAKE || step->u.other.op == MB_OP_SCATTER_ADD)
+                wants(p, s, &step->u.other.index, false, what);
+            break;
+        default:
+            wants(p, s, &zero, true, what);
+        }
+    }
+    for (int i = 0; i < p->scratch_count; i++)
+        for (int j = 0; j < i; j++) {
+            span x = span_of(p, p->plan->value_count + i), y = span_of(p, p->plan->value_count + j);
+            expect(x.first >= y.end || y.first >= x.end, "%s: scratch %d and %d overlap", what, i, j);
+        }
+    bool *before = calloc((size_t)p->dispatch_count + 1, 1);
+    mb__vk_hazards(p, before);
+    for (int i = 0; i < p->dispatch_count; i++) {
+        bool apart = false;
+        for (int j = i + 1; j < p->dispatch_count; j++) {
+            apart |= before[j];
+            bool conflict = clash(p, &p->dispatches[i], &p->dispatches[j]);
+            pairs_seen += conflict;
+            expect(apart || !conflict, "%s: no barrier between dispatches %d (step %d) and %d (step %d)",
+                   what, i, p->dispatches[i].step, j, p->dispatches[j].step);
+        }
+        expect(i == 0 || p->dispatches[i].step >= p->dispatches[i - 1].step, "%s: steps out of order", what);
+    }
+    free(before);
+}
+
+static void check_context(mb_context *ctx, const char *what)
+{
+    mb__engine_state *st = ctx->engine_state;
+    for (mb__cached *c = st->newest; c; c = c->older)
+        check_program(c->program, what);
+}
+
+static void check_all(const char *what)
+{
+    training t;
+    training_start(&t, open_on("vulkan"));
+    expect(training_step(&t, 0, 0.1), "%s: %s", what, mb_message(t.ctx));
+    check_context(t.ctx, what);
+    /* Long sums, alone and beside a kernel's values: pieces go through memory of the program's. */
+    mb_context *ctx = open_on("vulkan");
+    mb_tensor x = mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(3, 40000)),
+              y[4] = {mb_exp(x), mb_sum(x, MB_AXES(1)), mb_sum(mb_square(x), MB_ALL), mb_max(x, MB_AXES(0))};
+    expect(mb_eval(y, 4) == MB_OK, "%s: %s", what, mb_message(ctx));
+    check_context(ctx, what);
+    for (uint64_t seed = 700; seed < 712; seed++) {
+        program p;
+        static result r;
+        program_make(&p, seed, seed % 2 ? MB_FLOAT64 : MB_FLOAT32);
+        ctx = open_on("vulkan");
+        expect(program_run(ctx, &p, 1, 0, &r), "%s, seed %llu: %s", what, (unsigned long long)seed,
+               mb_message(ctx));
+        char text[64];
+        snprintf(text, sizeof text, "%s, seed %llu", what, (unsigned long long)seed);
+        check_context(ctx, text);
+    }
+    close_all();
+}
+
+Test(vulkan_barrier, every_pair, .timeout = 240)
+{
+    check_all("as it is");
+    setenv("MB_VULKAN_LIMITS", "minimum", 1);
+    check_all("the least device");
+    unsetenv("MB_VULKAN_LIMITS");
+    setenv("MB_VULKAN_QUIRKS", "16", 1); /* work spread as on a GPU: other pieces */
+    check_all("as on a GPU");
+    expect(steps_seen[MB_STEP_KERNEL] > 100 && steps_seen[MB_STEP_PRODUCT] > 20 &&
+               steps_seen[MB_STEP_OTHER] > 10 && pairs_seen > 500,
+           "only %d kernels, %d products, %d others, %d pairs", steps_seen[0], steps_seen[1], steps_seen[2],
+           pairs_seen);
+}
+#endif

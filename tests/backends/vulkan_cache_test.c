@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vulkan_cache_test.c - the file of compiled pipelines. Drivers that run on a processor keep next to nothing
+ * in theirs, so a driver that keeps more is put in the place of the one here: what was written is read again,
+ * and no file that was changed, cut short, lengthened or made for another device is. */
+#include "support.h"
+
+#ifdef MB_HAVE_VULKAN
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backends/vulkan/vulkan.h"
+
+enum { KEPT = 5000, MOST = KEPT + 200 };
+
+static mb__vk *device_of(mb_context *ctx)
+{
+    return ((mb__engine_state *)ctx->engine_state)->backend_state;
+}
+
+static PFN_vkGetPipelineCacheData real_data;
+
+/* The driver's own bytes, whose header it will want to see again, and more behind them. */
+static VKAPI_ATTR VkResult VKAPI_CALL more_data(VkDevice device, VkPipelineCache cache, size_t *bytes,
+                                                void *data)
+{
+    if (!data) {
+        *bytes = KEPT;
+        return VK_SUCCESS;
+    }
+    size_t own = KEPT;
+    memset(data, 0x33, *bytes);
+    return real_data(device, cache, &own, data);
+}
+
+static char folder[] = "/tmp/moebius-cache-XXXXXX", file[400];
+
+static int files(void)
+{
+    int count = 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.') {
+            snprintf(file, sizeof file, "%s/%s", folder, e->d_name);
+            count++;
+        }
+    if (d)
+        closedir(d);
+    return count;
+}
+
+static void write_file(const unsigned char *data, size_t bytes)
+{
+    FILE *f = fopen(file, "wb");
+    cr_assert(f && fwrite(data, 1, bytes, f) == bytes, "cannot write %s", file);
+    fclose(f);
+}
+
+/* Opens, computes, closes; how many bytes of the file were given to the driver. */
+static size_t bytes_taken(bool keeps_more)
+{
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    size_t bytes = v->cache_bytes;
+    real_data = v->f.vkGetPipelineCacheData;
+    if (keeps_more)
+        v->f.vkGetPipelineCacheData = more_data;
+    expect(mb_item(mb_add(mb_scalar(ctx, MB_FLOAT32, 1), 2.0)) == 3, "%s", mb_message(ctx));
+    close_all();
+    return bytes;
+}
+
+Test(vulkan_cache, only_what_was_written_is_read, .timeout = 120)
+{
+    cr_assert(mkdtemp(folder), "mkdtemp");
+    setenv("MB_VULKAN_CACHE", folder, 1);
+    expect(bytes_taken(true) == 0 && files() == 1, "one file, not %d", files());
+    static unsigned char good[MOST], bad[MOST];
+    FILE *f = fopen(file, "rb");
+    size_t size = f ? fread(good, 1, MOST, f) : 0, head = size - KEPT;
+    if (f)
+        fclose(f);
+    cr_assert(size > KEPT && size < MOST, "a file of %zu bytes", size);
+    expect(bytes_taken(false) == KEPT, "what was written is not read");
+    expect(bytes_taken(false) == KEPT, "what was read is not left");
+    /* Any bit of its beginning, which names device and driver, and some of the rest. */
+    for (size_t at = 0; at < size; at += at < head ? 1 : 611) {
+        memcpy(bad, good, size);
+        bad[at] ^= (unsigned char)(1 << at % 8);
+        write_file(bad, size);
+        size_t taken = bytes_taken(false);
+        expect(taken == 0, "byte %zu changed: %zu bytes taken", at, taken);
+    }
+    static const size_t lengths[] = {0, 1, 7, 55, 56, 57, 100, KEPT, KEPT + 55};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        write_file(good, lengths[i]);
+        expect(bytes_taken(false) == 0, "taken though only %zu bytes are left", lengths[i]);
+    }
+    memcpy(bad, good, size);
+    write_file(bad, size + 1);
+    expect(bytes_taken(false) == 0, "taken though a byte longer");
+    memset(bad + 16, 0xff, 8); /* a length beyond all bounds */
+    write_file(bad, size);
+    expect(bytes_taken(false) == 0, "taken though its length is absurd");
+    /* A broken file is written anew, and then good. */
+    expect(bytes_taken(true) == 0 && bytes_taken(false) == KEPT, "a broken file stays broken");
+    expect(files() == 1, "nothing else is left behind: %d files", files());
+    write_file(good, size);
+    setenv("MB_VULKAN_CACHE", "off", 1);
+    expect(bytes_taken(true) == 0, "read though it is off");
+    setenv("MB_VULKAN_CACHE", "/proc/no/such/folder", 1);
+    expect(bytes_taken(true) == 0, "a folder that cannot be made");
+    remove(file);
+    rmdir(folder);
+}
+#endif
