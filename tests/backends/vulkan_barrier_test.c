@@ -173,4 +173,56 @@ Test(vulkan_barrier, every_pair, .timeout = 240)
            "only %d kernels, %d products, %d others, %d pairs", steps_seen[0], steps_seen[1], steps_seen[2],
            pairs_seen);
 }
+
+/* Programs made up of touches at random: values that overlap by any number of bytes, and few conflicts, so
+ * that each barrier is there for one reason. */
+Test(vulkan_barrier, made_up_programs)
+{
+    enum { VALUES = 12, SCRATCH = 3, DISPATCHES = 8 };
+    rng r = {1};
+    int needed = 0;
+    for (int round = 0; round < 20000; round++) {
+        mb__vk v = {0};
+        mb__value values[VALUES] = {0};
+        mb__vk_scratch_value scratch[SCRATCH] = {{0, 64}, {256, 300}, {768, 4}};
+        mb__vk_touch touches[3 * DISPATCHES];
+        mb__vk_dispatch dispatches[DISPATCHES] = {0};
+        mb__plan plan = {.values = values, .value_count = VALUES};
+        mb__vk_program p = {.v = &v,
+                            .plan = &plan,
+                            .scratch = scratch,
+                            .scratch_count = SCRATCH,
+                            .touches = touches,
+                            .dispatches = dispatches,
+                            .dispatch_count = DISPATCHES};
+        for (int i = 0; i < VALUES; i++)
+            values[i] = (mb__value){.dtype = (uint8_t)rng_below(&r, 4),
+                                    .home = (uint8_t)(i < VALUES / 2 ? MB_IN_ARENA
+                                                      : i % 2        ? MB_IN_INPUT
+                                                                     : MB_IN_OUTPUT),
+                                    .count = 1 + rng_below(&r, 40),
+                                    .offset = 64 * rng_below(&r, 12)};
+        for (int i = 0; i < DISPATCHES; i++) {
+            dispatches[i].touch_first = p.touch_count;
+            dispatches[i].touch_count = 1 + (int32_t)rng_below(&r, 3);
+            for (int j = 0; j < dispatches[i].touch_count; j++)
+                touches[p.touch_count++] =
+                    (mb__vk_touch){(int32_t)rng_below(&r, VALUES + SCRATCH), rng_below(&r, 3) == 0};
+        }
+        bool before[DISPATCHES] = {false};
+        mb__vk_hazards(&p, before);
+        int open = 0; /* the first dispatch since the last barrier */
+        for (int i = 0; i < DISPATCHES; i++) {
+            bool conflict = false;
+            for (int j = open; j < i; j++)
+                conflict |= clash(&p, &dispatches[j], &dispatches[i]);
+            expect(before[i] == conflict, "round %d: %s barrier before dispatch %d", round,
+                   conflict ? "no" : "a needless", i);
+            needed += conflict;
+            if (before[i])
+                open = i;
+        }
+    }
+    expect(needed > 20000, "only %d barriers", needed);
+}
 #endif

@@ -92,12 +92,14 @@ static void run_programs(const char *what, result *r, bool check)
     }
 }
 
+/* limit: NMSE of float32 programs; 0: the same bits. */
 static void expect_same(const char *what, const result *a, const result *b, double limit)
 {
     for (int s = 0; s < 2 * PROGRAMS; s++)
         for (int i = 0; i < a[s].n; i++) {
             bool same = same_bits(a[s].v[i], b[s].v[i], a[s].count[i]);
-            expect(same || (limit > 0 && nmse(a[s].v[i], b[s].v[i], a[s].count[i]) <= limit),
+            double most = s / 2 % 2 ? limit * 1e-11 : limit; /* odd seeds are float64 */
+            expect(same || (limit > 0 && nmse(a[s].v[i], b[s].v[i], a[s].count[i]) <= most),
                    "%s: program %d, result %d: NMSE %g", what, s / 2, i,
                    nmse(a[s].v[i], b[s].v[i], a[s].count[i]));
         }
@@ -151,17 +153,23 @@ Test(vulkan, slices_change_nothing, .timeout = 60)
 /* ---- the least device, and kernels that keep to their values ---- */
 
 /* Other sizes of groups sum in another order: float32 programs agree to 1e-9 in NMSE as between backends,
- * float64 ones far better, but the limit is shared. */
+ * float64 ones to 1e-20, the fuzz tests' limit. */
 Test(vulkan, the_least_device_computes_the_same, .timeout = 240)
 {
     static result most[2 * PROGRAMS], least[2 * PROGRAMS];
+    double losses[3], lowest[3];
     run_programs("as it is", most, false);
+    train("as it is", losses);
     setenv("MB_VULKAN_LIMITS", "minimum", 1);
     mb_context *ctx = open_on("vulkan");
     mb__vk *v = device_of(ctx);
     expect(v->caps.staging && v->caps.blocks == 3 && v->caps.invocations == 128, "the limits are in force");
     run_programs("minimum", least, true);
     expect_same("the least device", least, most, 1e-9);
+    train("minimum", lowest);
+    for (int step = 0; step < 3; step++)
+        expect(near(lowest[step], losses[step], 1e-6, 0), "minimum, step %d: %.9g, not %.9g", step,
+               lowest[step], losses[step]);
     close_all();
 }
 
@@ -195,7 +203,7 @@ static void fail_each_call(const char *kind)
     mb_context *other = open_on("reference");
     training beside;
     training_start(&beside, other);
-    int failures_seen = 0;
+    int failures_seen = 0, survived = 0;
     bool done = false;
     for (int n = 1; n < 2000 && !done; n++) {
         char fault[32];
@@ -217,14 +225,15 @@ static void fail_each_call(const char *kind)
                 expect(mb_read(mb_full(ctx, MB_FLOAT32, MB_SHAPE(1), 1.0), &w, sizeof w) != MB_OK,
                        "%s: goes on without a device", fault);
         }
-        /* An allocation that can be made smaller, or in other memory, may fail without harm. */
-        expect(!hit || !ok || strstr(kind, "memory") != NULL || mb_error(ctx) == MB_OK, "%s: went unnoticed",
-               fault);
+        survived += hit && ok;
         mb_close(ctx);
         expect(c.blocks == 0 && c.bytes == 0, "%s: %lld bytes left", fault, (long long)c.bytes);
     }
     unsetenv("MB_VULKAN_FAULT");
     expect(done && failures_seen > 30, "%s: only %d calls failed", kind, failures_seen);
+    /* A block of memory is asked for generously first, and then smaller: the table's, and the first of
+     * values. */
+    expect(survived <= 2, "%s: %d failing calls went unnoticed", kind, survived);
     expect(training_step(&beside, 0, 0.1), "the other context: %s", mb_message(other));
     expect(script(open_on("vulkan")), "another context afterwards");
     close_all();
@@ -242,19 +251,28 @@ Test(vulkan, each_call_loses_the_device, .timeout = 300)
 {
     fail_each_call(":lost");
 }
+Test(vulkan, each_call_fails_by_staging, .timeout = 300)
+{
+    setenv("MB_VULKAN_STAGING", "1", 1);
+    fail_each_call("");
+}
 
 /* ---- side by side ---- */
 
 Test(vulkan, beside_another_backend, .timeout = 60)
 {
-    training a, b;
+    training a, b, c;
+    mb_context *cpu = mb_open("cpu"); /* that one, whatever takes its place elsewhere */
     training_start(&a, open_on("vulkan"));
     training_start(&b, open_as("reference", NULL, 1));
+    training_start(&c, cpu);
     for (int step = 0; step < 4; step++) {
-        expect(training_step(&a, step, 0.1) && training_step(&b, step, 0.1), "%s%s", mb_message(a.ctx),
-               mb_message(b.ctx));
-        expect(near(a.loss, b.loss, 1e-5, 0), "step %d: %g, not %g", step, a.loss, b.loss);
+        expect(training_step(&a, step, 0.1) && training_step(&b, step, 0.1) && training_step(&c, step, 0.1),
+               "%s%s%s", mb_message(a.ctx), mb_message(b.ctx), mb_message(cpu));
+        expect(near(a.loss, b.loss, 1e-5, 0) && near(a.loss, c.loss, 1e-5, 0), "step %d: %g, not %g or %g",
+               step, a.loss, b.loss, c.loss);
     }
+    expect(mb_close(cpu) == MB_OK, "cpu");
     close_all();
 }
 
@@ -340,6 +358,61 @@ Test(vulkan, long_loops, .timeout = 120)
         mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(70000, 130)), 1.0); /* over 65535 groups of 128 */
     double *rows = values(mb_sum(mb_mul(many, 2.0), MB_AXES(1)));
     expect(rows[0] == 260 && rows[69999] == 260, "many rows: %g %g", rows[0], rows[69999]);
+    close_all();
+}
+
+/* Long rows and many of them, for what is not a sum of products: exact answers all. */
+Test(vulkan, long_rows, .timeout = 120)
+{
+    static const int64_t lengths[] = {0, 1, 2, 127, 128, 129, 1021, 65537, 200003};
+    mb_context *ctx = open_on("vulkan");
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
+        int64_t n = lengths[k];
+        mb_scope scope = mb_scope_begin(ctx);
+        mb_tensor ones = mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, n)), 1.0);
+        mb_tensor x = mb_uniform(ctx, mb_key_of(3), MB_FLOAT32, MB_SHAPE(2, n));
+        mb_tensor at =
+            mb_cast(mb_floor(mb_mul(mb_iota(ctx, MB_FLOAT32, n), 3.0 / (double)(n + 1))), MB_INT32);
+        mb_tensor order = mb_argsort(x);
+        double *sums = values(mb_cumsum(ones, 1, false)), *back = values(mb_cumsum(ones, 1, true)),
+               *sorted = values(mb_take_along(x, order)), *places = values(order), *from = values(x),
+               *counted = values(mb_scatter_add(ones, at, 1, 3)),
+               *taken =
+                   values(mb_take(from_doubles(ctx, MB_FLOAT32, MB_SHAPE(3), (double[]){5, 6, 7}), at, 0));
+        char *seen = calloc((size_t)n + 1, 1);
+        for (int64_t i = 0; i < 2 * n; i++) {
+            int64_t row = i / n, c = i % n;
+            expect(sums[i] == (double)(c + 1) && back[i] == (double)(n - c), "%lld: sums of %lld are %g, %g",
+                   (long long)n, (long long)c + 1, sums[i], back[i]);
+            expect(c == 0 || sorted[i - 1] < sorted[i] ||
+                       (sorted[i - 1] == sorted[i] && places[i - 1] < places[i]),
+                   "%lld: not sorted at %lld", (long long)n, (long long)i);
+            if (row == 0 && places[i] >= 0 && places[i] < (double)n)
+                seen[(int64_t)places[i]] = 1;
+            expect(row || taken[c] == 5 + floor((double)(float)((float)c * (float)(3.0 / (double)(n + 1)))),
+                   "%lld: take at %lld: %g", (long long)n, (long long)c, taken[c]);
+        }
+        expect(n == 0 || !memchr(seen, 0, (size_t)n), "%lld: the order leaves some out", (long long)n);
+        free(seen);
+        double all = counted[0] + counted[1] + counted[2];
+        expect(all == (double)n && counted[0] == counted[3] && fabs(counted[1] - (double)n / 3) < 2,
+               "%lld: scattered %g %g %g", (long long)n, counted[0], counted[1], counted[2]);
+        if (n) {
+            double most = 0, *largest = values(mb_argmax(x, 1)), *max = values(mb_max(x, MB_AXES(1)));
+            int64_t where = 0;
+            for (int64_t i = 0; i < n; i++)
+                if (i == 0 || from[i] > most)
+                    most = from[i], where = i;
+            expect(largest[0] == (double)where && max[0] == most, "%lld: the largest at %g, not %lld",
+                   (long long)n, largest[0], (long long)where);
+        }
+        mb_scope_end(scope);
+    }
+    /* More matrices than an axis holds groups. */
+    double *many = values(mb_matmul(mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(70000, 2, 3)), 1.0),
+                                    mb_add(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(70000, 3, 2)), 2.0)));
+    for (int i = 0; i < 280000; i++)
+        expect(many[i] == 6, "matrix %d: %g", i / 4, many[i]);
     close_all();
 }
 
