@@ -194,7 +194,8 @@ static bool build(mb__vk_program *p)
     if (!mb__vk_idle(p->v) || !mb__vk_table_new(p->v, bytes, &p->table_at))
         return false;
     p->table_bytes = bytes;
-    memcpy(mb__vk_table_at(p->v, p->table_at), p->words, p->word_count * sizeof *p->words);
+    if (p->word_count)
+        memcpy(mb__vk_table_at(p->v, p->table_at), p->words, p->word_count * sizeof *p->words);
     return true;
 }
 
