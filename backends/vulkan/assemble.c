@@ -42,7 +42,6 @@ enum {
     OpDecorate = 71,
     OpConvertFToU = 109,
     OpIAdd = 128,
-    OpISub = 130,
     OpIMul = 132,
     OpUDiv = 134,
     OpUMod = 137,
@@ -382,9 +381,9 @@ uint32_t mb__vk_number(mb__vk_asm *a, mb__vk_type type, double x)
 uint32_t mb__vk_math(mb__vk_asm *a, enum mb__vk_math m, uint32_t x, uint32_t y)
 {
     static const uint32_t codes[] = {
-        [VK_ADD] = OpIAdd, [VK_SUB] = OpISub,       [VK_MUL] = OpIMul,       [VK_DIV] = OpUDiv,
-        [VK_MOD] = OpUMod, [VK_LESS] = OpULessThan, [VK_AND] = OpLogicalAnd, [VK_EQUAL] = OpIEqual};
-    static const char *const signs[] = {"+", "-", "*", "/", "%", "<", "&&", "=="};
+        [VK_ADD] = OpIAdd,       [VK_MUL] = OpIMul,       [VK_DIV] = OpUDiv,    [VK_MOD] = OpUMod,
+        [VK_LESS] = OpULessThan, [VK_AND] = OpLogicalAnd, [VK_EQUAL] = OpIEqual};
+    static const char *const signs[] = {"+", "*", "/", "%", "<", "&&", "=="};
     bool truth = m == VK_LESS || m == VK_AND || m == VK_EQUAL;
     uint32_t id = a->next_id++;
     if (a->glsl)

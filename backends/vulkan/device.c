@@ -461,7 +461,6 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
                          device, count, list[0].props.deviceName);
     v->physical = c->device;
     v->props = c->props;
-    memcpy(v->uuid, c->uuid, sizeof v->uuid);
     vkGetPhysicalDeviceMemoryProperties(v->physical, &v->memory);
     find_caps(v, c);
     if (!make_device(v, c) || !make_objects(v) || !mb__vk_pipelines_start(v) || !mb__vk_memory_start(v))

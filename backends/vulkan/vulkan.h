@@ -105,7 +105,6 @@ typedef struct mb__vk {
     struct VolkDeviceTable f; /* the device's functions */
     VkPhysicalDeviceProperties props;
     VkPhysicalDeviceMemoryProperties memory;
-    uint8_t uuid[VK_UUID_SIZE];
     mb__vk_caps caps;
     bool lost, validate, every_barrier, backwards, guard, labels;
     int messages; /* of the validation layer */
@@ -235,7 +234,7 @@ bool mb__vk_pipelines_start(mb__vk *v);
 /* ---- assemble.c ---- */
 
 typedef enum mb__vk_type { VK_U32, VK_I32, VK_F32, VK_F64, VK_BOOL_, VK_TYPES } mb__vk_type;
-enum mb__vk_math { VK_ADD, VK_SUB, VK_MUL, VK_DIV, VK_MOD, VK_LESS, VK_AND, VK_EQUAL };
+enum mb__vk_math { VK_ADD, VK_MUL, VK_DIV, VK_MOD, VK_LESS, VK_AND, VK_EQUAL };
 
 typedef struct mb__vk_asm mb__vk_asm;
 /* Starts a kernel; glsl: as text. NULL: error set. Ids are values; 0 is none. */

@@ -267,11 +267,12 @@ Test(nested, a_thousand_inner_steps, .timeout = 120)
 {
     double result, one = 1e9, two = 1e9;
     bool slow = getenv("TESTS_SLOW") != NULL;
-    /* The least of a few rounds; of more where the machine is busy with other work. */
-    for (int k = 0; k < (slow ? 1 : 12) && (k < 3 || one >= 1 || two > 2.5 * one + 0.02); k++) {
+    /* Twice the work takes twice as long, where quadratic work would take four times. The least of a few
+     * rounds; of more where the machine is busy with other work. */
+    for (int k = 0; k < (slow ? 1 : 12) && (k < 3 || one >= 1 || two > 3 * one + 0.02); k++) {
         one = fmin(one, time_of_loop(1000, &result));
         two = fmin(two, time_of_loop(2000, &result));
     }
     expect(slow || one < 1, "planning 1000 steps took %.3f s", one);
-    expect(slow || two <= 2.5 * one + 0.02, "planning 2000 steps took %.3f s, 1000 steps %.3f s", two, one);
+    expect(slow || two <= 3 * one + 0.02, "planning 2000 steps took %.3f s, 1000 steps %.3f s", two, one);
 }

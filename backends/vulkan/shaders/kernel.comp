@@ -15,7 +15,6 @@ uint lane_index() { return gl_LocalInvocationIndex; }
 uint smaller(const uint a, const uint b) { return min(a, b); }
 /* First element of a float64 value. */
 uint base64_of(const uint slot) { return base_of(slot) >> 1; }
-bool both(const bool a, const bool b) { return a && b; }
 
 /* ---- memory ---- */
 
