@@ -492,4 +492,17 @@ Test(vulkan, without_a_driver_it_says_why)
     expect(mb_item(mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1))) != 1, "computes nothing");
     mb_close(ctx);
 }
+#else
+Test(vulkan, absent)
+{
+    const char *why = NULL;
+    mb_context *ctx = mb_open("vulkan");
+    bool told = expect(mb_devices(NULL, 0, &why) == 2 && why && strstr(why, "without vulkan"), "%s",
+                       why ? why : "no reason") &&
+                expect(mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "without vulkan"), "%s",
+                       mb_message(ctx));
+    mb_close(ctx);
+    if (told)
+        cr_skip_test("this library was built without vulkan: volk.h or glslangValidator was missing");
+}
 #endif
