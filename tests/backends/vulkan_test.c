@@ -297,6 +297,33 @@ Test(vulkan, without_float64_float32_works)
     close_all();
 }
 
+/* ---- validation ---- */
+
+/* A misuse of Vulkan: its message is the context's error, so that silence means something. */
+Test(vulkan, a_validation_message_is_an_error)
+{
+    setenv("MB_VULKAN_VALIDATE", "1", 1);
+    training t;
+    training_start(&t, open_on("vulkan"));
+    expect(training_step(&t, 0, 0.1) && device_of(t.ctx)->messages == 0, "without a mistake: %s",
+           mb_message(t.ctx));
+    close_all();
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    VkBuffer buffer = VK_NULL_HANDLE;
+    VkBufferCreateInfo nothing = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                                  .size = 64,
+                                  .usage = 0}; /* for no use: VUID-VkBufferCreateInfo-usage-requiredbitmask */
+    if (v->f.vkCreateBuffer(v->device, &nothing, NULL, &buffer) == VK_SUCCESS)
+        v->f.vkDestroyBuffer(v->device, buffer, NULL);
+    float out[2];
+    expect(mb_read(mb_neg(mb_uniform(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(2))), out, sizeof out) ==
+                   MB_BACKEND &&
+               strstr(mb_message(ctx), "validation") && strstr(mb_message(ctx), "VkBufferCreateInfo"),
+           "%s", mb_message(ctx));
+    close_failed(ctx);
+}
+
 /* ---- MB_DEBUG ---- */
 
 /* A compiler's mistake: additions of floats become subtractions. */
