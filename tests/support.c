@@ -5,6 +5,10 @@
 #include <time.h>
 
 #include "support.h"
+#ifdef MB_HAVE_VULKAN
+#include <stdatomic.h>
+extern atomic_int mb__vk_unheard; /* backends/vulkan/vulkan.h */
+#endif
 
 const char *backend_names[2] = {"reference", "cpu"};
 
@@ -139,6 +143,10 @@ static void close_one(int i, bool failed)
     expect(open[i].counter.blocks == 0 && open[i].counter.bytes == 0,
            "%lld bytes in %lld blocks left after mb_close", (long long)open[i].counter.bytes,
            (long long)open[i].counter.blocks);
+#ifdef MB_HAVE_VULKAN
+    expect(atomic_load(&mb__vk_unheard) == 0, "%d validation messages that no error told",
+           atomic_load(&mb__vk_unheard));
+#endif
 }
 
 void close_failed(mb_context *ctx)

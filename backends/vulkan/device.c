@@ -62,6 +62,8 @@ bool mb__vk_ok(mb__vk *v, VkResult r, const char *call)
     return false;
 }
 
+atomic_int mb__vk_unheard;
+
 static VKAPI_ATTR VkBool32 VKAPI_CALL heard(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                             VkDebugUtilsMessageTypeFlagsEXT types,
                                             const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
@@ -540,5 +542,7 @@ void mb__vk_close(mb_context *ctx, void *state)
         vkDestroyDebugUtilsMessengerEXT(v->instance, v->messenger, NULL);
     if (v->instance && !v->hung)
         vkDestroyInstance(v->instance, NULL);
+    if (ctx->status == MB_OK)
+        atomic_fetch_add(&mb__vk_unheard, v->messages);
     mb__free(ctx, v, sizeof *v);
 }

@@ -28,6 +28,7 @@
 #define MB_VULKAN_H
 
 #define VK_NO_PROTOTYPES
+#include <stdatomic.h>
 #include <volk.h>
 
 #include "backends/engine.h"
@@ -107,7 +108,7 @@ typedef struct mb__vk {
     VkPhysicalDeviceMemoryProperties memory;
     mb__vk_caps caps;
     bool lost, validate, every_barrier, backwards, guard, labels;
-    int messages; /* of the validation layer */
+    int messages; /* of the validation layer; see mb__vk_unheard */
     char message[400];
     uint64_t calls, fail_at; /* the call that is made to fail, counted from 1 */
     VkResult fail_with;
@@ -189,6 +190,10 @@ bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last);
 void mb__vk_settle(mb__vk *v);
 /* A validation message, if there was one, becomes the context's error. */
 bool mb__vk_heard(mb__vk *v);
+
+/* Messages of contexts that were closed without an error to tell them: of what came after the last run, and
+ * of what the context forgot to destroy. Nothing but tests reads it. */
+extern atomic_int mb__vk_unheard;
 
 /* ---- memory.c ---- */
 

@@ -322,6 +322,17 @@ Test(vulkan, a_validation_message_is_an_error)
                strstr(mb_message(ctx), "validation") && strstr(mb_message(ctx), "VkBufferCreateInfo"),
            "%s", mb_message(ctx));
     close_failed(ctx);
+    /* So is one at the very end noticed: here something is not destroyed. (A leak checker would notice it as
+     * well.) */
+    if (getenv("TESTS_KEEP_LOADED"))
+        return;
+    ctx = open_on("vulkan");
+    v = device_of(ctx);
+    VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+    VkFence forgotten;
+    expect(v->f.vkCreateFence(v->device, &fence, NULL, &forgotten) == VK_SUCCESS, "no fence");
+    mb_close(ctx);
+    expect(atomic_exchange(&mb__vk_unheard, 0) == 1, "a forgotten fence is no message");
 }
 
 /* ---- MB_DEBUG ---- */
