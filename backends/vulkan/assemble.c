@@ -57,7 +57,7 @@ enum {
     OpReturn = 253,
     OpModuleProcessed = 330,
 };
-enum { STORAGE_FUNCTION = 7, CAPABILITY_KEEPS = 4466, MODE_KEEPS = 4461 };
+enum { STORAGE_FUNCTION = 7 };
 
 typedef struct function {
     char name[28];
@@ -583,32 +583,15 @@ const uint32_t *mb__vk_asm_words(mb__vk_asm *a, uint32_t *count)
     stream *o = &a->out;
     for (uint32_t i = 0; i < 5; i++)
         put(a, o, l->words[i]);
-    bool keeps = v->caps.keeps_nan, keeps64 = v->caps.keeps_nan64 && a->types_of[VK_F64];
-    if (keeps || keeps64)
-        op(a, o, OpCapability, 1, (uint32_t)CAPABILITY_KEEPS);
-    bool extended = !keeps && !keeps64;
     for (uint32_t i = 5; i < l->functions_at; i += length_at(l->words + i)) {
         const uint32_t *w = l->words + i;
         uint32_t code = op_at(w);
-        if (code != OpCapability && !extended) {
-            static const char name[24] = "SPV_KHR_float_controls";
-            uint32_t text[6];
-            memcpy(text, name, sizeof text);
-            op(a, o, OpExtension, 6, text[0], text[1], text[2], text[3], text[4], text[5]);
-            extended = true;
-        }
         bool debug = code == OpSource || code == OpSourceExtension || code == OpName ||
                      code == OpMemberName || code == OpString || code == OpLine || code == OpModuleProcessed;
         if (debug || (code == OpDecorate && dropped[w[1]]))
             continue;
         for (uint32_t j = 0; j < length_at(w); j++)
             put(a, o, w[j]);
-        if (code == OpExecutionMode) {
-            if (keeps)
-                op(a, o, OpExecutionMode, 3, l->main_id, (uint32_t)MODE_KEEPS, 32u);
-            if (keeps64)
-                op(a, o, OpExecutionMode, 3, l->main_id, (uint32_t)MODE_KEEPS, 64u);
-        }
     }
     mb__free(v->ctx, dropped, l->bound);
     for (uint32_t i = 0; i < a->types.count; i++)

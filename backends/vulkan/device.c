@@ -236,8 +236,8 @@ static const candidate *choose(const candidate *c, int count, const char *wanted
         return count ? &c[0] : NULL;
     char *end;
     long index = strtol(wanted, &end, 10);
-    if (!*end)
-        return index >= 0 && index < count ? &c[index] : NULL;
+    if (!*end && index >= 0 && index < count)
+        return &c[index]; /* a larger number may be part of a name: 4090 */
     for (int i = 0; i < count; i++) {
         char text[40];
         uuid_text(c[i].uuid, text);
@@ -305,21 +305,31 @@ static void find_caps(mb__vk *v, const candidate *c)
     VkPhysicalDeviceFloatControlsProperties floats = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FLOAT_CONTROLS_PROPERTIES, .pNext = &driver};
     bool v12 = c->props.apiVersion >= VK_API_VERSION_1_2;
+    VkPhysicalDeviceMaintenance3Properties most = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = v12 ? &floats : NULL};
     VkPhysicalDeviceSubgroupProperties subgroup = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = v12 ? &floats : NULL};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &most};
     VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                          .pNext = &subgroup};
     vkGetPhysicalDeviceProperties2(c->device, &props);
     v->quirks = mb__vk_quirks(driver.driverID, &c->props);
+    /* Whether what is asked of one width binds the others: float16, too, which we do not use. */
+    int apart = floats.denormBehaviorIndependence == VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_ALL
+                    ? 2
+                    : floats.denormBehaviorIndependence == VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_32_BIT_ONLY;
     uint32_t buffers = l->maxPerStageDescriptorStorageBuffers;
-    uint64_t range = l->maxStorageBufferRange & ~(uint32_t)(VK_ALIGN - 1);
+    uint64_t range = l->maxStorageBufferRange;
+    range =
+        (range < most.maxMemoryAllocationSize ? range : most.maxMemoryAllocationSize) / VK_ALIGN * VK_ALIGN;
     v->caps = (mb__vk_caps){
         .invocations = l->maxComputeWorkGroupInvocations,
         .shared_bytes = l->maxComputeSharedMemorySize,
         .groups = l->maxComputeWorkGroupCount[0] < 65535 ? l->maxComputeWorkGroupCount[0] : 65535,
         .float64 = c->float64 && !(v->quirks & VK_QUIRK_NO_FLOAT64),
-        .keeps_nan = v12 && floats.shaderSignedZeroInfNanPreserveFloat32,
-        .keeps_nan64 = v12 && floats.shaderSignedZeroInfNanPreserveFloat64,
+        .modes = {(floats.shaderSignedZeroInfNanPreserveFloat32 ? VK_KEEPS_NAN : 0) |
+                      (floats.shaderDenormPreserveFloat32 && apart ? VK_KEEPS_SMALL : 0),
+                  (floats.shaderSignedZeroInfNanPreserveFloat64 ? VK_KEEPS_NAN : 0) |
+                      (floats.shaderDenormPreserveFloat64 && apart == 2 ? VK_KEEPS_SMALL : 0)},
         .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU && !(v->quirks & VK_QUIRK_AS_GPU),
         .staging = flag("MB_VULKAN_STAGING") || minimum,
         .subgroup = subgroup.subgroupSize ? subgroup.subgroupSize : 1,
@@ -327,10 +337,10 @@ static void find_caps(mb__vk *v, const candidate *c)
     };
     if (minimum) {
         buffers = 4;
-        range = range < (1u << 27) ? range : 1u << 27;
+        range = range < 1u << 27 ? range : 1u << 27;
         v->caps.invocations = 128;
         v->caps.shared_bytes = 16384;
-        v->caps.keeps_nan = v->caps.keeps_nan64 = false;
+        v->caps.modes[0] = v->caps.modes[1] = 0;
     }
     buffers = buffers - 1 < l->maxPerStageResources - 1 ? buffers - 1 : l->maxPerStageResources - 1;
     v->caps.blocks = buffers < VK_BLOCKS_MOST ? buffers : VK_BLOCKS_MOST;
@@ -352,7 +362,9 @@ static bool make_device(mb__vk *v, const candidate *c)
         return false;
     }
     v->family = best;
-    v->period = families[best].timestampValidBits ? (double)c->props.limits.timestampPeriod : 0;
+    uint32_t bits = families[best].timestampValidBits;
+    v->period = bits ? (double)c->props.limits.timestampPeriod : 0;
+    v->ticks = bits < 64 ? ((uint64_t)1 << bits) - 1 : UINT64_MAX;
     float priority = 1;
     VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
                                      .queueFamilyIndex = best,
@@ -445,8 +457,11 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
         v->instance = VK_NULL_HANDLE;
         return ctx->status;
     }
-    v->labels = v->labels && vkCmdBeginDebugUtilsLabelEXT && vkCmdEndDebugUtilsLabelEXT;
-    if (v->validate && vkCreateDebugUtilsMessengerEXT) {
+    v->begin_label = vkCmdBeginDebugUtilsLabelEXT;
+    v->end_label = vkCmdEndDebugUtilsLabelEXT;
+    v->destroy_messenger = vkDestroyDebugUtilsMessengerEXT;
+    v->labels = v->labels && v->begin_label && v->end_label;
+    if (v->validate && vkCreateDebugUtilsMessengerEXT && v->destroy_messenger) {
         VkDebugUtilsMessengerCreateInfoEXT info = messenger_info(v);
         if (!VK(v, vkCreateDebugUtilsMessengerEXT(v->instance, &info, NULL, &v->messenger)))
             return ctx->status;
@@ -488,8 +503,17 @@ bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last)
               VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, last ? v->fence : VK_NULL_HANDLE));
     v->in_flight = ok && last;
     v->loose = ok ? !last : v->loose;
+    v->submitted = ok ? v->submitted + 1 : v->submitted;
     mb__vk_stats(v)->submits += ok;
     return ok;
+}
+
+/* A minute for each slice: far more than it takes, and an answer all the same from a device that hangs. */
+static VkResult wait_for_fence(mb__vk *v)
+{
+    VkResult r = v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, v->submitted * 60 * 1000000000u);
+    v->hung |= r == VK_TIMEOUT;
+    return r;
 }
 
 bool mb__vk_idle(mb__vk *v)
@@ -500,14 +524,10 @@ bool mb__vk_idle(mb__vk *v)
         return true;
     if (v->lost)
         return false;
-    /* A minute: far more than any slice takes, and an answer all the same from a device that hangs. */
-    VkResult r = mb__vk_fault(v)
-                     ? v->fail_with
-                     : v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, (uint64_t)60 * 1000000000u);
-    v->hung |= r == VK_TIMEOUT;
-    if (!mb__vk_ok(v, r, "vkWaitForFences"))
+    if (!mb__vk_ok(v, mb__vk_fault(v) ? v->fail_with : wait_for_fence(v), "vkWaitForFences"))
         return false;
     v->in_flight = false;
+    v->submitted = 0;
     return !mb__vk_heard(v);
 }
 
@@ -515,9 +535,16 @@ bool mb__vk_idle(mb__vk *v)
  * at once; one that hangs never does. */
 void mb__vk_settle(mb__vk *v)
 {
+    VkResult r = VK_SUCCESS;
+    if (v->loose && !v->hung) { /* submitted without the fence, which follows here by itself */
+        r = v->f.vkResetFences(v->device, 1, &v->fence);
+        r = r == VK_SUCCESS ? v->f.vkQueueSubmit(v->queue, 0, NULL, v->fence) : r;
+    }
     if ((v->in_flight || v->loose) && !v->hung)
-        v->f.vkDeviceWaitIdle(v->device);
+        r = r == VK_SUCCESS ? wait_for_fence(v) : r;
+    v->lost |= r == VK_ERROR_DEVICE_LOST || v->hung;
     v->in_flight = v->loose = false;
+    v->submitted = 0;
 }
 
 void mb__vk_close(mb_context *ctx, void *state)
@@ -539,7 +566,7 @@ void mb__vk_close(mb_context *ctx, void *state)
     }
     mb__vk_library_free(v);
     if (v->messenger)
-        vkDestroyDebugUtilsMessengerEXT(v->instance, v->messenger, NULL);
+        v->destroy_messenger(v->instance, v->messenger, NULL);
     if (v->instance && !v->hung)
         vkDestroyInstance(v->instance, NULL);
     if (ctx->status == MB_OK)

@@ -85,7 +85,9 @@ static VkResult allocate(mb__vk *v, mb__vk_block *b, VkMemoryPropertyFlags neede
         int best = -1, most = -1;
         for (uint32_t i = 0; i < v->memory.memoryTypeCount; i++) {
             VkMemoryPropertyFlags flags = v->memory.memoryTypes[i].propertyFlags;
-            if (!(r.memoryTypeBits >> i & 1) || tried >> i & 1 || (flags & needed) != needed)
+            if (!(r.memoryTypeBits >> i & 1) || tried >> i & 1 || (flags & needed) != needed ||
+                flags & VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD || /* a feature of its own, and slow */
+                v->memory.memoryHeaps[v->memory.memoryTypes[i].heapIndex].size < r.size)
                 continue;
             int score = __builtin_popcount(flags & liked);
             if (score > most) {
@@ -108,7 +110,13 @@ static VkResult allocate(mb__vk *v, mb__vk_block *b, VkMemoryPropertyFlags neede
     }
 }
 
-/* quiet: running out of memory is not an error yet. */
+static bool passed(mb__vk *v, VkResult r, const char *call, bool quiet)
+{
+    return quiet && r != VK_ERROR_DEVICE_LOST ? r == VK_SUCCESS : mb__vk_ok(v, r, call);
+}
+#define TRY(call) passed(v, mb__vk_fault(v) ? v->fail_with : (call), #call, quiet)
+
+/* quiet: that there is no such block is not an error yet. */
 static bool block_new(mb__vk *v, mb__vk_block *b, uint64_t bytes, VkBufferUsageFlags usage,
                       VkMemoryPropertyFlags needed, VkMemoryPropertyFlags liked, bool quiet)
 {
@@ -116,7 +124,7 @@ static bool block_new(mb__vk *v, mb__vk_block *b, uint64_t bytes, VkBufferUsageF
     VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                .size = bytes,
                                .usage = usage | VK_BUFFER_USAGE_STORAGE_BUFFER_BIT};
-    if (!VK(v, v->f.vkCreateBuffer(v->device, &info, NULL, &b->buffer))) {
+    if (!TRY(v->f.vkCreateBuffer(v->device, &info, NULL, &b->buffer))) {
         b->buffer = VK_NULL_HANDLE;
         return false;
     }
@@ -124,14 +132,12 @@ static bool block_new(mb__vk *v, mb__vk_block *b, uint64_t bytes, VkBufferUsageF
     VkResult r = allocate(v, b, needed, liked);
     if (r != VK_SUCCESS) {
         block_end(v, b);
-        if (!quiet)
-            mb__vk_ok(v, r, "vkAllocateMemory");
-        return false;
+        return passed(v, r, "vkAllocateMemory", quiet);
     }
     void *mapped = NULL;
-    if (VK(v, v->f.vkBindBufferMemory(v->device, b->buffer, b->memory, 0)) &&
+    if (TRY(v->f.vkBindBufferMemory(v->device, b->buffer, b->memory, 0)) &&
         (!(needed & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) ||
-         VK(v, v->f.vkMapMemory(v->device, b->memory, 0, VK_WHOLE_SIZE, 0, &mapped))) &&
+         TRY(v->f.vkMapMemory(v->device, b->memory, 0, VK_WHOLE_SIZE, 0, &mapped))) &&
         gap_put(v, b, 0, bytes)) {
         b->mapped = mapped;
         return true;
@@ -194,8 +200,10 @@ static bool add_block(mb__vk *v, uint64_t bytes)
     VkMemoryPropertyFlags needed = local | (v->caps.staging ? 0 : host), liked = v->caps.staging ? 0 : cached;
     VkBufferUsageFlags usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
     mb__vk_block *b = &v->blocks[v->block_count];
-    if (!(large > bytes && block_new(v, b, large, usage, needed, liked, true)) &&
-        (mb_error(v->ctx) != MB_OK || !block_new(v, b, bytes, usage, needed, liked, false)))
+    bool made = false;
+    for (; !made && large > bytes && mb_error(v->ctx) == MB_OK; large = aligned(large / 2))
+        made = block_new(v, b, large, usage, needed, liked, true);
+    if (!made && (mb_error(v->ctx) != MB_OK || !block_new(v, b, bytes, usage, needed, liked, false)))
         return false;
     v->block_count++;
     write_set(v);
@@ -398,8 +406,10 @@ static bool record_transfer(mb__vk *v)
     v->f.vkCmdPipelineBarrier(v->transfer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
                               0, 1, &seen, 0, NULL, 0, NULL);
     mb__vk_stats(v)->recordings++;
+    if (!VK(v, v->f.vkEndCommandBuffer(v->transfer)))
+        return false;
     v->transfer_generation = v->generation;
-    return VK(v, v->f.vkEndCommandBuffer(v->transfer));
+    return true;
 }
 
 /* Copies words between two places, and waits. */

@@ -27,10 +27,15 @@ static VkPipeline pipeline_named(mb__vk_program *p, int step, const char *kernel
     return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
 }
 
-/* How many loop iterations of `each` an invocation may do in one dispatch. */
-static int64_t stretch(const mb__vk *v, int64_t each)
+/* How many loop iterations of `each` an invocation may do in one dispatch: no more than the driver lets it,
+ * nor than `invocations` of them do in the time of a slice. */
+static int64_t stretch(const mb__vk *v, int64_t each, int64_t invocations)
 {
-    return v->caps.iterations ? v->caps.iterations / each : INT32_MAX;
+    int64_t slow = v->caps.processor ? INT32_MAX : 1 << 20; /* one after the other, from memory */
+    int64_t most = v->caps.iterations ? v->caps.iterations : slow,
+            in_time = (int64_t)(mb__vk_slice(v) / 8 / (double)(invocations ? invocations : 1));
+    most = most < in_time ? most : in_time;
+    return most > 64 * each ? most / each : 64;
 }
 
 static bool finish(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
@@ -75,7 +80,7 @@ static bool add_argmax(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
-    uint32_t lanes = v->caps.processor && n <= stretch(v, 1) ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
+    uint32_t lanes = v->caps.processor && n <= stretch(v, 1, rows) ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
              local = v->caps.processor ? (lanes > 32 ? lanes : 32) : mb__vk_widest(v);
     int64_t share = local / lanes, own[4] = {lanes};
     return add_rows(p, step, o, "argmax", (rows + share - 1) / share, local, own, 4.0 * (double)(rows * n));
@@ -87,10 +92,11 @@ static bool add_cumsum(mb__vk_program *p, int step, const mb__other *o)
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
     uint32_t lanes = v->caps.processor || rows > 4096 || n < 64 ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
              local = v->caps.processor ? 32 : mb__vk_widest(v);
-    int64_t share = local / lanes, most = stretch(v, 1);
+    int64_t share = local / lanes, most = stretch(v, 1, rows);
     for (int64_t first = 0; first < n; first += most) {
-        int64_t own[4] = {lanes, o->flag, first, first + most < n ? first + most : n};
-        if (!add_rows(p, step, o, "cumsum", (rows + share - 1) / share, local, own, 8.0 * (double)(rows * n)))
+        int64_t end = first + most < n ? first + most : n, own[4] = {lanes, o->flag, first, end};
+        if (!add_rows(p, step, o, "cumsum", (rows + share - 1) / share, local, own,
+                      8.0 * (double)(rows * (end - first))))
             return false;
     }
     return true;
@@ -166,22 +172,14 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
         return false;
     /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off.
      */
-    int64_t most = stretch(v, 2 + o->index_rank);
+    int64_t most = stretch(v, 2 + o->index_rank, others * parts);
     for (int64_t first = 0; first < entries; first += most) {
+        int64_t end = first + most < entries ? first + most : entries;
         mb__vk_slot slots[3] = {
             {o->in.value, o->in.offset}, {o->index.value, o->index.offset}, {o->out.value, o->out.offset}};
         uint32_t region = mb__vk_region(p, slots, 3);
-        const int64_t head[11] = {others,
-                                  parts,
-                                  first,
-                                  first + most < entries ? first + most : entries,
-                                  size,
-                                  o->out.stride[o->axis],
-                                  0,
-                                  0,
-                                  0,
-                                  o->index_rank,
-                                  o->out_rank - 1};
+        const int64_t head[11] = {others, parts, first, end,           size,           o->out.stride[o->axis],
+                                  0,      0,     0,     o->index_rank, o->out_rank - 1};
         for (int i = 0; i < 11; i++)
             mb__vk_param(p, head[i]);
         for (int i = 0; i < o->index_rank; i++) {
@@ -201,7 +199,7 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
         mb__vk_touches(p, o->out.value, false);
         mb__vk_touches(p, o->out.value, true);
         if (!finish(p, pipeline, region, (others * parts + local - 1) / local, step,
-                    8.0 * (double)(others * parts) * (double)entries))
+                    8.0 * (double)(others * parts) * (double)(end - first)))
             return false;
     }
     return true;

@@ -154,10 +154,17 @@ void mb__vk_pipelines_end(mb__vk *v)
 
 static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, const uint32_t *special)
 {
+    uint32_t count;
+    size_t bytes;
+    uint32_t *complete = mb__vk_module_new(v, words, word_count, &count, &bytes);
+    if (!complete)
+        return VK_NULL_HANDLE;
     VkShaderModuleCreateInfo module_info = {
-        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = word_count * 4ul, .pCode = words};
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = count * 4ul, .pCode = complete};
     VkShaderModule module;
-    if (!VK(v, v->f.vkCreateShaderModule(v->device, &module_info, NULL, &module)))
+    bool created = VK(v, v->f.vkCreateShaderModule(v->device, &module_info, NULL, &module));
+    mb__free(v->ctx, complete, bytes);
+    if (!created)
         return VK_NULL_HANDLE;
     VkSpecializationMapEntry entries[4];
     for (uint32_t i = 0; i < 4; i++)
@@ -172,7 +179,16 @@ static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, 
                   .pSpecializationInfo = &constants},
         .layout = v->pipeline_layout};
     VkPipeline pipeline;
-    if (!VK(v, v->f.vkCreateComputePipelines(v->device, v->cache, 1, &info, NULL, &pipeline)))
+    VkResult r = mb__vk_fault(v) ? v->fail_with
+                 : v->trying && v->quirks & VK_QUIRK_REFUSES
+                     ? VK_ERROR_UNKNOWN
+                     : v->f.vkCreateComputePipelines(v->device, v->cache, 1, &info, NULL, &pipeline);
+    /* Of what is only tried, the driver need not be able to make one. */
+    if (v->trying && r < 0 && r != VK_ERROR_DEVICE_LOST)
+        v->refused = true;
+    else
+        mb__vk_ok(v, r, "vkCreateComputePipelines");
+    if (r != VK_SUCCESS)
         pipeline = VK_NULL_HANDLE;
     v->f.vkDestroyShaderModule(v->device, module, NULL);
     mb__vk_stats(v)->pipelines++;

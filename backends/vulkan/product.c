@@ -236,8 +236,9 @@ static bool add(mb__vk_program *p, int step, const mb__product *given, enum vari
                                 which <= PLAIN4 ? 0 : b_read | (uint32_t)fours << 2)
           : VK_NULL_HANDLE;
     if (!pipeline) {
-        mb__error(v->ctx, MB_BACKEND, p->plan->steps[step].where, "vulkan: no product of float%d on %s",
-                  wide ? 64 : 32, v->props.deviceName);
+        if (!v->refused)
+            mb__error(v->ctx, MB_BACKEND, p->plan->steps[step].where, "vulkan: no product of float%d on %s",
+                      wide ? 64 : 32, v->props.deviceName);
         return false;
     }
     if (splits > 1)
@@ -269,10 +270,37 @@ static bool add(mb__vk_program *p, int step, const mb__product *given, enum vari
                                                 batch_stride));
 }
 
+/* A product that would keep a GPU busy for too long is halved, along the loop that it is repeated over most
+ * often, else along rows or columns. */
+static bool add_parts(mb__vk_program *p, int step, const mb__product *m, enum variant which)
+{
+    double cost = 2.0 * (double)m->m * (double)m->n * (double)m->k;
+    int loop = -1;
+    for (int i = 0; i < m->loops; i++) {
+        cost *= (double)m->loop[i];
+        if (m->c_loop[i] && m->loop[i] > 1 && (loop < 0 || m->loop[i] > m->loop[loop]))
+            loop = i;
+    }
+    bool rows = m->m >= m->n;
+    if (p->v->caps.processor || cost <= 2 * mb__vk_slice(p->v) || (loop < 0 && (rows ? m->m : m->n) < 256))
+        return add(p, step, m, which);
+    mb__product part[2] = {*m, *m};
+    int64_t size = loop >= 0 ? m->loop[loop] : rows ? m->m : m->n, half = (size + 1) / 2;
+    half = loop >= 0 ? half : (half + 127) / 128 * 128; /* whole tiles */
+    for (int i = 0; i < 2; i++)
+        *(loop >= 0 ? &part[i].loop[loop] : rows ? &part[i].m : &part[i].n) = i ? size - half : half;
+    if (loop >= 0 || rows)
+        part[1].a.offset += half * (loop >= 0 ? m->a_loop[loop] : m->a_m);
+    if (loop >= 0 || !rows)
+        part[1].b.offset += half * (loop >= 0 ? m->b_loop[loop] : m->b_n);
+    part[1].c.offset += half * (loop >= 0 ? m->c_loop[loop] : rows ? m->c_m : m->c_n);
+    return add_parts(p, step, &part[0], which) && add_parts(p, step, &part[1], which);
+}
+
 bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product)
 {
     bool wide = p->plan->values[product->c.value].dtype == MB_FLOAT64;
     mb__product m = turned(product);
     enum variant which = choose(p->v, &m, wide);
-    return shader_of(which, wide) ? add(p, step, product, which) : add_as_kernel(p, step, product);
+    return shader_of(which, wide) ? add_parts(p, step, product, which) : add_as_kernel(p, step, product);
 }

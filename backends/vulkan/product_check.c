@@ -63,7 +63,7 @@ static bool right(const mb__product *p, bool wide, const void *c)
     return true;
 }
 
-/* 1: right, 0: wrong, -1: it could not be tried, and the context's error says why. */
+/* 1: right, 0: wrong, -1: it could not be tried: v->refused, or the context's error says why. */
 static int run_trial(mb__vk *v, const mb__product *product, bool wide)
 {
     mb_context *ctx = v->ctx;
@@ -122,15 +122,19 @@ bool mb__vk_product_trusted(mb__vk *v, int variant, bool wide, uint32_t m, uint3
         *state = VK_TRUSTED; /* while it is tried */
         int forced = v->forced_product;
         v->forced_product = variant;
+        v->trying = true;
+        v->refused = false;
         mb__product p = trial(m + 4, n + 4, a_read, b_read, fours);
         int result = run_trial(v, &p, wide);
+        v->trying = false;
         v->forced_product = forced;
         if (result <= 0 || v->quirks & VK_QUIRK_WRONG_TILES)
             *state = VK_WRONG;
-        if (result == 0)
-            mb__log(v->ctx,
-                    "vulkan: %s computes a product wrongly with kernel %d; a plainer one is used instead",
-                    v->props.deviceName, variant);
+        if (result == 0 || v->refused)
+            mb__log(v->ctx, "vulkan: %s %s with kernel %d; a plainer one is used instead",
+                    v->props.deviceName,
+                    v->refused ? "makes no pipeline of a product" : "computes a product wrongly", variant);
+        v->refused = false;
     }
     return *state == VK_TRUSTED;
 }

@@ -228,7 +228,7 @@ void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t 
     }
     *p = (mb__vk_program){.v = v, .pool = pool, .plan = plan};
     if (!build(p)) {
-        if (mb_error(ctx) == MB_OK)
+        if (mb_error(ctx) == MB_OK && !v->refused)
             mb__error(ctx, MB_NO_MEMORY, NULL, "vulkan: out of memory while compiling a plan");
         mb__vk_discard(ctx, v, p);
         return NULL;
@@ -297,7 +297,7 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
         mb__step_label(p->plan, d->step, label, sizeof label);
         snprintf(text, sizeof text, "%s, %.80s", label, place ? place : "?");
         VkDebugUtilsLabelEXT info = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT, .pLabelName = text};
-        vkCmdBeginDebugUtilsLabelEXT(cb, &info);
+        v->begin_label(cb, &info);
     }
     if (p->queries)
         v->f.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, p->queries, 2 * (uint32_t)i);
@@ -305,20 +305,28 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
     if (p->queries)
         v->f.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, p->queries, 2 * (uint32_t)i + 1);
     if (v->labels)
-        vkCmdEndDebugUtilsLabelEXT(cb);
+        v->end_label(cb);
 }
 
-/* Commands are cut into slices that a device finishes in a fraction of a second: systems end work that takes
- * longer. Dispatches between two barriers do not touch each other's values, so they may run in any order;
- * `backwards` records them so, for tests of just that. */
+/* Systems end work that takes a device longer than a second or two. */
+double mb__vk_slice(const mb__vk *v)
+{
+    const char *wanted = getenv("MB_VULKAN_SLICE");
+    double slice = v->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10 : 3e10;
+    return wanted && atof(wanted) > 0 ? atof(wanted) : slice;
+}
+
+/* Commands are cut into slices that a device finishes in a fraction of a second. Dispatches between two
+ * barriers do not touch each other's values, so they may run in any order; `backwards` records them so, for
+ * tests of just that. */
 static bool record(mb__vk_program *p)
 {
     mb__vk *v = p->v;
-    const char *wanted = getenv("MB_VULKAN_SLICE");
-    double slice = wanted && atof(wanted) > 0 ? atof(wanted) : 3e10, total = 0, cost = 0;
+    double slice = mb__vk_slice(v), total = 0, cost = 0;
     for (int i = 0; i < p->dispatch_count; i++)
         total += p->dispatches[i].cost;
-    slice = slice < total / (VK_SLICES_MOST - 2) ? total / (VK_SLICES_MOST - 2) : slice;
+    /* Two slices beside each other hold more than one's cost. */
+    slice = slice < 2 * total / (VK_SLICES_MOST - 2) ? 2 * total / (VK_SLICES_MOST - 2) : slice;
     bool *before = mb__alloc(v->ctx, (size_t)p->dispatch_count + 1);
     if (!before)
         return false;
@@ -329,9 +337,10 @@ static bool record(mb__vk_program *p)
     VkPipeline bound = VK_NULL_HANDLE;
     for (int i = 0; ok && i < p->dispatch_count;) {
         int end = i + 1; /* of what runs between two barriers */
+        double more = p->dispatches[i].cost;
         while (end < p->dispatch_count && !before[end])
-            end++;
-        if (cost > slice && current + 1 < VK_SLICES_MOST) {
+            more += p->dispatches[end++].cost;
+        if (cost > 0 && cost + more > slice && current + 1 < VK_SLICES_MOST) {
             ok = end_slice(p, current, false) && begin_slice(p, ++current);
             bound = VK_NULL_HANDLE;
             cost = 0;
@@ -342,14 +351,15 @@ static bool record(mb__vk_program *p)
         for (int j = i; ok && j < end; j++) {
             int which = v->backwards ? end - 1 - (j - i) : j;
             record_dispatch(p, p->slices[current], which, &bound);
-            cost += p->dispatches[which].cost;
         }
+        cost += more;
         i = end;
     }
     ok = ok && end_slice(p, current, true);
     mb__free(v->ctx, before, (size_t)p->dispatch_count + 1);
     p->slices_used = ok ? current + 1 : 0;
-    p->generation = v->generation;
+    if (ok) /* else it is recorded anew when it is next run */
+        p->generation = v->generation;
     mb__vk_stats(v)->recordings++;
     return ok;
 }
@@ -379,7 +389,7 @@ static bool read_queries(mb__vk_program *p)
                                               8, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT)))
             return false;
         mb__profile_add(v->ctx, p->plan, p->dispatches[i].step,
-                        1e-9 * v->period * (double)(ticks[1] - ticks[0]));
+                        1e-9 * v->period * (double)((ticks[1] - ticks[0]) & v->ticks));
     }
     return true;
 }

@@ -8,7 +8,7 @@
 #include "backends/vulkan/vulkan.h"
 
 static const struct quirk {
-    uint32_t driver;      /* VkDriverId */
+    uint32_t driver;      /* VkDriverId; 0: of one before Vulkan 1.2, which does not tell */
     uint32_t vendor;      /* 0: any */
     uint32_t first, last; /* driver versions; last 0: all later ones */
     unsigned flags;
@@ -22,6 +22,9 @@ static const struct quirk {
     {VK_DRIVER_ID_MOLTENVK, 0, 0, 0, VK_QUIRK_NO_LARGE_TILES},
     {VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, 0, 0, 0, VK_QUIRK_NO_LARGE_TILES},
     {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, 0, 0, 0, VK_QUIRK_NO_LARGE_TILES},
+    {0, 0x5143, 0, 0, VK_QUIRK_NO_LARGE_TILES}, /* Qualcomm */
+    {0, 0x13b5, 0, 0, VK_QUIRK_NO_LARGE_TILES}, /* ARM */
+    {0, 0x8086, 0, 0, VK_QUIRK_NO_LARGE_TILES}, /* Intel */
 };
 
 /* $MB_VULKAN_QUIRKS, a number, is added: for tests of the ways round. */

@@ -34,7 +34,10 @@
 #include "backends/engine.h"
 
 /* Drivers with room for 32 buffers need some of it for the validation layer's own. */
-enum { VK_BLOCKS_MOST = 24, VK_ALIGN = 256, VK_SLICES_MOST = 64 };
+enum { VK_BLOCKS_MOST = 24, VK_ALIGN = 256, VK_SLICES_MOST = 256 };
+
+/* NaN, infinities and the sign of zero; numbers too small for full precision (subnormal). */
+enum { VK_KEEPS_NAN = 1, VK_KEEPS_SMALL = 2 };
 
 /* What the device allows, after the caps that tests set. */
 typedef struct mb__vk_caps {
@@ -46,8 +49,7 @@ typedef struct mb__vk_caps {
     uint32_t subgroup;     /* lanes that run together */
     uint32_t iterations;   /* an invocation may run before the driver ends its loops; 0: any number */
     bool float64;          /* kernels may compute in double precision */
-    bool keeps_nan;        /* NaN and infinities can be asked to be kept, float32 */
-    bool keeps_nan64;      /* the same for float64 */
+    unsigned modes[2];     /* VK_KEEPS_...: what float32 and float64 can be asked for */
     bool processor;        /* the device is a CPU: few lanes, small tiles */
     bool staging;          /* memory is not written by the host, but copied to from a block that is */
 } mb__vk_caps;
@@ -99,6 +101,10 @@ typedef struct mb__vk {
     mb_context *ctx;
     VkInstance instance;
     VkDebugUtilsMessengerEXT messenger;
+    /* Of this instance: volk's own are those of the instance that was made last, and may be NULL. */
+    PFN_vkDestroyDebugUtilsMessengerEXT destroy_messenger;
+    PFN_vkCmdBeginDebugUtilsLabelEXT begin_label;
+    PFN_vkCmdEndDebugUtilsLabelEXT end_label;
     VkPhysicalDevice physical;
     VkDevice device;
     VkQueue queue;
@@ -107,6 +113,7 @@ typedef struct mb__vk {
     VkPhysicalDeviceProperties props;
     VkPhysicalDeviceMemoryProperties memory;
     mb__vk_caps caps;
+    uint64_t submitted; /* since the device was last seen idle */
     bool lost, validate, every_barrier, backwards, guard, labels;
     int messages; /* of the validation layer; see mb__vk_unheard */
     char message[400];
@@ -139,14 +146,16 @@ typedef struct mb__vk {
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
     /* Of each product kernel and type, by reading pattern: enum below. */
     uint8_t product_state[16][32];
-    int forced_product; /* while one is tried; -1 */
+    int forced_product;   /* while one is tried; -1 */
+    bool trying, refused; /* a product is tried; the driver made no pipeline of it */
     unsigned quirks;
 
     /* Tests look at each generated kernel, and may put other words in its place; those stay theirs. */
     void (*watch_kernel)(struct mb__vk *v, const mb__plan *plan, const struct mb__vk_pass *pass,
                          const uint32_t **words, uint32_t *count);
 
-    double period; /* nanoseconds a tick of a time stamp; 0: no time stamps */
+    double period;  /* nanoseconds a tick of a time stamp; 0: no time stamps */
+    uint64_t ticks; /* the bits of a time stamp */
 } mb__vk;
 
 /* The least power of 2 that is n, or most. */
@@ -228,6 +237,14 @@ typedef struct mb__vk_shader {
 } mb__vk_shader;
 extern const mb__vk_shader mb__vk_shaders[];
 const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is none */
+
+/* Work in a submit, and at most about as much in a dispatch, in operations. */
+double mb__vk_slice(const mb__vk *v);
+
+/* A module as the driver is given it: module.c. `*bytes` of the context's memory, to be freed by the caller.
+ * NULL: error set. */
+uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, uint32_t *new_count,
+                            size_t *bytes);
 
 /* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new.
  * NULL: error set. */
@@ -385,6 +402,7 @@ enum {
     VK_QUIRK_WRONG_TILES = 4,
     VK_QUIRK_NO_FLOAT64 = 8,
     VK_QUIRK_AS_GPU = 16,
+    VK_QUIRK_REFUSES = 32, /* for tests, too: no pipeline of a product is made when it is tried */
 };
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
 

@@ -96,5 +96,48 @@ Test(vulkan_product, a_wrong_kernel_is_replaced, .timeout = 120)
     expect(!mb__vk_product_trusted(device_of(ctx), 2, false, 16, 32, 0, 0, false), "trusted all the same");
     sizes(ctx, false);
     close_all();
+    setenv("MB_VULKAN_QUIRKS", "48", 1); /* as on a GPU, whose driver takes no kernel with tiles */
+    ctx = open_on("vulkan");
+    expect(!mb__vk_product_trusted(device_of(ctx), 3, false, 32, 32, 0, 0, false),
+           "trusted without a pipeline");
+    expect(mb_error(ctx) == MB_OK, "%s", mb_message(ctx));
+    sizes(ctx, false);
+    close_all();
+}
+
+/* A product that would run for long is cut along the loop it is repeated over, rows or columns: whole
+ * numbers, so every sum is exact, whichever way it is made. */
+Test(vulkan_product, long_ones_are_cut, .timeout = 120)
+{
+    static const int64_t shapes[][4] = {
+        {1, 700, 40, 30}, {1, 40, 700, 30}, {5, 300, 90, 16}, {7, 33, 20, 600}};
+    setenv("MB_VULKAN_QUIRKS", "16", 1);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        int64_t batch = shapes[i][0], m = shapes[i][1], n = shapes[i][2], k = shapes[i][3];
+        uint64_t dispatches[2];
+        for (int cut = 0; cut < 2; cut++) {
+            setenv("MB_VULKAN_SLICE", cut ? "100000" : "1e12", 1);
+            mb_context *ctx = open_on("vulkan");
+            rng r = {5};
+            mb_tensor a = draw(ctx, &r, MB_INT32, MB_SHAPE(batch, m, k), -8, 8),
+                      b = draw(ctx, &r, MB_INT32, MB_SHAPE(batch, n, k), -8, 8);
+            double *x = values(a), *y = values(b),
+                   *got = values(mb_matmul(mb_cast(a, MB_FLOAT32), mb_transpose(mb_cast(b, MB_FLOAT32))));
+            dispatches[cut] = mb_get_stats(ctx).last_dispatches;
+            bool same = true;
+            for (int64_t l = 0; l < batch; l++)
+                for (int64_t row = 0; row < m; row++)
+                    for (int64_t column = 0; column < n; column++) {
+                        double sum = 0;
+                        for (int64_t j = 0; j < k; j++)
+                            sum += x[(l * m + row) * k + j] * y[(l * n + column) * k + j];
+                        same &= got[(l * m + row) * n + column] == sum;
+                    }
+            expect(same, "a product of shape %zu, %s", i, cut ? "cut" : "whole");
+            close_all();
+        }
+        expect(dispatches[1] >= dispatches[0] + 2, "shape %zu: %llu dispatches, and %llu when cut", i,
+               (unsigned long long)dispatches[0], (unsigned long long)dispatches[1]);
+    }
 }
 #endif

@@ -45,6 +45,19 @@ static void write_file(const char *to, const char *head, const void *data, size_
     fclose(f);
 }
 
+/* A module as drivers are given it, with all that a device can be asked for. */
+static void write_module(mb__vk *v, const char *to, const uint32_t *words, uint32_t count)
+{
+    mb__vk_caps caps = v->caps;
+    size_t bytes = 0;
+    v->caps.modes[0] = v->caps.modes[1] = VK_KEEPS_NAN | VK_KEEPS_SMALL;
+    uint32_t *all = mb__vk_module_new(v, words, count, &count, &bytes);
+    v->caps = caps;
+    cr_assert(all != NULL);
+    write_file(to, "", all, count * 4ul);
+    mb__free(v->ctx, all, bytes);
+}
+
 /* First round: keeps the words and the text. Second round: brings what glslang made of the text. */
 static void watch(mb__vk *v, const mb__plan *plan, const mb__vk_pass *pass, const uint32_t **words,
                   uint32_t *count)
@@ -62,6 +75,7 @@ static void watch(mb__vk *v, const mb__plan *plan, const mb__vk_pass *pass, cons
         return;
     }
     write_file(path(n, ".spv"), "", *words, *count * 4ul);
+    write_module(v, path(n, ".module"), *words, *count);
     mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), true);
     cr_assert(a != NULL);
     mb__vk_emit(a, pass);
@@ -159,7 +173,8 @@ static void twins(int programs, int kernels_least)
     static double m[ALL], twin_m[ALL];
     int made = run_all((uint64_t)programs, ours, losses, m);
     expect(made > kernels_least, "only %d kernels", made);
-    expect(shell("for f in *.spv; do spirv-val --target-env vulkan1.1 $f || exit 1; done") == 0, "spirv-val");
+    expect(shell("for f in *.module; do spirv-val --target-env vulkan1.1 $f || exit 1; done") == 0,
+           "spirv-val");
     expect(shell("ls *.comp | xargs -P $(nproc) -n 8 sh -c 'for f; do d=; case $f in *.f64.comp) "
                  "d=-DHAVE_F64;; esac; "
                  "glslangValidator --quiet -V --target-env vulkan1.1 -I" MB_SHADERS " -I" MB_SHADERS_MADE
@@ -175,7 +190,7 @@ static void twins(int programs, int kernels_least)
     expect(same_bits(m + 224, twin_m + 224, ALL - 224), "long rows");
     printf("%d kernels\n", made);
     if (!shell("true"))
-        shell("rm -f *.spv *.comp *.twin");
+        shell("rm -f *.spv *.module *.comp *.twin");
     rmdir(folder);
     close_all();
 }
@@ -190,5 +205,29 @@ Test(vulkan_twin, same_bits_with_work_spread_as_on_a_gpu, .timeout = 300)
 {
     setenv("MB_VULKAN_QUIRKS", "16", 1);
     twins(2, 30);
+}
+
+/* The shaders that were compiled with the library. */
+Test(vulkan_twin, modules_are_valid)
+{
+    cr_assert(mkdtemp(folder) != NULL);
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = ((mb__engine_state *)ctx->engine_state)->backend_state;
+    int n = 0;
+    for (const mb__vk_shader *s = mb__vk_shaders; s->name; s++)
+        write_module(v, path(n++, ".module"), s->words, (uint32_t)(s->bytes / 4));
+    expect(n >= 28, "only %d shaders", n);
+    expect(shell("for f in *.module; do spirv-val --target-env vulkan1.1 $f || exit 1; done") == 0,
+           "spirv-val");
+    /* What they were given is there: two capabilities beside that of arrays, a mode of each kind for each
+     * width. */
+    expect(
+        shell(
+            "for f in *.module; do spirv-dis $f | grep -c 'SignedZeroInfNanPreserve 32\\|DenormPreserve 32\\|"
+            "Aliased' | grep -q '^[5-9]' || exit 1; done") == 0,
+        "modes or decorations are missing");
+    shell("rm -f *.module");
+    rmdir(folder);
+    close_all();
 }
 #endif

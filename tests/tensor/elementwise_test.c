@@ -279,9 +279,14 @@ static void special(mb_dtype dtype)
                         0.999999,
                         17.25,
                         -0.75};
-    enum { N = sizeof x / sizeof *x };
+    enum { N = sizeof x / sizeof *x, SUBNORMAL = 5 };
     for (int k = 0; k < 2; k++) {
         mb_context *ctx = open_on(backend_names[k]);
+        /* A device may take subnormal numbers for 0, and says so here. */
+        double *twice = values(mb_add(from_doubles(ctx, dtype, MB_SHAPE(1), x + SUBNORMAL),
+                                      from_doubles(ctx, dtype, MB_SHAPE(1), x + SUBNORMAL)));
+        bool flushes = *twice == 0;
+        expect(!flushes || testing("vulkan"), "%s takes subnormal numbers for 0", backend_names[k]);
         for (int i = 0; i < ROWS; i++) {
             const row *r = &rows[i];
             if (!takes(r, dtype))
@@ -298,6 +303,8 @@ static void special(mb_dtype dtype)
             for (int p = 0; p < N * per * 19; p++) {
                 double u = va[p / 19 / per], v = vb[p / 19 % per];
                 double want = r->real(u, v);
+                if (flushes && (fabs(u) == x[SUBNORMAL] || (r->arity == 2 && fabs(v) == x[SUBNORMAL])))
+                    continue;
                 if (single && !r->compares)
                     want = (double)(float)want;
                 /* Vulkan's float64 sine and cosine reduce their argument up to 1.6e9 only (ops.def says so).

@@ -92,11 +92,14 @@ Test(index, argsort_and_sort)
             for (int s = 0; s < 5; s++) {
                 rng r = {(uint64_t)s + 2};
                 mb_tensor x = draw(ctx, &r, (mb_dtype)d, shapes[s], -20, 20);
-                if (d < 2) { /* ties, NaN, infinities, both zeros */
+                if (d < 2) { /* ties, NaN, infinities, both zeros, the smallest numbers */
                     x = mb_floor(mb_mul(x, 0.5));
                     x = mb_where(mb_eq(x, 4.0), mb_full(ctx, (mb_dtype)d, MB_SHAPE0, (double)NAN), x);
                     x = mb_where(mb_eq(x, 3.0), mb_full(ctx, (mb_dtype)d, MB_SHAPE0, (double)INFINITY), x);
                     x = mb_where(mb_eq(x, -1.0), mb_neg(mb_abs(mb_mul(x, 0.0))), x);
+                    double least = d == MB_FLOAT32 ? 1e-45 : 5e-324;
+                    x = mb_where(mb_eq(x, 2.0), mb_full(ctx, (mb_dtype)d, MB_SHAPE0, least), x);
+                    x = mb_where(mb_eq(x, -2.0), mb_full(ctx, (mb_dtype)d, MB_SHAPE0, -least), x);
                 }
                 int64_t n = mb_dim(x, -1), rows = n ? mb_count(x) / n : 0;
                 double *v = values(x), *at = values(mb_argsort(x)), *sorted = values(mb_sort(x));

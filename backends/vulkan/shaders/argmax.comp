@@ -14,7 +14,7 @@
 #define BASE_OUT base_of(1)
 #include "rows.glsl"
 
-shared T values[256];
+shared KEY keys[256];
 shared uint places[256];
 
 void main()
@@ -27,25 +27,25 @@ void main()
     uint block = block_of(0);
     /* Lanes past the end of a short row begin with its last element, which is theirs to lose. */
     uint best = min(i, n - 1);
-    T largest = DATA[block].at[at.x + int(best) * stride];
+    KEY largest = key_of(DATA[block].at[at.x + int(best) * stride]);
     for (uint j = i + lanes; j < n; j += lanes) {
-        T x = DATA[block].at[at.x + int(j) * stride];
+        KEY x = key_of(DATA[block].at[at.x + int(j) * stride]);
         if (before(largest, x)) {
             largest = x;
             best = j;
         }
     }
-    values[lane] = largest;
+    keys[lane] = largest;
     places[lane] = best;
     for (uint s = lanes >> 1; s > 0; s >>= 1) {
         barrier();
         if (i < s) {
-            T x = values[lane + s];
+            KEY x = keys[lane + s];
             uint j = places[lane + s];
             if (before(largest, x) || !before(x, largest) && j < best) {
                 largest = x;
                 best = j;
-                values[lane] = x;
+                keys[lane] = x;
                 places[lane] = j;
             }
         }

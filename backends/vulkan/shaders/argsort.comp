@@ -29,10 +29,10 @@ void main()
     ivec2 at = row_at(row), stride = row_strides();
     uint block = block_of(0), out_block = block_of(1);
     if (kind == 0) {
-        T own = DATA[block].at[at.x + int(i) * stride.x];
+        KEY own = key_of(DATA[block].at[at.x + int(i) * stride.x]);
         uint count = 0;
         for (uint j = 0; j < n; j++) {
-            T x = DATA[block].at[at.x + int(j) * stride.x];
+            KEY x = key_of(DATA[block].at[at.x + int(j) * stride.x]);
             count += before(x, own) || j < i && !before(own, x) ? 1 : 0;
         }
         ints[out_block].at[at.y + int(count) * stride.y] = int(i);
@@ -44,7 +44,7 @@ void main()
         if (high < n && low / (2 * p) == high / (2 * p)) {
             int low_at = at.y + int(low) * stride.y, high_at = at.y + int(high) * stride.y;
             int a = ints[out_block].at[low_at], b = ints[out_block].at[high_at];
-            T x = DATA[block].at[at.x + a * stride.x], y = DATA[block].at[at.x + b * stride.x];
+            KEY x = key_of(DATA[block].at[at.x + a * stride.x]), y = key_of(DATA[block].at[at.x + b * stride.x]);
             if (before(y, x) || !before(x, y) && b < a) {
                 ints[out_block].at[low_at] = b;
                 ints[out_block].at[high_at] = a;

@@ -14,17 +14,31 @@
 #define BASE(slot) base_of(slot)
 #endif
 
-bool is_nan(const T x)
-{
+/* The order of argmax and argsort is that of keys, whole numbers: NaN is the largest, and equal to NaN; -0 is 0. Numbers
+ * themselves will not do, since a compiler may think that none is NaN, and a device take small ones for 0. */
 #if defined(F64)
+#define KEY uvec2
+KEY key_of(const T x)
+{
     uvec2 w = unpackDouble2x32(x);
-    return (w.y & 0x7fffffffu) > (w.x == 0 ? 0x7ff00000u : 0x7fefffffu);
-#elif defined(I32)
-    return false;
+    uint rest = w.y & 0x7fffffffu;
+    if (rest > (w.x == 0 ? 0x7ff00000u : 0x7fefffffu))
+        return uvec2(0xffffffffu);
+    if ((rest | w.x) == 0)
+        return uvec2(0, 0x80000000u);
+    return (w.y >> 31) != 0 ? ~w : uvec2(w.x, w.y | 0x80000000u);
+}
+bool before(const KEY a, const KEY b) { return a.y < b.y || a.y == b.y && a.x < b.x; }
 #else
-    return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u;
+#define KEY int
+KEY key_of(const T x)
+{
+#if defined(I32)
+    return x;
+#else
+    int rest = floatBitsToInt(x) & 0x7fffffff;
+    return rest > 0x7f800000 ? 0x7fffffff : floatBitsToInt(x) < 0 ? -rest : rest;
 #endif
 }
-
-/* The order of argmax and argsort: NaN is the largest, and equal to NaN. */
-bool before(const T a, const T b) { return a < b || is_nan(b) && !is_nan(a); }
+bool before(const KEY a, const KEY b) { return a < b; }
+#endif
