@@ -23,7 +23,8 @@
  *                          checks of each access on the device, instead of those of synchronization
  *   MB_VULKAN_CACHE        folder for compiled pipelines, or "off"; default: moebius/ in the user's cache
  *   MB_VULKAN_LABELS=1     each kernel bears its op and line, for tools that capture a run
- *   MB_VULKAN_SLICE        work in a submit, in operations: less (3e10) where a system ends long work
+ *   MB_VULKAN_SLICE        work in a submit, in operations (3e10; 1e10 on an integrated GPU): less where a
+ *                          system ends long work
  * and, for tests:
  *   MB_VULKAN_LIMITS=minimum   no more than every Vulkan device promises
  *   MB_VULKAN_STAGING=1        as if the host saw no device memory
@@ -31,6 +32,11 @@
  *   MB_VULKAN_GUARD=1          a kernel that writes past its value is an error
  *   MB_VULKAN_QUIRKS           flags of quirks.c to add
  *   MB_VULKAN_FAULT=n[:memory|:lost]   the n-th call of Vulkan fails
+ *
+ * Numbers of the vulkan backend: + - * are those of IEEE 754; / and square root are as good as the device
+ * makes them, on a GPU often within one or two units in the last place; elementary functions are our own,
+ * within one to three units. Subnormal numbers (in float32 those below 1.2e-38), NaN and infinities are kept
+ * where the device can be asked to keep them (most that have Vulkan 1.2); elsewhere the first may be 0.
  */
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H

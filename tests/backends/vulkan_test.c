@@ -257,6 +257,36 @@ Test(vulkan, each_call_fails_by_staging, .timeout = 300)
     fail_each_call("");
 }
 
+/* A run whose recording failed is recorded anew when the error is cleared, not taken for done. */
+Test(vulkan, a_failed_recording_is_made_anew)
+{
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    int failed = 0;
+    for (uint64_t call = 0; call < 8; call++) {
+        float x[4] = {1, 2, 3, (float)call}, y[4] = {0};
+        mb_scope scope = mb_scope_begin(ctx);
+        v->generation++; /* as after a new block: commands are stale */
+        v->fail_with = VK_ERROR_OUT_OF_HOST_MEMORY;
+        v->fail_at = call ? v->calls + call : 0;
+        mb_tensor square = mb_square(mb_from(ctx, MB_FLOAT32, MB_SHAPE(4), x));
+        mb_status status = mb_read(square, y, sizeof y);
+        failed += status != MB_OK;
+        if (status != MB_OK) {
+            mb_clear_error(ctx);
+            mb_scope_end(scope);
+            scope = mb_scope_begin(ctx);
+            square = mb_square(mb_from(ctx, MB_FLOAT32, MB_SHAPE(4), x));
+            expect(mb_read(square, y, sizeof y) == MB_OK, "call %d: %s", (int)call, mb_message(ctx));
+        }
+        expect(y[0] == 1 && y[2] == 9 && y[3] == x[3] * x[3], "call %d: %g %g", (int)call, (double)y[2],
+               (double)y[3]);
+        mb_scope_end(scope);
+    }
+    expect(failed >= 4, "only %d runs failed", failed);
+    close_all();
+}
+
 /* ---- side by side ---- */
 
 Test(vulkan, beside_another_backend, .timeout = 60)
