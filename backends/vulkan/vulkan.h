@@ -7,6 +7,7 @@
  *   assemble.c  SPIR-V (and its GLSL twin) from a stream of instructions
  *   emit.c      a kernel of the plan as such a stream
  *   split.c     kernels cut into passes that one dispatch can run
+ *   module.c    what SPIR-V says and GLSL cannot
  *   pipeline.c  shaders to pipelines, kept by content and on disk
  *   product.c   which kernel a matrix product takes; product_check.c tries it first
  *   quirks.c    what is known of drivers beyond what they say
@@ -227,6 +228,13 @@ static inline uint32_t *mb__vk_table_at(mb__vk *v, uint64_t offset)
 void mb__vk_table_copy(mb__vk *v, VkCommandBuffer cb, uint64_t offset, uint64_t bytes);
 void mb__vk_barrier(mb__vk *v, VkCommandBuffer cb);
 
+/* ---- module.c ---- */
+
+/* A module as the driver is given it. `*bytes` of the context's memory, to be freed by the caller.
+ * NULL: error set. */
+uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, uint32_t *new_count,
+                            size_t *bytes);
+
 /* ---- pipeline.c ---- */
 
 /* Shaders compiled at build time. */
@@ -237,14 +245,6 @@ typedef struct mb__vk_shader {
 } mb__vk_shader;
 extern const mb__vk_shader mb__vk_shaders[];
 const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is none */
-
-/* Work in a submit, and at most about as much in a dispatch, in operations. */
-double mb__vk_slice(const mb__vk *v);
-
-/* A module as the driver is given it: module.c. `*bytes` of the context's memory, to be freed by the caller.
- * NULL: error set. */
-uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, uint32_t *new_count,
-                            size_t *bytes);
 
 /* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new.
  * NULL: error set. */
@@ -326,6 +326,9 @@ bool mb__vk_add_kernel(struct mb__vk_program *p, int step, const mb__kernel *k);
 bool mb__vk_add_rows(struct mb__vk_program *p, int step, const mb__kernel *k, uint32_t column_mask);
 
 /* ---- program.c ---- */
+
+/* Work in a submit, and at most about as much in a dispatch, in operations. */
+double mb__vk_slice(const mb__vk *v);
 
 typedef struct mb__vk_touch {
     int32_t value;
