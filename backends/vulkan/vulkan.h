@@ -247,7 +247,7 @@ extern const mb__vk_shader mb__vk_shaders[];
 const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is none */
 
 /* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new.
- * NULL: error set. */
+ * NULL: error set, or v->refused. */
 VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
                                uint32_t special2, uint32_t special3);
 void mb__vk_pipelines_end(mb__vk *v);
