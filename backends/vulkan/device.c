@@ -480,6 +480,11 @@ mb_status mb__vk_open(mb_context *ctx, const char *device, int threads, unsigned
     v->props = c->props;
     vkGetPhysicalDeviceMemoryProperties(v->physical, &v->memory);
     find_caps(v, c);
+    /* Systems end work that takes a device longer than a second or two. */
+    const char *slice = getenv("MB_VULKAN_SLICE");
+    v->slice = slice && atof(slice) > 0                                        ? atof(slice)
+               : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
+                                                                               : 3e10;
     if (!make_device(v, c) || !make_objects(v) || !mb__vk_pipelines_start(v) || !mb__vk_memory_start(v))
         return ctx->status;
     mb__vk_heard(v);

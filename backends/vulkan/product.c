@@ -282,7 +282,7 @@ static bool add_parts(mb__vk_program *p, int step, const mb__product *m, enum va
             loop = i;
     }
     bool rows = m->m >= m->n;
-    if (p->v->caps.processor || cost <= 2 * mb__vk_slice(p->v) || (loop < 0 && (rows ? m->m : m->n) < 256))
+    if (p->v->caps.processor || cost <= 2 * p->v->slice || (loop < 0 && (rows ? m->m : m->n) < 256))
         return add(p, step, m, which);
     mb__product part[2] = {*m, *m};
     int64_t size = loop >= 0 ? m->loop[loop] : rows ? m->m : m->n, half = (size + 1) / 2;

@@ -308,21 +308,13 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
         v->end_label(cb);
 }
 
-/* Systems end work that takes a device longer than a second or two. */
-double mb__vk_slice(const mb__vk *v)
-{
-    const char *wanted = getenv("MB_VULKAN_SLICE");
-    double slice = v->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10 : 3e10;
-    return wanted && atof(wanted) > 0 ? atof(wanted) : slice;
-}
-
 /* Commands are cut into slices that a device finishes in a fraction of a second. Dispatches between two
  * barriers do not touch each other's values, so they may run in any order; `backwards` records them so, for
  * tests of just that. */
 static bool record(mb__vk_program *p)
 {
     mb__vk *v = p->v;
-    double slice = mb__vk_slice(v), total = 0, cost = 0;
+    double slice = v->slice, total = 0, cost = 0;
     for (int i = 0; i < p->dispatch_count; i++)
         total += p->dispatches[i].cost;
     /* Two slices beside each other hold more than one's cost. */

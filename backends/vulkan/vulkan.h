@@ -114,6 +114,7 @@ typedef struct mb__vk {
     VkPhysicalDeviceProperties props;
     VkPhysicalDeviceMemoryProperties memory;
     mb__vk_caps caps;
+    double slice;       /* work in a submit, and about as much at most in a dispatch, in operations */
     uint64_t submitted; /* since the device was last seen idle */
     bool lost, validate, every_barrier, backwards, guard, labels;
     int messages; /* of the validation layer; see mb__vk_unheard */
@@ -326,9 +327,6 @@ bool mb__vk_add_kernel(struct mb__vk_program *p, int step, const mb__kernel *k);
 bool mb__vk_add_rows(struct mb__vk_program *p, int step, const mb__kernel *k, uint32_t column_mask);
 
 /* ---- program.c ---- */
-
-/* Work in a submit, and at most about as much in a dispatch, in operations. */
-double mb__vk_slice(const mb__vk *v);
 
 typedef struct mb__vk_touch {
     int32_t value;
