@@ -248,6 +248,17 @@ static void summarise(const results *r, int s, int depth, const expectation *e)
                      full ? e->loss_most[o] : NAN);
     }
     for (int o = 0; o < OPTIMIZERS; o++) {
+        int diverged = 0;
+        for (int i = 0; i < r->trial_count; i++) {
+            const trial *t = &r->trials[i];
+            if (t->setting == s && t->depth == depth && t->optimizer == o && t->complete)
+                diverged += !isfinite(series_last(&t->measure[LOSS], 1));
+        }
+        snprintf(what, sizeof what, "  runs that diverged, %s", names[o]);
+        if (diverged)
+            summary_line(what, diverged, NAN, "", NAN, 0);
+    }
+    for (int o = 0; o < OPTIMIZERS; o++) {
         over_seeds(r, s, depth, o, TYPICAL_AT_END, &value[o], &deviation);
         snprintf(what, sizeof what, "  median of means, %s", names[o]);
         summary_line(what, value[o], deviation, "", NAN, NAN);

@@ -70,7 +70,7 @@ typedef struct run {
     mb_optimizer *optimizer;
     mb_tensor theta, before; /* parameters [p]; those before the last step, for its direction */
     prompts test;
-    float norm; /* of the last step's gradient */
+    double norm; /* of the last step's gradient */
 } run;
 
 static void open_run(run *r, uint64_t seed)
@@ -167,15 +167,17 @@ static bool due(int64_t step, int64_t every, int64_t until)
 }
 
 /* The prediction is a polynomial of degree 3^layers or so in the prompt's entries: a prompt far in the tail
- * can take a deep model's gradient beyond float32. Such a batch counts for nothing, and is counted. */
+ * can take a deep model's gradient beyond float32. Such a batch counts for nothing, and is counted: a step of
+ * momentum alone would carry the model further out, where no gradient calls it back. */
 static void train_step(run *r, mb_tensor loss)
 {
-    mb_tensor g, norm;
-    mb_grad(loss, &r->theta, 1, &g);
-    norm = mb_global_norm(&g, 1);
-    mb_watch(norm, &r->norm, sizeof r->norm);
-    g = mb_where(mb_lt(norm, FLT_MAX), g, mb_zeros(r->mb, MB_FLOAT32, mb_shape_of(g)));
-    mb_apply_gradients(r->optimizer, &g, 1);
+    mb_tensor g[2];
+    mb_grad(loss, &r->theta, 1, g);
+    g[1] = mb_global_norm(g, 1);
+    mb_eval(g, 2);
+    r->norm = mb_item(g[1]); /* inf or NaN where it is beyond float32 */
+    if (isfinite(r->norm))
+        mb_apply_gradients(r->optimizer, g, 1);
 }
 
 void run_trial(trial *t)
@@ -205,7 +207,7 @@ void run_trial(trial *t)
         train_step(&r, loss_of(r.theta, r.depth, batch));
         mb_scope_end(scope); /* everything is computed here */
         t->skipped += !isfinite(r.norm);
-        if (smooth)
+        if (smooth && isfinite(r.norm))
             measure_smoothness(&r, step);
         jobs_advance(t->depth);
     }
