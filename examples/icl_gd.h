@@ -98,6 +98,7 @@ typedef struct trial {
     int model;
     int64_t seed, steps;
     bool complete;
+    int64_t skipped; /* batches whose gradient was beyond float32 */
     const baseline *gd, *plus;
     series measure[MEASURES];
     series sweep[SWEEPS][CURVES]; /* losses of the three over a range */

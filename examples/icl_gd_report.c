@@ -310,6 +310,11 @@ void print_summary(const results *r)
         summary_line("  cosine of sensitivities", mean[COSINE], deviation[COSINE], "1", near_it ? 0.99 : NAN,
                      NAN);
         summary_line("  distance of sensitivities", mean[DISTANCE], deviation[DISTANCE], "0", NAN, NAN);
+        int64_t skipped = 0;
+        for (int i = 0; i < r->trial_count; i++)
+            skipped += r->trials[i].model == m ? r->trials[i].skipped : 0;
+        if (skipped)
+            summary_line("  batches beyond float32, left out", (double)skipped, NAN, "", NAN, NAN);
         if (models[m].tied)
             summary_line("  loss halfway to the construction", mean[INTERPOLATED], deviation[INTERPOLATED],
                          reference, NAN, near_it ? (1 + 2 * slack) * best->loss : NAN);
