@@ -219,8 +219,7 @@ Test(vulkan_twin, modules_are_valid)
     expect(n >= 28, "only %d shaders", n);
     expect(shell("for f in *.module; do spirv-val --target-env vulkan1.1 $f || exit 1; done") == 0,
            "spirv-val");
-    /* What they were given is there: two capabilities beside that of arrays, a mode of each kind for each
-     * width. */
+    /* What they were given is there: both modes, and at least three views of the blocks as aliases. */
     expect(
         shell(
             "for f in *.module; do spirv-dis $f | grep -c 'SignedZeroInfNanPreserve 32\\|DenormPreserve 32\\|"
