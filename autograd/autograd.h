@@ -16,6 +16,11 @@
  * (comparison, floor, argmax, index) counts as constant. A missing rule is an error (MB_NO_RULE) which names
  * the op and its line, never a silent zero. Differentiation is with respect to the given handle: another
  * handle of the same value (mb_alias) is another variable.
+ *
+ * Every order of derivative is that of the function, and so the same in whatever order and mode it is taken,
+ * with these conventions: at a tie, a kink or a jump the op's line in ops.h says which value stands, and that
+ * is differentiated no further; a^b counts as constant in b where a <= 0; a selection (mb_where, a maximum)
+ * has the derivatives of the branch taken. Where a derivative is infinite, those of higher order may be NaN.
  */
 #ifndef MB_AUTOGRAD_H
 #define MB_AUTOGRAD_H

@@ -364,7 +364,7 @@ MB_API mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes); /* fl
 /* Biased variance, mean((x - mean(x))^2). Floats. */
 MB_API mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
-/* NaN if any is NaN. Ties share the derivative equally. */
+/* NaN if any is NaN, and so is then the derivative by each. Ties share the derivative equally. */
 MB_API mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_min_at(const char *where, mb_tensor x, mb_axes axes);

@@ -67,6 +67,29 @@ Test(kinks, ties_share)
     }
 }
 
+/* A NaN is told to all that it was compared with: a derivative of 0 would hide it. */
+Test(kinks, the_largest_of_nan_has_no_derivative)
+{
+    const double nan = (double)NAN;
+    ON_BOTH
+    {
+        mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2, 3), D(nan, 1, 2, 5, 4, 5)), t, b;
+        mb_tensor y = mb_max(x, MB_AXES(1)), v = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(2, 3));
+        expect_values("max'", grad(y, x), D(nan, nan, nan, 0.5, 0, 0.5));
+        expect_values("min'", grad(mb_min(x, MB_AXES(1)), x), D(nan, nan, nan, 0, 1, 0));
+        mb_jvp(&y, 1, &x, &v, 1, &t);
+        expect_values("max forward", t, D(nan, 1));
+        v = mb_stack(((mb_tensor[]){v, mb_mul(v, 2.0)}), 2, 0);
+        mb_jvp_batch(&y, 1, &x, &v, 1, &b);
+        expect_values("max, a batch", b, D(nan, 1, nan, 2));
+        mb_tensor p = vec(ctx, 3, D(nan, 1, 2)), q = vec(ctx, 3, D(1, nan, 1));
+        expect_values("maximum' a", grad(mb_maximum(p, q), p), D(nan, nan, 1));
+        expect_values("maximum' b", grad(mb_maximum(p, q), q), D(nan, nan, 0));
+        expect_values("minimum' a", grad(mb_minimum(p, q), p), D(nan, nan, 0));
+        expect_values("minimum' b", grad(mb_minimum(p, q), q), D(nan, nan, 1));
+    }
+}
+
 Test(kinks, guarded_branches)
 {
     ON_BOTH
