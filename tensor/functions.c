@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * functions.c - common functions, recorded as primitive ops, so that every order of derivative is theirs. */
+#include <math.h>
+
 #include "tensor/tape.h"
 
 /* A literal of x's dtype; poison stays poison. */
@@ -46,18 +48,27 @@ mb_tensor mb_relu_at(const char *where, mb_tensor x)
     return mb_where_at(where, mb_le_at(where, x, zero), zero, x);
 }
 
+/* For functions that are 0 below -bound and x above, to rounding and with all derivatives, while their
+ * formulas would meet 0 times infinity there: x held within the bounds, and where it is above. */
+static mb_tensor levels(const char *where, mb_tensor x, double bound, mb_tensor *above)
+{
+    mb_tensor low = lit(where, x, -bound), high = lit(where, x, bound);
+    *above = mb_lt_at(where, high, x);
+    return mb_where_at(where, *above, high, mb_where_at(where, mb_lt_at(where, x, low), low, x));
+}
+
 mb_tensor mb_silu_at(const char *where, mb_tensor x)
 {
-    return mb_mul_at(where, x, mb_sigmoid_at(where, x));
+    mb_tensor above, u = levels(where, x, 800, &above); /* sigmoid(-800) is 0 in float64, too */
+    return mb_where_at(where, above, x, mb_mul_at(where, u, mb_sigmoid_at(where, u)));
 }
 
 mb_tensor mb_softplus_at(const char *where, mb_tensor x)
 {
-    /* max(x, 0) + log1p(e^-|x|), with |x| = 2 max(x, 0) - x, so that the derivative at 0 is 1/2 at every
-     * order's first step: relu' = 0 there, and the second term gives the half. */
-    mb_tensor r = mb_relu_at(where, x);
-    mb_tensor minus_abs = mb_sub_at(where, x, mb_mul_at(where, r, lit(where, x, 2)));
+    /* max(x, 0) + log1p(e^-|x|). At 0 both selects take the branch of x <= 0, which is log1p(e^x) and has all
+     * its derivatives there. */
     mb_tensor positive = mb_lt_at(where, lit(where, x, 0), x);
+    mb_tensor minus_abs = mb_where_at(where, positive, mb_neg_at(where, x), x);
     mb_tensor small = mb_log1p_at(where, mb_exp_at(where, minus_abs));
     return mb_where_at(where, positive, mb_add_at(where, x, small), small);
 }
@@ -69,21 +80,23 @@ mb_tensor mb_elu_at(const char *where, mb_tensor x)
     return mb_where_at(where, positive, x, mb_expm1_at(where, below));
 }
 
+/* tanh and erf are 1 to rounding of float64 at these bounds. */
 mb_tensor mb_gelu_at(const char *where, mb_tensor x)
 {
     const double k = 0.7978845608028654; /* sqrt(2 / pi) */
-    mb_tensor x2 = mb_mul_at(where, x, x);
-    mb_tensor inner = mb_add_at(where, mb_mul_at(where, x2, lit(where, x, k * 0.044715)), lit(where, x, k));
-    mb_tensor t = mb_tanh_at(where, mb_mul_at(where, x, inner));
-    mb_tensor half = mb_mul_at(where, x, lit(where, x, 0.5));
-    return mb_add_at(where, half, mb_mul_at(where, half, t));
+    mb_tensor above, u = levels(where, x, 8, &above), u2 = mb_mul_at(where, u, u);
+    mb_tensor inner = mb_add_at(where, mb_mul_at(where, u2, lit(where, x, k * 0.044715)), lit(where, x, k));
+    mb_tensor t = mb_tanh_at(where, mb_mul_at(where, u, inner));
+    mb_tensor half = mb_mul_at(where, u, lit(where, x, 0.5));
+    return mb_where_at(where, above, x, mb_add_at(where, half, mb_mul_at(where, half, t)));
 }
 
 mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x)
 {
-    mb_tensor t = mb_erf_at(where, mb_mul_at(where, x, lit(where, x, 0.7071067811865476)));
-    mb_tensor half = mb_mul_at(where, x, lit(where, x, 0.5));
-    return mb_add_at(where, half, mb_mul_at(where, half, t));
+    mb_tensor above, u = levels(where, x, 9, &above);
+    mb_tensor t = mb_erf_at(where, mb_mul_at(where, u, lit(where, x, 0.7071067811865476)));
+    mb_tensor half = mb_mul_at(where, u, lit(where, x, 0.5));
+    return mb_where_at(where, above, x, mb_add_at(where, half, mb_mul_at(where, half, t)));
 }
 
 /* Checks under the function's own name what its parts would report under theirs. */
@@ -101,12 +114,18 @@ static bool float_axis(const char *where, const char *op, mb_tensor x, int axis)
     return false;
 }
 
+mb_tensor mb__below_top(const char *where, mb_tensor x, mb_tensor top)
+{
+    mb_tensor infinite = mb_eq_at(where, x, lit(where, x, (double)INFINITY));
+    return mb_where_at(where, infinite, lit(where, x, 0), mb_sub_at(where, x, top));
+}
+
 mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis)
 {
     if (!float_axis(where, "softmax", x, axis))
         return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
-    mb_tensor e = mb_exp_at(where, mb_sub_at(where, x, top));
+    mb_tensor e = mb_exp_at(where, mb__below_top(where, x, top));
     return mb_mul_at(where, e, mb_recip_at(where, mb_sum_at(where, e, MB_KEEP(axis))));
 }
 
@@ -115,7 +134,7 @@ mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis)
     if (!float_axis(where, "log_softmax", x, axis))
         return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
-    mb_tensor shifted = mb_sub_at(where, x, top);
+    mb_tensor shifted = mb__below_top(where, x, top);
     return mb_sub_at(where, shifted,
                      mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));
 }

@@ -36,6 +36,10 @@ static bool axes_mask(const char *where, const char *op, mb_tensor x, mb_axes ax
         int a = mb__axis(where, op, x, axes.axis[i]);
         if (a < 0)
             return false;
+        if (*mask >> a & 1) {
+            mb__error(x.ctx, MB_INVALID, where, "%s: axis %d is named twice", op, a);
+            return false;
+        }
         *mask |= 1u << a;
     }
     return true;
@@ -93,9 +97,9 @@ mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes)
     mb_tensor s = reduce(where, "mean", MB_OP_SUM, x, axes, true, &count);
     if (!s.id || count == 1)
         return s;
-    mb_tensor scale = mb__const(s.ctx, where, (mb_dtype)mb__at(s.ctx, s.id)->dtype,
-                                count ? 1.0 / (double)count : (double)NAN);
-    return mb_mul_at(where, s, scale);
+    mb_dtype dtype = (mb_dtype)mb__at(s.ctx, s.id)->dtype;
+    mb_tensor divisor = mb__const(s.ctx, where, dtype, count ? (double)count : (double)NAN);
+    return mb_div_at(where, s, divisor); /* by the rounded 1 / count, a mean of ones would not be 1 */
 }
 
 mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes)
@@ -129,6 +133,11 @@ mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis)
                   mb__tensor_text(a, sizeof a, x), axis);
         return mb__poison(ctx);
     }
+    if (n->dim[axis] > INT32_MAX) {
+        mb__error(ctx, MB_INVALID, where, "argmax: axis %d has %lld entries; an int32 counts %d", axis,
+                  (long long)n->dim[axis], INT32_MAX);
+        return mb__poison(ctx);
+    }
     int64_t dim[MB_MAX_RANK], attr = axis;
     memcpy(dim, n->dim, sizeof dim);
     dim[axis] = 1;
@@ -160,10 +169,21 @@ mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)
     uint32_t mask;
     if (!ctx || !axes_mask(where, "logsumexp", x, axes, &mask))
         return poison;
+    mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
+    if (!mb__is_float(dtype)) {
+        char a[256];
+        mb__error(ctx, MB_INVALID, where, "logsumexp: got %s; wanted float32 or float64",
+                  mb__tensor_text(a, sizeof a, x));
+        return mb__poison(ctx);
+    }
     mb_axes keep = axes;
     keep.keep = true;
+    /* Rows of -infinity only, or of nothing: 0 stands for their top, and 1 for their sum of 0. */
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, keep));
-    mb_tensor s = mb_sum_at(where, mb_exp_at(where, mb_sub_at(where, x, top)), keep);
+    mb_tensor none = mb_eq_at(where, top, mb__const(ctx, where, dtype, -(double)INFINITY));
+    mb_tensor base = mb_where_at(where, none, mb__const(ctx, where, dtype, 0), top);
+    mb_tensor s = mb_sum_at(where, mb_exp_at(where, mb__below_top(where, x, base)), keep);
+    s = mb_where_at(where, none, mb__const(ctx, where, dtype, 1), s);
     mb_tensor y = mb_add_at(where, mb_log_at(where, s), top);
     return axes.keep ? y : drop_axes(where, y, mask);
 }

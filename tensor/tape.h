@@ -233,6 +233,9 @@ mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n)
 mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim);
+/* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
+ * that what is finite beside it is -infinity. */
+mb_tensor mb__below_top(const char *where, mb_tensor x, mb_tensor top);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
                         const int64_t *count);

@@ -116,7 +116,8 @@ typedef struct mb_shape {
         }                                                                                                    \
     }
 
-/* Axes to reduce over; negative ones count from the last. MB_KEEP leaves them in the result with size 1. */
+/* Axes to reduce over, each once; negative ones count from the last. MB_KEEP leaves them in the result with
+ * size 1. */
 typedef struct mb_axes {
     int count; /* -1: every axis */
     bool keep;
@@ -376,7 +377,8 @@ MB_API mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis);
 /* Running sum along an axis; from its end when reverse. */
 MB_API mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse);
 #define mb_cumsum(...) mb_cumsum_at(MB_HERE, __VA_ARGS__)
-/* log(sum(exp(x))) without overflow. Floats. */
+/* log(sum(exp(x))) without overflow; -infinity over no elements, or over -infinity only, where the
+ * derivatives are 0. Floats. */
 MB_API mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_logsumexp(...) mb_logsumexp_at(MB_HERE, __VA_ARGS__)
 
@@ -425,7 +427,8 @@ MB_API mb_tensor mb_stop_gradient_at(const char *where, mb_tensor x);
 
 /* ------------------------------------------------------------------------------------ common functions -- */
 
-/* All of floats, differentiable to any order, recorded as the ops above. */
+/* All of floats, differentiable to any order, recorded as the ops above. At infinity, and wherever powers of
+ * x overflow, those of one argument have their limits, and so have their derivatives. */
 MB_API mb_tensor mb_square_at(const char *where, mb_tensor x);
 #define mb_square(...) mb_square_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_relu_at(const char *where, mb_tensor x); /* the derivative at 0 is 0 */
@@ -442,7 +445,9 @@ MB_API mb_tensor mb_gelu_at(const char *where, mb_tensor x);
 #define mb_gelu(...) mb_gelu_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x);
 #define mb_gelu_erf(...) mb_gelu_erf_at(MB_HERE, __VA_ARGS__)
-/* Over one axis; the largest entry is subtracted first. A row of -infinity only gives NaN. */
+/* Over one axis; the largest entry is subtracted first. An entry of +infinity takes all of its row's weight,
+ * several share it; by such entries the derivatives are 0, here and in mb_logsumexp. A row of -infinity only
+ * gives NaN. */
 MB_API mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis);
