@@ -136,11 +136,33 @@ static bool judged(mb_context *ctx, uint32_t id, uint32_t count, void **inputs, 
     return ok;
 }
 
+/* Whether the indices of a take or a scatter_add lie within their axis; they are clamped otherwise. */
+static bool indices_fit(mb_context *ctx, const mb__node *n)
+{
+    if (n->op != MB_OP_TAKE && n->op != MB_OP_SCATTER_ADD)
+        return true;
+    const mb__node *index = mb__at(ctx, mb__in(ctx, n, 1));
+    const mb__node *axis = n->op == MB_OP_TAKE ? mb__at(ctx, mb__in(ctx, n, 0)) : n;
+    int64_t size = axis->dim[mb__attrs(ctx, n)[0]], count = mb__numel(index->dim, index->rank), wrong = 0;
+    double *at = fetch(ctx, index);
+    if (!at)
+        return false;
+    while (wrong < count && at[wrong] >= 0 && at[wrong] < (double)size)
+        wrong++;
+    if (wrong < count)
+        mb__error(ctx, MB_INVALID, n->where, "%s: index %.0f, at %lld of %lld, is outside of [0, %lld)",
+                  mb__ops[n->op].name, at[wrong], (long long)wrong, (long long)count, (long long)size);
+    drop(ctx, index, at);
+    return wrong == count;
+}
+
 bool mb__check_node(mb_context *ctx, uint32_t id)
 {
     enum { OPERANDS_MOST = 16 };
     mb__engine_state *st = ctx->engine_state;
     const mb__node *n = mb__at(ctx, id);
+    if (n->value && !indices_fit(ctx, n))
+        return false;
     if (st->backend == judge || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
         n->nin > OPERANDS_MOST)
         return true;

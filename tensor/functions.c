@@ -139,29 +139,6 @@ mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis)
                      mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));
 }
 
-mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels)
-{
-    mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "cross_entropy", (const mb_tensor *[]){&logits, &labels}, 2, &poison);
-    if (!ctx)
-        return poison;
-    const mb__node *n = mb__at(ctx, logits.id), *m = mb__at(ctx, labels.id);
-    if (m->dtype != MB_INT32 || n->rank != m->rank + 1 ||
-        memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
-        char a[256], b[256];
-        mb__error(ctx, MB_INVALID, where,
-                  "cross_entropy: got logits %s, labels %s; wanted int32 labels, one for each row",
-                  mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
-        return mb__poison(ctx);
-    }
-    int64_t classes = n->dim[n->rank - 1], rows = mb__numel(m->dim, m->rank);
-    mb_tensor hit = mb_one_hot_at(where, labels, classes), lp = mb_log_softmax_at(where, logits, -1);
-    mb_tensor picked =
-        mb_where_at(where, hit, lp, lit(where, logits, 0)); /* a select: 0 * -infinity would be NaN */
-    return mb_mul_at(where, mb_sum_at(where, picked, MB_ALL),
-                     lit(where, logits, rows ? -1.0 / (double)rows : -1.0));
-}
-
 mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b)
 {
     mb_tensor poison;

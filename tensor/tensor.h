@@ -395,7 +395,8 @@ MB_API mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor
 
 /* -------------------------------------------------------------------------------------------- indexing -- */
 
-/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends.
+/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends, and an error
+ * under MB_DEBUG (backends.h), here and in mb_scatter_add.
  * -> x's shape with `axis` replaced by index's shape. */
 MB_API mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int axis);
 #define mb_take(...) mb_take_at(MB_HERE, __VA_ARGS__)
@@ -404,7 +405,8 @@ MB_API mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int
 MB_API mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor index, int axis,
                                    int64_t size);
 #define mb_scatter_add(...) mb_scatter_add_at(MB_HERE, __VA_ARGS__)
-/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]. */
+/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]; out of range:
+ * clamped. */
 MB_API mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index);
 #define mb_take_along(...) mb_take_along_at(MB_HERE, __VA_ARGS__)
 /* int32 indices that sort the last axis, ascending, equal entries in their order, NaN last. No derivative. */
@@ -412,7 +414,7 @@ MB_API mb_tensor mb_argsort_at(const char *where, mb_tensor x);
 #define mb_argsort(...) mb_argsort_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_sort_at(const char *where, mb_tensor x); /* last axis, ascending */
 #define mb_sort(...) mb_sort_at(MB_HERE, __VA_ARGS__)
-/* bool [..., classes]: true at the index. */
+/* bool [..., classes]: true at the index, nowhere where that is out of range. */
 MB_API mb_tensor mb_one_hot_at(const char *where, mb_tensor index, int64_t classes);
 #define mb_one_hot(...) mb_one_hot_at(MB_HERE, __VA_ARGS__)
 
@@ -452,10 +454,26 @@ MB_API mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis);
 #define mb_log_softmax(...) mb_log_softmax_at(MB_HERE, __VA_ARGS__)
-/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats.
- */
+/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats; 0
+ * over no rows. A label outside [0, C) makes its row's loss and derivatives NaN, and is an error under
+ * MB_DEBUG. */
 MB_API mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels);
 #define mb_cross_entropy(...) mb_cross_entropy_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_cross_entropy_options {
+    bool ignore; /* rows labelled `ignored`, which may be any number, count as absent */
+    int32_t ignored;
+    mb_tensor weights; /* [C], of the logits' dtype: a weight w_c for each class; all zeros: 1 each */
+    double smoothing;  /* s in [0, 1]: the target of class c is (1 - s) [c = label] + s / C */
+    bool each_row;     /* the loss of each row, [...], 0 where it is ignored, in place of their mean */
+} mb_cross_entropy_options;
+
+/* A row's loss is sum_c w_c target_c (-log softmax(logits)[c]); the mean is their sum over that of w_label,
+ * of the rows that are not ignored, or over 1 where that sum is 0. With all options 0 it is mb_cross_entropy.
+ */
+MB_API mb_tensor mb_cross_entropy_with_at(const char *where, mb_tensor logits, mb_tensor labels,
+                                          mb_cross_entropy_options options);
+#define mb_cross_entropy_with(...) mb_cross_entropy_with_at(MB_HERE, __VA_ARGS__)
 /* 0-d: sum(a b) over all elements; a and b of one shape. */
 MB_API mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b);
 #define mb_dot(...) mb_dot_at(MB_HERE, __VA_ARGS__)
