@@ -34,6 +34,8 @@ mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tenso
     if (!ctx)
         return *new_velocity = (mb_tensor){0};
     const char *place = mb_place_begin(ctx, where);
+    const mb__range range = mb__below_1("momentum", momentum);
+    mb__check_ranges(where, ctx, "mb_momentum_update", &range, 1);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
@@ -46,15 +48,13 @@ mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tenso
 mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
                                  double beta1, double beta2, double eps)
 {
-    beta1 = beta1 == 0 ? 0.9 : beta1;
-    beta2 = beta2 == 0 ? 0.999 : beta2;
     double correction = 1 - pow(beta1, (double)t);
     mb__adam_terms k = {
         .beta1 = literal(ctx, dtype, beta1),
         .beta2 = literal(ctx, dtype, beta2),
         .rest1 = literal(ctx, dtype, 1 - beta1),
         .rest2 = literal(ctx, dtype, 1 - beta2),
-        .eps = literal(ctx, dtype, eps == 0 ? 1e-8 : eps),
+        .eps = literal(ctx, dtype, eps),
         .root = mb_scalar(ctx, dtype, 1 / sqrt(1 - pow(beta2, (double)t))),
     };
     if (lr.ctx)
@@ -85,12 +85,14 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         return updated;
     }
     const char *place = mb_place_begin(ctx, where);
+    double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
+           eps = mb__option(o.eps, MB__EPS);
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
     } else if (!lr.ctx) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
-    } else {
-        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, o.beta1, o.beta2, o.eps);
+    } else if (mb__check_adam(where, ctx, "mb_adam_update", beta1, beta2, eps)) {
+        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
     mb_place_end(ctx, place);
@@ -136,5 +138,7 @@ mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double 
 
 mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)
 {
+    if (!(limit >= 0))
+        mb_fail_at(where, g.ctx, MB_INVALID, "mb_clip_value: limit is %g, wanted 0 or more", limit);
     return mb_minimum_right_at(where, mb_maximum_right_at(where, g, -limit), limit);
 }
