@@ -13,7 +13,7 @@ static mb_tensor lit(mb__bundle *b, double value)
 
 static mb_tensor norm(const char *where, mb_tensor v)
 {
-    return mb_sqrt_at(where, mb_dot_at(where, v, v));
+    return mb_norm_at(where, v, MB_ALL);
 }
 
 /* w less its part in the span of the j orthonormal vectors; twice, because once leaves as much as was rounded
@@ -40,10 +40,10 @@ static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, m
         scale = mb_maximum_at(where, scale, norm(where, w));
         diagonal[j] = mb_dot_at(where, v, w);
         w = orthogonalize(where, w, basis, j + 1);
-        /* sqrt only where it has a derivative: a length of 0 ends the space. */
-        mb_tensor square = mb_dot_at(where, w, w), least = mb_mul_at(where, scale, lit(b, tiny));
-        mb_tensor more = mb_lt_at(where, mb_mul_at(where, least, least), square);
-        mb_tensor length = mb_sqrt_at(where, mb_where_at(where, more, square, lit(b, 1)));
+        /* A length that is small beside the Hessian's ends the space. */
+        mb_tensor length = norm(where, w),
+                  more = mb_lt_at(where, mb_mul_at(where, scale, lit(b, tiny)), length);
+        length = mb_where_at(where, more, length, lit(b, 1));
         beside[j] = mb_where_at(where, more, length, lit(b, 0));
         v = mb_where_at(where, more, mb_div_at(where, w, length), lit(b, 0));
     }

@@ -267,11 +267,14 @@ MB_API mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_te
                                    mb_tensor *new_m, mb_tensor *new_v);
 #define mb_adam_update(...) mb_adam_update_at(MB_HERE, __VA_ARGS__)
 
-/* sqrt(sum of the squares of all elements of the n tensors), 0-d; its derivative where all are 0 is 0. */
+/* sqrt(sum of the squares of all elements of the n tensors), 0-d, as by mb_norm; its derivatives where all
+ * are 0 are 0.
+ */
 MB_API mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n);
 #define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
-/* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm, 0-d, before
- * clipping. max_norm > 0. Differentiable, through the norm as well. */
+/* clipped[i] = gs[i] max_norm / max(norm, max_norm), also where the norm is beyond the dtype's range; clipped
+ * may be gs. Returns the norm, 0-d, before clipping. max_norm > 0. Differentiable, through the norm as well.
+ */
 MB_API mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm,
                                  mb_tensor *clipped);
 #define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)

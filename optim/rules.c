@@ -103,20 +103,37 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
+/* The norm of n tensors, and what it is made of. */
+typedef struct measure {
+    mb_tensor norm, scale, root; /* norm = root scale */
+} measure;
+
+static measure measure_of(const mb_tensor *gs, int n)
+{
+    mb_tensor most = {0}, squares = {0};
+    for (int i = 0; i < n; i++) {
+        mb_tensor magnitude = mb__magnitude(MB_HERE, gs[i], MB_ALL);
+        most = i ? mb_maximum(most, magnitude) : magnitude;
+    }
+    measure m = {.scale = mb__norm_scale(MB_HERE, most)};
+    for (int i = 0; i < n; i++) {
+        mb_tensor sum = mb_sum(mb_square(mb_div(gs[i], m.scale)), MB_ALL);
+        squares = i ? mb_add(squares, sum) : sum;
+    }
+    m.root = mb__norm_root(MB_HERE, squares, most);
+    m.norm = mb__norm_of_root(MB_HERE, m.root, m.scale, most);
+    return m;
+}
+
 mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n)
 {
     mb_context *ctx = mb__context_of(gs, n);
-    mb_tensor total = {0};
     if (!ctx)
-        return total;
+        return (mb_tensor){0};
     const char *place = mb_place_begin(ctx, where);
-    for (int i = 0; i < n; i++) {
-        mb_tensor square = mb_sum(mb_square(gs[i]), MB_ALL);
-        total = i ? mb_add(total, square) : square;
-    }
-    total = mb__safe_sqrt(total);
+    mb_tensor norm = measure_of(gs, n).norm;
     mb_place_end(ctx, place);
-    return total;
+    return norm;
 }
 
 mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
@@ -127,13 +144,14 @@ mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double 
     const char *place = mb_place_begin(ctx, where);
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
-    mb_tensor norm = mb_global_norm(gs, n);
-    mb_tensor most = mb_scalar(ctx, mb_dtype_of(norm), max_norm);
-    mb_tensor factor = mb_div(most, mb_maximum(norm, most)); /* 1 up to max_norm; never divides by 0 */
+    measure m = measure_of(gs, n);
+    mb_tensor most = mb_scalar(ctx, mb_dtype_of(m.norm), max_norm);
+    /* In two factors: the norm may overflow where no clipped element does. NaN is not within, and spreads. */
+    mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
     for (int i = 0; i < n; i++)
-        clipped[i] = mb_mul(gs[i], factor);
+        clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
     mb_place_end(ctx, place);
-    return norm;
+    return m.norm;
 }
 
 mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)

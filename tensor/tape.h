@@ -236,6 +236,12 @@ mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *di
 /* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
  * that what is finite beside it is -infinity. */
 mb_tensor mb__below_top(const char *where, mb_tensor x, mb_tensor top);
+/* The pieces of a norm, m |x / m|, for norms of several tensors (norm.c): the largest magnitude, over axes
+ * that keep size 1; what to divide by; the root of the sum of the squares of the quotients; the norm. */
+mb_tensor mb__magnitude(const char *where, mb_tensor x, mb_axes keep);
+mb_tensor mb__norm_scale(const char *where, mb_tensor magnitude);
+mb_tensor mb__norm_root(const char *where, mb_tensor squares, mb_tensor magnitude);
+mb_tensor mb__norm_of_root(const char *where, mb_tensor root, mb_tensor scale, mb_tensor magnitude);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
                         const int64_t *count);

@@ -365,6 +365,10 @@ MB_API mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes); /* fl
 /* Biased variance, mean((x - mean(x))^2). Floats. */
 MB_API mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
+/* sqrt(sum(x^2)), of which no square overflows or vanishes; 0 over no elements. Where all are 0 the
+ * derivatives are 0, of every order. Floats. */
+MB_API mb_tensor mb_norm_at(const char *where, mb_tensor x, mb_axes axes);
+#define mb_norm(...) mb_norm_at(MB_HERE, __VA_ARGS__)
 /* NaN if any is NaN, and so is then the derivative by each. Ties share the derivative equally. */
 MB_API mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
