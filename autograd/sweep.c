@@ -5,8 +5,11 @@
  * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on
  * an x and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
  */
+#include <stdio.h>
+
 #include "autograd/autograd.h"
 #include "autograd/rules.h"
+#include "autograd/sweep.h"
 
 /* Scratch over a range of ids [low, high]. */
 typedef struct range {
@@ -161,8 +164,9 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
 }
 
 static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_tensor *v,
-                     const mb_tensor *xs, int n, mb_tensor *gs)
+                     const mb_tensor *xs, int n, mb_tensor *gs, int *fed)
 {
+    *fed = 0;
     uint32_t id;
     mb_context *ctx = y.ctx;
     for (int i = 0; i < n; i++)
@@ -217,19 +221,47 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
     for (int i = 0; i < n && status == MB_OK; i++) {
         uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
         gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i], -1);
+        *fed += g != 0;
         status = ctx->status;
     }
     return status;
 }
 
+mb_status mb__grad_fed(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, int *fed)
+{
+    return vjp(where, "grad", y, NULL, xs, n, gs, fed);
+}
+
+/* Zeros by parameters alone are hardly ever meant. */
+static void tell_unfed(mb_context *ctx, const char *where, mb_tensor y, const mb_tensor *xs, int n)
+{
+    int i = 0;
+    while (i < n && mb__at(ctx, xs[i].id)->op != MB_OP_VARIABLE)
+        i++;
+    if (i == n || !ctx->engine->log)
+        return;
+    char line[512], text[256];
+    snprintf(line, sizeof line,
+             "%s: grad: y, %s, depends on none of the %d tensors: zeros; a variable stands for its value at "
+             "this moment, "
+             "so y must be recorded after mb_assign or mb_step",
+             ctx->place ? ctx->place : where, mb__tensor_text(text, sizeof text, y), n);
+    ctx->engine->log(ctx, line);
+}
+
 mb_status mb_grad_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
 {
-    return vjp(where, "grad", y, NULL, xs, n, gs);
+    int fed;
+    mb_status status = mb__grad_fed(where, y, xs, n, gs, &fed);
+    if (status == MB_OK && n && !fed)
+        tell_unfed(y.ctx, where, y, xs, n);
+    return status;
 }
 
 mb_status mb_vjp_at(const char *where, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
 {
-    return vjp(where, "vjp", y, &v, xs, n, gs);
+    int fed;
+    return vjp(where, "vjp", y, &v, xs, n, gs, &fed);
 }
 
 /* ---- forward mode ---- */
@@ -332,6 +364,21 @@ static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead
     return *lead == v->dim[0];
 }
 
+/* The tangents of the xs; an x that is there twice moves by the sum. */
+static bool seed_tangents(mb_context *ctx, const char *where, range *r, const uint32_t *xs,
+                          const uint32_t *vs, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (xs[i] > r->high)
+            continue;
+        uint32_t *slot = &r->grad[xs[i] - r->low];
+        *slot = *slot ? mb_add_at(where, mb__handle(ctx, *slot), mb__handle(ctx, vs[i])).id : vs[i];
+        if (!*slot)
+            return false;
+    }
+    return true;
+}
+
 static mb_status jvp(const char *where, const char *name, bool batch, const mb_tensor *ys, int m,
                      const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *ts)
 {
@@ -384,10 +431,7 @@ static mb_status jvp(const char *where, const char *name, bool batch, const mb_t
             if (id == r.low)
                 break;
         }
-        for (int i = 0; i < n; i++)
-            if (xi[i] <= r.high)
-                r.grad[xi[i] - r.low] = vi[i];
-        ok = forward_sweep(ctx, &r) == MB_OK;
+        ok = seed_tangents(ctx, where, &r, xi, vi, n) && forward_sweep(ctx, &r) == MB_OK;
     }
     ctx->place = place;
     for (int i = 0; ok && i < m; i++) {

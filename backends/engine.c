@@ -367,4 +367,10 @@ static void close_engine(mb_context *ctx)
     ctx->engine_state = NULL;
 }
 
-const mb__engine mb__the_engine = {flush, mb__buffer_new, mb__buffer_release, upload, download, close_engine};
+static void log_line(mb_context *ctx, const char *line)
+{
+    mb__log(ctx, "%s", line);
+}
+
+const mb__engine mb__the_engine = {flush,        mb__buffer_new, mb__buffer_release, upload, download,
+                                   close_engine, log_line};

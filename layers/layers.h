@@ -109,7 +109,7 @@ typedef enum mb_attention_kind {
 typedef struct mb_attend_options {
     mb_attention_kind kind;
     bool causal;  /* with M = N, token i sees tokens j <= i only; in general j <= i + M - N, so that the last
-                   * query  sees the last key */
+                   * query sees the last key */
     double scale; /* 0: 1/sqrt(dk) for softmax, 1/(M dk) for linear, where M counts all keys; adaptive has
                      none */
     mb_tensor mask; /* bool, broadcasts to [B,H,N,M]: true where a query may see a key, with causal where both

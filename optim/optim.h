@@ -207,8 +207,9 @@ MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
  * assignment of parameters and state. loss: of the parameters' dtype, any shape. Nothing is computed until
  * the next flush (the end of the step's scope, or a read: mb_item(loss) after mb_step does all in one).
  * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step,
- * where nothing is trainable or a parameter was made after the optimiser. The parameters then stand for their
- * new values, history included: end the scope before the next step, or that history grows. */
+ * where nothing is trainable, a parameter was made after the optimiser, or the loss depends on no trainable
+ * parameter: such as one recorded before the step before, which is of the old values. The parameters then
+ * stand for their new values, history included: end the scope before the next step, or that history grows. */
 MB_API mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)

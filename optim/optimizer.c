@@ -6,6 +6,8 @@
  */
 #include "optim/optimizer.h"
 
+#include "autograd/sweep.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -301,8 +303,17 @@ mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_te
     mb_status status = begin(opt, &n);
     if (status == MB_OK && !loss.ctx)
         status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is no tensor");
+    int fed = 0;
     if (status == MB_OK)
-        status = mb_grad(loss, opt->work, n, opt->work + n);
+        status = mb__grad_fed(MB_HERE, loss, opt->work, n, opt->work + n, &fed);
+    if (status == MB_OK && !fed) {
+        char text[256];
+        status = mb_fail(
+            ctx, MB_INVALID,
+            "mb_step: the loss, %s, depends on none of the %d trainable parameters as they are now; wanted "
+            "one recorded after the step before",
+            mb__tensor_text(text, sizeof text, loss), n);
+    }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
     mb_place_end(ctx, place);

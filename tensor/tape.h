@@ -112,6 +112,7 @@ typedef struct mb__engine {
     mb_status (*upload)(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from);
     mb_status (*download)(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to);
     void (*close)(mb_context *ctx);
+    void (*log)(mb_context *ctx, const char *line); /* told to mb_options.log, if there is one */
 } mb__engine;
 
 #define MB_ENDED_SCOPES 64

@@ -189,6 +189,35 @@ Test(kinks, an_x_that_depends_on_another)
     }
 }
 
+/* One variable in two places: x^3 at 3 has slope 27 and curvature 18, however it is asked. */
+Test(kinks, the_same_x_twice)
+{
+    ON_BOTH
+    {
+        mb_tensor x = mb_scalar(ctx, MB_FLOAT64, 3), two[2] = {x, x}, y = mb_mul(mb_square(x), x), h[2], t,
+                  first;
+        mb_tensor v[2] = {mb_scalar(ctx, MB_FLOAT64, 1), mb_scalar(ctx, MB_FLOAT64, 0.5)}, batch[2];
+        mb_grad(y, two, 2, h);
+        expect(mb_item(h[0]) == 27 && mb_item(h[1]) == 27, "grad %g %g", mb_item(h[0]), mb_item(h[1]));
+        mb_jvp(&y, 1, two, v, 2, &t);
+        expect(mb_item(t) == 27 * 1.5, "jvp %g", mb_item(t));
+        mb_hvp(y, two, v, 2, h);
+        expect(mb_item(h[0]) == 27 && mb_item(h[1]) == 27, "hvp %g %g", mb_item(h[0]), mb_item(h[1]));
+        mb_hvp_reverse(y, two, v, 2, h);
+        expect(mb_item(h[0]) == 27 && mb_item(h[1]) == 27, "hvp_reverse %g %g", mb_item(h[0]), mb_item(h[1]));
+        for (int i = 0; i < 2; i++)
+            batch[i] = mb_stack(((mb_tensor[]){v[i], mb_mul(v[i], 2.0)}), 2, 0);
+        mb_hvp_batch(y, two, batch, 2, h);
+        expect_values("hvp_batch", h[1], D(27, 54));
+        expect_values("hessian", mb_hessian(y, two, 2), D(18, 18, 18, 18));
+        mb_hessian_diagonal(y, two, 2, h);
+        expect(mb_item(h[0]) == 18 && mb_item(h[1]) == 18, "diagonal %g %g", mb_item(h[0]), mb_item(h[1]));
+        mb_directional(y, two, v, 2, &first, &t);
+        expect(mb_item(first) == 40.5 && mb_item(t) == 18 * 2.25, "directional %g %g", mb_item(first),
+               mb_item(t));
+    }
+}
+
 Test(kinks, many_operands_at_once)
 {
     ON_BOTH
