@@ -49,10 +49,12 @@ static mb_status forward_over_reverse(const char *where, const char *name, bool 
         return refuse(ctx, where, name, n);
     if (mb_error(ctx) != MB_OK || !room_open(ctx, &g, (size_t)n))
         return poison_all(ctx, hs, n);
+    const char *call = mb__call_begin(ctx, name);
     mb_status status = mb_grad_at(where, y, xs, n, g.all);
     if (status == MB_OK)
         status = batch ? mb_jvp_batch_at(where, g.all, n, xs, vs, n, hs)
                        : mb_jvp_at(where, g.all, n, xs, vs, n, hs);
+    mb__call_over(ctx, call);
     room_close(ctx, &g);
     if (status != MB_OK)
         poison_all(ctx, hs, n);
@@ -89,6 +91,7 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
     if (mb_error(ctx) != MB_OK || !room_open(ctx, &r, 2 * (size_t)n))
         return poison_all(ctx, hs, n);
     mb_tensor *gs = r.all, *parts = r.all + n;
+    const char *call = mb__call_begin(ctx, "hvp_reverse");
     mb_status status = mb_grad_at(where, y, xs, n, gs);
     for (int i = 0; status == MB_OK && i < n; i++) {
         mb_shape g = mb_shape_of(gs[i]), v = mb_shape_of(vs[i]);
@@ -102,6 +105,7 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
         mb_tensor g = flat(where, gs, n, parts), v = flat(where, vs, n, parts);
         status = mb_vjp_at(where, g, v, xs, n, hs);
     }
+    mb__call_over(ctx, call);
     room_close(ctx, &r);
     if (status != MB_OK)
         poison_all(ctx, hs, n);
@@ -146,7 +150,7 @@ bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tens
                      int n)
 {
     mb_context *ctx = y.ctx;
-    *b = (mb__bundle){.ctx = ctx, .where = where, .xs = xs, .n = n};
+    *b = (mb__bundle){.ctx = ctx, .where = where, .call = mb__call_begin(ctx, name), .xs = xs, .n = n};
     if (!ctx || mb_error(ctx) != MB_OK)
         return false;
     if (n <= 0 || !xs) {
@@ -175,6 +179,7 @@ bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tens
 
 void mb__bundle_close(mb__bundle *b)
 {
+    mb__call_over(b->ctx, b->call);
     if (b->gs)
         mb__free(b->ctx, b->gs, 3 * (size_t)b->n * sizeof *b->gs);
 }
@@ -280,19 +285,20 @@ mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
     memcpy(shape.dim, sy.dim, (size_t)sy.rank * sizeof *sy.dim);
     memcpy(shape.dim + sy.rank, sx.dim, (size_t)sx.rank * sizeof *sx.dim);
     bool forward = mb_count(x) <= mb_count(y);
+    const char *call = mb__call_begin(ctx, "jacobian");
     mb_tensor from = x, to = y;
     if (!forward) {
         /* g(c) = c^T dy/dx is linear in c: its tangents by c are the rows, whatever c is. */
         from = mb_zeros(ctx, mb_dtype_of(y), sy);
         if (mb_vjp_at(where, y, from, &x, 1, &to) != MB_OK)
-            return mb__poison(ctx);
+            return mb__call_end(ctx, call, mb__poison(ctx));
     }
     mb_shape sf = mb_shape_of(from), direction = {sf.rank + 1, {0}};
     memcpy(direction.dim + 1, sf.dim, (size_t)sf.rank * sizeof *sf.dim);
     int64_t p = mb_count(from), width = mb_count(to), count = 0;
     mb_dtype dtype = mb_dtype_of(from);
     if (p == 0 || width == 0)
-        return mb_zeros(ctx, mb_dtype_of(y), shape);
+        return mb__call_end(ctx, call, mb_zeros(ctx, mb_dtype_of(y), shape));
     int64_t K = mb__batch_of(dtype, largest_since(ctx, &x, 1), p), room = (p + K - 1) / K;
     mb_tensor *rows = mb__alloc(ctx, (size_t)room * sizeof *rows), result = mb__poison(ctx);
     for (int64_t first = 0; rows && first < p; first += K) {
@@ -307,7 +313,7 @@ mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
         result = mb_reshape_at(where, forward ? mb_transpose_at(where, result) : result, shape);
     }
     mb__free(ctx, rows, (size_t)room * sizeof *rows);
-    return result;
+    return mb__call_end(ctx, call, result);
 }
 
 /* ---- along a line ---- */
@@ -327,6 +333,7 @@ mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs,
     mb_tensor *line = mb__alloc(ctx, (size_t)n * sizeof *line), t = mb__poison(ctx);
     if (!line)
         return mb_error(ctx);
+    const char *call = mb__call_begin(ctx, "directional");
     for (int i = 0; i < n; i++)
         line[i] = mb_stop_gradient_at(where, us[i]);
     mb_status status = mb_jvp_at(where, &y, 1, xs, line, n, &t);
@@ -334,6 +341,7 @@ mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs,
         status = mb_jvp_at(where, &t, 1, xs, line, n, second);
     if (first)
         *first = t;
+    mb__call_over(ctx, call);
     mb__free(ctx, line, (size_t)n * sizeof *line);
     return status;
 }

@@ -12,6 +12,7 @@
 typedef struct mb__bundle {
     mb_context *ctx;
     const char *where;
+    const char *call; /* of mb__call_begin */
     mb_dtype dtype;
     const mb_tensor *xs;
     int n;

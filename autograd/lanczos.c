@@ -130,6 +130,7 @@ mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_ten
         *largest = NAN;
     if (!ctx || mb_error(ctx) != MB_OK)
         return ctx ? mb_error(ctx) : MB_INVALID;
+    const char *call = mb__call_begin(ctx, "extreme_eigenvalues");
     mb_scope scope = mb_scope_begin_at(where, ctx); /* so that calls between steps do not grow the tape */
     mb_status status = mb_lanczos_at(where, y, xs, n, steps, key, &alpha, &beta);
     int m = status == MB_OK ? (int)mb_count(alpha) : 0;
@@ -153,5 +154,6 @@ mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_ten
         mb__free(ctx, T, 2 * (size_t)m * sizeof *T);
     }
     mb_status ended = mb_scope_end_at(where, scope);
+    mb__call_over(ctx, call);
     return status != MB_OK ? status : ended != MB_OK ? ended : mb_error(ctx);
 }

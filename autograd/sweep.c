@@ -131,6 +131,7 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
         if (g && r->depends[id - r->low] && passes(mb__at(ctx, id))) {
             mb__site s = site_of(ctx, id);
             ctx->place = s.where;
+            ctx->call = s.node.call;
             for (int i = 0; i < s.node.nin; i++) {
                 uint32_t o = mb__in(ctx, &s.node, i);
                 if (o < r->low || !r->depends[o - r->low])
@@ -178,7 +179,7 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
     if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
         return ctx->status;
     uint32_t *ids = ctx->ids;
-    const char *place = ctx->place;
+    const char *place = ctx->place, *call = ctx->call;
     mb_status status = MB_OK;
     if (n && !enter(where, name, xs, n, ids))
         status = mb_error(ctx) ? mb_error(ctx)
@@ -218,6 +219,7 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
             status = reverse_sweep(ctx, &r, id, seed);
     }
     ctx->place = place;
+    ctx->call = call;
     for (int i = 0; i < n && status == MB_OK; i++) {
         uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
         gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i], -1);
@@ -335,6 +337,7 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
             continue;
         mb__site s = site_of(ctx, id);
         ctx->place = s.where;
+        ctx->call = s.node.call;
         if (r->lead >= 0 && s.node.rank == MB_MAX_RANK)
             return mb__error(ctx, MB_INVALID, s.where,
                              "%s: has %d axes; a batch of directions wants one more, and %d is the most",
@@ -389,7 +392,7 @@ static mb_status jvp(const char *where, const char *name, bool batch, const mb_t
     bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
                                                     (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
     uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
-    const char *place = ctx->place;
+    const char *place = ctx->place, *call = ctx->call;
     ok = ok && enter(where, name, ys, m, yi) &&
          (!n || (enter(where, name, xs, n, xi) == ctx && enter(where, name, vs, n, vi) == ctx));
     range r = {.low = UINT32_MAX, .high = 0, .lead = -1};
@@ -434,6 +437,7 @@ static mb_status jvp(const char *where, const char *name, bool batch, const mb_t
         ok = seed_tangents(ctx, where, &r, xi, vi, n) && forward_sweep(ctx, &r) == MB_OK;
     }
     ctx->place = place;
+    ctx->call = call;
     for (int i = 0; ok && i < m; i++) {
         uint32_t t = r.grad[yi[i] - r.low];
         ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, where, yi[i], r.lead);

@@ -95,12 +95,12 @@ static bool compare(mb_context *ctx, const mb__node *n, const double *got, const
     int64_t count = mb__numel(n->dim, n->rank);
     for (int64_t i = 0; i < count; i++)
         if (!agree(n, got[i], want[i], sums) && !undefined(ctx, n, operands, i)) {
-            char text[128];
+            char text[128], name[128];
             mb__engine_state *st = ctx->engine_state;
             mb__error(ctx, MB_BACKEND, n->where,
                       "%s: the %s backend and the reference differ in a result of shape %s: element %lld is "
                       "%.9g, not %.9g",
-                      mb__ops[n->op].name, st->backend->name,
+                      mb__node_text(name, sizeof name, n), st->backend->name,
                       mb__shape_text(text, sizeof text, n->dim, n->rank), (long long)i, got[i], want[i]);
             return false;
         }
@@ -149,9 +149,11 @@ static bool indices_fit(mb_context *ctx, const mb__node *n)
         return false;
     while (wrong < count && at[wrong] >= 0 && at[wrong] < (double)size)
         wrong++;
+    char name[128];
     if (wrong < count)
         mb__error(ctx, MB_INVALID, n->where, "%s: index %.0f, at %lld of %lld, is outside of [0, %lld)",
-                  mb__ops[n->op].name, at[wrong], (long long)wrong, (long long)count, (long long)size);
+                  mb__node_text(name, sizeof name, n), at[wrong], (long long)wrong, (long long)count,
+                  (long long)size);
     drop(ctx, index, at);
     return wrong == count;
 }

@@ -233,11 +233,11 @@ static mb_status compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t
         for (int j = 0; j < n->nin && operands; j++)
             finite_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)], &operands);
         if (operands && n->op != MB_OP_CONST && n->op != MB_OP_SCALAR) {
-            char text[128];
+            char text[128], name[128];
             mb__error(
                 ctx, MB_INVALID, n->where,
                 "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
-                mb__ops[n->op].name, mb__shape_text(text, sizeof text, n->dim, n->rank));
+                mb__node_text(name, sizeof name, n), mb__shape_text(text, sizeof text, n->dim, n->rank));
         }
     }
     mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);

@@ -85,15 +85,17 @@ static mb_tensor adaptive_attention(mb_tensor q, mb_tensor k, mb_tensor v, const
     return mb_div(mb_einsum("bnhd,bhde->bnhe", q, state), divisor);
 }
 
-/* Four axes each, and a mask that broadcasts to the scores. */
+/* Four axes each, which fit, and a mask that broadcasts to the scores. */
 static bool check_operands(mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor mask)
 {
-    mb_shape a = mb_shape_of(q), b = mb_shape_of(k), m = mb_shape_of(mask);
+    mb_shape a = mb_shape_of(q), b = mb_shape_of(k), c = mb_shape_of(v), m = mb_shape_of(mask);
+    char text[3][MB__SHAPE_TEXT];
     if (!mb_valid(k) || !mb_valid(v) || (mask.ctx && !mb_valid(mask)))
         return true; /* an op on it states what is wrong */
-    if (a.rank != 4 || b.rank != 4 || mb_shape_of(v).rank != 4) {
-        mb_fail(q.ctx, MB_INVALID, "attend: q, k and v have %d, %d and %d axes; wanted [B,N,H,d] each",
-                a.rank, b.rank, mb_shape_of(v).rank);
+    if (a.rank != 4 || b.rank != 4 || c.rank != 4 || a.dim[0] != b.dim[0] || b.dim[0] != c.dim[0] ||
+        a.dim[2] != b.dim[2] || b.dim[2] != c.dim[2] || a.dim[3] != b.dim[3] || b.dim[1] != c.dim[1]) {
+        mb_fail(q.ctx, MB_INVALID, "attend: got q %s, k %s, v %s; wanted [B,N,H,dk], [B,M,H,dk], [B,M,H,dv]",
+                mb__shape(text[0], q), mb__shape(text[1], k), mb__shape(text[2], v));
         return false;
     }
     const int64_t scores[4] = {a.dim[0], a.dim[2], a.dim[1], b.dim[1]};
@@ -103,9 +105,9 @@ static bool check_operands(mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor mask
     if (!ok)
         mb_fail(
             q.ctx, MB_INVALID,
-            "attend: a mask of %d axes, %s; wanted bool that broadcasts to the scores, [%lld,%lld,%lld,%lld]",
-            m.rank, mb_dtype_name(mb_dtype_of(mask)), (long long)scores[0], (long long)scores[1],
-            (long long)scores[2], (long long)scores[3]);
+            "attend: got the mask %s %s; wanted bool that broadcasts to the scores, [%lld,%lld,%lld,%lld]",
+            mb__shape(text[0], mask), mb_dtype_name(mb_dtype_of(mask)), (long long)scores[0],
+            (long long)scores[1], (long long)scores[2], (long long)scores[3]);
     return ok;
 }
 

@@ -298,7 +298,7 @@ mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_te
     if (!opt)
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
-    const char *place = mb_place_begin(ctx, where);
+    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_step");
     int n = 0;
     mb_status status = begin(opt, &n);
     if (status == MB_OK && !loss.ctx)
@@ -316,6 +316,7 @@ mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_te
     }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
+    mb__call_over(ctx, call);
     mb_place_end(ctx, place);
     return status;
 }
@@ -328,7 +329,7 @@ mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_t
     if (!opt)
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
-    const char *place = mb_place_begin(ctx, where);
+    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_apply_gradients");
     int wanted = 0;
     mb_status status = begin(opt, &wanted);
     if (status == MB_OK && n != wanted)
@@ -344,6 +345,7 @@ mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_t
     }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
+    mb__call_over(ctx, call);
     mb_place_end(ctx, place);
     return status;
 }

@@ -24,7 +24,9 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
 
 mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
 {
-    return mb_sub_at(where, parameter, mb_mul_at(where, lr, gradient));
+    mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr}, 3);
+    const char *call = mb__call_begin(ctx, "mb_sgd_update");
+    return mb__call_end(ctx, call, mb_sub_at(where, parameter, mb_mul_at(where, lr, gradient)));
 }
 
 mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
@@ -33,13 +35,14 @@ mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tenso
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (!ctx)
         return *new_velocity = (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
+    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_momentum_update");
     const mb__range range = mb__below_1("momentum", momentum);
     mb__check_ranges(where, ctx, "mb_momentum_update", &range, 1);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
     mb_tensor updated = mb_sgd_update(parameter, direction, lr);
+    mb__call_over(ctx, call);
     mb_place_end(ctx, place);
     *new_velocity = v;
     return updated;
@@ -84,7 +87,7 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         *new_m = *new_v = updated;
         return updated;
     }
-    const char *place = mb_place_begin(ctx, where);
+    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_adam_update");
     double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
            eps = mb__option(o.eps, MB__EPS);
     if (t < 1) {
@@ -95,6 +98,7 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
+    mb__call_over(ctx, call);
     mb_place_end(ctx, place);
     *new_m = m;
     *new_v = v;
@@ -130,8 +134,9 @@ mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n)
     mb_context *ctx = mb__context_of(gs, n);
     if (!ctx)
         return (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
+    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_global_norm");
     mb_tensor norm = measure_of(gs, n).norm;
+    mb__call_over(ctx, call);
     mb_place_end(ctx, place);
     return norm;
 }
@@ -141,7 +146,7 @@ mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double 
     mb_context *ctx = mb__context_of(gs, n);
     if (!ctx)
         return (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
+    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_clip_norm");
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
     measure m = measure_of(gs, n);
@@ -150,6 +155,7 @@ mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double 
     mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
     for (int i = 0; i < n; i++)
         clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
+    mb__call_over(ctx, call);
     mb_place_end(ctx, place);
     return m.norm;
 }
@@ -158,5 +164,7 @@ mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)
 {
     if (!(limit >= 0))
         mb_fail_at(where, g.ctx, MB_INVALID, "mb_clip_value: limit is %g, wanted 0 or more", limit);
-    return mb_minimum_right_at(where, mb_maximum_right_at(where, g, -limit), limit);
+    const char *call = mb__call_begin(g.ctx, "mb_clip_value");
+    mb_tensor above = mb_maximum_right_at(where, g, -limit);
+    return mb__call_end(g.ctx, call, mb_minimum_right_at(where, above, limit));
 }

@@ -94,7 +94,8 @@ mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b)
     sb.dim[sb.rank++] = nb->dim[rb - 1];
     a = mb_reshape_at(where, a, sa);
     b = mb_reshape_at(where, b, sb);
-    return mb__contract(where, a, b, labels + 3, axes);
+    const char *call = mb__call_begin(ctx, "matmul");
+    return mb__call_end(ctx, call, mb__contract(where, a, b, labels + 3, axes));
 }
 
 mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_tensor b)
@@ -188,5 +189,6 @@ mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_
         }
         labels = kept;
     }
-    return mb__contract(where, a, b, labels, axes);
+    const char *call = mb__call_begin(ctx, "einsum");
+    return mb__call_end(ctx, call, mb__contract(where, a, b, labels, axes));
 }

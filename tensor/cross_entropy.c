@@ -127,6 +127,7 @@ mb_tensor mb_cross_entropy_with_at(const char *where, mb_tensor logits, mb_tenso
         return poison;
     const mb__node *n = mb__at(ctx, logits.id);
     mb_shape row = mb_shape_of(labels);
+    const char *call = mb__call_begin(ctx, "cross_entropy");
     loss l = {.ctx = ctx,
               .where = where,
               .dtype = (mb_dtype)n->dtype,
@@ -138,7 +139,7 @@ mb_tensor mb_cross_entropy_with_at(const char *where, mb_tensor logits, mb_tenso
         l.counts = mb_not_at(where, ignored);
     }
     mb_tensor hit = mb_one_hot_at(where, labels, l.classes), rows = row_losses(&l, logits, hit, o.smoothing);
-    return o.each_row ? mb_reshape_at(where, rows, row) : mean(&l, rows, hit);
+    return mb__call_end(ctx, call, o.each_row ? mb_reshape_at(where, rows, row) : mean(&l, rows, hit));
 }
 
 mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels)

@@ -73,7 +73,10 @@ static mb_tensor number_like(const char *where, const char *op, mb_tensor t, dou
 {
     mb_tensor poison;
     mb_context *ctx = mb__enter(where, op, (const mb_tensor *[]){&t}, 1, &poison);
-    return ctx ? mb_scalar_at(where, ctx, (mb_dtype)mb__at(ctx, t.id)->dtype, value) : poison;
+    if (!ctx)
+        return poison;
+    const char *call = mb__call_begin(ctx, op);
+    return mb__call_end(ctx, call, mb_scalar_at(where, ctx, (mb_dtype)mb__at(ctx, t.id)->dtype, value));
 }
 
 #define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \

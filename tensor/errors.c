@@ -28,12 +28,31 @@ static mb_status verror(mb_context *ctx, mb_status status, const char *where, co
     return status;
 }
 
+/* The sentence begins with the name of what reports it: that of the function which the user called instead.
+ */
+static void name_call(char *sentence, size_t room, const char *call)
+{
+    size_t name = strspn(sentence, "abcdefghijklmnopqrstuvwxyz_0123456789"), wanted = strlen(call);
+    size_t rest = strlen(sentence + name);
+    if (!name || sentence[name] != ':' || wanted + rest >= room)
+        return;
+    memmove(sentence + wanted, sentence + name, rest + 1);
+    memcpy(sentence, call, wanted);
+}
+
 mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const char *format, ...)
 {
+    bool first = ctx && ctx->status == MB_OK;
     va_list args;
     va_start(args, format);
     status = verror(ctx, status, where, format, args);
     va_end(args);
+    if (first && ctx->call) {
+        where = ctx->place ? ctx->place : where;
+        size_t at = where ? strlen(where) + 2 : 0; /* "train.c:41: " */
+        if (at < sizeof ctx->message)
+            name_call(ctx->message + at, sizeof ctx->message - at, ctx->call);
+    }
     return status;
 }
 
@@ -209,6 +228,18 @@ const char *mb__tensor_text(char *out, size_t size, mb_tensor t)
     char shape[128];
     snprintf(out, size, "%s %s (%s)", mb__shape_text(shape, sizeof shape, n->dim, n->rank),
              mb_dtype_name((mb_dtype)n->dtype), n->where ? n->where : "?");
+    return out;
+}
+
+const char *mb__node_text(char *out, size_t size, const mb__node *n)
+{
+    const char *op = mb__ops[n->op].name;
+    if (!n->call)
+        snprintf(out, size, "%s", op);
+    else if (n->op == MB_OP_CONTRACT)
+        snprintf(out, size, "%s", n->call);
+    else
+        snprintf(out, size, "%s (%s)", n->call, op);
     return out;
 }
 

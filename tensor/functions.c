@@ -38,14 +38,16 @@ mb_tensor mb_stop_gradient_at(const char *where, mb_tensor x)
 
 mb_tensor mb_square_at(const char *where, mb_tensor x)
 {
-    return mb_mul_at(where, x, x);
+    const char *call = mb__call_begin(x.ctx, "square");
+    return mb__call_end(x.ctx, call, mb_mul_at(where, x, x));
 }
 
 mb_tensor mb_relu_at(const char *where, mb_tensor x)
 {
+    const char *call = mb__call_begin(x.ctx, "relu");
     /* A select, not a maximum: the derivative at 0 is 0, and NaN passes through. */
     mb_tensor zero = lit(where, x, 0);
-    return mb_where_at(where, mb_le_at(where, x, zero), zero, x);
+    return mb__call_end(x.ctx, call, mb_where_at(where, mb_le_at(where, x, zero), zero, x));
 }
 
 /* For functions that are 0 below -bound and x above, to rounding and with all derivatives, while their
@@ -59,44 +61,52 @@ static mb_tensor levels(const char *where, mb_tensor x, double bound, mb_tensor 
 
 mb_tensor mb_silu_at(const char *where, mb_tensor x)
 {
+    const char *call = mb__call_begin(x.ctx, "silu");
     mb_tensor above, u = levels(where, x, 800, &above); /* sigmoid(-800) is 0 in float64, too */
-    return mb_where_at(where, above, x, mb_mul_at(where, u, mb_sigmoid_at(where, u)));
+    return mb__call_end(x.ctx, call,
+                        mb_where_at(where, above, x, mb_mul_at(where, u, mb_sigmoid_at(where, u))));
 }
 
 mb_tensor mb_softplus_at(const char *where, mb_tensor x)
 {
+    const char *call = mb__call_begin(x.ctx, "softplus");
     /* max(x, 0) + log1p(e^-|x|). At 0 both selects take the branch of x <= 0, which is log1p(e^x) and has all
      * its derivatives there. */
     mb_tensor positive = mb_lt_at(where, lit(where, x, 0), x);
     mb_tensor minus_abs = mb_where_at(where, positive, mb_neg_at(where, x), x);
     mb_tensor small = mb_log1p_at(where, mb_exp_at(where, minus_abs));
-    return mb_where_at(where, positive, mb_add_at(where, x, small), small);
+    return mb__call_end(x.ctx, call, mb_where_at(where, positive, mb_add_at(where, x, small), small));
 }
 
 mb_tensor mb_elu_at(const char *where, mb_tensor x)
 {
+    const char *call = mb__call_begin(x.ctx, "elu");
     mb_tensor zero = lit(where, x, 0), positive = mb_lt_at(where, zero, x);
     mb_tensor below = mb_where_at(where, positive, zero, x); /* expm1 never sees what would overflow */
-    return mb_where_at(where, positive, x, mb_expm1_at(where, below));
+    return mb__call_end(x.ctx, call, mb_where_at(where, positive, x, mb_expm1_at(where, below)));
 }
 
 /* tanh and erf are 1 to rounding of float64 at these bounds. */
 mb_tensor mb_gelu_at(const char *where, mb_tensor x)
 {
+    const char *call = mb__call_begin(x.ctx, "gelu");
     const double k = 0.7978845608028654; /* sqrt(2 / pi) */
     mb_tensor above, u = levels(where, x, 8, &above), u2 = mb_mul_at(where, u, u);
     mb_tensor inner = mb_add_at(where, mb_mul_at(where, u2, lit(where, x, k * 0.044715)), lit(where, x, k));
     mb_tensor t = mb_tanh_at(where, mb_mul_at(where, u, inner));
     mb_tensor half = mb_mul_at(where, u, lit(where, x, 0.5));
-    return mb_where_at(where, above, x, mb_add_at(where, half, mb_mul_at(where, half, t)));
+    return mb__call_end(x.ctx, call,
+                        mb_where_at(where, above, x, mb_add_at(where, half, mb_mul_at(where, half, t))));
 }
 
 mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x)
 {
+    const char *call = mb__call_begin(x.ctx, "gelu_erf");
     mb_tensor above, u = levels(where, x, 9, &above);
     mb_tensor t = mb_erf_at(where, mb_mul_at(where, u, lit(where, x, 0.7071067811865476)));
     mb_tensor half = mb_mul_at(where, u, lit(where, x, 0.5));
-    return mb_where_at(where, above, x, mb_add_at(where, half, mb_mul_at(where, half, t)));
+    return mb__call_end(x.ctx, call,
+                        mb_where_at(where, above, x, mb_add_at(where, half, mb_mul_at(where, half, t))));
 }
 
 /* Checks under the function's own name what its parts would report under theirs. */
@@ -124,19 +134,24 @@ mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis)
 {
     if (!float_axis(where, "softmax", x, axis))
         return mb__poison(x.ctx);
+    const char *call = mb__call_begin(x.ctx, "softmax");
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
     mb_tensor e = mb_exp_at(where, mb__below_top(where, x, top));
-    return mb_mul_at(where, e, mb_recip_at(where, mb_sum_at(where, e, MB_KEEP(axis))));
+    return mb__call_end(x.ctx, call,
+                        mb_mul_at(where, e, mb_recip_at(where, mb_sum_at(where, e, MB_KEEP(axis)))));
 }
 
 mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis)
 {
     if (!float_axis(where, "log_softmax", x, axis))
         return mb__poison(x.ctx);
+    const char *call = mb__call_begin(x.ctx, "log_softmax");
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, MB_KEEP(axis)));
     mb_tensor shifted = mb__below_top(where, x, top);
-    return mb_sub_at(where, shifted,
-                     mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis))));
+    return mb__call_end(
+        x.ctx, call,
+        mb_sub_at(where, shifted,
+                  mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(axis)))));
 }
 
 mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b)
@@ -152,7 +167,8 @@ mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b)
                   mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
-    return mb_sum_at(where, mb_mul_at(where, a, b), MB_ALL);
+    const char *call = mb__call_begin(ctx, "dot");
+    return mb__call_end(ctx, call, mb_sum_at(where, mb_mul_at(where, a, b), MB_ALL));
 }
 
 mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim)

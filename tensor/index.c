@@ -93,6 +93,7 @@ mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
     }
     if (size == 0 && m->dim[m->rank - 1] == 0)
         return x; /* nothing to take from, and nothing wanted */
+    const char *call = mb__call_begin(ctx, "take_along");
     /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
     mb_shape lead = {n->rank, {0}};
     memcpy(lead.dim, n->dim, sizeof lead.dim);
@@ -102,7 +103,8 @@ mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
               zero = mb__const(ctx, where, MB_INT32, 0);
     mb_tensor inside = mb_maximum_at(where, mb_minimum_at(where, index, last), zero);
     mb_tensor base = mb_mul_at(where, row, mb__const(ctx, where, MB_INT32, (double)size));
-    return mb_take_at(where, mb_reshape_at(where, x, MB_SHAPE(-1)), mb_add_at(where, base, inside), 0);
+    mb_tensor flat = mb_add_at(where, base, inside);
+    return mb__call_end(ctx, call, mb_take_at(where, mb_reshape_at(where, x, MB_SHAPE(-1)), flat, 0));
 }
 
 mb_tensor mb_argsort_at(const char *where, mb_tensor x)
@@ -125,7 +127,8 @@ mb_tensor mb_argsort_at(const char *where, mb_tensor x)
 
 mb_tensor mb_sort_at(const char *where, mb_tensor x)
 {
-    return mb_take_along_at(where, x, mb_argsort_at(where, x));
+    const char *call = mb__call_begin(x.ctx, "sort");
+    return mb__call_end(x.ctx, call, mb_take_along_at(where, x, mb_argsort_at(where, x)));
 }
 
 mb_tensor mb_one_hot_at(const char *where, mb_tensor index, int64_t classes)
@@ -134,5 +137,7 @@ mb_tensor mb_one_hot_at(const char *where, mb_tensor index, int64_t classes)
     mb_context *ctx = mb__enter(where, "one_hot", (const mb_tensor *[]){&index}, 1, &poison);
     if (!ctx || !check_index(where, "one_hot", ctx, index))
         return poison;
-    return mb_eq_at(where, mb_unsqueeze_at(where, index, -1), mb_iota_at(where, ctx, MB_INT32, classes));
+    const char *call = mb__call_begin(ctx, "one_hot");
+    mb_tensor class = mb_iota_at(where, ctx, MB_INT32, classes);
+    return mb__call_end(ctx, call, mb_eq_at(where, mb_unsqueeze_at(where, index, -1), class));
 }

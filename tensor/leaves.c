@@ -108,16 +108,19 @@ mb_tensor mb_iota_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t
 
 mb_tensor mb_tril_mask_at(const char *where, mb_context *ctx, int64_t rows, int64_t columns, int64_t diagonal)
 {
+    const char *call = mb__call_begin(ctx, "tril_mask");
     mb_tensor r = mb_iota_at(where, ctx, MB_INT32, rows), c = mb_iota_at(where, ctx, MB_INT32, columns);
     mb_tensor limit = mb_add_at(where, mb_unsqueeze_at(where, r, 1),
                                 mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)diagonal));
-    return mb_le_at(where, c, limit);
+    return mb__call_end(ctx, call, mb_le_at(where, c, limit));
 }
 
 mb_tensor mb_eye_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n)
 {
+    const char *call = mb__call_begin(ctx, "eye");
     mb_tensor i = mb_iota_at(where, ctx, MB_INT32, n);
-    return mb_cast_at(where, mb_eq_at(where, mb_unsqueeze_at(where, i, 1), i), dtype);
+    return mb__call_end(ctx, call,
+                        mb_cast_at(where, mb_eq_at(where, mb_unsqueeze_at(where, i, 1), i), dtype));
 }
 
 /* ---- random numbers ---- */
@@ -157,22 +160,22 @@ mb_tensor mb_uniform_at(const char *where, mb_context *ctx, mb_key key, mb_dtype
 
 mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
+    const char *call = mb__call_begin(ctx, "normal");
     mb_tensor u = mb_uniform_at(where, ctx, mb_key_fold(key, 1), dtype, shape);
     mb_tensor v = mb_uniform_at(where, ctx, mb_key_fold(key, 2), dtype, shape);
-    if (!u.id || !v.id)
-        return mb__poison(ctx);
-    if (!mb__is_float((int)dtype)) {
+    if (u.id && v.id && !mb__is_float((int)dtype))
         mb__error(ctx, MB_INVALID, where, "normal: got %s; wanted float32 or float64", mb_dtype_name(dtype));
-        return mb__poison(ctx);
-    }
+    if (!u.id || !v.id || !mb__is_float((int)dtype))
+        return mb__call_end(ctx, call, mb__poison(ctx));
     /* sqrt(-2 log(1 - u)) cos(2 pi v); 1 - u lies in (0, 1]. */
     mb_tensor r = mb_log_at(where, mb_sub_at(where, mb__const(ctx, where, dtype, 1), u));
     r = mb_sqrt_at(where, mb_mul_at(where, r, mb__const(ctx, where, dtype, -2)));
-    return mb_mul_at(where, r,
-                     mb_cos_at(where, mb_mul_at(where, v, mb__const(ctx, where, dtype, 6.283185307179586))));
+    mb_tensor turn = mb_mul_at(where, v, mb__const(ctx, where, dtype, 6.283185307179586));
+    return mb__call_end(ctx, call, mb_mul_at(where, r, mb_cos_at(where, turn)));
 }
 
 mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key key, mb_shape shape)
 {
-    return mb_argsort_at(where, mb_uniform_at(where, ctx, key, MB_INT32, shape));
+    const char *call = mb__call_begin(ctx, "permutation");
+    return mb__call_end(ctx, call, mb_argsort_at(where, mb_uniform_at(where, ctx, key, MB_INT32, shape)));
 }

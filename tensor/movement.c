@@ -182,7 +182,8 @@ mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, i
 mb_tensor mb_flip_at(const char *where, mb_tensor x, int axis)
 {
     int64_t size = mb_dim(x, axis);
-    return mb_slice_at(where, x, axis, size ? size - 1 : 0, size, -1);
+    const char *call = mb__call_begin(x.ctx, "flip");
+    return mb__call_end(x.ctx, call, mb_slice_at(where, x, axis, size ? size - 1 : 0, size, -1));
 }
 
 /* before, step: where element 0 goes and how far apart elements land (1: next to each other); size: the
@@ -229,11 +230,8 @@ mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, in
 mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis)
 {
     mb_tensor poison = {0};
-    if (!xs || n < 1) {
-        mb_context *c = xs && n > 0 ? xs[0].ctx : NULL;
-        mb__error(c, MB_INVALID, where, "concat: nothing to join");
-        return mb__poison(c);
-    }
+    if (!xs || n < 1) /* there is no context to report it to */
+        return poison;
     mb_context *ctx = NULL;
     for (int i = 0; i < n; i++)
         if (!(ctx = mb__enter(where, "concat", (const mb_tensor *[]){&xs[0], &xs[i]}, 2, &poison)))
@@ -270,20 +268,19 @@ mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis)
 
 mb_tensor mb_stack_at(const char *where, const mb_tensor *xs, int n, int axis)
 {
-    if (!xs || n < 1)
-        return mb_concat_at(where, xs, n, axis);
-    mb_context *ctx = xs[0].ctx;
+    mb_context *ctx = xs && n > 0 ? xs[0].ctx : NULL;
+    const char *call = mb__call_begin(ctx, "stack");
     if (!ctx || n > UINT16_MAX)
-        return mb_concat_at(where, xs, n, axis);
+        return mb__call_end(ctx, call, mb_concat_at(where, xs, n, axis));
     mb_tensor *wide = mb__alloc(ctx, (size_t)n * sizeof *wide), joined = mb__poison(ctx);
     if (!wide)
-        return joined;
+        return mb__call_end(ctx, call, joined);
     int rank = mb_shape_of(xs[0]).rank;
     for (int i = 0; i < n; i++)
         wide[i] = mb_unsqueeze_at(where, xs[i], axis);
     joined = mb_concat_at(where, wide, n, axis < 0 ? axis + rank + 1 : axis);
     mb__free(ctx, wide, (size_t)n * sizeof *wide);
-    return joined;
+    return mb__call_end(ctx, call, joined);
 }
 
 mb_tensor mb_unsqueeze_at(const char *where, mb_tensor x, int axis)

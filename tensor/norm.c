@@ -58,12 +58,12 @@ mb_tensor mb_norm_at(const char *where, mb_tensor x, mb_axes axes)
     }
     mb_axes keep = axes;
     keep.keep = true;
+    const char *call = mb__call_begin(ctx, "norm");
     mb_tensor magnitude = mb__magnitude(where, x, keep), scale = mb__norm_scale(where, magnitude);
     mb_tensor unit = mb_div_at(where, x, scale);
     mb_tensor root = mb__norm_root(where, mb_sum_at(where, mb_mul_at(where, unit, unit), keep), magnitude);
     mb_tensor y = mb__norm_of_root(where, root, scale, magnitude);
-    if (axes.keep || !y.id)
-        return y;
-    /* Of one element each: only the axes go. */
-    return mb_sum_at(where, y, axes);
+    if (!axes.keep && y.id) /* of one element each: only the axes go */
+        y = mb_sum_at(where, y, axes);
+    return mb__call_end(ctx, call, y);
 }

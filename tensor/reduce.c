@@ -98,16 +98,20 @@ mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes)
     if (!s.id || count == 1)
         return s;
     mb_dtype dtype = (mb_dtype)mb__at(s.ctx, s.id)->dtype;
+    const char *call = mb__call_begin(s.ctx, "mean");
     mb_tensor divisor = mb__const(s.ctx, where, dtype, count ? (double)count : (double)NAN);
-    return mb_div_at(where, s, divisor); /* by the rounded 1 / count, a mean of ones would not be 1 */
+    return mb__call_end(
+        s.ctx, call,
+        mb_div_at(where, s, divisor)); /* by the rounded 1 / count, a mean of ones would not be 1 */
 }
 
 mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes)
 {
     mb_axes keep = axes;
     keep.keep = true;
+    const char *call = mb__call_begin(x.ctx, "variance");
     mb_tensor centred = mb_sub_at(where, x, mb_mean_at(where, x, keep));
-    return mb_mean_at(where, mb_mul_at(where, centred, centred), axes);
+    return mb__call_end(x.ctx, call, mb_mean_at(where, mb_mul_at(where, centred, centred), axes));
 }
 
 mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes)
@@ -117,7 +121,9 @@ mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes)
 
 mb_tensor mb_min_at(const char *where, mb_tensor x, mb_axes axes)
 {
-    return mb_neg_at(where, reduce(where, "min", MB_OP_MAX, mb_neg_at(where, x), axes, false, NULL));
+    const char *call = mb__call_begin(x.ctx, "min");
+    mb_tensor top = reduce(where, "min", MB_OP_MAX, mb_neg_at(where, x), axes, false, NULL);
+    return mb__call_end(x.ctx, call, mb_neg_at(where, top));
 }
 
 mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis)
@@ -178,6 +184,7 @@ mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)
     }
     mb_axes keep = axes;
     keep.keep = true;
+    const char *call = mb__call_begin(ctx, "logsumexp");
     /* Rows of -infinity only, or of nothing: 0 stands for their top, and 1 for their sum of 0. */
     mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, keep));
     mb_tensor none = mb_eq_at(where, top, mb__const(ctx, where, dtype, -(double)INFINITY));
@@ -185,5 +192,5 @@ mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)
     mb_tensor s = mb_sum_at(where, mb_exp_at(where, mb__below_top(where, x, base)), keep);
     s = mb_where_at(where, none, mb__const(ctx, where, dtype, 1), s);
     mb_tensor y = mb_add_at(where, mb_log_at(where, s), top);
-    return axes.keep ? y : drop_axes(where, y, mask);
+    return mb__call_end(ctx, call, axes.keep ? y : drop_axes(where, y, mask));
 }

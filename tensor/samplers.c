@@ -37,17 +37,21 @@ mb_tensor mb_exponential_at(const char *where, mb_context *ctx, mb_key key, mb_d
 {
     if (!check_float(where, "exponential", ctx, dtype))
         return mb__poison(ctx);
-    return mb_neg_at(where, log_uniform(where, ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape));
+    const char *call = mb__call_begin(ctx, "exponential");
+    mb_tensor log_u = log_uniform(where, ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
+    return mb__call_end(ctx, call, mb_neg_at(where, log_u));
 }
 
 mb_tensor mb_laplace_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
     if (!check_float(where, "laplace", ctx, dtype))
         return mb__poison(ctx);
+    const char *call = mb__call_begin(ctx, "laplace");
     /* A sign of its own, not one uniform for both: the tails keep all of the exponential's resolution. */
     mb_tensor size = log_uniform(where, ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
     mb_tensor u = mb_uniform_at(where, ctx, mb_key_fold(key, FOLD_SIGN), dtype, shape);
-    return mb_where_at(where, mb_lt_at(where, u, lit(where, u, 0.5)), size, mb_neg_at(where, size));
+    mb_tensor positive = mb_lt_at(where, u, lit(where, u, 0.5));
+    return mb__call_end(ctx, call, mb_where_at(where, positive, size, mb_neg_at(where, size)));
 }
 
 /* ---- Gamma ---- */
@@ -82,6 +86,7 @@ mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype d
         mb__error(ctx, MB_INVALID, where, "gamma: got k = %g, theta = %g; wanted both above 0", k, theta);
         return mb__poison(ctx);
     }
+    const char *call = mb__call_begin(ctx, "gamma");
     bool boost = k < 1;
     int candidates = dtype == MB_FLOAT32 ? 6 : 13;
     mb_tensor g = {0};
@@ -90,13 +95,13 @@ mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype d
                                           shape, boost ? k + 1 : k, &accepted);
         g = g.id ? mb_where_at(where, accepted, x, g) : x;
         if (!g.id)
-            return g;
+            return mb__call_end(ctx, call, g);
     }
     if (boost) {
         mb_tensor log_u = log_uniform(where, ctx, mb_key_fold(key, FOLD_BOOST), dtype, shape);
         g = mb_mul_at(where, g, mb_exp_at(where, mb_mul_at(where, log_u, lit(where, g, 1 / k))));
     }
-    return mb_mul_at(where, g, mb_scalar_at(where, ctx, dtype, theta));
+    return mb__call_end(ctx, call, mb_mul_at(where, g, mb_scalar_at(where, ctx, dtype, theta)));
 }
 
 /* ---- directions ---- */
@@ -128,6 +133,7 @@ mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype 
         mb__error(ctx, MB_INVALID, where, "sphere: wanted a last axis of size 1 or more");
         return mb__poison(ctx);
     }
+    const char *call = mb__call_begin(ctx, "sphere");
     mb_tensor x = mb_normal_at(where, ctx, key, dtype, shape);
     mb_tensor zero = lit(where, x, 0), one = lit(where, x, 1);
     mb_tensor square = squared_lengths(where, x, shape);
@@ -137,7 +143,7 @@ mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype 
     mb_tensor first =
         mb_one_hot_at(where, mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, 0), shape.dim[shape.rank - 1]);
     mb_tensor unit = mb_div_at(where, x, mb_sqrt_at(where, mb_where_at(where, none, one, square)));
-    return mb_where_at(where, none, mb_cast_at(where, first, dtype), unit);
+    return mb__call_end(ctx, call, mb_where_at(where, none, mb_cast_at(where, first, dtype), unit));
 }
 
 /* Row k of x: [..., n, n] as [..., n, 1]. */
@@ -160,6 +166,7 @@ mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dt
         return mb__poison(ctx);
     }
     int64_t n = shape.dim[r - 1];
+    const char *call = mb__call_begin(ctx, "orthogonal");
     mb_tensor normal = mb_normal_at(where, ctx, key, dtype, shape);
     mb_tensor zero = lit(where, normal, 0), one = lit(where, normal, 1);
     mb_tensor below = mb_tril_mask_at(where, ctx, n, n, -1), eye = mb_eye_at(where, ctx, dtype, n);
@@ -184,5 +191,5 @@ mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dt
         mb_tensor along = mb_matmul_at(where, mb_slice_at(where, v, -2, k, 1, 1), q); /* [..., 1, n] */
         q = mb_sub_at(where, q, mb_mul_at(where, column(where, scaled, k), along));
     }
-    return q;
+    return mb__call_end(ctx, call, q);
 }

@@ -40,7 +40,8 @@ mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype,
                         .in = ctx->operand_count,
                         .attr = ctx->attr_count,
                         .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                        .where = ctx->place ? ctx->place : where};
+                        .where = ctx->place ? ctx->place : where,
+                        .call = ctx->call};
         for (int i = 0; i < rank; i++)
             n->dim[i] = dim[i];
         for (int i = 0; i < nin; i++)
@@ -136,7 +137,7 @@ mb_status mb_assign_at(const char *where, mb_tensor variable, mb_tensor value)
     if (n->op != MB_OP_VARIABLE)
         return mb__error(ctx, MB_INVALID, where,
                          "assign: the first operand is the result of %s, not a variable",
-                         mb__ops[n->op].name);
+                         n->call ? n->call : mb__ops[n->op].name);
     mb__node *m = mb__at(ctx, value.id);
     if (n->dtype != m->dtype || n->rank != m->rank ||
         memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {

@@ -71,6 +71,7 @@ typedef struct mb__node {
     bool dead;         /* its scope has ended, while a later kept node pins the tape */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *where;
+    const char *call; /* the function that the user called, where the op is a part of it; or NULL */
     union {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
@@ -142,6 +143,7 @@ struct mb_context {
     mb_status status;
     char message[1024];
     const char *place; /* set by mb_place_begin */
+    const char *call;  /* set by mb__call_begin   */
     pthread_t thread;
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
@@ -175,6 +177,31 @@ mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const 
 const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank); /* "[32,784]" */
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
+
+/* A function that is made of others begins and ends with these, and what its parts report, and the nodes they
+ * record, bear its name: the outermost one's, which the user called. begin returns what over and end want
+ * back; end returns t. */
+static inline const char *mb__call_begin(mb_context *ctx, const char *name)
+{
+    if (!ctx || !pthread_equal(ctx->thread, pthread_self()))
+        return NULL;
+    const char *previous = ctx->call;
+    if (!previous)
+        ctx->call = name;
+    return previous;
+}
+static inline void mb__call_over(mb_context *ctx, const char *previous)
+{
+    if (ctx && pthread_equal(ctx->thread, pthread_self()))
+        ctx->call = previous;
+}
+static inline mb_tensor mb__call_end(mb_context *ctx, const char *previous, mb_tensor t)
+{
+    mb__call_over(ctx, previous);
+    return t;
+}
+/* "exp", or "softmax (exp)" where it is a part; a contraction is always one, and not named itself. */
+const char *mb__node_text(char *out, size_t size, const mb__node *n);
 
 /* ---- recording ---- */
 static inline mb__node *mb__at(mb_context *ctx, uint32_t id)

@@ -343,7 +343,8 @@ MB_API mb_tensor mb_flip_at(const char *where, mb_tensor x, int axis);
 /* `before` and `after` zeros around an axis. */
 MB_API mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, int64_t after);
 #define mb_pad(...) mb_pad_at(MB_HERE, __VA_ARGS__)
-/* n tensors of one dtype, alike but for `axis`, joined along it. */
+/* n tensors of one dtype, alike but for `axis`, joined along it. Of none, n < 1, there is no context to keep
+ * an error in: the result is no tensor, here and of mb_stack. */
 MB_API mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis);
 #define mb_concat(...) mb_concat_at(MB_HERE, __VA_ARGS__)
 /* n tensors of one shape along a new axis. */

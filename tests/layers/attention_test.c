@@ -185,6 +185,8 @@ Test(attention, mistakes)
     mb_tensor q = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N, H, DK)),
               v = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N + 1, H, DV));
     expect(!mb_valid(mb_attend(q, q, v, MB_ATTENTION_SOFTMAX, false, 0)), "keys and values differ in number");
+    expect(strstr(mb_message(mb), "attend: got q [2,5,2,3], k [2,5,2,3], v [2,6,2,4]; wanted"), "%s",
+           mb_message(mb));
     mb_clear_error(mb);
     mb_params_free(p);
     close_all();
