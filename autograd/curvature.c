@@ -6,11 +6,6 @@
  */
 #include "autograd/directions.h"
 
-static mb_status refuse(mb_context *ctx, const char *where, const char *name, int n)
-{
-    return mb__error(ctx, MB_INVALID, where, "%s: got %d variables", name, n);
-}
-
 /* ---- products ---- */
 
 /* Room for the gradient and whatever else of n tensors: on the stack for the usual few, so that a step takes
@@ -46,7 +41,7 @@ static mb_status forward_over_reverse(const char *where, const char *name, bool 
     mb_context *ctx = y.ctx;
     room g;
     if (n <= 0 || !hs || !xs || !vs)
-        return refuse(ctx, where, name, n);
+        return mb__refuse_count(ctx, where, name, n);
     if (mb_error(ctx) != MB_OK || !room_open(ctx, &g, (size_t)n))
         return poison_all(ctx, hs, n);
     mb_status status = mb_grad_at(where, y, xs, n, g.all);
@@ -85,7 +80,7 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
     mb_context *ctx = y.ctx;
     room r;
     if (n <= 0 || !hs || !xs || !vs)
-        return refuse(ctx, where, "hvp_reverse", n);
+        return mb__refuse_count(ctx, where, "hvp_reverse", n);
     if (mb_error(ctx) != MB_OK || !room_open(ctx, &r, 2 * (size_t)n))
         return poison_all(ctx, hs, n);
     mb_tensor *gs = r.all, *parts = r.all + n;
@@ -109,110 +104,6 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
 }
 
 /* ---- several tensors as one vector ---- */
-
-/* Elements of the largest float tensor recorded since the oldest x. */
-static int64_t largest_since(mb_context *ctx, const mb_tensor *xs, int n)
-{
-    uint32_t low = ctx->node_count;
-    for (int i = 0; i < n; i++) {
-        uint32_t id = mb__resolve(ctx, xs[i]);
-        low = id < low ? id : low;
-    }
-    int64_t most = 1;
-    for (uint32_t id = low; id < ctx->node_count; id++) {
-        const mb__node *node = mb__at(ctx, id);
-        int64_t count = mb__is_float(node->dtype) && !node->dead ? mb__numel(node->dim, node->rank) : 0;
-        most = count > most ? count : most;
-    }
-    return most;
-}
-
-int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p)
-{
-    const int64_t budget = 4 << 20; /* bytes of a tangent: within caches, and kernels are large enough */
-    int64_t K = budget / (int64_t)mb_dtype_size(dtype) / largest;
-    return K < 1 ? 1 : K > p ? p : K;
-}
-
-mb_tensor mb__unit_rows(const char *where, mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K,
-                        int64_t p)
-{
-    mb_tensor row = mb_iota_at(where, ctx, MB_INT32, K), column = mb_iota_at(where, ctx, MB_INT32, p);
-    row = mb_add_at(where, row, mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)first));
-    return mb_cast_at(where, mb_eq_at(where, mb_unsqueeze_at(where, row, 1), column), dtype);
-}
-
-bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tensor y, const mb_tensor *xs,
-                     int n)
-{
-    mb_context *ctx = y.ctx;
-    *b = (mb__bundle){.ctx = ctx, .where = where, .xs = xs, .n = n};
-    if (!ctx || mb_error(ctx) != MB_OK)
-        return false;
-    if (n <= 0 || !xs) {
-        refuse(ctx, where, name, n);
-        return false;
-    }
-    b->gs = mb__alloc(ctx, 3 * (size_t)n * sizeof *b->gs);
-    if (!b->gs)
-        return false;
-    b->tangents = b->gs + n;
-    b->h = b->tangents + n;
-    if (mb_grad_at(where, y, xs, n, b->gs) != MB_OK)
-        return false;
-    b->dtype = mb_dtype_of(xs[0]);
-    for (int i = 0; i < n; i++) {
-        b->p += mb_count(xs[i]);
-        if (mb_dtype_of(xs[i]) != b->dtype) {
-            mb__error(ctx, MB_INVALID, where,
-                      "%s: the variables are of float32 and float64; wanted one dtype", name);
-            return false;
-        }
-    }
-    b->largest = largest_since(ctx, xs, n);
-    return mb_error(ctx) == MB_OK;
-}
-
-void mb__bundle_close(mb__bundle *b)
-{
-    if (b->gs)
-        mb__free(b->ctx, b->gs, 3 * (size_t)b->n * sizeof *b->gs);
-}
-
-int64_t mb__bundle_batch(const mb__bundle *b)
-{
-    return mb__batch_of(b->dtype, b->largest, b->p);
-}
-
-mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs)
-{
-    const char *where = b->where;
-    if (!mb_valid(vs)) /* no memory: it has no shape either */
-        return mb__poison(b->ctx);
-    int lead = mb_shape_of(vs).rank - 1; /* 1 where there is an axis of directions */
-    int64_t K = lead ? mb_dim(vs, 0) : 0, start = 0;
-    for (int i = 0; i < b->n; i++) {
-        mb_shape x = mb_shape_of(b->xs[i]), shape = {x.rank + lead, {K}};
-        if (shape.rank > MB_MAX_RANK) {
-            mb__error(b->ctx, MB_INVALID, where, "variable %d has %d axes; the directions want one more",
-                      i + 1, x.rank);
-            return mb__poison(b->ctx);
-        }
-        memcpy(shape.dim + lead, x.dim, (size_t)x.rank * sizeof *x.dim);
-        int64_t count = mb_count(b->xs[i]);
-        mb_tensor part = b->n == 1 ? vs : mb_slice_at(where, vs, lead, count ? start : 0, count, 1);
-        b->tangents[i] = mb_reshape_at(where, part, shape);
-        start += count;
-    }
-    mb_status status = lead ? mb_jvp_batch_at(where, b->gs, b->n, b->xs, b->tangents, b->n, b->h)
-                            : mb_jvp_at(where, b->gs, b->n, b->xs, b->tangents, b->n, b->h);
-    if (status != MB_OK)
-        return mb__poison(b->ctx);
-    for (int i = 0; i < b->n; i++)
-        b->h[i] = mb_reshape_at(where, b->h[i],
-                                lead ? MB_SHAPE(K, mb_count(b->xs[i])) : MB_SHAPE(mb_count(b->xs[i])));
-    return b->n == 1 ? b->h[0] : mb_concat_at(where, b->h, b->n, lead);
-}
 
 /* ---- dense ---- */
 
@@ -244,7 +135,7 @@ mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb_tensor
     for (int i = 0; ds && i < n; i++)
         ds[i] = mb__poison(y.ctx);
     if (!ds)
-        return refuse(y.ctx, where, "hessian_diagonal", n);
+        return mb__refuse_count(y.ctx, where, "hessian_diagonal", n);
     if (mb__bundle_open(&b, where, "hessian_diagonal", y, xs, n)) {
         int64_t p = b.p, K = mb__bundle_batch(&b), start = 0;
         mb_tensor diagonal = mb_zeros(b.ctx, b.dtype, MB_SHAPE(p));
@@ -293,7 +184,7 @@ mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
     mb_dtype dtype = mb_dtype_of(from);
     if (p == 0 || width == 0)
         return mb_zeros(ctx, mb_dtype_of(y), shape);
-    int64_t K = mb__batch_of(dtype, largest_since(ctx, &x, 1), p), room = (p + K - 1) / K;
+    int64_t K = mb__batch_of(dtype, mb__largest_since(ctx, &x, 1), p), room = (p + K - 1) / K;
     mb_tensor *rows = mb__alloc(ctx, (size_t)room * sizeof *rows), result = mb__poison(ctx);
     for (int64_t first = 0; rows && first < p; first += K) {
         int64_t now = first + K < p ? K : p - first;
@@ -321,7 +212,7 @@ mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs,
     if (second)
         *second = mb__poison(ctx);
     if (n <= 0 || !xs || !us || !second)
-        return refuse(ctx, where, "directional", n);
+        return mb__refuse_count(ctx, where, "directional", n);
     if (mb_error(ctx) != MB_OK)
         return mb_error(ctx);
     mb_tensor *line = mb__alloc(ctx, (size_t)n * sizeof *line), t = mb__poison(ctx);

@@ -6,7 +6,7 @@
 #define MB_DIRECTIONS_H
 
 #include "autograd/autograd.h"
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 /* The gradient of sum(y) by xs, and room for tangents of theirs. */
 typedef struct mb__bundle {
@@ -36,5 +36,10 @@ int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p);
 /* Rows first .. first + K - 1 of the identity matrix of p: [K,p]. */
 mb_tensor mb__unit_rows(const char *where, mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K,
                         int64_t p);
+
+/* Elements of the largest float tensor recorded since the oldest x. */
+int64_t mb__largest_since(mb_context *ctx, const mb_tensor *xs, int n);
+/* The error of a function that wants n tensors, 1 or more. */
+mb_status mb__refuse_count(mb_context *ctx, const char *where, const char *name, int n);
 
 #endif

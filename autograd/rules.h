@@ -8,7 +8,7 @@
 #ifndef MB_RULES_H
 #define MB_RULES_H
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 typedef struct mb__site {
     mb_context *ctx;

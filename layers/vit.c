@@ -3,7 +3,7 @@
  * The vision transformer of 2310.13807, section 2.1 of the notes: pre-norm, no class token, mean over tokens.
  */
 #include "layers/internal.h"
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 #include <math.h>
 #include <stdio.h>

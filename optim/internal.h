@@ -6,7 +6,7 @@
 #define MB_OPTIM_INTERNAL_H
 
 #include "optim/optim.h"
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 typedef struct mb__param {
     const char *name; /* full, dotted; from mb_params_alloc */

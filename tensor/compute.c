@@ -2,7 +2,7 @@
  * compute.c - the points where the tape asks its engine for numbers. */
 #include <math.h>
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n)
 {
@@ -80,4 +80,39 @@ mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes)
         return ctx->status;
     ctx->watches[ctx->watch_count++] = (mb__watch){id, dst, bytes};
     return MB_OK;
+}
+
+mb_tensor mb_detach_at(const char *where, mb_tensor t)
+{
+    if (mb_eval_at(where, &t, 1) != MB_OK)
+        return mb__poison(t.ctx);
+    mb_context *ctx = t.ctx;
+    uint32_t id = mb__resolve(ctx, t);
+    if (!id)
+        return mb__poison(ctx);
+    const mb__node *n = mb__at(ctx, id);
+    int64_t dim[MB_MAX_RANK];
+    memcpy(dim, n->dim, sizeof dim);
+    mb__buffer *value = n->value;
+    mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
+    mb_tensor leaf;
+    if (ctx->scope_count > 1 && scope->spare_used < MB_SPARE_NODES) {
+        uint32_t spare = scope->nodes - MB_SPARE_NODES + scope->spare_used++;
+        mb__node *s = mb__at(ctx, spare);
+        s->op = MB_OP_BUFFER;
+        s->dtype = n->dtype;
+        s->rank = n->rank;
+        s->scope = ctx->scopes[ctx->scope_count - 2].serial;
+        s->dead = false;
+        s->where = ctx->place ? ctx->place : where;
+        memcpy(s->dim, dim, sizeof dim);
+        leaf = mb__handle(ctx, spare);
+    } else {
+        leaf = mb__record(ctx, where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
+    }
+    if (!leaf.id)
+        return leaf;
+    mb__at(ctx, leaf.id)->value = value;
+    value->refs++;
+    return mb_keep_at(where, leaf);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * contract.c - sums of products of two operands over shared axes. Every matrix product is one; the derivative
  * of one is again one, with the roles of the axes exchanged. */
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes)
 {

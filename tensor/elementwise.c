@@ -1,19 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * elementwise.c - constructors of elementwise ops: checks, implicit broadcasting, plain-number operands. */
-#include "tensor/tape.h"
-
-bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank)
-{
-    int r = ra > rb ? ra : rb;
-    for (int i = r; i-- > 0;) { /* from the last axis, so that out may be a or b */
-        int64_t x = i < r - ra ? 1 : a[i - (r - ra)], y = i < r - rb ? 1 : b[i - (r - rb)];
-        if (x != y && x != 1 && y != 1)
-            return false;
-        out[i] = x == 1 ? y : x;
-    }
-    *rank = r;
-    return true;
-}
+#include "tensor/internal.h"
 
 static bool accepts(char types, int dtype)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * functions.c - common functions, recorded as primitive ops, so that every order of derivative is theirs. */
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 /* A literal of x's dtype; poison stays poison. */
 static mb_tensor lit(const char *where, mb_tensor x, double value)
@@ -8,30 +8,6 @@ static mb_tensor lit(const char *where, mb_tensor x, double value)
     if (!x.ctx || !x.id || !mb_valid(x) || mb_error(x.ctx) != MB_OK)
         return mb__poison(x.ctx);
     return mb__const(x.ctx, where, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value);
-}
-
-mb_tensor mb_alias_at(const char *where, mb_tensor x)
-{
-    mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "alias", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
-    int64_t dim[MB_MAX_RANK];
-    const mb__node *n = mb__at(ctx, x.id);
-    memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
-}
-
-mb_tensor mb_stop_gradient_at(const char *where, mb_tensor x)
-{
-    mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
-    int64_t dim[MB_MAX_RANK];
-    const mb__node *n = mb__at(ctx, x.id);
-    memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_STOP, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
 }
 
 mb_tensor mb_square_at(const char *where, mb_tensor x)
@@ -159,18 +135,86 @@ mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b)
     return mb_sum_at(where, mb_mul_at(where, a, b), MB_ALL);
 }
 
-mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim)
+mb_tensor mb_full_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape, double value)
 {
-    if (!t.id)
-        return t;
-    const mb__node *n = mb__at(t.ctx, t.id);
-    uint32_t mask = 0;
-    for (int i = 0; i < n->rank; i++) {
-        int j = i - (n->rank - rank);
-        if (j < 0 || (dim[j] == 1 && n->dim[i] != 1))
-            mask |= 1u << i;
+    if (!mb__enter_context(where, "full", ctx) || !mb__check_shape(ctx, where, "full", dtype, shape))
+        return mb__poison(ctx);
+    mb_tensor t = mb__const(ctx, where, dtype, value);
+    return shape.rank && t.id ? mb_broadcast_at(where, t, shape) : t;
+}
+
+mb_tensor mb_tril_mask_at(const char *where, mb_context *ctx, int64_t rows, int64_t columns, int64_t diagonal)
+{
+    mb_tensor r = mb_iota_at(where, ctx, MB_INT32, rows), c = mb_iota_at(where, ctx, MB_INT32, columns);
+    mb_tensor limit = mb_add_at(where, mb_unsqueeze_at(where, r, 1),
+                                mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)diagonal));
+    return mb_le_at(where, c, limit);
+}
+
+mb_tensor mb_eye_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n)
+{
+    mb_tensor i = mb_iota_at(where, ctx, MB_INT32, n);
+    return mb_cast_at(where, mb_eq_at(where, mb_unsqueeze_at(where, i, 1), i), dtype);
+}
+
+mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "take_along", (const mb_tensor *[]){&x, &index}, 2, &poison);
+    if (!ctx || !mb__check_index(where, "take_along", ctx, index))
+        return poison;
+    const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
+    bool ok = n->rank >= 1 && m->rank == n->rank;
+    for (int i = 0; ok && i + 1 < n->rank; i++)
+        ok = n->dim[i] == m->dim[i];
+    int64_t size = n->rank ? n->dim[n->rank - 1] : 0, rows = size ? mb__numel(n->dim, n->rank - 1) : 0;
+    if (!ok || rows > INT32_MAX / (size ? size : 1)) {
+        char a[256], b[256];
+        mb__error(ctx, MB_INVALID, where,
+                  "take_along: got %s and index %s; wanted the same shape but for the last axis, below 2^31 "
+                  "entries",
+                  mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, index));
+        return mb__poison(ctx);
     }
-    mb_shape s = {rank, {0}};
-    memcpy(s.dim, dim, (size_t)rank * sizeof *dim);
-    return mb_reshape_at(where, mask ? mb__reduce(where, MB_OP_SUM, t, mask) : t, s);
+    if (size == 0 && m->dim[m->rank - 1] == 0)
+        return x; /* nothing to take from, and nothing wanted */
+    /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
+    mb_shape lead = {n->rank, {0}};
+    memcpy(lead.dim, n->dim, sizeof lead.dim);
+    lead.dim[n->rank - 1] = 1;
+    mb_tensor row = mb_reshape_at(where, mb_iota_at(where, ctx, MB_INT32, rows), lead);
+    mb_tensor last = mb__const(ctx, where, MB_INT32, (double)(size - 1)),
+              zero = mb__const(ctx, where, MB_INT32, 0);
+    mb_tensor inside = mb_maximum_at(where, mb_minimum_at(where, index, last), zero);
+    mb_tensor base = mb_mul_at(where, row, mb__const(ctx, where, MB_INT32, (double)size));
+    return mb_take_at(where, mb_reshape_at(where, x, MB_SHAPE(-1)), mb_add_at(where, base, inside), 0);
+}
+
+mb_tensor mb_sort_at(const char *where, mb_tensor x)
+{
+    return mb_take_along_at(where, x, mb_argsort_at(where, x));
+}
+
+mb_tensor mb_one_hot_at(const char *where, mb_tensor index, int64_t classes)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "one_hot", (const mb_tensor *[]){&index}, 1, &poison);
+    if (!ctx || !mb__check_index(where, "one_hot", ctx, index))
+        return poison;
+    return mb_eq_at(where, mb_unsqueeze_at(where, index, -1), mb_iota_at(where, ctx, MB_INT32, classes));
+}
+
+mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(where, "logsumexp", (const mb_tensor *[]){&x}, 1, &poison);
+    uint32_t mask;
+    if (!ctx || !mb__axes_mask(where, "logsumexp", x, axes, &mask))
+        return poison;
+    mb_axes keep = axes;
+    keep.keep = true;
+    mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, keep));
+    mb_tensor s = mb_sum_at(where, mb_exp_at(where, mb_sub_at(where, x, top)), keep);
+    mb_tensor y = mb_add_at(where, mb_log_at(where, s), top);
+    return axes.keep ? y : mb__drop_axes(where, y, mask);
 }

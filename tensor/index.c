@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * index.c - choosing and adding by index, sorting. Index paths carry no derivative. */
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
-static bool check_index(const char *where, const char *op, mb_context *ctx, mb_tensor index)
+bool mb__check_index(const char *where, const char *op, mb_context *ctx, mb_tensor index)
 {
     if (mb__at(ctx, index.id)->dtype == MB_INT32)
         return true;
@@ -16,7 +16,7 @@ mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int axis)
 {
     mb_tensor poison;
     mb_context *ctx = mb__enter(where, "take", (const mb_tensor *[]){&x, &index}, 2, &poison);
-    if (!ctx || !check_index(where, "take", ctx, index) || (axis = mb__axis(where, "take", x, axis)) < 0)
+    if (!ctx || !mb__check_index(where, "take", ctx, index) || (axis = mb__axis(where, "take", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     int64_t dim[2 * MB_MAX_RANK], attr = axis;
@@ -42,7 +42,7 @@ mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor inde
 {
     mb_tensor poison;
     mb_context *ctx = mb__enter(where, "scatter_add", (const mb_tensor *[]){&updates, &index}, 2, &poison);
-    if (!ctx || !check_index(where, "scatter_add", ctx, index))
+    if (!ctx || !mb__check_index(where, "scatter_add", ctx, index))
         return poison;
     const mb__node *n = mb__at(ctx, updates.id), *m = mb__at(ctx, index.id);
     int rank = n->rank - m->rank + 1;
@@ -72,39 +72,6 @@ mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor inde
                       (mb_tensor[]){updates, index}, 2, &attr, 1);
 }
 
-mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index)
-{
-    mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "take_along", (const mb_tensor *[]){&x, &index}, 2, &poison);
-    if (!ctx || !check_index(where, "take_along", ctx, index))
-        return poison;
-    const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
-    bool ok = n->rank >= 1 && m->rank == n->rank;
-    for (int i = 0; ok && i + 1 < n->rank; i++)
-        ok = n->dim[i] == m->dim[i];
-    int64_t size = n->rank ? n->dim[n->rank - 1] : 0, rows = size ? mb__numel(n->dim, n->rank - 1) : 0;
-    if (!ok || rows > INT32_MAX / (size ? size : 1)) {
-        char a[256], b[256];
-        mb__error(ctx, MB_INVALID, where,
-                  "take_along: got %s and index %s; wanted the same shape but for the last axis, below 2^31 "
-                  "entries",
-                  mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, index));
-        return mb__poison(ctx);
-    }
-    if (size == 0 && m->dim[m->rank - 1] == 0)
-        return x; /* nothing to take from, and nothing wanted */
-    /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
-    mb_shape lead = {n->rank, {0}};
-    memcpy(lead.dim, n->dim, sizeof lead.dim);
-    lead.dim[n->rank - 1] = 1;
-    mb_tensor row = mb_reshape_at(where, mb_iota_at(where, ctx, MB_INT32, rows), lead);
-    mb_tensor last = mb__const(ctx, where, MB_INT32, (double)(size - 1)),
-              zero = mb__const(ctx, where, MB_INT32, 0);
-    mb_tensor inside = mb_maximum_at(where, mb_minimum_at(where, index, last), zero);
-    mb_tensor base = mb_mul_at(where, row, mb__const(ctx, where, MB_INT32, (double)size));
-    return mb_take_at(where, mb_reshape_at(where, x, MB_SHAPE(-1)), mb_add_at(where, base, inside), 0);
-}
-
 mb_tensor mb_argsort_at(const char *where, mb_tensor x)
 {
     mb_tensor poison;
@@ -121,18 +88,4 @@ mb_tensor mb_argsort_at(const char *where, mb_tensor x)
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
     return mb__record(ctx, where, MB_OP_ARGSORT, MB_INT32, n->rank, dim, &x, 1, NULL, 0);
-}
-
-mb_tensor mb_sort_at(const char *where, mb_tensor x)
-{
-    return mb_take_along_at(where, x, mb_argsort_at(where, x));
-}
-
-mb_tensor mb_one_hot_at(const char *where, mb_tensor index, int64_t classes)
-{
-    mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "one_hot", (const mb_tensor *[]){&index}, 1, &poison);
-    if (!ctx || !check_index(where, "one_hot", ctx, index))
-        return poison;
-    return mb_eq_at(where, mb_unsqueeze_at(where, index, -1), mb_iota_at(where, ctx, MB_INT32, classes));
 }

@@ -1,17 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * movement.c - reshape, permute, broadcast, slice, pad, concat, and what is made of them. */
-#include "tensor/tape.h"
-
-int mb__axis(const char *where, const char *op, mb_tensor t, int axis)
-{
-    int rank = mb__at(t.ctx, t.id)->rank, a = axis < 0 ? axis + rank : axis;
-    if (a >= 0 && a < rank)
-        return a;
-    char text[256];
-    mb__error(t.ctx, MB_INVALID, where, "%s: got axis %d of %s; wanted one in [%d, %d)", op, axis,
-              mb__tensor_text(text, sizeof text, t), -rank, rank);
-    return -1;
-}
+#include "tensor/internal.h"
 
 mb_tensor mb_reshape_at(const char *where, mb_tensor x, mb_shape shape)
 {

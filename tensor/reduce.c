@@ -2,7 +2,7 @@
  * reduce.c - reductions. On the tape they keep reduced axes at size 1; dropping those is a reshape. */
 #include <math.h>
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 mb_tensor mb__reduce(const char *where, int op, mb_tensor x, uint32_t mask)
 {
@@ -20,7 +20,7 @@ mb_tensor mb__reduce(const char *where, int op, mb_tensor x, uint32_t mask)
 }
 
 /* The set of axes as bits; false after reporting. */
-static bool axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes, uint32_t *mask)
+bool mb__axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes, uint32_t *mask)
 {
     int rank = mb__at(x.ctx, x.id)->rank;
     *mask = 0;
@@ -41,7 +41,7 @@ static bool axes_mask(const char *where, const char *op, mb_tensor x, mb_axes ax
     return true;
 }
 
-static mb_tensor drop_axes(const char *where, mb_tensor x, uint32_t mask)
+mb_tensor mb__drop_axes(const char *where, mb_tensor x, uint32_t mask)
 {
     if (!x.id)
         return x;
@@ -63,7 +63,7 @@ static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x
         return poison;
     if (mb__at(ctx, x.id)->dtype == MB_BOOL)
         x = mb_cast_at(where, x, MB_INT32);
-    if (!x.id || !axes_mask(where, name, x, axes, &mask))
+    if (!x.id || !mb__axes_mask(where, name, x, axes, &mask))
         return mb__poison(ctx);
     const mb__node *n = mb__at(ctx, x.id);
     if (floats && !mb__is_float(n->dtype)) {
@@ -79,7 +79,7 @@ static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x
                 *reduced *= n->dim[i];
     }
     mb_tensor y = mb__reduce(where, op, x, mask);
-    return axes.keep ? y : drop_axes(where, y, mask);
+    return axes.keep ? y : mb__drop_axes(where, y, mask);
 }
 
 mb_tensor mb_sum_at(const char *where, mb_tensor x, mb_axes axes)
@@ -132,8 +132,8 @@ mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis)
     int64_t dim[MB_MAX_RANK], attr = axis;
     memcpy(dim, n->dim, sizeof dim);
     dim[axis] = 1;
-    return drop_axes(where, mb__record(ctx, where, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1),
-                     1u << axis);
+    return mb__drop_axes(where, mb__record(ctx, where, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1),
+                         1u << axis);
 }
 
 mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse)
@@ -153,17 +153,18 @@ mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse)
                       (int64_t[]){axis, reverse}, 2);
 }
 
-mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes)
+mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim)
 {
-    mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "logsumexp", (const mb_tensor *[]){&x}, 1, &poison);
-    uint32_t mask;
-    if (!ctx || !axes_mask(where, "logsumexp", x, axes, &mask))
-        return poison;
-    mb_axes keep = axes;
-    keep.keep = true;
-    mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, x, keep));
-    mb_tensor s = mb_sum_at(where, mb_exp_at(where, mb_sub_at(where, x, top)), keep);
-    mb_tensor y = mb_add_at(where, mb_log_at(where, s), top);
-    return axes.keep ? y : drop_axes(where, y, mask);
+    if (!t.id)
+        return t;
+    const mb__node *n = mb__at(t.ctx, t.id);
+    uint32_t mask = 0;
+    for (int i = 0; i < n->rank; i++) {
+        int j = i - (n->rank - rank);
+        if (j < 0 || (dim[j] == 1 && n->dim[i] != 1))
+            mask |= 1u << i;
+    }
+    mb_shape s = {rank, {0}};
+    memcpy(s.dim, dim, (size_t)rank * sizeof *dim);
+    return mb_reshape_at(where, mask ? mb__reduce(where, MB_OP_SUM, t, mask) : t, s);
 }

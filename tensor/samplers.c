@@ -3,7 +3,7 @@
  * samplers.c - distributions made of uniform and normal draws: exponential, Laplace, Gamma, sphere,
  * orthogonal matrices. All are recorded without a branch, so that a draw stays a function of its key and
  * position. */
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 #include <math.h>
 
@@ -185,4 +185,45 @@ mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dt
         q = mb_sub_at(where, q, mb_mul_at(where, column(where, scaled, k), along));
     }
     return q;
+}
+
+/* SplitMix64's finaliser (Steele, Lea, Flood 2014): spreads every input bit over the key. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+mb_key mb_key_of(uint64_t seed)
+{
+    return (mb_key){mix(seed + 0x9e3779b97f4a7c15u)};
+}
+
+mb_key mb_key_fold(mb_key key, uint64_t n)
+{
+    /* The two enter differently: seed 1 folded with 7 is not seed 7 folded with 1. */
+    return (mb_key){mix(mix(key.bits ^ 0xd1b54a32d192ed03u) + n * 0x9e3779b97f4a7c15u)};
+}
+
+mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+{
+    mb_tensor u = mb_uniform_at(where, ctx, mb_key_fold(key, 1), dtype, shape);
+    mb_tensor v = mb_uniform_at(where, ctx, mb_key_fold(key, 2), dtype, shape);
+    if (!u.id || !v.id)
+        return mb__poison(ctx);
+    if (!mb__is_float((int)dtype)) {
+        mb__error(ctx, MB_INVALID, where, "normal: got %s; wanted float32 or float64", mb_dtype_name(dtype));
+        return mb__poison(ctx);
+    }
+    /* sqrt(-2 log(1 - u)) cos(2 pi v); 1 - u lies in (0, 1]. */
+    mb_tensor r = mb_log_at(where, mb_sub_at(where, mb__const(ctx, where, dtype, 1), u));
+    r = mb_sqrt_at(where, mb_mul_at(where, r, mb__const(ctx, where, dtype, -2)));
+    return mb_mul_at(where, r,
+                     mb_cos_at(where, mb_mul_at(where, v, mb__const(ctx, where, dtype, 6.283185307179586))));
+}
+
+mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key key, mb_shape shape)
+{
+    return mb_argsort_at(where, mb_uniform_at(where, ctx, key, MB_INT32, shape));
 }

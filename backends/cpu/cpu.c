@@ -10,7 +10,8 @@
 #include <strings.h>
 #include <time.h>
 
-#include "backends/cpu/cpu.h"
+#include "backends/cpu/frame.h"
+#include "backends/plan/backend.h"
 
 /* The loops for the widest instruction set that this CPU has and $MB_CPU allows. */
 static const mb__loops *best_loops(void)

@@ -6,8 +6,8 @@
  */
 #include <math.h>
 
-#include "backends/philox.h"
-#include "backends/plan.h"
+#include "backends/plan/philox.h"
+#include "backends/plan/backend.h"
 
 static mb_status open_reference(mb_context *ctx, const char *device, int threads, unsigned passes,
                                 void **state)

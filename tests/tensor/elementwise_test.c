@@ -8,7 +8,7 @@
  * llama.cpp's bar for a backend, and 1e-12 what our own loops keep. */
 #include "support.h"
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 typedef struct row {
     const char *name;
