@@ -45,6 +45,10 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->variables, ctx->variable_room * sizeof *ctx->variables);
     mb__free(ctx, ctx->pending, ctx->pending_room * sizeof *ctx->pending);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
+    for (uint32_t i = 0; i < ctx->site_room; i++)
+        if (ctx->sites[i])
+            mb__free(ctx, ctx->sites[i], strlen(ctx->sites[i]) + 1);
+    mb__free(ctx, ctx->sites, ctx->site_room * sizeof *ctx->sites);
     mb__free(ctx, ctx->scratch, ctx->scratch_bytes);
     mb__free(ctx, ctx->ids, ctx->id_room * sizeof *ctx->ids);
     mb_allocator a = ctx->allocator;

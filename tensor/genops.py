@@ -73,15 +73,15 @@ def header(source):
         out.append(f"\n/* {doc}. {TYPES[types]}{result}.{note} */")
         f = f"mb_{name}"
         if kind == "UNARY":
-            out.append(f"MB_API mb_tensor {f}_at(const char *where, mb_tensor x);")
+            out.append(f"MB_API mb_tensor {f}_at(const char *site, mb_tensor x);")
             out.append(f"#define {f}(...) {f}_at(MB_HERE, __VA_ARGS__)")
             continue
-        out.append(f"MB_API mb_tensor {f}_at(const char *where, mb_tensor a, mb_tensor b);")
+        out.append(f"MB_API mb_tensor {f}_at(const char *site, mb_tensor a, mb_tensor b);")
         if types == "L":
             out.append(f"#define {f}(...) {f}_at(MB_HERE, __VA_ARGS__)")
             continue
-        out.append(f"MB_API mb_tensor {f}_right_at(const char *where, mb_tensor a, double b);")
-        out.append(f"MB_API mb_tensor {f}_left_at(const char *where, double a, mb_tensor b);")
+        out.append(f"MB_API mb_tensor {f}_right_at(const char *site, mb_tensor a, double b);")
+        out.append(f"MB_API mb_tensor {f}_left_at(const char *site, double a, mb_tensor b);")
         out.append("#ifndef __cplusplus")
         out.append(f"#define {f}(a, b) _Generic((a), mb_tensor: _Generic((b), mb_tensor: {f}_at, "
                    f"default: {f}_right_at), default: {f}_left_at)(MB_HERE, a, b)")

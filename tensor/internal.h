@@ -70,7 +70,7 @@ typedef struct mb__node {
     bool kept;         /* survives its scope (mb_keep)                               */
     bool dead;         /* its scope has ended, while a later kept node pins the tape */
     mb__buffer *value; /* the value, once computed and kept; held                    */
-    const char *where;
+    const char *site;
     union {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
@@ -100,12 +100,12 @@ typedef struct mb__watch {
 enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
     uint32_t serial, nodes, operands, attrs, spare_used;
-    const char *where;
+    const char *site;
 } mb__scope_mark;
 
 /* What a backend's driver (backends/engine/flush.c) gives the tape. tensor/ computes nothing itself. */
 typedef struct mb__engine {
-    mb_status (*flush)(mb_context *ctx, const char *where, const uint32_t *ids, int n);
+    mb_status (*flush)(mb_context *ctx, const uint32_t *ids, int n);
     mb__buffer *(*buffer)(mb_context *ctx, mb_dtype dtype, int64_t count); /* NULL: error is set */
     void (*release)(mb_context *ctx, mb__buffer *buffer);                  /* its last reference went */
     /* from: packed values of mb_dtype_size each, or NULL for zeros */
@@ -127,7 +127,7 @@ struct mb_context {
     uint32_t scope_count, scope_room, next_serial;
     struct {
         uint32_t serial;
-        const char *where;
+        const char *site;
     } ended[MB_ENDED_SCOPES]; /* ring: where the last scopes ended, for messages */
 
     mb__variable *variables;
@@ -140,7 +140,9 @@ struct mb_context {
     /* errors */
     mb_status status;
     char message[1024];
-    const char *place; /* set by mb_place_begin */
+    const char *site; /* of the outermost call that is being recorded; NULL between calls */
+    char **sites;     /* interned; NULL where a slot is free */
+    uint32_t site_count, site_room;
     pthread_t thread;
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
@@ -173,12 +175,17 @@ mb_context *mb__context_new(const mb_allocator *allocator); /* NULL: no memory *
 void mb__context_free(mb_context *ctx);
 
 /* ---- errors ---- */
-mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const char *format, ...)
+/* At the site of the call that is being recorded; mb__error_at: at another, such as a node's. */
+mb_status mb__error(mb_context *ctx, mb_status status, const char *format, ...) MB_PRINTF(3, 4);
+mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, const char *format, ...)
     MB_PRINTF(4, 5);
 const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank); /* "[32,784]" */
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
 
+/* Whether the context belongs to this thread. If not, the call is noted for the owner, by its site if that is
+ * not NULL. */
+bool mb__right_thread(mb_context *ctx, const char *site);
 /* A call that another thread made is told to the owner here. */
 void mb__collect_foreign(mb_context *ctx);
 
@@ -218,46 +225,42 @@ static inline mb_tensor mb__poison(mb_context *ctx)
 /* Checks operands: one context, right thread, alive. Returns the context to record into, or NULL when the
  * result must be poison (the error is set, or an operand was poison already); *poison then holds the result.
  */
-mb_context *mb__enter(const char *where, const char *op, const mb_tensor *const *ts, int n,
-                      mb_tensor *poison);
+mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison);
 /* The same for a function that starts from a context. False: give back mb__poison. */
-bool mb__enter_context(const char *where, const char *op, mb_context *ctx);
+bool mb__enter_context(const char *op, mb_context *ctx);
 /* Whether t's node is the one it was made for, and still there. */
 bool mb__alive(const mb_context *ctx, mb_tensor t);
 /* The node that t stands for now: a variable's current value, or t itself. 0 on error. */
 uint32_t mb__resolve(mb_context *ctx, mb_tensor t);
 
 /* Appends a node. Operands are resolved here. Returns poison after an error. */
-mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype, int rank, const int64_t *dim,
+mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const int64_t *dim,
                      const mb_tensor *in, int nin, const int64_t *attrs, int nattr);
 
 /* 0-d literal of a dtype, under the rules of mb_full. */
-mb_tensor mb__const(mb_context *ctx, const char *where, mb_dtype dtype, double value);
+mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
-mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n);
+mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 /* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for
  * none; attrs[0] = number of labels. Labels absent from the result are summed. */
-mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
+mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
 /* Sums t down to the shape it was broadcast from. */
-mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim);
+mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* Structure ops with their attributes as recorded (see record sites). */
-mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
-                        const int64_t *count);
-mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step,
-                      const int64_t *size);
-mb_tensor mb__reduce(const char *where, int op, mb_tensor x,
-                     uint32_t mask); /* SUM or MAX; axes keep size 1 */
+mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
+mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
+mb_tensor mb__reduce(int op, mb_tensor x, uint32_t mask); /* SUM or MAX; axes keep size 1 */
 
 /* Axis counted from the front, or -1 after reporting. */
-int mb__axis(const char *where, const char *op, mb_tensor t, int axis);
+int mb__axis(const char *op, mb_tensor t, int axis);
 /* The set of axes as bits; false after reporting. */
-bool mb__axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
+bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
 /* Without the axes of the mask, which have size 1. */
-mb_tensor mb__drop_axes(const char *where, mb_tensor x, uint32_t mask);
+mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 /* Whether a tensor can have this dtype and shape; false after reporting. */
-bool mb__check_shape(mb_context *ctx, const char *where, const char *op, mb_dtype dtype, mb_shape shape);
+bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
 /* Whether an index is int32; false after reporting. */
-bool mb__check_index(const char *where, const char *op, mb_context *ctx, mb_tensor index);
+bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);

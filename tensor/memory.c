@@ -46,7 +46,7 @@ void *mb__alloc_raw(mb_context *ctx, size_t size)
 {
     void *p = ctx->allocator.alloc(ctx->allocator.user, size ? size : 1);
     if (!p)
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: %zu bytes wanted", size);
+        mb__error(ctx, MB_NO_MEMORY, "out of memory: %zu bytes wanted", size);
     else
         mb__took(ctx, size);
     return p;
@@ -66,7 +66,7 @@ void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size)
         return mb__alloc(ctx, size);
     void *q = ctx->allocator.realloc(ctx->allocator.user, p, old_size, size ? size : 1);
     if (!q) {
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: %zu bytes wanted", size);
+        mb__error(ctx, MB_NO_MEMORY, "out of memory: %zu bytes wanted", size);
         return NULL;
     }
     ctx->bytes -= old_size;
@@ -92,7 +92,7 @@ bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, s
     if (next < need)
         next = need;
     if (next > UINT32_MAX || next * item > PTRDIFF_MAX) {
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: the tape cannot hold %llu entries",
+        mb__error(ctx, MB_NO_MEMORY, "out of memory: the tape cannot hold %llu entries",
                   (unsigned long long)need);
         return false;
     }

@@ -91,7 +91,7 @@ static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsi
         threads = usable_cpus();
     if (threads > 1 && openblas_get_parallel() == 0)
         return mb__error(
-            ctx, MB_BACKEND, NULL,
+            ctx, MB_BACKEND,
             "open: this OpenBLAS is the serial build, whose results are wrong when two threads call it; "
             "install libopenblas0-pthread, or open with one thread (MB_THREADS=1)");
     openblas_set_num_threads(1);

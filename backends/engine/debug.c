@@ -45,8 +45,8 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
             finite_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)], &operands);
         if (operands && n->op != MB_OP_CONST && n->op != MB_OP_SCALAR) {
             char text[128];
-            mb__error(
-                ctx, MB_INVALID, n->where,
+            mb__error_at(
+                ctx, MB_INVALID, n->site,
                 "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
                 mb__ops[n->op].name, mb__shape_text(text, sizeof text, n->dim, n->rank));
         }

@@ -61,16 +61,16 @@ static void watch_growth(mb_context *ctx, mb__engine_state *st)
     mb__log(ctx,
             "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for "
             "each step would end that",
-            MANY, ctx->node_count - 1, scope->where ? scope->where : "mb_open");
+            MANY, ctx->node_count - 1, scope->site ? scope->site : "mb_open");
 }
 
-static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, int n)
+static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
 {
     mb__engine_state *st = ctx->engine_state;
     if (ctx->status != MB_OK)
         return ctx->status;
     if (st->opened != MB_OK)
-        return mb__error(ctx, st->opened, where,
+        return mb__error(ctx, st->opened,
                          "flush: this context's backend could not be opened; close it and open another");
     watch_growth(ctx, st);
     uint32_t targets = 0;

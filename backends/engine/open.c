@@ -59,7 +59,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
                 break;
             }
         if (n && i == sizeof names / sizeof *names)
-            mb__error(ctx, MB_INVALID, NULL,
+            mb__error(ctx, MB_INVALID,
                       "open: there is no pass \"%.*s\" to disable; wanted some of "
                       "simplify,merge,dead,fuse,sink,inplace,reuse,cache",
                       (int)n, list);
@@ -101,8 +101,8 @@ mb_context *mb_open_with(const mb_options *given)
         if (strlen(registry[i]->name) == n && !strncmp(registry[i]->name, name, n))
             st->backend = registry[i];
     if (!st->backend) {
-        mb__error(ctx, MB_BACKEND, NULL,
-                  "open: there is no backend \"%s\"; wanted cpu, reference or vulkan%s", name,
+        mb__error(ctx, MB_BACKEND, "open: there is no backend \"%s\"; wanted cpu, reference or vulkan%s",
+                  name,
 #ifdef MB_HAVE_VULKAN
                   "");
 #else
@@ -130,7 +130,7 @@ mb_status mb_close(mb_context *ctx)
     if (!ctx)
         return MB_OK;
     if (!pthread_equal(ctx->thread, pthread_self())) {
-        mb__enter_context("mb_close", "close", ctx);
+        mb__right_thread(ctx, "mb_close");
         return MB_THREAD;
     }
     mb_status status = mb_error(ctx);

@@ -64,7 +64,7 @@ mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets)
     mb__cached *c = mb__plan_for(ctx, count, mb__hash(st->key, st->key_bytes));
     if (!c || !bind(ctx, st, &c->plan, count))
         return mb_error(ctx) != MB_OK ? ctx->status
-                                      : mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory while planning");
+                                      : mb__error(ctx, MB_NO_MEMORY, "out of memory while planning");
     mb__binding binding = {st->arena, st->inputs, st->outputs, st->scalars};
     mb_status status = st->backend->run(ctx, st->backend_state, c->program, &binding);
     int outputs = 0;

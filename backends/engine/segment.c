@@ -105,7 +105,7 @@ bool mb__segment_graph(mb_context *ctx, uint32_t count, mb__graph *g)
                          .rank = n->rank,
                          .bind = -1,
                          .output = -1,
-                         .where = n->where};
+                         .site = n->site};
         memcpy(o->dim, n->dim, sizeof o->dim);
         o->in = mb__bump_get(g->bump, (n->nin + 1u) * sizeof *o->in);
         int64_t *attr = mb__bump_get(g->bump, (n->nattr + 1u) * sizeof *attr);

@@ -13,7 +13,7 @@ typedef struct mb__gnode {
     const int64_t *attr;
     int32_t bind;   /* input, scalar or random key number; -1     */
     int32_t output; /* output number, or -1                       */
-    const char *where;
+    const char *site;
     int64_t dim[MB_MAX_RANK];
     /* Where the value is, once layouts are chosen: element offset and strides over dim within the storage of
      * node `base`. base is the node itself for nodes that have storage of their own. */

@@ -52,7 +52,7 @@ typedef struct mb__instr {
     int32_t bind;
     double number;
     mb__view view;
-    const char *where;
+    const char *site;
 } mb__instr;
 
 enum mb__store_mode { MB_STORE, MB_STORE_SUM, MB_STORE_MAX };
@@ -94,7 +94,7 @@ enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZER
 
 typedef struct mb__step {
     int kind;
-    const char *where;
+    const char *site;
     union {
         mb__kernel kernel;
         mb__product product;

@@ -45,8 +45,8 @@ bool mb__vk_ok(mb__vk *v, VkResult r, const char *call)
     const char *name = strstr(call, "vk");
     int n = name ? (int)strcspn(name, "( ,)") : 0;
     bool memory = r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY;
-    mb__error(v->ctx, memory ? MB_NO_MEMORY : MB_BACKEND, NULL, "vulkan: %.*s: %s (%d)%s", n,
-              name ? name : "", result_text(r), (int)r,
+    mb__error(v->ctx, memory ? MB_NO_MEMORY : MB_BACKEND, "vulkan: %.*s: %s (%d)%s", n, name ? name : "",
+              result_text(r), (int)r,
               v->lost ? "; open another context to go on: values read before are not affected" : "");
     return false;
 }
@@ -69,7 +69,7 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL heard(VkDebugUtilsMessageSeverityFlagBitsE
 bool mb__vk_heard(mb__vk *v)
 {
     if (v->messages && v->ctx->status == MB_OK)
-        mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %d validation messages, the first: %s", v->messages,
+        mb__error(v->ctx, MB_BACKEND, "vulkan: %d validation messages, the first: %s", v->messages,
                   v->message);
     return v->messages != 0;
 }

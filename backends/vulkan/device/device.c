@@ -278,7 +278,7 @@ static bool make_device(mb__vk *v, const candidate *c)
                                     !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT))))
             best = i;
     if (best == UINT32_MAX) {
-        mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s has no queue that computes", c->props.deviceName);
+        mb__error(v->ctx, MB_BACKEND, "vulkan: %s has no queue that computes", c->props.deviceName);
         return false;
     }
     v->family = best;
@@ -364,8 +364,7 @@ mb_status mb__vk_device_open(mb__vk *v, const char *wanted)
     }
     VkResult r = mb__vk_fault(v) ? v->fail_with : make_instance(v, &v->instance);
     if (r == VK_ERROR_INCOMPATIBLE_DRIVER)
-        return mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s",
-                         volkGetInstanceVersion() ? none_found : no_loader);
+        return mb__error(v->ctx, MB_BACKEND, "vulkan: %s", volkGetInstanceVersion() ? none_found : no_loader);
     if (!mb__vk_ok(v, r, "vkCreateInstance")) {
         v->instance = VK_NULL_HANDLE;
         return v->ctx->status;
@@ -383,9 +382,9 @@ mb_status mb__vk_device_open(mb__vk *v, const char *wanted)
     int count = list_devices(v->instance, list);
     const candidate *c = choose(list, count, wanted);
     if (!c && count == 0)
-        return mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s", none_found);
+        return mb__error(v->ctx, MB_BACKEND, "vulkan: %s", none_found);
     if (!c)
-        return mb__error(v->ctx, MB_BACKEND, NULL,
+        return mb__error(v->ctx, MB_BACKEND,
                          "vulkan: no device is \"%s\"; wanted an index below %d, a UUID or a part of a name, "
                          "such as \"%s\"",
                          wanted, count, list[0].props.deviceName);
@@ -419,11 +418,11 @@ void mb__vk_device_close(mb__vk *v)
         atomic_fetch_add(&mb__vk_unheard, v->messages);
 }
 
-bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype)
+bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype)
 {
     if (dtype != MB_FLOAT64 || v->caps.float64)
         return true;
-    mb__error(v->ctx, MB_BACKEND, where, "vulkan: %s computes in float32 only, and float64 was wanted",
-              v->props.deviceName);
+    mb__error_at(v->ctx, MB_BACKEND, site, "vulkan: %s computes in float32 only, and float64 was wanted",
+                 v->props.deviceName);
     return false;
 }

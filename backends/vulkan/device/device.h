@@ -178,7 +178,7 @@ mb_status mb__vk_device_open(mb__vk *v, const char *wanted);
 /* After an error, too, with whatever had been made; memory and pipelines are gone by then. */
 void mb__vk_device_close(mb__vk *v);
 /* False, with the error set, where float64 is wanted and not to be had. */
-bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype);
+bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype);
 
 /* ---- memory.c ---- */
 

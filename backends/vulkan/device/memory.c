@@ -178,13 +178,13 @@ static bool add_block(mb__vk *v, uint64_t bytes)
     if (!mb__vk_idle(v))
         return false;
     if (bytes > v->caps.block_bytes) {
-        mb__error(v->ctx, MB_NO_MEMORY, NULL,
+        mb__error(v->ctx, MB_NO_MEMORY,
                   "vulkan: %s takes buffers of at most %llu bytes; a value of %llu was wanted",
                   v->props.deviceName, (unsigned long long)v->caps.block_bytes, (unsigned long long)bytes);
         return false;
     }
     if (v->block_count == v->caps.blocks) {
-        mb__error(v->ctx, MB_NO_MEMORY, NULL,
+        mb__error(v->ctx, MB_NO_MEMORY,
                   "vulkan: out of memory: the kernels of %s see %u buffers of %llu bytes, and all are full",
                   v->props.deviceName, v->caps.blocks, (unsigned long long)v->caps.block_bytes);
         return false;
@@ -345,7 +345,7 @@ bool mb__vk_memory_start(mb__vk *v)
 {
     v->caps.staging = v->caps.staging || !host_sees_memory(v);
     if (v->caps.blocks < 2) {
-        mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s lets a kernel see %u buffers; at least 3 are needed",
+        mb__error(v->ctx, MB_BACKEND, "vulkan: %s lets a kernel see %u buffers; at least 3 are needed",
                   v->props.deviceName, v->caps.blocks + 1);
         return false;
     }

@@ -399,7 +399,7 @@ uint32_t mb__vk_call(mb__vk_asm *a, const char *name, mb__vk_type type, int n, c
     while (f < a->l->function_count && strcmp(a->l->functions[f].name, name) != 0)
         f++;
     if (f == a->l->function_count) {
-        mb__error(a->v->ctx, MB_BACKEND, NULL, "vulkan: no kernel function \"%s\"", name);
+        mb__error(a->v->ctx, MB_BACKEND, "vulkan: no kernel function \"%s\"", name);
         a->failed = true;
         return 0;
     }

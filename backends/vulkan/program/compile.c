@@ -11,7 +11,7 @@ static bool build(mb__vk_program *p)
     for (int s = 0; s < plan->step_count; s++) { /* what a kernel computes in between has a type as well */
         const mb__step *step = &plan->steps[s];
         for (int i = 0; step->kind == MB_STEP_KERNEL && i < step->u.kernel.instr_count; i++)
-            if (!mb__vk_has_type(p->v, step->where, (mb_dtype)step->u.kernel.instrs[i].dtype))
+            if (!mb__vk_has_type(p->v, step->site, (mb_dtype)step->u.kernel.instrs[i].dtype))
                 return false;
     }
     for (int i = 0; i < plan->value_count; i++)
@@ -56,7 +56,7 @@ void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t 
     *p = (mb__vk_program){.v = v, .pool = pool, .plan = plan};
     if (!build(p)) {
         if (mb_error(ctx) == MB_OK && !v->refused)
-            mb__error(ctx, MB_NO_MEMORY, NULL, "vulkan: out of memory while compiling a plan");
+            mb__error(ctx, MB_NO_MEMORY, "vulkan: out of memory while compiling a plan");
         mb__vk_discard(ctx, v, p);
         return NULL;
     }

@@ -40,7 +40,7 @@ uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
 void mb__vk_param(mb__vk_program *p, int64_t x)
 {
     if (x > UINT32_MAX || x < INT32_MIN) {
-        mb__error(p->v->ctx, MB_BACKEND, NULL, "vulkan: a size or stride of %lld is too large", (long long)x);
+        mb__error(p->v->ctx, MB_BACKEND, "vulkan: a size or stride of %lld is too large", (long long)x);
         p->failed = true;
     }
     mb__vk_add_word(p, (uint32_t)x, -1, 0);
@@ -65,8 +65,8 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
     int64_t most = p->v->caps.groups, x = groups < most ? groups : most, y = x ? (groups + x - 1) / x : 0;
     if (!grown || y > most) {
         if (grown)
-            mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[step].where,
-                      "vulkan: %lld groups are more than a dispatch takes", (long long)groups);
+            mb__error_at(p->v->ctx, MB_BACKEND, p->plan->steps[step].site,
+                         "vulkan: %lld groups are more than a dispatch takes", (long long)groups);
         p->failed = true;
         return;
     }

@@ -42,9 +42,9 @@ bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b)
         for (size_t j = 0; at && j < bytes; j++)
             if (at[j] != PATTERN) {
                 const mb__value *v = &p->plan->values[i];
-                mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[v->first].where,
-                          "vulkan: byte %zu behind a value of %lld %s was written to", j, (long long)v->count,
-                          mb_dtype_name((mb_dtype)v->dtype));
+                mb__error_at(p->v->ctx, MB_BACKEND, p->plan->steps[v->first].site,
+                             "vulkan: byte %zu behind a value of %lld %s was written to", j,
+                             (long long)v->count, mb_dtype_name((mb_dtype)v->dtype));
                 return false;
             }
     }

@@ -154,9 +154,9 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
     if (rows == 0)
         return true;
     if (rows >= UINT32_MAX || pass->columns >= UINT32_MAX || k->instr_count > VK_INSTRS_MOST) {
-        mb__error(v->ctx, MB_BACKEND, s->p->plan->steps[s->step].where,
-                  "vulkan: a kernel over %lld rows of %lld columns with %d operations is too large",
-                  (long long)rows, (long long)pass->columns, k->instr_count);
+        mb__error_at(v->ctx, MB_BACKEND, s->p->plan->steps[s->step].site,
+                     "vulkan: a kernel over %lld rows of %lld columns with %d operations is too large",
+                     (long long)rows, (long long)pass->columns, k->instr_count);
         return false;
     }
     if (!list_slots(s, pass))

@@ -122,8 +122,8 @@ static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
         if (size == 1)
             continue;
         if (k.rank == MB_MAX_RANK) {
-            mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[step].where,
-                      "vulkan: a product over more than %d axes", MB_MAX_RANK);
+            mb__error_at(p->v->ctx, MB_BACKEND, p->plan->steps[step].site,
+                         "vulkan: a product over more than %d axes", MB_MAX_RANK);
             return false;
         }
         instrs[0].view.stride[k.rank] = l == -3 ? m->a_m : l == -2 ? 0 : l == -1 ? m->a_k : m->a_loop[l];
@@ -236,8 +236,8 @@ static bool add(mb__vk_program *p, int step, const mb__product *given, enum vari
           : VK_NULL_HANDLE;
     if (!pipeline) {
         if (!v->refused)
-            mb__error(v->ctx, MB_BACKEND, p->plan->steps[step].where, "vulkan: no product of float%d on %s",
-                      wide ? 64 : 32, v->props.deviceName);
+            mb__error_at(v->ctx, MB_BACKEND, p->plan->steps[step].site, "vulkan: no product of float%d on %s",
+                         wide ? 64 : 32, v->props.deviceName);
         return false;
     }
     if (splits > 1)

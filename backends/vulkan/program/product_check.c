@@ -77,7 +77,7 @@ static int run_trial(mb__vk *v, const mb__product *product, bool wide)
                                 .onto = -1};
         most = counts[i] > most ? counts[i] : most;
     }
-    mb__step step = {.kind = MB_STEP_PRODUCT, .where = NULL, .u.product = *product};
+    mb__step step = {.kind = MB_STEP_PRODUCT, .site = NULL, .u.product = *product};
     mb__plan plan = {.values = values,
                      .steps = &step,
                      .value_count = 3,

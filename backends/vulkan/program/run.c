@@ -61,7 +61,7 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
     v->f.vkCmdPushConstants(cb, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, push);
     if (v->labels) {
         char text[160], label[64];
-        const char *place = p->plan->steps[d->step].where;
+        const char *place = p->plan->steps[d->step].site;
         mb__step_label(p->plan, d->step, label, sizeof label);
         snprintf(text, sizeof text, "%s, %.80s", label, place ? place : "?");
         VkDebugUtilsLabelEXT info = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT, .pLabelName = text};
@@ -201,7 +201,7 @@ mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__bind
     mb__vk *v = state;
     mb__vk_program *p = program;
     if (v->lost)
-        return mb__error(ctx, MB_BACKEND, NULL, "vulkan: the device was lost");
+        return mb__error(ctx, MB_BACKEND, "vulkan: the device was lost");
     if (!mb__vk_idle(v))
         return ctx->status;
     if (p->dispatch_count == 0)

@@ -245,7 +245,7 @@ static bool add_pieces(mb__vk_splitter *s, mb__vk_pass *pass)
                                 .in = {-1, -1, -1},
                                 .bind = -1,
                                 .view = k->stores[i].view,
-                                .where = sum->where},
+                                .site = sum->site},
                                *sum};
         instrs[1].in[0] = 0;
         mb__kernel second = {.rank = outer + 1,
@@ -312,7 +312,7 @@ static bool take_stores(mb__vk_splitter *s, const mb__kernel *from, uint32_t mas
                              .from = from->instrs[st.instr].dtype,
                              .in = {st.instr, -1, -1},
                              .bind = -1,
-                             .where = from->instrs[st.instr].where};
+                             .site = from->instrs[st.instr].site};
             sum.view.value = -1;
             st.instr = to->instr_count;
             to->instrs[to->instr_count++] = sum;
@@ -377,8 +377,8 @@ static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
             continue;
         if (set_count ==
             (int)(sizeof sets / sizeof *sets)) { /* as many as there are kinds of sets in practice */
-            mb__error(s->p->v->ctx, MB_BACKEND, s->p->plan->steps[s->step].where,
-                      "vulkan: a kernel reduces over more than %d sets of axes", set_count);
+            mb__error_at(s->p->v->ctx, MB_BACKEND, s->p->plan->steps[s->step].site,
+                         "vulkan: a kernel reduces over more than %d sets of axes", set_count);
             return false;
         }
         sets[set_count++] = mask;

@@ -109,7 +109,7 @@ static mb_status through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype,
 static mb_status usable(mb__vk *v)
 {
     if (v->lost)
-        return mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: the device was lost");
+        return mb__error(v->ctx, MB_BACKEND, "vulkan: the device was lost");
     return mb__vk_idle(v) ? MB_OK : v->ctx->status;
 }
 
