@@ -12,7 +12,7 @@
 #define UNARY_RULE(NAME, result)                                                                             \
     RULE(NAME)                                                                                               \
     {                                                                                                        \
-        (void)i;                                                                                             \
+        (void)s, (void)i;                                                                                    \
         return result;                                                                                       \
     }
 
@@ -97,8 +97,8 @@ NO_RULE(OR)
 typedef mb_tensor (*rule)(const mb__applied *, int, mb_tensor);
 
 static const rule rules[MB_OP_COUNT] = {
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  [MB_OP_##NAME] = rule_##NAME,
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) [MB_OP_##NAME] = rule_##NAME,
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         [MB_OP_##NAME] = rule_##NAME,
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) [MB_OP_##NAME] = rule_##NAME,
 #include "tensor/ops.def"
     [MB_OP_WHERE] = rule_WHERE,
 };

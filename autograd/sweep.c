@@ -41,7 +41,7 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 /* Derivatives pass through this node at all. */
 static bool passes(const mb__node *n)
 {
-    return mb__is_float(n->dtype) && !mb__ops[n->op].constant && n->op != MB_OP_STOP;
+    return mb__is_float(n->dtype) && !mb__has_flag(n->op, MB_FLAG_CONSTANT);
 }
 
 static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int nx)

@@ -49,7 +49,7 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
             return mb__poison(ctx);
         }
     }
-    if (info->class == MB_CLASS_COMPARE)
+    if (info->kind == MB_KIND_COMPARE)
         dtype = MB_BOOL;
     return mb__record(ctx, op, dtype, rank, dim, ts, n, NULL, 0);
 }
@@ -62,7 +62,7 @@ static mb_tensor number_like(const char *op, mb_tensor t, double value)
     return ctx ? mb_scalar(ctx, (mb_dtype)mb__at(ctx, t.id)->dtype, value) : poison;
 }
 
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     mb_tensor mb_##name##_at(const char *site, mb_tensor x)                                                  \
     {                                                                                                        \
         MB_SITE(x.ctx, site);                                                                                \
@@ -86,8 +86,8 @@ static mb_tensor number_like(const char *op, mb_tensor t, double value)
         MB_SITE(b.ctx, site);                                                                                \
         return mb_##name##_at(site, number_like(#name, b, a), b);                                            \
     }
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) PAIR(NAME, name)
-#define MB_COMPARE(NAME, name, types, expr, doc)        PAIR(NAME, name)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) PAIR(NAME, name)
+#define MB_COMPARE(NAME, name, types, expr, doc)                     PAIR(NAME, name)
 #include "tensor/ops.def"
 
 mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_tensor b)

@@ -36,8 +36,10 @@ def rows(path):
         doc = body[body.index('"') + 1:body.rindex('"')]
         cells = [c.strip() for c in body[:body.index('"')].split(",")]
         name, types = cells[1], cells[2]
-        limits = [] if m.group(1) == "COMPARE" else cells[-3:-1]
-        expression = ", ".join(cells[3:len(cells) - 1 - len(limits)])
+        after = {"UNARY": 1, "BINARY": 2, "COMPARE": 0}[m.group(1)]  # cells between the limits and the doc
+        end = len(cells) - 1 - after
+        limits = [] if m.group(1) == "COMPARE" else cells[end - 2:end]
+        expression = ", ".join(cells[3:end - len(limits)])
         yield m.group(1), name, types, doc, not limits or limits == ["0.0", "0.0"], expression
 
 

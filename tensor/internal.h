@@ -19,38 +19,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "tensor/op.h"
 #include "tensor/tensor.h"
-
-typedef enum mb__op {
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  MB_OP_##NAME,
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) MB_OP_##NAME,
-#define MB_COMPARE(NAME, name, types, expr, doc)        MB_OP_##NAME,
-#define MB_STRUCT(NAME, name, linear, doc)              MB_OP_##NAME,
-#include "tensor/ops.def"
-    MB_OP_COUNT
-} mb__op;
-
-typedef enum mb__class { MB_CLASS_UNARY, MB_CLASS_BINARY, MB_CLASS_COMPARE, MB_CLASS_STRUCT } mb__class;
-
-typedef struct mb__op_info {
-    const char *name;
-    uint8_t class;
-    char types;      /* F, N or L for elementwise ops, 0 for the others                    */
-    bool constant;   /* elementwise without a derivative: locally constant                 */
-    uint16_t linear; /* bit i: linear in operand i                                         */
-} mb__op_info;
-
-extern const mb__op_info mb__ops[MB_OP_COUNT];
-
-/* Elementwise ops: same-shape maps, whose operands broadcast implicitly. */
-static inline bool mb__is_elementwise(int op)
-{
-    return op <= MB_OP_CAST;
-}
-static inline bool mb__is_float(int dtype)
-{
-    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64;
-}
 
 /* Values in a backend's memory, counted by reference: held by nodes and variables. */
 typedef struct mb__buffer {
@@ -201,17 +171,6 @@ static inline uint32_t mb__in(const mb_context *ctx, const mb__node *n, int i)
 static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
 {
     return ctx->attrs + n->attr;
-}
-/* Elements of a shape that was checked; a size of 0 makes them none, however large the others. */
-static inline int64_t mb__numel(const int64_t *dim, int rank)
-{
-    int64_t n = 1;
-    for (int i = 0; i < rank; i++)
-        if (dim[i] == 0)
-            return 0;
-    for (int i = 0; i < rank; i++)
-        n *= dim[i];
-    return n;
 }
 static inline mb_tensor mb__handle(mb_context *ctx, uint32_t id)
 {

@@ -49,7 +49,7 @@ static double largest(const double *x, int64_t n)
 /* What the terms of an element's sum may come to, where the op adds many: rounding is relative to that. */
 static double size_of_sums(mb_context *ctx, const mb__node *n, double *const *operands)
 {
-    if (n->op != MB_OP_SUM && n->op != MB_OP_CUMSUM && n->op != MB_OP_SCATTER_ADD && n->op != MB_OP_CONTRACT)
+    if (!mb__has_flag(n->op, MB_FLAG_ADDS))
         return 0;
     double size = 1, terms = 1;
     for (int i = 0; i < n->nin; i++) {

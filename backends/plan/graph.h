@@ -35,11 +35,11 @@ static inline int64_t mb__gcount(const mb__gnode *n)
 }
 static inline bool mb__is_view(int op)
 {
-    return op == MB_OP_RESHAPE || op == MB_OP_PERMUTE || op == MB_OP_BROADCAST || op == MB_OP_SLICE;
+    return mb__is_kind(op, MB_KIND_VIEW);
 }
 static inline bool mb__is_reduce(int op)
 {
-    return op == MB_OP_SUM || op == MB_OP_MAX;
+    return mb__is_kind(op, MB_KIND_REDUCE);
 }
 void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 

@@ -153,9 +153,9 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
     }
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *x = &k->instrs[i];
-        if (x->op == in.op && x->op >= MB_K_LOAD && x->op <= MB_K_RANDOM && x->bind == in.bind &&
-            x->dtype == in.dtype && !memcmp(&x->number, &in.number, sizeof in.number) &&
-            x->view.value == in.view.value && x->view.offset == in.view.offset &&
+        if (x->op == in.op && mb__is_source(x->op) && x->bind == in.bind && x->dtype == in.dtype &&
+            !memcmp(&x->number, &in.number, sizeof in.number) && x->view.value == in.view.value &&
+            x->view.offset == in.view.offset &&
             !memcmp(x->view.stride, in.view.stride, sizeof in.view.stride))
             return i;
     }

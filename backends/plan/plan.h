@@ -43,6 +43,12 @@ enum mb__kop {                          /* kernel instructions beside the elemen
                MB_K_COPY,
 };
 
+/* Instructions without operands. */
+static inline bool mb__is_source(int op)
+{
+    return op == MB_K_LOAD || op == MB_K_CONST || op == MB_K_SCALAR || op == MB_K_IOTA || op == MB_K_RANDOM;
+}
+
 enum mb__rate { MB_RATE_ONCE, MB_RATE_ROW, MB_RATE_EACH }; /* how often an instruction's value changes */
 
 typedef struct mb__instr {

@@ -149,7 +149,7 @@ static double fold(int op, double a, double b)
     (void)b, (void)x;
     switch (op) {
 #define M(f) f
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     case MB_OP_##NAME:                                                                                       \
         return expr;
     case MB_OP_ADD:
@@ -171,7 +171,7 @@ static double fold(int op, double a, double b)
 
 static bool folds(const mb__gnode *n)
 {
-    return mb__is_float(n->dtype) && (mb__ops[n->op].class == MB_CLASS_UNARY ||
+    return mb__is_float(n->dtype) && (mb__ops[n->op].kind == MB_KIND_UNARY ||
                                       (n->op == MB_OP_ADD || n->op == MB_OP_SUB || n->op == MB_OP_MUL ||
                                        n->op == MB_OP_DIV || n->op == MB_OP_POW));
 }
@@ -412,7 +412,7 @@ static int32_t simplify_structure(pass *p, const mb__gnode *n, int32_t *in, bool
 
 static int32_t rewrite(pass *p, const mb__gnode *n, int32_t *in)
 {
-    if (n->op == MB_OP_ALIAS || n->op == MB_OP_STOP)
+    if (mb__is_kind(n->op, MB_KIND_IDENTITY))
         return in[0];
     if (p->passes & MB_PASS_SIMPLIFY) {
         int32_t r = mb__is_elementwise(n->op)
@@ -424,7 +424,7 @@ static int32_t rewrite(pass *p, const mb__gnode *n, int32_t *in)
     mb__gnode copy = *n;
     copy.in = in;
     /* One order of the operands of a commutative op, so that equal ones meet. */
-    if ((n->op == MB_OP_ADD || n->op == MB_OP_MUL) && (p->passes & MB_PASS_MERGE) && in[0] > in[1]) {
+    if (mb__has_flag(n->op, MB_FLAG_COMMUTES) && (p->passes & MB_PASS_MERGE) && in[0] > in[1]) {
         int32_t t = in[0];
         in[0] = in[1];
         in[1] = t;
