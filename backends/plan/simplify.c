@@ -8,7 +8,7 @@
  */
 #include <math.h>
 
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 typedef struct pass {
     mb__graph *old, fresh;
