@@ -8,6 +8,6 @@
 #include "autograd/autograd.h"
 
 /* mb_grad; *fed: how many of the xs y depends on. The gradients by the others are zeros. */
-mb_status mb__grad_fed(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, int *fed);
+mb_status mb__grad_fed(mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, int *fed);
 
 #endif

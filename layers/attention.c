@@ -128,35 +128,32 @@ static mb_tensor attend(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_o
     return (mb_tensor){0};
 }
 
-mb_tensor mb_attend_with_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v,
+mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                             mb_attend_options options)
 {
-    if (!mb__usable(q))
-        return mb__refused(where, q);
-    const char *place = mb_place_begin(q.ctx, where);
-    mb_tensor y = attend(q, k, v, &options);
-    mb_place_end(q.ctx, place);
-    return y;
+    MB_SITE(q.ctx, site);
+    return mb__usable(q) ? attend(q, k, v, &options) : mb__refused(q);
 }
 
-mb_tensor mb_attend_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
+mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
                        bool causal, double scale)
 {
-    return mb_attend_with_at(where, q, k, v, (mb_attend_options){kind, causal, scale, {0}});
+    MB_SITE(q.ctx, site);
+    return mb_attend_with(q, k, v, (mb_attend_options){kind, causal, scale, {0}});
 }
 
-mb_attention mb_attention_new_at(const char *where, mb_params *p, const char *name,
+mb_attention mb_attention_new_at(const char *site, mb_params *p, const char *name,
                                  mb_attention_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_attention layer = {.options = options};
     int64_t D = options.dim;
-    if (!p || !mb__check_heads(where, p, "mb_attention", D, options.heads) ||
-        mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !mb__check_heads(p, "mb_attention", D, options.heads) || mb_params_enter(p, name) != MB_OK)
         return layer;
     mb_linear_options linear = {.no_bias = options.no_bias, .weight = mb_init_xavier(D, D)};
-    layer.qkv = mb_linear_new_with_at(where, p, "qkv", D, 3 * D, linear);
-    layer.out = mb_linear_new_with_at(where, p, "out", D, D, linear);
-    mb_params_leave_at(where, p);
+    layer.qkv = mb_linear_new_with(p, "qkv", D, 3 * D, linear);
+    layer.out = mb_linear_new_with(p, "out", D, D, linear);
+    mb_params_leave(p);
     return layer;
 }
 
@@ -166,12 +163,12 @@ static mb_tensor part(mb_tensor qkv, int which)
     return mb_squeeze(mb_slice(qkv, 2, which, 1, 1), 2);
 }
 
-mb_tensor mb_attention_apply_with_at(const char *where, mb_attention layer, mb_tensor x, mb_tensor mask)
+mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_tensor x, mb_tensor mask)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
+        return mb__refused(x);
     int64_t D = layer.options.dim, H = layer.options.heads;
-    const char *place = mb_place_begin(x.ctx, where);
     mb_tensor y = {0};
     if (H > 0 && mb__check_tokens(x, D, "attention")) {
         int64_t B = mb_dim(x, 0), N = mb_dim(x, 1);
@@ -180,11 +177,11 @@ mb_tensor mb_attention_apply_with_at(const char *where, mb_attention layer, mb_t
         y = mb_attend_with(part(qkv, 0), part(qkv, 1), part(qkv, 2), options);
         y = mb_linear_apply(layer.out, mb_reshape(y, MB_SHAPE(B, N, D)));
     }
-    mb_place_end(x.ctx, place);
     return y;
 }
 
-mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor x)
+mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x)
 {
-    return mb_attention_apply_with_at(where, layer, x, (mb_tensor){0});
+    MB_SITE(x.ctx, site);
+    return mb_attention_apply_with(layer, x, (mb_tensor){0});
 }

@@ -6,7 +6,7 @@
 #define MB_OPTIM_INTERNAL_H
 
 #include "optim/optim.h"
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 typedef struct mb__param {
     const char *name; /* full, dotted; from mb_params_alloc */
@@ -40,8 +40,8 @@ bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item
 const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length, const char *name);
 
 /* Loads n tensors and checks that each has the shape and dtype of like[i]; ts[i] is then to be assigned. */
-mb_status mb__load_like(const char *where, mb_context *ctx, const char *path, const char *const *names,
-                        const mb_tensor *like, mb_tensor *ts, int n);
+mb_status mb__load_like(mb_context *ctx, const char *path, const char *const *names, const mb_tensor *like,
+                        mb_tensor *ts, int n);
 
 /* sqrt with derivative 0 at 0, at every order: both branches of the where are finite there. NaN stays NaN. */
 mb_tensor mb__safe_sqrt(mb_tensor x);
@@ -63,10 +63,9 @@ mb__range mb__positive(const char *name, double value);
 /* An option as it was meant: 0 is the default, MB_ZERO is 0. */
 double mb__option(double value, double standard);
 /* Each is false after reporting, under `name`, the first that is out of range or not finite. */
-bool mb__check_ranges(const char *where, mb_context *ctx, const char *name, const mb__range *ranges, int n);
-bool mb__check_schedule(const char *where, mb_context *ctx, const char *name, mb_schedule schedule);
-bool mb__check_adam(const char *where, mb_context *ctx, const char *name, double beta1, double beta2,
-                    double eps);
+bool mb__check_ranges(mb_context *ctx, const char *name, const mb__range *ranges, int n);
+bool mb__check_schedule(mb_context *ctx, const char *name, mb_schedule schedule);
+bool mb__check_adam(mb_context *ctx, const char *name, double beta1, double beta2, double eps);
 /* The same as mb__check_schedule where there is no context to report to. */
 bool mb__schedule_fits(mb_schedule schedule);
 

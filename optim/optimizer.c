@@ -73,7 +73,7 @@ mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i)
 /* -------------------------------------------------------------------------------- opening, closing -- */
 
 /* Every option, whatever the rule: those that a rule has not are 0. */
-static bool check_options(const char *where, mb_context *ctx, const char *name, const mb_optimizer *o)
+static bool check_options(mb_context *ctx, const char *name, const mb_optimizer *o)
 {
     const mb__range ranges[] = {
         mb__positive("lr", o->lr),
@@ -83,36 +83,32 @@ static bool check_options(const char *where, mb_context *ctx, const char *name, 
         mb__any_from_0("clip_norm", o->clip_norm),
         mb__any_from_0("clip_value", o->clip_value),
     };
-    if (!mb__check_ranges(where, ctx, name, ranges, (int)(sizeof ranges / sizeof *ranges)) ||
-        !mb__check_adam(where, ctx, name, o->beta1, o->beta2, o->eps) ||
-        !mb__check_schedule(where, ctx, name, o->schedule))
+    if (!mb__check_ranges(ctx, name, ranges, (int)(sizeof ranges / sizeof *ranges)) ||
+        !mb__check_adam(ctx, name, o->beta1, o->beta2, o->eps) || !mb__check_schedule(ctx, name, o->schedule))
         return false;
     if (o->nesterov && o->momentum == 0)
-        mb_fail_at(where, ctx, MB_INVALID, "%s: nesterov is set and momentum is 0, wanted more than 0", name);
+        mb_fail(ctx, MB_INVALID, "%s: nesterov is set and momentum is 0, wanted more than 0", name);
     return !(o->nesterov && o->momentum == 0);
 }
 
-static mb_optimizer *new_optimizer(const char *where, mb_params *p, const mb_optimizer *wanted,
-                                   const char *name)
+static mb_optimizer *new_optimizer(mb_params *p, const mb_optimizer *wanted, const char *name)
 {
-    if (!p || !check_options(where, p->ctx, name, wanted))
+    if (!p || !check_options(p->ctx, name, wanted))
         return NULL;
     mb_optimizer *opt = mb__alloc(p->ctx, sizeof *opt);
     if (!opt)
         return NULL;
     *opt = *wanted;
     opt->params = p;
-    const char *place = mb_place_begin(p->ctx, where);
-    mb_status status = make_state(opt);
-    mb_place_end(p->ctx, place);
-    if (status == MB_OK)
+    if (make_state(opt) == MB_OK)
         return opt;
     mb_optimizer_free(opt);
     return NULL;
 }
 
-mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options o)
+mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_optimizer wanted = {
         .rule = mb__option(o.momentum, 0) == 0 ? MB__SGD : MB__MOMENTUM,
         .lr = o.lr,
@@ -123,11 +119,12 @@ mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options o)
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
     };
-    return new_optimizer(where, p, &wanted, "mb_sgd");
+    return new_optimizer(p, &wanted, "mb_sgd");
 }
 
-mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options o)
+mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -139,11 +136,12 @@ mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options o)
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
     };
-    return new_optimizer(where, p, &wanted, "mb_adamw");
+    return new_optimizer(p, &wanted, "mb_adamw");
 }
 
-mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options o)
+mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -154,7 +152,7 @@ mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options o)
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
     };
-    return new_optimizer(where, p, &wanted, "mb_adam");
+    return new_optimizer(p, &wanted, "mb_adam");
 }
 
 void mb_optimizer_free(mb_optimizer *opt)
@@ -186,7 +184,7 @@ void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
     if (!opt)
         return;
     const mb__range range = mb__any_from_0("lr", lr);
-    if (mb__check_ranges(NULL, opt->params->ctx, "mb_optimizer_set_lr", &range, 1))
+    if (mb__check_ranges(opt->params->ctx, "mb_optimizer_set_lr", &range, 1))
         opt->lr = lr;
 }
 
@@ -291,45 +289,42 @@ static mb_status begin(mb_optimizer *opt, int *n)
     return MB_OK;
 }
 
-mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
+mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
 {
+    MB_SITE(opt ? opt->params->ctx : NULL, site);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
-    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_step");
     int n = 0;
     mb_status status = begin(opt, &n);
     if (status == MB_OK && !loss.ctx)
         status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is no tensor");
     int fed = 0;
     if (status == MB_OK)
-        status = mb__grad_fed(MB_HERE, loss, opt->work, n, opt->work + n, &fed);
+        status = mb__grad_fed(loss, opt->work, n, opt->work + n, &fed);
     if (status == MB_OK && !fed) {
         char text[256];
-        status = mb_fail(
-            ctx, MB_INVALID,
-            "mb_step: the loss, %s, depends on none of the %d trainable parameters as they are now; wanted "
-            "one recorded after the step before",
-            mb__tensor_text(text, sizeof text, loss), n);
+        status = mb_fail(ctx, MB_INVALID,
+                         "mb_step: the loss, %s, depends on none of the %d trainable parameters as they are "
+                         "now; wanted one recorded after the step before",
+                         mb__tensor_text(text, sizeof text, loss), n);
     }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
-    mb__call_over(ctx, call);
-    mb_place_end(ctx, place);
     return status;
 }
 
-mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients, int n,
+mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
                                 mb_tensor *norm)
 {
+    MB_SITE(opt ? opt->params->ctx : NULL, site);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
-    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_apply_gradients");
     int wanted = 0;
     mb_status status = begin(opt, &wanted);
     if (status == MB_OK && n != wanted)
@@ -345,7 +340,5 @@ mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_t
     }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
-    mb__call_over(ctx, call);
-    mb_place_end(ctx, place);
     return status;
 }

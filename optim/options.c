@@ -17,11 +17,11 @@ static bool within(const mb__range *r)
     return isfinite(r->value) && r->value >= r->least && r->value <= r->most;
 }
 
-bool mb__check_ranges(const char *where, mb_context *ctx, const char *name, const mb__range *ranges, int n)
+bool mb__check_ranges(mb_context *ctx, const char *name, const mb__range *ranges, int n)
 {
     for (int i = 0; i < n; i++)
         if (!within(&ranges[i])) {
-            mb_fail_at(where, ctx, MB_INVALID, "%s: %s is %g, wanted %s", name, ranges[i].name,
+            mb_fail_at(NULL, ctx, MB_INVALID, "%s: %s is %g, wanted %s", name, ranges[i].name,
                        ranges[i].value, ranges[i].wanted);
             return false;
         }
@@ -66,11 +66,11 @@ static void schedule_ranges(const mb_schedule *s, mb__range r[SCHEDULE_RANGES])
     r[5] = steps ? mb__positive("schedule.factor", s->factor) : unused("schedule.factor", s->factor);
 }
 
-bool mb__check_schedule(const char *where, mb_context *ctx, const char *name, mb_schedule s)
+bool mb__check_schedule(mb_context *ctx, const char *name, mb_schedule s)
 {
     mb__range r[SCHEDULE_RANGES];
     schedule_ranges(&s, r);
-    return mb__check_ranges(where, ctx, name, r, SCHEDULE_RANGES);
+    return mb__check_ranges(ctx, name, r, SCHEDULE_RANGES);
 }
 
 bool mb__schedule_fits(mb_schedule s)
@@ -83,10 +83,9 @@ bool mb__schedule_fits(mb_schedule s)
     return true;
 }
 
-bool mb__check_adam(const char *where, mb_context *ctx, const char *name, double beta1, double beta2,
-                    double eps)
+bool mb__check_adam(mb_context *ctx, const char *name, double beta1, double beta2, double eps)
 {
     const mb__range r[] = {mb__below_1("beta1", beta1), mb__below_1("beta2", beta2),
                            mb__any_from_0("eps", eps)};
-    return mb__check_ranges(where, ctx, name, r, 3);
+    return mb__check_ranges(ctx, name, r, 3);
 }

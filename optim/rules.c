@@ -22,28 +22,25 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
 
 /* ------------------------------------------------------------------------------------------- updates -- */
 
-mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
+mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
 {
-    mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr}, 3);
-    const char *call = mb__call_begin(ctx, "mb_sgd_update");
-    return mb__call_end(ctx, call, mb_sub_at(where, parameter, mb_mul_at(where, lr, gradient)));
+    MB_SITE(parameter.ctx, site);
+    return mb_sub(parameter, mb_mul(lr, gradient));
 }
 
-mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                 mb_tensor velocity, double momentum, bool nesterov, mb_tensor *new_velocity)
 {
+    MB_SITE(parameter.ctx, site);
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (!ctx)
         return *new_velocity = (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_momentum_update");
     const mb__range range = mb__below_1("momentum", momentum);
-    mb__check_ranges(where, ctx, "mb_momentum_update", &range, 1);
+    mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
     mb_tensor updated = mb_sgd_update(parameter, direction, lr);
-    mb__call_over(ctx, call);
-    mb_place_end(ctx, place);
     *new_velocity = v;
     return updated;
 }
@@ -76,10 +73,11 @@ mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor 
     return mb_sub(parameter, mb_mul(k->rate, mb_div(*m, scale)));
 }
 
-mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                             mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                             mb_tensor *new_m, mb_tensor *new_v)
 {
+    MB_SITE(parameter.ctx, site);
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
     mb_tensor updated = {0};
@@ -87,19 +85,16 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         *new_m = *new_v = updated;
         return updated;
     }
-    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_adam_update");
     double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
            eps = mb__option(o.eps, MB__EPS);
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
     } else if (!lr.ctx) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
-    } else if (mb__check_adam(where, ctx, "mb_adam_update", beta1, beta2, eps)) {
+    } else if (mb__check_adam(ctx, "mb_adam_update", beta1, beta2, eps)) {
         mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
-    mb__call_over(ctx, call);
-    mb_place_end(ctx, place);
     *new_m = m;
     *new_v = v;
     return updated;
@@ -116,37 +111,35 @@ static measure measure_of(const mb_tensor *gs, int n)
 {
     mb_tensor most = {0}, squares = {0};
     for (int i = 0; i < n; i++) {
-        mb_tensor magnitude = mb__magnitude(MB_HERE, gs[i], MB_ALL);
+        mb_tensor magnitude = mb__magnitude(gs[i], MB_ALL);
         most = i ? mb_maximum(most, magnitude) : magnitude;
     }
-    measure m = {.scale = mb__norm_scale(MB_HERE, most)};
+    measure m = {.scale = mb__norm_scale(most)};
     for (int i = 0; i < n; i++) {
         mb_tensor sum = mb_sum(mb_square(mb_div(gs[i], m.scale)), MB_ALL);
         squares = i ? mb_add(squares, sum) : sum;
     }
-    m.root = mb__norm_root(MB_HERE, squares, most);
-    m.norm = mb__norm_of_root(MB_HERE, m.root, m.scale, most);
+    m.root = mb__norm_root(squares, most);
+    m.norm = mb__norm_of_root(m.root, m.scale, most);
     return m;
 }
 
-mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n)
+mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 {
+    MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = mb__context_of(gs, n);
     if (!ctx)
         return (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_global_norm");
     mb_tensor norm = measure_of(gs, n).norm;
-    mb__call_over(ctx, call);
-    mb_place_end(ctx, place);
     return norm;
 }
 
-mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
+mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
 {
+    MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = mb__context_of(gs, n);
     if (!ctx)
         return (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where), *call = mb__call_begin(ctx, "mb_clip_norm");
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
     measure m = measure_of(gs, n);
@@ -155,16 +148,13 @@ mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double 
     mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
     for (int i = 0; i < n; i++)
         clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
-    mb__call_over(ctx, call);
-    mb_place_end(ctx, place);
     return m.norm;
 }
 
-mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)
+mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit)
 {
+    MB_SITE(g.ctx, site);
     if (!(limit >= 0))
-        mb_fail_at(where, g.ctx, MB_INVALID, "mb_clip_value: limit is %g, wanted 0 or more", limit);
-    const char *call = mb__call_begin(g.ctx, "mb_clip_value");
-    mb_tensor above = mb_maximum_right_at(where, g, -limit);
-    return mb__call_end(g.ctx, call, mb_minimum_right_at(where, above, limit));
+        mb_fail(g.ctx, MB_INVALID, "mb_clip_value: limit is %g, wanted 0 or more", limit);
+    return mb_minimum(mb_maximum(g, -limit), limit);
 }

@@ -3,12 +3,11 @@
  * some that are wrong, weights, smoothing. */
 #include <math.h>
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 /* What a loss is made of; all have the rows' shape with a last axis of 1, but for logits, [..., C]. */
 typedef struct loss {
     mb_context *ctx;
-    const char *where;
     mb_dtype dtype;
     int64_t classes;
     mb_tensor labels, weights; /* weights: [C], or no tensor */
@@ -17,30 +16,28 @@ typedef struct loss {
 
 static mb_tensor lit(const loss *l, double value)
 {
-    return mb__const(l->ctx, l->where, l->dtype, value);
+    return mb__const(l->ctx, l->dtype, value);
 }
 
-static bool check(const char *where, mb_context *ctx, mb_tensor logits, mb_tensor labels,
-                  const mb_cross_entropy_options *o)
+static bool check(mb_context *ctx, mb_tensor logits, mb_tensor labels, const mb_cross_entropy_options *o)
 {
     char a[256], b[256];
     const mb__node *n = mb__at(ctx, logits.id), *m = mb__at(ctx, labels.id);
     if (!mb__is_float(n->dtype) || m->dtype != MB_INT32 || n->rank != m->rank + 1 ||
         memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
         mb__error(
-            ctx, MB_INVALID, where,
+            ctx, MB_INVALID,
             "cross_entropy: got logits %s, labels %s; wanted float logits and int32 labels, one for each row",
             mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
         return false;
     }
     if (!(o->smoothing >= 0 && o->smoothing <= 1)) {
-        mb__error(ctx, MB_INVALID, where, "cross_entropy: smoothing is %g; wanted a number in [0, 1]",
-                  o->smoothing);
+        mb__error(ctx, MB_INVALID, "cross_entropy: smoothing is %g; wanted a number in [0, 1]", o->smoothing);
         return false;
     }
     const mb__node *w = o->weights.ctx ? mb__at(ctx, o->weights.id) : NULL;
     if (w && (w->rank != 1 || w->dim[0] != n->dim[n->rank - 1] || w->dtype != n->dtype)) {
-        mb__error(ctx, MB_INVALID, where,
+        mb__error(ctx, MB_INVALID,
                   "cross_entropy: got the weights %s for logits %s; wanted one of their dtype for each class",
                   mb__tensor_text(a, sizeof a, o->weights), mb__tensor_text(b, sizeof b, logits));
         return false;
@@ -54,20 +51,18 @@ static bool check(const char *where, mb_context *ctx, mb_tensor logits, mb_tenso
 static mb_tensor one_or_nan(const loss *l)
 {
     mb_context *ctx = l->ctx;
-    mb_tensor zero = mb__const(ctx, l->where, MB_INT32, 0),
-              classes = mb__const(ctx, l->where, MB_INT32, (double)l->classes);
-    mb_tensor inside =
-        mb_and_at(l->where, mb_le_at(l->where, zero, l->labels), mb_lt_at(l->where, l->labels, classes));
+    mb_tensor zero = mb__const(ctx, MB_INT32, 0), classes = mb__const(ctx, MB_INT32, (double)l->classes);
+    mb_tensor inside = mb_and(mb_le(zero, l->labels), mb_lt(l->labels, classes));
     if (l->counts.id)
-        inside = mb_or_at(l->where, inside, mb_not_at(l->where, l->counts));
-    mb_tensor one = mb_cast_at(l->where, inside, l->dtype);
-    return mb_div_at(l->where, one, one);
+        inside = mb_or(inside, mb_not(l->counts));
+    mb_tensor one = mb_cast(inside, l->dtype);
+    return mb_div(one, one);
 }
 
 /* Where the row counts, x; elsewhere 0, and no derivative. */
 static mb_tensor counted(const loss *l, mb_tensor x)
 {
-    return l->counts.id ? mb_where_at(l->where, l->counts, x, lit(l, 0)) : x;
+    return l->counts.id ? mb_where(l->counts, x, lit(l, 0)) : x;
 }
 
 /* The weight of each row's label; 0 where the row does not count. */
@@ -75,31 +70,29 @@ static mb_tensor label_weights(const loss *l, mb_tensor hit)
 {
     mb_tensor one = lit(l, 1);
     if (l->weights.id)
-        one = mb_sum_at(l->where, mb_where_at(l->where, hit, l->weights, lit(l, 0)), MB_KEEP(-1));
+        one = mb_sum(mb_where(hit, l->weights, lit(l, 0)), MB_KEEP(-1));
     return counted(l, one);
 }
 
 /* sum_c w_c target_c (log sum_i e^x_i - x_c) of each row, where x, `shifted`, is logits less the largest. */
 static mb_tensor row_losses(const loss *l, mb_tensor logits, mb_tensor hit, double smoothing)
 {
-    const char *where = l->where;
-    mb_tensor top = mb_stop_gradient_at(where, mb_max_at(where, logits, MB_KEEP(-1)));
-    mb_tensor shifted = mb__below_top(where, logits, top);
-    mb_tensor total = mb_log_at(where, mb_sum_at(where, mb_exp_at(where, shifted), MB_KEEP(-1)));
-    total = mb_mul_at(where, total, one_or_nan(l));
+    mb_tensor top = mb_stop_gradient(mb_max(logits, MB_KEEP(-1)));
+    mb_tensor shifted = mb__below_top(logits, top);
+    mb_tensor total = mb_log(mb_sum(mb_exp(shifted), MB_KEEP(-1)));
+    total = mb_mul(total, one_or_nan(l));
     /* A select, not a product: 0 times -infinity would be NaN. */
-    mb_tensor picked = mb_sum_at(where, mb_where_at(where, hit, shifted, lit(l, 0)), MB_KEEP(-1));
-    mb_tensor row = mb_sub_at(where, total, picked);
+    mb_tensor picked = mb_sum(mb_where(hit, shifted, lit(l, 0)), MB_KEEP(-1));
+    mb_tensor row = mb_sub(total, picked);
     if (l->weights.id)
-        row = mb_mul_at(where, row, label_weights(l, hit));
+        row = mb_mul(row, label_weights(l, hit));
     if (smoothing > 0) {
-        mb_tensor each = mb_sub_at(where, total, shifted);
+        mb_tensor each = mb_sub(total, shifted);
         if (l->weights.id)
-            each = mb_mul_at(where, each, l->weights);
-        mb_tensor even = mb_mean_at(where, each, MB_KEEP(-1));
+            each = mb_mul(each, l->weights);
+        mb_tensor even = mb_mean(each, MB_KEEP(-1));
         row = smoothing == 1 ? even
-                             : mb_add_at(where, mb_mul_at(where, row, lit(l, 1 - smoothing)),
-                                         mb_mul_at(where, even, lit(l, smoothing)));
+                             : mb_add(mb_mul(row, lit(l, 1 - smoothing)), mb_mul(even, lit(l, smoothing)));
     }
     return counted(l, row);
 }
@@ -107,42 +100,41 @@ static mb_tensor row_losses(const loss *l, mb_tensor logits, mb_tensor hit, doub
 /* Sum over sum of weights; where that is 0, the sum. */
 static mb_tensor mean(const loss *l, mb_tensor rows, mb_tensor hit)
 {
-    const char *where = l->where;
     int64_t count = mb_count(rows);
-    mb_tensor sum = mb_sum_at(where, rows, MB_ALL);
+    mb_tensor sum = mb_sum(rows, MB_ALL);
     if (!l->weights.id && !l->counts.id)
-        return mb_div_at(where, sum, lit(l, count ? (double)count : 1));
-    mb_tensor each = mb_broadcast_at(where, label_weights(l, hit), mb_shape_of(rows));
-    mb_tensor weight = mb_sum_at(where, each, MB_ALL), none = mb_eq_at(where, weight, lit(l, 0));
-    return mb_div_at(where, sum, mb_where_at(where, none, lit(l, 1), weight));
+        return mb_div(sum, lit(l, count ? (double)count : 1));
+    mb_tensor each = mb_broadcast(label_weights(l, hit), mb_shape_of(rows));
+    mb_tensor weight = mb_sum(each, MB_ALL), none = mb_eq(weight, lit(l, 0));
+    return mb_div(sum, mb_where(none, lit(l, 1), weight));
 }
 
-mb_tensor mb_cross_entropy_with_at(const char *where, mb_tensor logits, mb_tensor labels,
+mb_tensor mb_cross_entropy_with_at(const char *site, mb_tensor logits, mb_tensor labels,
                                    mb_cross_entropy_options o)
 {
+    MB_SITE(logits.ctx, site);
     mb_tensor poison;
     const mb_tensor *ts[3] = {&logits, &labels, &o.weights};
-    mb_context *ctx = mb__enter(where, "cross_entropy", ts, o.weights.ctx ? 3 : 2, &poison);
-    if (!ctx || !check(where, ctx, logits, labels, &o))
+    mb_context *ctx = mb__enter("cross_entropy", ts, o.weights.ctx ? 3 : 2, &poison);
+    if (!ctx || !check(ctx, logits, labels, &o))
         return poison;
     const mb__node *n = mb__at(ctx, logits.id);
     mb_shape row = mb_shape_of(labels);
-    const char *call = mb__call_begin(ctx, "cross_entropy");
     loss l = {.ctx = ctx,
-              .where = where,
               .dtype = (mb_dtype)n->dtype,
               .classes = n->dim[n->rank - 1],
-              .labels = mb_unsqueeze_at(where, labels, -1),
+              .labels = mb_unsqueeze(labels, -1),
               .weights = o.weights};
     if (o.ignore) {
-        mb_tensor ignored = mb_eq_at(where, l.labels, mb__const(ctx, where, MB_INT32, o.ignored));
-        l.counts = mb_not_at(where, ignored);
+        mb_tensor ignored = mb_eq(l.labels, mb__const(ctx, MB_INT32, o.ignored));
+        l.counts = mb_not(ignored);
     }
-    mb_tensor hit = mb_one_hot_at(where, labels, l.classes), rows = row_losses(&l, logits, hit, o.smoothing);
-    return mb__call_end(ctx, call, o.each_row ? mb_reshape_at(where, rows, row) : mean(&l, rows, hit));
+    mb_tensor hit = mb_one_hot(labels, l.classes), rows = row_losses(&l, logits, hit, o.smoothing);
+    return o.each_row ? mb_reshape(rows, row) : mean(&l, rows, hit);
 }
 
-mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels)
+mb_tensor mb_cross_entropy_at(const char *site, mb_tensor logits, mb_tensor labels)
 {
-    return mb_cross_entropy_with_at(where, logits, labels, (mb_cross_entropy_options){0});
+    MB_SITE(logits.ctx, site);
+    return mb_cross_entropy_with(logits, labels, (mb_cross_entropy_options){0});
 }

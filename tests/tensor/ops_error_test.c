@@ -212,11 +212,11 @@ Test(ops_error, computing)
     mb_tensor all[2] = {t.f32, {0}};
     REFUSED(MB_INVALID, mb_eval(all, 2), "eval");
     REFUSED(MB_IO, mb_fail(ctx, MB_IO, "layer %d of %s", 3, "mine"), "layer 3 of mine");
-    const char *before = mb_place_begin(ctx, "user.c:77"), *inner = mb_place_begin(ctx, "deeper.c:1");
+    mb_site outer = mb_site_begin(ctx, "user.c:77"), inner = mb_site_begin(ctx, "deeper.c:1");
     mb_exp(t.truth);
-    expect(!strncmp(mb_message(ctx), "user.c:77: ", 11), "the outermost place: %s", mb_message(ctx));
-    mb_place_end(ctx, inner);
-    mb_place_end(ctx, before);
+    expect(!strncmp(mb_message(ctx), "user.c:77: ", 11), "the outermost site: %s", mb_message(ctx));
+    mb_site_end(&inner);
+    mb_site_end(&outer);
     mb_clear_error(ctx);
     REFUSED(MB_INVALID, mb_exp(t.truth), "exp");
     close_all();
@@ -296,12 +296,12 @@ Test(ops_error, names_of_what_was_called)
     BY("lanczos", mb_lanczos(t.i32, &x, 1, 1, key, &h, &k));
     double low, high;
     BY("extreme_eigenvalues", mb_extreme_eigenvalues(t.i32, &x, 1, 1, key, &low, &high));
-    BY("mb_sgd_update", mb_sgd_update(t.f32, t.f64, x));
-    BY("mb_momentum_update", mb_momentum_update(t.f32, t.f64, x, t.f32, 0.5, false, &h));
-    BY("mb_adam_update", mb_adam_update(t.f32, t.f32, t.row, t.f32, t.f64, 1, NULL, &h, &k));
-    BY("mb_clip_value", mb_clip_value(t.truth, 1));
-    BY("mb_global_norm", mb_global_norm((mb_tensor[]){t.f32, t.f64}, 2));
-    BY("mb_clip_norm", mb_clip_norm((mb_tensor[]){t.f32, t.f64}, 2, 1, rows));
+    BY("sgd_update", mb_sgd_update(t.f32, t.f64, x));
+    BY("momentum_update", mb_momentum_update(t.f32, t.f64, x, t.f32, 0.5, false, &h));
+    BY("adam_update", mb_adam_update(t.f32, t.f32, t.row, t.f32, t.f64, 1, NULL, &h, &k));
+    BY("clip_value", mb_clip_value(t.truth, 1));
+    BY("global_norm", mb_global_norm((mb_tensor[]){t.f32, t.f64}, 2));
+    BY("clip_norm", mb_clip_norm((mb_tensor[]){t.f32, t.f64}, 2, 1, rows));
     /* and afterwards by its own */
     BY("exp", mb_exp(t.truth));
     BY("concat", mb_concat((mb_tensor[]){t.f32, t.row}, 2, 0));

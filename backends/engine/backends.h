@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * backends.h - contexts: a tape and the backend that computes it.
+ *
+ * A flush takes the part of the tape that the wanted values need, and looks up a plan by its structure: ops,
+ * shapes, dtypes, literals, what is kept. If there is none it makes one: simplify, merge equal nodes, drop
+ * dead ones, fuse, place memory, compile. Plans are kept, so a training step that repeats is only replayed:
+ * with new data, scalars and random keys, and without a heap allocation.
+ *
+ * Environment, read when a context is opened:
+ *   MB_BACKEND   the backend when none is named: cpu, reference, vulkan, or a device of one: vulkan:1,
+ *                vulkan:nvidia (a part of the name), vulkan:<uuid>
+ *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
+ *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
+ *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
+ *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
+ *                names op, shapes and line; so is the first value that the reference backend disputes, and
+ *                so is an index outside of its axis
+ *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
+ *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
+ *
+ * and of the vulkan backend:
+ *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
+ *                          checks of each access on the device, instead of those of synchronization
+ *   MB_VULKAN_CACHE        folder for compiled pipelines, or "off"; default: moebius/ in the user's cache
+ *   MB_VULKAN_LABELS=1     each kernel bears its op and line, for tools that capture a run
+ *   MB_VULKAN_SLICE        work in a submit, in operations (3e10; 1e10 on an integrated GPU): less where a
+ *                          system ends long work
+ * and, for tests:
+ *   MB_VULKAN_LIMITS=minimum   no more than every Vulkan device promises
+ *   MB_VULKAN_STAGING=1        as if the host saw no device memory
+ *   MB_VULKAN_BARRIERS         every: one before each kernel; backwards: kernels between two in reverse
+ *   MB_GUARD=1          a kernel that writes past its value is an error
+ *   MB_VULKAN_QUIRKS           flags of quirks.c to add
+ *   MB_VULKAN_FAULT=n[:memory|:lost]   the n-th call of Vulkan fails
+ *
+ * Numbers of the vulkan backend: + - * are those of IEEE 754; / and square root are as good as the device
+ * makes them, on a GPU often within one or two units in the last place; elementary functions are our own,
+ * within one to three units. Subnormal numbers (in float32 those below 1.2e-38), NaN and infinities are kept
+ * where the device can be asked to keep them (most that have Vulkan 1.2); elsewhere the first may be 0.
+ */
+#ifndef MB_BACKENDS_H
+#define MB_BACKENDS_H
+
+#include "backends/plan/device.h"
+#include "tensor/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mb_options {
+    size_t size;         /* sizeof(mb_options), for later versions; 0 is taken as that               */
+    const char *backend; /* NULL: $MB_BACKEND, or the best one present                               */
+    int threads;         /* 0: $MB_THREADS, or the CPUs this process may use                         */
+    const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
+    size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
+    const char *disable;     /* NULL: $MB_DISABLE                                                        */
+    /* Told what a user may want to know: a tape that keeps growing, gradients that no parameter feeds. NULL:
+     * silence. */
+    void (*log)(void *user, const char *line);
+    void *log_user;
+} mb_options;
+
+/* Opens a context on a backend by name. The cpu backend sets OpenBLAS to one thread a call, for the whole
+ * process, and splits products over its own threads. Returns NULL only when there is no memory at all; any
+ * other failure, such as an unknown backend, is the context's first error. */
+MB_API mb_context *mb_open(const char *backend);
+MB_API mb_context *mb_open_with(const mb_options *options);
+/* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
+MB_API mb_status mb_close(mb_context *ctx);
+
+/* Fills in up to `room` devices, the backends' best first, and returns how many there are. why, if not NULL,
+ * is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is one.
+ */
+MB_API int mb_devices(mb_device *devices, int room, const char **why);
+
+MB_API const char *mb_backend_name(const mb_context *ctx);
+/* The i-th registered backend's name, best first; NULL past the last. */
+MB_API const char *mb_backend_at(int i);
+
+typedef struct mb_stats {
+    uint64_t flushes;           /* flushes that computed something                            */
+    uint64_t plans;             /* plans made                                                 */
+    uint64_t plan_hits;         /* flushes that found their plan                              */
+    uint64_t plan_bytes;        /* bytes held by cached plans, their arenas included          */
+    uint64_t plans_cached;      /* plans in the cache now                                     */
+    uint64_t nodes;             /* nodes on the tape now                                      */
+    uint64_t recorded;          /* nodes recorded since the context was opened                */
+    uint64_t allocations;       /* calls of the allocator that took memory                    */
+    uint64_t bytes, peak_bytes; /* held from the allocator now, and at most                   */
+    uint64_t last_nodes;        /* of the last flush: nodes computed ...                      */
+    uint64_t last_steps;        /* ... steps they became: kernels, products, ...              */
+    uint64_t last_flops;        /* ... floating-point operations of its matrix products       */
+    uint64_t last_arena_bytes;  /* ... bytes of memory for intermediate values                */
+    double plan_seconds;        /* spent making plans, in all                                 */
+    /* Of the vulkan backend; from the second replay of a step on, the first four stay as they are. */
+    uint64_t pipelines;                      /* made                                                      */
+    uint64_t descriptor_writes;              /* buffers told to the device                                */
+    uint64_t device_allocations;             /* blocks of device memory                                   */
+    uint64_t device_bytes;                   /* in them now                                               */
+    uint64_t recordings;                     /* of command buffers                                        */
+    uint64_t submits;                        /* command buffers handed to the device                      */
+    uint64_t last_dispatches, last_barriers; /* of the last flush                             */
+} mb_stats;
+
+MB_API mb_stats mb_get_stats(const mb_context *ctx);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

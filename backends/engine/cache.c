@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ * cache.c - plans by structure: looked up by key, confirmed byte by byte, made when missing, dropped when
+ * old. */
+
+#include "backends/engine/state.h"
+
+static void unlink_use(mb__engine_state *st, mb__cached *c)
+{
+    *(c->newer ? &c->newer->older : &st->newest) = c->older;
+    *(c->older ? &c->older->newer : &st->oldest) = c->newer;
+}
+
+static void link_newest(mb__engine_state *st, mb__cached *c)
+{
+    c->newer = NULL;
+    c->older = st->newest;
+    *(st->newest ? &st->newest->newer : &st->oldest) = c;
+    st->newest = c;
+}
+
+static void drop(mb_context *ctx, mb__cached *c)
+{
+    mb__engine_state *st = ctx->engine_state;
+    mb__cached **slot = &st->buckets[c->hash % MB_BUCKETS];
+    while (*slot != c)
+        slot = &(*slot)->next_in_bucket;
+    *slot = c->next_in_bucket;
+    unlink_use(st, c);
+    st->cache_bytes -= c->bytes;
+    st->stats.plans_cached--;
+    if (c->program)
+        st->backend->discard(st->backend_state, c->program);
+    mb__bump pool = c->pool;
+    mb__bump_free(&pool);
+    mb__free(ctx, c, sizeof *c);
+}
+
+void mb__cache_clear(mb_context *ctx)
+{
+    mb__engine_state *st = ctx->engine_state;
+    while (st->newest)
+        drop(ctx, st->newest);
+}
+
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c)
+{
+    mb__engine_state *st = ctx->engine_state;
+    mb__bump scratch = {.host = &st->host};
+    mb__graph g = {.bump = &scratch};
+    mb__fusion f;
+    unsigned passes = st->passes;
+    if (!backend->fuses)
+        passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
+    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__simplify(&g, passes) == MB_OK &&
+              mb__layout(&g) == MB_OK && mb__fuse(&g, passes, &f) == MB_OK &&
+              mb__lower(&g, &f, backend, passes, &c->pool, &c->plan) == MB_OK &&
+              mb__place(&c->plan, backend, passes, &scratch) == MB_OK;
+    c->plan.node_count = (int)s->count;
+    mb__bump_free(&scratch);
+    return ok ? MB_OK : MB_NO_MEMORY;
+}
+
+static void forget(mb_context *ctx, mb__cached *c)
+{
+    mb__bump pool = c->pool;
+    mb__bump_free(&pool);
+    mb__free(ctx, c, sizeof *c);
+}
+
+/* The plan of a segment and its program. */
+static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__cached **made)
+{
+    mb__engine_state *st = ctx->engine_state;
+    mb__cached *c = mb__try_alloc(ctx, sizeof *c);
+    if (!c)
+        return MB_NO_MEMORY;
+    *c = (mb__cached){.hash = hash, .key_bytes = s->key_bytes, .pool = {.host = &st->host}};
+    c->key = mb__bump_get(&c->pool, s->key_bytes);
+    size_t bytes = 0;
+    st->busy = true;
+    mb_status status = c->key ? mb__make_plan(ctx, s, st->backend, c) : MB_NO_MEMORY;
+    if (status == MB_OK)
+        status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
+    st->busy = false;
+    if (status != MB_OK) {
+        forget(ctx, c);
+        return status;
+    }
+    memcpy(c->key, s->key, s->key_bytes);
+    c->bytes = c->pool.total + bytes + sizeof *c;
+    *made = c;
+    return MB_OK;
+}
+
+mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found)
+{
+    mb__engine_state *st = ctx->engine_state;
+    uint64_t hash = mb__hash(s->key, s->key_bytes);
+    mb__cached **bucket = &st->buckets[hash % MB_BUCKETS];
+    for (mb__cached *c = *bucket; c; c = c->next_in_bucket)
+        if (c->hash == hash && c->key_bytes == s->key_bytes && !memcmp(c->key, s->key, s->key_bytes)) {
+            st->stats.plan_hits++;
+            unlink_use(st, c);
+            link_newest(st, c);
+            *found = c;
+            return MB_OK;
+        }
+    double start = mb__now();
+    mb__cached *c = NULL;
+    mb_status status = make(ctx, s, hash, &c);
+    if (status != MB_OK)
+        return status;
+    c->next_in_bucket = *bucket;
+    *bucket = c;
+    link_newest(st, c);
+    st->cache_bytes += c->bytes;
+    st->stats.plans++;
+    st->stats.plans_cached++;
+    st->stats.plan_seconds += mb__now() - start;
+    while (st->oldest != c && (st->cache_bytes > st->cache_limit || !(st->passes & MB_PASS_CACHE)))
+        drop(ctx, st->oldest);
+    *found = c;
+    return MB_OK;
+}

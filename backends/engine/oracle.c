@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * oracle.c - MB_DEBUG: an op that a backend has just computed is computed again by the oracle, the reference
+ * backend, from the same operands, and the two must agree. It is kernels that this looks for, not rounding:
+ * the limits are wide.
+ */
+#include <float.h>
+#include <math.h>
+
+#include "backends/engine/state.h"
+
+/* The backend that computes every dtype as doubles, opened when first asked. NULL: error set. */
+static const mb__backend *oracle(mb_context *ctx)
+{
+    mb__engine_state *st = ctx->engine_state;
+    for (int i = 0; i < mb__backend_count; i++) {
+        if (!mb__backends[i]->oracle)
+            continue;
+        mb__limits none;
+        mb_status status = st->oracle ? MB_OK
+                                      : mb__backends[i]->open(&st->host, &(mb__open_options){.threads = 1},
+                                                              &st->oracle, &none);
+        return mb__told(ctx, status) == MB_OK ? mb__backends[i] : NULL;
+    }
+    mb__error(ctx, MB_BACKEND, "debug: this library was built without a backend that can be asked");
+    return NULL;
+}
+
+void mb__oracle_close(mb__engine_state *st)
+{
+    for (int i = 0; st->oracle && i < mb__backend_count; i++)
+        if (mb__backends[i]->oracle) {
+            mb__backends[i]->close(st->oracle);
+            st->oracle = NULL;
+        }
+}
+
+/* A node's value as doubles; freed by the caller. NULL: error set. */
+static double *fetch(mb_context *ctx, const mb__backend *judge, const mb__node *n)
+{
+    mb__engine_state *st = ctx->engine_state;
+    int64_t count = mb__numel(n->dim, n->rank);
+    size_t bytes = (size_t)(count + 1) * 8;
+    void *raw = mb__alloc(ctx, bytes);
+    double *out = mb__alloc(ctx, bytes);
+    bool ok = raw && out &&
+              mb__told(ctx, st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype,
+                                                  count, raw)) == MB_OK &&
+              judge->upload(st->oracle, out, (mb_dtype)n->dtype, count, raw) == MB_OK;
+    mb__free(ctx, raw, bytes);
+    if (!ok) {
+        mb__free(ctx, out, bytes);
+        return NULL;
+    }
+    return out;
+}
+
+static void drop(mb_context *ctx, const mb__node *n, double *values)
+{
+    mb__free(ctx, values, (size_t)(mb__numel(n->dim, n->rank) + 1) * 8);
+}
+
+static double largest(const double *x, int64_t n)
+{
+    double most = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (isfinite(x[i]) && fabs(x[i]) > most)
+            most = fabs(x[i]);
+    return most;
+}
+
+/* What the terms of an element's sum may come to, where the op adds many: rounding is relative to that. */
+static double size_of_sums(mb_context *ctx, const mb__node *n, double *const *operands)
+{
+    if (!mb__has_flag(n->op, MB_FLAG_ADDS))
+        return 0;
+    double size = 1, terms = 1;
+    for (int i = 0; i < n->nin; i++) {
+        const mb__node *x = mb__at(ctx, mb__in(ctx, n, i));
+        if (mb__is_float(x->dtype))
+            size *= largest(operands[i], mb__numel(x->dim, x->rank));
+        terms = fmax(terms, (double)mb__numel(x->dim, x->rank));
+    }
+    return size * terms;
+}
+
+static bool agree(const mb__node *n, double got, double want, double sums)
+{
+    bool narrow = n->dtype == MB_FLOAT32;
+    if (!mb__is_float(n->dtype))
+        return got == want;
+    if (narrow && fabs(want) > FLT_MAX) /* float32 overflows where double does not */
+        want = want > 0 ? (double)INFINITY : -(double)INFINITY;
+    if (isnan(want) || isnan(got) || isinf(want) || isinf(got)) {
+        if (narrow && isinf(got) && fabs(want) > 0.999 * FLT_MAX)
+            return true;
+        return isnan(want) ? isnan(got) : got == want;
+    }
+    /* Exponentials turn a rounding of their argument, up to 88, into so many of the result. */
+    double relative = narrow ? 1e-4 : 1e-10, least = narrow ? 1e-37 : 1e-300;
+    return fabs(got - want) <= relative * fabs(want) + (narrow ? 1e-6 : 1e-15) * sums + least;
+}
+
+/* What ops.def leaves open: a float beyond the integers has no defined int32, and float64's sine and cosine
+ * no defined value far out. */
+static bool undefined(mb_context *ctx, const mb__node *n, double *const *operands, int64_t i)
+{
+    if (n->op == MB_OP_CAST && n->dtype == MB_INT32 && mb__is_float(mb__at(ctx, mb__in(ctx, n, 0))->dtype))
+        return !(fabs(operands[0][i]) < 2147483648.0);
+    return (n->op == MB_OP_SIN || n->op == MB_OP_COS) && n->dtype == MB_FLOAT64 &&
+           fabs(operands[0][i]) > 1.6e9;
+}
+
+static bool compare(mb_context *ctx, const mb__node *n, const double *got, const double *want,
+                    double *const *operands)
+{
+    double sums = size_of_sums(ctx, n, operands);
+    int64_t count = mb__numel(n->dim, n->rank);
+    for (int64_t i = 0; i < count; i++)
+        if (!agree(n, got[i], want[i], sums) && !undefined(ctx, n, operands, i)) {
+            char text[128], name[128];
+            mb__engine_state *st = ctx->engine_state;
+            mb__error_at(
+                ctx, MB_BACKEND, n->site,
+                "%s: the %s backend and the reference differ in a result of shape %s: element %lld is "
+                "%.9g, not %.9g",
+                mb__node_text(name, sizeof name, n), st->backend->name,
+                mb__shape_text(text, sizeof text, n->dim, n->rank), (long long)i, got[i], want[i]);
+            return false;
+        }
+    return true;
+}
+
+/* Runs the node alone; operands: as doubles, inputs of the plan in order of their nodes. */
+static bool ask(mb_context *ctx, const mb__backend *judge, const mb__segment *s, void **inputs, double *out)
+{
+    mb__engine_state *st = ctx->engine_state;
+    mb__cached c = {.pool = {.host = &st->host}};
+    size_t bytes = 0, arena_bytes = 0;
+    void *arena = NULL, *outputs[1] = {out};
+    mb_status status = mb__make_plan(ctx, s, judge, &c);
+    if (status == MB_OK) {
+        arena_bytes = (size_t)c.plan.arena_bytes + 64;
+        arena = mb__try_alloc(ctx, arena_bytes);
+        status = arena ? judge->compile(st->oracle, &c.plan, &c.program, &bytes) : MB_NO_MEMORY;
+    }
+    if (status == MB_OK)
+        status = judge->run(st->oracle, c.program, &(mb__binding){arena, inputs, outputs, s->scalars});
+    if (c.program)
+        judge->discard(st->oracle, c.program);
+    mb__free(ctx, arena, arena_bytes);
+    mb__bump_free(&c.pool);
+    return mb__told(ctx, status) == MB_OK;
+}
+
+enum { OPERANDS_MOST = 16 };
+
+bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
+{
+    mb__engine_state *st = ctx->engine_state;
+    const mb__node *n = mb__at(ctx, id);
+    if (st->backend->oracle || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
+        n->nin > OPERANDS_MOST)
+        return true;
+    const mb__backend *judge = oracle(ctx);
+    mb__segment *s = &st->single;
+    if (!judge || !mb__segment_of_node(ctx, s, id))
+        return false;
+    double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL;
+    void *inputs[OPERANDS_MOST];
+    bool ok = true;
+    for (int i = 0; i < n->nin && ok; i++) {
+        uint32_t o = mb__in(ctx, n, i);
+        operands[i] = fetch(ctx, judge, mb__at(ctx, o));
+        ok = operands[i] != NULL;
+        inputs[st->dense[o]] = operands[i];
+    }
+    int64_t numel = mb__numel(n->dim, n->rank);
+    if (ok)
+        got = fetch(ctx, judge, n);
+    if (got)
+        want = mb__alloc(ctx, (size_t)(numel + 1) * 8);
+    ok = want && ask(ctx, judge, s, inputs, want) && compare(ctx, n, got, want, operands);
+    for (int i = 0; i < n->nin; i++)
+        if (operands[i])
+            drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);
+    if (got)
+        drop(ctx, n, got);
+    if (want)
+        drop(ctx, n, want);
+    return ok;
+}
