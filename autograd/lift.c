@@ -88,6 +88,7 @@ mb_tensor mb__lift_linear(const mb__applied *s, int operand, mb_tensor t, int64_
     case MB_OP_CAST:
         return mb_cast(t, (mb_dtype)n->dtype);
     case MB_OP_ALIAS:
+    case MB_OP_BARRIER:
         return t;
     case MB_OP_RESHAPE:
         return mb_reshape(t, lifted_shape(n, K));

@@ -79,6 +79,7 @@ mb_tensor mb__rule_reverse(const mb__applied *s, int i, mb_tensor g)
     case MB_OP_CAST:
         return mb_cast(g, (mb_dtype)x.dtype);
     case MB_OP_ALIAS:
+    case MB_OP_BARRIER:
         return g;
     case MB_OP_RESHAPE:
         return mb_reshape(g, shape_of(&x));
@@ -111,6 +112,8 @@ mb_tensor mb__rule_reverse(const mb__applied *s, int i, mb_tensor g)
 
 mb_tensor mb__rule_forward(const mb__applied *s, mb_tensor t)
 {
+    if (s->node.op == MB_OP_BARRIER)
+        return t; /* tangents are computed once, with the copies */
     if (s->node.op == MB_OP_MAX)
         return mb__reduce(MB_OP_SUM, mb__max_share(s, t), (uint32_t)mb__attrs(s->ctx, &s->node)[0]);
     return mb__poison(s->ctx);

@@ -38,6 +38,7 @@ typedef struct mb__node {
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
     bool kept;         /* survives its scope (mb_keep)                               */
+    bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
     bool dead;         /* its scope has ended, while a later kept node pins the tape */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *site;
@@ -58,6 +59,14 @@ typedef struct mb__variable {
     uint32_t pending; /* node assigned but not yet stored; 0: none                   */
     bool listed;      /* in ctx->pending                                             */
 } mb__variable;
+
+/* A checkpoint: the nodes [first, last], of which derivatives use copies. In the order of their ends; ones
+ * that lie in another come before it. */
+typedef struct mb__region {
+    uint32_t first, last;
+    int32_t around; /* the innermost one that holds this one; -1 */
+    bool products;  /* results of contractions are kept */
+} mb__region;
 
 typedef struct mb__watch {
     uint32_t id;
@@ -110,6 +119,8 @@ struct mb_context {
     uint32_t pending_count, pending_room;
     mb__watch *watches;
     uint32_t watch_count, watch_room;
+    mb__region *regions;
+    uint32_t region_count, region_room;
 
     /* errors */
     mb_status status;
@@ -122,8 +133,13 @@ struct mb_context {
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
-    void *scratch;
-    size_t scratch_bytes;
+    uint32_t *sweep_grad;
+    uint8_t *sweep_depends, *sweep_needed;
+    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
+    void *sweep_parts; /* see autograd/sweep.c */
+    uint32_t sweep_part_room;
+    uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
+    uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
 
     /* memory */
