@@ -404,10 +404,11 @@ static void place_fusable(fuser *u, int32_t n)
     candidate c[GROUPS_MAX];
     bool memory = u->g->nodes[n].output >= 0;
     int first, count = candidates(u, n, c, &memory, &first);
-    /* Readers of one value over one space are better one kernel. */
+    /* Readers of one value over one space are better one kernel; one that each row has once, of the same
+     * rows. */
     for (int i = 0; i < count; i++)
         for (int k = count; k-- > i + 1;) {
-            if (c[i].kind != c[k].kind)
+            if (c[i].kind != c[k].kind || (c[i].kind == ROW && c[i].rows != c[k].rows))
                 continue;
             bool i_late = f->groups[c[i].group].order < f->groups[c[k].group].order;
             int32_t late = i_late ? c[i].group : c[k].group, early = i_late ? c[k].group : c[i].group;
