@@ -223,6 +223,12 @@ static bool carries(const mb__instr *n)
     return n->op == MB_K_SUM && n->dtype == MB_FLOAT32;
 }
 
+/* What a reduction of nothing gives. */
+static uint32_t none_of(emitter *e, const mb__instr *n)
+{
+    return mb__vk_number(e->a, type_for(n->dtype), n->op == MB_K_MAX ? -(double)INFINITY : 0);
+}
+
 /* The reductions whose operands are of a level. */
 static void reduce_level(emitter *e, const columns *c, int level)
 {
@@ -234,8 +240,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
         if (!mb__vk_is_reduction(&k->instrs[i]) || e->level[i] != level + 1)
             continue;
         mb__vk_type type = type_for(k->instrs[i].dtype);
-        bool max = k->instrs[i].op == MB_K_MAX;
-        uint32_t none = mb__vk_number(e->a, type, max ? -(double)INFINITY : 0);
+        uint32_t none = none_of(e, &k->instrs[i]);
         if (!c->single) {
             var[i] = mb__vk_var(e->a, type);
             mb__vk_set(e->a, var[i], none);
@@ -251,6 +256,12 @@ static void reduce_level(emitter *e, const columns *c, int level)
     }
     if (!count)
         return;
+    if (e->p->columns == 0) { /* there is no element to look at: what a reduction starts from is its result */
+        for (int i = 0; i < k->instr_count; i++)
+            if (mb__vk_is_reduction(&k->instrs[i]) && e->level[i] == level + 1)
+                e->id[i] = none_of(e, &k->instrs[i]);
+        return;
+    }
     begin_columns(e, c);
     compute_columns(e, c->single);
     for (int i = 0; i < k->instr_count; i++) {
@@ -309,7 +320,7 @@ static void emit_rows(emitter *e, const columns *c)
     for (int s = 0; s < k->store_count; s++)
         if (!k->stores[s].per_row)
             e->wanted[k->stores[s].instr] = any = true;
-    if (any) {
+    if (any && e->p->columns) {
         bool guard = e->p->lanes > 1 || c->single;
         uint32_t may = c->single ? mb__vk_math(e->a, VK_AND, e->ok, c->ok) : e->ok;
         begin_columns(e, c);
@@ -424,7 +435,7 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
             c.end = count;
             c.single = p->columns <= p->lanes;
         }
-        if (c.single) {
+        if (c.single && p->columns) {
             c.ok = mb__vk_math(a, VK_LESS, e.t, count);
             uint32_t args[2] = {e.t, mb__vk_u32(a, (uint32_t)p->columns - 1)};
             split_index(&e, mb__vk_call(a, "smaller", VK_U32, 2, args), e.outer, p->k.rank, e.column_at);
