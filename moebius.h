@@ -3,12 +3,12 @@
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
  * The manual is in six headers; read them in this order:
- *   tensor/tensor.h      values, ops, errors, scopes: what is recorded
- *   tensor/files.h       safetensors, IDX, batches of images
- *   autograd/autograd.h  derivatives, recorded too
- *   backends/backends.h  contexts, and where numbers are made
- *   optim/optim.h        parameters, optimisers and schedules
- *   layers/layers.h      what people stack
+ *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
+ *   tensor/files/files.h        safetensors, IDX, batches of images
+ *   autograd/autograd.h         derivatives, recorded too
+ *   backends/engine/backends.h  contexts, and where numbers are made
+ *   optim/optim.h               parameters, optimisers and schedules
+ *   layers/layers.h             what people stack
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -18,9 +18,9 @@
 #define MB_VERSION_PATCH 0
 
 #include "tensor/tensor.h"
-#include "tensor/files.h"
+#include "tensor/files/files.h"
 #include "autograd/autograd.h"
-#include "backends/backends.h"
+#include "backends/engine/backends.h"
 #include "layers/layers.h"
 #include "optim/optim.h"
 

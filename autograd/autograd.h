@@ -29,29 +29,29 @@ extern "C" {
 /* Reverse mode. y: floats of any shape, seeded with ones: the gradient of sum(y). So a loss for each image
  * and head, a vector, needs no ceremony. xs: n float tensors. Writes gs[i], shaped like xs[i]; poison on
  * error. A variable in xs stands for its current value. */
-MB_API mb_status mb_grad_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs);
+MB_API mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs);
 #define mb_grad(...) mb_grad_at(MB_HERE, __VA_ARGS__)
 
 /* The same with a cotangent v, of y's shape and dtype: gs[i] = v^T dy/dxs[i]. */
-MB_API mb_status mb_vjp_at(const char *where, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n,
+MB_API mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n,
                            mb_tensor *gs);
 #define mb_vjp(...) mb_vjp_at(MB_HERE, __VA_ARGS__)
 
 /* Forward mode: ts[j] = sum_i dys[j]/dxs[i] vs[i] for tangents vs, shaped like xs. m results in one sweep. */
-MB_API mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+MB_API mb_status mb_jvp_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs,
                            const mb_tensor *vs, int n, mb_tensor *ts);
 #define mb_jvp(...) mb_jvp_at(MB_HERE, __VA_ARGS__)
 
 /* Hessian-vector product, forward over reverse: hs = d/de grad(y)(xs + e vs) at e = 0. y as for mb_grad. hs
  * may be vs, here and below. */
-MB_API mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+MB_API mb_status mb_hvp_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                            mb_tensor *hs);
 #define mb_hvp(...) mb_hvp_at(MB_HERE, __VA_ARGS__)
 
 /* The same, reverse over reverse: the gradient of <grad(y), vs> with vs held constant, also where a v depends
  * on an x: equal values by another way, about as expensive (two to three gradients). The xs are of one dtype.
  */
-MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
+MB_API mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
                                    int n, mb_tensor *hs);
 #define mb_hvp_reverse(...) mb_hvp_reverse_at(MB_HERE, __VA_ARGS__)
 
@@ -63,19 +63,19 @@ MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tens
  * MB_MAX_RANK - 1.
  *
  * vs[i]: [K, shape of xs[i]], ts[j]: [K, shape of ys[j]]; ts[j][k] = sum_i dys[j]/dxs[i] vs[i][k]. */
-MB_API mb_status mb_jvp_batch_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+MB_API mb_status mb_jvp_batch_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs,
                                  const mb_tensor *vs, int n, mb_tensor *ts);
 #define mb_jvp_batch(...) mb_jvp_batch_at(MB_HERE, __VA_ARGS__)
 
 /* K Hessian-vector products, forward over reverse: vs[i], hs[i]: [K, shape of xs[i]]. y as for mb_grad. */
-MB_API mb_status mb_hvp_batch_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
+MB_API mb_status mb_hvp_batch_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
                                  int n, mb_tensor *hs);
 #define mb_hvp_batch(...) mb_hvp_batch_at(MB_HERE, __VA_ARGS__)
 
 /* y: [Y...], x: [X...], floats, of at most MB_MAX_RANK axes together -> [Y..., X...]: dy/dx, all of it.
  * Forward where x has no more elements than y; otherwise by the transposed way, also batched: the vjp is
  * linear in its cotangent, and so its own jvp by the cotangent. */
-MB_API mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x);
+MB_API mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x);
 #define mb_jacobian(...) mb_jacobian_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------------- curvature -- */
@@ -85,10 +85,10 @@ MB_API mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x);
  * above; the directions are batched, as many at a time as keep a tensor on the way within 4 MiB. */
 
 /* -> [p, p], symmetric up to rounding. */
-MB_API mb_tensor mb_hessian_at(const char *where, mb_tensor y, const mb_tensor *xs, int n);
+MB_API mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int n);
 #define mb_hessian(...) mb_hessian_at(MB_HERE, __VA_ARGS__)
 /* Writes ds[i], shaped like xs[i]: d2 sum(y) / dx2 of each element. Exact: p Hessian-vector products. */
-MB_API mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb_tensor *xs, int n,
+MB_API mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor *xs, int n,
                                         mb_tensor *ds);
 #define mb_hessian_diagonal(...) mb_hessian_diagonal_at(MB_HERE, __VA_ARGS__)
 
@@ -96,7 +96,7 @@ MB_API mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb
  * element (second = u^T H u where y is 0-d). us[i] is shaped like xs[i] and a constant, here and in
  * later derivatives. Forward over forward: no gradient is made, so it is the cheapest of all second
  * derivatives. first may be NULL. */
-MB_API mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *us,
+MB_API mb_status mb_directional_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *us,
                                    int n, mb_tensor *first, mb_tensor *second);
 #define mb_directional(...) mb_directional_at(MB_HERE, __VA_ARGS__)
 
@@ -106,12 +106,12 @@ MB_API mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tens
  * T's spectrum approach the Hessian's from inside, long before m reaches p (Golub and Van Loan,
  * section 10.1). Where the Krylov space ends early, beta is 0 (below 1e-10 of T's size in float64, 1e-5 in
  * float32) and what follows is 0 as well: cut T there. */
-MB_API mb_status mb_lanczos_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, int steps,
+MB_API mb_status mb_lanczos_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, int steps,
                                mb_key key, mb_tensor *alpha, mb_tensor *beta);
 #define mb_lanczos(...) mb_lanczos_at(MB_HERE, __VA_ARGS__)
 /* The smallest and the largest eigenvalue of the Hessian of sum(y), as mb_lanczos finds them: a flush, and
  * numbers, not tensors. Either may be NULL; NaN after an error. The spectral norm is the larger magnitude. */
-MB_API mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_tensor *xs, int n,
+MB_API mb_status mb_extreme_eigenvalues_at(const char *site, mb_tensor y, const mb_tensor *xs, int n,
                                            int steps, mb_key key, double *smallest, double *largest);
 #define mb_extreme_eigenvalues(...) mb_extreme_eigenvalues_at(MB_HERE, __VA_ARGS__)
 

@@ -41,7 +41,7 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 /* Derivatives pass through this node at all. */
 static bool passes(const mb__node *n)
 {
-    return mb__is_float(n->dtype) && !mb__ops[n->op].constant && n->op != MB_OP_STOP;
+    return mb__is_float(n->dtype) && !mb__has_flag(n->op, MB_FLAG_CONSTANT);
 }
 
 static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int nx)
@@ -63,33 +63,33 @@ static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int n
     }
 }
 
-static mb__site site_of(mb_context *ctx, uint32_t id)
+static mb__applied site_of(mb_context *ctx, uint32_t id)
 {
-    mb__site s = {.ctx = ctx, .node = *mb__at(ctx, id), .out = mb__handle(ctx, id)};
-    s.where = s.node.where;
+    mb__applied s = {.ctx = ctx, .node = *mb__at(ctx, id), .out = mb__handle(ctx, id)};
+    s.site = s.node.site;
     for (int i = 0; i < s.node.nin && i < 3; i++)
         s.in[i] = mb__handle(ctx, mb__in(ctx, &s.node, i));
     return s;
 }
 
-static mb_status no_rule(const mb__site *s, int i, const char *mode)
+static mb_status no_rule(const mb__applied *s, int i, const char *mode)
 {
-    return mb__error(s->ctx, MB_NO_RULE, s->where, "%s: no %s rule for operand %d", mb__ops[s->node.op].name,
-                     mode, i + 1);
+    return mb__error(s->ctx, MB_NO_RULE, "%s: no %s rule for operand %d", mb__ops[s->node.op].name, mode,
+                     i + 1);
 }
 
 /* Checks float operands, resolves variables. */
-static mb_context *enter(const char *where, const char *name, const mb_tensor *ts, int n, uint32_t *ids)
+static mb_context *enter(const char *name, const mb_tensor *ts, int n, uint32_t *ids)
 {
     mb_context *ctx = NULL;
     mb_tensor poison;
     for (int i = 0; i < n; i++) {
-        ctx = mb__enter(where, name, (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison);
+        ctx = mb__enter(name, (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison);
         if (!ctx)
             return NULL;
         if (!mb__is_float(mb__at(ctx, ts[i].id)->dtype)) {
             char a[256];
-            mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name,
+            mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", name,
                       mb__tensor_text(a, sizeof a, ts[i]));
             return NULL;
         }
@@ -114,10 +114,10 @@ static mb_shape shape_with(const mb__node *n, int64_t lead)
     return shape;
 }
 
-static mb_tensor zeros_like(mb_context *ctx, const char *where, uint32_t id, int64_t lead)
+static mb_tensor zeros_like(mb_context *ctx, uint32_t id, int64_t lead)
 {
     const mb__node *n = mb__at(ctx, id);
-    return mb_full_at(where, ctx, (mb_dtype)n->dtype, shape_with(n, lead), 0);
+    return mb_full(ctx, (mb_dtype)n->dtype, shape_with(n, lead), 0);
 }
 
 static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor seed)
@@ -126,8 +126,8 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
     for (uint32_t id = y;; id--) {
         uint32_t g = r->grad[id - r->low];
         if (g && r->depends[id - r->low] && passes(mb__at(ctx, id))) {
-            mb__site s = site_of(ctx, id);
-            ctx->place = s.where;
+            mb__applied s = site_of(ctx, id);
+            ctx->site = s.site;
             for (int i = 0; i < s.node.nin; i++) {
                 uint32_t o = mb__in(ctx, &s.node, i);
                 if (o < r->low || !r->depends[o - r->low])
@@ -141,15 +141,15 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
                 if (mb__is_elementwise(s.node.op) && !same_shape(mb__at(ctx, v.id), x)) {
                     int64_t dim[MB_MAX_RANK];
                     memcpy(dim, x->dim, sizeof dim);
-                    v = mb__sum_to(s.where, v, x->rank, dim);
+                    v = mb__sum_to(v, x->rank, dim);
                 }
                 if (v.id && !same_shape(mb__at(ctx, v.id), mb__at(ctx, o)))
-                    return mb__error(ctx, MB_INVALID, s.where,
+                    return mb__error(ctx, MB_INVALID,
                                      "%s: the rule for operand %d gives another shape than the operand's",
                                      mb__ops[s.node.op].name, i + 1);
                 uint32_t *slot = &r->grad[o - r->low];
                 if (*slot)
-                    v = mb_add_at(s.where, mb__handle(ctx, *slot), v);
+                    v = mb_add(mb__handle(ctx, *slot), v);
                 if (!v.id)
                     return ctx->status;
                 *slot = v.id;
@@ -160,35 +160,32 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
     }
 }
 
-static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_tensor *v,
-                     const mb_tensor *xs, int n, mb_tensor *gs)
+static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
+                     mb_tensor *gs)
 {
     uint32_t id;
     mb_context *ctx = y.ctx;
     for (int i = 0; i < n; i++)
         gs[i] = mb__poison(ctx);
     if (n < 0 || (n && (!xs || !gs)))
-        return mb__error(ctx, MB_INVALID, where, "%s: got %d tensors to differentiate by", name, n);
-    if (!enter(where, name, &y, 1, &id))
+        return mb__error(ctx, MB_INVALID, "%s: got %d tensors to differentiate by", name, n);
+    if (!enter(name, &y, 1, &id))
         return ctx ? mb_error(ctx) : MB_INVALID;
     if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
         return ctx->status;
     uint32_t *ids = ctx->ids;
-    const char *place = ctx->place;
+    const char *site_of_call = ctx->site;
     mb_status status = MB_OK;
-    if (n && !enter(where, name, xs, n, ids))
-        status = mb_error(ctx) ? mb_error(ctx)
-                               : mb__error(ctx, MB_INVALID, where, "%s: an x is not a tensor", name);
+    if (n && !enter(name, xs, n, ids))
+        status = mb_error(ctx) ? mb_error(ctx) : mb__error(ctx, MB_INVALID, "%s: an x is not a tensor", name);
     if (status == MB_OK && n && xs[0].ctx != ctx)
-        status = mb__error(ctx, MB_INVALID, where, "%s: y and xs belong to different contexts", name);
+        status = mb__error(ctx, MB_INVALID, "%s: y and xs belong to different contexts", name);
     mb_tensor seed = {0};
     if (status == MB_OK && v) {
-        if (!enter(where, name, v, 1, NULL) || v->ctx != ctx ||
-            !same_shape(mb__at(ctx, v->id), mb__at(ctx, id))) {
+        if (!enter(name, v, 1, NULL) || v->ctx != ctx || !same_shape(mb__at(ctx, v->id), mb__at(ctx, id))) {
             char a[256], b[256];
-            mb__error(ctx, MB_INVALID, where,
-                      "%s: got the cotangent %s for y %s; wanted the same shape and dtype", name,
-                      mb__tensor_text(a, sizeof a, *v), mb__tensor_text(b, sizeof b, y));
+            mb__error(ctx, MB_INVALID, "%s: got the cotangent %s for y %s; wanted the same shape and dtype",
+                      name, mb__tensor_text(a, sizeof a, *v), mb__tensor_text(b, sizeof b, y));
             status = ctx->status;
         } else {
             seed = *v;
@@ -198,7 +195,7 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
         const mb__node *ny = mb__at(ctx, id);
         mb_shape shape = {ny->rank, {0}};
         memcpy(shape.dim, ny->dim, sizeof shape.dim);
-        seed = mb_full_at(where, ctx, (mb_dtype)ny->dtype, shape, 1);
+        seed = mb_full(ctx, (mb_dtype)ny->dtype, shape, 1);
     }
     range r = {.low = id};
     for (int i = 0; i < n && status == MB_OK; i++)
@@ -213,29 +210,31 @@ static mb_status vjp(const char *where, const char *name, mb_tensor y, const mb_
         if (r.depends[id - r.low])
             status = reverse_sweep(ctx, &r, id, seed);
     }
-    ctx->place = place;
+    ctx->site = site_of_call;
     for (int i = 0; i < n && status == MB_OK; i++) {
         uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
-        gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, where, ids[i], -1);
+        gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, ids[i], -1);
         status = ctx->status;
     }
     return status;
 }
 
-mb_status mb_grad_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
+mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
 {
-    return vjp(where, "grad", y, NULL, xs, n, gs);
+    MB_SITE(y.ctx, site);
+    return vjp("grad", y, NULL, xs, n, gs);
 }
 
-mb_status mb_vjp_at(const char *where, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
+mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
 {
-    return vjp(where, "vjp", y, &v, xs, n, gs);
+    MB_SITE(y.ctx, site);
+    return vjp("vjp", y, &v, xs, n, gs);
 }
 
 /* ---- forward mode ---- */
 
 /* The node's op on tangents in place of the operands it is linear in: one of them, or all for a concat. */
-static mb_tensor rebuild(const mb__site *s, int operand, mb_tensor t)
+static mb_tensor rebuild(const mb__applied *s, int operand, mb_tensor t)
 {
     mb_context *ctx = s->ctx;
     mb_tensor in[3];
@@ -243,11 +242,11 @@ static mb_tensor rebuild(const mb__site *s, int operand, mb_tensor t)
         in[i] = i == operand ? t : s->in[i];
     int64_t attrs[1 + 3 * 24];
     memcpy(attrs, mb__attrs(ctx, &s->node), s->node.nattr * sizeof *attrs);
-    return mb__record(ctx, s->where, s->node.op, (mb_dtype)s->node.dtype, s->node.rank, s->node.dim, in,
-                      s->node.nin, attrs, s->node.nattr);
+    return mb__record(ctx, s->node.op, (mb_dtype)s->node.dtype, s->node.rank, s->node.dim, in, s->node.nin,
+                      attrs, s->node.nattr);
 }
 
-static mb_tensor tangent_concat(const mb__site *s, const range *r)
+static mb_tensor tangent_concat(const mb__applied *s, const range *r)
 {
     mb_context *ctx = s->ctx;
     mb_tensor out = {0};
@@ -256,15 +255,15 @@ static mb_tensor tangent_concat(const mb__site *s, const range *r)
         return mb__poison(ctx);
     for (int i = 0; i < s->node.nin; i++) {
         uint32_t o = mb__in(ctx, &s->node, i), t = o >= r->low ? r->grad[o - r->low] : 0;
-        parts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, s->where, o, r->lead);
+        parts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, o, r->lead);
     }
     if (ctx->status == MB_OK)
-        out = mb_concat_at(s->where, parts, s->node.nin, (int)mb__attrs(ctx, &s->node)[0] + (r->lead >= 0));
+        out = mb_concat(parts, s->node.nin, (int)mb__attrs(ctx, &s->node)[0] + (r->lead >= 0));
     mb__free(ctx, parts, s->node.nin * sizeof *parts);
     return out;
 }
 
-static mb_tensor tangent_of(const mb__site *s, const range *r)
+static mb_tensor tangent_of(const mb__applied *s, const range *r)
 {
     mb_context *ctx = s->ctx;
     if (s->node.op == MB_OP_CONCAT)
@@ -288,9 +287,9 @@ static mb_tensor tangent_of(const mb__site *s, const range *r)
                 no_rule(s, i, "forward");
             return t;
         }
-        sum = sum.id ? mb_add_at(s->where, sum, t) : t;
+        sum = sum.id ? mb_add(sum, t) : t;
     }
-    return sum.id ? mb_broadcast_at(s->where, sum, shape_with(&s->node, r->lead)) : sum;
+    return sum.id ? mb_broadcast(sum, shape_with(&s->node, r->lead)) : sum;
 }
 
 /* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse
@@ -301,15 +300,15 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
         uint32_t k = id - r->low;
         if (!r->depends[k] || !r->needed[k] || !passes(mb__at(ctx, id)))
             continue;
-        mb__site s = site_of(ctx, id);
-        ctx->place = s.where;
+        mb__applied s = site_of(ctx, id);
+        ctx->site = s.site;
         if (r->lead >= 0 && s.node.rank == MB_MAX_RANK)
-            return mb__error(ctx, MB_INVALID, s.where,
+            return mb__error(ctx, MB_INVALID,
                              "%s: has %d axes; a batch of directions wants one more, and %d is the most",
                              mb__ops[s.node.op].name, MB_MAX_RANK, MB_MAX_RANK);
         mb_tensor t = tangent_of(&s, r);
         if (t.id && r->grad[k])
-            t = mb_add_at(s.where, mb__handle(ctx, r->grad[k]), t);
+            t = mb_add(mb__handle(ctx, r->grad[k]), t);
         if (ctx->status != MB_OK)
             return ctx->status;
         if (t.id)
@@ -332,24 +331,24 @@ static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead
     return *lead == v->dim[0];
 }
 
-static mb_status jvp(const char *where, const char *name, bool batch, const mb_tensor *ys, int m,
-                     const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *ts)
+static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, const mb_tensor *xs,
+                     const mb_tensor *vs, int n, mb_tensor *ts)
 {
     mb_context *ctx = m > 0 && ys ? ys[0].ctx : NULL;
     if (!ctx || m < 1 || n < (batch ? 1 : 0) || (n && (!xs || !vs)) || !ts)
-        return ctx ? mb__error(ctx, MB_INVALID, where, "%s: got %d results and %d variables", name, m, n)
+        return ctx ? mb__error(ctx, MB_INVALID, "%s: got %d results and %d variables", name, m, n)
                    : MB_INVALID;
     bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
                                                     (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
     uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
-    const char *place = ctx->place;
-    ok = ok && enter(where, name, ys, m, yi) &&
-         (!n || (enter(where, name, xs, n, xi) == ctx && enter(where, name, vs, n, vi) == ctx));
+    const char *site_of_call = ctx->site;
+    ok = ok && enter(name, ys, m, yi) &&
+         (!n || (enter(name, xs, n, xi) == ctx && enter(name, vs, n, vi) == ctx));
     range r = {.low = UINT32_MAX, .high = 0, .lead = -1};
     for (int i = 0; ok && i < n; i++)
         if (!fits(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]), batch, &r.lead)) {
             char a[256], b[256];
-            mb__error(ctx, MB_INVALID, where,
+            mb__error(ctx, MB_INVALID,
                       batch ? "%s: got the tangents %s for %s; wanted its shape after an axis for the "
                               "directions, as many for each variable, and its dtype"
                             : "%s: got the tangent %s for %s; wanted the same shape and dtype",
@@ -358,7 +357,7 @@ static mb_status jvp(const char *where, const char *name, bool batch, const mb_t
         }
     for (int i = 0; ok && batch && i < m; i++)
         if (mb__at(ctx, yi[i])->rank == MB_MAX_RANK) {
-            mb__error(ctx, MB_INVALID, where,
+            mb__error(ctx, MB_INVALID,
                       "%s: a result has %d axes; the directions want one more, and %d is the most", name,
                       MB_MAX_RANK, MB_MAX_RANK);
             ok = false;
@@ -389,23 +388,25 @@ static mb_status jvp(const char *where, const char *name, bool batch, const mb_t
                 r.grad[xi[i] - r.low] = vi[i];
         ok = forward_sweep(ctx, &r) == MB_OK;
     }
-    ctx->place = place;
+    ctx->site = site_of_call;
     for (int i = 0; ok && i < m; i++) {
         uint32_t t = r.grad[yi[i] - r.low];
-        ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, where, yi[i], r.lead);
+        ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, yi[i], r.lead);
         ok = ctx->status == MB_OK;
     }
     return mb_error(ctx);
 }
 
-mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs,
+mb_status mb_jvp_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs,
                     int n, mb_tensor *ts)
 {
-    return jvp(where, "jvp", false, ys, m, xs, vs, n, ts);
+    MB_SITE(ys ? ys->ctx : NULL, site);
+    return jvp("jvp", false, ys, m, xs, vs, n, ts);
 }
 
-mb_status mb_jvp_batch_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+mb_status mb_jvp_batch_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs,
                           const mb_tensor *vs, int n, mb_tensor *ts)
 {
-    return jvp(where, "jvp_batch", true, ys, m, xs, vs, n, ts);
+    MB_SITE(ys ? ys->ctx : NULL, site);
+    return jvp("jvp_batch", true, ys, m, xs, vs, n, ts);
 }

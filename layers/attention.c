@@ -61,12 +61,12 @@ static mb_tensor adaptive_attention(mb_tensor q, mb_tensor k, mb_tensor v, bool 
     return mb_div(mb_einsum("bnhd,bhde->bnhe", q, state), mb_unsqueeze(divisor, -1));
 }
 
-mb_tensor mb_attend_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
+mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
                        bool causal, double scale)
 {
+    MB_SITE(q.ctx, site);
     if (!mb__usable(q))
-        return mb__refused(where, q);
-    const char *place = mb_place_begin(q.ctx, where);
+        return mb__refused(q);
     mb_tensor y = {0};
     switch (kind) {
     case MB_ATTENTION_SOFTMAX:
@@ -81,22 +81,21 @@ mb_tensor mb_attend_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v,
     default:
         mb_fail(q.ctx, MB_INVALID, "mb_attend: %d is no kind of attention", (int)kind);
     }
-    mb_place_end(q.ctx, place);
     return y;
 }
 
-mb_attention mb_attention_new_at(const char *where, mb_params *p, const char *name,
+mb_attention mb_attention_new_at(const char *site, mb_params *p, const char *name,
                                  mb_attention_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_attention layer = {.options = options};
     int64_t D = options.dim;
-    if (!p || !mb__check_heads(where, p, "mb_attention", D, options.heads) ||
-        mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !mb__check_heads(p, "mb_attention", D, options.heads) || mb_params_enter(p, name) != MB_OK)
         return layer;
     mb_linear_options linear = {.no_bias = options.no_bias, .weight = mb_init_xavier(D, D)};
-    layer.qkv = mb_linear_new_with_at(where, p, "qkv", D, 3 * D, linear);
-    layer.out = mb_linear_new_with_at(where, p, "out", D, D, linear);
-    mb_params_leave_at(where, p);
+    layer.qkv = mb_linear_new_with(p, "qkv", D, 3 * D, linear);
+    layer.out = mb_linear_new_with(p, "out", D, D, linear);
+    mb_params_leave(p);
     return layer;
 }
 
@@ -106,12 +105,12 @@ static mb_tensor part(mb_tensor qkv, int which)
     return mb_squeeze(mb_slice(qkv, 2, which, 1, 1), 2);
 }
 
-mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor x)
+mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
+        return mb__refused(x);
     int64_t D = layer.options.dim, H = layer.options.heads;
-    const char *place = mb_place_begin(x.ctx, where);
     mb_tensor y = {0};
     if (H > 0 && mb__check_tokens(x, D, "attention")) {
         int64_t B = mb_dim(x, 0), N = mb_dim(x, 1);
@@ -120,6 +119,5 @@ mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor
                       layer.options.scale);
         y = mb_linear_apply(layer.out, mb_reshape(y, MB_SHAPE(B, N, D)));
     }
-    mb_place_end(x.ctx, place);
     return y;
 }

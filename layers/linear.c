@@ -18,44 +18,45 @@ bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
     return false;
 }
 
-bool mb__check_heads(const char *where, mb_params *p, const char *layer, int64_t dim, int64_t heads)
+bool mb__check_heads(mb_params *p, const char *layer, int64_t dim, int64_t heads)
 {
     if (dim >= 1 && heads >= 1 && dim % heads == 0)
         return true;
-    mb_fail_at(where, mb_params_context(p), MB_INVALID,
-               "%s: dim %lld and heads %lld: both must be 1 or more, and heads divide dim", layer,
-               (long long)dim, (long long)heads);
+    mb_fail(mb_params_context(p), MB_INVALID,
+            "%s: dim %lld and heads %lld: both must be 1 or more, and heads divide dim", layer,
+            (long long)dim, (long long)heads);
     return false;
 }
 
 /* -------------------------------------------------------------------------------------------- linear -- */
 
-mb_linear mb_linear_new_with_at(const char *where, mb_params *p, const char *name, int64_t in, int64_t out,
+mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const char *name, int64_t in, int64_t out,
                                 mb_linear_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_linear layer = {0};
     if (!p)
         return layer;
     if (in < 1 || out < 1) {
-        mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                   "mb_linear: in %lld, out %lld: both must be 1 or more", (long long)in, (long long)out);
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_linear: in %lld, out %lld: both must be 1 or more",
+                (long long)in, (long long)out);
         return layer;
     }
     mb_init weight = options.weight.kind == MB_INIT_DEFAULT ? mb_init_xavier(in, out) : options.weight;
-    if (mb_params_enter_at(where, p, name) != MB_OK)
+    if (mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.weight = mb_param_at(where, p, "weight", MB_SHAPE(out, in), weight);
+    layer.weight = mb_param(p, "weight", MB_SHAPE(out, in), weight);
     if (!options.no_bias)
-        layer.bias = mb_param_plain_at(where, p, "bias", MB_SHAPE(out), options.bias);
-    mb_params_leave_at(where, p);
+        layer.bias = mb_param_plain(p, "bias", MB_SHAPE(out), options.bias);
+    mb_params_leave(p);
     return layer;
 }
 
-mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x)
+mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(x);
     int rank = mb_shape_of(x).rank;
     mb_tensor y = {0};
     if (rank < 1 || mb_dim(x, -1) != mb_dim(layer.weight, 1)) {
@@ -79,32 +80,33 @@ mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x)
         if (layer.bias.ctx)
             y = mb_add(y, layer.bias);
     }
-    mb_place_end(x.ctx, place);
     return y;
 }
 
 /* ----------------------------------------------------------------------------------------- embedding -- */
 
-mb_embedding mb_embedding_new_at(const char *where, mb_params *p, const char *name, int64_t vocabulary,
+mb_embedding mb_embedding_new_at(const char *site, mb_params *p, const char *name, int64_t vocabulary,
                                  int64_t dim)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_embedding layer = {0};
     if (!p)
         return layer;
     if (vocabulary < 1 || dim < 1) {
-        mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                   "mb_embedding: vocabulary %lld, dim %lld: both must be 1 or more", (long long)vocabulary,
-                   (long long)dim);
+        mb_fail(mb_params_context(p), MB_INVALID,
+                "mb_embedding: vocabulary %lld, dim %lld: both must be 1 or more", (long long)vocabulary,
+                (long long)dim);
         return layer;
     }
-    if (mb_params_enter_at(where, p, name) != MB_OK)
+    if (mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.weight = mb_param_plain_at(where, p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
-    mb_params_leave_at(where, p);
+    layer.weight = mb_param_plain(p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
+    mb_params_leave(p);
     return layer;
 }
 
-mb_tensor mb_embedding_apply_at(const char *where, mb_embedding layer, mb_tensor ids)
+mb_tensor mb_embedding_apply_at(const char *site, mb_embedding layer, mb_tensor ids)
 {
-    return mb_take_at(where, layer.weight, ids, 0);
+    MB_SITE(ids.ctx, site);
+    return mb_take(layer.weight, ids, 0);
 }

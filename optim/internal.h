@@ -6,7 +6,7 @@
 #define MB_OPTIM_INTERNAL_H
 
 #include "optim/optim.h"
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 typedef struct mb__param {
     const char *name; /* full, dotted; from mb_params_alloc */
@@ -40,8 +40,8 @@ bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item
 const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length, const char *name);
 
 /* Loads n tensors and checks that each has the shape and dtype of like[i]; ts[i] is then to be assigned. */
-mb_status mb__load_like(const char *where, mb_context *ctx, const char *path, const char *const *names,
-                        const mb_tensor *like, mb_tensor *ts, int n);
+mb_status mb__load_like(mb_context *ctx, const char *path, const char *const *names, const mb_tensor *like,
+                        mb_tensor *ts, int n);
 
 /* sqrt with derivative 0 at 0, at every order: both branches of the where are finite there. NaN stays NaN. */
 mb_tensor mb__safe_sqrt(mb_tensor x);

@@ -64,7 +64,7 @@ typedef struct mb_params mb_params;
 
 /* float32; mb_params_new_with takes the dtype of all parameters, MB_FLOAT32 or MB_FLOAT64. The caller frees
  * the set with mb_params_free before mb_close. The variables themselves belong to the context. */
-MB_API mb_params *mb_params_new_with_at(const char *where, mb_context *ctx, uint64_t seed, mb_dtype dtype);
+MB_API mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype);
 #define mb_params_new_with(...)  mb_params_new_with_at(MB_HERE, __VA_ARGS__)
 #define mb_params_new(ctx, seed) mb_params_new_with_at(MB_HERE, ctx, seed, MB_FLOAT32)
 MB_API void mb_params_free(mb_params *p); /* NULL is allowed; frees mb_params_alloc's memory too */
@@ -75,17 +75,17 @@ MB_API mb_dtype mb_params_dtype(const mb_params *p);
  * is empty or already taken is an error. It is trainable. mb_param takes weight decay (kernels);
  * mb_param_plain does not (biases, scales, positions). Parameters are made outside of every scope. The
  * initial value is stored at the next flush. */
-MB_API mb_tensor mb_param_at(const char *where, mb_params *p, const char *name, mb_shape shape, mb_init init);
+MB_API mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init);
 #define mb_param(...) mb_param_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_param_plain_at(const char *where, mb_params *p, const char *name, mb_shape shape,
+MB_API mb_tensor mb_param_plain_at(const char *site, mb_params *p, const char *name, mb_shape shape,
                                    mb_init init);
 #define mb_param_plain(...) mb_param_plain_at(MB_HERE, __VA_ARGS__)
 
 /* Between enter and leave, names get the prefix "name."; nested ones add up, "" adds nothing. A leave without
  * an enter is an error. */
-MB_API mb_status mb_params_enter_at(const char *where, mb_params *p, const char *name);
+MB_API mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name);
 #define mb_params_enter(...) mb_params_enter_at(MB_HERE, __VA_ARGS__)
-MB_API mb_status mb_params_leave_at(const char *where, mb_params *p);
+MB_API mb_status mb_params_leave_at(const char *site, mb_params *p);
 #define mb_params_leave(...) mb_params_leave_at(MB_HERE, __VA_ARGS__)
 
 /* In order of creation, 0 <= i < count. Outside: NULL, a tensor that is none, false. */
@@ -97,7 +97,7 @@ MB_API bool mb_params_decays(const mb_params *p, int i);
 /* Number of trainable scalars. */
 MB_API int64_t mb_params_size(const mb_params *p);
 /* By full name; an unknown one is an error. */
-MB_API mb_tensor mb_params_get_at(const char *where, const mb_params *p, const char *name);
+MB_API mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name);
 #define mb_params_get(...) mb_params_get_at(MB_HERE, __VA_ARGS__)
 /* Writes the trainable parameters, in order, to ts, at most `capacity` of them: what to give mb_grad. Returns
  * how many there are. */
@@ -105,11 +105,11 @@ MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
 
 /* For the parameter of this full name, and all whose name begins with it and a dot ("" is every one): whether
  * optimisers change it, whether it takes weight decay. A prefix of no parameter is an error. */
-MB_API mb_status mb_params_set_trainable_at(const char *where, mb_params *p, const char *prefix,
+MB_API mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix,
                                             bool trainable);
 #define mb_params_freeze(p, prefix)   mb_params_set_trainable_at(MB_HERE, p, prefix, false)
 #define mb_params_unfreeze(p, prefix) mb_params_set_trainable_at(MB_HERE, p, prefix, true)
-MB_API mb_status mb_params_set_decay_at(const char *where, mb_params *p, const char *prefix, bool decays);
+MB_API mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays);
 #define mb_params_set_decay(...) mb_params_set_decay_at(MB_HERE, __VA_ARGS__)
 
 /* Zeroed memory that lives as long as p: for a layer's own struct. NULL, and the sticky error, without
@@ -118,9 +118,9 @@ MB_API void *mb_params_alloc(mb_params *p, size_t size);
 
 /* All parameters, frozen ones included, as one safetensors file. Loading wants exactly these names, shapes
  * and dtypes, and changes nothing if one differs. Both are flushes. */
-MB_API mb_status mb_params_save_at(const char *where, const mb_params *p, const char *path);
+MB_API mb_status mb_params_save_at(const char *site, const mb_params *p, const char *path);
 #define mb_params_save(...) mb_params_save_at(MB_HERE, __VA_ARGS__)
-MB_API mb_status mb_params_load_at(const char *where, mb_params *p, const char *path);
+MB_API mb_status mb_params_load_at(const char *site, mb_params *p, const char *path);
 #define mb_params_load(...) mb_params_load_at(MB_HERE, __VA_ARGS__)
 
 /* ----------------------------------------------------------------------------------------- schedules -- */
@@ -191,11 +191,11 @@ typedef struct mb_adamw_options {
  * must outlive it; free it with mb_optimizer_free. NULL after an error. */
 typedef struct mb_optimizer mb_optimizer;
 
-MB_API mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options options);
+MB_API mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options options);
 #define mb_sgd(...) mb_sgd_at(MB_HERE, __VA_ARGS__)
-MB_API mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options options);
+MB_API mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options options);
 #define mb_adam(...) mb_adam_at(MB_HERE, __VA_ARGS__)
-MB_API mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options options);
+MB_API mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options options);
 #define mb_adamw(...) mb_adamw_at(MB_HERE, __VA_ARGS__)
 MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
 
@@ -205,13 +205,13 @@ MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
  * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step,
  * where nothing is trainable or a parameter was made after the optimiser. The parameters then stand for their
  * new values, history included: end the scope before the next step, or that history grows. */
-MB_API mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
+MB_API mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
 /* The same from n gradients of the caller's, shaped like and in the order of mb_params_list: for accumulation
  * over batches, or gradients that are not of a loss. */
-MB_API mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients,
-                                       int n, mb_tensor *norm);
+MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
+                                       mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt); /* steps taken */
@@ -228,9 +228,9 @@ MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
  * continued from it equals one that was not interrupted, bit for bit. Options are not in it: they are the
  * script's. Loading wants a file of the same parameters and optimiser, and changes nothing if one tensor
  * differs. */
-MB_API mb_status mb_optimizer_save_at(const char *where, const mb_optimizer *opt, const char *path);
+MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path);
 #define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
-MB_API mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, const char *path);
+MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);
 #define mb_optimizer_load(...) mb_optimizer_load_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------ differentiable rules -- */
@@ -242,12 +242,12 @@ MB_API mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, cons
  * these same rules. */
 
 /* parameter - lr gradient */
-MB_API mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr);
+MB_API mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr);
 #define mb_sgd_update(...) mb_sgd_update_at(MB_HERE, __VA_ARGS__)
 
 /* v' = momentum v + gradient; parameter - lr v', or with nesterov parameter - lr (gradient + momentum v').
  * Writes v' to new_velocity, which may be the address of `velocity`'s own handle. */
-MB_API mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient,
+MB_API mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor gradient,
                                        mb_tensor lr, mb_tensor velocity, double momentum, bool nesterov,
                                        mb_tensor *new_velocity);
 #define mb_momentum_update(...) mb_momentum_update_at(MB_HERE, __VA_ARGS__)
@@ -258,21 +258,21 @@ MB_API mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, m
  * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults). sqrt(v') counts as having derivative
  * 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to *new_m and
  * v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
-MB_API mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+MB_API mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                    mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                                    mb_tensor *new_m, mb_tensor *new_v);
 #define mb_adam_update(...) mb_adam_update_at(MB_HERE, __VA_ARGS__)
 
 /* sqrt(sum of the squares of all elements of the n tensors), 0-d; its derivative where all are 0 is 0. */
-MB_API mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n);
+MB_API mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n);
 #define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
 /* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm, 0-d, before
  * clipping. max_norm > 0. Differentiable, through the norm as well. */
-MB_API mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm,
+MB_API mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm,
                                  mb_tensor *clipped);
 #define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)
 /* Each element to [-limit, limit]; the derivative of those beyond is 0, and 1/2 at a limit. */
-MB_API mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit);
+MB_API mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit);
 #define mb_clip_value(...) mb_clip_value_at(MB_HERE, __VA_ARGS__)
 
 #ifdef __cplusplus

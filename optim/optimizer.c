@@ -70,13 +70,12 @@ mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i)
 
 /* -------------------------------------------------------------------------------- opening, closing -- */
 
-static mb_optimizer *new_optimizer(const char *where, mb_params *p, const mb_optimizer *wanted,
-                                   const char *name)
+static mb_optimizer *new_optimizer(mb_params *p, const mb_optimizer *wanted, const char *name)
 {
     if (!p)
         return NULL;
     if (!(wanted->lr > 0) || !isfinite(wanted->lr)) {
-        mb_fail_at(where, p->ctx, MB_INVALID, "%s: lr is %g, wanted more than 0", name, wanted->lr);
+        mb_fail(p->ctx, MB_INVALID, "%s: lr is %g, wanted more than 0", name, wanted->lr);
         return NULL;
     }
     mb_optimizer *opt = mb__alloc(p->ctx, sizeof *opt);
@@ -84,17 +83,15 @@ static mb_optimizer *new_optimizer(const char *where, mb_params *p, const mb_opt
         return NULL;
     *opt = *wanted;
     opt->params = p;
-    const char *place = mb_place_begin(p->ctx, where);
-    mb_status status = make_state(opt);
-    mb_place_end(p->ctx, place);
-    if (status == MB_OK)
+    if (make_state(opt) == MB_OK)
         return opt;
     mb_optimizer_free(opt);
     return NULL;
 }
 
-mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options o)
+mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_optimizer wanted = {
         .rule = o.momentum == 0 ? MB__SGD : MB__MOMENTUM,
         .lr = o.lr,
@@ -105,11 +102,12 @@ mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options o)
         .clip_value = o.clip_value,
         .schedule = o.schedule,
     };
-    return new_optimizer(where, p, &wanted, "mb_sgd");
+    return new_optimizer(p, &wanted, "mb_sgd");
 }
 
-mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options o)
+mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -121,11 +119,12 @@ mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options o)
         .clip_value = o.clip_value,
         .schedule = o.schedule,
     };
-    return new_optimizer(where, p, &wanted, "mb_adamw");
+    return new_optimizer(p, &wanted, "mb_adamw");
 }
 
-mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options o)
+mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -136,7 +135,7 @@ mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options o)
         .clip_value = o.clip_value,
         .schedule = o.schedule,
     };
-    return new_optimizer(where, p, &wanted, "mb_adam");
+    return new_optimizer(p, &wanted, "mb_adam");
 }
 
 void mb_optimizer_free(mb_optimizer *opt)
@@ -270,14 +269,14 @@ static mb_status begin(mb_optimizer *opt, int *n)
     return MB_OK;
 }
 
-mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
+mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
 {
+    MB_SITE(opt ? opt->params->ctx : NULL, site);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
-    const char *place = mb_place_begin(ctx, where);
     int n = 0;
     mb_status status = begin(opt, &n);
     if (status == MB_OK && !loss.ctx)
@@ -286,19 +285,18 @@ mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_te
         status = mb_grad(loss, opt->work, n, opt->work + n);
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
-    mb_place_end(ctx, place);
     return status;
 }
 
-mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients, int n,
+mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
                                 mb_tensor *norm)
 {
+    MB_SITE(opt ? opt->params->ctx : NULL, site);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
-    const char *place = mb_place_begin(ctx, where);
     int wanted = 0;
     mb_status status = begin(opt, &wanted);
     if (status == MB_OK && n != wanted)
@@ -314,6 +312,5 @@ mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_t
     }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
-    mb_place_end(ctx, place);
     return status;
 }

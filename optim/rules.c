@@ -22,23 +22,23 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
 
 /* ------------------------------------------------------------------------------------------- updates -- */
 
-mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
+mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
 {
-    return mb_sub_at(where, parameter, mb_mul_at(where, lr, gradient));
+    MB_SITE(parameter.ctx, site);
+    return mb_sub(parameter, mb_mul(lr, gradient));
 }
 
-mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                 mb_tensor velocity, double momentum, bool nesterov, mb_tensor *new_velocity)
 {
+    MB_SITE(parameter.ctx, site);
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (!ctx)
         return *new_velocity = (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
     mb_tensor updated = mb_sgd_update(parameter, direction, lr);
-    mb_place_end(ctx, place);
     *new_velocity = v;
     return updated;
 }
@@ -73,10 +73,11 @@ mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor 
     return mb_sub(parameter, mb_mul(k->rate, mb_div(*m, scale)));
 }
 
-mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                             mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                             mb_tensor *new_m, mb_tensor *new_v)
 {
+    MB_SITE(parameter.ctx, site);
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
     mb_tensor updated = {0};
@@ -84,7 +85,6 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         *new_m = *new_v = updated;
         return updated;
     }
-    const char *place = mb_place_begin(ctx, where);
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
     } else if (!lr.ctx) {
@@ -93,7 +93,6 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, o.beta1, o.beta2, o.eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
-    mb_place_end(ctx, place);
     *new_m = m;
     *new_v = v;
     return updated;
@@ -101,28 +100,27 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
-mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n)
+mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 {
+    MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = mb__context_of(gs, n);
     mb_tensor total = {0};
     if (!ctx)
         return total;
-    const char *place = mb_place_begin(ctx, where);
     for (int i = 0; i < n; i++) {
         mb_tensor square = mb_sum(mb_square(gs[i]), MB_ALL);
         total = i ? mb_add(total, square) : square;
     }
     total = mb__safe_sqrt(total);
-    mb_place_end(ctx, place);
     return total;
 }
 
-mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
+mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
 {
+    MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = mb__context_of(gs, n);
     if (!ctx)
         return (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
     mb_tensor norm = mb_global_norm(gs, n);
@@ -130,11 +128,11 @@ mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double 
     mb_tensor factor = mb_div(most, mb_maximum(norm, most)); /* 1 up to max_norm; never divides by 0 */
     for (int i = 0; i < n; i++)
         clipped[i] = mb_mul(gs[i], factor);
-    mb_place_end(ctx, place);
     return norm;
 }
 
-mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)
+mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit)
 {
-    return mb_minimum_right_at(where, mb_maximum_right_at(where, g, -limit), limit);
+    MB_SITE(g.ctx, site);
+    return mb_minimum(mb_maximum(g, -limit), limit);
 }

@@ -7,7 +7,7 @@
 #include "support.h"
 #ifdef MB_HAVE_VULKAN
 #include <stdatomic.h>
-extern atomic_int mb__vk_unheard; /* backends/vulkan/vulkan.h */
+extern atomic_int mb__vk_unheard; /* backends/vulkan/device/device.h */
 #endif
 
 const char *backend_names[2] = {"reference", "cpu"};

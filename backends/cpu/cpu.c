@@ -10,7 +10,8 @@
 #include <strings.h>
 #include <time.h>
 
-#include "backends/cpu/cpu.h"
+#include "backends/cpu/frame.h"
+#include "backends/plan/backend.h"
 
 /* The loops for the widest instruction set that this CPU has and $MB_CPU allows. */
 static const mb__loops *best_loops(void)
@@ -90,7 +91,7 @@ static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsi
         threads = usable_cpus();
     if (threads > 1 && openblas_get_parallel() == 0)
         return mb__error(
-            ctx, MB_BACKEND, NULL,
+            ctx, MB_BACKEND,
             "open: this OpenBLAS is the serial build, whose results are wrong when two threads call it; "
             "install libopenblas0-pthread, or open with one thread (MB_THREADS=1)");
     openblas_set_num_threads(1);

@@ -9,7 +9,7 @@
 #ifndef MB_CPU_KERNEL_H
 #define MB_CPU_KERNEL_H
 
-#include "backends/cpu/cpu.h"
+#include "backends/cpu/frame.h"
 
 enum mb__uop_kind {
     MB_U_LOAD,

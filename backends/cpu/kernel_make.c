@@ -381,7 +381,7 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const 
         return NULL;
     for (int i = 0; i < k->instr_count && !m.failed; i++) {
         const mb__instr *in = &k->instrs[i];
-        if (in->op >= MB_K_LOAD && in->op <= MB_K_RANDOM)
+        if (mb__is_source(in->op))
             make_leaf(&m, in, i);
         else
             make_op(&m, in, i);

@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "backends/cpu/kernel.h"
-#include "backends/philox.h"
+#include "backends/plan/philox.h"
 
 typedef struct tile {
     int64_t index[MB_MAX_RANK]; /* over the outer axes */

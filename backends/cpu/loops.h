@@ -9,7 +9,7 @@
 #ifndef MB_LOOPS_H
 #define MB_LOOPS_H
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 /* d, a, b, c are arrays of n values; the operand named s in a form is a single value. */
 typedef void (*mb__unary)(int64_t n, void *d, const void *a);

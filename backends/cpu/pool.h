@@ -6,7 +6,7 @@
 #ifndef MB_POOL_H
 #define MB_POOL_H
 
-#include "tensor/tape.h"
+#include "tensor/internal.h"
 
 typedef struct mb__pool mb__pool;
 typedef void (*mb__task)(void *argument, int task, int worker);

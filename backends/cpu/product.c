@@ -6,7 +6,7 @@
  */
 #include <cblas.h>
 
-#include "backends/cpu/cpu.h"
+#include "backends/cpu/frame.h"
 
 typedef struct work {
     const mb__product *p;

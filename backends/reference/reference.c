@@ -6,8 +6,8 @@
  */
 #include <math.h>
 
-#include "backends/philox.h"
-#include "backends/plan.h"
+#include "backends/plan/philox.h"
+#include "backends/plan/backend.h"
 
 static mb_status open_reference(mb_context *ctx, const char *device, int threads, unsigned passes,
                                 void **state)
@@ -112,8 +112,8 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
     case MB_OP_##NAME:                                                                                       \
         return i->dtype == MB_INT32 ? wrap(expr) : (expr);
 #define UNARY_L(NAME, expr)
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) UNARY_##types(NAME, expr)
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) UNARY_##types(NAME, expr)
 #include "tensor/ops.def"
 #undef M
     case MB_OP_WHERE:

@@ -6,6 +6,7 @@
 #include "training.h"
 
 #ifdef MB_HAVE_VULKAN
+#include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 
 typedef struct span { /* bytes of a space: the arena, the program's own memory, or one bound value */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 
 enum { KEPT = 5000, MOST = KEPT + 200 };

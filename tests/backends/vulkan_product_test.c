@@ -4,6 +4,7 @@
 #include "support.h"
 
 #ifdef MB_HAVE_VULKAN
+#include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 
 static mb__vk *device_of(mb_context *ctx)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 
 static mb__vk *device_of(mb_context *ctx)

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 
 static char folder[] = "/tmp/moebius-twin-XXXXXX";

@@ -207,11 +207,11 @@ Test(ops_error, computing)
     mb_tensor all[2] = {t.f32, {0}};
     REFUSED(MB_INVALID, mb_eval(all, 2), "eval");
     REFUSED(MB_IO, mb_fail(ctx, MB_IO, "layer %d of %s", 3, "mine"), "layer 3 of mine");
-    const char *before = mb_place_begin(ctx, "user.c:77"), *inner = mb_place_begin(ctx, "deeper.c:1");
+    mb_site outer = mb_site_begin(ctx, "user.c:77"), inner = mb_site_begin(ctx, "deeper.c:1");
     mb_exp(t.truth);
-    expect(!strncmp(mb_message(ctx), "user.c:77: ", 11), "the outermost place: %s", mb_message(ctx));
-    mb_place_end(ctx, inner);
-    mb_place_end(ctx, before);
+    expect(!strncmp(mb_message(ctx), "user.c:77: ", 11), "the outermost site: %s", mb_message(ctx));
+    mb_site_end(&inner);
+    mb_site_end(&outer);
     mb_clear_error(ctx);
     REFUSED(MB_INVALID, mb_exp(t.truth), "exp");
     close_all();

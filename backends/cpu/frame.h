@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ * frame.h - inside the cpu backend: what a running step sees, and the steps that run on it. */
+#ifndef MB_CPU_FRAME_H
+#define MB_CPU_FRAME_H
+
+#include "backends/cpu/loops.h"
+#include "backends/cpu/pool.h"
+#include "backends/plan/plan.h"
+
+typedef struct mb__cpu {
+    mb__pool *pool;
+    const mb__loops *loops;
+    int threads;
+    bool blas_fits; /* OpenBLAS knows this CPU; it falls back to decades-old code on one newer than itself */
+    char **scratch; /* of each worker: registers of the kernel it runs */
+    size_t scratch_bytes;
+} mb__cpu;
+
+/* What a running step sees: where values are, and what is bound. */
+typedef struct mb__frame {
+    mb__cpu *cpu;
+    const mb__plan *plan;
+    char **memory; /* of each value */
+    const double *scalars;
+    char *partials; /* of accumulating kernels */
+} mb__frame;
+
+static inline int mb__lane(int dtype) /* index in the tables of loops */
+{
+    return dtype == MB_BOOL ? 2 : dtype;
+}
+static inline int64_t mb__register_size(int dtype) /* bytes an element takes in a register */
+{
+    return dtype == MB_FLOAT64 ? 8 : 4;
+}
+
+typedef struct mb__cpu_kernel mb__cpu_kernel;
+mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const mb__kernel *k,
+                                    const mb__loops *loops, size_t *scratch, size_t *partials);
+void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f);
+void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f);
+void mb__cpu_other_run(const mb__other *o, mb__frame *f);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT
+ * debug.c - MB_DEBUG: one op at a time, looking for the first value that is not finite, or not right. */
+#include <math.h>
+
+#include "backends/engine/state.h"
+
+static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node *n, bool *all)
+{
+    *all = true;
+    if (!mb__is_float(n->dtype) || !n->value)
+        return true;
+    int64_t count = mb__numel(n->dim, n->rank);
+    size_t bytes = (size_t)count * mb_dtype_size((mb_dtype)n->dtype);
+    void *host = mb__alloc(ctx, bytes);
+    if (!host)
+        return false;
+    if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype, count, host) ==
+        MB_OK)
+        for (int64_t i = 0; i < count && *all; i++)
+            *all = isfinite(n->dtype == MB_FLOAT64 ? ((double *)host)[i] : (double)((float *)host)[i]);
+    mb__free(ctx, host, bytes);
+    return ctx->status == MB_OK;
+}
+
+mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets)
+{
+    uint32_t count;
+    if (!mb__segment_collect(ctx, st, targets, &count))
+        return ctx->status;
+    uint32_t *nodes = mb__alloc(ctx, (size_t)(count + 1) * sizeof *nodes);
+    if (!nodes)
+        return ctx->status;
+    memcpy(nodes, st->list, count * sizeof *nodes);
+    for (uint32_t i = 0; i < count && ctx->status == MB_OK; i++) {
+        mb__node *n = &ctx->nodes[nodes[i]];
+        if (n->value)
+            continue;
+        st->targets[0] = nodes[i];
+        bool finite, operands = true;
+        if (mb__compute(ctx, st, 1) != MB_OK || !mb__check_node(ctx, nodes[i]) ||
+            !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) || finite)
+            continue;
+        n = &ctx->nodes[nodes[i]];
+        for (int j = 0; j < n->nin && operands; j++)
+            finite_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)], &operands);
+        if (operands && n->op != MB_OP_CONST && n->op != MB_OP_SCALAR) {
+            char text[128];
+            mb__error_at(
+                ctx, MB_INVALID, n->site,
+                "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
+                mb__ops[n->op].name, mb__shape_text(text, sizeof text, n->dim, n->rank));
+        }
+    }
+    mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);
+    return ctx->status;
+}

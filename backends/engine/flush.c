@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * flush.c - the flush: from wanted nodes to numbers.
+ *
+ * What is needed is marked backwards from the wanted nodes to the nearest values; its structure becomes a
+ * key; the key finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan
+ * runs.
+ */
+#include "backends/engine/state.h"
+
+static bool add_target(mb_context *ctx, mb__engine_state *st, uint32_t id, uint32_t *count)
+{
+    if (ctx->nodes[id].value)
+        return true;
+    if (!mb__reserve(ctx, (void **)&st->targets, &st->target_room, (uint64_t)*count + 1, sizeof *st->targets))
+        return false;
+    st->targets[(*count)++] = id;
+    return true;
+}
+
+static void store_assignments(mb_context *ctx)
+{
+    for (uint32_t i = 0; i < ctx->pending_count; i++) {
+        mb__variable *v = &ctx->variables[ctx->pending[i]];
+        mb__node *n = &ctx->nodes[v->pending];
+        mb__buffer *old = v->value;
+        v->value = n->value;
+        v->value->refs++;
+        v->leaf = v->pending; /* the variable goes on standing for this node while its scope lasts */
+        v->leaf_scope = n->scope;
+        v->pending = 0;
+        v->listed = false;
+        mb__buffer_drop(ctx, old);
+    }
+    ctx->pending_count = 0;
+}
+
+static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
+{
+    for (uint32_t i = 0; i < ctx->watch_count; i++) {
+        const mb__watch *w = &ctx->watches[i];
+        const mb__node *n = &ctx->nodes[w->id];
+        if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype,
+                                  mb__numel(n->dim, n->rank), w->dst) != MB_OK)
+            return ctx->status;
+    }
+    ctx->watch_count = 0;
+    return MB_OK;
+}
+
+/* Un-cut history is the leak of this kind of program: it is noticed, and told once with the scope to blame.
+ */
+static void watch_growth(mb_context *ctx, mb__engine_state *st)
+{
+    enum { MANY = 1000 };
+    st->growths = ctx->node_count > st->tape_before ? st->growths + 1 : 0;
+    st->tape_before = ctx->node_count;
+    if (st->growths != MANY)
+        return;
+    const mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
+    mb__log(ctx,
+            "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for "
+            "each step would end that",
+            MANY, ctx->node_count - 1, scope->site ? scope->site : "mb_open");
+}
+
+static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
+{
+    mb__engine_state *st = ctx->engine_state;
+    if (ctx->status != MB_OK)
+        return ctx->status;
+    if (st->opened != MB_OK)
+        return mb__error(ctx, st->opened,
+                         "flush: this context's backend could not be opened; close it and open another");
+    watch_growth(ctx, st);
+    uint32_t targets = 0;
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++)
+        ok = add_target(ctx, st, ids[i], &targets);
+    for (uint32_t i = 0; ok && i < ctx->watch_count; i++)
+        ok = add_target(ctx, st, ctx->watches[i].id, &targets);
+    for (uint32_t i = 0; ok && i < ctx->pending_count; i++)
+        ok = add_target(ctx, st, ctx->variables[ctx->pending[i]].pending, &targets);
+    if (!ok)
+        return ctx->status;
+    if (targets &&
+        (st->debug ? mb__compute_checked(ctx, st, targets) : mb__compute(ctx, st, targets)) != MB_OK)
+        return ctx->status;
+    store_assignments(ctx);
+    return deliver_watches(ctx, st);
+}
+
+static mb_status upload(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from)
+{
+    mb__engine_state *st = ctx->engine_state;
+    return st->backend->upload(ctx, st->backend_state, to->memory, dtype, count, from);
+}
+
+static mb_status download(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to)
+{
+    mb__engine_state *st = ctx->engine_state;
+    return st->backend->download(ctx, st->backend_state, from->memory, dtype, count, to);
+}
+
+static void close_engine(mb_context *ctx)
+{
+    mb__engine_state *st = ctx->engine_state;
+    if (!st)
+        return;
+    mb__profile_end(ctx);
+    mb__cache_clear(ctx);
+    mb__pool_clear(ctx);
+    if (st->backend && st->arena)
+        st->backend->memory_free(ctx, st->backend_state, st->arena, st->arena_bytes);
+    if (st->backend && st->backend_state)
+        st->backend->close(ctx, st->backend_state);
+    mb__free(ctx, st->mark, st->mark_room * sizeof *st->mark);
+    mb__free(ctx, st->dense, st->dense_room * sizeof *st->dense);
+    mb__free(ctx, st->list, st->list_room * sizeof *st->list);
+    mb__free(ctx, st->targets, st->target_room * sizeof *st->targets);
+    mb__free(ctx, st->key, st->key_room);
+    mb__free(ctx, st->inputs, st->input_room * sizeof *st->inputs);
+    mb__free(ctx, st->outputs, st->output_room * sizeof *st->outputs);
+    mb__free(ctx, st->fresh, st->fresh_room * sizeof *st->fresh);
+    mb__free(ctx, st->scalars, st->scalar_room * sizeof *st->scalars);
+    mb__free(ctx, st, sizeof *st);
+    ctx->engine_state = NULL;
+}
+
+const mb__engine mb__the_engine = {flush, mb__buffer_new, mb__buffer_release, upload, download, close_engine};

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * arena.c - where intermediate values lie in the arena. A value is alive from the step that first writes it
+ * to the last step that touches it; a kernel's result takes the place of an operand that dies there, where
+ * both are read and written element by element alike. Best fit among the free gaps; linear in steps and
+ * values, times the gaps.
+ */
+#include "backends/plan/backend.h"
+
+enum { ALIGN = 64 };
+
+typedef struct gap {
+    int64_t offset, size;
+} gap;
+
+typedef struct placer {
+    mb__plan *plan;
+    const mb__backend *backend;
+    mb__bump *bump;
+    gap *gaps; /* by rising offset */
+    int gap_count, gap_room;
+    int64_t top, apart; /* bytes left free behind each value */
+    bool failed;
+} placer;
+
+/* The i-th value a step touches; false past the last. Read and written ones alike. */
+static bool step_value(const mb__step *s, int i, int32_t *value)
+{
+    switch (s->kind) {
+    case MB_STEP_KERNEL: {
+        const mb__kernel *k = &s->u.kernel;
+        if (i >= k->instr_count + k->store_count)
+            return false;
+        *value = i < k->instr_count ? k->instrs[i].view.value : k->stores[i - k->instr_count].view.value;
+        return true;
+    }
+    case MB_STEP_PRODUCT:
+        *value = i == 0 ? s->u.product.a.value : i == 1 ? s->u.product.b.value : s->u.product.c.value;
+        return i < 3;
+    case MB_STEP_OTHER:
+        *value = i == 0 ? s->u.other.in.value : i == 1 ? s->u.other.index.value : s->u.other.out.value;
+        return i < 3;
+    default:
+        *value = s->u.zero;
+        return i < 1;
+    }
+}
+
+static int64_t bytes_of(const placer *p, const mb__value *v)
+{
+    int64_t b = v->count * (int64_t)p->backend->element_size((mb_dtype)v->dtype);
+    return (b + ALIGN - 1) / ALIGN * ALIGN + p->apart;
+}
+
+static int64_t take(placer *p, int64_t size)
+{
+    int best = -1;
+    for (int i = 0; i < p->gap_count; i++)
+        if (p->gaps[i].size >= size && (best < 0 || p->gaps[i].size < p->gaps[best].size))
+            best = i;
+    if (best >= 0) {
+        int64_t at = p->gaps[best].offset;
+        p->gaps[best].offset += size;
+        p->gaps[best].size -= size;
+        if (!p->gaps[best].size)
+            memmove(p->gaps + best, p->gaps + best + 1, (size_t)(--p->gap_count - best) * sizeof *p->gaps);
+        return at;
+    }
+    if (p->gap_count && p->gaps[p->gap_count - 1].offset + p->gaps[p->gap_count - 1].size == p->top) {
+        int64_t at = p->gaps[--p->gap_count].offset; /* grow the last gap */
+        p->top = at + size;
+        return at;
+    }
+    p->top += size;
+    return p->top - size;
+}
+
+static void give(placer *p, int64_t offset, int64_t size)
+{
+    if (!size)
+        return;
+    gap *grown = mb__bump_grow(p->bump, p->gaps, p->gap_count, &p->gap_room, sizeof *grown);
+    if (!grown) {
+        p->failed = true;
+        return;
+    }
+    p->gaps = grown;
+    int low = 0, high = p->gap_count;
+    while (low < high) {
+        int mid = (low + high) / 2;
+        if (p->gaps[mid].offset < offset)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    bool before = low > 0 && p->gaps[low - 1].offset + p->gaps[low - 1].size == offset;
+    bool after = low < p->gap_count && offset + size == p->gaps[low].offset;
+    if (before) {
+        p->gaps[low - 1].size += size;
+        if (after) {
+            p->gaps[low - 1].size += p->gaps[low].size;
+            memmove(p->gaps + low, p->gaps + low + 1, (size_t)(--p->gap_count - low) * sizeof *p->gaps);
+        }
+    } else if (after) {
+        p->gaps[low].offset = offset;
+        p->gaps[low].size += size;
+    } else {
+        memmove(p->gaps + low + 1, p->gaps + low, (size_t)(p->gap_count++ - low) * sizeof *p->gaps);
+        p->gaps[low] = (gap){offset, size};
+    }
+}
+
+/* The instruction that a value comes from; a copy is the same register. */
+static int32_t origin(const mb__kernel *k, int32_t instr)
+{
+    while (k->instrs[instr].op == MB_K_COPY ||
+           (k->instrs[instr].op == MB_OP_CAST && k->instrs[instr].dtype == k->instrs[instr].from))
+        instr = k->instrs[instr].in[0];
+    return instr;
+}
+
+/* The operand whose place a store may take: read by exactly the same view, for the last time, and not itself
+ * stored. */
+static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb__store *s, int step)
+{
+    const mb__value *v = &p->plan->values[s->view.value];
+    if (s->mode != MB_STORE || s->per_row || v->home != MB_IN_ARENA || v->first != step || v->onto >= 0)
+        return -1;
+    int64_t covered = mb__numel(k->dim, k->rank);
+    if (covered != v->count)
+        return -1;
+    for (int i = 0; i < k->instr_count; i++) {
+        const mb__instr *in = &k->instrs[i];
+        if (in->op != MB_K_LOAD)
+            continue;
+        const mb__value *u = &p->plan->values[in->view.value];
+        if (u->home != MB_IN_ARENA || u->last != step || u->first == step || u->count != v->count ||
+            p->backend->element_size((mb_dtype)u->dtype) != p->backend->element_size((mb_dtype)v->dtype) ||
+            in->view.offset != s->view.offset ||
+            memcmp(in->view.stride, s->view.stride, sizeof in->view.stride))
+            continue;
+        bool ok = true;
+        for (int j = 0; ok && j < k->instr_count; j++)
+            ok = j == i || k->instrs[j].op != MB_K_LOAD || k->instrs[j].view.value != in->view.value;
+        for (int j = 0; ok && j < k->store_count; j++)
+            ok = origin(k, k->stores[j].instr) != i &&
+                 (&k->stores[j] == s || p->plan->values[k->stores[j].view.value].onto != in->view.value);
+        if (ok)
+            return in->view.value;
+    }
+    return -1;
+}
+
+mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes, mb__bump *scratch)
+{
+    placer p = {.plan = plan,
+                .backend = backend,
+                .bump = scratch,
+                .apart = passes & MB_PASS_GUARD ? MB_GUARD_BYTES : 0};
+    int32_t value;
+    for (int s = 0; s < plan->step_count; s++)
+        for (int i = 0; step_value(&plan->steps[s], i, &value); i++)
+            if (value >= 0) {
+                mb__value *v = &plan->values[value];
+                if (v->first < 0)
+                    v->first = s;
+                v->last = s;
+            }
+    for (int s = 0; s < plan->step_count && !p.failed; s++) {
+        mb__step *step = &plan->steps[s];
+        if (step->kind == MB_STEP_KERNEL && passes & MB_PASS_INPLACE)
+            for (int i = 0; i < step->u.kernel.store_count; i++) {
+                mb__store *st = &step->u.kernel.stores[i];
+                int32_t u = operand_to_replace(&p, &step->u.kernel, st, s);
+                if (u >= 0) {
+                    plan->values[st->view.value].onto = u;
+                    plan->values[st->view.value].offset = plan->values[u].offset;
+                    plan->values[u].last = INT32_MAX; /* its place lives on under another name */
+                }
+            }
+        for (int i = 0; step_value(step, i, &value); i++)
+            if (value >= 0 && plan->values[value].home == MB_IN_ARENA && plan->values[value].first == s &&
+                plan->values[value].onto < 0) {
+                mb__value *v = &plan->values[value];
+                if (v->offset == 0 && v->first == s) {
+                    v->offset = take(&p, bytes_of(&p, v));
+                    v->first = -2 - s; /* placed; a value may be touched twice in a step */
+                }
+            }
+        for (int i = 0; step_value(step, i, &value); i++)
+            if (passes & MB_PASS_REUSE && value >= 0 && plan->values[value].home == MB_IN_ARENA &&
+                plan->values[value].last == s) {
+                give(&p, plan->values[value].offset, bytes_of(&p, &plan->values[value]));
+                plan->values[value].last = -2 - s;
+            }
+    }
+    for (int i = 0; i < plan->value_count; i++) {
+        mb__value *v = &plan->values[i];
+        v->first = v->first <= -2 ? -2 - v->first : v->first;
+        v->last = v->last <= -2 ? -2 - v->last : v->last;
+    }
+    plan->arena_bytes = p.top;
+    return p.failed ? MB_NO_MEMORY : MB_OK;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ * graph.h - what the passes work on: the needed nodes as a graph, and the groups that become kernels. */
+#ifndef MB_GRAPH_H
+#define MB_GRAPH_H
+
+#include "backends/plan/bump.h"
+
+typedef struct mb__gnode {
+    uint16_t op;
+    uint8_t dtype, rank;
+    int32_t nin, nattr;
+    int32_t *in;
+    const int64_t *attr;
+    int32_t bind;   /* input, scalar or random key number; -1     */
+    int32_t output; /* output number, or -1                       */
+    const char *site;
+    int64_t dim[MB_MAX_RANK];
+    /* Where the value is, once layouts are chosen: element offset and strides over dim within the storage of
+     * node `base`. base is the node itself for nodes that have storage of their own. */
+    int32_t base;
+    int64_t offset, stride[MB_MAX_RANK];
+} mb__gnode;
+
+typedef struct mb__graph {
+    mb__bump *bump;
+    mb__gnode *nodes;
+    int count, room;
+    int32_t *outputs; /* node of each output */
+    int output_count, input_count, scalar_count;
+} mb__graph;
+
+static inline int64_t mb__gcount(const mb__gnode *n)
+{
+    return mb__numel(n->dim, n->rank);
+}
+static inline bool mb__is_view(int op)
+{
+    return mb__is_kind(op, MB_KIND_VIEW);
+}
+static inline bool mb__is_reduce(int op)
+{
+    return mb__is_kind(op, MB_KIND_REDUCE);
+}
+void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
+
+enum mb__passes {
+    MB_PASS_SIMPLIFY = 1,
+    MB_PASS_MERGE = 2,
+    MB_PASS_DEAD = 4, /* drop what simplification left without a reader */
+    MB_PASS_FUSE = 8,
+    MB_PASS_SINK = 16, /* recompute cheap producers in each consumer */
+    MB_PASS_INPLACE = 32,
+    MB_PASS_REUSE = 64, /* arena memory of dead values */
+    MB_PASS_CACHE = 128,
+    MB_PASS_ALL = 255,
+    MB_PASS_GUARD = 256, /* not a pass: values are set apart, for tests */
+};
+
+mb_status mb__simplify(mb__graph *g, unsigned passes);
+/* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
+mb_status mb__layout(mb__graph *g);
+
+/* Nodes computed by one kernel: all over one iteration space, whose last `inner` axes are a row. */
+typedef struct mb__group {
+    int rank, inner; /* inner: number of row axes; 0 while no reduction has asked for rows */
+    int64_t dim[MB_MAX_RANK];
+    uint32_t row_mask; /* axes of the space that rows run over */
+    int32_t *members;  /* ascending once finished */
+    int member_count, member_room;
+    int order;     /* groups and single steps, later ones first while fusing */
+    int32_t moved; /* merged into that group; -1 */
+} mb__group;
+
+typedef struct mb__fusion {
+    mb__group *groups;
+    int group_count;
+    int32_t *owner;    /* for each node with storage: the group that stores it; -1 for steps of their own and
+                          leaves */
+    bool *stored;      /* the node's value is needed in memory */
+    int32_t *schedule; /* groups (>= 0) and single nodes (-1 - node), in running order */
+    int schedule_count;
+} mb__fusion;
+
+mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
+
+#endif

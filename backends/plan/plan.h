@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * plan.h - from tape to steps: what a backend gets.
+ *
+ *   tape --engine/segment.c--> graph --simplify.c--> graph --layout.c, fuse.c--> groups --lower.c--> steps
+ *        --arena.c--> plan
+ *
+ * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of
+ * steps in order, each reading and writing values; a value lies in the arena (intermediates, placed by
+ * arena.c), in an input (bound at each run) or in an output (new memory at each run).
+ */
+#ifndef MB_PLAN_H
+#define MB_PLAN_H
+
+#include "backends/plan/graph.h"
+
+enum { MB_GUARD_BYTES = 256 };
+
+enum mb__home { MB_IN_ARENA, MB_IN_INPUT, MB_IN_OUTPUT };
+
+typedef struct mb__value {
+    uint8_t dtype, home;
+    int32_t index;       /* of the input or output */
+    int64_t count;       /* elements */
+    int64_t offset;      /* bytes in the arena */
+    int32_t first, last; /* steps that write it first and read it last */
+    int32_t onto;        /* written in place of this value; -1 */
+} mb__value;
+
+typedef struct mb__view {
+    int32_t value;
+    int64_t offset, stride[MB_MAX_RANK]; /* elements */
+} mb__view;
+
+enum mb__kop {                          /* kernel instructions beside the elementwise ops of the table */
+               MB_K_LOAD = MB_OP_COUNT, /* view */
+               MB_K_CONST,              /* number */
+               MB_K_SCALAR,             /* bound scalar */
+               MB_K_IOTA,               /* position by view, as a number */
+               MB_K_RANDOM,             /* draw at position by view under a bound key */
+               MB_K_SUM,                /* of a row */
+               MB_K_MAX,
+               MB_K_COPY,
+};
+
+/* Instructions without operands. */
+static inline bool mb__is_source(int op)
+{
+    return op == MB_K_LOAD || op == MB_K_CONST || op == MB_K_SCALAR || op == MB_K_IOTA || op == MB_K_RANDOM;
+}
+
+enum mb__rate { MB_RATE_ONCE, MB_RATE_ROW, MB_RATE_EACH }; /* how often an instruction's value changes */
+
+typedef struct mb__instr {
+    uint16_t op;
+    uint8_t dtype, from, rate; /* from: operand dtype, for casts and comparisons */
+    int32_t in[3];
+    int32_t bind;
+    double number;
+    mb__view view;
+    const char *site;
+} mb__instr;
+
+enum mb__store_mode { MB_STORE, MB_STORE_SUM, MB_STORE_MAX };
+
+typedef struct mb__store {
+    int32_t instr;
+    uint8_t mode; /* SUM and MAX accumulate over the axes where the view's stride is 0 */
+    bool per_row; /* once a row, not at each element */
+    mb__view view;
+} mb__store;
+
+typedef struct mb__kernel {
+    int rank, inner; /* inner >= 1: the last axes, of which a row is made */
+    int64_t dim[MB_MAX_RANK];
+    mb__instr *instrs;
+    mb__store *stores;
+    int instr_count, store_count;
+} mb__kernel;
+
+/* c[m, n] = sum_k a[m, k] b[k, n], repeated over loops. A loop whose c stride is 0 adds to c. */
+typedef struct mb__product {
+    mb__view a, b, c; /* offsets only; strides below */
+    int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n;
+    int loops;
+    int64_t loop[MB_MAX_RANK * 3], a_loop[MB_MAX_RANK * 3], b_loop[MB_MAX_RANK * 3], c_loop[MB_MAX_RANK * 3];
+} mb__product;
+
+/* Every other op, by strided views over the axes of its operands and result. */
+typedef struct mb__other {
+    int op, dtype;
+    int axis;
+    bool flag; /* cumsum: from the end */
+    int out_rank, in_rank, index_rank;
+    int64_t out_dim[MB_MAX_RANK], in_dim[MB_MAX_RANK], index_dim[MB_MAX_RANK];
+    mb__view out, in, index;
+} mb__other;
+
+enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZERO };
+
+typedef struct mb__step {
+    int kind;
+    const char *site;
+    union {
+        mb__kernel kernel;
+        mb__product product;
+        mb__other other;
+        int32_t zero; /* value to clear */
+    } u;
+} mb__step;
+
+typedef struct mb__plan {
+    mb__value *values;
+    mb__step *steps;
+    int value_count, step_count, step_room, value_room;
+    int input_count, output_count, scalar_count;
+    int64_t arena_bytes;
+    uint64_t flops;
+    int node_count;
+} mb__plan;
+
+struct mb__backend;
+/* Steps of a fused graph. pool: where the plan lives. */
+mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
+                    mb__bump *pool, mb__plan *plan);
+/* Arena offsets by first and last use. */
+mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
+
+/* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
+typedef struct mb__axis_info {
+    int64_t size, a, b, c; /* strides; where an operand lacks the axis, present is clear and the stride 0 */
+    unsigned present;      /* 1: a, 2: b, 4: c */
+} mb__axis_info;
+double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
+
+/* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
+void mb__step_label(const mb__plan *plan, int step, char *out, size_t size);
+uint64_t mb__hash(const void *p, size_t n);
+
+#endif

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * memory.c - device memory: a few large blocks shared out best fit, and the table that tells kernels where in
+ * them values lie.
+ */
+#include <stdlib.h>
+
+#include "backends/vulkan/device/device.h"
+
+enum { TABLE_BYTES = 1 << 20 };
+
+/* ---- sharing out a block ---- */
+
+static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
+{
+    if (!mb__reserve(v->ctx, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + 1, sizeof *b->gaps))
+        return false;
+    uint32_t i = 0;
+    while (i < b->gap_count && b->gaps[i].offset < offset)
+        i++;
+    bool before = i > 0 && b->gaps[i - 1].offset + b->gaps[i - 1].bytes == offset;
+    bool after = i < b->gap_count && offset + bytes == b->gaps[i].offset;
+    if (before && after) {
+        b->gaps[i - 1].bytes += bytes + b->gaps[i].bytes;
+        memmove(b->gaps + i, b->gaps + i + 1, (--b->gap_count - i) * sizeof *b->gaps);
+    } else if (before) {
+        b->gaps[i - 1].bytes += bytes;
+    } else if (after) {
+        b->gaps[i] = (mb__vk_range){offset, b->gaps[i].bytes + bytes};
+    } else {
+        memmove(b->gaps + i + 1, b->gaps + i, (b->gap_count++ - i) * sizeof *b->gaps);
+        b->gaps[i] = (mb__vk_range){offset, bytes};
+    }
+    return true;
+}
+
+/* The smallest gap that is large enough. There is always room to give it back: a gap entry is kept spare. */
+static bool gap_take(mb__vk *v, mb__vk_block *b, uint64_t bytes, uint64_t *offset)
+{
+    uint32_t best = UINT32_MAX;
+    for (uint32_t i = 0; i < b->gap_count; i++)
+        if (b->gaps[i].bytes >= bytes && (best == UINT32_MAX || b->gaps[i].bytes < b->gaps[best].bytes))
+            best = i;
+    /* Each range handed out may come back as a gap of its own. */
+    if (best == UINT32_MAX || !mb__reserve(v->ctx, (void **)&b->gaps, &b->gap_room,
+                                           (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
+        return false;
+    *offset = b->gaps[best].offset;
+    b->gaps[best].offset += bytes;
+    b->gaps[best].bytes -= bytes;
+    if (!b->gaps[best].bytes)
+        memmove(b->gaps + best, b->gaps + best + 1, (--b->gap_count - best) * sizeof *b->gaps);
+    b->given++;
+    return true;
+}
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + VK_ALIGN - 1) / VK_ALIGN * VK_ALIGN + (bytes == 0) * VK_ALIGN;
+}
+
+/* ---- blocks ---- */
+
+static void block_end(mb__vk *v, mb__vk_block *b)
+{
+    if (b->buffer && !v->hung)
+        v->f.vkDestroyBuffer(v->device, b->buffer, NULL);
+    if (b->memory && !v->hung)
+        v->f.vkFreeMemory(v->device, b->memory, NULL);
+    mb__free(v->ctx, b->gaps, b->gap_room * sizeof *b->gaps);
+    memset(b, 0, sizeof *b);
+}
+
+/* Tries every memory type that has all of `needed`, those with more of `liked` first. */
+static VkResult allocate(mb__vk *v, mb__vk_block *b, VkMemoryPropertyFlags needed,
+                         VkMemoryPropertyFlags liked)
+{
+    VkMemoryRequirements r;
+    v->f.vkGetBufferMemoryRequirements(v->device, b->buffer, &r);
+    VkResult result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    uint32_t tried = 0;
+    for (;;) {
+        int best = -1, most = -1;
+        for (uint32_t i = 0; i < v->memory.memoryTypeCount; i++) {
+            VkMemoryPropertyFlags flags = v->memory.memoryTypes[i].propertyFlags;
+            if (!(r.memoryTypeBits >> i & 1) || tried >> i & 1 || (flags & needed) != needed ||
+                flags & VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD || /* a feature of its own, and slow */
+                v->memory.memoryHeaps[v->memory.memoryTypes[i].heapIndex].size < r.size)
+                continue;
+            int score = __builtin_popcount(flags & liked);
+            if (score > most) {
+                most = score;
+                best = (int)i;
+            }
+        }
+        if (best < 0)
+            return result;
+        tried |= 1u << best;
+        VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                     .allocationSize = r.size,
+                                     .memoryTypeIndex = (uint32_t)best};
+        result = mb__vk_fault(v) ? v->fail_with : v->f.vkAllocateMemory(v->device, &info, NULL, &b->memory);
+        if (result == VK_SUCCESS) {
+            mb__vk_stats(v)->device_allocations++;
+            return result;
+        }
+        b->memory = VK_NULL_HANDLE;
+    }
+}
+
+static bool passed(mb__vk *v, VkResult r, const char *call, bool quiet)
+{
+    return quiet && r != VK_ERROR_DEVICE_LOST ? r == VK_SUCCESS : mb__vk_ok(v, r, call);
+}
+#define TRY(call) passed(v, mb__vk_fault(v) ? v->fail_with : (call), #call, quiet)
+
+/* quiet: that there is no such block is not an error yet. */
+static bool block_new(mb__vk *v, mb__vk_block *b, uint64_t bytes, VkBufferUsageFlags usage,
+                      VkMemoryPropertyFlags needed, VkMemoryPropertyFlags liked, bool quiet)
+{
+    memset(b, 0, sizeof *b);
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                               .size = bytes,
+                               .usage = usage | VK_BUFFER_USAGE_STORAGE_BUFFER_BIT};
+    if (!TRY(v->f.vkCreateBuffer(v->device, &info, NULL, &b->buffer))) {
+        b->buffer = VK_NULL_HANDLE;
+        return false;
+    }
+    b->bytes = bytes;
+    VkResult r = allocate(v, b, needed, liked);
+    if (r != VK_SUCCESS) {
+        block_end(v, b);
+        return passed(v, r, "vkAllocateMemory", quiet);
+    }
+    void *mapped = NULL;
+    if (TRY(v->f.vkBindBufferMemory(v->device, b->buffer, b->memory, 0)) &&
+        (!(needed & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) ||
+         TRY(v->f.vkMapMemory(v->device, b->memory, 0, VK_WHOLE_SIZE, 0, &mapped))) &&
+        gap_put(v, b, 0, bytes)) {
+        b->mapped = mapped;
+        return true;
+    }
+    block_end(v, b);
+    return false;
+}
+
+static const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
+                                   host = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                          VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
+                                   cached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+
+/* The descriptor set says which buffers there are; commands recorded before are stale. */
+static void write_set(mb__vk *v)
+{
+    VkDescriptorBufferInfo table = {v->table.buffer, 0, VK_WHOLE_SIZE}, blocks[VK_BLOCKS_MOST];
+    for (uint32_t i = 0; i < v->caps.blocks; i++) /* places without a block of their own show the first */
+        blocks[i] = (VkDescriptorBufferInfo){v->blocks[i < v->block_count ? i : 0].buffer, 0, VK_WHOLE_SIZE};
+    VkWriteDescriptorSet writes[2] = {{.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                       .dstSet = v->set,
+                                       .dstBinding = 0,
+                                       .descriptorCount = 1,
+                                       .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                       .pBufferInfo = &table},
+                                      {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                       .dstSet = v->set,
+                                       .dstBinding = 1,
+                                       .descriptorCount = v->caps.blocks,
+                                       .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                       .pBufferInfo = blocks}};
+    v->f.vkUpdateDescriptorSets(v->device, 2, writes, 0, NULL);
+    v->generation++;
+    mb__vk_stats(v)->descriptor_writes += 1 + v->caps.blocks;
+}
+
+/* A further block for at least `bytes`; larger where that is to be had, so that they stay few. */
+static bool add_block(mb__vk *v, uint64_t bytes)
+{
+    if (!mb__vk_idle(v))
+        return false;
+    if (bytes > v->caps.block_bytes) {
+        mb__error(v->ctx, MB_NO_MEMORY,
+                  "vulkan: %s takes buffers of at most %llu bytes; a value of %llu was wanted",
+                  v->props.deviceName, (unsigned long long)v->caps.block_bytes, (unsigned long long)bytes);
+        return false;
+    }
+    if (v->block_count == v->caps.blocks) {
+        mb__error(v->ctx, MB_NO_MEMORY,
+                  "vulkan: out of memory: the kernels of %s see %u buffers of %llu bytes, and all are full",
+                  v->props.deviceName, v->caps.blocks, (unsigned long long)v->caps.block_bytes);
+        return false;
+    }
+    uint64_t total = (uint64_t)16 << 20;
+    for (uint32_t i = 0; i < v->block_count; i++)
+        total += v->blocks[i].bytes;
+    /* When few are left, each must be as large as can be. */
+    uint64_t large = v->caps.blocks - v->block_count <= 3 && v->block_count ? v->caps.block_bytes : total;
+    large = large > v->caps.block_bytes ? v->caps.block_bytes : large;
+    VkMemoryPropertyFlags needed = local | (v->caps.staging ? 0 : host), liked = v->caps.staging ? 0 : cached;
+    VkBufferUsageFlags usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
+    mb__vk_block *b = &v->blocks[v->block_count];
+    bool made = false;
+    for (; !made && large > bytes && mb_error(v->ctx) == MB_OK; large = aligned(large / 2))
+        made = block_new(v, b, large, usage, needed, liked, true);
+    if (!made && (mb_error(v->ctx) != MB_OK || !block_new(v, b, bytes, usage, needed, liked, false)))
+        return false;
+    v->block_count++;
+    write_set(v);
+    return true;
+}
+
+void *mb__vk_memory_new(mb_context *ctx, void *state, size_t bytes)
+{
+    mb__vk *v = state;
+    if (!v || !v->device)
+        return NULL;
+    mb__vk_place *p = mb__alloc(ctx, sizeof *p);
+    if (!p)
+        return NULL;
+    p->bytes = aligned(bytes + (v->guard ? MB_GUARD_BYTES : 0));
+    for (int again = 0; again < 2; again++) {
+        for (uint32_t i = v->stage_block + 1; i < v->block_count; i++)
+            if (gap_take(v, &v->blocks[i], p->bytes, &p->offset)) {
+                p->block = i;
+                return p;
+            }
+        if (mb_error(ctx) != MB_OK || again || !add_block(v, p->bytes))
+            break;
+    }
+    mb__free(ctx, p, sizeof *p);
+    return NULL;
+}
+
+void mb__vk_memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
+{
+    (void)bytes;
+    mb__vk *v = state;
+    mb__vk_place *p = memory;
+    gap_put(v, &v->blocks[p->block], p->offset, p->bytes); /* room was made when it was taken */
+    v->blocks[p->block].given--;
+    mb__free(ctx, p, sizeof *p);
+}
+
+size_t mb__vk_element_size(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT64 ? 8 : 4;
+}
+
+/* ---- the table ---- */
+
+static bool table_make(mb__vk *v, uint64_t bytes)
+{
+    VkBufferUsageFlags from = VK_BUFFER_USAGE_TRANSFER_SRC_BIT, to = VK_BUFFER_USAGE_TRANSFER_DST_BIT;
+    const char *limits = getenv("MB_VULKAN_LIMITS");
+    bool forced = getenv("MB_VULKAN_STAGING") || (limits && !strcmp(limits, "minimum"));
+    if (!forced && block_new(v, &v->table, bytes, from, local | host, 0, true))
+        return true;
+    return mb_error(v->ctx) == MB_OK && block_new(v, &v->table, bytes, to, local, 0, false) &&
+           block_new(v, &v->stage, bytes, from, host, 0, false);
+}
+
+/* Doubles the table; its parts stay at their offsets. */
+static bool table_grow(mb__vk *v)
+{
+    if (!mb__vk_idle(v))
+        return false;
+    mb__vk_block table = v->table, stage = v->stage;
+    uint64_t bytes = table.bytes, given = table.given;
+    memset(&v->stage, 0, sizeof v->stage);
+    if (!table_make(v, 2 * bytes)) {
+        block_end(v, &v->table);
+        v->table = table;
+        v->stage = stage;
+        return false;
+    }
+    memcpy(mb__vk_table_at(v, 0), table.mapped ? table.mapped : stage.mapped, bytes);
+    /* What is free: the new half, and what was free in the old. */
+    v->table.gap_count = 0;
+    v->table.given = (uint32_t)given;
+    bool ok = gap_put(v, &v->table, bytes, bytes);
+    for (uint32_t i = 0; i < table.gap_count; i++)
+        ok = gap_put(v, &v->table, table.gaps[i].offset, table.gaps[i].bytes) && ok;
+    block_end(v, &table);
+    block_end(v, &stage);
+    write_set(v);
+    return ok;
+}
+
+bool mb__vk_table_new(mb__vk *v, uint64_t bytes, uint64_t *offset)
+{
+    bytes = aligned(bytes);
+    while (!gap_take(v, &v->table, bytes, offset))
+        if (mb_error(v->ctx) != MB_OK || !table_grow(v))
+            return false;
+    return true;
+}
+
+void mb__vk_table_free(mb__vk *v, uint64_t offset, uint64_t bytes)
+{
+    gap_put(v, &v->table, offset, aligned(bytes));
+    v->table.given--;
+}
+
+void mb__vk_table_copy(mb__vk *v, VkCommandBuffer cb, uint64_t offset, uint64_t bytes)
+{
+    if (v->table.mapped)
+        return;
+    VkBufferCopy copy = {offset, offset, aligned(bytes)};
+    v->f.vkCmdCopyBuffer(cb, v->stage.buffer, v->table.buffer, 1, &copy);
+}
+
+void mb__vk_barrier(mb__vk *v, VkCommandBuffer cb)
+{
+    VkMemoryBarrier all = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                           .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT |
+                                            VK_ACCESS_SHADER_READ_BIT,
+                           .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                                            VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
+    VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    v->f.vkCmdPipelineBarrier(cb, stages, stages, 0, 1, &all, 0, NULL, 0, NULL);
+}
+
+/* ---- start and end ---- */
+
+/* Whether the host can write all of the device's memory: one type has both, on a heap as large as any. */
+static bool host_sees_memory(const mb__vk *v)
+{
+    uint64_t largest = 0;
+    for (uint32_t i = 0; i < v->memory.memoryHeapCount; i++)
+        if (v->memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT &&
+            v->memory.memoryHeaps[i].size > largest)
+            largest = v->memory.memoryHeaps[i].size;
+    for (uint32_t i = 0; i < v->memory.memoryTypeCount; i++) {
+        const VkMemoryType *t = &v->memory.memoryTypes[i];
+        if ((t->propertyFlags & (local | host)) == (local | host) &&
+            v->memory.memoryHeaps[t->heapIndex].size >= largest / 10 * 9 &&
+            (t->propertyFlags & cached || v->props.deviceType != VK_PHYSICAL_DEVICE_TYPE_CPU))
+            return true;
+    }
+    return false;
+}
+
+/* The first block is the one that the host reads and writes: transfers to memory that it does not see, and
+ * large downloads from memory that it sees without a cache, pass through it. */
+bool mb__vk_memory_start(mb__vk *v)
+{
+    v->caps.staging = v->caps.staging || !host_sees_memory(v);
+    if (v->caps.blocks < 2) {
+        mb__error(v->ctx, MB_BACKEND, "vulkan: %s lets a kernel see %u buffers; at least 3 are needed",
+                  v->props.deviceName, v->caps.blocks + 1);
+        return false;
+    }
+    if (!table_make(v, TABLE_BYTES) ||
+        !mb__vk_table_new(v, VK_REGION_WORDS * sizeof(uint32_t), &v->transfer_region) ||
+        !block_new(v, &v->blocks[0], VK_STAGE_BYTES, 0, host, cached, false))
+        return false;
+    v->block_count = 1;
+    v->stage_block = 0;
+    return add_block(v, (uint64_t)1 << 20);
+}
+
+void mb__vk_memory_end(mb__vk *v)
+{
+    for (uint32_t i = 0; i < v->block_count; i++)
+        block_end(v, &v->blocks[i]);
+    block_end(v, &v->table);
+    block_end(v, &v->stage);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT
+ * queue.c - handing commands to the device, and waiting for it. */
+#include "backends/vulkan/device/device.h"
+
+bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last)
+{
+    VkSubmitInfo submit = {
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &cb};
+    bool ok = (!last || VK(v, v->f.vkResetFences(v->device, 1, &v->fence))) &&
+              VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, last ? v->fence : VK_NULL_HANDLE));
+    v->in_flight = ok && last;
+    v->loose = ok ? !last : v->loose;
+    v->submitted = ok ? v->submitted + 1 : v->submitted;
+    mb__vk_stats(v)->submits += ok;
+    return ok;
+}
+
+/* A minute for each slice: far more than it takes, and an answer all the same from a device that hangs. */
+static VkResult wait_for_fence(mb__vk *v)
+{
+    VkResult r = v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, v->submitted * 60 * 1000000000u);
+    v->hung |= r == VK_TIMEOUT;
+    return r;
+}
+
+bool mb__vk_idle(mb__vk *v)
+{
+    if (v->loose)
+        mb__vk_settle(v);
+    if (!v->in_flight)
+        return true;
+    if (v->lost)
+        return false;
+    if (!mb__vk_ok(v, mb__vk_fault(v) ? v->fail_with : wait_for_fence(v), "vkWaitForFences"))
+        return false;
+    v->in_flight = false;
+    v->submitted = 0;
+    return !mb__vk_heard(v);
+}
+
+/* After an error, what was submitted may still run, and uses what is about to be freed. A lost device answers
+ * at once; one that hangs never does. */
+void mb__vk_settle(mb__vk *v)
+{
+    VkResult r = VK_SUCCESS;
+    if (v->loose && !v->hung) { /* submitted without the fence, which follows here by itself */
+        r = v->f.vkResetFences(v->device, 1, &v->fence);
+        r = r == VK_SUCCESS ? v->f.vkQueueSubmit(v->queue, 0, NULL, v->fence) : r;
+    }
+    if ((v->in_flight || v->loose) && !v->hung)
+        r = r == VK_SUCCESS ? wait_for_fence(v) : r;
+    v->lost |= r == VK_ERROR_DEVICE_LOST || v->hung;
+    v->in_flight = v->loose = false;
+    v->submitted = 0;
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pipeline.c - shaders to pipelines. A pipeline is made when a plan first needs it and found again by its
+ * content: SPIR-V words, local size, constants. What the driver compiled is kept on disk between processes,
+ * in one file for each device and driver version.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backends/vulkan/pipeline/pipeline.h"
+
+const mb__vk_shader *mb__vk_shader_named(const char *name)
+{
+    for (const mb__vk_shader *s = mb__vk_shaders; s->name; s++)
+        if (!strcmp(s->name, name))
+            return s;
+    return NULL;
+}
+
+/* ---- on disk ---- */
+
+/* Before the driver's own bytes: what a broken or foreign file is told by. Drivers need not check more than
+ * the few words of their header. */
+typedef struct cache_head {
+    char magic[8];
+    uint64_t hash, bytes;
+    uint32_t vendor, device, driver, zero;
+    uint8_t uuid[VK_UUID_SIZE];
+} cache_head;
+
+static cache_head head_for(const mb__vk *v, const void *data, size_t bytes)
+{
+    cache_head h = {.magic = "mbvkpc1",
+                    .hash = mb__hash(data, bytes),
+                    .bytes = bytes,
+                    .vendor = v->props.vendorID,
+                    .device = v->props.deviceID,
+                    .driver = v->props.driverVersion};
+    memcpy(h.uuid, v->props.pipelineCacheUUID, sizeof h.uuid);
+    return h;
+}
+
+/* $MB_VULKAN_CACHE, a folder, or "off"; else moebius/ in the user's cache folder. */
+static bool cache_path(const mb__vk *v, char *out, size_t size, bool make)
+{
+    const char *own = getenv("MB_VULKAN_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char folder[512];
+    if (own && !strcmp(own, "off"))
+        return false;
+    int n = own && *own   ? snprintf(folder, sizeof folder, "%s", own)
+            : xdg && *xdg ? snprintf(folder, sizeof folder, "%s/moebius", xdg)
+            : home        ? snprintf(folder, sizeof folder, "%s/.cache/moebius", home)
+                          : -1;
+    if (n < 0 || n >= (int)sizeof folder)
+        return false;
+    if (make) /* one level; where even its parent is missing, nothing is kept */
+        if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+            return false;
+    n = snprintf(out, size, "%s/%04x-%04x-%08x.pipelines", folder, v->props.vendorID, v->props.deviceID,
+                 v->props.driverVersion);
+    return n > 0 && n < (int)size;
+}
+
+static void *read_cache(mb__vk *v, size_t *bytes)
+{
+    char path[600];
+    cache_head h, want;
+    FILE *f = cache_path(v, path, sizeof path, false) ? fopen(path, "rb") : NULL;
+    if (!f)
+        return NULL;
+    void *data = NULL;
+    if (fread(&h, sizeof h, 1, f) == 1 && h.bytes > 0 && h.bytes < (uint64_t)1 << 30 &&
+        (data = mb__alloc_raw(v->ctx, h.bytes)) != NULL) {
+        bool ok = fread(data, 1, h.bytes, f) == h.bytes && fgetc(f) == EOF;
+        want = head_for(v, data, h.bytes);
+        if (!ok || memcmp(&h, &want, sizeof h) != 0) {
+            mb__free(v->ctx, data, h.bytes);
+            data = NULL;
+        }
+    }
+    fclose(f);
+    *bytes = data ? h.bytes : 0;
+    return data;
+}
+
+/* Written beside and renamed: another process reads the old file or the new one. Failing costs only time. */
+static void write_cache(mb__vk *v)
+{
+    size_t bytes = 0;
+    char path[600], beside[640];
+    if (!v->cache || v->lost ||
+        v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, NULL) != VK_SUCCESS ||
+        bytes <= v->cache_bytes || bytes <= 64 || !cache_path(v, path, sizeof path, true))
+        return;
+    void *data = mb__alloc_raw(v->ctx, bytes);
+    size_t room = bytes;
+    if (!data)
+        return;
+    snprintf(beside, sizeof beside, "%s.%ld", path, (long)getpid());
+    FILE *f = v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, data) == VK_SUCCESS
+                  ? fopen(beside, "wb")
+                  : NULL;
+    if (f) {
+        cache_head h = head_for(v, data, bytes);
+        bool ok = fwrite(&h, sizeof h, 1, f) == 1 && fwrite(data, 1, bytes, f) == bytes;
+        ok = fclose(f) == 0 && ok;
+        if (!ok || rename(beside, path) != 0)
+            remove(beside);
+    }
+    mb__free(v->ctx, data, room);
+}
+
+bool mb__vk_pipelines_start(mb__vk *v)
+{
+    size_t bytes = 0;
+    void *data = read_cache(v, &bytes);
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
+                                      .initialDataSize = bytes,
+                                      .pInitialData = data};
+    bool ok = VK(v, v->f.vkCreatePipelineCache(v->device, &info, NULL, &v->cache));
+    mb__free(v->ctx, data, bytes);
+    v->cache_bytes = bytes;
+    return ok;
+}
+
+void mb__vk_pipelines_end(mb__vk *v)
+{
+    if (mb_error(v->ctx) == MB_OK)
+        write_cache(v);
+    for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
+        while (v->pipelines[i]) {
+            mb__vk_pipeline *p = v->pipelines[i];
+            v->pipelines[i] = p->next;
+            if (!v->hung)
+                v->f.vkDestroyPipeline(v->device, p->pipeline, NULL);
+            mb__free(v->ctx, p->words, p->word_count * 4ul);
+            mb__free(v->ctx, p, sizeof *p);
+        }
+    for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
+        while (v->known[i]) {
+            mb__vk_known *k = v->known[i];
+            v->known[i] = k->next;
+            mb__free(v->ctx, k->key, k->key_bytes);
+            mb__free(v->ctx, k, sizeof *k);
+        }
+    if (v->cache && !v->hung)
+        v->f.vkDestroyPipelineCache(v->device, v->cache, NULL);
+}
+
+/* ---- making one ---- */
+
+static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, const uint32_t *special)
+{
+    uint32_t count;
+    size_t bytes;
+    uint32_t *complete = mb__vk_module_new(v, words, word_count, &count, &bytes);
+    if (!complete)
+        return VK_NULL_HANDLE;
+    VkShaderModuleCreateInfo module_info = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = count * 4ul, .pCode = complete};
+    VkShaderModule module;
+    bool created = VK(v, v->f.vkCreateShaderModule(v->device, &module_info, NULL, &module));
+    mb__free(v->ctx, complete, bytes);
+    if (!created)
+        return VK_NULL_HANDLE;
+    VkSpecializationMapEntry entries[4];
+    for (uint32_t i = 0; i < 4; i++)
+        entries[i] = (VkSpecializationMapEntry){i, i * 4, 4};
+    VkSpecializationInfo constants = {4, entries, 16, special};
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .module = module,
+                  .pName = "main",
+                  .pSpecializationInfo = &constants},
+        .layout = v->pipeline_layout};
+    VkPipeline pipeline;
+    VkResult r = mb__vk_fault(v) ? v->fail_with
+                 : v->trying && v->quirks & VK_QUIRK_REFUSES
+                     ? VK_ERROR_UNKNOWN
+                     : v->f.vkCreateComputePipelines(v->device, v->cache, 1, &info, NULL, &pipeline);
+    /* Of what is only tried, the driver need not be able to make one. */
+    if (v->trying && r < 0 && r != VK_ERROR_DEVICE_LOST)
+        v->refused = true;
+    else
+        mb__vk_ok(v, r, "vkCreateComputePipelines");
+    if (r != VK_SUCCESS)
+        pipeline = VK_NULL_HANDLE;
+    v->f.vkDestroyShaderModule(v->device, module, NULL);
+    mb__vk_stats(v)->pipelines++;
+    return pipeline;
+}
+
+VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
+                               uint32_t special2, uint32_t special3)
+{
+    uint32_t special[4] = {local, v->caps.blocks, special2, special3};
+    uint64_t both = (uint64_t)special3 << 32 | special2;
+    uint64_t hash = mb__hash(words, word_count * 4ul) ^ mb__hash(special, sizeof special);
+    mb__vk_pipeline **bucket = &v->pipelines[hash % VK_PIPELINE_BUCKETS];
+    for (mb__vk_pipeline *p = *bucket; p; p = p->next)
+        if (p->hash == hash && p->local == local && p->special == both && p->word_count == word_count &&
+            !memcmp(p->words, words, word_count * 4ul))
+            return p->pipeline;
+    mb__vk_pipeline *p = mb__alloc(v->ctx, sizeof *p);
+    uint32_t *copy = p ? mb__alloc_raw(v->ctx, word_count * 4ul) : NULL;
+    VkPipeline made = copy ? create(v, words, word_count, special) : VK_NULL_HANDLE;
+    if (!made) {
+        mb__free(v->ctx, copy, word_count * 4ul);
+        mb__free(v->ctx, p, sizeof *p);
+        return VK_NULL_HANDLE;
+    }
+    memcpy(copy, words, word_count * 4ul);
+    *p = (mb__vk_pipeline){*bucket, hash, copy, word_count, local, both, made};
+    *bucket = p;
+    return made;
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * axis_and_index.c - gather, scatter, sort, scan: kernels written by hand, whose regions their sources
+ * describe. All do the same in every run: sums are added in a fixed order, however the work is spread.
+ */
+#include <stdio.h>
+
+#include "backends/vulkan/program/program.h"
+
+/* Rows up to here are sorted by counting, on GPUs and on processors; longer ones by merges. */
+enum { COUNTED_MOST = 1024, COUNTED_MOST_PROCESSOR = 128 };
+
+static VkPipeline pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
+{
+    static const char *const types[] = {"f32", "f64", "i32", "i32"};
+    char name[40];
+    if (dtype < 0)
+        snprintf(name, sizeof name, "%s", kernel);
+    else
+        snprintf(name, sizeof name, "%s_%s", kernel, types[dtype]);
+    const mb__vk_shader *s = mb__vk_shader_named(name);
+    if (!s || (dtype == MB_FLOAT64 && !p->v->caps.float64)) {
+        mb__error_at(p->v->ctx, MB_BACKEND, p->plan->steps[step].site, "vulkan: no kernel %s on %s", name,
+                     p->v->props.deviceName);
+        return VK_NULL_HANDLE;
+    }
+    return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
+}
+
+/* How many loop iterations of `each` an invocation may do in one dispatch: no more than the driver lets it,
+ * nor than `invocations` of them do in the time of a slice. */
+static int64_t stretch(const mb__vk *v, int64_t each, int64_t invocations)
+{
+    int64_t slow = v->caps.processor ? INT32_MAX : 1 << 20; /* one after the other, from memory */
+    int64_t most = v->caps.iterations ? v->caps.iterations : slow,
+            in_time = (int64_t)(v->slice / 8 / (double)(invocations ? invocations : 1));
+    most = most < in_time ? most : in_time;
+    return most > 64 * each ? most / each : 64;
+}
+
+static bool finish(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
+                   double cost)
+{
+    mb__vk_dispatch_add(p, pipeline, region, groups, step, cost);
+    return !p->failed;
+}
+
+/* ---- along an axis ---- */
+
+/* A dispatch of a kernel by rows.glsl; own: its own four words. */
+static bool add_rows(mb__vk_program *p, int step, const mb__other *o, const char *kernel, int64_t groups,
+                     uint32_t local, const int64_t own[4], double cost)
+{
+    VkPipeline pipeline = pipeline_named(p, step, kernel, o->dtype, local);
+    if (!pipeline)
+        return false;
+    mb__vk_slot slots[2] = {{o->in.value, o->in.offset}, {o->out.value, o->out.offset}};
+    uint32_t region = mb__vk_region(p, slots, 2);
+    int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
+    const int64_t head[6] = {rows, n, 0, 0, o->in.stride[o->axis], o->out.stride[o->axis]};
+    for (int i = 0; i < 6; i++)
+        mb__vk_param(p, head[i]);
+    for (int i = 0; i < 4; i++)
+        mb__vk_param(p, own[i]);
+    mb__vk_param(p, o->in_rank - 1);
+    for (int i = 0; i < o->in_rank; i++) {
+        if (i == o->axis)
+            continue;
+        mb__vk_param(p, o->in_dim[i]);
+        mb__vk_param(p, o->in.stride[i]);
+        mb__vk_param(p, o->out.stride[i]);
+    }
+    mb__vk_touches(p, o->in.value, false);
+    mb__vk_touches(p, o->out.value, false); /* what was written by the dispatch before */
+    mb__vk_touches(p, o->out.value, true);
+    return finish(p, pipeline, region, groups, step, cost);
+}
+
+static bool add_argmax(mb__vk_program *p, int step, const mb__other *o)
+{
+    const mb__vk *v = p->v;
+    int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
+    uint32_t lanes = v->caps.processor && n <= stretch(v, 1, rows) ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
+             local = v->caps.processor ? (lanes > 32 ? lanes : 32) : mb__vk_widest(v);
+    int64_t share = local / lanes, own[4] = {lanes};
+    return add_rows(p, step, o, "argmax", (rows + share - 1) / share, local, own, 4.0 * (double)(rows * n));
+}
+
+static bool add_cumsum(mb__vk_program *p, int step, const mb__other *o)
+{
+    const mb__vk *v = p->v;
+    int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
+    uint32_t lanes = v->caps.processor || rows > 4096 || n < 64 ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
+             local = v->caps.processor ? 32 : mb__vk_widest(v);
+    int64_t share = local / lanes, most = stretch(v, 1, rows);
+    for (int64_t first = 0; first < n; first += most) {
+        int64_t end = first + most < n ? first + most : n, own[4] = {lanes, o->flag, first, end};
+        if (!add_rows(p, step, o, "cumsum", (rows + share - 1) / share, local, own,
+                      8.0 * (double)(rows * (end - first))))
+            return false;
+    }
+    return true;
+}
+
+static bool add_argsort(mb__vk_program *p, int step, const mb__other *o)
+{
+    const mb__vk *v = p->v;
+    int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
+    uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
+    double cost = 8.0 * (double)(rows * n);
+    if (n <= (v->caps.processor ? COUNTED_MOST_PROCESSOR : COUNTED_MOST)) {
+        int64_t own[4] = {0};
+        return add_rows(p, step, o, "argsort", (rows * n + local - 1) / local, local, own, cost * (double)n);
+    }
+    int64_t begin[4] = {1};
+    if (!add_rows(p, step, o, "argsort", (rows * n + local - 1) / local, local, begin, cost))
+        return false;
+    for (int64_t run = 1; run < n; run *= 2)
+        for (int64_t k = run; k >= 1; k /= 2) {
+            int64_t own[4] = {2, run, k}, work = rows * ((n + 2 * k - 1) / (2 * k) * k);
+            if (!add_rows(p, step, o, "argsort", (work + local - 1) / local, local, own, cost))
+                return false;
+        }
+    return true;
+}
+
+/* ---- by an index ---- */
+
+static bool add_take(mb__vk_program *p, int step, const mb__other *o)
+{
+    const mb__vk *v = p->v;
+    int64_t count = mb__numel(o->out_dim, o->out_rank);
+    uint32_t local = v->caps.processor ? 64 : mb__vk_widest(v);
+    VkPipeline pipeline = pipeline_named(p, step, o->dtype == MB_FLOAT64 ? "take_wide" : "take", -1, local);
+    if (!pipeline)
+        return false;
+    mb__vk_slot slots[3] = {
+        {o->in.value, o->in.offset}, {o->index.value, o->index.offset}, {o->out.value, o->out.offset}};
+    uint32_t region = mb__vk_region(p, slots, 3);
+    const int64_t head[7] = {count, o->in_dim[o->axis], o->in.stride[o->axis], 0, 0, 0, o->out_rank};
+    for (int i = 0; i < 7; i++)
+        mb__vk_param(p, head[i]);
+    for (int i = 0; i < o->out_rank; i++) {
+        int of_index = i - o->axis, after = i - o->index_rank + 1;
+        bool indexed = of_index >= 0 && of_index < o->index_rank;
+        mb__vk_param(p, o->out_dim[i]);
+        mb__vk_param(p, indexed ? 0 : o->in.stride[i < o->axis ? i : after]);
+        mb__vk_param(p, indexed ? o->index.stride[of_index] : 0);
+        mb__vk_param(p, o->out.stride[i]);
+    }
+    mb__vk_touches(p, o->in.value, false);
+    mb__vk_touches(p, o->index.value, false);
+    mb__vk_touches(p, o->out.value, true);
+    return finish(p, pipeline, region, (count + local - 1) / local, step, 12.0 * (double)count);
+}
+
+static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
+{
+    const mb__vk *v = p->v;
+    if (!mb__vk_add_fill(p, step, o->out.value, 0))
+        return false;
+    int64_t others = 1, entries = mb__numel(o->index_dim, o->index_rank), size = o->out_dim[o->axis];
+    for (int i = 0; i < o->out_rank; i++)
+        others *= i == o->axis ? 1 : o->out_dim[i];
+    if (mb__numel(o->in_dim, o->in_rank) == 0)
+        return true;
+    uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
+    int64_t wanted = v->caps.processor ? 16 : 16384, parts = others < wanted ? wanted / others : 1;
+    parts = parts < size ? parts : size;
+    VkPipeline pipeline = pipeline_named(p, step, "scatter_add", o->dtype, local);
+    if (!pipeline)
+        return false;
+    /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off.
+     */
+    int64_t most = stretch(v, 2 + o->index_rank, others * parts);
+    for (int64_t first = 0; first < entries; first += most) {
+        int64_t end = first + most < entries ? first + most : entries;
+        mb__vk_slot slots[3] = {
+            {o->in.value, o->in.offset}, {o->index.value, o->index.offset}, {o->out.value, o->out.offset}};
+        uint32_t region = mb__vk_region(p, slots, 3);
+        const int64_t head[11] = {others, parts, first, end,           size,           o->out.stride[o->axis],
+                                  0,      0,     0,     o->index_rank, o->out_rank - 1};
+        for (int i = 0; i < 11; i++)
+            mb__vk_param(p, head[i]);
+        for (int i = 0; i < o->index_rank; i++) {
+            mb__vk_param(p, o->index_dim[i]);
+            mb__vk_param(p, o->in.stride[o->axis + i]);
+            mb__vk_param(p, o->index.stride[i]);
+        }
+        for (int i = 0; i < o->out_rank; i++) {
+            if (i == o->axis)
+                continue;
+            mb__vk_param(p, o->out_dim[i]);
+            mb__vk_param(p, o->in.stride[i < o->axis ? i : i + o->index_rank - 1]);
+            mb__vk_param(p, o->out.stride[i]);
+        }
+        mb__vk_touches(p, o->in.value, false);
+        mb__vk_touches(p, o->index.value, false);
+        mb__vk_touches(p, o->out.value, false);
+        mb__vk_touches(p, o->out.value, true);
+        if (!finish(p, pipeline, region, (others * parts + local - 1) / local, step,
+                    8.0 * (double)(others * parts) * (double)(end - first)))
+            return false;
+    }
+    return true;
+}
+
+bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *o)
+{
+    switch (o->op) {
+    case MB_OP_TAKE:
+        return mb__numel(o->out_dim, o->out_rank) == 0 || add_take(p, step, o);
+    case MB_OP_SCATTER_ADD:
+        return mb__numel(o->out_dim, o->out_rank) == 0 || add_scatter(p, step, o);
+    default:
+        break;
+    }
+    if (mb__numel(o->in_dim, o->in_rank) == 0)
+        return true;
+    return o->op == MB_OP_ARGMAX   ? add_argmax(p, step, o)
+           : o->op == MB_OP_CUMSUM ? add_cumsum(p, step, o)
+                                   : add_argsort(p, step, o);
+}

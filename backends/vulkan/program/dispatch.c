@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ * dispatch.c - the dispatches of a program under construction, with their regions of its part of the table.
+ */
+#include "backends/vulkan/program/program.h"
+
+void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift)
+{
+    mb_context *ctx = p->v->ctx;
+    if (!mb__reserve(ctx, (void **)&p->words, &p->word_room, (uint64_t)p->word_count + 1, sizeof *p->words) ||
+        !mb__reserve(ctx, (void **)&p->slot_value, &p->slot_room, (uint64_t)p->word_count + 1,
+                     sizeof *p->slot_value) ||
+        !mb__reserve(ctx, (void **)&p->slot_shift, &p->shift_room, (uint64_t)p->word_count + 1,
+                     sizeof *p->slot_shift)) {
+        p->failed = true;
+        return;
+    }
+    p->words[p->word_count] = word;
+    p->slot_shift[p->word_count] = shift;
+    p->slot_value[p->word_count++] = value;
+}
+
+/* Elements of a value are 4 bytes, or 8 where they are float64; of scratch the writer says so by its views.
+ */
+static int words_each(const mb__vk_program *p, int32_t value)
+{
+    return value < p->plan->value_count && p->plan->values[value].dtype == MB_FLOAT64 ? 2 : 1;
+}
+
+uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
+{
+    uint32_t at = p->word_count;
+    p->touching = p->touch_count;
+    for (int i = 0; i < count; i++) {
+        mb__vk_add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * words_each(p, slots[i].value)));
+        mb__vk_add_word(p, 0, -1, 0);
+    }
+    return at;
+}
+
+void mb__vk_param(mb__vk_program *p, int64_t x)
+{
+    if (x > UINT32_MAX || x < INT32_MIN) {
+        mb__error(p->v->ctx, MB_BACKEND, "vulkan: a size or stride of %lld is too large", (long long)x);
+        p->failed = true;
+    }
+    mb__vk_add_word(p, (uint32_t)x, -1, 0);
+}
+
+void mb__vk_touches(mb__vk_program *p, int32_t value, bool written)
+{
+    mb__vk_touch *grown = mb__bump_grow(&p->pool, p->touches, p->touch_count, &p->touch_room, sizeof *grown);
+    if (!grown) {
+        p->failed = true;
+        return;
+    }
+    p->touches = grown;
+    grown[p->touch_count++] = (mb__vk_touch){value, written};
+}
+
+void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
+                         double cost)
+{
+    mb__vk_dispatch *grown =
+        mb__bump_grow(&p->pool, p->dispatches, p->dispatch_count, &p->dispatch_room, sizeof *grown);
+    int64_t most = p->v->caps.groups, x = groups < most ? groups : most, y = x ? (groups + x - 1) / x : 0;
+    if (!grown || y > most) {
+        if (grown)
+            mb__error_at(p->v->ctx, MB_BACKEND, p->plan->steps[step].site,
+                         "vulkan: %lld groups are more than a dispatch takes", (long long)groups);
+        p->failed = true;
+        return;
+    }
+    p->dispatches = grown;
+    grown[p->dispatch_count++] = (mb__vk_dispatch){.pipeline = pipeline,
+                                                   .region = region,
+                                                   .x = (uint32_t)x,
+                                                   .y = (uint32_t)y,
+                                                   .touch_first = p->touching,
+                                                   .touch_count = p->touch_count - p->touching,
+                                                   .step = step,
+                                                   .cost = cost};
+}
+
+int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
+{
+    bytes = bytes ? bytes : 1; /* values of no bytes have a place too */
+    mb__vk_scratch_value *grown =
+        mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_room, sizeof *grown);
+    if (!grown) {
+        p->failed = true;
+        return 0;
+    }
+    p->scratch = grown;
+    grown[p->scratch_count] = (mb__vk_scratch_value){p->scratch_bytes, bytes};
+    p->scratch_bytes += (bytes + VK_ALIGN - 1) / VK_ALIGN * VK_ALIGN;
+    return p->plan->value_count + p->scratch_count++;
+}

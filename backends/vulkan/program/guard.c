@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * guard.c - MB_VULKAN_GUARD=1, for tests: what lies behind each value, up to the next, is filled with a
+ * pattern before a run and looked at after it. A kernel that wrote past its value is an error that names the
+ * value's step. Values keep places of their own then, so that the pattern is nobody's memory.
+ */
+#include "backends/vulkan/program/program.h"
+
+enum { PATTERN = 0xa5 };
+
+/* The bytes behind value i that are its own to leave alone; NULL: it has no place that the host sees. */
+static unsigned char *band(const mb__vk_program *p, const mb__binding *b, int i, size_t *bytes)
+{
+    const mb__value *v = &p->plan->values[i];
+    const mb__vk_place *m = v->home == MB_IN_OUTPUT  ? b->outputs[v->index]
+                            : v->home == MB_IN_ARENA ? b->arena
+                                                     : NULL;
+    if (!m || !p->v->blocks[m->block].mapped || v->first < 0)
+        return NULL;
+    uint64_t size = (uint64_t)v->count * mb__vk_element_size((mb_dtype)v->dtype);
+    uint64_t end = v->home == MB_IN_ARENA ? (size + 63) / 64 * 64 + MB_GUARD_BYTES : m->bytes;
+    *bytes = (size_t)(end - size);
+    return p->v->blocks[m->block].mapped + m->offset + (v->home == MB_IN_ARENA ? (uint64_t)v->offset : 0) +
+           size;
+}
+
+void mb__vk_guard_fill(const mb__vk_program *p, const mb__binding *b)
+{
+    size_t bytes;
+    for (int i = 0; i < p->plan->value_count; i++) {
+        unsigned char *at = band(p, b, i, &bytes);
+        if (at)
+            memset(at, PATTERN, bytes);
+    }
+}
+
+bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b)
+{
+    size_t bytes;
+    for (int i = 0; i < p->plan->value_count; i++) {
+        const unsigned char *at = band(p, b, i, &bytes);
+        for (size_t j = 0; at && j < bytes; j++)
+            if (at[j] != PATTERN) {
+                const mb__value *v = &p->plan->values[i];
+                mb__error_at(p->v->ctx, MB_BACKEND, p->plan->steps[v->first].site,
+                             "vulkan: byte %zu behind a value of %lld %s was written to", j,
+                             (long long)v->count, mb_dtype_name((mb_dtype)v->dtype));
+                return false;
+            }
+    }
+    return true;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pass.c - one pass of a kernel as a dispatch: the slots and parameters of its region, and its pipeline,
+ * which passes that differ in nothing else share.
+ */
+#include "backends/vulkan/program/program.h"
+
+/* ---- the region ---- */
+
+static void add_slot(mb__vk_pass *p, const mb__view *view)
+{
+    if (mb__vk_slot_of(p, view) == p->slot_count)
+        p->slots[p->slot_count++] = (mb__vk_slot){view->value, view->offset};
+}
+
+static void add_param(mb__vk_pass *p, int64_t x)
+{
+    if (mb__vk_param_of(p, x) == p->param_count)
+        p->params[p->param_count++] = x;
+}
+
+static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
+{
+    const mb__kernel *k = &p->k;
+    p->slots = mb__bump_get(&s->bump, (size_t)(k->instr_count + k->store_count + 1) * sizeof *p->slots);
+    p->params = mb__bump_get(&s->bump, (size_t)(2 * k->instr_count + 1) * sizeof *p->params);
+    if (!p->slots || !p->params)
+        return false;
+    for (int i = 0; i < k->instr_count; i++) {
+        const mb__instr *n = &k->instrs[i];
+        if (n->op == MB_K_LOAD)
+            add_slot(p, &n->view);
+        if (n->op == MB_K_SCALAR || n->op == MB_K_RANDOM)
+            add_param(p, n->bind);
+        if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
+            add_param(p, n->view.offset);
+    }
+    for (int i = 0; i < k->store_count; i++)
+        add_slot(p, &k->stores[i].view);
+    return true;
+}
+
+/* ---- what a generated pipeline depends on ---- */
+
+typedef struct bytes {
+    unsigned char *at;
+    uint32_t count;
+} bytes;
+
+static void put(bytes *b, const void *p, size_t n)
+{
+    memcpy(b->at + b->count, p, n);
+    b->count += (uint32_t)n;
+}
+
+static void put_view(bytes *b, int32_t place, const mb__view *view, int rank)
+{
+    put(b, &place, sizeof place);
+    put(b, view->stride, (size_t)rank * sizeof *view->stride);
+}
+
+/* All of it, but what the region says. */
+static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
+{
+    const mb__kernel *k = &p->k;
+    size_t each = 40 + 8 * MB_MAX_RANK;
+    bytes b = {mb__bump_get(&s->bump, 128 + each * (size_t)(k->instr_count + k->store_count)), 0};
+    if (!b.at)
+        return b;
+    int32_t head[8] = {k->rank,         p->column_axes,     (int32_t)p->local, (int32_t)p->lanes,
+                       p->rows_fastest, (int32_t)p->chunks, p->slot_count,     k->instr_count};
+    put(&b, head, sizeof head);
+    put(&b, k->dim, (size_t)k->rank * sizeof *k->dim);
+    for (int i = 0; i < k->instr_count; i++) {
+        const mb__instr *n = &k->instrs[i];
+        uint8_t op[4] = {(uint8_t)n->op, (uint8_t)(n->op >> 8), n->dtype, n->from};
+        put(&b, op, sizeof op);
+        put(&b, n->in, sizeof n->in);
+        if (n->op == MB_K_CONST)
+            put(&b, &n->number, sizeof n->number);
+        if (n->op == MB_K_LOAD)
+            put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
+        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind) : -1;
+        put(&b, &bound, sizeof bound);
+        if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
+            put_view(&b, mb__vk_param_of(p, n->view.offset), &n->view, k->rank);
+    }
+    for (int i = 0; i < k->store_count; i++) {
+        int32_t st[2] = {k->stores[i].instr, k->stores[i].per_row};
+        put(&b, st, sizeof st);
+        put_view(&b, mb__vk_slot_of(p, &k->stores[i].view), &k->stores[i].view, k->rank);
+    }
+    return b;
+}
+
+bool mb__vk_uses_float64(const mb__kernel *k)
+{
+    for (int i = 0; i < k->instr_count; i++)
+        if (k->instrs[i].dtype == MB_FLOAT64)
+            return true;
+    return false;
+}
+
+/* ---- the pipeline ---- */
+
+static VkPipeline assemble(mb__vk_splitter *s, mb__vk_pass *pass)
+{
+    mb__vk *v = s->p->v;
+    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), false);
+    if (!a)
+        return VK_NULL_HANDLE;
+    mb__vk_emit(a, pass);
+    uint32_t count = 0;
+    const uint32_t *words = mb__vk_asm_words(a, &count);
+    if (words && v->watch_kernel)
+        v->watch_kernel(v, s->p->plan, pass, &words, &count);
+    VkPipeline pipeline = words ? mb__vk_pipeline_for(v, words, count, pass->local, 0, 0) : VK_NULL_HANDLE;
+    mb__vk_asm_free(a);
+    return pipeline;
+}
+
+static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
+{
+    bytes key = key_of(s, pass);
+    if (!key.at)
+        return VK_NULL_HANDLE;
+    mb__vk *v = s->p->v;
+    uint64_t hash = mb__hash(key.at, key.count);
+    mb__vk_known **bucket = &v->known[hash % VK_PIPELINE_BUCKETS];
+    for (mb__vk_known *k = *bucket; k; k = k->next)
+        if (k->hash == hash && k->key_bytes == key.count && !memcmp(k->key, key.at, key.count))
+            return k->pipeline;
+    mb__vk_known *k = mb__alloc(v->ctx, sizeof *k);
+    unsigned char *copy = k ? mb__alloc_raw(v->ctx, key.count) : NULL;
+    VkPipeline pipeline = copy ? assemble(s, pass) : VK_NULL_HANDLE;
+    if (!pipeline) {
+        mb__free(v->ctx, copy, key.count);
+        mb__free(v->ctx, k, sizeof *k);
+        return VK_NULL_HANDLE;
+    }
+    memcpy(copy, key.at, key.count);
+    *k = (mb__vk_known){*bucket, hash, copy, key.count, pipeline};
+    *bucket = k;
+    return pipeline;
+}
+
+/* ---- the dispatch ---- */
+
+bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
+{
+    mb__vk *v = s->p->v;
+    const mb__kernel *k = &pass->k;
+    int64_t rows = pass->rows * pass->chunks;
+    if (rows == 0)
+        return true;
+    if (rows >= UINT32_MAX || pass->columns >= UINT32_MAX || k->instr_count > VK_INSTRS_MOST) {
+        mb__error_at(v->ctx, MB_BACKEND, s->p->plan->steps[s->step].site,
+                     "vulkan: a kernel over %lld rows of %lld columns with %d operations is too large",
+                     (long long)rows, (long long)pass->columns, k->instr_count);
+        return false;
+    }
+    if (!list_slots(s, pass))
+        return false;
+    VkPipeline pipeline = pipeline_of(s, pass);
+    if (!pipeline)
+        return false;
+    uint32_t region = mb__vk_region(s->p, pass->slots, pass->slot_count);
+    for (int i = 0; i < pass->param_count; i++)
+        mb__vk_param(s->p, pass->params[i]);
+    for (int i = 0; i < pass->slot_count; i++) {
+        bool read = false, written = false;
+        for (int j = 0; j < k->instr_count; j++)
+            read |= k->instrs[j].op == MB_K_LOAD && k->instrs[j].view.value == pass->slots[i].value;
+        for (int j = 0; j < k->store_count; j++)
+            written |= k->stores[j].view.value == pass->slots[i].value;
+        if (read)
+            mb__vk_touches(s->p, pass->slots[i].value, false);
+        if (written)
+            mb__vk_touches(s->p, pass->slots[i].value, true);
+    }
+    uint32_t share = pass->local / pass->lanes;
+    mb__vk_dispatch_add(s->p, pipeline, region, (rows + share - 1) / share, s->step,
+                        (double)pass->rows * (double)(pass->columns ? pass->columns : 1) * 4 *
+                            (pass->slot_count + 1));
+    return !s->p->failed;
+}

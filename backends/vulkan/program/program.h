@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * program.h - a plan as dispatches that read a table: how it is compiled, kept, run and let go. The files are
+ * listed from the ground up: each calls those before it alone, but for the two calls that try a product
+ * (product.c its trial, and the trial the compiler).
+ */
+#ifndef MB_VULKAN_PROGRAM_H
+#define MB_VULKAN_PROGRAM_H
+
+#include "backends/vulkan/pipeline/pipeline.h"
+
+/* Instructions of a pass; words of the table for a bound scalar. */
+enum { VK_INSTRS_MOST = 512, VK_SCALAR_WORDS = 4 };
+
+/* A value from one of its elements on. */
+typedef struct mb__vk_slot {
+    int32_t value;
+    int64_t offset; /* elements */
+} mb__vk_slot;
+
+typedef struct mb__vk_touch {
+    int32_t value;
+    bool written;
+} mb__vk_touch;
+
+typedef struct mb__vk_dispatch {
+    VkPipeline pipeline;
+    uint64_t region; /* words in the program's part of the table */
+    uint32_t x, y;   /* groups */
+    int32_t touch_first, touch_count;
+    int step;
+    double cost; /* bytes and flops, roughly: where submits are cut */
+} mb__vk_dispatch;
+
+/* Memory of the program's own, for what is kept between two of its dispatches. */
+typedef struct mb__vk_scratch_value {
+    uint64_t offset, bytes;
+} mb__vk_scratch_value;
+
+/* Values are numbered: the plan's, then scratch. */
+typedef struct mb__vk_program {
+    mb__vk *v;
+    mb__bump pool;
+    const mb__plan *plan;
+    mb__vk_scratch_value *scratch;
+    int scratch_count, scratch_room;
+    uint64_t scratch_bytes;
+    mb__vk_place *scratch_memory;
+    mb__vk_dispatch *dispatches;
+    mb__vk_touch *touches;
+    int dispatch_count, dispatch_room, touch_count, touch_room;
+    int touching; /* the first touch of the dispatch that is being added */
+    /* The program's part of the table, while it is made; of each word, the value whose block stands there, or
+     * -1. */
+    uint32_t *words;
+    int32_t *slot_value;
+    uint32_t *slot_shift; /* and the words to add to where it begins */
+    uint32_t word_count, word_room, slot_room, shift_room;
+    /* Afterwards: where it is, the words that say where a value lies, and where that was in the last run. */
+    uint64_t table_at, table_bytes;
+    int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
+    uint32_t *shift;
+    mb__vk_place *bound;
+    VkCommandBuffer slices[VK_SLICES_MOST];
+    int slice_count, slices_used, barriers;
+    uint32_t generation;
+    VkQueryPool queries;
+    bool failed;
+} mb__vk_program;
+
+/* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
+ * every element is a row of its own. Stores are plain or once a row. Values are slots of the region. */
+typedef struct mb__vk_pass {
+    mb__kernel k;
+    int column_axes;
+    uint32_t local, lanes; /* invocations of a group; of them, those that share a row: a power of 2 */
+    bool rows_fastest;     /* neighbouring invocations take neighbouring rows, not columns */
+    uint32_t chunks;       /* pieces that the columns are cut into, each with a row of the result: the row
+                              index ends with the piece */
+    int64_t rows, columns;
+    /* What may differ between passes that share a pipeline is in the region: where each view begins, ... */
+    mb__vk_slot *slots;
+    int slot_count;
+    /* ... and then, a word each, numbers of bound scalars, and first positions of generated values. */
+    int64_t *params;
+    int param_count;
+} mb__vk_pass;
+
+/* The least power of 2 that is n, or most. */
+static inline uint32_t mb__vk_power_up(int64_t n, uint32_t most)
+{
+    uint32_t p = 1;
+    while (p < most && p < n)
+        p *= 2;
+    return p;
+}
+/* Invocations of a large group. */
+static inline uint32_t mb__vk_widest(const mb__vk *v)
+{
+    return v->caps.invocations < 256 ? v->caps.invocations : 256;
+}
+static inline bool mb__vk_is_reduction(const mb__instr *i)
+{
+    return i->op == MB_K_SUM || i->op == MB_K_MAX;
+}
+
+/* ---- dispatch.c ---- */
+
+/* Adds a word to the program's part of the table. value: whose block it will name, with where it begins
+ * there, and `shift` words on, in the word behind it; -1: it stays as it is. */
+void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift);
+/* Begins a region for a dispatch: slots for `count` values; parameters follow by mb__vk_param. */
+uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count);
+void mb__vk_param(mb__vk_program *p, int64_t x);
+void mb__vk_touches(mb__vk_program *p, int32_t value, bool written);
+/* Ends the region begun last. groups: counted over both axes. */
+void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
+                         double cost);
+/* A value of the program's own; its number. */
+int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
+
+/* ---- emit.c ---- */
+
+/* The slot where a view begins; slot_count: none does. */
+int mb__vk_slot_of(const mb__vk_pass *p, const mb__view *view);
+/* The position among the parameters of a bound scalar's number, or of a first position. */
+int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
+/* Emits a pass into the assembler. */
+void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
+
+/* ---- pass.c ---- */
+
+/* What the passes of a kernel are made with. */
+typedef struct mb__vk_splitter {
+    mb__vk_program *p;
+    mb__bump bump; /* of this kernel */
+    int step;
+} mb__vk_splitter;
+
+bool mb__vk_uses_float64(const mb__kernel *k);
+/* Adds the dispatch of a pass; its slots and parameters are listed here. */
+bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass);
+
+/* ---- split.c ---- */
+
+/* Adds the dispatches of a kernel. */
+bool mb__vk_add_kernel(mb__vk_program *p, int step, const mb__kernel *k);
+/* The same for one whose reductions all run over the axes of the mask and are stored once a row. */
+bool mb__vk_add_rows(mb__vk_program *p, int step, const mb__kernel *k, uint32_t column_mask);
+/* Fills a value with a number. */
+bool mb__vk_add_fill(mb__vk_program *p, int step, int32_t value, double number);
+
+/* ---- product.c ---- */
+
+bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product);
+
+/* ---- axis_and_index.c ---- */
+
+bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *other);
+
+/* ---- transfer.c ---- */
+
+mb_status mb__vk_upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                        const void *from);
+mb_status mb__vk_download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                          void *to);
+
+/* ---- program.c ---- */
+
+/* Chains the table words that say where a value lies, once all are there. */
+bool mb__vk_chain_slots(mb__vk_program *p);
+/* Drops what is needed while a program is made only. */
+void mb__vk_free_words(mb__vk_program *p);
+void mb__vk_discard(mb_context *ctx, void *state, void *program);
+
+/* ---- hazard.c ---- */
+
+/* Marks the dispatches before which a barrier must stand; before[i] for dispatch i. */
+void mb__vk_hazards(const mb__vk_program *p, bool *before);
+bool mb__vk_conflict(const mb__vk_program *p, const mb__vk_touch *a, const mb__vk_touch *b);
+
+/* ---- guard.c ---- */
+
+void mb__vk_guard_fill(const mb__vk_program *p, const mb__binding *b);
+bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b);
+
+/* ---- run.c ---- */
+
+mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__binding *binding);
+
+/* ---- product_check.c ---- */
+
+enum { VK_UNTRIED, VK_TRUSTED, VK_WRONG };
+/* Whether a product kernel computes what it should; tried at its first use. m, n: its tile. */
+bool mb__vk_product_trusted(mb__vk *v, int variant, bool wide, uint32_t m, uint32_t n, uint32_t a_read,
+                            uint32_t b_read, bool fours);
+
+/* ---- compile.c ---- */
+
+void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes);
+
+#endif

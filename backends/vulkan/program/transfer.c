@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * transfer.c - values to the device and back. Where the host does not see the blocks (a discrete GPU without
+ * a large window), or where reading them through the window would crawl, they pass through a block that it
+ * does see, by a copy kernel whose commands are recorded once.
+ */
+#include "backends/vulkan/program/program.h"
+
+static bool record_transfer(mb__vk *v)
+{
+    const mb__vk_shader *s = mb__vk_shader_named("copy");
+    VkPipeline pipeline =
+        mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), v->caps.processor ? 32 : 128, 0, 0);
+    if (!pipeline)
+        return false;
+    if (!v->transfer) {
+        VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                            .commandPool = v->command_pool,
+                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                            .commandBufferCount = 1};
+        if (!VK(v, v->f.vkAllocateCommandBuffers(v->device, &info, &v->transfer))) {
+            v->transfer = VK_NULL_HANDLE;
+            return false;
+        }
+    }
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    if (!VK(v, v->f.vkBeginCommandBuffer(v->transfer, &begin)))
+        return false;
+    uint32_t push[2] = {(uint32_t)(v->transfer_region / 4), 0};
+    mb__vk_barrier(v, v->transfer);
+    mb__vk_table_copy(v, v->transfer, v->transfer_region, VK_REGION_WORDS * sizeof(uint32_t));
+    mb__vk_barrier(v, v->transfer);
+    v->f.vkCmdBindDescriptorSets(v->transfer, VK_PIPELINE_BIND_POINT_COMPUTE, v->pipeline_layout, 0, 1,
+                                 &v->set, 0, NULL);
+    v->f.vkCmdBindPipeline(v->transfer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    v->f.vkCmdPushConstants(v->transfer, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push,
+                            push);
+    v->f.vkCmdDispatch(v->transfer, v->caps.processor ? 32 : 256, 1, 1);
+    VkMemoryBarrier seen = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                            .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
+                            .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
+    v->f.vkCmdPipelineBarrier(v->transfer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
+                              0, 1, &seen, 0, NULL, 0, NULL);
+    mb__vk_stats(v)->recordings++;
+    if (!VK(v, v->f.vkEndCommandBuffer(v->transfer)))
+        return false;
+    v->transfer_generation = v->generation;
+    return true;
+}
+
+/* Copies words between two places, and waits. */
+static bool copy_words(mb__vk *v, uint32_t from_block, uint64_t from, uint32_t to_block, uint64_t to,
+                       uint64_t words)
+{
+    if (v->transfer_generation != v->generation && !record_transfer(v))
+        return false;
+    uint32_t *r = mb__vk_table_at(v, v->transfer_region);
+    r[0] = from_block;
+    r[1] = (uint32_t)(from / 4);
+    r[2] = to_block;
+    r[3] = (uint32_t)(to / 4);
+    r[4] = (uint32_t)words;
+    return mb__vk_submit(v, v->transfer, true) && mb__vk_idle(v);
+}
+
+static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)
+{
+    if (!from)
+        memset(to, 0, (size_t)count * mb__vk_element_size(dtype));
+    else if (dtype == MB_BOOL)
+        for (int64_t i = 0; i < count; i++)
+            ((uint32_t *)to)[i] = ((const uint8_t *)from)[i] != 0;
+    else
+        memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
+}
+
+static void unpack(mb_dtype dtype, int64_t count, const void *from, void *to)
+{
+    if (dtype == MB_BOOL)
+        for (int64_t i = 0; i < count; i++)
+            ((uint8_t *)to)[i] = ((const uint32_t *)from)[i] != 0;
+    else
+        memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
+}
+
+/* Moves values in pieces of the stage; each piece is what `visit` packs or unpacks. */
+static mb_status through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype, int64_t count,
+                               const void *from, void *to)
+{
+    int64_t size = (int64_t)mb__vk_element_size(dtype), piece = VK_STAGE_BYTES / size;
+    size_t outside = mb_dtype_size(dtype);
+    for (int64_t at = 0; at < count; at += piece) {
+        int64_t n = count - at < piece ? count - at : piece;
+        uint64_t place = p->offset + (uint64_t)(at * size), words = (uint64_t)(n * size) / 4;
+        if (to) {
+            if (!copy_words(v, p->block, place, v->stage_block, 0, words))
+                return v->ctx->status;
+            unpack(dtype, n, v->blocks[v->stage_block].mapped, (char *)to + (size_t)at * outside);
+        } else {
+            pack(dtype, n, from ? (const char *)from + (size_t)at * outside : NULL,
+                 v->blocks[v->stage_block].mapped);
+            if (!copy_words(v, v->stage_block, 0, p->block, place, words))
+                return v->ctx->status;
+        }
+    }
+    return MB_OK;
+}
+
+static mb_status usable(mb__vk *v)
+{
+    if (v->lost)
+        return mb__error(v->ctx, MB_BACKEND, "vulkan: the device was lost");
+    return mb__vk_idle(v) ? MB_OK : v->ctx->status;
+}
+
+mb_status mb__vk_upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
+                        const void *from)
+{
+    mb__vk *v = state;
+    const mb__vk_place *p = memory;
+    if (!mb__vk_has_type(v, NULL, dtype))
+        return ctx->status;
+    if (count == 0)
+        return MB_OK;
+    if (usable(v) != MB_OK)
+        return ctx->status;
+    unsigned char *mapped = v->blocks[p->block].mapped;
+    if (!mapped)
+        return through_stage(v, p, dtype, count, from, NULL);
+    pack(dtype, count, from, mapped + p->offset);
+    return MB_OK;
+}
+
+mb_status mb__vk_download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
+{
+    enum { DIRECT_BYTES = 4096 }; /* a window without a cache reads at a few bytes a transaction */
+    mb__vk *v = state;
+    const mb__vk_place *p = memory;
+    if (count == 0)
+        return MB_OK;
+    if (usable(v) != MB_OK)
+        return ctx->status;
+    unsigned char *mapped = v->blocks[p->block].mapped;
+    if (!mapped || (!v->caps.processor && count * (int64_t)mb__vk_element_size(dtype) > DIRECT_BYTES))
+        return through_stage(v, p, dtype, count, NULL, to);
+    unpack(dtype, count, mapped + p->offset, to);
+    return MB_OK;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ * context.c - a context's birth and death. */
+#include "tensor/internal.h"
+
+mb_context *mb__context_new(const mb_allocator *allocator)
+{
+    mb_allocator a = allocator ? *allocator : mb__default_allocator;
+    mb_context *ctx = a.alloc(a.user, sizeof *ctx);
+    if (!ctx)
+        return NULL;
+    memset(ctx, 0, sizeof *ctx);
+    ctx->allocator = a;
+    ctx->thread = pthread_self();
+    ctx->next_serial = 2;
+    mb__took(ctx, sizeof *ctx);
+    bool ok = mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, 64, sizeof *ctx->nodes) &&
+              mb__reserve(ctx, (void **)&ctx->operands, &ctx->operand_room, 64, sizeof *ctx->operands) &&
+              mb__reserve(ctx, (void **)&ctx->attrs, &ctx->attr_room, 64, sizeof *ctx->attrs) &&
+              mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, 8, sizeof *ctx->scopes);
+    if (!ok) {
+        mb__context_free(ctx);
+        return NULL;
+    }
+    ctx->nodes[0] = (mb__node){.op = MB_OP_POISON};
+    ctx->node_count = 1;
+    ctx->scopes[0] = (mb__scope_mark){.serial = 1, .nodes = 1};
+    ctx->scope_count = 1;
+    return ctx;
+}
+
+void mb__context_free(mb_context *ctx)
+{
+    if (!ctx)
+        return;
+    for (uint32_t i = 0; i < ctx->node_count; i++)
+        mb__buffer_drop(ctx, ctx->nodes[i].value);
+    for (uint32_t i = 0; i < ctx->variable_count; i++)
+        mb__buffer_drop(ctx, ctx->variables[i].value);
+    if (ctx->engine)
+        ctx->engine->close(ctx);
+    mb__free(ctx, ctx->nodes, ctx->node_room * sizeof *ctx->nodes);
+    mb__free(ctx, ctx->operands, ctx->operand_room * sizeof *ctx->operands);
+    mb__free(ctx, ctx->attrs, ctx->attr_room * sizeof *ctx->attrs);
+    mb__free(ctx, ctx->scopes, ctx->scope_room * sizeof *ctx->scopes);
+    mb__free(ctx, ctx->variables, ctx->variable_room * sizeof *ctx->variables);
+    mb__free(ctx, ctx->pending, ctx->pending_room * sizeof *ctx->pending);
+    mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
+    for (uint32_t i = 0; i < ctx->site_room; i++)
+        if (ctx->sites[i])
+            mb__free(ctx, ctx->sites[i], strlen(ctx->sites[i]) + 1);
+    mb__free(ctx, ctx->sites, ctx->site_room * sizeof *ctx->sites);
+    mb__free(ctx, ctx->scratch, ctx->scratch_bytes);
+    mb__free(ctx, ctx->ids, ctx->id_room * sizeof *ctx->ids);
+    mb_allocator a = ctx->allocator;
+    a.free(a.user, ctx, sizeof *ctx);
+}
+
+void mb__buffer_drop(mb_context *ctx, mb__buffer *b)
+{
+    if (b && --b->refs == 0)
+        ctx->engine->release(ctx, b);
+}

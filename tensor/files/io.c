@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT
+ * io.c - what the readers of files share. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "tensor/files/safetensors.h"
+
+int mb__read_fully(int fd, void *dst, size_t bytes, uint64_t offset)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pread(fd, (char *)dst + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        if (n == 0)
+            return -1;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int mb__utf8(const unsigned char *p, const unsigned char *end)
+{
+    if (p >= end)
+        return 0;
+    if (p[0] < 0x80)
+        return 1;
+    int n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+    if (p[0] < 0xc2 || p[0] > 0xf4 || end - p < n) /* c0, c1: overlong; above f4: beyond U+10FFFF */
+        return 0;
+    for (int i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90)) /* overlong */
+        return 0;
+    if ((p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f)) /* surrogates; beyond U+10FFFF */
+        return 0;
+    return n;
+}
+
+const char *mb__printable(char *out, size_t size, const char *text)
+{
+    size_t n = 0;
+    for (; text[n] && n + 1 < size; n++)
+        out[n] = text[n] >= 0x20 && text[n] < 0x7f ? text[n] : '?';
+    out[n] = 0;
+    if (text[n] && size > 4)
+        memcpy(out + size - 4, "...", 4);
+    return out;
+}
+
+const char *mb__path_tail(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 400 ? path + n - 400 : path;
+}

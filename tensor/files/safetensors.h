@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * safetensors.h - the parsed header of a safetensors file. For tensor/ only; files.h is the public face.
+ *
+ * The format: u64 little-endian n, n bytes of JSON, data. The JSON is one object, name -> {dtype, shape,
+ * data_offsets}, and perhaps "__metadata__" -> {string: string}. (github.com/huggingface/safetensors)
+ *
+ * It is read by a parser of just this grammar and not by a JSON library: a library builds a tree, and a tree
+ * takes up to 30 times the memory of a hostile text. Here a string is unescaped in place, over its own text,
+ * and a tensor costs a record smaller than its shortest description, so that memory is bounded by the file's
+ * size.
+ */
+#ifndef MB_SAFETENSORS_H
+#define MB_SAFETENSORS_H
+
+#include "tensor/files/files.h"
+#include "tensor/internal.h"
+
+#define MB__ST_HEADER_MAX   100000000 /* the reference reader's limit                                  */
+#define MB__ST_SIZE_MAX     (INT64_C(1) << 48)
+#define MB__ST_NAME_MAX     4096
+#define MB__ST_METADATA_MAX 4096 /* pairs */
+/* No description of a tensor is shorter than "a":{"dtype":"F4","shape":[],"data_offsets":[0,0]} and a comma.
+ */
+#define MB__ST_ENTRY_MIN 50
+
+typedef struct mb__st_dtype {
+    const char *name;
+    int bits;
+    int dtype; /* mb_dtype, or -1 */
+} mb__st_dtype;
+
+extern const mb__st_dtype mb__st_dtypes[];
+
+typedef struct mb__st_entry {
+    uint64_t begin, end;  /* bytes, from the end of the header                                  */
+    uint32_t name, shape; /* where in the header: text that ends with NUL; text of a JSON array */
+    uint32_t name_bytes;
+    uint8_t dtype, rank; /* dtype: in mb__st_dtypes */
+} mb__st_entry;
+
+/* A sortable reference to an entry: by key, then by name. */
+typedef struct mb__st_key {
+    uint64_t key;
+    uint32_t entry;
+} mb__st_key;
+
+typedef struct mb__st_header {
+    char *text; /* [bytes + 1], rewritten by the parser */
+    size_t bytes;
+    mb__st_entry *entries; /* [room] */
+    mb__st_key *scratch;   /* [room], while parsing */
+    uint32_t *order;       /* [room] entries by hash of their names */
+    uint32_t room, count;
+    char *metadata; /* key NUL value NUL ..., or NULL */
+    uint32_t metadata_count;
+    char error[320]; /* one sentence, after a failure */
+} mb__st_header;
+
+/* Parses text and checks everything against the bytes of data that follow it in the file. The caller provides
+ * text, bytes, and the three arrays of room = bytes / MB__ST_ENTRY_MIN + 1; scratch of MB__ST_METADATA_MAX at
+ * least. */
+bool mb__st_parse(mb__st_header *h, uint64_t data_bytes);
+/* Index in entries, -1 if there is no such name. */
+int64_t mb__st_find(const mb__st_header *h, const char *name);
+void mb__st_shape(const mb__st_header *h, const mb__st_entry *e, int64_t dim[MB_MAX_RANK]);
+
+/* Length of the UTF-8 character at p, 1 to 4, or 0 if it is malformed or cut by `end`. */
+int mb__utf8(const unsigned char *p, const unsigned char *end);
+/* A name for a message: printable ASCII, shortened. */
+const char *mb__printable(char *out, size_t size, const char *text);
+/* The end of a long path. */
+const char *mb__path_tail(const char *path);
+/* Reads exactly `bytes` at `offset`. 0, an errno, or -1 where the file ended first. */
+int mb__read_fully(int fd, void *dst, size_t bytes, uint64_t offset);
+
+#endif

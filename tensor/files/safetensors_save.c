@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * safetensors_save.c - writing a safetensors file, whole or not at all.
+ *
+ * write to a new file beside the target, fsync, close, rename, fsync of the folder: at each moment, and after
+ * a crash at any, the target's name holds either the old content or the new. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tensor/files/safetensors.h"
+
+typedef struct saving {
+    const char *path;
+    mb_context *ctx;
+    const char *const *names;
+    const mb_tensor *ts;
+    int n;
+    const char *const *metadata;
+    int *order;   /* [n] as written */
+    bool by_name; /* for the search of equal names */
+} saving;
+
+/* Text that is only measured while data is NULL. */
+typedef struct text {
+    char *data;
+    size_t bytes;
+} text;
+
+static void put(text *t, const char *s, size_t bytes)
+{
+    if (t->data)
+        memcpy(t->data + t->bytes, s, bytes);
+    t->bytes += bytes;
+}
+
+static void putf(text *t, const char *format, ...) MB_PRINTF(2, 3);
+
+/* For short pieces: numbers and punctuation. */
+static void putf(text *t, const char *format, ...)
+{
+    char piece[128];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(piece, sizeof piece, format, args);
+    va_end(args);
+    put(t, piece, (size_t)n);
+}
+
+static void put_string(text *t, const char *s)
+{
+    put(t, "\"", 1);
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            putf(t, "\\%c", *s);
+        else if ((unsigned char)*s < 0x20)
+            putf(t, "\\u%04x", (unsigned)*s);
+        else
+            put(t, s, 1);
+    }
+    put(t, "\"", 1);
+}
+
+static bool is_utf8(const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s, *end = p + strlen(s);
+    while (p < end) {
+        int n = mb__utf8(p, end);
+        if (!n)
+            return false;
+        p += n;
+    }
+    return true;
+}
+
+static const char *dtype_name(mb_dtype dtype)
+{
+    static const char *const names[] = {"F32", "F64", "I32", "BOOL"};
+    return names[dtype];
+}
+
+/* The reference writer's order: wide dtypes first, so that all are aligned; then by name. */
+static int compare(const saving *s, int a, int b)
+{
+    static const int width[] = {3, 4, 2, 1}; /* by mb_dtype */
+    if (s->by_name)
+        return strcmp(s->names[a], s->names[b]);
+    int wa = width[mb_dtype_of(s->ts[a])], wb = width[mb_dtype_of(s->ts[b])];
+    return wa != wb ? wb - wa : strcmp(s->names[a], s->names[b]);
+}
+
+static void sort(const saving *s)
+{
+    for (int gap = s->n / 2; gap > 0; gap /= 2) /* Shell's: thousands of tensors at most */
+        for (int i = gap; i < s->n; i++) {
+            int moving = s->order[i], j = i;
+            for (; j >= gap && compare(s, s->order[j - gap], moving) > 0; j -= gap)
+                s->order[j] = s->order[j - gap];
+            s->order[j] = moving;
+        }
+}
+
+static size_t tensor_bytes(mb_tensor t)
+{
+    return (size_t)mb_count(t) * mb_dtype_size(mb_dtype_of(t));
+}
+
+static void put_header(const saving *s, text *t)
+{
+    const char *comma = "";
+    putf(t, "{");
+    if (s->metadata && s->metadata[0]) {
+        putf(t, "\"__metadata__\":{");
+        for (int i = 0; s->metadata[i]; i += 2) {
+            put(t, ",", i > 0);
+            put_string(t, s->metadata[i]);
+            putf(t, ":");
+            put_string(t, s->metadata[i + 1]);
+        }
+        putf(t, "}");
+        comma = ",";
+    }
+    uint64_t at = 0;
+    for (int i = 0; i < s->n; i++) {
+        mb_tensor x = s->ts[s->order[i]];
+        mb_shape shape = mb_shape_of(x);
+        putf(t, "%s", comma);
+        comma = ",";
+        put_string(t, s->names[s->order[i]]);
+        putf(t, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(mb_dtype_of(x)));
+        for (int a = 0; a < shape.rank; a++)
+            putf(t, "%s%lld", a ? "," : "", (long long)shape.dim[a]);
+        putf(t, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+             (unsigned long long)(at + tensor_bytes(x)));
+        at += tensor_bytes(x);
+    }
+    putf(t, "}");
+    while (t->bytes % 8)
+        put(t, " ", 1);
+}
+
+static bool invalid(const saving *s, const char *what, const char *name)
+{
+    char shown[96];
+    mb_fail(s->ctx, MB_INVALID, "safetensors: %s: %s '%s'", mb__path_tail(s->path), what,
+            mb__printable(shown, sizeof shown, name));
+    return false;
+}
+
+static bool check_arguments(const saving *s)
+{
+    for (int i = 0; i < s->n; i++) {
+        const char *name = s->names[i];
+        if (!name || !*name || strcmp(name, "__metadata__") == 0 || strlen(name) > MB__ST_NAME_MAX ||
+            !is_utf8(name))
+            return invalid(s, "not a name for a tensor:", name ? name : "(null)");
+        if (s->ts[i].ctx != s->ctx) {
+            return invalid(s, s->ts[i].ctx ? "a tensor of another context:" : "not a tensor:", name);
+        }
+    }
+    int pairs = 0;
+    for (const char *const *m = s->metadata; m && m[0]; m += 2, pairs++) {
+        if (!m[1])
+            return invalid(s, "metadata without a value:", m[0]);
+        if (!is_utf8(m[0]) || !is_utf8(m[1]))
+            return invalid(s, "metadata that is not UTF-8:", m[0]);
+        for (const char *const *k = s->metadata; k < m; k += 2)
+            if (strcmp(*k, m[0]) == 0)
+                return invalid(s, "metadata given twice:", m[0]);
+    }
+    if (pairs > MB__ST_METADATA_MAX)
+        return invalid(s, "too many entries of metadata:", s->metadata[0]);
+    return true;
+}
+
+/* 0 or an errno. */
+static int write_fully(int fd, const void *data, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = write(fd, (const char *)data + done, bytes - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? errno : ENOSPC;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* 0, an errno, or -1 when the context has the error. */
+static int write_all(const saving *s, int fd, const text *header)
+{
+    uint64_t n = header->bytes;
+    int error = write_fully(fd, &n, sizeof n);
+    if (!error)
+        error = write_fully(fd, header->data, header->bytes);
+    size_t largest = 0;
+    for (int i = 0; i < s->n; i++)
+        if (tensor_bytes(s->ts[i]) > largest)
+            largest = tensor_bytes(s->ts[i]);
+    void *data = error ? NULL : mb__alloc(s->ctx, largest);
+    if (!error && !data)
+        return -1;
+    for (int i = 0; i < s->n && !error; i++) {
+        mb_tensor t = s->ts[s->order[i]];
+        error = mb_read(t, data, tensor_bytes(t)) ? -1 : write_fully(fd, data, tensor_bytes(t));
+    }
+    mb__free(s->ctx, data, largest);
+    if (!error && fsync(fd) != 0)
+        error = errno;
+    return error;
+}
+
+/* A new file beside the path, "PATH.tmp-PID-K"; -1 and errno on failure. temporary: [bytes]. */
+static int open_temporary(const char *path, char *temporary, size_t bytes)
+{
+    for (int k = 0; k < 1000; k++) {
+        snprintf(temporary, bytes, "%s.tmp-%ld-%d", path, (long)getpid(), k);
+        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    return -1;
+}
+
+/* Makes a rename last. Some file systems cannot sync a folder, which is no failure. */
+static int sync_folder(const char *path, char *folder)
+{
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    memcpy(folder, n ? path : slash ? "/" : ".", n ? n : 1);
+    folder[n ? n : 1] = 0;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == EACCES ? 0 : errno;
+    int error = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : errno;
+    close(fd);
+    return error;
+}
+
+/* temporary: [strlen(path) + 48] of scratch. */
+static mb_status replace_file(const saving *s, const text *header, char *temporary, size_t bytes)
+{
+    const char *shown = mb__path_tail(s->path);
+    struct stat st;
+    if (stat(s->path, &st) == 0 && !S_ISREG(st.st_mode)) /* renaming over a device would succeed */
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: there is something that is not a regular file",
+                       shown);
+    int fd = open_temporary(s->path, temporary, bytes);
+    if (fd < 0)
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: cannot make a file there: %s", shown,
+                       strerror(errno));
+    int error = write_all(s, fd, header);
+    if (close(fd) != 0 && !error)
+        error = errno;
+    if (!error && rename(temporary, s->path) != 0)
+        error = errno;
+    if (error) {
+        unlink(temporary);
+        if (error == -1)
+            return mb_error(s->ctx);
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: not saved: %s", shown, strerror(error));
+    }
+    error = sync_folder(s->path, temporary);
+    if (error)
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: saved, but a power cut may undo it: %s", shown,
+                       strerror(error));
+    return MB_OK;
+}
+
+mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *path,
+                                 const char *const *names, const mb_tensor *ts, int n,
+                                 const char *const *metadata)
+{
+    MB_SITE(ctx, site);
+    if (!ctx)
+        return MB_INVALID;
+    if (!mb__enter_context("safetensors", ctx))
+        return mb_error(ctx) ? mb_error(ctx) : MB_THREAD;
+    if (!path || !*path || n < 0 || (n > 0 && (!names || !ts)))
+        return mb_fail(ctx, MB_INVALID, "safetensors: no path, names or tensors");
+    saving s = {path, ctx, names, ts, n, metadata, NULL, true};
+    if (!check_arguments(&s) || (n > 0 && mb_eval(ts, n) != MB_OK))
+        return mb_error(ctx);
+
+    text header = {NULL, 0};
+    size_t temporary_bytes = strlen(path) + 48;
+    char *temporary = mb__alloc(ctx, temporary_bytes);
+    s.order = temporary ? mb__alloc(ctx, (size_t)n * sizeof *s.order) : NULL;
+    size_t room = 0;
+    bool ok = s.order != NULL;
+    if (ok) {
+        for (int i = 0; i < n; i++)
+            s.order[i] = i;
+        sort(&s);
+        for (int i = 1; i < n && ok; i++)
+            if (strcmp(names[s.order[i - 1]], names[s.order[i]]) == 0)
+                ok = invalid(&s, "two tensors of the name", names[s.order[i]]);
+        s.by_name = false;
+        sort(&s);
+    }
+    if (ok) {
+        put_header(&s, &header);
+        room = header.bytes;
+        header = (text){mb__alloc(ctx, room), 0};
+        ok = header.data != NULL;
+    }
+    if (ok)
+        put_header(&s, &header);
+    mb_status status = ok ? replace_file(&s, &header, temporary, temporary_bytes) : mb_error(ctx);
+    mb__free(ctx, header.data, room);
+    mb__free(ctx, s.order, (size_t)n * sizeof *s.order);
+    mb__free(ctx, temporary, temporary_bytes);
+    return status;
+}

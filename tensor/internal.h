@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * internal.h - the inside of a context, for tensor/, autograd/ and backends/. Not installed.
+ *
+ * The tape is one growing array of nodes; a node's id is its position, its operands have smaller ids, so id
+ * order is topological order and nothing recurses. Operands and attributes of variable length lie in two side
+ * arrays which grow and shrink with the tape. A scope remembers three lengths and cuts the arrays back to
+ * them.
+ *
+ * Node 0 is the poison node: the result of every failed op, and an operand that makes results poison.
+ *
+ * A handle is (context, id, serial of the scope it was made in). Serials are never reused, so a node whose
+ * scope field differs from the handle's was recorded after the handle's scope had ended.
+ */
+#ifndef MB_INTERNAL_H
+#define MB_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "tensor/op.h"
+#include "tensor/tensor.h"
+
+/* Values in a backend's memory, counted by reference: held by nodes and variables. */
+typedef struct mb__buffer {
+    int refs;
+    size_t bytes;            /* capacity                                       */
+    void *memory;            /* the backend's: a host pointer for CPU backends */
+    struct mb__buffer *next; /* in the backend's pool while unused             */
+} mb__buffer;
+
+typedef struct mb__node {
+    uint16_t op;
+    uint8_t dtype, rank;
+    uint16_t nin, nattr;
+    uint32_t in;       /* first operand in tape.operands                             */
+    uint32_t attr;     /* first word in tape.attrs                                   */
+    uint32_t scope;    /* serial of the scope it was recorded in                     */
+    bool kept;         /* survives its scope (mb_keep)                               */
+    bool dead;         /* its scope has ended, while a later kept node pins the tape */
+    mb__buffer *value; /* the value, once computed and kept; held                    */
+    const char *site;
+    union {
+        double scalar;     /* SCALAR */
+        uint64_t key;      /* RANDOM */
+        uint32_t variable; /* VARIABLE: index in ctx->variables */
+    } bind;                /* what a replay binds anew: never part of a plan's key */
+    int64_t dim[MB_MAX_RANK];
+} mb__node;
+
+typedef struct mb__variable {
+    uint32_t id;       /* its VARIABLE node                                           */
+    mb__buffer *value; /* current value; NULL until first stored: zeros               */
+    uint32_t leaf;     /* a node that holds the current value, of the scope leaf_scope */
+    uint32_t leaf_scope;
+    uint32_t pending; /* node assigned but not yet stored; 0: none                   */
+    bool listed;      /* in ctx->pending                                             */
+} mb__variable;
+
+typedef struct mb__watch {
+    uint32_t id;
+    void *dst;
+    size_t bytes;
+} mb__watch;
+
+/* `nodes` and so on: the tape's lengths at the beginning. Just below lie a few spare nodes, the scope
+ * around's, where detached results are put, so that they need not pin the tape that they leave; `spare_used`
+ * of them are taken. */
+enum { MB_SPARE_NODES = 8 };
+typedef struct mb__scope_mark {
+    uint32_t serial, nodes, operands, attrs, spare_used;
+    const char *site;
+} mb__scope_mark;
+
+/* What a backend's driver (backends/engine/flush.c) gives the tape. tensor/ computes nothing itself. */
+typedef struct mb__engine {
+    mb_status (*flush)(mb_context *ctx, const uint32_t *ids, int n);
+    mb__buffer *(*buffer)(mb_context *ctx, mb_dtype dtype, int64_t count); /* NULL: error is set */
+    void (*release)(mb_context *ctx, mb__buffer *buffer);                  /* its last reference went */
+    /* from: packed values of mb_dtype_size each, or NULL for zeros */
+    mb_status (*upload)(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from);
+    mb_status (*download)(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to);
+    void (*close)(mb_context *ctx);
+} mb__engine;
+
+#define MB_ENDED_SCOPES 64
+
+struct mb_context {
+    /* tape */
+    mb__node *nodes;
+    uint32_t *operands;
+    int64_t *attrs;
+    uint32_t node_count, node_room, operand_count, operand_room, attr_count, attr_room;
+
+    mb__scope_mark *scopes; /* open ones, innermost last; [0] is the context's own */
+    uint32_t scope_count, scope_room, next_serial;
+    struct {
+        uint32_t serial;
+        const char *site;
+    } ended[MB_ENDED_SCOPES]; /* ring: where the last scopes ended, for messages */
+
+    mb__variable *variables;
+    uint32_t variable_count, variable_room;
+    uint32_t *pending; /* variables with a pending assignment */
+    uint32_t pending_count, pending_room;
+    mb__watch *watches;
+    uint32_t watch_count, watch_room;
+
+    /* errors */
+    mb_status status;
+    char message[1024];
+    const char *site; /* of the outermost call that is being recorded; NULL between calls */
+    char **sites;     /* interned; NULL where a slot is free */
+    uint32_t site_count, site_room;
+    pthread_t thread;
+    _Atomic(const char *) foreign; /* a call from another thread was refused here */
+
+    /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
+    void *scratch;
+    size_t scratch_bytes;
+    uint32_t *ids, id_room;
+
+    /* memory */
+    mb_allocator allocator;
+    uint64_t allocations, bytes, peak_bytes, recorded;
+
+    const mb__engine *engine;
+    void *engine_state;
+};
+
+/* ---- memory. On failure: NULL, and MB_NO_MEMORY is the context's error. free(NULL) is allowed. ---- */
+void *mb__alloc(mb_context *ctx, size_t size); /* zeroed */
+void *mb__alloc_raw(mb_context *ctx, size_t size);
+void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
+void mb__free(mb_context *ctx, void *p, size_t size);
+/* Makes room for `need` items of `item` bytes in a growing array. */
+bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
+
+extern const mb_allocator mb__default_allocator;
+/* Counts memory that was taken from the allocator. */
+void mb__took(mb_context *ctx, size_t size);
+
+mb_context *mb__context_new(const mb_allocator *allocator); /* NULL: no memory */
+void mb__context_free(mb_context *ctx);
+
+/* ---- errors ---- */
+/* At the site of the call that is being recorded; mb__error_at: at another, such as a node's. */
+mb_status mb__error(mb_context *ctx, mb_status status, const char *format, ...) MB_PRINTF(3, 4);
+mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, const char *format, ...)
+    MB_PRINTF(4, 5);
+const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank); /* "[32,784]" */
+/* "[32,784] float32 (train.c:17)" for an operand. */
+const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
+
+/* Whether the context belongs to this thread. If not, the call is noted for the owner, by its site if that is
+ * not NULL. */
+bool mb__right_thread(mb_context *ctx, const char *site);
+/* A call that another thread made is told to the owner here. */
+void mb__collect_foreign(mb_context *ctx);
+
+/* ---- recording ---- */
+static inline mb__node *mb__at(mb_context *ctx, uint32_t id)
+{
+    return &ctx->nodes[id];
+}
+static inline uint32_t mb__in(const mb_context *ctx, const mb__node *n, int i)
+{
+    return ctx->operands[n->in + (uint32_t)i];
+}
+static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
+{
+    return ctx->attrs + n->attr;
+}
+static inline mb_tensor mb__handle(mb_context *ctx, uint32_t id)
+{
+    return (mb_tensor){ctx, id, ctx->nodes[id].scope};
+}
+static inline mb_tensor mb__poison(mb_context *ctx)
+{
+    return (mb_tensor){ctx, 0, 0};
+}
+
+/* Checks operands: one context, right thread, alive. Returns the context to record into, or NULL when the
+ * result must be poison (the error is set, or an operand was poison already); *poison then holds the result.
+ */
+mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison);
+/* The same for a function that starts from a context. False: give back mb__poison. */
+bool mb__enter_context(const char *op, mb_context *ctx);
+/* Whether t's node is the one it was made for, and still there. */
+bool mb__alive(const mb_context *ctx, mb_tensor t);
+/* The node that t stands for now: a variable's current value, or t itself. 0 on error. */
+uint32_t mb__resolve(mb_context *ctx, mb_tensor t);
+
+/* Appends a node. Operands are resolved here. Returns poison after an error. */
+mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const int64_t *dim,
+                     const mb_tensor *in, int nin, const int64_t *attrs, int nattr);
+
+/* 0-d literal of a dtype, under the rules of mb_full. */
+mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
+/* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
+mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
+/* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for
+ * none; attrs[0] = number of labels. Labels absent from the result are summed. */
+mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
+/* Sums t down to the shape it was broadcast from. */
+mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
+/* Structure ops with their attributes as recorded (see record sites). */
+mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
+mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
+mb_tensor mb__reduce(int op, mb_tensor x, uint32_t mask); /* SUM or MAX; axes keep size 1 */
+
+/* Axis counted from the front, or -1 after reporting. */
+int mb__axis(const char *op, mb_tensor t, int axis);
+/* The set of axes as bits; false after reporting. */
+bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
+/* Without the axes of the mask, which have size 1. */
+mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
+/* Whether a tensor can have this dtype and shape; false after reporting. */
+bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
+/* Whether an index is int32; false after reporting. */
+bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
+bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
+
+void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
+
+#endif

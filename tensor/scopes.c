@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+ * scopes.c - scopes: where the tape is cut back, and what is kept beyond. */
+#include "tensor/internal.h"
+
+mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
+{
+    MB_SITE(ctx, site);
+    mb_scope s = {ctx, 0};
+    if (!mb__enter_context("scope_begin", ctx))
+        return s;
+    if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, (uint64_t)ctx->scope_count + 1,
+                     sizeof *ctx->scopes))
+        return s;
+    if (!mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + MB_SPARE_NODES,
+                     sizeof *ctx->nodes))
+        return s;
+    for (int i = 0; i < MB_SPARE_NODES; i++)
+        ctx->nodes[ctx->node_count++] =
+            (mb__node){.op = MB_OP_POISON, .dead = true, .in = ctx->operand_count, .attr = ctx->attr_count};
+    s.serial = ctx->next_serial++;
+    ctx->scopes[ctx->scope_count++] =
+        (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, ctx->site};
+    return s;
+}
+
+/* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
+ * tape's length, and the dead between them keep their places but not their values. */
+static void cut(mb_context *ctx, const mb__scope_mark *mark)
+{
+    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = mark->nodes;
+    for (uint32_t i = ctx->node_count; i-- > mark->nodes;) {
+        mb__node *n = &ctx->nodes[i];
+        if (!n->kept)
+            continue;
+        if (top == mark->nodes)
+            top = i + 1;
+        for (int j = 0; j < n->nin; j++)
+            if (mb__in(ctx, n, j) >= mark->nodes)
+                ctx->nodes[mb__in(ctx, n, j)].kept = true;
+    }
+    bool pinned = false;
+    for (uint32_t i = mark->nodes; i < ctx->node_count; i++) {
+        mb__node *n = &ctx->nodes[i];
+        if (n->kept && i < top) {
+            n->scope = n->scope == mark->serial ? outer : n->scope;
+            n->kept = false;
+            pinned = true;
+            continue;
+        }
+        mb__buffer_drop(ctx, n->value);
+        n->value = NULL;
+        n->dead = true;
+    }
+    /* A variable's leaf that was kept is still the variable's current value: it moves out with its node. */
+    for (uint32_t i = 0; pinned && i < ctx->variable_count; i++) {
+        mb__variable *v = &ctx->variables[i];
+        if (v->leaf >= mark->nodes && v->leaf < top && v->leaf_scope == mark->serial &&
+            !ctx->nodes[v->leaf].dead)
+            v->leaf_scope = outer;
+    }
+    if (top > mark->nodes) {
+        mb__node *last = &ctx->nodes[top - 1];
+        ctx->node_count = top;
+        ctx->operand_count = last->in + last->nin;
+        ctx->attr_count = last->attr + last->nattr;
+    } else {
+        ctx->node_count = mark->nodes - MB_SPARE_NODES + mark->spare_used;
+        ctx->operand_count = mark->operands;
+        ctx->attr_count = mark->attrs;
+    }
+}
+
+mb_status mb_scope_end_at(const char *site, mb_scope scope)
+{
+    MB_SITE(scope.ctx, site);
+    mb_context *ctx = scope.ctx;
+    if (!ctx || !scope.serial)
+        return mb_error(ctx);
+    if (!pthread_equal(ctx->thread, pthread_self())) {
+        return MB_THREAD;
+    }
+    uint32_t depth = ctx->scope_count;
+    while (depth > 1 && ctx->scopes[depth - 1].serial != scope.serial)
+        depth--;
+    if (depth <= 1)
+        return mb__error(ctx, MB_INVALID, "scope_end: this scope has ended already");
+    if (depth != ctx->scope_count)
+        mb__error(ctx, MB_INVALID, "scope_end: the scope begun at %s is still open inside this one",
+                  ctx->scopes[ctx->scope_count - 1].site);
+    if (ctx->pending_count && ctx->status == MB_OK)
+        ctx->engine->flush(ctx, NULL, 0);
+    while (ctx->scope_count >= depth) {
+        mb__scope_mark mark = ctx->scopes[--ctx->scope_count];
+        ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
+        ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
+        cut(ctx, &mark);
+    }
+    /* What could not be stored because of an error is lost with its nodes: the variables keep their old
+     * values. */
+    for (uint32_t i = 0; i < ctx->pending_count; i++) {
+        ctx->variables[ctx->pending[i]].pending = 0;
+        ctx->variables[ctx->pending[i]].listed = false;
+    }
+    ctx->pending_count = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < ctx->watch_count; i++)
+        if (ctx->watches[i].id < ctx->node_count && !ctx->nodes[ctx->watches[i].id].dead)
+            ctx->watches[kept++] = ctx->watches[i];
+    ctx->watch_count = kept;
+    return ctx->status;
+}
+
+mb_tensor mb_keep_at(const char *site, mb_tensor t)
+{
+    MB_SITE(t.ctx, site);
+    mb_tensor poison;
+    mb_context *ctx = mb__enter("keep", (const mb_tensor *[]){&t}, 1, &poison);
+    if (!ctx)
+        return poison;
+    uint32_t id = mb__resolve(ctx, t);
+    if (!id)
+        return mb__poison(ctx);
+    if (ctx->scope_count == 1 || ctx->nodes[id].scope != ctx->scopes[ctx->scope_count - 1].serial)
+        return t; /* it outlives the innermost scope already */
+    ctx->nodes[id].kept = true;
+    return (mb_tensor){ctx, id, ctx->scopes[ctx->scope_count - 2].serial};
+}
