@@ -205,6 +205,38 @@ static void run_paces(mb_context *ctx, mb_dtype dtype, int source, bool wide, in
     expect_ok(ctx);
 }
 
+/* A row's value is stored, then summed over elements as if each had its own; and so is what follows from it,
+ * which must not take its register. */
+Test(fusion, row_value_stored_and_repeated, .timeout = 60)
+{
+    for (int b = 0; b < 2; b++)
+        for (int order = 0; order < 6; order++) {
+            mb_context *ctx = open_on(backend_names[b]);
+            double ud[6] = {1, 2, 3, 4, 5, 6};
+            mb_tensor u = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2, 3), ud);
+            mb_tensor s = mb_add(mb_mul(mb_sum(u, MB_KEEP(1)), 2.0), 1.0); /* 13 31 */
+            mb_tensor t = mb_mul(mb_square(s), 0.5);
+            mb_tensor out[3] = {s, mb_sum(mb_broadcast(s, MB_SHAPE(2, 3)), MB_ALL),
+                                mb_sum(mb_broadcast(t, MB_SHAPE(2, 3)), MB_ALL)};
+            static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                             {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+            mb_tensor asked[3];
+            for (int i = 0; i < 3; i++)
+                asked[i] = mb_alias(out[orders[order][i]]);
+            mb_eval(asked, 3);
+            for (int i = 0; i < 3; i++) {
+                double *got = values(asked[i]);
+                int which = orders[order][i];
+                bool good = which == 0   ? got[0] == 13 && got[1] == 31
+                            : which == 1 ? got[0] == 3 * (13 + 31)
+                                         : got[0] == 1.5 * (13 * 13 + 31 * 31);
+                expect(good, "%s, order %d: result %d is %g", backend_names[b], order, which, got[0]);
+            }
+            expect_ok(ctx);
+            close_all();
+        }
+}
+
 Test(fusion, values_of_every_pace, .timeout = 280)
 {
     setenv("MB_VULKAN_VALIDATE", "1", 1);

@@ -151,11 +151,9 @@ static int reduce(maker *m, int a)
         if (!out || x.axes.keep)
             x.shape.dim[x.shape.rank++] = out ? 1 : s.dim[i];
     }
-    if (!x.axes.count)
+    if (!x.axes.count || (count == 0 && x.kind != K_SUM)) /* of nothing: NaN, infinity */
         return -1;
     if (x.kind == K_MAX || x.kind == K_MIN) { /* of what has no equals */
-        if (count == 0)
-            return -1;
         x.in[x.nin++] = leaf(m, s);
         if (x.in[1] < 0)
             return -1;

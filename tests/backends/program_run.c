@@ -339,12 +339,14 @@ static void derive(session *s)
         add(s, g[i]);
 }
 
-/* Roundings of other sizes: what such a change does to a result tells how well conditioned that is. */
-static mb_tensor shaken(const program *p, int i, mb_tensor x, unsigned way)
+/* Elements off by a rounding or two: what that does to a result tells how well conditioned it is. */
+static mb_tensor shaken(mb_context *ctx, const program *p, int i, mb_tensor x, unsigned way)
 {
     rng r = {p->seed * 77u + (uint64_t)i * 1009u + way};
     double size = p->dtype == MB_FLOAT64 ? 0x1p-51 : 0x1p-22;
-    return mb_dtype_of(x) == p->dtype ? mb_mul(x, 1 + rng_between(&r, -size, size)) : x;
+    return mb_dtype_of(x) != p->dtype
+               ? x
+               : mb_mul(x, draw(ctx, &r, p->dtype, mb_shape_of(x), 1 - size, 1 + size));
 }
 
 /* One step: record, derive, assign to variables, read. */
@@ -359,7 +361,7 @@ static bool step(session *s, uint64_t data, unsigned style, result *r)
         bool variable = p->code[i].kind == K_VARIABLE && s->variable[i].id;
         s->v[i] = variable ? mb_mul(s->variable[i], 1.0) : program_record(s->ctx, p, i, s->v, data);
         if (style >= RUN_SHAKEN)
-            s->v[i] = shaken(p, i, s->v[i], style / RUN_SHAKEN);
+            s->v[i] = shaken(s->ctx, p, i, s->v[i], style / RUN_SHAKEN);
         if ((p->code[i].kind <= K_SCALAR || p->code[i].kind == K_NORMAL) && p->code[i].dtype == p->dtype)
             s->xs[s->nx++] = s->v[i];
     }
