@@ -95,10 +95,11 @@ void program_make_graph(program *p, uint64_t seed, mb_dtype dtype);
 mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tensor *v, uint64_t data);
 
 enum style {
-    RUN_EARLY = 1,  /* read an output before the derivative is recorded */
-    RUN_SCOPE = 2,  /* within a scope */
-    RUN_WATCH = 4,  /* the outputs by mb_watch */
-    RUN_SHAKEN = 8, /* every value off by a rounding or so, at random; times n: in the n-th way */
+    RUN_EARLY = 1,   /* read an output before the derivative is recorded */
+    RUN_SCOPE = 2,   /* within a scope */
+    RUN_WATCH = 4,   /* the outputs by mb_watch */
+    RUN_FAILING = 8, /* errors are looked for: none is a failure of the test */
+    RUN_SHAKEN = 16, /* every value off by a rounding or so, at random; times n: in the n-th way */
 };
 
 #define RESULT_MOST 64

@@ -387,7 +387,11 @@ static bool step(session *s, uint64_t data, unsigned style, result *r)
     bool ok = !s->n || mb_eval(s->got, s->n) == MB_OK;
     for (int i = 0; ok && i < s->n && r->n < RESULT_MOST; i++) {
         r->count[r->n] = mb_count(s->got[i]);
-        r->v[r->n] = values(s->got[i]);
+        r->v[r->n] = style & RUN_FAILING ? values_if(s->got[i]) : values(s->got[i]);
+        if (!r->v[r->n]) {
+            ok = false;
+            break;
+        }
         if (style & RUN_WATCH && mb_dtype_of(s->got[i]) == MB_FLOAT64)
             expect(same_bits(watched[i], r->v[r->n], r->count[r->n]), "seed %llu: a watched value differs",
                    (unsigned long long)p->seed);
