@@ -319,12 +319,14 @@ static void report(const program *p, const way *w, const char *wrong)
     program_print(&small, stderr);
 }
 
+typedef void maker(program *p, uint64_t seed, mb_dtype dtype);
+
 /* False where a result differed: the contexts are used up then. */
-static bool one_graph(const bench *b, uint64_t seed, mb_dtype dtype, bool print)
+static bool one_graph(const bench *b, maker *make, uint64_t seed, mb_dtype dtype, bool print)
 {
     static program p;
     static result want[2], got[2];
-    program_make_graph(&p, seed, dtype);
+    make(&p, seed, dtype);
     if (print)
         program_print(&p, stderr);
     for (int i = 0; i < 3; i++) {
@@ -341,7 +343,7 @@ static bool one_graph(const bench *b, uint64_t seed, mb_dtype dtype, bool print)
     return true;
 }
 
-static void graphs(uint64_t from, int count, mb_dtype dtype)
+static void graphs(maker *make, uint64_t from, int count, mb_dtype dtype)
 {
     int each = testing("vulkan") ? 20 : 100, wrong = 0, number = 0;
     const char *only = getenv("FUZZ_SEED"), *many = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
@@ -351,7 +353,7 @@ static void graphs(uint64_t from, int count, mb_dtype dtype)
     bench b;
     bench_open(&b, 0);
     for (int i = 0; i < count && wrong < 5; i++) {
-        bool good = one_graph(&b, from + (uint64_t)i, dtype, only != NULL);
+        bool good = one_graph(&b, make, from + (uint64_t)i, dtype, only != NULL);
         wrong += !good;
         if (good && (i + 1) % each)
             continue;
@@ -365,11 +367,17 @@ static void graphs(uint64_t from, int count, mb_dtype dtype)
 Test(fuzz, float64_graphs, .timeout = 36000)
 {
     setenv("MB_VULKAN_VALIDATE", "1", 0);
-    graphs(1, testing("vulkan") ? 40 : 3000, MB_FLOAT64);
+    graphs(program_make_graph, 1, testing("vulkan") ? 40 : 3000, MB_FLOAT64);
 }
 Test(fuzz, float32_graphs, .timeout = 36000)
 {
-    graphs(1, testing("vulkan") ? 200 : 3000, MB_FLOAT32);
+    graphs(program_make_graph, 1, testing("vulkan") ? 200 : 3000, MB_FLOAT32);
+}
+
+/* Every op with sizes of 0. */
+Test(fuzz, empty_programs, .timeout = 36000)
+{
+    graphs(program_make_empty, 1, testing("vulkan") ? 100 : 1000, MB_FLOAT64);
 }
 
 /* ---- programs ---- */

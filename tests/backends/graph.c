@@ -123,6 +123,8 @@ static int choose(maker *m, int a)
         return -1;
     int u = leaf(m, both);
     instr c = {.kind = K_COMPARE, .nin = 2, .in = {u, a}, .dtype = MB_BOOL, .shape = both};
+    if (u >= 0)
+        m->p->code[u].kind = K_BUFFER; /* a literal could be what rounding decides about */
     int mask = u < 0 ? -1 : append(m, &c, 1);
     instr x = {.kind = K_WHERE, .nin = 3, .in = {mask, a, b}, .dtype = m->p->dtype, .shape = both};
     return mask < 0 ? -1 : append(m, &x, m->bound[a] > m->bound[b] ? m->bound[a] : m->bound[b]);

@@ -89,6 +89,8 @@ typedef struct program {
 int program_choices(int kind);
 
 void program_make(program *p, uint64_t seed, mb_dtype dtype);
+/* The same with many sizes of 0. */
+void program_make_empty(program *p, uint64_t seed, mb_dtype dtype);
 /* One whose values are shared in many ways: graph.c. */
 void program_make_graph(program *p, uint64_t seed, mb_dtype dtype);
 /* Records one instruction. data: seeds the values of leaves, so that a plan can be replayed with others. */
