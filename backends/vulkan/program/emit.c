@@ -91,6 +91,15 @@ static uint32_t param(emitter *e, int64_t x)
 
 /* ---- instructions ---- */
 
+/* A literal zero that the driver does not know: what it knows it folds, 0 / x and x + 0 into what they are
+ * not for NaN, infinities and -0. */
+static uint32_t zero(emitter *e, const mb__instr *n)
+{
+    mb__vk_type type = type_for(n->dtype);
+    uint32_t number = param(e, 0), x = call1(e, "iota_%s", type_names[n->dtype], type, 1, &number);
+    return signbit(n->number) ? call1(e, "%s_neg", type_names[n->dtype], type, 1, &x) : x;
+}
+
 static uint32_t one(emitter *e, int i)
 {
     const mb__instr *n = &e->k->instrs[i];
@@ -105,7 +114,7 @@ static uint32_t one(emitter *e, int i)
         return call1(e, "load_%s", name, type, 2, args);
     }
     case MB_K_CONST:
-        return mb__vk_number(e->a, type, n->number);
+        return mb__vk_is_zero(n) ? zero(e, n) : mb__vk_number(e->a, type, n->number);
     case MB_K_SCALAR:
         args[0] = param(e, n->bind);
         return call1(e, "scalar_%s", name, type, 1, args);
@@ -129,6 +138,10 @@ static uint32_t one(emitter *e, int i)
     while (count < 3 && n->in[count] >= 0) {
         args[count] = e->id[n->in[count]];
         count++;
+    }
+    if (n->op == MB_OP_SUB && args[0] == args[1] && mb__is_float(n->dtype)) { /* x - x is folded into 0 */
+        args[1] = call1(e, "%s_neg", name, type, 1, &args[1]);
+        return call1(e, "%s_add", name, type, 2, args);
     }
     char text[48];
     if (n->op == MB_OP_CAST)
