@@ -43,6 +43,7 @@ RULE(ADD)
 }
 RULE(SUB)
 {
+    (void)s;
     return i ? mb_neg(v) : v;
 }
 RULE(MUL)

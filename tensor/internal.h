@@ -25,9 +25,9 @@
 /* Values in a backend's memory, counted by reference: held by nodes and variables. */
 typedef struct mb__buffer {
     int refs;
-    size_t bytes;            /* capacity                                       */
-    void *memory;            /* the backend's: a host pointer for CPU backends */
-    struct mb__buffer *next; /* in the backend's pool while unused             */
+    size_t bytes;                                   /* capacity                                       */
+    void *memory;                                   /* the backend's: a host pointer for CPU backends */
+    struct mb__buffer *next, *prev, *newer, *older; /* in the engine's pool while unused */
 } mb__buffer;
 
 typedef struct mb__node {
@@ -81,6 +81,8 @@ typedef struct mb__engine {
     /* from: packed values of mb_dtype_size each, or NULL for zeros */
     mb_status (*upload)(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from);
     mb_status (*download)(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to);
+    /* Lets go of memory that is only kept for speed; false where there is none. */
+    bool (*reclaim)(mb_context *ctx);
     void (*close)(mb_context *ctx);
 } mb__engine;
 
@@ -129,7 +131,11 @@ struct mb_context {
     void *engine_state;
 };
 
-/* ---- memory. On failure: NULL, and MB_NO_MEMORY is the context's error. free(NULL) is allowed. ---- */
+/* ---- memory. On failure, after what the engine could let go of was not enough: NULL, and MB_NO_MEMORY is
+ * the context's error. free(NULL) is allowed. ---- */
+
+/* Sets no error, and asks the allocator once: for those who can do without, or who know what to say. */
+void *mb__try_alloc(mb_context *ctx, size_t size);
 void *mb__alloc(mb_context *ctx, size_t size); /* zeroed */
 void *mb__alloc_raw(mb_context *ctx, size_t size);
 void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);

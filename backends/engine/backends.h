@@ -29,7 +29,7 @@
  *   MB_VULKAN_LIMITS=minimum   no more than every Vulkan device promises
  *   MB_VULKAN_STAGING=1        as if the host saw no device memory
  *   MB_VULKAN_BARRIERS         every: one before each kernel; backwards: kernels between two in reverse
- *   MB_VULKAN_GUARD=1          a kernel that writes past its value is an error
+ *   MB_GUARD=1          a kernel that writes past its value is an error
  *   MB_VULKAN_QUIRKS           flags of quirks.c to add
  *   MB_VULKAN_FAULT=n[:memory|:lost]   the n-th call of Vulkan fails
  *
@@ -41,6 +41,7 @@
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H
 
+#include "backends/plan/device.h"
 #include "tensor/tensor.h"
 
 #ifdef __cplusplus
@@ -67,18 +68,6 @@ MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
 MB_API mb_status mb_close(mb_context *ctx);
 
-/* Something that mb_open can open. */
-typedef struct mb_device {
-    char backend[32]; /* the name to open it by: "cpu", "vulkan:0"                                     */
-    char name[256];   /* what its maker calls it                                                       */
-    char driver[64];
-    char kind[16];         /* processor, discrete, integrated, virtual, other                               */
-    char uuid[40];         /* of Vulkan devices, to name one whatever its position: "vulkan:<uuid>"; or ""  */
-    uint64_t memory_bytes; /* of the largest heap of its own; 0: not known                             */
-    uint64_t buffer_bytes; /* no single value can be larger; 0: no limit                               */
-    uint32_t group_invocations, shared_bytes; /* of a compute group                                    */
-    bool float64;                             /* computes in double precision                          */
-} mb_device;
 /* Fills in up to `room` devices, the backends' best first, and returns how many there are. why, if not NULL,
  * is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is one.
  */
@@ -107,6 +96,7 @@ typedef struct mb_stats {
     uint64_t pipelines;                      /* made                                                      */
     uint64_t descriptor_writes;              /* buffers told to the device                                */
     uint64_t device_allocations;             /* blocks of device memory                                   */
+    uint64_t device_bytes;                   /* in them now                                               */
     uint64_t recordings;                     /* of command buffers                                        */
     uint64_t submits;                        /* command buffers handed to the device                      */
     uint64_t last_dispatches, last_barriers; /* of the last flush                             */

@@ -14,8 +14,7 @@ static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node 
     void *host = mb__alloc(ctx, bytes);
     if (!host)
         return false;
-    if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype, count, host) ==
-        MB_OK)
+    if (st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype, count, host) == MB_OK)
         for (int64_t i = 0; i < count && *all; i++)
             *all = isfinite(n->dtype == MB_FLOAT64 ? ((double *)host)[i] : (double)((float *)host)[i]);
     mb__free(ctx, host, bytes);
@@ -24,20 +23,20 @@ static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node 
 
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets)
 {
-    uint32_t count;
-    if (!mb__segment_collect(ctx, st, targets, &count))
+    if (!mb__segment_of(ctx, &st->segment, targets))
         return ctx->status;
+    uint32_t count = st->segment.count;
     uint32_t *nodes = mb__alloc(ctx, (size_t)(count + 1) * sizeof *nodes);
     if (!nodes)
         return ctx->status;
-    memcpy(nodes, st->list, count * sizeof *nodes);
+    memcpy(nodes, st->segment.nodes, count * sizeof *nodes);
     for (uint32_t i = 0; i < count && ctx->status == MB_OK; i++) {
         mb__node *n = &ctx->nodes[nodes[i]];
         if (n->value)
             continue;
         st->targets[0] = nodes[i];
         bool finite, operands = true;
-        if (mb__compute(ctx, st, 1) != MB_OK || !mb__check_node(ctx, nodes[i]) ||
+        if (mb__compute(ctx, st, 1) != MB_OK || !mb__oracle_agrees(ctx, nodes[i]) ||
             !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) || finite)
             continue;
         n = &ctx->nodes[nodes[i]];

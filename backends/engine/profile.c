@@ -38,13 +38,9 @@ static bool grow(mb_context *ctx, struct mb__profile *p)
     return true;
 }
 
-bool mb__profiling(const mb_context *ctx)
+void mb__profile_add(void *user, const mb__plan *plan, int step, double seconds)
 {
-    return ((const mb__engine_state *)ctx->engine_state)->profile != NULL;
-}
-
-void mb__profile_add(mb_context *ctx, const mb__plan *plan, int step, double seconds)
-{
+    mb_context *ctx = user;
     struct mb__profile *p = ((mb__engine_state *)ctx->engine_state)->profile;
     if (!p || (2 * p->count >= p->slot_room && !grow(ctx, p)))
         return;

@@ -12,7 +12,7 @@
  * outside of its group has a smaller order than the group. So the reverse of order is a valid schedule and
  * there is never a cycle to look for.
  */
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 enum { MEMBERS_MAX = 160, GROUPS_MAX = 6, ROW_MAX = 16384 };
 

@@ -4,6 +4,7 @@
 #define MB_GRAPH_H
 
 #include "backends/plan/bump.h"
+#include "backends/plan/plan.h"
 
 typedef struct mb__gnode {
     uint16_t op;
@@ -41,7 +42,6 @@ static inline bool mb__is_reduce(int op)
 {
     return mb__is_kind(op, MB_KIND_REDUCE);
 }
-void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 
 enum mb__passes {
     MB_PASS_SIMPLIFY = 1,
@@ -82,5 +82,21 @@ typedef struct mb__fusion {
 } mb__fusion;
 
 mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
+
+/* ---- groups to steps ---- */
+
+struct mb__backend;
+/* Steps of a fused graph. pool: where the plan lives. */
+mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
+                    mb__bump *pool, mb__plan *plan);
+/* Arena offsets by first and last use. */
+mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
+
+/* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
+typedef struct mb__axis_info {
+    int64_t size, a, b, c; /* strides; where an operand lacks the axis, present is clear and the stride 0 */
+    unsigned present;      /* 1: a, 2: b, 4: c */
+} mb__axis_info;
+double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
 
 #endif

@@ -4,7 +4,7 @@
  * what strides cannot express becomes a copy. Every result that a step other than a kernel reads gets
  * storage.
  */
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 void mb__row_major(const int64_t *dim, int rank, int64_t *stride)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * lower.c - groups become kernels, contractions become products, other ops become steps of their own. */
 #include "backends/plan/backend.h"
+#include "backends/plan/graph.h"
 
 typedef struct lower {
     mb__graph *g;

@@ -18,7 +18,7 @@
 #include <float.h>
 #include <math.h>
 
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 typedef struct pass {
     mb__graph *old, fresh;

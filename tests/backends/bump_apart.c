@@ -3,6 +3,8 @@
  * bump_apart.c - bump memory of which each piece is an allocation of its own, in place of the library's: so
  * that every request can fail, not only the few that begin a chunk, and so that whoever keeps a pointer into
  * an array that has grown since reads what was freed. */
+#include <string.h>
+
 #include "backends/plan/bump.h"
 
 struct mb__chunk {
@@ -14,7 +16,7 @@ enum { HEAD = (sizeof(struct mb__chunk) + 15) / 16 * 16 };
 
 void *mb__bump_get(mb__bump *b, size_t bytes)
 {
-    struct mb__chunk *c = mb__alloc_raw(b->ctx, HEAD + bytes);
+    struct mb__chunk *c = mb__host_alloc_raw(b->host, HEAD + bytes);
     if (!c)
         return NULL;
     c->next = b->chunks;
@@ -29,7 +31,7 @@ void mb__bump_free(mb__bump *b)
     while (b->chunks) {
         struct mb__chunk *c = b->chunks;
         b->chunks = c->next;
-        mb__free(b->ctx, c, c->size);
+        mb__host_free(b->host, c, c->size);
     }
     b->used = b->total = 0;
 }

@@ -399,11 +399,9 @@ static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
         if (known)
             continue;
         if (set_count ==
-            (int)(sizeof sets / sizeof *sets)) { /* as many as there are kinds of sets in practice */
-            mb__error_at(s->p->v->ctx, MB_BACKEND, s->p->plan->steps[s->step].site,
-                         "vulkan: a kernel reduces over more than %d sets of axes", set_count);
-            return false;
-        }
+            (int)(sizeof sets / sizeof *sets)) /* more than there are kinds of sets in practice */
+            return mb__vk_fail(s->p->v, MB_BACKEND, s->p->plan->steps[s->step].site,
+                               "vulkan: a kernel reduces over more than %d sets of axes", set_count);
         sets[set_count++] = mask;
     }
     if (rows && set_count) {
@@ -428,7 +426,7 @@ static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
 
 bool mb__vk_add_kernel(mb__vk_program *p, int step, const mb__kernel *k)
 {
-    mb__vk_splitter s = {.p = p, .bump = {.ctx = p->v->ctx}, .step = step};
+    mb__vk_splitter s = {.p = p, .bump = {.host = p->v->host}, .step = step};
     bool ok = split(&s, k);
     mb__bump_free(&s.bump);
     return ok;
@@ -436,7 +434,7 @@ bool mb__vk_add_kernel(mb__vk_program *p, int step, const mb__kernel *k)
 
 bool mb__vk_add_rows(mb__vk_program *p, int step, const mb__kernel *k, uint32_t column_mask)
 {
-    mb__vk_splitter s = {.p = p, .bump = {.ctx = p->v->ctx}, .step = step};
+    mb__vk_splitter s = {.p = p, .bump = {.host = p->v->host}, .step = step};
     bool ok = add_pass(&s, k, column_mask);
     mb__bump_free(&s.bump);
     return ok;
