@@ -10,6 +10,8 @@
  *     operand holds;
  *   - sums over several axes, one after the other or after a contraction, are one sum, in an order of its
  * own; the sum of a literal is a product;
+ *   - a sum of pads is put together from its parts (pads.c): where those meet they are added in an order of
+ *     their own, and where one lies alone its -0 stays -0;
  *   - functions of literals are computed in float64 and rounded to the dtype;
  *   - x c d, with literals c and d both at most 1 in size or both at least 1, is rounded once and not twice.
  * Nothing else changes: no NaN, no infinity, no sign of a zero, no bit. So x + 0 stays, which makes 0 of -0,
@@ -530,5 +532,9 @@ mb_status mb__simplify(mb__graph *g, unsigned passes)
     for (int i = 0; i < g->output_count; i++)
         p.fresh.outputs[i] = map[g->outputs[i]];
     *g = p.fresh;
+    /* Without the last pass what is gathered would be computed all the same. */
+    if ((passes & (MB_PASS_SIMPLIFY | MB_PASS_DEAD)) == (MB_PASS_SIMPLIFY | MB_PASS_DEAD) &&
+        (drop_dead(g) != MB_OK || mb__gather_pads(g) != MB_OK))
+        return MB_NO_MEMORY;
     return passes & MB_PASS_DEAD ? drop_dead(g) : MB_OK;
 }
