@@ -91,6 +91,21 @@ static double condition(const program *p, int k, int i, const result *want)
     return most;
 }
 
+/* Whether float32 alone is to blame: the backend without its passes is as far off, and that is not far. What
+ * a rule cancels, such as 1 - y^2 where y is a tanh near 1, no change of the program's values shows. */
+static bool rounding_alone(const program *p, const way *w, int k, int i, const result *got, double off)
+{
+    if (p->dtype != MB_FLOAT32 || !(off < 1e-6) || !strcmp(w->backend, "reference"))
+        return false;
+    static result plain;
+    mb_context *ctx = open_as(w->backend, passes, 1);
+    bool same = program_run(ctx, p, (uint64_t)k + 1, RUN_SCOPE, &plain) && plain.n > i &&
+                plain.count[i] == got->count[i] &&
+                distance(got->v[i], plain.v[i], got->count[i], 1e-3) <= limit_of(p);
+    close_failed(ctx);
+    return same;
+}
+
 static int64_t worst_of(const double *got, const double *want, int64_t n)
 {
     int64_t worst = 0;
@@ -127,6 +142,8 @@ static const char *run_in(mb_context *ctx, const program *p, const way *w, const
             if (w->exact ? same : d <= limit_of(p))
                 continue;
             if (!w->exact && isfinite(d) && d <= ROUNDINGS * ROUNDINGS * condition(p, k, i, &want[k]))
+                continue;
+            if (!w->exact && rounding_alone(p, w, k, i, &got[k], d))
                 continue;
             int64_t e = worst_of(got[k].v[i], want[k].v[i], got[k].count[i] < n ? got[k].count[i] : n);
             snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s; [%lld] is %.9g, not %.9g", k, i,
