@@ -12,10 +12,17 @@
  * The inner loop of a learner is written just so, with W <- W - eta dl/dW; a later mb_grad of the outer loss
  * goes through it.
  *
- * A tensor that y does not depend on gets zeros. What y depends on through an op without a derivative
- * (comparison, floor, argmax, index) counts as constant. A missing rule is an error (MB_NO_RULE) which names
- * the op and its line, never a silent zero. Differentiation is with respect to the given handle: another
- * handle of the same value (mb_alias) is another variable.
+ * A tensor that y does not depend on gets zeros; where that is all of them and a variable is among them, the
+ * context's log is told. The same tensor twice in xs is one variable in both places: each has its whole
+ * gradient, and tangents add, so that products with the Hessian agree with the Hessian. What y depends on
+ * through an op without a derivative (comparison, floor, argmax, index) counts as constant. A missing rule is
+ * an error (MB_NO_RULE) which names the op and its line, never a silent zero. Differentiation is with respect
+ * to the given handle: another handle of the same value (mb_alias) is another variable.
+ *
+ * Every order of derivative is that of the function, and so the same in whatever order and mode it is taken,
+ * with these conventions: at a tie, a kink or a jump the op's line in ops.h says which value stands, and that
+ * is differentiated no further; a^b counts as constant in b where a <= 0; a selection (mb_where, a maximum)
+ * has the derivatives of the branch taken. Where a derivative is infinite, those of higher order may be NaN.
  */
 #ifndef MB_AUTOGRAD_H
 #define MB_AUTOGRAD_H

@@ -73,12 +73,8 @@ static mb_tensor lift_permute(const mb__applied *s, mb_tensor t)
 /* The tangent of a maximum: the mean of t over the entries that share it. */
 static mb_tensor lift_max(const mb__applied *s, mb_tensor t)
 {
-    uint32_t mask = (uint32_t)mb__attrs(s->ctx, &s->node)[0];
-    mb_dtype dtype = (mb_dtype)s->node.dtype;
-    mb_tensor hit = mb_eq(s->in[0], s->out);
-    mb_tensor ties = mb__reduce(MB_OP_SUM, mb_cast(hit, dtype), mask);
-    mb_tensor share = mb_where(hit, mb_div(t, ties), mb__const(s->ctx, dtype, 0));
-    return share.id ? mb__reduce(MB_OP_SUM, share, mask << 1) : share;
+    mb_tensor share = mb__max_share(s, t);
+    return share.id ? mb__reduce(MB_OP_SUM, share, (uint32_t)mb__attrs(s->ctx, &s->node)[0] << 1) : share;
 }
 
 mb_tensor mb__lift_linear(const mb__applied *s, int operand, mb_tensor t, int64_t K)

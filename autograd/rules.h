@@ -31,6 +31,12 @@ mb_tensor mb__rule_reverse(const mb__applied *s, int i, mb_tensor g);
 /* Ops that are not elementwise and not linear: the result's tangent from operand 0's. */
 mb_tensor mb__rule_forward(const mb__applied *s, mb_tensor t);
 
+/* Of a maximum: v / (number of entries that are it) where x is the maximum, 0 elsewhere, and NaN in all of x
+ * where the maximum is NaN. v may have an axis of directions in front. */
+mb_tensor mb__max_share(const mb__applied *s, mb_tensor v);
+/* 0, or NaN where the result is NaN: what an operand gets that did not win. */
+mb_tensor mb__zero_or_nan(const mb__applied *s);
+
 /* Batched tangents, [K, shape of the operand] (lift.c): the result's tangent, [K, shape of the result], from
  * that of one operand, for every op but elementwise ones and concat. Poison without an error where no rule
  * exists. */

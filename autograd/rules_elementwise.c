@@ -54,24 +54,32 @@ RULE(DIV)
 {
     return i ? mb_neg(mb_div(MUL(v, y), b)) : mb_div(v, b);
 }
+/* A select decides by a value that is itself differentiated, so its branches must agree with the function
+ * around the point, not only at it: in every derivative that is not said to be 0. */
 RULE(POW)
 {
-    mb_tensor zero = lit(s, 0), one = lit(s, 1);
-    if (i == 0) { /* b a^(b-1), and 0 where b is 0, also at a = 0 */
-        mb_tensor none = mb_eq(b, zero);
-        mb_tensor d = MUL(b, mb_pow(a, mb_where(none, one, mb_sub(b, one))));
-        return mb_where(none, zero, MUL(v, d));
+    mb_tensor zero = lit(s, 0), one = lit(s, 1), positive = mb_lt(zero, a);
+    if (i == 1) { /* a^b log a, and 0 where a <= 0 */
+        mb_tensor logarithm = mb_log(mb_where(positive, a, one));
+        return mb_where(positive, MUL(v, MUL(y, logarithm)), zero);
     }
-    mb_tensor positive = mb_lt(zero, a); /* a^b log a, and 0 at a = 0 */
-    mb_tensor logarithm = mb_log(mb_where(positive, a, one));
-    return mb_where(positive, MUL(v, MUL(y, logarithm)), zero);
+    /* c a^(c-1), where c is b, a constant where a <= 0; where b is 0, as (c / a) a^c: that is 0 to every
+     * order by a, even if 1 / a is infinite, and has the derivatives by b. At a = b = 0 it is (0 / 1) 1^0.
+     * Neither formula sees the operands of the other: a zero cotangent into an infinite slope would be NaN.
+     */
+    mb_tensor c = mb_where(positive, b, mb_stop_gradient(b)), none = mb_eq(b, zero);
+    mb_tensor base = mb_where(none, mb_where(mb_eq(a, zero), one, a), one);
+    mb_tensor at_0 = MUL(mb_div(c, base), mb_pow(base, mb_where(none, c, one)));
+    mb_tensor elsewhere = MUL(c, mb_pow(a, mb_where(none, one, mb_sub(c, one))));
+    return MUL(v, mb_where(none, at_0, elsewhere));
 }
 
-/* v where operand i wins alone, half of it at a tie. A select, so that an infinite v does not become NaN. */
+/* v where operand i wins alone, half of it at a tie, NaN where the result is. A select, so that an infinite v
+ * does not become NaN. */
 static mb_tensor share(const mb__applied *s, mb_tensor wins, mb_tensor v)
 {
-    mb_tensor tie = mb_eq(a, b);
-    return mb_where(tie, MUL(v, lit(s, 0.5)), mb_where(wins, v, lit(s, 0)));
+    mb_tensor tie = mb_eq(a, b), half = MUL(v, lit(s, 0.5));
+    return mb_where(tie, half, mb_where(wins, v, mb__zero_or_nan(s)));
 }
 RULE(MAXIMUM)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * rules_structure.c - derivatives of movement, reductions, contractions and indexing. Each adjoint is again
  * one of these ops: slice and pad, sum and broadcast, take and scatter_add, contract and contract. */
+#include <math.h>
+
 #include "autograd/rules.h"
 
 mb_tensor mb__operand(const mb__applied *s, int i)
@@ -34,13 +36,19 @@ static mb_tensor concat_part(const mb__applied *s, int i, mb_tensor g)
     return mb_slice(g, axis, count ? start : 0, count, 1);
 }
 
-/* Where x equals the maximum, v / (number of such entries); zero elsewhere. */
-static mb_tensor max_share(const mb__applied *s, mb_tensor v)
+mb_tensor mb__zero_or_nan(const mb__applied *s)
+{
+    mb_dtype dtype = (mb_dtype)s->node.dtype;
+    return mb_where(mb_eq(s->out, s->out), mb__const(s->ctx, dtype, 0),
+                    mb__const(s->ctx, dtype, (double)NAN));
+}
+
+mb_tensor mb__max_share(const mb__applied *s, mb_tensor v)
 {
     mb_dtype dtype = (mb_dtype)s->node.dtype;
     mb_tensor hit = mb_eq(s->in[0], s->out);
     mb_tensor ties = mb__reduce(MB_OP_SUM, mb_cast(hit, dtype), (uint32_t)mb__attrs(s->ctx, &s->node)[0]);
-    return mb_where(hit, mb_div(v, ties), mb__const(s->ctx, dtype, 0));
+    return mb_where(hit, mb_div(v, ties), mb__zero_or_nan(s));
 }
 
 /* The other operand against the cotangent: labels keep their sizes, the roles of a, b and the result rotate.
@@ -87,7 +95,7 @@ mb_tensor mb__rule_reverse(const mb__applied *s, int i, mb_tensor g)
     case MB_OP_SUM:
         return mb_broadcast(g, shape_of(&x));
     case MB_OP_MAX:
-        return max_share(s, g);
+        return mb__max_share(s, g);
     case MB_OP_CUMSUM:
         return mb_cumsum(g, (int)attrs[0], !attrs[1]);
     case MB_OP_CONTRACT:
@@ -104,6 +112,6 @@ mb_tensor mb__rule_reverse(const mb__applied *s, int i, mb_tensor g)
 mb_tensor mb__rule_forward(const mb__applied *s, mb_tensor t)
 {
     if (s->node.op == MB_OP_MAX)
-        return mb__reduce(MB_OP_SUM, max_share(s, t), (uint32_t)mb__attrs(s->ctx, &s->node)[0]);
+        return mb__reduce(MB_OP_SUM, mb__max_share(s, t), (uint32_t)mb__attrs(s->ctx, &s->node)[0]);
     return mb__poison(s->ctx);
 }

@@ -5,8 +5,11 @@
  * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on
  * an x and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
  */
+#include <stdio.h>
+
 #include "autograd/autograd.h"
 #include "autograd/rules.h"
+#include "autograd/sweep.h"
 
 /* Scratch over a range of ids [low, high]. */
 typedef struct range {
@@ -128,6 +131,7 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
         if (g && r->depends[id - r->low] && passes(mb__at(ctx, id))) {
             mb__applied s = site_of(ctx, id);
             ctx->site = s.site;
+            ctx->call = s.node.call;
             for (int i = 0; i < s.node.nin; i++) {
                 uint32_t o = mb__in(ctx, &s.node, i);
                 if (o < r->low || !r->depends[o - r->low])
@@ -161,8 +165,9 @@ static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor 
 }
 
 static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
-                     mb_tensor *gs)
+                     mb_tensor *gs, int *fed)
 {
+    *fed = 0;
     uint32_t id;
     mb_context *ctx = y.ctx;
     for (int i = 0; i < n; i++)
@@ -174,7 +179,7 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
     if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
         return ctx->status;
     uint32_t *ids = ctx->ids;
-    const char *site_of_call = ctx->site;
+    const char *site_of_call = ctx->site, *call = ctx->call;
     mb_status status = MB_OK;
     if (n && !enter(name, xs, n, ids))
         status = mb_error(ctx) ? mb_error(ctx) : mb__error(ctx, MB_INVALID, "%s: an x is not a tensor", name);
@@ -211,24 +216,52 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
             status = reverse_sweep(ctx, &r, id, seed);
     }
     ctx->site = site_of_call;
+    ctx->call = call;
     for (int i = 0; i < n && status == MB_OK; i++) {
         uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
         gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, ids[i], -1);
+        *fed += g != 0;
         status = ctx->status;
     }
     return status;
 }
 
+mb_status mb__grad_fed(mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, int *fed)
+{
+    return vjp("grad", y, NULL, xs, n, gs, fed);
+}
+
+/* Zeros by parameters alone are hardly ever meant. */
+static void tell_unfed(mb_context *ctx, mb_tensor y, const mb_tensor *xs, int n)
+{
+    int i = 0;
+    while (i < n && mb__at(ctx, xs[i].id)->op != MB_OP_VARIABLE)
+        i++;
+    if (i == n || !ctx->engine->log)
+        return;
+    char line[512], text[256];
+    snprintf(line, sizeof line,
+             "%s: grad: y, %s, depends on none of the %d tensors: zeros; a variable stands for its value at "
+             "this moment, so y must be recorded after mb_assign or mb_step",
+             ctx->site, mb__tensor_text(text, sizeof text, y), n);
+    ctx->engine->log(ctx, line);
+}
+
 mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
 {
     MB_SITE(y.ctx, site);
-    return vjp("grad", y, NULL, xs, n, gs);
+    int fed;
+    mb_status status = mb__grad_fed(y, xs, n, gs, &fed);
+    if (status == MB_OK && n && !fed)
+        tell_unfed(y.ctx, y, xs, n);
+    return status;
 }
 
 mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
 {
     MB_SITE(y.ctx, site);
-    return vjp("vjp", y, &v, xs, n, gs);
+    int fed;
+    return vjp("vjp", y, &v, xs, n, gs, &fed);
 }
 
 /* ---- forward mode ---- */
@@ -302,6 +335,7 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
             continue;
         mb__applied s = site_of(ctx, id);
         ctx->site = s.site;
+        ctx->call = s.node.call;
         if (r->lead >= 0 && s.node.rank == MB_MAX_RANK)
             return mb__error(ctx, MB_INVALID,
                              "%s: has %d axes; a batch of directions wants one more, and %d is the most",
@@ -331,6 +365,20 @@ static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead
     return *lead == v->dim[0];
 }
 
+/* The tangents of the xs; an x that is there twice moves by the sum. */
+static bool seed_tangents(mb_context *ctx, range *r, const uint32_t *xs, const uint32_t *vs, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (xs[i] > r->high)
+            continue;
+        uint32_t *slot = &r->grad[xs[i] - r->low];
+        *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, vs[i])).id : vs[i];
+        if (!*slot)
+            return false;
+    }
+    return true;
+}
+
 static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, const mb_tensor *xs,
                      const mb_tensor *vs, int n, mb_tensor *ts)
 {
@@ -341,7 +389,7 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
     bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
                                                     (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
     uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
-    const char *site_of_call = ctx->site;
+    const char *site_of_call = ctx->site, *call = ctx->call;
     ok = ok && enter(name, ys, m, yi) &&
          (!n || (enter(name, xs, n, xi) == ctx && enter(name, vs, n, vi) == ctx));
     range r = {.low = UINT32_MAX, .high = 0, .lead = -1};
@@ -383,12 +431,10 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
             if (id == r.low)
                 break;
         }
-        for (int i = 0; i < n; i++)
-            if (xi[i] <= r.high)
-                r.grad[xi[i] - r.low] = vi[i];
-        ok = forward_sweep(ctx, &r) == MB_OK;
+        ok = seed_tangents(ctx, &r, xi, vi, n) && forward_sweep(ctx, &r) == MB_OK;
     }
     ctx->site = site_of_call;
+    ctx->call = call;
     for (int i = 0; ok && i < m; i++) {
         uint32_t t = r.grad[yi[i] - r.low];
         ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, yi[i], r.lead);
