@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const op *const tables[] = {
-    elementwise_ops, integer_ops,     movement_ops, shape_ops, index_ops, scatter_ops,   select_ops, reduce_ops,
+    elementwise_ops, integer_ops,     movement_ops, shape_ops, index_ops, select_ops, reduce_ops,
     matrix_ops,      convolution_ops, pooling_ops,  norm_ops,  loss_ops,  recurrent_ops, resize_ops, sample_ops,
     signal_ops,      quantize_ops,    training_ops, control_ops, sequence_ops, absent_ops,
 };
@@ -102,7 +102,7 @@ static void define(run *r, const char *name, value v)
         n->entries[n->count++] = (struct named){name, v};
 }
 
-static value find(const run *r, const char *name)
+value named(const run *r, const char *name)
 {
     for (const names *n = r->names; n && *name; n = n->outer)
         for (int i = n->count - 1; i >= 0; i--)
@@ -130,13 +130,13 @@ static bool run_node(run *r, const node_proto *node)
     c.in = ARENA_NEW(r->memory, value, c.n_in);
     c.out = ARENA_NEW(r->memory, value, c.n_out);
     for (int i = 0; i < c.n_in; i++)
-        c.in[i] = find(r, node->inputs[i]);
+        c.in[i] = named(r, node->inputs[i]);
     const op *o = find_op(node);
     if (!o)
         leave(&c, "no counterpart written");
     else
         o->apply(&c);
-    if (r->reason)
+    if (r->reason || mb_error(r->mb) != MB_OK)
         return false;
     r->rounds |= !o->exact;
     for (int i = 0; i < c.n_out; i++)
@@ -167,7 +167,7 @@ bool run_graph(run *r, const graph_proto *g, const value *inputs, int n_inputs, 
     for (int i = 0; i < g->n_nodes && ok; i++)
         ok = run_node(r, &g->nodes[i]);
     for (int i = 0; i < g->n_outputs && ok; i++)
-        outputs[i] = find(r, g->outputs[i].name);
+        outputs[i] = named(r, g->outputs[i].name);
     r->names = (names *)outer;
     return ok;
 }

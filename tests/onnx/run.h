@@ -60,7 +60,7 @@ typedef struct op {
 } op;
 
 /* Tables, closed by a row without a name. */
-extern const op elementwise_ops[], integer_ops[], movement_ops[], shape_ops[], index_ops[], scatter_ops[],
+extern const op elementwise_ops[], integer_ops[], movement_ops[], shape_ops[], index_ops[], 
     select_ops[], reduce_ops[], matrix_ops[], convolution_ops[], pooling_ops[], norm_ops[], loss_ops[],
     recurrent_ops[], resize_ops[], sample_ops[], signal_ops[], quantize_ops[], training_ops[], control_ops[],
     sequence_ops[], absent_ops[];
@@ -69,8 +69,11 @@ extern const op elementwise_ops[], integer_ops[], movement_ops[], shape_ops[], i
 
 value value_of(run *r, const data *d);
 value tensor_value(run *r, const tensor_proto *t);
-/* Records a graph whose inputs are given; outputs has room for all of them. False when the case is left. */
+/* Records a graph whose inputs are given; outputs has room for all of them. False when the case is left, or the library
+ * has reported an error. */
 bool run_graph(run *r, const graph_proto *g, const value *inputs, int n_inputs, value *outputs);
+/* The value of a name; none where the name is not known. */
+value named(const run *r, const char *name);
 /* The dtype that carries a type of ONNX; false where none does. */
 bool carrier(int elem, mb_dtype *dtype);
 
