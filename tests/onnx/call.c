@@ -31,7 +31,8 @@ mb_tensor input(call *c, int i)
     mb_dtype dtype;
     if (v->kind != VALUE_TENSOR)
         return leave(c, "a sequence where a tensor is wanted");
-    return leave(c, carrier(v->elem, &dtype) ? "integers beyond int32" : elem_name(v->elem));
+    bool integer = carrier(v->elem, &dtype) && dtype == MB_INT32;
+    return leave(c, integer ? "integers beyond int32" : elem_name(v->elem));
 }
 
 int elem_of(const call *c, int i)
@@ -121,8 +122,10 @@ void give_as(call *c, int i, mb_tensor t, int elem)
 
 void give(call *c, int i, mb_tensor t)
 {
-    static const int own[] = {
-        [MB_FLOAT32] = ELEM_FLOAT, [MB_FLOAT64] = ELEM_DOUBLE, [MB_INT32] = ELEM_INT64, [MB_BOOL] = ELEM_BOOL};
+    static const int own[] = {[MB_FLOAT32] = ELEM_FLOAT,
+                              [MB_FLOAT64] = ELEM_DOUBLE,
+                              [MB_INT32] = ELEM_INT64,
+                              [MB_BOOL] = ELEM_BOOL};
     mb_dtype dtype = mb_dtype_of(t), first;
     bool alike = carrier(elem_of(c, 0), &first) && first == dtype;
     give_as(c, i, t, alike ? elem_of(c, 0) : own[dtype]);

@@ -6,12 +6,19 @@
 
 #include "run.h"
 
+typedef enum precision {
+    EXACT,   /* the same bits, but for the sign of 0 and the bits of NaN */
+    ROUNDED, /* both sides rounded, in different orders */
+    COARSE,  /* the case itself is not better than four digits */
+} precision;
+
 typedef struct difference {
     char text[256]; /* "" where there is none */
-    double worst;   /* largest relative difference of floats */
+    double worst;   /* largest difference of floats, as a part of what is allowed */
 } difference;
 
-/* exact: floats are compared bit by bit, but for the sign of 0 and what NaN it is. */
-void compare_value(run *r, const char *name, const value *got, const data *wanted, bool exact, difference *d);
+/* Shape, dtype and all elements; integers and bool are always exact. */
+void compare_value(run *r, const char *name, const value *got, const data *wanted, precision precision,
+                   difference *d);
 
 #endif

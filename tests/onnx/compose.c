@@ -55,18 +55,18 @@ mb_tensor rounded(mb_tensor x)
 
 static bool narrow_range(int elem, double *low, double *high)
 {
-    switch (elem) {
-    case ELEM_UINT8:
-        return *low = 0, *high = 255, true;
-    case ELEM_INT8:
-        return *low = -128, *high = 127, true;
-    case ELEM_UINT16:
-        return *low = 0, *high = 65535, true;
-    case ELEM_INT16:
-        return *low = -32768, *high = 32767, true;
-    default:
-        return false;
-    }
+    static const struct {
+        int elem;
+        double low, high;
+    } ranges[] = {
+        {ELEM_UINT8, 0, 255}, {ELEM_INT8, -128, 127}, {ELEM_UINT16, 0, 65535}, {ELEM_INT16, -32768, 32767}};
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (ranges[i].elem == elem) {
+            *low = ranges[i].low;
+            *high = ranges[i].high;
+            return true;
+        }
+    return false;
 }
 
 mb_tensor wrapped(mb_tensor x, int elem)

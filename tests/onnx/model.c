@@ -126,16 +126,18 @@ static bool parse_node(arena *a, wire w, node_proto *out, const char **why)
     return !w.bad;
 }
 
-/* TypeProto: which of its fields is there says the form. */
-static form parse_form(wire w)
+/* TypeProto: which of its fields is there says the form; TypeProto.Tensor has the type of its elements. */
+static void parse_type(wire w, port *p)
 {
     for (field f; wire_next(&w, &f);) {
         if (f.number == 4)
-            return FORM_SEQUENCE;
+            p->form = FORM_SEQUENCE;
         if (f.number == 9)
-            return FORM_OPTIONAL;
+            p->form = FORM_OPTIONAL;
+        for (field t; f.number == 1 && wire_next(&f.bytes, &t);)
+            if (t.number == 1)
+                p->elem = (int)t.bits;
     }
-    return FORM_TENSOR;
 }
 
 static port parse_port(arena *a, wire w)
@@ -145,7 +147,7 @@ static port parse_port(arena *a, wire w)
         if (f.number == 1)
             p.name = text_of(a, f);
         if (f.number == 2)
-            p.form = parse_form(f.bytes);
+            parse_type(f.bytes, &p);
     }
     return p;
 }

@@ -81,6 +81,7 @@ typedef struct node_proto {
 typedef struct port {
     const char *name;
     form form;
+    int elem; /* of a tensor; ELEM_NONE: not said */
 } port;
 
 struct graph_proto {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * ops_control.c - graphs within graphs: branches are taken and loops are unrolled while they are recorded, with
- * conditions read on the host; as a user writes `if` and `for`. */
+ * ops_control.c - graphs within graphs: branches are taken and loops are unrolled while they are recorded,
+ * with conditions read on the host; as a user writes `if` and `for`. */
 #include "compose.h"
 
 static const graph_proto *body_of(call *c, const char *name)
@@ -66,7 +66,8 @@ static void loop_op(call *c)
     if (most > MAX_STEPS)
         most = MAX_STEPS;
     scans *s = ARENA_NEW(c->run->memory, scans, 1);
-    value *in = ARENA_NEW(c->run->memory, value, carried + 2), *out = ARENA_NEW(c->run->memory, value, g->n_outputs);
+    value *in = ARENA_NEW(c->run->memory, value, carried + 2),
+          *out = ARENA_NEW(c->run->memory, value, g->n_outputs);
     for (int i = 0; i < carried + 1; i++)
         in[1 + i] = c->in[1 + i];
     for (int64_t trip = 0; trip < most && holds(c, in[1]); trip++) {
@@ -114,7 +115,8 @@ static void scan_op(call *c)
 {
     const graph_proto *g = body_of(c, "body");
     bool batched = c->opset < 9;
-    int first = batched ? 1 : 0, count = c->n_in - first, scanned = (int)attribute_int(c, "num_scan_inputs", 0);
+    int first = batched ? 1 : 0, count = c->n_in - first,
+        scanned = (int)attribute_int(c, "num_scan_inputs", 0);
     if (!g || scanned < 1 || scanned > count)
         return;
     value *inputs = ARENA_NEW(c->run->memory, value, count);

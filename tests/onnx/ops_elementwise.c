@@ -41,8 +41,9 @@ static mb_tensor atanh_of(mb_tensor x)
     return mb_mul(mb_sub(mb_log1p(x), mb_log1p(mb_neg(x))), 0.5);
 }
 
-/* Of 0 <= x <= 1, from sine and cosine. From a start y the rest is exactly atan((x cos y - sin y) / (cos y + x
- * sin y)); x / (1 + 0.28 x^2) is within 0.005, so its cube is below float32 and one more step below float64. */
+/* Of 0 <= x <= 1, from sine and cosine. From a start y the rest is exactly atan((x cos y - sin y) / (cos y +
+ * x sin y)); x / (1 + 0.28 x^2) is within 0.005, so its cube is below float32 and one more step below
+ * float64. */
 static mb_tensor atan_unit(mb_tensor x)
 {
     mb_tensor y = mb_div(x, mb_add(mb_mul(mb_mul(x, x), 0.28), 1.0));

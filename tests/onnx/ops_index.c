@@ -175,7 +175,8 @@ static void one_hot_op(call *c)
     if (is_float(index))
         index = mb_cast(index, MB_INT32);
     mb_tensor hot = mb_one_hot(from_first(index, depth), depth);
-    mb_tensor off = mb_squeeze(mb_slice(values, 0, 0, 1, 1), 0), on = mb_squeeze(mb_slice(values, 0, 1, 1, 1), 0);
+    mb_tensor off = mb_squeeze(mb_slice(values, 0, 0, 1, 1), 0),
+              on = mb_squeeze(mb_slice(values, 0, 1, 1, 1), 0);
     hot = moved(mb_where(hot, on, off), rank - 1, axis_of(attribute_int(c, "axis", -1), rank));
     give_as(c, 0, hot, elem_of(c, 2));
 }

@@ -86,10 +86,7 @@ static void pow_op(call *c)
 }
 
 const op integer_ops[] = {
-    {"BitShift", bit_shift_op, true},
-    {"Cast", cast_op, true}, /* between carried types of 32 bits and more; float64 to float32 rounds once */
-    {"CastLike", cast_like_op, true},
-    {"Mod", mod_op, false},
-    {"Pow", pow_op, false},
-    {0},
+    {"BitShift", bit_shift_op, true}, {"Cast", cast_op, true}, /* between carried types of 32 bits and more;
+                                                                  float64 to float32 rounds once */
+    {"CastLike", cast_like_op, true}, {"Mod", mod_op, false},  {"Pow", pow_op, false}, {0},
 };

@@ -36,8 +36,8 @@ static void gemm_op(call *c)
 
 /* ---- Einsum ---- */
 
-/* "...ii -> ...i" and the like, made what mb_einsum takes: no blanks, capital letters for the axes of an ellipsis,
- * all operands named, the result as well. */
+/* "...ii -> ...i" and the like, made what mb_einsum takes: no blanks, capital letters for the axes of an
+ * ellipsis, all operands named, the result as well. */
 typedef struct equation {
     char terms[3][MB_MAX_RANK + 2]; /* of up to two operands, and of the result */
     int operands;
@@ -109,7 +109,8 @@ static bool parse_equation(call *c, equation *e)
     return add_term(e->terms[2], &text, extra);
 }
 
-/* Entries where two axes of one letter agree: where they do not, a mask is 0, and the later axis is summed. */
+/* Entries where two axes of one letter agree: where they do not, a mask is 0, and the later axis is summed.
+ */
 static mb_tensor diagonals(mb_tensor x, char *term)
 {
     for (int j = 1; term[j];) {

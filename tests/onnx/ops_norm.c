@@ -33,8 +33,8 @@ static void batch_norm_op(call *c)
         mean = own_mean;
         variance = own_variance;
     }
-    mb_tensor y = normalized(x, along(mean, 1, rank), along(variance, 1, rank),
-                             attribute_float(c, "epsilon", 1e-5));
+    mb_tensor y =
+        normalized(x, along(mean, 1, rank), along(variance, 1, rank), attribute_float(c, "epsilon", 1e-5));
     give(c, 0, scaled(c, y, 1, 2));
 }
 
@@ -97,10 +97,7 @@ static void dropout_op(call *c)
 }
 
 const op norm_ops[] = {
-    {"BatchNormalization", batch_norm_op, false},
-    {"Dropout", dropout_op, true},
-    {"InstanceNormalization", instance_norm_op, false},
-    {"LayerNormalization", layer_norm_op, false},
-    {"MeanVarianceNormalization", mean_variance_op, false},
-    {0},
+    {"BatchNormalization", batch_norm_op, false},           {"Dropout", dropout_op, true},
+    {"InstanceNormalization", instance_norm_op, false},     {"LayerNormalization", layer_norm_op, false},
+    {"MeanVarianceNormalization", mean_variance_op, false}, {0},
 };

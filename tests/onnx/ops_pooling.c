@@ -94,7 +94,8 @@ static void lrn_op(call *c)
         mb_tensor part = mb_slice(squares, 1, i, channels, 1);
         sum = i == 0 ? part : mb_add(sum, part);
     }
-    sum = mb_add(mb_mul(sum, attribute_float(c, "alpha", 1e-4) / (double)size), attribute_float(c, "bias", 1));
+    sum =
+        mb_add(mb_mul(sum, attribute_float(c, "alpha", 1e-4) / (double)size), attribute_float(c, "bias", 1));
     give(c, 0, mb_div(x, mb_pow(sum, attribute_float(c, "beta", 0.75))));
 }
 

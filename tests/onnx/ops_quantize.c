@@ -82,7 +82,8 @@ static void qlinear_matmul_op(call *c)
     for (int i = 0; i < 8; i++)
         if (!input(c, i).ctx)
             return;
-    mb_tensor a = shifted(input(c, 0), row_zero(input(c, 2))), b = shifted(input(c, 3), column_zero(input(c, 5)));
+    mb_tensor a = shifted(input(c, 0), row_zero(input(c, 2))),
+              b = shifted(input(c, 3), column_zero(input(c, 5)));
     mb_tensor scale = mb_mul(row_zero(input(c, 1)), column_zero(input(c, 4)));
     scale = mb_cast(mb_div(scale, mb_reshape(input(c, 6), MB_SHAPE0)), MB_FLOAT64);
     mb_tensor q = mb_cast(rounded(mb_mul(mb_matmul(a, b), scale)), MB_INT32);
@@ -91,10 +92,7 @@ static void qlinear_matmul_op(call *c)
 }
 
 const op quantize_ops[] = {
-    {"DequantizeLinear", dequantize_op, false},
-    {"DynamicQuantizeLinear", dynamic_quantize_op, false},
-    {"MatMulInteger", matmul_integer_op, true},
-    {"QLinearMatMul", qlinear_matmul_op, true},
-    {"QuantizeLinear", quantize_op, true},
-    {0},
+    {"DequantizeLinear", dequantize_op, false}, {"DynamicQuantizeLinear", dynamic_quantize_op, false},
+    {"MatMulInteger", matmul_integer_op, true}, {"QLinearMatMul", qlinear_matmul_op, true},
+    {"QuantizeLinear", quantize_op, true},      {0},
 };

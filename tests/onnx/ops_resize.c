@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * ops_resize.c - Resize and Upsample: along each axis a matrix of weights, which depends on sizes alone and is
- * made on the host; nearest neighbours are taken by index. */
+ * ops_resize.c - Resize and Upsample: along each axis a matrix of weights, which depends on sizes alone and
+ * is made on the host; nearest neighbours are taken by index. */
 #include "compose.h"
 
 #include <math.h>
@@ -69,8 +69,8 @@ static double cubic(double distance, double a)
     return d <= 1 ? ((a + 2) * d - (a + 3)) * d * d + 1 : ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
 }
 
-/* One row of the matrix: the weights of x's entries around `at`, those outside of x given to its ends, or left
- * out and the others made to sum to 1. */
+/* One row of the matrix: the weights of x's entries around `at`, those outside of x given to its ends, or
+ * left out and the others made to sum to 1. */
 static void fill_row(call *c, const axis_plan *p, double at, double *row)
 {
     bool is_cubic = attribute_is(c, "mode", "cubic", "nearest");
@@ -116,8 +116,8 @@ static bool plan_axis(call *c, mb_tensor x, int axis, axis_plan *p)
 {
     int n = 0, rank = mb_shape_of(x).rank, scales_at = c->opset < 11 ? 1 : 2;
     *p = (axis_plan){.in = mb_dim(x, axis), .to = 1};
-    p->transform = attribute_text(c, "coordinate_transformation_mode",
-                                  c->opset < 11 ? "asymmetric" : "half_pixel");
+    p->transform =
+        attribute_text(c, "coordinate_transformation_mode", c->opset < 11 ? "asymmetric" : "half_pixel");
     if (has(c, 3)) {
         const int64_t *sizes = host_ints(c, 3, &n);
         p->out = n == rank ? sizes[axis] : 0;

@@ -121,8 +121,8 @@ static void grid_sample_op(call *c)
 
 /* ---- RoiAlign ---- */
 
-/* The weights of an axis for each region and bin, [R, bins, size]: the mean over the samples of a bin of the hat
- * function around each. A sample more than a pixel outside counts 0. */
+/* The weights of an axis for each region and bin, [R, bins, size]: the mean over the samples of a bin of the
+ * hat function around each. A sample more than a pixel outside counts 0. */
 static mb_tensor bin_weights(call *c, mb_tensor start, mb_tensor length, int64_t bins, int64_t size)
 {
     int64_t samples = attribute_int(c, "sampling_ratio", 0);

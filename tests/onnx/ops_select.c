@@ -40,8 +40,8 @@ static void compress_op(call *c)
 
 /* ---- Unique ---- */
 
-/* The order of rows of [n, m], by their first entry, then the second, and so on: sorted by each column, the last
- * first; equal rows stay in order. */
+/* The order of rows of [n, m], by their first entry, then the second, and so on: sorted by each column, the
+ * last first; equal rows stay in order. */
 static mb_tensor row_order(mb_tensor rows)
 {
     mb_tensor order = mb_iota(rows.ctx, MB_INT32, mb_dim(rows, 0));
@@ -132,8 +132,8 @@ static mb_tensor overlap(mb_tensor low, mb_tensor high, mb_tensor at)
     return mb_div(common, mb_sub(mb_add(areas, mb_take(areas, at, 0)), common));
 }
 
-/* Up to `most` boxes by falling score, none that overlaps a chosen one too much: their numbers, and -1 where no
- * box is left. */
+/* Up to `most` boxes by falling score, none that overlaps a chosen one too much: their numbers, and -1 where
+ * no box is left. */
 static mb_tensor chosen_boxes(call *c, mb_tensor boxes, mb_tensor scores, int64_t most)
 {
     enum { MOST = 64 };
@@ -167,7 +167,9 @@ static void non_max_suppression_op(call *c)
         double *numbers = read_reals(c, chosen);
         for (int64_t k = 0; k < mb_count(chosen) && numbers[k] >= 0; k++) {
             int64_t *out = rows + 3 * count++;
-            out[0] = r / classes, out[1] = r % classes, out[2] = (int64_t)numbers[k];
+            out[0] = r / classes;
+            out[1] = r % classes;
+            out[2] = (int64_t)numbers[k];
         }
     }
     give_as(c, 0, ints(c, MB_SHAPE(count, 3), rows), ELEM_INT64);
@@ -175,7 +177,8 @@ static void non_max_suppression_op(call *c)
 
 /* ---- TfIdfVectorizer ---- */
 
-/* How often a gram of n words stands in rows of x: [rows, words], its words `apart` from one another. -> [rows] */
+/* How often a gram of n words stands in rows of x: [rows, words], its words `apart` from one another. ->
+ * [rows] */
 static mb_tensor gram_count(mb_tensor x, const int64_t *gram, int n, int64_t apart)
 {
     int64_t places = mb_dim(x, 1) - (n - 1) * apart;
@@ -188,12 +191,13 @@ static mb_tensor gram_count(mb_tensor x, const int64_t *gram, int n, int64_t apa
     return mb_sum(all, MB_AXES(1));
 }
 
-/* Term counts (mode TF) of integers. The pool holds first all grams of one word, then those of two, and so on;
- * ngram_counts says where each begins, ngram_indexes in which column a gram is counted. */
+/* Term counts (mode TF) of integers. The pool holds first all grams of one word, then those of two, and so
+ * on; ngram_counts says where each begins, ngram_indexes in which column a gram is counted. */
 static void tf_idf_op(call *c)
 {
     int pools, starts, columns;
-    const int64_t *pool = attribute_ints(c, "pool_int64s", &pools), *start = attribute_ints(c, "ngram_counts", &starts);
+    const int64_t *pool = attribute_ints(c, "pool_int64s", &pools),
+                  *start = attribute_ints(c, "ngram_counts", &starts);
     const int64_t *column = attribute_ints(c, "ngram_indexes", &columns);
     int64_t most = attribute_int(c, "max_skip_count", 0), width = 0;
     mb_tensor x = input(c, 0), y[64];
@@ -207,17 +211,15 @@ static void tf_idf_op(call *c)
         y[i] = mb_zeros(c->mb, MB_INT32, MB_SHAPE(mb_dim(x, 0)));
     for (int n = 1; n <= starts; n++)
         for (int64_t at = start[n - 1]; at + n <= (n < starts ? start[n] : pools); at += n, gram++)
-            for (int64_t skip = 0; n >= attribute_int(c, "min_gram_length", 1) && skip <= (n > 1 ? most : 0); skip++)
+            for (int64_t skip = 0; n >= attribute_int(c, "min_gram_length", 1) && skip <= (n > 1 ? most : 0);
+                 skip++)
                 y[column[gram]] = mb_add(y[column[gram]], gram_count(x, pool + at, n, skip + 1));
     mb_tensor counts = mb_cast(mb_stack(y, (int)width, 1), MB_FLOAT32);
     give_as(c, 0, rank == 1 ? mb_squeeze(counts, 0) : counts, ELEM_FLOAT);
 }
 
 const op select_ops[] = {
-    {"Compress", compress_op, true},
-    {"NonMaxSuppression", non_max_suppression_op, true},
-    {"NonZero", non_zero_op, true},
-    {"TfIdfVectorizer", tf_idf_op, true},
-    {"Unique", unique_op, true},
-    {0},
+    {"Compress", compress_op, true}, {"NonMaxSuppression", non_max_suppression_op, true},
+    {"NonZero", non_zero_op, true},  {"TfIdfVectorizer", tf_idf_op, true},
+    {"Unique", unique_op, true},     {0},
 };

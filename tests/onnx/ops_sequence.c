@@ -91,7 +91,8 @@ static void concat_from_sequence_op(call *c)
     for (int i = 0; i < s.count; i++)
         parts[i] = s.items[i].t;
     int axis = (int)attribute_int(c, "axis", 0);
-    mb_tensor y = attribute_int(c, "new_axis", 0) ? mb_stack(parts, s.count, axis) : mb_concat(parts, s.count, axis);
+    mb_tensor y =
+        attribute_int(c, "new_axis", 0) ? mb_stack(parts, s.count, axis) : mb_concat(parts, s.count, axis);
     give_as(c, 0, y, s.items[0].elem);
 }
 
@@ -107,7 +108,8 @@ static void split_to_sequence_op(call *c)
     for (int i = 0; i < s.count; i++) {
         int64_t count = listed ? sizes[i] : size - start < each ? size - start : each;
         mb_tensor part = mb_slice(x, axis, start, count, 1);
-        s.items[i] = (value){.kind = VALUE_TENSOR, .elem = elem_of(c, 0), .t = squeeze ? mb_squeeze(part, axis) : part};
+        s.items[i] = (value){
+            .kind = VALUE_TENSOR, .elem = elem_of(c, 0), .t = squeeze ? mb_squeeze(part, axis) : part};
         start += count;
     }
     give_value(c, 0, s);
@@ -121,7 +123,8 @@ static void sequence_map_op(call *c)
     if (!body || !body->g || !items_of(c, 0, &first))
         return;
     const graph_proto *g = body->g;
-    value *in = ARENA_NEW(c->run->memory, value, c->n_in), *out = ARENA_NEW(c->run->memory, value, g->n_outputs);
+    value *in = ARENA_NEW(c->run->memory, value, c->n_in),
+          *out = ARENA_NEW(c->run->memory, value, g->n_outputs);
     for (int k = 0; k < c->n_out; k++)
         give_value(c, k, sequence(c, first.count));
     for (int i = 0; i < first.count; i++) {

@@ -37,7 +37,8 @@ static void constant_op(call *c)
     else if (attribute(c, "value_ints"))
         v.t = ints(c, MB_SHAPE(a->n_ints), a->ints);
     else if (attribute(c, "value_float"))
-        v = (value){.kind = VALUE_TENSOR, .elem = ELEM_FLOAT, .t = mb_scalar(c->mb, MB_FLOAT32, (double)a->f)};
+        v = (value){
+            .kind = VALUE_TENSOR, .elem = ELEM_FLOAT, .t = mb_scalar(c->mb, MB_FLOAT32, (double)a->f)};
     else if (attribute(c, "value_floats"))
         v = (value){.kind = VALUE_TENSOR,
                     .elem = ELEM_FLOAT,
@@ -101,12 +102,8 @@ static void trilu_op(call *c)
 }
 
 const op shape_ops[] = {
-    {"Constant", constant_op, true},
-    {"ConstantOfShape", constant_of_shape_op, true},
-    {"EyeLike", eye_like_op, true},
-    {"Range", range_op, false},
-    {"Shape", shape_op, true},
-    {"Size", size_op, true},
-    {"Trilu", trilu_op, true},
-    {0},
+    {"Constant", constant_op, true}, {"ConstantOfShape", constant_of_shape_op, true},
+    {"EyeLike", eye_like_op, true},  {"Range", range_op, false},
+    {"Shape", shape_op, true},       {"Size", size_op, true},
+    {"Trilu", trilu_op, true},       {0},
 };

@@ -10,7 +10,8 @@ static const double tau = 6.28318530717958647693;
 /* tau j k / n for j < rows (time), k < columns (frequency), in float64: j k is exact there. */
 static mb_tensor angles(call *c, int64_t rows, int64_t columns, int64_t n)
 {
-    mb_tensor j = along(mb_iota(c->mb, MB_FLOAT64, rows), 0, 2), k = along(mb_iota(c->mb, MB_FLOAT64, columns), 1, 2);
+    mb_tensor j = along(mb_iota(c->mb, MB_FLOAT64, rows), 0, 2),
+              k = along(mb_iota(c->mb, MB_FLOAT64, columns), 1, 2);
     return mb_mul(mb_mul(j, k), tau / (double)n);
 }
 
@@ -19,7 +20,8 @@ static mb_tensor transformed(call *c, mb_tensor re, mb_tensor im, int64_t column
 {
     int64_t n = mb_dim(re, -1);
     mb_tensor angle = angles(c, n, columns, n);
-    mb_tensor cosine = mb_cast(mb_cos(angle), mb_dtype_of(re)), sine = mb_cast(mb_sin(angle), mb_dtype_of(re));
+    mb_tensor cosine = mb_cast(mb_cos(angle), mb_dtype_of(re)),
+              sine = mb_cast(mb_sin(angle), mb_dtype_of(re));
     if (!inverse)
         sine = mb_neg(sine); /* e^(-i angle) */
     mb_tensor out_re = mb_matmul(re, cosine), out_im = mb_matmul(re, sine);
@@ -60,7 +62,8 @@ static void stft_op(call *c)
         return;
     int64_t step = host_int(c, 1, 1), size = has(c, 2) ? mb_dim(input(c, 2), 0) : 0;
     size = host_int(c, 3, size);
-    int64_t frames = (mb_dim(x, 1) - size) / step + 1, *at = ARENA_NEW(c->run->memory, int64_t, frames * size);
+    int64_t frames = (mb_dim(x, 1) - size) / step + 1,
+            *at = ARENA_NEW(c->run->memory, int64_t, frames * size);
     for (int64_t i = 0; i < frames * size; i++)
         at[i] = i / size * step + i % size;
     mb_tensor index = ints(c, MB_SHAPE(frames, size), at);
@@ -136,8 +139,10 @@ static void mel_op(call *c)
 {
     int64_t bands = host_int(c, 0, 0), bins = host_int(c, 1, 0) / 2 + 1;
     mb_tensor edges = mel_edges(c, bands), bin = along(mb_iota(c->mb, MB_FLOAT64, bins), 0, 2);
-    mb_tensor low = along(mb_slice(edges, 0, 0, bands, 1), 1, 2), top = along(mb_slice(edges, 0, 1, bands, 1), 1, 2);
-    mb_tensor high = along(mb_slice(edges, 0, 2, bands, 1), 1, 2), zero = literal_like(low, 0), one = literal_like(low, 1);
+    mb_tensor low = along(mb_slice(edges, 0, 0, bands, 1), 1, 2),
+              top = along(mb_slice(edges, 0, 1, bands, 1), 1, 2);
+    mb_tensor high = along(mb_slice(edges, 0, 2, bands, 1), 1, 2), zero = literal_like(low, 0),
+              one = literal_like(low, 1);
     mb_tensor up = mb_div(mb_sub(bin, low), mb_maximum(mb_sub(top, low), 1.0));
     up = mb_where(mb_eq(low, top), one, up);
     mb_tensor down = mb_div(mb_sub(high, bin), mb_maximum(mb_sub(high, top), 1.0));

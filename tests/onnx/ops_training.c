@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * ops_training.c - ai.onnx.preview.training: derivatives, and the steps of three optimisers. Their rules differ
- * from those of optim.h, so they are written out. Inputs: rate, step, then all parameters, all gradients, all
- * states of the first kind, all of the second. */
+ * ops_training.c - ai.onnx.preview.training: derivatives, and the steps of three optimisers. Their rules
+ * differ from those of optim.h, so they are written out. Inputs: rate, step, then all parameters, all
+ * gradients, all states of the first kind, all of the second. */
 #include "compose.h"
 
 typedef struct update {
-    int n;                                 /* parameters */
+    int n;                                      /* parameters */
     mb_tensor rate, x, gradient, first, second; /* of one of them; gradient: with the decay of weights */
 } update;
 
@@ -75,7 +75,8 @@ static void gradient_op(call *c)
     const attribute_proto *xs = attribute(c, "xs");
     int n = xs ? xs->n_strings : 0;
     value y = named(c->run, attribute_text(c, "y", ""));
-    mb_tensor *at = ARENA_NEW(c->run->memory, mb_tensor, n), *gradients = ARENA_NEW(c->run->memory, mb_tensor, n);
+    mb_tensor *at = ARENA_NEW(c->run->memory, mb_tensor, n),
+              *gradients = ARENA_NEW(c->run->memory, mb_tensor, n);
     for (int i = 0; i < n; i++)
         at[i] = input(c, i);
     mb_grad(y.t, at, n, gradients);

@@ -6,9 +6,9 @@
 #include <string.h>
 
 static const op *const tables[] = {
-    elementwise_ops, integer_ops,     movement_ops, shape_ops, index_ops, select_ops, reduce_ops,
-    matrix_ops,      convolution_ops, pooling_ops,  norm_ops,  loss_ops,  recurrent_ops, resize_ops, sample_ops,
-    signal_ops,      quantize_ops,    training_ops, control_ops, sequence_ops, absent_ops,
+    elementwise_ops, integer_ops,     movement_ops, shape_ops,    index_ops,   select_ops,    reduce_ops,
+    matrix_ops,      convolution_ops, pooling_ops,  norm_ops,     loss_ops,    recurrent_ops, resize_ops,
+    sample_ops,      signal_ops,      quantize_ops, training_ops, control_ops, sequence_ops,  absent_ops,
 };
 
 /* ---- values ---- */
@@ -90,6 +90,16 @@ value value_of(run *r, const data *d)
     value v = {.kind = VALUE_SEQUENCE, .count = d->count, .items = ARENA_NEW(r->memory, value, d->count)};
     for (int i = 0; i < d->count; i++)
         v.items[i] = value_of(r, &d->items[i]);
+    return v;
+}
+
+value input_value(run *r, const data *d, const port *p)
+{
+    value v = value_of(r, d);
+    if (v.kind == VALUE_TENSOR && p->elem != ELEM_NONE && p->elem != v.elem) {
+        v.elem = p->elem;
+        v.t = (mb_tensor){0};
+    }
     return v;
 }
 

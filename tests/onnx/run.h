@@ -60,17 +60,20 @@ typedef struct op {
 } op;
 
 /* Tables, closed by a row without a name. */
-extern const op elementwise_ops[], integer_ops[], movement_ops[], shape_ops[], index_ops[], 
-    select_ops[], reduce_ops[], matrix_ops[], convolution_ops[], pooling_ops[], norm_ops[], loss_ops[],
-    recurrent_ops[], resize_ops[], sample_ops[], signal_ops[], quantize_ops[], training_ops[], control_ops[],
-    sequence_ops[], absent_ops[];
+extern const op elementwise_ops[], integer_ops[], movement_ops[], shape_ops[], index_ops[], select_ops[],
+    reduce_ops[], matrix_ops[], convolution_ops[], pooling_ops[], norm_ops[], loss_ops[], recurrent_ops[],
+    resize_ops[], sample_ops[], signal_ops[], quantize_ops[], training_ops[], control_ops[], sequence_ops[],
+    absent_ops[];
 
 /* ---- running ---- */
 
 value value_of(run *r, const data *d);
+/* The value of an input of the model. Where the file has another type than the model says (bfloat16 as the
+ * uint16 of its bits), it is of the model's type and not carried. */
+value input_value(run *r, const data *d, const port *p);
 value tensor_value(run *r, const tensor_proto *t);
-/* Records a graph whose inputs are given; outputs has room for all of them. False when the case is left, or the library
- * has reported an error. */
+/* Records a graph whose inputs are given; outputs has room for all of them. False when the case is left, or
+ * the library has reported an error. */
 bool run_graph(run *r, const graph_proto *g, const value *inputs, int n_inputs, value *outputs);
 /* The value of a name; none where the name is not known. */
 value named(const run *r, const char *name);

@@ -13,14 +13,14 @@ static const struct {
     int bytes; /* of an element in raw_data; 0: none */
     bool real, is_signed;
 } types[] = {
-    [ELEM_NONE] = {"no type", 0, false, false},     [ELEM_FLOAT] = {"float32", 4, true, true},
-    [ELEM_UINT8] = {"uint8", 1, false, false},      [ELEM_INT8] = {"int8", 1, false, true},
-    [ELEM_UINT16] = {"uint16", 2, false, false},    [ELEM_INT16] = {"int16", 2, false, true},
-    [ELEM_INT32] = {"int32", 4, false, true},       [ELEM_INT64] = {"int64", 8, false, true},
-    [ELEM_STRING] = {"string", 0, false, false},    [ELEM_BOOL] = {"bool", 1, false, false},
-    [ELEM_FLOAT16] = {"float16", 2, true, true},    [ELEM_DOUBLE] = {"float64", 8, true, true},
-    [ELEM_UINT32] = {"uint32", 4, false, false},    [ELEM_UINT64] = {"uint64", 8, false, false},
-    [ELEM_COMPLEX64] = {"complex64", 0, 0, 0},      [ELEM_COMPLEX128] = {"complex128", 0, 0, 0},
+    [ELEM_NONE] = {"no type", 0, false, false},    [ELEM_FLOAT] = {"float32", 4, true, true},
+    [ELEM_UINT8] = {"uint8", 1, false, false},     [ELEM_INT8] = {"int8", 1, false, true},
+    [ELEM_UINT16] = {"uint16", 2, false, false},   [ELEM_INT16] = {"int16", 2, false, true},
+    [ELEM_INT32] = {"int32", 4, false, true},      [ELEM_INT64] = {"int64", 8, false, true},
+    [ELEM_STRING] = {"string", 0, false, false},   [ELEM_BOOL] = {"bool", 1, false, false},
+    [ELEM_FLOAT16] = {"float16", 2, true, true},   [ELEM_DOUBLE] = {"float64", 8, true, true},
+    [ELEM_UINT32] = {"uint32", 4, false, false},   [ELEM_UINT64] = {"uint64", 8, false, false},
+    [ELEM_COMPLEX64] = {"complex64", 0, 0, 0},     [ELEM_COMPLEX128] = {"complex128", 0, 0, 0},
     [ELEM_BFLOAT16] = {"bfloat16", 2, true, true},
 };
 
