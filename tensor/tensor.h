@@ -33,6 +33,8 @@
  *
  * Broadcasting is numpy's: shapes are aligned at the last axis, and an axis of size 1 (or an absent one)
  * repeats. dtypes never convert silently; mb_cast does.
+ *
+ * C++ (17 or later) calls all of this as C does; cpp.h says what to know.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
@@ -41,11 +43,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* MB_LIT(mb_key){7}: a struct's value in C and in C++. MB_EMPTY(mb_tensor): all of it zeros, such as no
+ * tensor. */
 #ifdef __cplusplus
 extern "C" {
-#define MB_LIT(type) type
+#define MB_LIT(type)   type
+#define MB_EMPTY(type) (type())
 #else
-#define MB_LIT(type) (type)
+#define MB_LIT(type)   (type)
+#define MB_EMPTY(type) ((type){0})
 #endif
 
 #if defined(__GNUC__)
@@ -98,8 +104,9 @@ typedef struct mb_shape {
     int64_t dim[MB_MAX_RANK];
 } mb_shape;
 
+/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. (In C++ these lists are in cpp.h.) */
+#ifndef __cplusplus
 #define MB_COUNT_(type, ...) ((int)(sizeof((type[]){__VA_ARGS__}) / sizeof(type)))
-/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. */
 #define MB_SHAPE(...)                                                                                        \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -108,6 +115,7 @@ typedef struct mb_shape {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_SHAPE0                                                                                            \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -125,6 +133,7 @@ typedef struct mb_axes {
     int axis[MB_MAX_RANK];
 } mb_axes;
 
+#ifndef __cplusplus
 #define MB_AXES(...)                                                                                         \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -141,6 +150,7 @@ typedef struct mb_axes {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_ALL                                                                                               \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -193,7 +203,7 @@ typedef struct mb_site {
 } mb_site;
 MB_API mb_site mb_site_begin(mb_context *ctx, const char *site);
 MB_API void mb_site_end(const mb_site *site);
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__cplusplus)
 #define MB_SITE(ctx, site)                                                                                   \
     const mb_site mb_site_here_ __attribute__((cleanup(mb_site_end), unused)) = mb_site_begin(ctx, site)
 #endif
@@ -517,6 +527,9 @@ MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t by
 }
 #endif
 
+#ifdef __cplusplus
+#include "tensor/cpp.h"
+#endif
 #include "tensor/ops.h" /* made at build time by tensor/genops.py from tensor/ops.def */
 
 #endif
