@@ -154,8 +154,8 @@ static mb_tensor zeros_like(mb_context *ctx, uint32_t id, int64_t lead)
 static mb_status add_cotangent(mb_context *ctx, range *r, const mb__applied *s, int i, mb_tensor v)
 {
     uint32_t o = mb__in(ctx, &s->node, i);
-    v = mb__is_elementwise(s->node.op) && s->node.op != MB_OP_CAST ? mb__rule_elementwise(s, i, v)
-                                                                   : mb__rule_reverse(s, i, v);
+    const mb__rule *rule = mb__rule_of(s->node.op);
+    v = rule->reverse ? rule->reverse(s, i, v) : mb__poison(ctx);
     if (!v.id)
         return ctx->status != MB_OK ? ctx->status : no_rule(s, i, "reverse");
     const mb__node *x = mb__at(ctx, o);
@@ -448,6 +448,17 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
     return out;
 }
 
+/* What operand i's tangent t gives the result's. */
+static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
+{
+    const mb__rule *rule = mb__rule_of(s->node.op);
+    if (lead >= 0)
+        return rule->batch ? rule->batch(s, i, t, lead) : mb__poison(s->ctx);
+    if (rule->forward)
+        return rule->forward(s, i, t);
+    return mb__ops[s->node.op].linear >> i & 1 ? rebuild(s, i, t) : mb__poison(s->ctx);
+}
+
 static mb_tensor tangent_of(const mb__applied *s, const range *r)
 {
     mb_context *ctx = s->ctx;
@@ -458,15 +469,7 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
         uint32_t o = mb__in(ctx, &s->node, i), id = o >= r->low ? r->grad[o - r->low] : 0;
         if (!id || !active(&s->node, i))
             continue;
-        mb_tensor t = mb__handle(ctx, id);
-        if (mb__is_elementwise(s->node.op) && s->node.op != MB_OP_CAST)
-            t = mb__rule_elementwise(s, i, r->lead >= 0 ? mb__lift_aligned(s, t) : t);
-        else if (r->lead >= 0)
-            t = mb__lift_linear(s, i, t, r->lead);
-        else if (mb__ops[s->node.op].linear >> i & 1)
-            t = rebuild(s, i, t);
-        else
-            t = mb__rule_forward(s, t);
+        mb_tensor t = tangent_by(s, i, mb__handle(ctx, id), r->lead);
         if (!t.id) {
             if (ctx->status == MB_OK)
                 no_rule(s, i, "forward");
