@@ -214,8 +214,8 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, size_t *scratc
             p->kernels[s] = mb__cpu_kernel_make(pool, plan, &step->u.kernel, c->loops, &need, &part);
             if (!p->kernels[s])
                 return false;
-        } else if (step->kind == MB_STEP_OTHER && step->u.other.op == MB_OP_ARGSORT) {
-            need = (size_t)step->u.other.in_dim[step->u.other.axis] * 8;
+        } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
+            need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
         }
         need += 65536;
         *scratch = need > *scratch ? need : *scratch;
@@ -256,9 +256,9 @@ static void run_step(program *p, int s, mb__frame *f)
     if (step->kind == MB_STEP_KERNEL)
         mb__cpu_kernel_run(p->kernels[s], f);
     else if (step->kind == MB_STEP_PRODUCT)
-        mb__cpu_product_run(&step->u.product, plan->values[step->u.product.c.value].dtype, f);
+        mb__cpu_product_run(step->u.product, plan->values[step->u.product->c.value].dtype, f);
     else if (step->kind == MB_STEP_OTHER)
-        mb__cpu_other_run(&step->u.other, f);
+        mb__cpu_other_run(step->u.other, f);
     else
         memset(p->memory[step->u.zero], 0,
                (size_t)plan->values[step->u.zero].count *
