@@ -214,8 +214,9 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
                                        mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
-MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt); /* steps taken */
-MB_API double mb_optimizer_lr(const mb_optimizer *opt);     /* what the next step uses, schedule included */
+/* Steps taken; one that an error has undone, with its scope's assignments, is not counted. */
+MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
+MB_API double mb_optimizer_lr(const mb_optimizer *opt); /* what the next step uses, schedule included */
 MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor */
 
 /* State tensors: "optimizer.momentum.NAME", or "optimizer.m.NAME" and "optimizer.v.NAME", shaped like the

@@ -143,6 +143,7 @@ void mb_optimizer_free(mb_optimizer *opt)
     if (!opt)
         return;
     mb_context *ctx = opt->params->ctx;
+    mb__number_forget(ctx, &opt->steps);
     if (opt->slots)
         mb__free(ctx, opt->slots, (size_t)opt->capacity * sizeof *opt->slots);
     if (opt->work)
@@ -242,7 +243,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     }
     if (mb_error(p->ctx) != MB_OK)
         return mb_error(p->ctx);
-    mb_status status = MB_OK;
+    uint32_t before = p->ctx->change_count; /* all of a step or nothing of it */
+    mb_status status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) ? MB_OK : mb_error(p->ctx);
     for (int i = 0, k = 0; i < p->count && status == MB_OK; i++) {
         if (!p->items[i].trainable)
             continue;
@@ -251,8 +253,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
             status = mb_assign(opt->slots[i].state[j], states[2 * k + j]);
         k++;
     }
-    if (status == MB_OK)
-        opt->steps++;
+    if (status != MB_OK)
+        mb__changes_undo(p->ctx, before);
     return status;
 }
 

@@ -43,7 +43,7 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->attrs, ctx->attr_room * sizeof *ctx->attrs);
     mb__free(ctx, ctx->scopes, ctx->scope_room * sizeof *ctx->scopes);
     mb__free(ctx, ctx->variables, ctx->variable_room * sizeof *ctx->variables);
-    mb__free(ctx, ctx->pending, ctx->pending_room * sizeof *ctx->pending);
+    mb__free(ctx, ctx->changes, ctx->change_room * sizeof *ctx->changes);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
     for (uint32_t i = 0; i < ctx->site_room; i++)
         if (ctx->sites[i])

@@ -93,6 +93,7 @@ void mb_clear_error(mb_context *ctx)
     if (!ctx)
         return;
     atomic_store(&ctx->foreign, NULL);
+    mb__watches_end(ctx, 0, false); /* whoever asked for them has seen the error */
     ctx->status = MB_OK;
     ctx->message[0] = 0;
 }

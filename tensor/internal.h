@@ -55,11 +55,19 @@ typedef struct mb__variable {
     uint32_t leaf;     /* a node that holds the current value, of the scope leaf_scope */
     uint32_t leaf_scope;
     uint32_t pending; /* node assigned but not yet stored; 0: none                   */
-    bool listed;      /* in ctx->pending                                             */
 } mb__variable;
 
+/* A change that only the next flush makes last, with what was there before: the scope in which it was made
+ * takes it back if an error ends it first. Of a variable's pending node; or of a number of the host's. */
+#define MB_NO_VARIABLE UINT32_MAX
+typedef struct mb__change {
+    uint32_t variable, before; /* index in ctx->variables; its pending node, 0 for none */
+    int64_t *number;           /* NULL: a variable's */
+    int64_t number_before;
+} mb__change;
+
 typedef struct mb__watch {
-    uint32_t id;
+    uint32_t id, scope; /* node; serial of the scope in which it was asked for, which ends it */
     void *dst;
     size_t bytes;
 } mb__watch;
@@ -70,6 +78,7 @@ typedef struct mb__watch {
 enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
     uint32_t serial, nodes, operands, attrs, spare_used;
+    uint32_t changes; /* of ctx->changes, those made before */
     const char *site;
 } mb__scope_mark;
 
@@ -104,8 +113,8 @@ struct mb_context {
 
     mb__variable *variables;
     uint32_t variable_count, variable_room;
-    uint32_t *pending; /* variables with a pending assignment */
-    uint32_t pending_count, pending_room;
+    mb__change *changes; /* not stored yet, in the order in which they were made */
+    uint32_t change_count, change_room;
     mb__watch *watches;
     uint32_t watch_count, watch_room;
 
@@ -229,5 +238,25 @@ bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
+
+/* ---- what lasts from the next flush on, and is taken back by an error ---- */
+
+/* Sets a number that counts along with assignments, such as an optimiser's steps; false: error set. */
+bool mb__number_set(mb_context *ctx, int64_t *number, int64_t value);
+/* Its memory goes: nothing is taken back any more. */
+void mb__number_forget(mb_context *ctx, const int64_t *number);
+/* Undoes all but the first `count` changes: variables stand for what they stood for then. */
+void mb__changes_undo(mb_context *ctx, uint32_t count);
+/* All were stored. */
+void mb__changes_keep(mb_context *ctx);
+/* Ends the watches asked for in the scope of this serial and in those inside it; with `fill`, their floats
+ * become NaN first. */
+void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill);
+/* Floats become NaN: all bits set is one in float32 and in float64. */
+static inline void mb__no_number(void *dst, size_t bytes, int dtype)
+{
+    if (dst && mb__is_float(dtype))
+        memset(dst, 0xff, bytes);
+}
 
 #endif
