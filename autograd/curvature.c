@@ -56,14 +56,14 @@ static mb_status forward_over_reverse(const char *name, bool batch, mb_tensor y,
 mb_status mb_hvp_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                     mb_tensor *hs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     return forward_over_reverse("hvp", false, y, xs, vs, n, hs);
 }
 
 mb_status mb_hvp_batch_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                           mb_tensor *hs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     return forward_over_reverse("hvp_batch", true, y, xs, vs, n, hs);
 }
 
@@ -78,7 +78,7 @@ static mb_tensor flat(const mb_tensor *ts, int n, mb_tensor *scratch)
 mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                             mb_tensor *hs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     room r;
     if (n <= 0 || !hs || !xs || !vs)
@@ -111,7 +111,7 @@ mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, 
 
 mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int n)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, mb__poison(y.ctx));
     mb__bundle b;
     mb_tensor result = mb__poison(y.ctx);
     if (mb__bundle_open(&b, "hessian", y, xs, n)) {
@@ -134,7 +134,7 @@ mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int 
 
 mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *ds)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb__bundle b;
     for (int i = 0; ds && i < n; i++)
         ds[i] = mb__poison(y.ctx);
@@ -161,7 +161,7 @@ mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor 
 
 mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, mb__poison(y.ctx));
     mb_tensor poison;
     mb_context *ctx = mb__enter("jacobian", (const mb_tensor *[]){&y, &x}, 2, &poison);
     if (!ctx)
@@ -210,7 +210,7 @@ mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 mb_status mb_directional_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *us, int n,
                             mb_tensor *first, mb_tensor *second)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     if (first)
         *first = mb__poison(ctx);

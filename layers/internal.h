@@ -6,6 +6,7 @@
 #define MB_LAYERS_INTERNAL_H
 
 #include "layers/layers.h"
+#include "tensor/door.h"
 
 /* A 0-d literal of t's dtype: the plan knows its value. */
 static inline mb_tensor mb__literal(mb_tensor t, double value)

@@ -81,6 +81,8 @@ mb_linear_transformer mb_linear_transformer_new_at(const char *site, mb_params *
 
 int64_t mb_linear_transformer_size(const mb_linear_transformer_options *options)
 {
+    if (!options)
+        return 0;
     mb_shape s = weight_shape(options);
     int64_t count = 2;
     for (int i = 0; i < s.rank; i++)

@@ -123,7 +123,7 @@ mb_ttt *mb_ttt_new_at(const char *site, mb_params *p, const char *name, mb_ttt_o
     make_views(p, layer);
     bool made = make_learner(p, layer);
     mb_params_leave(p);
-    return made ? layer : NULL;
+    return made && mb_error(mb_params_context(p)) == MB_OK ? layer : NULL;
 }
 
 int mb_ttt_inner_steps(const mb_ttt *layer)
@@ -133,6 +133,7 @@ int mb_ttt_inner_steps(const mb_ttt *layer)
 
 void mb_ttt_set_inner_lr(mb_ttt *layer, int t, double lr)
 {
-    if (layer && t >= 0 && t < layer->options.inner_steps)
+    if (layer && mb__right_thread(layer->psi_k.ctx, "mb_ttt_set_inner_lr") && t >= 0 &&
+        t < layer->options.inner_steps)
         layer->lr[t] = lr;
 }

@@ -50,7 +50,7 @@ static double sincos2d(int64_t y, int64_t x, int64_t column, int64_t quarter)
 mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t rows, int64_t columns,
                          int64_t dim)
 {
-    MB_SITE(ctx, site);
+    MB_DOOR(ctx, site, (mb_tensor){0});
     mb_tensor none = {0};
     if (!ctx)
         return none;
@@ -144,7 +144,7 @@ mb_vit *mb_vit_new_at(const char *site, mb_params *p, const char *name, mb_vit_o
     vit->blocks = blocks;
     bool made = make_all(p, vit);
     mb_params_leave(p);
-    return made ? vit : NULL;
+    return made && mb_error(mb_params_context(p)) == MB_OK ? vit : NULL;
 }
 
 int mb_vit_losses(const mb_vit *vit)

@@ -100,7 +100,7 @@ MB_API int64_t mb_params_size(const mb_params *p);
 MB_API mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name);
 #define mb_params_get(...) mb_params_get_at(MB_HERE, __VA_ARGS__)
 /* Writes the trainable parameters, in order, to ts, at most `capacity` of them: what to give mb_grad. Returns
- * how many there are. */
+ * how many there are; ts may be NULL to ask just that. */
 MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
 
 /* For the parameter of this full name, and all whose name begins with it and a dot ("" is every one): whether

@@ -49,9 +49,15 @@ static mb_status make_state(mb_optimizer *opt)
     return MB_OK;
 }
 
+/* Of this thread's and process's context; else as if there were none. */
+static bool usable(const mb_optimizer *opt, const char *name)
+{
+    return opt && mb__right_thread(opt->params->ctx, name);
+}
+
 int mb_optimizer_state_count(const mb_optimizer *opt)
 {
-    return opt ? opt->count * states_of(opt) : 0;
+    return usable(opt, "mb_optimizer_state_count") ? opt->count * states_of(opt) : 0;
 }
 
 const char *mb_optimizer_state_name(const mb_optimizer *opt, int i)
@@ -91,7 +97,7 @@ static mb_optimizer *new_optimizer(mb_params *p, const mb_optimizer *wanted, con
 
 mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
         .rule = o.momentum == 0 ? MB__SGD : MB__MOMENTUM,
         .lr = o.lr,
@@ -107,7 +113,7 @@ mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 
 mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -124,7 +130,7 @@ mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
 
 mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -140,7 +146,7 @@ mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
 
 void mb_optimizer_free(mb_optimizer *opt)
 {
-    if (!opt)
+    if (!usable(opt, "mb_optimizer_free"))
         return;
     mb_context *ctx = opt->params->ctx;
     mb__number_forget(ctx, &opt->steps);
@@ -155,17 +161,17 @@ void mb_optimizer_free(mb_optimizer *opt)
 
 int64_t mb_optimizer_steps(const mb_optimizer *opt)
 {
-    return opt ? opt->steps : 0;
+    return usable(opt, "mb_optimizer_steps") ? opt->steps : 0;
 }
 
 double mb_optimizer_lr(const mb_optimizer *opt)
 {
-    return opt ? opt->lr * mb_schedule_factor(opt->schedule, opt->steps) : NAN;
+    return usable(opt, "mb_optimizer_lr") ? opt->lr * mb_schedule_factor(opt->schedule, opt->steps) : NAN;
 }
 
 void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
 {
-    if (opt)
+    if (usable(opt, "mb_optimizer_set_lr"))
         opt->lr = lr;
 }
 
@@ -273,7 +279,7 @@ static mb_status begin(mb_optimizer *opt, int *n)
 
 mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
 {
-    MB_SITE(opt ? opt->params->ctx : NULL, site);
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
@@ -293,7 +299,7 @@ mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_ten
 mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
                                 mb_tensor *norm)
 {
-    MB_SITE(opt ? opt->params->ctx : NULL, site);
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
@@ -304,6 +310,8 @@ mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_te
     if (status == MB_OK && n != wanted)
         status = mb_fail(ctx, MB_INVALID, "mb_apply_gradients: %d gradients for %d trainable parameters", n,
                          wanted);
+    if (status == MB_OK && !gradients)
+        status = mb_fail(ctx, MB_INVALID, "mb_apply_gradients: no array of gradients");
     for (int i = 0; i < n && status == MB_OK; i++) {
         mb_shape a = mb_shape_of(gradients[i]), b = mb_shape_of(opt->work[i]);
         if (mb_valid(gradients[i]) &&

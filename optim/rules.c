@@ -20,6 +20,13 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
 }
 
+static bool have_room(mb_context *ctx, const char *name, bool room)
+{
+    if (!room)
+        mb_fail(ctx, MB_INVALID, "%s: nowhere to put a result: a pointer is NULL", name);
+    return room;
+}
+
 /* ------------------------------------------------------------------------------------------- updates -- */
 
 mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
@@ -33,8 +40,10 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
 {
     MB_SITE(parameter.ctx, site);
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
-    if (!ctx)
-        return *new_velocity = (mb_tensor){0};
+    if (new_velocity)
+        *new_velocity = (mb_tensor){0};
+    if (!ctx || !have_room(ctx, "mb_momentum_update", new_velocity != NULL))
+        return (mb_tensor){0};
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
@@ -81,8 +90,11 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
     mb_tensor updated = {0};
-    if (!ctx) {
-        *new_m = *new_v = updated;
+    if (!ctx || !have_room(ctx, "mb_adam_update", new_m && new_v)) {
+        if (new_m)
+            *new_m = updated;
+        if (new_v)
+            *new_v = updated;
         return updated;
     }
     if (t < 1) {
@@ -103,7 +115,7 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
 mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
-    mb_context *ctx = mb__context_of(gs, n);
+    mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
     mb_tensor total = {0};
     if (!ctx)
         return total;
@@ -118,8 +130,8 @@ mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
-    mb_context *ctx = mb__context_of(gs, n);
-    if (!ctx)
+    mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
+    if (!ctx || !have_room(ctx, "mb_clip_norm", clipped != NULL))
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);

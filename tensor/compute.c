@@ -16,13 +16,11 @@ mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n)
     mb_context *ctx = NULL;
     for (int i = 0; ts && i < n && !ctx; i++)
         ctx = ts[i].ctx;
-    MB_SITE(ctx, site);
+    MB_DOOR(ctx, site, MB_THREAD);
     if (n == 0)
         return MB_OK;
     if (!ctx)
         return MB_INVALID;
-    if (!mb__right_thread(ctx, NULL))
-        return MB_THREAD;
     mb_tensor poison;
     bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids);
     uint32_t *ids = ctx->ids;

@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "tensor/door.h"
 #include "tensor/op.h"
 #include "tensor/tensor.h"
 
@@ -124,7 +125,8 @@ struct mb_context {
     const char *site; /* of the outermost call that is being recorded; NULL between calls */
     char **sites;     /* interned; NULL where a slot is free */
     uint32_t site_count, site_room;
-    pthread_t thread;
+    pthread_t thread;              /* the owner: in a process, ... */
+    uint32_t process;              /* ... which is told by mb__forks when it opened the context */
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
@@ -168,9 +170,13 @@ const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank)
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
 
-/* Whether the context belongs to this thread. If not, the call is noted for the owner, by its site if that is
- * not NULL. */
-bool mb__right_thread(mb_context *ctx, const char *site);
+/* How many forks lie between this process and the one that loaded the library. */
+extern atomic_uint mb__forks;
+static inline bool mb__ours(const mb_context *ctx)
+{
+    return pthread_equal(ctx->thread, pthread_self()) &&
+           ctx->process == atomic_load_explicit(&mb__forks, memory_order_relaxed);
+}
 /* A call that another thread made is told to the owner here. */
 void mb__collect_foreign(mb_context *ctx);
 

@@ -264,10 +264,8 @@ mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis)
 
 mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis)
 {
-    MB_SITE(xs ? xs->ctx : NULL, site);
-    if (!xs || n < 1)
-        return mb_concat(xs, n, axis);
-    mb_context *ctx = xs[0].ctx;
+    mb_context *ctx = xs && n > 0 ? xs[0].ctx : NULL;
+    MB_DOOR(ctx, site, mb__poison(ctx));
     if (!ctx || n > UINT16_MAX)
         return mb_concat(xs, n, axis);
     mb_tensor *wide = mb__alloc(ctx, (size_t)n * sizeof *wide), joined = mb__poison(ctx);

@@ -86,13 +86,10 @@ void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill)
 
 mb_status mb_scope_end_at(const char *site, mb_scope scope)
 {
-    MB_SITE(scope.ctx, site);
+    MB_DOOR(scope.ctx, site, MB_THREAD);
     mb_context *ctx = scope.ctx;
     if (!ctx || !scope.serial)
         return mb_error(ctx);
-    if (!pthread_equal(ctx->thread, pthread_self())) {
-        return MB_THREAD;
-    }
     uint32_t depth = ctx->scope_count;
     while (depth > 1 && ctx->scopes[depth - 1].serial != scope.serial)
         depth--;

@@ -27,8 +27,9 @@
  * in. Using it later is an error that says so. Data passed in is copied; data read out goes to the caller's
  * memory.
  *
- * Threads. A context belongs to the thread that opened it; calls from another are refused. Any number of
- * contexts may live side by side.
+ * Threads. A context belongs to the thread that opened it; calls from another are refused (MB_THREAD, a
+ * tensor that is none, NULL, 0), and the owner is told of them. So are calls in a forked process, mb_close
+ * included: what the context holds is then the parent's. Any number of contexts may live side by side.
  *
  * Each function with a trailing _at takes the call's site, "file.c:41", as its first argument; the macro of
  * the plain name supplies it. Bindings from other languages call the _at form. The text must live as long as
