@@ -88,6 +88,11 @@ mb_mlp mb_mlp_new_at(const char *site, mb_params *p, const char *name, int64_t d
 {
     MB_SITE(mb_params_context(p), site);
     mb_mlp layer = {0};
+    if (p && (dim < 1 || dim > MB_SIZE_MAX || hidden < 1 || hidden > MB_SIZE_MAX)) {
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_mlp: dim %lld, hidden %lld: wanted 1 to 2^31",
+                (long long)dim, (long long)hidden);
+        return layer;
+    }
     if (!p || mb_params_enter(p, name) != MB_OK)
         return layer;
     mb_linear_options options = {.bias = mb_init_normal(1e-6)};
@@ -111,6 +116,10 @@ mb_block mb_block_new_at(const char *site, mb_params *p, const char *name, int64
 {
     MB_SITE(mb_params_context(p), site);
     mb_block block = {0};
+    if (p && (dim < 1 || dim > MB_SIZE_MAX / 4)) {
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_block: dim %lld: wanted 1 to 2^29", (long long)dim);
+        return block;
+    }
     if (!p || mb_params_enter(p, name) != MB_OK)
         return block;
     block.norm1 = mb_layer_norm_new(p, "norm1", dim);

@@ -16,9 +16,11 @@ static bool check_options(mb_params *p, const mb_ttt_options *o)
     mb_context *ctx = mb_params_context(p);
     if (!mb__check_heads(p, "mb_ttt", o->dim, o->heads))
         return false;
-    if (o->inner_steps < 0 || o->inner_batch < 0)
-        mb_fail(ctx, MB_INVALID, "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative",
-                o->inner_steps, (long long)o->inner_batch);
+    if (o->inner_steps < 0 || o->inner_steps > 1000000 || o->inner_batch < 0)
+        mb_fail(
+            ctx, MB_INVALID,
+            "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative, and 10^6 steps are the most",
+            o->inner_steps, (long long)o->inner_batch);
     else if (o->learner < MB_LEARNER_LINEAR || o->learner > MB_LEARNER_CUSTOM)
         mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no kind of learner", (int)o->learner);
     else if (o->learner == MB_LEARNER_CUSTOM && (!o->custom.apply || !o->custom.weights || o->custom.n < 1))

@@ -33,7 +33,7 @@ mb_init mb_init_uniform(double bound)
 
 mb_init mb_init_xavier(int64_t fan_in, int64_t fan_out)
 {
-    return mb_init_uniform(sqrt(6.0 / (double)(fan_in + fan_out)));
+    return mb_init_uniform(sqrt(6.0 / ((double)fan_in + (double)fan_out)));
 }
 
 mb_init mb_init_lecun(int64_t fan)
@@ -300,7 +300,8 @@ int64_t mb_params_size(const mb_params *p)
     int64_t size = 0;
     for (int i = 0; i < mb_params_count(p); i++)
         if (p->items[i].trainable)
-            size += mb_count(p->items[i].tensor);
+            if (__builtin_add_overflow(size, mb_count(p->items[i].tensor), &size))
+                return INT64_MAX;
     return size;
 }
 

@@ -13,6 +13,9 @@ static mb_status verror(mb_context *ctx, mb_status status, const char *site, con
     int n = site ? snprintf(ctx->message, sizeof ctx->message, "%s: ", site) : 0;
     if (n >= 0 && (size_t)n < sizeof ctx->message)
         vsnprintf(ctx->message + n, sizeof ctx->message - (size_t)n, format ? format : "no message", args);
+    for (char *c = ctx->message; *c; c++) /* one line, whatever names and paths it quotes */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
     return status;
 }
 

@@ -241,6 +241,8 @@ mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
 /* Whether an index is int32; false after reporting. */
 bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
+/* Whether products of any of these sizes, those of an empty tensor included, and their bytes fit int64_t. */
+bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);

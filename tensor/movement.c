@@ -215,7 +215,10 @@ mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int
         size[i] = n->dim[i];
     }
     b[axis] = before;
-    size[axis] += before + after;
+    if (__builtin_add_overflow(size[axis], before + after, &size[axis])) {
+        mb__error(ctx, MB_INVALID, "pad: the result has too many elements");
+        return mb__poison(ctx);
+    }
     return before || after ? mb__pad_all(x, b, s, size) : x;
 }
 
@@ -255,7 +258,10 @@ mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis)
                       mb__tensor_text(a, sizeof a, xs[0]), i + 1, mb__tensor_text(b, sizeof b, xs[i]));
             return mb__poison(ctx);
         }
-        dim[axis] += m->dim[axis];
+        if (__builtin_add_overflow(dim[axis], m->dim[axis], &dim[axis])) {
+            mb__error(ctx, MB_INVALID, "concat: the result has too many elements");
+            return mb__poison(ctx);
+        }
     }
     if (n == 1)
         return xs[0];

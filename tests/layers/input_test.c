@@ -117,3 +117,171 @@ Test(input, a_layer_twice_under_one_name)
     mb_params_free(p);
     close_all();
 }
+
+/* ---- sizes ---- */
+
+static const int64_t extremes[] = {
+    INT64_MIN,     INT64_MIN + 1, -1, 0, (int64_t)1 << 31, (int64_t)1 << 32, ((int64_t)1 << 62) + 1,
+    INT64_MAX - 1, INT64_MAX};
+#define EACH_EXTREME(n)                                                                                      \
+    for (size_t k_ = 0; k_ < sizeof extremes / sizeof *extremes; k_++)                                       \
+        for (int64_t n = extremes[k_], once_ = 1; once_; once_ = 0)
+
+/* An empty tensor may be long along other axes, but no sum or product of sizes leaves int64_t. */
+Test(input, sizes_of_empty_tensors)
+{
+    mb_context *ctx = open_on("cpu");
+    const int64_t most = INT64_MAX, half = (int64_t)1 << 58;
+    REFUSED(ctx, mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(most, 0)), MB_INVALID, "too many elements");
+    REFUSED(ctx, mb_variable(ctx, MB_FLOAT32, MB_SHAPE(most, 0, most)), MB_INVALID, "too many elements");
+    mb_tensor x = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(half, 0)), xs[40];
+    expect(mb_count(x) == 0, "empty");
+    for (int i = 0; i < 40; i++)
+        xs[i] = x;
+    REFUSED(ctx, mb_concat(xs, 40, 0), MB_INVALID, "too many elements"); /* the sum overflows */
+    REFUSED(ctx, mb_concat(xs, 5, 0), MB_INVALID, "too many elements");  /* it fits, and is too large */
+    REFUSED(ctx, mb_stack(xs, 5, 0), MB_INVALID, "too many elements");
+    REFUSED(ctx, mb_broadcast(x, MB_SHAPE(half, half, 0)), MB_INVALID, "too many elements");
+    REFUSED(ctx, mb_reshape(x, MB_SHAPE(half, half, 0)), MB_INVALID, "");
+    REFUSED(ctx, mb_take(x, mb_zeros(ctx, MB_INT32, MB_SHAPE(half, 0)), 1), MB_INVALID, "too many elements");
+    REFUSED(ctx, mb_scatter_add(x, mb_zeros(ctx, MB_INT32, MB_SHAPE(0)), 1, half), MB_INVALID, "too many");
+    mb_tensor y = x;
+    for (int i = 0; i < 3; i++)
+        y = mb_pad(y, 1, INT32_MAX, INT32_MAX);
+    expect(!y.id && mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), "pad"), "%s", mb_message(ctx));
+    mb_clear_error(ctx);
+    close_all();
+}
+
+Test(input, more_than_an_index_can_count)
+{
+    mb_context *ctx = open_on("cpu");
+    const int64_t two31 = (int64_t)1 << 31;
+    mb_tensor one = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1));
+    REFUSED(ctx, mb_argmax(mb_broadcast(one, MB_SHAPE(two31 + 1)), 0), MB_INVALID, "argmax");
+    expect(mb_valid(mb_argmax(mb_broadcast(one, MB_SHAPE(two31)), 0)), "the last index is 2^31 - 1");
+    REFUSED(ctx, mb_argsort(mb_broadcast(one, MB_SHAPE(two31))), MB_INVALID, "argsort");
+    REFUSED(ctx, mb_iota(ctx, MB_INT32, two31), MB_INVALID, "iota");
+    REFUSED(ctx, mb_eye(ctx, MB_FLOAT32, two31), MB_INVALID, "iota");
+    close_all();
+}
+
+/* Nothing is recorded, and nobody waits, after the error. */
+Test(input, curvature_of_too_much, .timeout = 60)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_tensor x = mb_broadcast(mb_ones(ctx, MB_FLOAT32, MB_SHAPE0), MB_SHAPE((int64_t)1 << 31)), d;
+    mb_tensor y = mb_square(x);
+    double start = seconds();
+    REFUSED(ctx, mb_hessian_diagonal(y, &x, 1, &d), MB_INVALID, "hessian_diagonal");
+    expect(!d.id, "no result");
+    REFUSED(ctx, mb_hessian(y, &x, 1), MB_INVALID, "hessian");
+    REFUSED(ctx, mb_jacobian(y, x), MB_INVALID, "jacobian");
+    mb_tensor narrow = mb_slice(x, 0, 0, 4, 1), w = mb_square(narrow);
+    mb_fail(ctx, MB_INVALID, "before");
+    expect(mb_hessian_diagonal(w, &narrow, 1, &d) == MB_INVALID && !d.id, "under an earlier error");
+    mb_clear_error(ctx);
+    expect(seconds() - start < 10, "%g seconds", seconds() - start);
+    close_all();
+}
+
+/* No size of a layer, however absurd, overflows on its way to being refused; .timeout: nor is it counted
+ * through. */
+Test(input, sizes_of_layers, .timeout = 60)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_params *p = mb_params_new(ctx, 1);
+    mb_tensor t = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 4, 3)), rate = mb_scalar(ctx, MB_FLOAT32, 1),
+              none = {0};
+    mb_tensor picture = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(1, 0, 0));
+    EACH_EXTREME(n)
+    {
+        mb_linear_transformer_options lt = {.dim = n, .layers = 1};
+        mb_self_attention_options sa = {.dim = n, .layers = 1};
+        mb_vit_options wide = {.tokens = n, .patch_values = n, .dim = n, .classes = n};
+        mb_vit_options deep = {.tokens = 4, .patch_values = 4, .dim = 4, .classes = 4, .depth = n ? n : -1};
+        char name[32];
+        snprintf(name, sizeof name, "n%zu", k_);
+        mb_params_enter(p, name);
+        REFUSED(ctx, mb_linear_new(p, "a", n, n), MB_INVALID, "");
+        REFUSED(ctx, mb_mlp_new(p, "b", n, n), MB_INVALID, "");
+        REFUSED(ctx, mb_attention_new(p, "c", (mb_attention_options){.dim = n, .heads = 1}), MB_INVALID, "");
+        REFUSED(ctx, mb_block_new(p, "d", n, 0, &(mb_mixer_options){.heads = 1}), MB_INVALID, "");
+        REFUSED(ctx, mb_block_new(p, "e", 4, n ? n : -1, &(mb_mixer_options){.heads = n}), MB_INVALID, "");
+        REFUSED(ctx, mb_vit_new(p, "g", wide), MB_INVALID, "");
+        REFUSED(ctx, mb_vit_new(p, "h", deep), MB_INVALID, "");
+        REFUSED(ctx, mb_linear_transformer_new(p, "i", lt), MB_INVALID, "");
+        REFUSED(ctx, mb_linear_transformer_view(rate, lt), MB_INVALID, "");
+        REFUSED(ctx, mb_self_attention_new(p, "j", sa), MB_INVALID, "");
+        REFUSED(ctx, mb_self_attention_gd(rate, none, none, n ? n : -1, sa), MB_INVALID, "");
+        REFUSED(ctx, mb_embedding_new(p, "k", n, n), MB_INVALID, "");
+        REFUSED(ctx, mb_patchify(picture, n ? n : -1), MB_INVALID, "");
+        expect(mb_linear_transformer_size(&lt) == 0, "%lld: a size", (long long)n);
+        mb_params_leave(p);
+        mb_linear_transformer layer = {.P = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 3, 3)),
+                                       .Q = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 3, 3)),
+                                       .options = {.dim = 2, .layers = n ? n : -1, .tied = true}};
+        REFUSED(ctx, mb_linear_transformer_apply(layer, t), MB_INVALID, "layers");
+        mb_schedule cosine = {.kind = MB_SCHEDULE_COSINE, .warmup = n, .total = INT64_MAX};
+        expect(!isnan(mb_schedule_factor(cosine, INT64_MAX - 1)), "a schedule");
+        mb_init_xavier(n, n);
+    }
+    mb_params_free(p);
+    mb_params *many = mb_params_new(ctx, 1); /* variables take no memory until they are stored */
+    for (int i = 0; i < 40; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "%d", i);
+        mb_param(many, name, MB_SHAPE((int64_t)1 << 58, i < 39), mb_init_zeros());
+    }
+    expect_ok(ctx);
+    expect(mb_params_size(many) == INT64_MAX, "%lld elements in all", (long long)mb_params_size(many));
+    mb_params_free(many);
+    close_all();
+}
+
+/* ---- text ---- */
+
+Test(input, messages_are_one_line)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_params *p = mb_params_new(ctx, 1);
+    mb_params_get(p, "no\nsuch\x7f\x1b[31m name");
+    expect(strstr(mb_message(ctx), "no?such??[31m name") != NULL, "%s", mb_message(ctx));
+    mb_clear_error(ctx);
+    mb_safetensors_open(ctx, "no\nsuch\tfile");
+    expect(strstr(mb_message(ctx), "no?such?file") != NULL, "%s", mb_message(ctx));
+    mb_clear_error(ctx);
+    mb_fail(ctx, MB_INVALID, "two\nlines \xc3\xa9");
+    expect(strstr(mb_message(ctx), "two?lines \xc3\xa9") != NULL, "%s", mb_message(ctx));
+    mb_clear_error(ctx);
+    mb_params_free(p);
+    close_all();
+}
+
+/* A handle that is stale where a layer first uses it is told at the line that applied the layer. */
+Test(input, stale_operands_inside_layers)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_params *p = mb_params_new(ctx, 1);
+    mb_attention attention = mb_attention_new(p, "attention", (mb_attention_options){.dim = 4, .heads = 2});
+    mb_ttt *ttt = mb_ttt_new(p, "ttt", (mb_ttt_options){.dim = 4, .heads = 2, .inner_steps = 1});
+    mb_embedding embedding = mb_embedding_new(p, "embedding", 3, 3);
+    mb_scope s = mb_scope_begin(ctx);
+    mb_tensor x = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 4, 4)), i = mb_iota(ctx, MB_INT32, 3), g,
+              w = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(3, 3)), alive;
+    mb_scope_end(s);
+    alive = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 3));
+    mb_linear borrowed = {.weight = w};
+    REFUSED(ctx, mb_linear_apply(borrowed, alive), MB_INVALID, "linear"); /* no size to compare with */
+    REFUSED(ctx, mb_attention_apply(attention, x), MB_STALE, "stale");
+    REFUSED(ctx, mb_ttt_apply(ttt, x, mb_key_of(1), NULL), MB_STALE, "stale");
+    REFUSED(ctx, mb_embedding_apply(embedding, i), MB_STALE, "stale");
+    REFUSED(ctx, mb_layer_normalize(alive, w, w, 1e-6), MB_STALE, "stale");
+    REFUSED(ctx, mb_softmax(x, 0), MB_STALE, "stale");
+    REFUSED(ctx, mb_cross_entropy(alive, i), MB_STALE, "stale");
+    REFUSED(ctx, mb_clip_norm(&x, 1, 1, &g), MB_STALE, "stale");
+    REFUSED(ctx, mb_hessian(alive, &w, 1), MB_STALE, "stale");
+    REFUSED(ctx, mb_grad(x, &x, 1, &g), MB_STALE, "stale");
+    mb_params_free(p);
+    close_all();
+}
