@@ -71,9 +71,9 @@ int64_t on_test_batch(const run *r, int64_t batch, double *loss, double *correct
 /* What decides which numbers come out, besides the flags. */
 typedef struct machine {
     const char *backend;
-    char instructions[64]; /* of the processor, as far as the backend uses them; "" on others    */
-    char numbers[17];      /* of the bits that the model, not yet trained, makes of test images */
-    char images[17];       /* of bytes of the first images, labels, and how many there are      */
+    const char *instructions; /* of the processor, as far as the backend uses them; "" on others */
+    char numbers[17];         /* of the bits that the model, not yet trained, makes of test images */
+    char images[17];          /* of bytes of the first images, labels, and how many there are      */
 } machine;
 
 /* Computes with the parameters as they are: to be called before a checkpoint is loaded. */

@@ -42,30 +42,30 @@ static uint64_t hash_images(const run *r, mb_images *d, uint64_t h)
     return h;
 }
 
-/* The widest vectors of this processor that the cpu backend has loops for, and what it was told. */
-static void describe_instructions(char *out, size_t size)
+/* The widest vectors that the cpu backend has loops for, this processor has, and $MB_CPU allows. */
+static const char *instructions(void)
 {
-    const char *widest = "base", *most = getenv("MB_CPU");
+    const char *most = getenv("MB_CPU");
+    int level = !most || !*most || strcmp(most, "v4") == 0 ? 4 : strcmp(most, "v3") == 0 ? 3 : 0;
 #if defined __x86_64__ && defined __GNUC__
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        widest = "AVX2";
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
-        widest = "AVX-512";
+    if (level >= 4 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
+        return "AVX-512";
+    if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return "AVX2";
 #endif
-    bool told = most && *most;
-    snprintf(out, size, "%s%s%.32s", widest, told ? ", MB_CPU=" : "", told ? most : "");
+    return level == 0 ? "base, by MB_CPU" : "base";
 }
 
 machine this_machine(run *r)
 {
-    machine here = {.backend = mb_backend_name(r->mb)};
+    machine here = {.backend = mb_backend_name(r->mb), .instructions = ""};
     double loss, correct;
     int64_t count = on_test_batch(r, 0, &loss, &correct);
     uint64_t numbers = hash(hash_of_nothing, r->logits, (size_t)count * CLASSES * sizeof *r->logits);
     uint64_t images = hash_images(r, r->test, hash_images(r, r->train, hash_of_nothing));
     if (strcmp(here.backend, "cpu") == 0)
-        describe_instructions(here.instructions, sizeof here.instructions);
+        here.instructions = instructions();
     snprintf(here.numbers, sizeof here.numbers, "%016llx", (unsigned long long)numbers);
     snprintf(here.images, sizeof here.images, "%016llx", (unsigned long long)images);
     return here;

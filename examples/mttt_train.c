@@ -132,8 +132,7 @@ bool train(run *r)
         }
         save(r);
     }
-    if (r->step ==
-        0) /* stopped before there was anything to save: --resume wants a checkpoint all the same */
-        save(r);
+    if (r->step == 0)
+        save(r); /* stopped before there was anything to save: --resume wants a checkpoint all the same */
     return false;
 }

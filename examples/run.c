@@ -147,9 +147,12 @@ void lock_folder(const char *folder)
 
 const char *claim_folder(const char *out, const char *prefix, const char *mark, const char *advice)
 {
-    const char *folder = *out ? out : next_run(prefix);
+    static char *made; /* lives as long as the process */
     if (*out)
-        make_folder(folder);
+        make_folder(out);
+    else
+        made = next_run(prefix);
+    const char *folder = *out ? out : made;
     lock_folder(folder);
     char *path = path_in(folder, mark);
     if (file_exists(path))

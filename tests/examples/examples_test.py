@@ -8,6 +8,8 @@ and met with whatever a file system, a terminal or another process can do.
 Prints the tests that failed and, as its last line, "N passed, N failed"."""
 import sys
 
+sys.dont_write_bytecode = True  # the tree stays as it is
+
 import harness
 import in_context  # noqa: F401  the modules register their tests
 import mttt_folder  # noqa: F401

@@ -116,7 +116,8 @@ def folders_belong_to_one_run(folder):
         held = [Held(program, flags, room=1, cwd=folder) for _ in range(2)]
         for h in held:
             h.until(lambda: len(list(folder.glob(f"runs/{program.replace('_', '-')}-*/config.json"))) == 2)
-        expect([h.finish().status for h in held] == [0, 0], program, "twice")
+        for done in [h.finish() for h in held]:
+            expect(done.status == 0, program, "beside another:", done.status, done.err[-500:])
 
 
 @test

@@ -145,7 +145,7 @@ def pictures_are_drawn_whatever_the_folder_is_called(folder):
     decoy = folder / "decoy"
     for n in names:
         (decoy / n).mkdir(parents=True)
-    (folder / ".gnuplot").write_text("set terminal dumb\nexit 3\n")
+    (folder / ".gnuplot").write_text("exit status 3\n")
     env = environment(pictures=True, CDPATH=str(decoy), HOME=str(folder))
     for n in names:
         succeed("mttt", data.flags(n, learner="softmax"), cwd=folder, env=env)
@@ -203,7 +203,8 @@ def whatever_gnuplot_does_is_told(folder):
     shutil.copy(folder / "plain/loss.png", whole)
     size = whole.stat().st_size
     name = "name=$(sed -n \"s/^set output '\\(.*\\)'/\\1/p\")\n"
-    scripts = {"fails": "cat >/dev/null; exit 3", "dies": "cat >/dev/null; kill -9 $$", "reads nothing": "exit 0",
+    scripts = {"fails": "cat >/dev/null; exit 3", "draws and fails": f'{name}cat "{whole}" >"$name"; exit 3',
+               "dies": "cat >/dev/null; kill -9 $$", "reads nothing": "exit 0",
                "draws nothing": "cat >/dev/null", "draws half": f'{name}head -c {size // 2} "{whole}" >"$name"',
                "cuts": f'{name}head -c {size - 1} "{whole}" >"$name"',
                "draws too much": f'{name}cat "{whole}" "{whole}" >"$name"',
@@ -266,3 +267,17 @@ def tables_that_are_cut_off_in_the_middle_go_on(folder):
     expect((folder / "run/metrics.csv").stat().st_size == limit, "the table was not cut off")
     succeed("mttt", flags, ["--resume"])
     same(plain, Result(folder / "run"))
+
+
+@test
+def config_is_replaced_as_a_whole(folder):
+    """On another machine it grows; where there is no room for it, it stays."""
+    data = Data(folder, train=20, test=5)
+    data.train_to_end(folder / "run")
+    before = {f.name: f.read_bytes() for f in (folder / "run").iterdir()}
+
+    def full_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    refused(run("mttt", data.flags(folder / "run", backend="reference"), ["--resume"], preexec_fn=full_disk),
+            "config.json", "File too large")
+    expect({f.name: f.read_bytes() for f in (folder / "run").iterdir()} == before, "something has changed")

@@ -127,9 +127,9 @@ def the_time_before_counts(folder):
 
 # What nobody's checkpoint says, in a run of 3 epochs of 4 steps. {} holds all that must be told.
 NONSENSE = {
-    "step": ["99999999", "13", "7.5", "1e300", "nan", "inf", "-1", "", "x", "0x", "11", None],
-    "evaluated": ["4", "-1", "0.5", "nan", "1e300", "0", "3", None],
-    "window_steps": ["1", "3", "-2", "1.5", "nan", "1e18", None],
+    "step": ["99999999", "13", "7.5", "10.5", "1e300", "nan", "inf", "-1", "", "x", "0x", "11", None],
+    "evaluated": ["4", "-1", "2.5", "nan", "1e300", "0", "3", None],
+    "window_steps": ["1", "3", "-2", "2.5", "nan", "1e18", None],
     "window_loss": ["nan", "-1", "inf", "", None],
     "window_correct": ["nan", "-1", "0.5", "21", "1e300", None],
     "seconds": ["nan", "-1", "inf", "1e300", None],
@@ -246,6 +246,10 @@ def another_machine_is_told(folder):
     expect(all(m["from-step"] == 3 for m in machines[1:]), machines)
     expect(machines[0] == {**machines[3], "from-step": 0}, "the same machine has other numbers", machines)
     expect(machines[2]["numbers"] != machines[0]["numbers"], "another backend has the same numbers", machines)
+    path = folder / "run/config.json"
+    path.write_text(path.read_text().replace(f'"instructions": "{machines[3]["instructions"]}"', '"instructions": "few"'))
+    told = succeed("mttt", flags, ["--resume"]).err
+    expect("cpu (few), and goes on" in told and "same bits on both" in told, told)
 
 
 @test
