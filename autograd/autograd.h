@@ -12,10 +12,17 @@
  * The inner loop of a learner is written just so, with W <- W - eta dl/dW; a later mb_grad of the outer loss
  * goes through it.
  *
- * A tensor that y does not depend on gets zeros. What y depends on through an op without a derivative
- * (comparison, floor, argmax, index) counts as constant. A missing rule is an error (MB_NO_RULE) which names
- * the op and its line, never a silent zero. Differentiation is with respect to the given handle: another
- * handle of the same value (mb_alias) is another variable.
+ * A tensor that y does not depend on gets zeros; where that is all of them and a variable is among them, the
+ * context's log is told. The same tensor twice in xs is one variable in both places: each has its whole
+ * gradient, and tangents add, so that products with the Hessian agree with the Hessian. What y depends on
+ * through an op without a derivative (comparison, floor, argmax, index) counts as constant. A missing rule is
+ * an error (MB_NO_RULE) which names the op and its line, never a silent zero. Differentiation is with respect
+ * to the given handle: another handle of the same value (mb_alias) is another variable.
+ *
+ * Every order of derivative is that of the function, and so the same in whatever order and mode it is taken,
+ * with these conventions: at a tie, a kink or a jump the op's line in ops.h says which value stands, and that
+ * is differentiated no further; a^b counts as constant in b where a <= 0; a selection (mb_where, a maximum)
+ * has the derivatives of the branch taken. Where a derivative is infinite, those of higher order may be NaN.
  */
 #ifndef MB_AUTOGRAD_H
 #define MB_AUTOGRAD_H
@@ -29,31 +36,69 @@ extern "C" {
 /* Reverse mode. y: floats of any shape, seeded with ones: the gradient of sum(y). So a loss for each image
  * and head, a vector, needs no ceremony. xs: n float tensors. Writes gs[i], shaped like xs[i]; poison on
  * error. A variable in xs stands for its current value. */
-MB_API mb_status mb_grad_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs);
+MB_API mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs);
 #define mb_grad(...) mb_grad_at(MB_HERE, __VA_ARGS__)
 
 /* The same with a cotangent v, of y's shape and dtype: gs[i] = v^T dy/dxs[i]. */
-MB_API mb_status mb_vjp_at(const char *where, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n,
+MB_API mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n,
                            mb_tensor *gs);
 #define mb_vjp(...) mb_vjp_at(MB_HERE, __VA_ARGS__)
 
 /* Forward mode: ts[j] = sum_i dys[j]/dxs[i] vs[i] for tangents vs, shaped like xs. m results in one sweep. */
-MB_API mb_status mb_jvp_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+MB_API mb_status mb_jvp_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs,
                            const mb_tensor *vs, int n, mb_tensor *ts);
 #define mb_jvp(...) mb_jvp_at(MB_HERE, __VA_ARGS__)
 
 /* Hessian-vector product, forward over reverse: hs = d/de grad(y)(xs + e vs) at e = 0. y as for mb_grad. hs
  * may be vs, here and below. */
-MB_API mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+MB_API mb_status mb_hvp_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                            mb_tensor *hs);
 #define mb_hvp(...) mb_hvp_at(MB_HERE, __VA_ARGS__)
 
 /* The same, reverse over reverse: the gradient of <grad(y), vs> with vs held constant, also where a v depends
  * on an x: equal values by another way, about as expensive (two to three gradients). The xs are of one dtype.
  */
-MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
+MB_API mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
                                    int n, mb_tensor *hs);
 #define mb_hvp_reverse(...) mb_hvp_reverse_at(MB_HERE, __VA_ARGS__)
+
+/* ------------------------------------------------------------------------------------------ checkpoints --
+ */
+
+/* What is recorded between begin and end is not kept for derivatives: they compute it again, just before they
+ * use it, from what came in. So memory holds what goes in and out of each checkpoint, and the inside of one;
+ * each order of derivative computes it once more. (Chen et al. 1604.06174)
+ *
+ *     for (int t = 0; t < T; t++) {
+ *         mb_checkpoint c = mb_checkpoint_begin(mb);
+ *         mb_grad(inner_loss(W, x), &W, 1, &dW);
+ *         W = mb_sub(W, mb_mul(dW, lr));
+ *         mb_checkpoint_end(c);
+ *     }
+ *
+ * They nest, in one another (sqrt(T) steps in each of sqrt(T) checkpoints) and in derivatives: what a
+ * gradient records of a checkpoint is a checkpoint again, so the second and third derivative keep the
+ * promise. A first gradient has the same bits with and without; later ones may add in another order. Random
+ * draws repeat. A gradient by a tensor of the inside is allowed; the checkpoint is then swept as if it were
+ * none.
+ *
+ * Checkpoints end in reverse order of their beginning. One whose nodes an ending scope has cut into is
+ * forgotten. */
+typedef struct mb_checkpoint {
+    mb_context *ctx;
+    uint32_t first;
+    bool products;
+} mb_checkpoint;
+MB_API mb_checkpoint mb_checkpoint_begin_at(const char *site, mb_context *ctx);
+#define mb_checkpoint_begin(...) mb_checkpoint_begin_at(MB_HERE, __VA_ARGS__)
+/* The same, but results of matrix products (matmul, einsum) are kept: little is computed again. */
+MB_API mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx);
+#define mb_checkpoint_products_begin(...) mb_checkpoint_products_begin_at(MB_HERE, __VA_ARGS__)
+MB_API mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint checkpoint);
+#define mb_checkpoint_end(...) mb_checkpoint_end_at(MB_HERE, __VA_ARGS__)
+/* Has x kept by the checkpoints that it is recorded in, and returns it. */
+MB_API mb_tensor mb_keep_through_at(const char *site, mb_tensor x);
+#define mb_keep_through(...) mb_keep_through_at(MB_HERE, __VA_ARGS__)
 
 /* ----------------------------------------------------------------------- many directions in one sweep -- */
 
@@ -63,19 +108,19 @@ MB_API mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tens
  * MB_MAX_RANK - 1.
  *
  * vs[i]: [K, shape of xs[i]], ts[j]: [K, shape of ys[j]]; ts[j][k] = sum_i dys[j]/dxs[i] vs[i][k]. */
-MB_API mb_status mb_jvp_batch_at(const char *where, const mb_tensor *ys, int m, const mb_tensor *xs,
+MB_API mb_status mb_jvp_batch_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs,
                                  const mb_tensor *vs, int n, mb_tensor *ts);
 #define mb_jvp_batch(...) mb_jvp_batch_at(MB_HERE, __VA_ARGS__)
 
 /* K Hessian-vector products, forward over reverse: vs[i], hs[i]: [K, shape of xs[i]]. y as for mb_grad. */
-MB_API mb_status mb_hvp_batch_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
+MB_API mb_status mb_hvp_batch_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
                                  int n, mb_tensor *hs);
 #define mb_hvp_batch(...) mb_hvp_batch_at(MB_HERE, __VA_ARGS__)
 
 /* y: [Y...], x: [X...], floats, of at most MB_MAX_RANK axes together -> [Y..., X...]: dy/dx, all of it.
  * Forward where x has no more elements than y; otherwise by the transposed way, also batched: the vjp is
  * linear in its cotangent, and so its own jvp by the cotangent. */
-MB_API mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x);
+MB_API mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x);
 #define mb_jacobian(...) mb_jacobian_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------------- curvature -- */
@@ -85,10 +130,10 @@ MB_API mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x);
  * above; the directions are batched, as many at a time as keep a tensor on the way within 4 MiB. */
 
 /* -> [p, p], symmetric up to rounding. */
-MB_API mb_tensor mb_hessian_at(const char *where, mb_tensor y, const mb_tensor *xs, int n);
+MB_API mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int n);
 #define mb_hessian(...) mb_hessian_at(MB_HERE, __VA_ARGS__)
 /* Writes ds[i], shaped like xs[i]: d2 sum(y) / dx2 of each element. Exact: p Hessian-vector products. */
-MB_API mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb_tensor *xs, int n,
+MB_API mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor *xs, int n,
                                         mb_tensor *ds);
 #define mb_hessian_diagonal(...) mb_hessian_diagonal_at(MB_HERE, __VA_ARGS__)
 
@@ -96,7 +141,7 @@ MB_API mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb
  * element (second = u^T H u where y is 0-d). us[i] is shaped like xs[i] and a constant, here and in
  * later derivatives. Forward over forward: no gradient is made, so it is the cheapest of all second
  * derivatives. first may be NULL. */
-MB_API mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *us,
+MB_API mb_status mb_directional_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *us,
                                    int n, mb_tensor *first, mb_tensor *second);
 #define mb_directional(...) mb_directional_at(MB_HERE, __VA_ARGS__)
 
@@ -106,12 +151,12 @@ MB_API mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tens
  * T's spectrum approach the Hessian's from inside, long before m reaches p (Golub and Van Loan,
  * section 10.1). Where the Krylov space ends early, beta is 0 (below 1e-10 of T's size in float64, 1e-5 in
  * float32) and what follows is 0 as well: cut T there. */
-MB_API mb_status mb_lanczos_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, int steps,
+MB_API mb_status mb_lanczos_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, int steps,
                                mb_key key, mb_tensor *alpha, mb_tensor *beta);
 #define mb_lanczos(...) mb_lanczos_at(MB_HERE, __VA_ARGS__)
 /* The smallest and the largest eigenvalue of the Hessian of sum(y), as mb_lanczos finds them: a flush, and
  * numbers, not tensors. Either may be NULL; NaN after an error. The spectral norm is the larger magnitude. */
-MB_API mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_tensor *xs, int n,
+MB_API mb_status mb_extreme_eigenvalues_at(const char *site, mb_tensor y, const mb_tensor *xs, int n,
                                            int steps, mb_key key, double *smallest, double *largest);
 #define mb_extreme_eigenvalues(...) mb_extreme_eigenvalues_at(MB_HERE, __VA_ARGS__)
 

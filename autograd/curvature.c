@@ -35,67 +35,69 @@ static mb_status poison_all(mb_context *ctx, mb_tensor *hs, int n)
     return mb_error(ctx);
 }
 
-static mb_status forward_over_reverse(const char *where, const char *name, bool batch, mb_tensor y,
-                                      const mb_tensor *xs, const mb_tensor *vs, int n, mb_tensor *hs)
+static mb_status forward_over_reverse(const char *name, bool batch, mb_tensor y, const mb_tensor *xs,
+                                      const mb_tensor *vs, int n, mb_tensor *hs)
 {
     mb_context *ctx = y.ctx;
     room g;
     if (n <= 0 || !hs || !xs || !vs)
-        return mb__refuse_count(ctx, where, name, n);
+        return mb__refuse_count(ctx, name, n);
     if (mb_error(ctx) != MB_OK || !room_open(ctx, &g, (size_t)n))
         return poison_all(ctx, hs, n);
-    mb_status status = mb_grad_at(where, y, xs, n, g.all);
+    mb_status status = mb_grad(y, xs, n, g.all);
     if (status == MB_OK)
-        status = batch ? mb_jvp_batch_at(where, g.all, n, xs, vs, n, hs)
-                       : mb_jvp_at(where, g.all, n, xs, vs, n, hs);
+        status = batch ? mb_jvp_batch(g.all, n, xs, vs, n, hs) : mb_jvp(g.all, n, xs, vs, n, hs);
     room_close(ctx, &g);
     if (status != MB_OK)
         poison_all(ctx, hs, n);
     return status;
 }
 
-mb_status mb_hvp_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+mb_status mb_hvp_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                     mb_tensor *hs)
 {
-    return forward_over_reverse(where, "hvp", false, y, xs, vs, n, hs);
+    MB_SITE(y.ctx, site);
+    return forward_over_reverse("hvp", false, y, xs, vs, n, hs);
 }
 
-mb_status mb_hvp_batch_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+mb_status mb_hvp_batch_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                           mb_tensor *hs)
 {
-    return forward_over_reverse(where, "hvp_batch", true, y, xs, vs, n, hs);
+    MB_SITE(y.ctx, site);
+    return forward_over_reverse("hvp_batch", true, y, xs, vs, n, hs);
 }
 
 /* All ts in one vector. */
-static mb_tensor flat(const char *where, const mb_tensor *ts, int n, mb_tensor *scratch)
+static mb_tensor flat(const mb_tensor *ts, int n, mb_tensor *scratch)
 {
     for (int i = 0; i < n; i++)
-        scratch[i] = mb_reshape_at(where, ts[i], MB_SHAPE(-1));
-    return n == 1 ? scratch[0] : mb_concat_at(where, scratch, n, 0);
+        scratch[i] = mb_reshape(ts[i], MB_SHAPE(-1));
+    return n == 1 ? scratch[0] : mb_concat(scratch, n, 0);
 }
 
-mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
+mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                             mb_tensor *hs)
 {
+    MB_SITE(y.ctx, site);
     mb_context *ctx = y.ctx;
     room r;
     if (n <= 0 || !hs || !xs || !vs)
-        return mb__refuse_count(ctx, where, "hvp_reverse", n);
+        return mb__refuse_count(ctx, "hvp_reverse", n);
     if (mb_error(ctx) != MB_OK || !room_open(ctx, &r, 2 * (size_t)n))
         return poison_all(ctx, hs, n);
     mb_tensor *gs = r.all, *parts = r.all + n;
-    mb_status status = mb_grad_at(where, y, xs, n, gs);
+    mb_status status = mb_grad(y, xs, n, gs);
     for (int i = 0; status == MB_OK && i < n; i++) {
         mb_shape g = mb_shape_of(gs[i]), v = mb_shape_of(vs[i]);
         if (g.rank != v.rank || memcmp(g.dim, v.dim, (size_t)g.rank * sizeof *g.dim) != 0)
-            status = mb__error(ctx, MB_INVALID, where,
-                               "hvp_reverse: vector %d has not the shape of its variable", i + 1);
+            status =
+                mb__error(ctx, MB_INVALID, "hvp_reverse: vector %d has not the shape of its variable", i + 1);
     }
     if (status == MB_OK) {
         /* One sweep from all gradients at once, with vs as the cotangent: a scalar <gs, vs> would be
          * differentiated through vs as well. */
-        mb_tensor g = flat(where, gs, n, parts), v = flat(where, vs, n, parts);
-        status = mb_vjp_at(where, g, v, xs, n, hs);
+        mb_tensor g = flat(gs, n, parts), v = flat(vs, n, parts);
+        status = mb_vjp(g, v, xs, n, hs);
     }
     room_close(ctx, &r);
     if (status != MB_OK)
@@ -107,48 +109,49 @@ mb_status mb_hvp_reverse_at(const char *where, mb_tensor y, const mb_tensor *xs,
 
 /* ---- dense ---- */
 
-mb_tensor mb_hessian_at(const char *where, mb_tensor y, const mb_tensor *xs, int n)
+mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int n)
 {
+    MB_SITE(y.ctx, site);
     mb__bundle b;
     mb_tensor result = mb__poison(y.ctx);
-    if (mb__bundle_open(&b, where, "hessian", y, xs, n)) {
+    if (mb__bundle_open(&b, "hessian", y, xs, n)) {
         int64_t p = b.p, K = mb__bundle_batch(&b), count = 0;
         int64_t room = K ? (p + K - 1) / K : 0;
         mb_tensor *rows = mb__alloc(b.ctx, (size_t)(room + 1) * sizeof *rows);
         for (int64_t first = 0; rows && first < p; first += K) {
             int64_t now = first + K < p ? K : p - first;
-            rows[count++] = mb__bundle_hvp(&b, mb__unit_rows(where, b.ctx, b.dtype, first, now, p));
+            rows[count++] = mb__bundle_hvp(&b, mb__unit_rows(b.ctx, b.dtype, first, now, p));
         }
         if (rows)
             result = count == 0   ? mb_zeros(b.ctx, b.dtype, MB_SHAPE(0, 0))
                      : count == 1 ? rows[0]
-                                  : mb_concat_at(where, rows, (int)count, 0);
+                                  : mb_concat(rows, (int)count, 0);
         mb__free(b.ctx, rows, (size_t)(room + 1) * sizeof *rows);
     }
     mb__bundle_close(&b);
     return result;
 }
 
-mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *ds)
+mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *ds)
 {
+    MB_SITE(y.ctx, site);
     mb__bundle b;
     for (int i = 0; ds && i < n; i++)
         ds[i] = mb__poison(y.ctx);
     if (!ds)
-        return mb__refuse_count(y.ctx, where, "hessian_diagonal", n);
-    if (mb__bundle_open(&b, where, "hessian_diagonal", y, xs, n)) {
+        return mb__refuse_count(y.ctx, "hessian_diagonal", n);
+    if (mb__bundle_open(&b, "hessian_diagonal", y, xs, n)) {
         int64_t p = b.p, K = mb__bundle_batch(&b), start = 0;
         mb_tensor diagonal = mb_zeros(b.ctx, b.dtype, MB_SHAPE(p));
         for (int64_t first = 0; first < p; first += K) {
             int64_t now = first + K < p ? K : p - first;
-            mb_tensor v = mb__unit_rows(where, b.ctx, b.dtype, first, now, p);
+            mb_tensor v = mb__unit_rows(b.ctx, b.dtype, first, now, p);
             mb_tensor h = mb__bundle_hvp(&b, v); /* [K,p], of which entry (k, first + k) is wanted */
-            diagonal = mb_add_at(where, diagonal, mb_sum_at(where, mb_mul_at(where, v, h), MB_AXES(0)));
+            diagonal = mb_add(diagonal, mb_sum(mb_mul(v, h), MB_AXES(0)));
         }
         for (int i = 0; i < n; i++) {
             int64_t count = mb_count(xs[i]);
-            ds[i] = mb_reshape_at(where, mb_slice_at(where, diagonal, 0, count ? start : 0, count, 1),
-                                  mb_shape_of(xs[i]));
+            ds[i] = mb_reshape(mb_slice(diagonal, 0, count ? start : 0, count, 1), mb_shape_of(xs[i]));
             start += count;
         }
     }
@@ -156,16 +159,17 @@ mb_status mb_hessian_diagonal_at(const char *where, mb_tensor y, const mb_tensor
     return mb_error(y.ctx);
 }
 
-mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
+mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 {
+    MB_SITE(y.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "jacobian", (const mb_tensor *[]){&y, &x}, 2, &poison);
+    mb_context *ctx = mb__enter("jacobian", (const mb_tensor *[]){&y, &x}, 2, &poison);
     if (!ctx)
         return poison;
     mb_shape sy = mb_shape_of(y), sx = mb_shape_of(x), shape = {sy.rank + sx.rank, {0}};
     if (shape.rank > MB_MAX_RANK) {
-        mb__error(ctx, MB_INVALID, where, "jacobian: y and x have %d axes together; %d is the most",
-                  shape.rank, MB_MAX_RANK);
+        mb__error(ctx, MB_INVALID, "jacobian: y and x have %d axes together; %d is the most", shape.rank,
+                  MB_MAX_RANK);
         return mb__poison(ctx);
     }
     memcpy(shape.dim, sy.dim, (size_t)sy.rank * sizeof *sy.dim);
@@ -175,7 +179,7 @@ mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
     if (!forward) {
         /* g(c) = c^T dy/dx is linear in c: its tangents by c are the rows, whatever c is. */
         from = mb_zeros(ctx, mb_dtype_of(y), sy);
-        if (mb_vjp_at(where, y, from, &x, 1, &to) != MB_OK)
+        if (mb_vjp(y, from, &x, 1, &to) != MB_OK)
             return mb__poison(ctx);
     }
     mb_shape sf = mb_shape_of(from), direction = {sf.rank + 1, {0}};
@@ -189,13 +193,13 @@ mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
     for (int64_t first = 0; rows && first < p; first += K) {
         int64_t now = first + K < p ? K : p - first;
         direction.dim[0] = now;
-        mb_tensor v = mb_reshape_at(where, mb__unit_rows(where, ctx, dtype, first, now, p), direction), t;
-        mb_jvp_batch_at(where, &to, 1, &from, &v, 1, &t);
-        rows[count++] = mb_reshape_at(where, t, MB_SHAPE(now, width));
+        mb_tensor v = mb_reshape(mb__unit_rows(ctx, dtype, first, now, p), direction), t;
+        mb_jvp_batch(&to, 1, &from, &v, 1, &t);
+        rows[count++] = mb_reshape(t, MB_SHAPE(now, width));
     }
     if (rows) {
-        result = count == 1 ? rows[0] : mb_concat_at(where, rows, (int)count, 0); /* [p, width] */
-        result = mb_reshape_at(where, forward ? mb_transpose_at(where, result) : result, shape);
+        result = count == 1 ? rows[0] : mb_concat(rows, (int)count, 0); /* [p, width] */
+        result = mb_reshape(forward ? mb_transpose(result) : result, shape);
     }
     mb__free(ctx, rows, (size_t)room * sizeof *rows);
     return result;
@@ -203,26 +207,27 @@ mb_tensor mb_jacobian_at(const char *where, mb_tensor y, mb_tensor x)
 
 /* ---- along a line ---- */
 
-mb_status mb_directional_at(const char *where, mb_tensor y, const mb_tensor *xs, const mb_tensor *us, int n,
+mb_status mb_directional_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *us, int n,
                             mb_tensor *first, mb_tensor *second)
 {
+    MB_SITE(y.ctx, site);
     mb_context *ctx = y.ctx;
     if (first)
         *first = mb__poison(ctx);
     if (second)
         *second = mb__poison(ctx);
     if (n <= 0 || !xs || !us || !second)
-        return mb__refuse_count(ctx, where, "directional", n);
+        return mb__refuse_count(ctx, "directional", n);
     if (mb_error(ctx) != MB_OK)
         return mb_error(ctx);
     mb_tensor *line = mb__alloc(ctx, (size_t)n * sizeof *line), t = mb__poison(ctx);
     if (!line)
         return mb_error(ctx);
     for (int i = 0; i < n; i++)
-        line[i] = mb_stop_gradient_at(where, us[i]);
-    mb_status status = mb_jvp_at(where, &y, 1, xs, line, n, &t);
+        line[i] = mb_stop_gradient(us[i]);
+    mb_status status = mb_jvp(&y, 1, xs, line, n, &t);
     if (status == MB_OK)
-        status = mb_jvp_at(where, &t, 1, xs, line, n, second);
+        status = mb_jvp(&t, 1, xs, line, n, second);
     if (first)
         *first = t;
     mb__free(ctx, line, (size_t)n * sizeof *line);

@@ -2,9 +2,9 @@
  * directions.c - n tensors taken together as one vector of p elements. */
 #include "autograd/directions.h"
 
-mb_status mb__refuse_count(mb_context *ctx, const char *where, const char *name, int n)
+mb_status mb__refuse_count(mb_context *ctx, const char *name, int n)
 {
-    return mb__error(ctx, MB_INVALID, where, "%s: got %d variables", name, n);
+    return mb__error(ctx, MB_INVALID, "%s: got %d variables", name, n);
 }
 
 /* Elements of the largest float tensor recorded since the oldest x. */
@@ -31,23 +31,21 @@ int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p)
     return K < 1 ? 1 : K > p ? p : K;
 }
 
-mb_tensor mb__unit_rows(const char *where, mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K,
-                        int64_t p)
+mb_tensor mb__unit_rows(mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K, int64_t p)
 {
-    mb_tensor row = mb_iota_at(where, ctx, MB_INT32, K), column = mb_iota_at(where, ctx, MB_INT32, p);
-    row = mb_add_at(where, row, mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)first));
-    return mb_cast_at(where, mb_eq_at(where, mb_unsqueeze_at(where, row, 1), column), dtype);
+    mb_tensor row = mb_iota(ctx, MB_INT32, K), column = mb_iota(ctx, MB_INT32, p);
+    row = mb_add(row, mb_full(ctx, MB_INT32, MB_SHAPE0, (double)first));
+    return mb_cast(mb_eq(mb_unsqueeze(row, 1), column), dtype);
 }
 
-bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tensor y, const mb_tensor *xs,
-                     int n)
+bool mb__bundle_open(mb__bundle *b, const char *name, mb_tensor y, const mb_tensor *xs, int n)
 {
     mb_context *ctx = y.ctx;
-    *b = (mb__bundle){.ctx = ctx, .where = where, .xs = xs, .n = n};
+    *b = (mb__bundle){.ctx = ctx, .xs = xs, .n = n};
     if (!ctx || mb_error(ctx) != MB_OK)
         return false;
     if (n <= 0 || !xs) {
-        mb__refuse_count(ctx, where, name, n);
+        mb__refuse_count(ctx, name, n);
         return false;
     }
     b->gs = mb__alloc(ctx, 3 * (size_t)n * sizeof *b->gs);
@@ -55,14 +53,14 @@ bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tens
         return false;
     b->tangents = b->gs + n;
     b->h = b->tangents + n;
-    if (mb_grad_at(where, y, xs, n, b->gs) != MB_OK)
+    if (mb_grad(y, xs, n, b->gs) != MB_OK)
         return false;
     b->dtype = mb_dtype_of(xs[0]);
     for (int i = 0; i < n; i++) {
         b->p += mb_count(xs[i]);
         if (mb_dtype_of(xs[i]) != b->dtype) {
-            mb__error(ctx, MB_INVALID, where,
-                      "%s: the variables are of float32 and float64; wanted one dtype", name);
+            mb__error(ctx, MB_INVALID, "%s: the variables are of float32 and float64; wanted one dtype",
+                      name);
             return false;
         }
     }
@@ -83,7 +81,6 @@ int64_t mb__bundle_batch(const mb__bundle *b)
 
 mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs)
 {
-    const char *where = b->where;
     if (!mb_valid(vs)) /* no memory: it has no shape either */
         return mb__poison(b->ctx);
     int lead = mb_shape_of(vs).rank - 1; /* 1 where there is an axis of directions */
@@ -91,22 +88,21 @@ mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs)
     for (int i = 0; i < b->n; i++) {
         mb_shape x = mb_shape_of(b->xs[i]), shape = {x.rank + lead, {K}};
         if (shape.rank > MB_MAX_RANK) {
-            mb__error(b->ctx, MB_INVALID, where, "variable %d has %d axes; the directions want one more",
-                      i + 1, x.rank);
+            mb__error(b->ctx, MB_INVALID, "variable %d has %d axes; the directions want one more", i + 1,
+                      x.rank);
             return mb__poison(b->ctx);
         }
         memcpy(shape.dim + lead, x.dim, (size_t)x.rank * sizeof *x.dim);
         int64_t count = mb_count(b->xs[i]);
-        mb_tensor part = b->n == 1 ? vs : mb_slice_at(where, vs, lead, count ? start : 0, count, 1);
-        b->tangents[i] = mb_reshape_at(where, part, shape);
+        mb_tensor part = b->n == 1 ? vs : mb_slice(vs, lead, count ? start : 0, count, 1);
+        b->tangents[i] = mb_reshape(part, shape);
         start += count;
     }
-    mb_status status = lead ? mb_jvp_batch_at(where, b->gs, b->n, b->xs, b->tangents, b->n, b->h)
-                            : mb_jvp_at(where, b->gs, b->n, b->xs, b->tangents, b->n, b->h);
+    mb_status status = lead ? mb_jvp_batch(b->gs, b->n, b->xs, b->tangents, b->n, b->h)
+                            : mb_jvp(b->gs, b->n, b->xs, b->tangents, b->n, b->h);
     if (status != MB_OK)
         return mb__poison(b->ctx);
     for (int i = 0; i < b->n; i++)
-        b->h[i] = mb_reshape_at(where, b->h[i],
-                                lead ? MB_SHAPE(K, mb_count(b->xs[i])) : MB_SHAPE(mb_count(b->xs[i])));
-    return b->n == 1 ? b->h[0] : mb_concat_at(where, b->h, b->n, lead);
+        b->h[i] = mb_reshape(b->h[i], lead ? MB_SHAPE(K, mb_count(b->xs[i])) : MB_SHAPE(mb_count(b->xs[i])));
+    return b->n == 1 ? b->h[0] : mb_concat(b->h, b->n, lead);
 }

@@ -11,7 +11,6 @@
 /* The gradient of sum(y) by xs, and room for tangents of theirs. */
 typedef struct mb__bundle {
     mb_context *ctx;
-    const char *where;
     mb_dtype dtype;
     const mb_tensor *xs;
     int n;
@@ -22,8 +21,7 @@ typedef struct mb__bundle {
 
 /* Checks y and xs, one float dtype for all xs, and records the gradient. False after an error; close it
  * anyway. */
-bool mb__bundle_open(mb__bundle *b, const char *where, const char *name, mb_tensor y, const mb_tensor *xs,
-                     int n);
+bool mb__bundle_open(mb__bundle *b, const char *name, mb_tensor y, const mb_tensor *xs, int n);
 void mb__bundle_close(mb__bundle *b);
 /* How many directions to take at once. */
 int64_t mb__bundle_batch(const mb__bundle *b);
@@ -34,12 +32,11 @@ mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs);
  * of them in all. */
 int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p);
 /* Rows first .. first + K - 1 of the identity matrix of p: [K,p]. */
-mb_tensor mb__unit_rows(const char *where, mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K,
-                        int64_t p);
+mb_tensor mb__unit_rows(mb_context *ctx, mb_dtype dtype, int64_t first, int64_t K, int64_t p);
 
 /* Elements of the largest float tensor recorded since the oldest x. */
 int64_t mb__largest_since(mb_context *ctx, const mb_tensor *xs, int n);
 /* The error of a function that wants n tensors, 1 or more. */
-mb_status mb__refuse_count(mb_context *ctx, const char *where, const char *name, int n);
+mb_status mb__refuse_count(mb_context *ctx, const char *name, int n);
 
 #endif

@@ -8,21 +8,21 @@
 
 static mb_tensor lit(mb__bundle *b, double value)
 {
-    return mb__const(b->ctx, b->where, b->dtype, value);
+    return mb__const(b->ctx, b->dtype, value);
 }
 
-static mb_tensor norm(const char *where, mb_tensor v)
+static mb_tensor norm(mb_tensor v)
 {
-    return mb_sqrt_at(where, mb_dot_at(where, v, v));
+    return mb_norm(v, MB_ALL);
 }
 
 /* w less its part in the span of the j orthonormal vectors; twice, because once leaves as much as was rounded
  * away (Golub and Van Loan, section 10.3). */
-static mb_tensor orthogonalize(const char *where, mb_tensor w, const mb_tensor *basis, int j)
+static mb_tensor orthogonalize(mb_tensor w, const mb_tensor *basis, int j)
 {
-    mb_tensor V = mb_stack_at(where, basis, j, 0); /* [j,p] */
+    mb_tensor V = mb_stack(basis, j, 0); /* [j,p] */
     for (int pass = 0; pass < 2; pass++)
-        w = mb_sub_at(where, w, mb_einsum_at(where, "jp,j->p", V, mb_einsum_at(where, "jp,p->j", V, w)));
+        w = mb_sub(w, mb_einsum("jp,j->p", V, mb_einsum("jp,p->j", V, w)));
     return w;
 }
 
@@ -30,45 +30,44 @@ static mb_tensor orthogonalize(const char *where, mb_tensor w, const mb_tensor *
 static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, mb_tensor *diagonal,
                            mb_tensor *beside)
 {
-    const char *where = b->where;
     double tiny = b->dtype == MB_FLOAT64 ? 1e-10 : 1e-5;
-    mb_tensor v = mb_normal_at(where, b->ctx, key, b->dtype, MB_SHAPE(b->p)), scale = lit(b, 0);
-    v = mb_div_at(where, v, norm(where, v));
+    mb_tensor v = mb_normal(b->ctx, key, b->dtype, MB_SHAPE(b->p)), scale = lit(b, 0);
+    v = mb_div(v, norm(v));
     for (int j = 0; j < m && mb_error(b->ctx) == MB_OK; j++) {
         basis[j] = v;
         mb_tensor w = mb__bundle_hvp(b, v);
-        scale = mb_maximum_at(where, scale, norm(where, w));
-        diagonal[j] = mb_dot_at(where, v, w);
-        w = orthogonalize(where, w, basis, j + 1);
-        /* sqrt only where it has a derivative: a length of 0 ends the space. */
-        mb_tensor square = mb_dot_at(where, w, w), least = mb_mul_at(where, scale, lit(b, tiny));
-        mb_tensor more = mb_lt_at(where, mb_mul_at(where, least, least), square);
-        mb_tensor length = mb_sqrt_at(where, mb_where_at(where, more, square, lit(b, 1)));
-        beside[j] = mb_where_at(where, more, length, lit(b, 0));
-        v = mb_where_at(where, more, mb_div_at(where, w, length), lit(b, 0));
+        scale = mb_maximum(scale, norm(w));
+        diagonal[j] = mb_dot(v, w);
+        w = orthogonalize(w, basis, j + 1);
+        /* A length that is small beside the Hessian's ends the space. */
+        mb_tensor length = norm(w), more = mb_lt(mb_mul(scale, lit(b, tiny)), length);
+        length = mb_where(more, length, lit(b, 1));
+        beside[j] = mb_where(more, length, lit(b, 0));
+        v = mb_where(more, mb_div(w, length), lit(b, 0));
     }
 }
 
-mb_status mb_lanczos_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, int steps, mb_key key,
+mb_status mb_lanczos_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, int steps, mb_key key,
                         mb_tensor *alpha, mb_tensor *beta)
 {
+    MB_SITE(y.ctx, site);
     mb_context *ctx = y.ctx;
     if (!alpha || !beta)
-        return mb__error(ctx, MB_INVALID, where, "lanczos: nowhere to put the result");
+        return mb__error(ctx, MB_INVALID, "lanczos: nowhere to put the result");
     *alpha = *beta = mb__poison(ctx);
     mb__bundle b;
-    if (mb__bundle_open(&b, where, "lanczos", y, xs, n)) {
+    if (mb__bundle_open(&b, "lanczos", y, xs, n)) {
         int m = steps < b.p ? steps : (int)b.p;
         if (m < 1) {
-            mb__error(ctx, MB_INVALID, where, "lanczos: got %d steps for %lld elements; wanted 1 or more",
-                      steps, (long long)b.p);
+            mb__error(ctx, MB_INVALID, "lanczos: got %d steps for %lld elements; wanted 1 or more", steps,
+                      (long long)b.p);
         } else {
             size_t bytes = 3 * (size_t)m * sizeof(mb_tensor);
             mb_tensor *basis = mb__alloc(ctx, bytes);
             if (basis) {
                 tridiagonalize(&b, m, key, basis, basis + m, basis + 2 * m);
-                *alpha = mb_stack_at(where, basis + m, m, 0);
-                *beta = mb_stack_at(where, basis + 2 * m, m, 0);
+                *alpha = mb_stack(basis + m, m, 0);
+                *beta = mb_stack(basis + 2 * m, m, 0);
                 mb__free(ctx, basis, bytes);
             }
         }
@@ -114,14 +113,15 @@ static double eigenvalue(const double *alpha, const double *beta, int m, int k)
     return low + (high - low) / 2;
 }
 
-static mb_status read_double(const char *where, mb_tensor t, double *to, int m)
+static mb_status read_double(mb_tensor t, double *to, int m)
 {
-    return mb_read_at(where, mb_cast_at(where, t, MB_FLOAT64), to, (size_t)m * sizeof *to);
+    return mb_read(mb_cast(t, MB_FLOAT64), to, (size_t)m * sizeof *to);
 }
 
-mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_tensor *xs, int n, int steps,
+mb_status mb_extreme_eigenvalues_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, int steps,
                                     mb_key key, double *smallest, double *largest)
 {
+    MB_SITE(y.ctx, site);
     mb_context *ctx = y.ctx;
     mb_tensor alpha, beta;
     if (smallest)
@@ -130,15 +130,15 @@ mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_ten
         *largest = NAN;
     if (!ctx || mb_error(ctx) != MB_OK)
         return ctx ? mb_error(ctx) : MB_INVALID;
-    mb_scope scope = mb_scope_begin_at(where, ctx); /* so that calls between steps do not grow the tape */
-    mb_status status = mb_lanczos_at(where, y, xs, n, steps, key, &alpha, &beta);
+    mb_scope scope = mb_scope_begin(ctx); /* so that calls between steps do not grow the tape */
+    mb_status status = mb_lanczos(y, xs, n, steps, key, &alpha, &beta);
     int m = status == MB_OK ? (int)mb_count(alpha) : 0;
     double *T = m ? mb__alloc(ctx, 2 * (size_t)m * sizeof *T) : NULL;
     if (T) {
         mb_tensor both[2] = {alpha, beta};
-        status = mb_eval_at(where, both, 2);
-        if (status == MB_OK && (status = read_double(where, alpha, T, m)) == MB_OK &&
-            (status = read_double(where, beta, T + m, m)) == MB_OK) {
+        status = mb_eval(both, 2);
+        if (status == MB_OK && (status = read_double(alpha, T, m)) == MB_OK &&
+            (status = read_double(beta, T + m, m)) == MB_OK) {
             int size = 1;
             while (size < m && T[m + size - 1] > 0)
                 size++;
@@ -152,6 +152,6 @@ mb_status mb_extreme_eigenvalues_at(const char *where, mb_tensor y, const mb_ten
         }
         mb__free(ctx, T, 2 * (size_t)m * sizeof *T);
     }
-    mb_status ended = mb_scope_end_at(where, scope);
+    mb_status ended = mb_scope_end(scope);
     return status != MB_OK ? status : ended != MB_OK ? ended : mb_error(ctx);
 }

@@ -13,7 +13,7 @@ static inline int64_t mb__at_least_one(int64_t n)
 }
 
 /* Checks the sizes of a layer of d, e, L and H. `layer` begins the message. */
-bool mb__check_in_context(const char *where, mb_context *ctx, const char *layer, int64_t dim, int64_t outputs,
-                          int64_t layers, int64_t heads);
+bool mb__check_in_context(mb_context *ctx, const char *layer, int64_t dim, int64_t outputs, int64_t layers,
+                          int64_t heads);
 
 #endif

@@ -21,15 +21,19 @@ static inline bool mb__usable(mb_tensor x)
 }
 
 /* A poisoned result; an op on x states what is wrong with x, if nothing was wrong before. */
-static inline mb_tensor mb__refused(const char *where, mb_tensor x)
+static inline mb_tensor mb__refused(mb_tensor x)
 {
-    return mb_valid(x) ? (mb_tensor){0} : mb_alias_at(where, x);
+    return mb_valid(x) ? (mb_tensor){0} : mb_alias(x);
 }
+
+/* A tensor's shape for a message, "[25,3,4]", in `out`. */
+#define MB__SHAPE_TEXT 192
+const char *mb__shape(char out[MB__SHAPE_TEXT], mb_tensor t);
 
 /* Checks x: [B,N,dim]. `layer` begins the message. */
 bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer);
 
 /* Reports a size below 1, or heads that do not divide dim. For constructors. */
-bool mb__check_heads(const char *where, mb_params *p, const char *layer, int64_t dim, int64_t heads);
+bool mb__check_heads(mb_params *p, const char *layer, int64_t dim, int64_t heads);
 
 #endif

@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /* A key where none is needed. */
-#define MB_NO_KEY (MB_LIT(mb_key){0})
+#define MB_NO_KEY MB_EMPTY(mb_key)
 
 /* -------------------------------------------------------------------------------------------- linear -- */
 
@@ -44,13 +44,13 @@ typedef struct mb_linear_options {
     mb_init bias;   /* default: zeros */
 } mb_linear_options;
 
-MB_API mb_linear mb_linear_new_with_at(const char *where, mb_params *p, const char *name, int64_t in,
+MB_API mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const char *name, int64_t in,
                                        int64_t out, mb_linear_options options);
 #define mb_linear_new_with(...) mb_linear_new_with_at(MB_HERE, __VA_ARGS__)
 #define mb_linear_new(p, name, in, out)                                                                      \
-    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_LIT(mb_linear_options){0})
+    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_EMPTY(mb_linear_options))
 /* x: [..., in] -> [..., out]: x weight^T + bias */
-MB_API mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x);
+MB_API mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x);
 #define mb_linear_apply(...) mb_linear_apply_at(MB_HERE, __VA_ARGS__)
 
 /* int32 ids [...] -> [..., dim]: rows of weight [vocabulary, dim], which starts as N(0, 0.02^2) and takes no
@@ -59,21 +59,21 @@ typedef struct mb_embedding {
     mb_tensor weight;
 } mb_embedding;
 
-MB_API mb_embedding mb_embedding_new_at(const char *where, mb_params *p, const char *name, int64_t vocabulary,
+MB_API mb_embedding mb_embedding_new_at(const char *site, mb_params *p, const char *name, int64_t vocabulary,
                                         int64_t dim);
 #define mb_embedding_new(...) mb_embedding_new_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_embedding_apply_at(const char *where, mb_embedding layer, mb_tensor ids);
+MB_API mb_tensor mb_embedding_apply_at(const char *site, mb_embedding layer, mb_tensor ids);
 #define mb_embedding_apply(...) mb_embedding_apply_at(MB_HERE, __VA_ARGS__)
 
 /* --------------------------------------------------------------------------------------------- norms -- */
 
 /* Over the last axis: (x - mean) / sqrt(variance + eps) * scale + bias, biased variance (Ba et al.
  * 1607.06450). scale, bias: shapes that broadcast to x's; an mb_tensor of all zeros leaves it out. */
-MB_API mb_tensor mb_layer_normalize_at(const char *where, mb_tensor x, mb_tensor scale, mb_tensor bias,
+MB_API mb_tensor mb_layer_normalize_at(const char *site, mb_tensor x, mb_tensor scale, mb_tensor bias,
                                        double eps);
 #define mb_layer_normalize(...) mb_layer_normalize_at(MB_HERE, __VA_ARGS__)
 /* x / sqrt(mean(x^2) + eps) * scale (Zhang and Sennrich 1910.07467). */
-MB_API mb_tensor mb_rms_normalize_at(const char *where, mb_tensor x, mb_tensor scale, double eps);
+MB_API mb_tensor mb_rms_normalize_at(const char *site, mb_tensor x, mb_tensor scale, double eps);
 #define mb_rms_normalize(...) mb_rms_normalize_at(MB_HERE, __VA_ARGS__)
 
 typedef struct mb_layer_norm {
@@ -81,10 +81,10 @@ typedef struct mb_layer_norm {
     double eps;            /* 1e-6; change it here */
 } mb_layer_norm;
 
-MB_API mb_layer_norm mb_layer_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim);
+MB_API mb_layer_norm mb_layer_norm_new_at(const char *site, mb_params *p, const char *name, int64_t dim);
 #define mb_layer_norm_new(...) mb_layer_norm_new_at(MB_HERE, __VA_ARGS__)
 /* x: [..., dim] */
-MB_API mb_tensor mb_layer_norm_apply_at(const char *where, mb_layer_norm layer, mb_tensor x);
+MB_API mb_tensor mb_layer_norm_apply_at(const char *site, mb_layer_norm layer, mb_tensor x);
 #define mb_layer_norm_apply(...) mb_layer_norm_apply_at(MB_HERE, __VA_ARGS__)
 
 typedef struct mb_rms_norm {
@@ -92,9 +92,9 @@ typedef struct mb_rms_norm {
     double eps;      /* 1e-6 */
 } mb_rms_norm;
 
-MB_API mb_rms_norm mb_rms_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim);
+MB_API mb_rms_norm mb_rms_norm_new_at(const char *site, mb_params *p, const char *name, int64_t dim);
 #define mb_rms_norm_new(...) mb_rms_norm_new_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_rms_norm_apply_at(const char *where, mb_rms_norm layer, mb_tensor x); /* x: [..., dim] */
+MB_API mb_tensor mb_rms_norm_apply_at(const char *site, mb_rms_norm layer, mb_tensor x); /* x: [..., dim] */
 #define mb_rms_norm_apply(...) mb_rms_norm_apply_at(MB_HERE, __VA_ARGS__)
 
 /* ----------------------------------------------------------------------------------------- attention -- */
@@ -106,18 +106,32 @@ typedef enum mb_attention_kind {
                                * 2006.16236, eqs. 5 and 7 */
 } mb_attention_kind;
 
-/* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. scale 0: 1/sqrt(dk) for softmax,
- * 1/(M dk) for linear; adaptive has none. causal: with M = N, token i sees tokens j <= i only; in general
- * j <= i + M - N, so that the last query sees the last key. The linear kinds then cost N M as well. */
-MB_API mb_tensor mb_attend_at(const char *where, mb_tensor q, mb_tensor k, mb_tensor v,
-                              mb_attention_kind kind, bool causal, double scale);
+typedef struct mb_attend_options {
+    mb_attention_kind kind;
+    bool causal;  /* with M = N, token i sees tokens j <= i only; in general j <= i + M - N, so that the last
+                   * query sees the last key */
+    double scale; /* 0: 1/sqrt(dk) for softmax, 1/(M dk) for linear, where M counts all keys; adaptive has
+                     none */
+    mb_tensor mask; /* bool, broadcasts to [B,H,N,M]: true where a query may see a key, with causal where both
+                     * allow it; [B,1,1,M] is padding. All zeros: all are seen. */
+} mb_attend_options;
+
+/* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. A query that sees no key gives 0,
+ * with derivatives of 0, whatever the kind. What a mask hides has no weight; but its entry in v is multiplied
+ * by that 0 and must be finite. With a mask or causal the linear kinds cost N M as well. */
+MB_API mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
+                                   mb_attend_options options);
+#define mb_attend_with(...) mb_attend_with_at(MB_HERE, __VA_ARGS__)
+/* The same without a mask. */
+MB_API mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
+                              bool causal, double scale);
 #define mb_attend(...) mb_attend_at(MB_HERE, __VA_ARGS__)
 
 typedef struct mb_attention_options {
     int64_t dim, heads; /* heads divide dim */
     mb_attention_kind kind;
     bool causal;
-    double scale; /* 0: as in mb_attend */
+    double scale; /* 0: as in mb_attend_with */
     bool no_bias; /* in neither of the two linear layers */
 } mb_attention_options;
 
@@ -127,19 +141,23 @@ typedef struct mb_attention {
     mb_attention_options options;
 } mb_attention;
 
-MB_API mb_attention mb_attention_new_at(const char *where, mb_params *p, const char *name,
+MB_API mb_attention mb_attention_new_at(const char *site, mb_params *p, const char *name,
                                         mb_attention_options options);
 #define mb_attention_new(...) mb_attention_new_at(MB_HERE, __VA_ARGS__)
 /* x: [B,N,D] -> [B,N,D] */
-MB_API mb_tensor mb_attention_apply_at(const char *where, mb_attention layer, mb_tensor x);
+MB_API mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x);
 #define mb_attention_apply(...) mb_attention_apply_at(MB_HERE, __VA_ARGS__)
+/* mask: as in mb_attend_with, for scores [B,H,N,N]. */
+MB_API mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_tensor x,
+                                            mb_tensor mask);
+#define mb_attention_apply_with(...) mb_attention_apply_with_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------ linear transformers, in-context learning -- */
 
 /* A prompt is pairs (x_i, y_i), i = 1..n, and a query x_{n+1}; a token is the row (x_i, y_i), and the query's
  * row has zeros for y. x: [B,n+1,d], the query last; y: [B,n] or [B,n,e], or one more row, which is left out
  * -> tokens z: [B, n+1, d+e], e = 1 where y has no axis for it. */
-MB_API mb_tensor mb_prompt_tokens_at(const char *where, mb_tensor x, mb_tensor y);
+MB_API mb_tensor mb_prompt_tokens_at(const char *site, mb_tensor x, mb_tensor y);
 #define mb_prompt_tokens(...) mb_prompt_tokens_at(MB_HERE, __VA_ARGS__)
 
 /* What attention does with the scores z_i^T Q z_j of the context's tokens i for token j. */
@@ -185,22 +203,21 @@ typedef struct mb_linear_transformer {
 } mb_linear_transformer;
 
 /* Makes the parameters "P" and "Q", in this order. */
-MB_API mb_linear_transformer mb_linear_transformer_new_at(const char *where, mb_params *p, const char *name,
+MB_API mb_linear_transformer mb_linear_transformer_new_at(const char *site, mb_params *p, const char *name,
                                                           mb_linear_transformer_options options);
 #define mb_linear_transformer_new(...) mb_linear_transformer_new_at(MB_HERE, __VA_ARGS__)
 /* The number of scalars in P and Q together, 2 T H w^2. */
 MB_API int64_t mb_linear_transformer_size(const mb_linear_transformer_options *options);
 /* The transformer whose P and Q are views of theta: [mb_linear_transformer_size]: P in row-major order, then
  * Q. theta: a parameter, or any tensor: for Hessians by one flat vector, points on a line, and the like. */
-MB_API mb_linear_transformer mb_linear_transformer_view_at(const char *where, mb_tensor theta,
+MB_API mb_linear_transformer mb_linear_transformer_view_at(const char *site, mb_tensor theta,
                                                            mb_linear_transformer_options options);
 #define mb_linear_transformer_view(...) mb_linear_transformer_view_at(MB_HERE, __VA_ARGS__)
 /* z: [B,n+1,m] -> [B,n+1,m]: the tokens after the last layer. */
-MB_API mb_tensor mb_linear_transformer_apply_at(const char *where, mb_linear_transformer layer, mb_tensor z);
+MB_API mb_tensor mb_linear_transformer_apply_at(const char *site, mb_linear_transformer layer, mb_tensor z);
 #define mb_linear_transformer_apply(...) mb_linear_transformer_apply_at(MB_HERE, __VA_ARGS__)
 /* z: [B,n+1,m] -> [B,e]: the prediction: no more than it takes. */
-MB_API mb_tensor mb_linear_transformer_predict_at(const char *where, mb_linear_transformer layer,
-                                                  mb_tensor z);
+MB_API mb_tensor mb_linear_transformer_predict_at(const char *site, mb_linear_transformer layer, mb_tensor z);
 #define mb_linear_transformer_predict(...) mb_linear_transformer_predict_at(MB_HERE, __VA_ARGS__)
 
 /* Linear self-attention with keys, queries, values and a projection, as in von Oswald et al. 2212.07677: no
@@ -230,16 +247,16 @@ typedef struct mb_self_attention {
 } mb_self_attention;
 
 /* Makes the parameters "query", "key", "value" and "projection", in this order. */
-MB_API mb_self_attention mb_self_attention_new_at(const char *where, mb_params *p, const char *name,
+MB_API mb_self_attention mb_self_attention_new_at(const char *site, mb_params *p, const char *name,
                                                   mb_self_attention_options options);
 #define mb_self_attention_new(...) mb_self_attention_new_at(MB_HERE, __VA_ARGS__)
 /* The transformer that it is: P and Q: [T,H,m,m], scale 1. Recorded from the weights. */
-MB_API mb_linear_transformer mb_self_attention_products_at(const char *where, mb_self_attention layer);
+MB_API mb_linear_transformer mb_self_attention_products_at(const char *site, mb_self_attention layer);
 #define mb_self_attention_products(...) mb_self_attention_products_at(MB_HERE, __VA_ARGS__)
 /* z: [B,n+1,m] -> [B,n+1,m], and -> [B,e], minus the y-entries of the last token: as above. */
-MB_API mb_tensor mb_self_attention_apply_at(const char *where, mb_self_attention layer, mb_tensor z);
+MB_API mb_tensor mb_self_attention_apply_at(const char *site, mb_self_attention layer, mb_tensor z);
 #define mb_self_attention_apply(...) mb_self_attention_apply_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_self_attention_predict_at(const char *where, mb_self_attention layer, mb_tensor z);
+MB_API mb_tensor mb_self_attention_predict_at(const char *site, mb_self_attention layer, mb_tensor z);
 #define mb_self_attention_predict(...) mb_self_attention_predict_at(MB_HERE, __VA_ARGS__)
 
 /* Gradient descent on l(W) = 1/(2n) sum_i |W x_i - y_i|^2 as weights (2212.07677, proposition 1; GD++ is from
@@ -254,7 +271,7 @@ MB_API mb_tensor mb_self_attention_predict_at(const char *where, mb_self_attenti
  * for a start at 0; with it the query's y-entry must begin as -W0 x_{n+1}, where mb_prompt_tokens puts 0.
  * options: dim, outputs, layers, unmasked and clip are used; n: pairs of a prompt. Recorded from eta, gamma
  * and W0, and differentiable in them. Tied where eta and gamma are both 0-d. */
-MB_API mb_self_attention mb_self_attention_gd_at(const char *where, mb_tensor eta, mb_tensor gamma,
+MB_API mb_self_attention mb_self_attention_gd_at(const char *site, mb_tensor eta, mb_tensor gamma,
                                                  mb_tensor W0, int64_t n, mb_self_attention_options options);
 #define mb_self_attention_gd(...) mb_self_attention_gd_at(MB_HERE, __VA_ARGS__)
 
@@ -335,13 +352,13 @@ typedef struct mb_ttt_options {
 
 typedef struct mb_ttt mb_ttt;
 
-MB_API mb_ttt *mb_ttt_new_at(const char *where, mb_params *p, const char *name, mb_ttt_options options);
+MB_API mb_ttt *mb_ttt_new_at(const char *site, mb_params *p, const char *name, mb_ttt_options options);
 #define mb_ttt_new(...) mb_ttt_new_at(MB_HERE, __VA_ARGS__)
 /* x: [B,N,D] -> [B,N,D]. key: for the order of tokens, a fresh one each call (mb_key_fold(key, step));
  * MB_NO_KEY with full batches. losses: NULL, or room for T + 1 tensors, 0-d: l(W_t) on all tokens, t = 0..T,
  * summed over heads, averaged over images; no tensors after an error. With full batches the first T cost
  * nothing. MB_INVALID where inner_batch does not divide N. */
-MB_API mb_tensor mb_ttt_apply_at(const char *where, const mb_ttt *layer, mb_tensor x, mb_key key,
+MB_API mb_tensor mb_ttt_apply_at(const char *site, const mb_ttt *layer, mb_tensor x, mb_key key,
                                  mb_tensor *losses);
 #define mb_ttt_apply(...) mb_ttt_apply_at(MB_HERE, __VA_ARGS__)
 MB_API int mb_ttt_inner_steps(const mb_ttt *layer);
@@ -376,10 +393,9 @@ typedef struct mb_mixer_options {
     void *user;
 } mb_mixer_options;
 
-MB_API mb_mixer mb_mixer_new_at(const char *where, mb_params *p, int64_t dim,
-                                const mb_mixer_options *options);
+MB_API mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, const mb_mixer_options *options);
 #define mb_mixer_new(...) mb_mixer_new_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_mixer_apply_at(const char *where, mb_mixer mixer, mb_tensor x, mb_key key,
+MB_API mb_tensor mb_mixer_apply_at(const char *site, mb_mixer mixer, mb_tensor x, mb_key key,
                                    mb_tensor *losses);
 #define mb_mixer_apply(...) mb_mixer_apply_at(MB_HERE, __VA_ARGS__)
 
@@ -390,9 +406,9 @@ typedef struct mb_mlp {
     mb_linear up, down;
 } mb_mlp;
 
-MB_API mb_mlp mb_mlp_new_at(const char *where, mb_params *p, const char *name, int64_t dim, int64_t hidden);
+MB_API mb_mlp mb_mlp_new_at(const char *site, mb_params *p, const char *name, int64_t dim, int64_t hidden);
 #define mb_mlp_new(...) mb_mlp_new_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_mlp_apply_at(const char *where, mb_mlp layer, mb_tensor x); /* x: [..., dim] */
+MB_API mb_tensor mb_mlp_apply_at(const char *site, mb_mlp layer, mb_tensor x); /* x: [..., dim] */
 #define mb_mlp_apply(...) mb_mlp_apply_at(MB_HERE, __VA_ARGS__)
 
 /* Pre-norm: z = x + mixer(norm1(x)); z + mlp(norm2(z)). */
@@ -403,11 +419,11 @@ typedef struct mb_block {
 } mb_block;
 
 /* hidden 0: 4 dim. */
-MB_API mb_block mb_block_new_at(const char *where, mb_params *p, const char *name, int64_t dim,
-                                int64_t hidden, const mb_mixer_options *mixer);
+MB_API mb_block mb_block_new_at(const char *site, mb_params *p, const char *name, int64_t dim, int64_t hidden,
+                                const mb_mixer_options *mixer);
 #define mb_block_new(...) mb_block_new_at(MB_HERE, __VA_ARGS__)
 /* x: [B,N,D] -> [B,N,D]; key and losses as the mixer wants them. */
-MB_API mb_tensor mb_block_apply_at(const char *where, const mb_block *block, mb_tensor x, mb_key key,
+MB_API mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x, mb_key key,
                                    mb_tensor *losses);
 #define mb_block_apply(...) mb_block_apply_at(MB_HERE, __VA_ARGS__)
 
@@ -415,13 +431,13 @@ MB_API mb_tensor mb_block_apply_at(const char *where, const mb_block *block, mb_
 
 /* images: [B,h,w] or [B,h,w,c] -> [B, (h/p)(w/p), p p c]: squares of p by p pixels, row by row, and the
  * pixels in each row by row, channels last. p divides h and w. Any dtype. */
-MB_API mb_tensor mb_patchify_at(const char *where, mb_tensor images, int64_t p);
+MB_API mb_tensor mb_patchify_at(const char *site, mb_tensor images, int64_t p);
 #define mb_patchify(...) mb_patchify_at(MB_HERE, __VA_ARGS__)
 
 /* Fixed positions, [rows * columns, dim]: the row of token (y, x) is sin(x w_i), cos(x w_i), sin(y w_i),
  * cos(y w_i), each for i = 0 .. dim/4 - 1, with w_i = 10000^(-i/(dim/4 - 1)) (MoCo v3, as in big_vision). 4
  * divides dim, and dim >= 8. float32 or float64. */
-MB_API mb_tensor mb_sincos2d_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t rows,
+MB_API mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t rows,
                                 int64_t columns, int64_t dim);
 #define mb_sincos2d(...) mb_sincos2d_at(MB_HERE, __VA_ARGS__)
 
@@ -453,12 +469,12 @@ typedef struct mb_vit_options {
  * norms and biases take no weight decay. */
 typedef struct mb_vit mb_vit;
 
-MB_API mb_vit *mb_vit_new_at(const char *where, mb_params *p, const char *name, mb_vit_options options);
+MB_API mb_vit *mb_vit_new_at(const char *site, mb_params *p, const char *name, mb_vit_options options);
 #define mb_vit_new(...) mb_vit_new_at(MB_HERE, __VA_ARGS__)
 /* patches: [B, tokens, patch_values] -> logits [B, classes]; without positions, any number of tokens. key:
  * block i uses mb_key_fold(key, i); MB_NO_KEY where no mixer draws. losses: NULL, or room for depth *
  * mb_vit_losses(vit) tensors: block i's inner losses begin at i * mb_vit_losses(vit). */
-MB_API mb_tensor mb_vit_apply_at(const char *where, const mb_vit *vit, mb_tensor patches, mb_key key,
+MB_API mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_key key,
                                  mb_tensor *losses);
 #define mb_vit_apply(...) mb_vit_apply_at(MB_HERE, __VA_ARGS__)
 MB_API int mb_vit_losses(const mb_vit *vit); /* inner losses a block: T + 1, or 0 */

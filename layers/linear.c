@@ -4,6 +4,18 @@
  */
 #include "layers/internal.h"
 
+#include <stdio.h>
+
+const char *mb__shape(char out[MB__SHAPE_TEXT], mb_tensor t)
+{
+    mb_shape s = mb_shape_of(t);
+    int n = snprintf(out, MB__SHAPE_TEXT, "[");
+    for (int i = 0; i < s.rank; i++) /* at most 8 axes of 20 characters */
+        n += snprintf(out + n, MB__SHAPE_TEXT - (size_t)n, "%s%lld", i ? "," : "", (long long)s.dim[i]);
+    snprintf(out + n, MB__SHAPE_TEXT - (size_t)n, "]");
+    return out;
+}
+
 bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
 {
     mb_shape s = mb_shape_of(x);
@@ -18,50 +30,52 @@ bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
     return false;
 }
 
-bool mb__check_heads(const char *where, mb_params *p, const char *layer, int64_t dim, int64_t heads)
+bool mb__check_heads(mb_params *p, const char *layer, int64_t dim, int64_t heads)
 {
     if (dim >= 1 && heads >= 1 && dim % heads == 0)
         return true;
-    mb_fail_at(where, mb_params_context(p), MB_INVALID,
-               "%s: dim %lld and heads %lld: both must be 1 or more, and heads divide dim", layer,
-               (long long)dim, (long long)heads);
+    mb_fail(mb_params_context(p), MB_INVALID,
+            "%s: dim %lld and heads %lld: both must be 1 or more, and heads divide dim", layer,
+            (long long)dim, (long long)heads);
     return false;
 }
 
 /* -------------------------------------------------------------------------------------------- linear -- */
 
-mb_linear mb_linear_new_with_at(const char *where, mb_params *p, const char *name, int64_t in, int64_t out,
+mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const char *name, int64_t in, int64_t out,
                                 mb_linear_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_linear layer = {0};
     if (!p)
         return layer;
     if (in < 1 || out < 1) {
-        mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                   "mb_linear: in %lld, out %lld: both must be 1 or more", (long long)in, (long long)out);
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_linear: in %lld, out %lld: both must be 1 or more",
+                (long long)in, (long long)out);
         return layer;
     }
     mb_init weight = options.weight.kind == MB_INIT_DEFAULT ? mb_init_xavier(in, out) : options.weight;
-    if (mb_params_enter_at(where, p, name) != MB_OK)
+    if (mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.weight = mb_param_at(where, p, "weight", MB_SHAPE(out, in), weight);
+    layer.weight = mb_param(p, "weight", MB_SHAPE(out, in), weight);
     if (!options.no_bias)
-        layer.bias = mb_param_plain_at(where, p, "bias", MB_SHAPE(out), options.bias);
-    mb_params_leave_at(where, p);
+        layer.bias = mb_param_plain(p, "bias", MB_SHAPE(out), options.bias);
+    mb_params_leave(p);
     return layer;
 }
 
-mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x)
+mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(x);
     int rank = mb_shape_of(x).rank;
     mb_tensor y = {0};
-    if (rank < 1 || mb_dim(x, -1) != mb_dim(layer.weight, 1)) {
-        mb_fail(x.ctx, MB_INVALID, "linear: the last axis of x has size %lld, weight is [%lld,%lld]",
-                (long long)mb_dim(x, -1), (long long)mb_dim(layer.weight, 0),
-                (long long)mb_dim(layer.weight, 1));
+    char a[MB__SHAPE_TEXT], b[MB__SHAPE_TEXT];
+    if (rank < 1 || mb_shape_of(layer.weight).rank != 2 || mb_dim(x, -1) != mb_dim(layer.weight, 1)) {
+        mb_fail(x.ctx, MB_INVALID,
+                "linear: x is %s, weight is %s; wanted weight [out,in] and x with a last axis of in",
+                mb__shape(a, x), mb__shape(b, layer.weight));
     } else {
         /* "abi,oi->abo": one contraction whatever x's rank, so that the weight is never repeated over the
          * batch. */
@@ -79,32 +93,33 @@ mb_tensor mb_linear_apply_at(const char *where, mb_linear layer, mb_tensor x)
         if (layer.bias.ctx)
             y = mb_add(y, layer.bias);
     }
-    mb_place_end(x.ctx, place);
     return y;
 }
 
 /* ----------------------------------------------------------------------------------------- embedding -- */
 
-mb_embedding mb_embedding_new_at(const char *where, mb_params *p, const char *name, int64_t vocabulary,
+mb_embedding mb_embedding_new_at(const char *site, mb_params *p, const char *name, int64_t vocabulary,
                                  int64_t dim)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_embedding layer = {0};
     if (!p)
         return layer;
     if (vocabulary < 1 || dim < 1) {
-        mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                   "mb_embedding: vocabulary %lld, dim %lld: both must be 1 or more", (long long)vocabulary,
-                   (long long)dim);
+        mb_fail(mb_params_context(p), MB_INVALID,
+                "mb_embedding: vocabulary %lld, dim %lld: both must be 1 or more", (long long)vocabulary,
+                (long long)dim);
         return layer;
     }
-    if (mb_params_enter_at(where, p, name) != MB_OK)
+    if (mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.weight = mb_param_plain_at(where, p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
-    mb_params_leave_at(where, p);
+    layer.weight = mb_param_plain(p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
+    mb_params_leave(p);
     return layer;
 }
 
-mb_tensor mb_embedding_apply_at(const char *where, mb_embedding layer, mb_tensor ids)
+mb_tensor mb_embedding_apply_at(const char *site, mb_embedding layer, mb_tensor ids)
 {
-    return mb_take_at(where, layer.weight, ids, 0);
+    MB_SITE(ids.ctx, site);
+    return mb_take(layer.weight, ids, 0);
 }

@@ -13,22 +13,22 @@ typedef struct model {
     double c;
 } model;
 
-bool mb__check_in_context(const char *where, mb_context *ctx, const char *layer, int64_t dim, int64_t outputs,
-                          int64_t layers, int64_t heads)
+bool mb__check_in_context(mb_context *ctx, const char *layer, int64_t dim, int64_t outputs, int64_t layers,
+                          int64_t heads)
 {
     if (dim >= 1 && outputs >= 0 && layers >= 0 && heads >= 0)
         return true;
-    mb_fail_at(where, ctx, MB_INVALID,
-               "%s: dim %lld, outputs %lld, layers %lld, heads %lld: dim must be 1 or more, none negative",
-               layer, (long long)dim, (long long)outputs, (long long)layers, (long long)heads);
+    mb_fail(ctx, MB_INVALID,
+            "%s: dim %lld, outputs %lld, layers %lld, heads %lld: dim must be 1 or more, none negative",
+            layer, (long long)dim, (long long)outputs, (long long)layers, (long long)heads);
     return false;
 }
 
-mb_tensor mb_prompt_tokens_at(const char *where, mb_tensor x, mb_tensor y)
+mb_tensor mb_prompt_tokens_at(const char *site, mb_tensor x, mb_tensor y)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x) || !mb__usable(y))
-        return mb__refused(where, mb__usable(x) ? y : x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(mb__usable(x) ? y : x);
     mb_shape sx = mb_shape_of(x), sy = mb_shape_of(y);
     int64_t n = sx.dim[1] - 1;
     mb_tensor z = {0};
@@ -42,7 +42,6 @@ mb_tensor mb_prompt_tokens_at(const char *where, mb_tensor x, mb_tensor y)
         mb_tensor parts[2] = {x, mb_pad(mb_slice(y, 1, 0, n, 1), 1, 0, 1)};
         z = mb_concat(parts, 2, 2);
     }
-    mb_place_end(x.ctx, place);
     return z;
 }
 
@@ -56,27 +55,27 @@ static mb_shape weight_shape(const mb_linear_transformer_options *o)
     return H > 1 ? MB_SHAPE(T, H, w, w) : MB_SHAPE(T, w, w);
 }
 
-static bool check_options(const char *where, mb_context *ctx, const mb_linear_transformer_options *o)
+static bool check_options(mb_context *ctx, const mb_linear_transformer_options *o)
 {
-    if (!mb__check_in_context(where, ctx, "linear_transformer", o->dim, o->outputs, o->layers, o->heads))
+    if (!mb__check_in_context(ctx, "linear_transformer", o->dim, o->outputs, o->layers, o->heads))
         return false;
     if (o->scores >= MB_SCORES_LINEAR && o->scores <= MB_SCORES_SOFTMAX_MASKED)
         return true;
-    mb_fail_at(where, ctx, MB_INVALID, "linear_transformer: %d is no kind of scores", (int)o->scores);
+    mb_fail(ctx, MB_INVALID, "linear_transformer: %d is no kind of scores", (int)o->scores);
     return false;
 }
 
-mb_linear_transformer mb_linear_transformer_new_at(const char *where, mb_params *p, const char *name,
+mb_linear_transformer mb_linear_transformer_new_at(const char *site, mb_params *p, const char *name,
                                                    mb_linear_transformer_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_linear_transformer layer = {.options = options};
-    if (!p || !check_options(where, mb_params_context(p), &options) ||
-        mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !check_options(mb_params_context(p), &options) || mb_params_enter(p, name) != MB_OK)
         return layer;
     mb_init init = options.init.kind == MB_INIT_DEFAULT ? mb_init_normal(0.05) : options.init;
-    layer.P = mb_param_at(where, p, "P", weight_shape(&options), init);
-    layer.Q = mb_param_at(where, p, "Q", weight_shape(&options), init);
-    mb_params_leave_at(where, p);
+    layer.P = mb_param(p, "P", weight_shape(&options), init);
+    layer.Q = mb_param(p, "Q", weight_shape(&options), init);
+    mb_params_leave(p);
     return layer;
 }
 
@@ -89,25 +88,26 @@ int64_t mb_linear_transformer_size(const mb_linear_transformer_options *options)
     return count;
 }
 
-mb_linear_transformer mb_linear_transformer_view_at(const char *where, mb_tensor theta,
+mb_linear_transformer mb_linear_transformer_view_at(const char *site, mb_tensor theta,
                                                     mb_linear_transformer_options options)
 {
+    MB_SITE(theta.ctx, site);
     mb_linear_transformer layer = {.options = options};
     if (!mb__usable(theta)) {
-        layer.P = layer.Q = mb__refused(where, theta);
+        layer.P = layer.Q = mb__refused(theta);
         return layer;
     }
-    if (!check_options(where, theta.ctx, &options))
+    if (!check_options(theta.ctx, &options))
         return layer;
     int64_t size = mb_linear_transformer_size(&options);
     if (mb_shape_of(theta).rank != 1 || mb_dim(theta, 0) != size) {
-        mb_fail_at(where, theta.ctx, MB_INVALID, "linear_transformer: theta has %lld elements, wanted [%lld]",
-                   (long long)mb_count(theta), (long long)size);
+        mb_fail(theta.ctx, MB_INVALID, "linear_transformer: theta has %lld elements, wanted [%lld]",
+                (long long)mb_count(theta), (long long)size);
         return layer;
     }
     int64_t half = size / 2;
-    layer.P = mb_reshape_at(where, mb_slice_at(where, theta, 0, 0, half, 1), weight_shape(&options));
-    layer.Q = mb_reshape_at(where, mb_slice_at(where, theta, 0, half, half, 1), weight_shape(&options));
+    layer.P = mb_reshape(mb_slice(theta, 0, 0, half, 1), weight_shape(&options));
+    layer.Q = mb_reshape(mb_slice(theta, 0, half, half, 1), weight_shape(&options));
     return layer;
 }
 
@@ -146,7 +146,7 @@ static bool prepare(const mb_linear_transformer *layer, mb_tensor z, model *a)
     *a = (model){.o = layer->options, .z = z};
     mb_linear_transformer_options *o = &a->o;
     mb_shape s = mb_shape_of(z);
-    if (!check_options(MB_HERE, z.ctx, o))
+    if (!check_options(z.ctx, o))
         return false;
     o->outputs = mb__at_least_one(o->outputs);
     o->heads = mb__at_least_one(o->heads);
@@ -300,24 +300,22 @@ static mb_tensor prediction(const model *a)
     return mb_neg(last_layer(a, S, q));
 }
 
-static mb_tensor run(const char *where, const mb_linear_transformer *layer, mb_tensor z,
-                     mb_tensor (*what)(const model *))
+static mb_tensor run(const mb_linear_transformer *layer, mb_tensor z, mb_tensor (*what)(const model *))
 {
     if (!mb__usable(z) || !layer->P.ctx || !layer->Q.ctx)
-        return mb__refused(where, z);
-    const char *place = mb_place_begin(z.ctx, where);
+        return mb__refused(z);
     model a;
-    mb_tensor y = prepare(layer, z, &a) ? what(&a) : (mb_tensor){0};
-    mb_place_end(z.ctx, place);
-    return y;
+    return prepare(layer, z, &a) ? what(&a) : (mb_tensor){0};
 }
 
-mb_tensor mb_linear_transformer_apply_at(const char *where, mb_linear_transformer layer, mb_tensor z)
+mb_tensor mb_linear_transformer_apply_at(const char *site, mb_linear_transformer layer, mb_tensor z)
 {
-    return run(where, &layer, z, all_tokens);
+    MB_SITE(z.ctx, site);
+    return run(&layer, z, all_tokens);
 }
 
-mb_tensor mb_linear_transformer_predict_at(const char *where, mb_linear_transformer layer, mb_tensor z)
+mb_tensor mb_linear_transformer_predict_at(const char *site, mb_linear_transformer layer, mb_tensor z)
 {
-    return run(where, &layer, z, prediction);
+    MB_SITE(z.ctx, site);
+    return run(&layer, z, prediction);
 }

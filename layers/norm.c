@@ -13,47 +13,45 @@ static mb_tensor scale_and_shift(mb_tensor y, mb_tensor scale, mb_tensor bias)
     return y;
 }
 
-mb_tensor mb_layer_normalize_at(const char *where, mb_tensor x, mb_tensor scale, mb_tensor bias, double eps)
+mb_tensor mb_layer_normalize_at(const char *site, mb_tensor x, mb_tensor scale, mb_tensor bias, double eps)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(x);
     mb_tensor centred = mb_sub(x, mb_mean(x, MB_KEEP(-1)));
     mb_tensor variance = mb_mean(mb_square(centred), MB_KEEP(-1));
     mb_tensor y = mb_mul(centred, mb_rsqrt(mb_add(variance, mb__literal(x, eps))));
     y = scale_and_shift(y, scale, bias);
-    mb_place_end(x.ctx, place);
     return y;
 }
 
-mb_tensor mb_rms_normalize_at(const char *where, mb_tensor x, mb_tensor scale, double eps)
+mb_tensor mb_rms_normalize_at(const char *site, mb_tensor x, mb_tensor scale, double eps)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(x);
     mb_tensor square = mb_mean(mb_square(x), MB_KEEP(-1));
     mb_tensor y = mb_mul(x, mb_rsqrt(mb_add(square, mb__literal(x, eps))));
     y = scale_and_shift(y, scale, (mb_tensor){0});
-    mb_place_end(x.ctx, place);
     return y;
 }
 
-static bool check_size(const char *where, mb_params *p, const char *layer, int64_t dim)
+static bool check_size(mb_params *p, const char *layer, int64_t dim)
 {
     if (dim < 1)
-        mb_fail_at(where, mb_params_context(p), MB_INVALID, "%s: dim %lld: must be 1 or more", layer,
-                   (long long)dim);
+        mb_fail(mb_params_context(p), MB_INVALID, "%s: dim %lld: must be 1 or more", layer, (long long)dim);
     return dim >= 1;
 }
 
-mb_layer_norm mb_layer_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim)
+mb_layer_norm mb_layer_norm_new_at(const char *site, mb_params *p, const char *name, int64_t dim)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_layer_norm layer = {.eps = 1e-6};
-    if (!p || !check_size(where, p, "mb_layer_norm", dim) || mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !check_size(p, "mb_layer_norm", dim) || mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.scale = mb_param_plain_at(where, p, "scale", MB_SHAPE(dim), mb_init_ones());
-    layer.bias = mb_param_plain_at(where, p, "bias", MB_SHAPE(dim), mb_init_zeros());
-    mb_params_leave_at(where, p);
+    layer.scale = mb_param_plain(p, "scale", MB_SHAPE(dim), mb_init_ones());
+    layer.bias = mb_param_plain(p, "bias", MB_SHAPE(dim), mb_init_zeros());
+    mb_params_leave(p);
     return layer;
 }
 
@@ -67,36 +65,35 @@ static bool check_dim(mb_tensor x, mb_tensor scale, const char *layer)
     return false;
 }
 
-mb_tensor mb_layer_norm_apply_at(const char *where, mb_layer_norm layer, mb_tensor x)
+mb_tensor mb_layer_norm_apply_at(const char *site, mb_layer_norm layer, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(x);
     mb_tensor y = {0};
     if (check_dim(x, layer.scale, "layer_norm"))
         y = mb_layer_normalize(x, layer.scale, layer.bias, layer.eps);
-    mb_place_end(x.ctx, place);
     return y;
 }
 
-mb_rms_norm mb_rms_norm_new_at(const char *where, mb_params *p, const char *name, int64_t dim)
+mb_rms_norm mb_rms_norm_new_at(const char *site, mb_params *p, const char *name, int64_t dim)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_rms_norm layer = {.eps = 1e-6};
-    if (!p || !check_size(where, p, "mb_rms_norm", dim) || mb_params_enter_at(where, p, name) != MB_OK)
+    if (!p || !check_size(p, "mb_rms_norm", dim) || mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.scale = mb_param_plain_at(where, p, "scale", MB_SHAPE(dim), mb_init_ones());
-    mb_params_leave_at(where, p);
+    layer.scale = mb_param_plain(p, "scale", MB_SHAPE(dim), mb_init_ones());
+    mb_params_leave(p);
     return layer;
 }
 
-mb_tensor mb_rms_norm_apply_at(const char *where, mb_rms_norm layer, mb_tensor x)
+mb_tensor mb_rms_norm_apply_at(const char *site, mb_rms_norm layer, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     if (!mb__usable(x))
-        return mb__refused(where, x);
-    const char *place = mb_place_begin(x.ctx, where);
+        return mb__refused(x);
     mb_tensor y = {0};
     if (check_dim(x, layer.scale, "rms_norm"))
         y = mb_rms_normalize(x, layer.scale, layer.eps);
-    mb_place_end(x.ctx, place);
     return y;
 }

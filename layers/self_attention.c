@@ -7,19 +7,20 @@
 
 #include <math.h>
 
-mb_self_attention mb_self_attention_new_at(const char *where, mb_params *p, const char *name,
+mb_self_attention mb_self_attention_new_at(const char *site, mb_params *p, const char *name,
                                            mb_self_attention_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     mb_self_attention layer = {.options = options};
-    if (!p || !mb__check_in_context(where, mb_params_context(p), "self_attention", options.dim,
-                                    options.outputs, options.layers, options.heads))
+    if (!p || !mb__check_in_context(mb_params_context(p), "self_attention", options.dim, options.outputs,
+                                    options.layers, options.heads))
         return layer;
     if (options.key < 0) {
-        mb_fail_at(where, mb_params_context(p), MB_INVALID, "self_attention: key %lld is negative",
-                   (long long)options.key);
+        mb_fail(mb_params_context(p), MB_INVALID, "self_attention: key %lld is negative",
+                (long long)options.key);
         return layer;
     }
-    if (mb_params_enter_at(where, p, name) != MB_OK)
+    if (mb_params_enter(p, name) != MB_OK)
         return layer;
     int64_t m = options.dim + mb__at_least_one(options.outputs), H = mb__at_least_one(options.heads);
     int64_t key = options.key ? options.key : m, T = options.tied ? 1 : options.layers;
@@ -27,16 +28,17 @@ mb_self_attention mb_self_attention_new_at(const char *where, mb_params *p, cons
     bool given = options.init.kind != MB_INIT_DEFAULT;
     mb_init in = given ? options.init : mb_init_normal(sqrt(scale / (double)m));
     mb_init out = given ? options.init : mb_init_normal(sqrt(scale / (double)(key * H)));
-    layer.query = mb_param_at(where, p, "query", MB_SHAPE(T, H, key, m), in);
-    layer.key = mb_param_at(where, p, "key", MB_SHAPE(T, H, key, m), in);
-    layer.value = mb_param_at(where, p, "value", MB_SHAPE(T, H, key, m), in);
-    layer.projection = mb_param_at(where, p, "projection", MB_SHAPE(T, H, m, key), out);
-    mb_params_leave_at(where, p);
+    layer.query = mb_param(p, "query", MB_SHAPE(T, H, key, m), in);
+    layer.key = mb_param(p, "key", MB_SHAPE(T, H, key, m), in);
+    layer.value = mb_param(p, "value", MB_SHAPE(T, H, key, m), in);
+    layer.projection = mb_param(p, "projection", MB_SHAPE(T, H, m, key), out);
+    mb_params_leave(p);
     return layer;
 }
 
-mb_linear_transformer mb_self_attention_products_at(const char *where, mb_self_attention layer)
+mb_linear_transformer mb_self_attention_products_at(const char *site, mb_self_attention layer)
 {
+    MB_SITE(layer.query.ctx, site);
     const mb_self_attention_options *o = &layer.options;
     mb_linear_transformer product = {.options = {.dim = o->dim,
                                                  .outputs = o->outputs,
@@ -50,23 +52,23 @@ mb_linear_transformer mb_self_attention_products_at(const char *where, mb_self_a
     mb_context *ctx = layer.query.ctx;
     if (!ctx)
         return product;
-    const char *place = mb_place_begin(ctx, where);
     product.P = mb_einsum("thik,thkj->thij", layer.projection, layer.value);
     product.Q = mb_einsum("thki,thkj->thij", layer.key, layer.query);
     if (o->scores != MB_SCORES_LINEAR && mb_valid(product.Q))
         product.Q = mb_mul(product.Q, mb__literal(product.Q, 1 / sqrt((double)mb_dim(layer.key, 2))));
-    mb_place_end(ctx, place);
     return product;
 }
 
-mb_tensor mb_self_attention_apply_at(const char *where, mb_self_attention layer, mb_tensor z)
+mb_tensor mb_self_attention_apply_at(const char *site, mb_self_attention layer, mb_tensor z)
 {
-    return mb_linear_transformer_apply_at(where, mb_self_attention_products_at(where, layer), z);
+    MB_SITE(z.ctx, site);
+    return mb_linear_transformer_apply(mb_self_attention_products(layer), z);
 }
 
-mb_tensor mb_self_attention_predict_at(const char *where, mb_self_attention layer, mb_tensor z)
+mb_tensor mb_self_attention_predict_at(const char *site, mb_self_attention layer, mb_tensor z)
 {
-    return mb_linear_transformer_predict_at(where, mb_self_attention_products_at(where, layer), z);
+    MB_SITE(z.ctx, site);
+    return mb_linear_transformer_predict(mb_self_attention_products(layer), z);
 }
 
 /* ---- gradient descent ---- */
@@ -127,22 +129,20 @@ static bool descend(mb_self_attention *layer, mb_tensor eta, mb_tensor gamma, mb
     return true;
 }
 
-mb_self_attention mb_self_attention_gd_at(const char *where, mb_tensor eta, mb_tensor gamma, mb_tensor W0,
+mb_self_attention mb_self_attention_gd_at(const char *site, mb_tensor eta, mb_tensor gamma, mb_tensor W0,
                                           int64_t n, mb_self_attention_options options)
 {
+    MB_SITE(eta.ctx, site);
     mb_self_attention layer = {.options = options};
     if (!mb__usable(eta) || (gamma.ctx && !mb__usable(gamma)) || (W0.ctx && !mb__usable(W0))) {
-        layer.query = mb__refused(where, mb__usable(eta) ? mb__usable(W0) ? gamma : W0 : eta);
+        layer.query = mb__refused(mb__usable(eta) ? mb__usable(W0) ? gamma : W0 : eta);
         return layer;
     }
-    const char *place = mb_place_begin(eta.ctx, where);
-    if (mb__check_in_context(where, eta.ctx, "self_attention_gd", options.dim, options.outputs,
-                             options.layers, 1)) {
+    if (mb__check_in_context(eta.ctx, "self_attention_gd", options.dim, options.outputs, options.layers, 1)) {
         if (n < 1)
             mb_fail(eta.ctx, MB_INVALID, "self_attention_gd: n is %lld, wanted 1 or more", (long long)n);
         else
             descend(&layer, eta, gamma, W0, n);
     }
-    mb_place_end(eta.ctx, place);
     return layer;
 }

@@ -11,22 +11,20 @@ static mb_switch decide(mb_switch wanted, bool automatic)
     return wanted == MB_AUTO ? (automatic ? MB_ON : MB_OFF) : wanted;
 }
 
-static bool check_options(const char *where, mb_params *p, const mb_ttt_options *o)
+static bool check_options(mb_params *p, const mb_ttt_options *o)
 {
     mb_context *ctx = mb_params_context(p);
-    if (!mb__check_heads(where, p, "mb_ttt", o->dim, o->heads))
+    if (!mb__check_heads(p, "mb_ttt", o->dim, o->heads))
         return false;
     if (o->inner_steps < 0 || o->inner_batch < 0)
-        mb_fail_at(where, ctx, MB_INVALID,
-                   "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative", o->inner_steps,
-                   (long long)o->inner_batch);
+        mb_fail(ctx, MB_INVALID, "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative",
+                o->inner_steps, (long long)o->inner_batch);
     else if (o->learner < MB_LEARNER_LINEAR || o->learner > MB_LEARNER_CUSTOM)
-        mb_fail_at(where, ctx, MB_INVALID, "mb_ttt: %d is no kind of learner", (int)o->learner);
+        mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no kind of learner", (int)o->learner);
     else if (o->learner == MB_LEARNER_CUSTOM && (!o->custom.apply || !o->custom.weights || o->custom.n < 1))
-        mb_fail_at(where, ctx, MB_INVALID,
-                   "mb_ttt: a custom learner needs a function and at least one weight");
+        mb_fail(ctx, MB_INVALID, "mb_ttt: a custom learner needs a function and at least one weight");
     else if (o->inner_rule < MB_INNER_SGD || o->inner_rule > MB_INNER_ADAM)
-        mb_fail_at(where, ctx, MB_INVALID, "mb_ttt: %d is no inner rule", (int)o->inner_rule);
+        mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no inner rule", (int)o->inner_rule);
     else
         return true;
     return false;
@@ -41,7 +39,7 @@ static mb_shape with_heads(int64_t heads, mb_shape shape)
 }
 
 /* Copies the learner's shapes and makes its weights, unless they start at zero. */
-static bool make_learner(const char *where, mb_params *p, mb_ttt *layer)
+static bool make_learner(mb_params *p, mb_ttt *layer)
 {
     const mb_ttt_options *o = &layer->options;
     mb_learner_weight rows[4];
@@ -65,44 +63,45 @@ static bool make_learner(const char *where, mb_params *p, mb_ttt *layer)
     for (int i = 0; i < n; i++) {
         const mb_learner_weight *w = &layer->learner.weights[i];
         if (w->shape.rank < 0 || w->shape.rank > MB_MAX_RANK - 2) {
-            mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                       "mb_ttt: weight %d of the learner has %d axes, at most %d can be", i, w->shape.rank,
-                       MB_MAX_RANK - 2);
+            mb_fail(mb_params_context(p), MB_INVALID,
+                    "mb_ttt: weight %d of the learner has %d axes, at most %d can be", i, w->shape.rank,
+                    MB_MAX_RANK - 2);
             return false;
         }
         layer->shapes[i] = w->shape;
         if (o->learned_start != MB_ON)
             continue;
         mb_shape shape = with_heads(o->heads, w->shape);
-        layer->start[i] = w->plain ? mb_param_plain_at(where, p, w->name, shape, w->init)
-                                   : mb_param_at(where, p, w->name, shape, w->init);
+        layer->start[i] =
+            w->plain ? mb_param_plain(p, w->name, shape, w->init) : mb_param(p, w->name, shape, w->init);
     }
     layer->learner.weights = NULL; /* the caller's array may go now */
     layer->options.custom.weights = NULL;
     return true;
 }
 
-static void make_views(const char *where, mb_params *p, mb_ttt *layer)
+static void make_views(mb_params *p, mb_ttt *layer)
 {
     int64_t D = layer->options.dim, H = layer->options.heads, dh = D / H;
     mb_init kernel = mb_init_lecun(D), zeros = mb_init_zeros();
-    layer->psi_k = mb_param_at(where, p, "psi_k", MB_SHAPE(H, D, dh), kernel);
-    layer->psi_b = mb_param_plain_at(where, p, "psi_b", MB_SHAPE(H, dh), zeros);
-    layer->phi_k = mb_param_at(where, p, "phi_k", MB_SHAPE(H, D, dh), kernel);
-    layer->phi_b = mb_param_plain_at(where, p, "phi_b", MB_SHAPE(H, dh), zeros);
-    layer->g_k = mb_param_at(where, p, "g_k", MB_SHAPE(H, dh, D), kernel);
-    layer->g_bias = mb_param_plain_at(where, p, "g_bias", MB_SHAPE(1, D), zeros);
-    layer->h_k = mb_param_at(where, p, "h_k", MB_SHAPE(H, dh, D), kernel);
-    layer->h_bias = mb_param_plain_at(where, p, "h_bias", MB_SHAPE(1, D), zeros);
+    layer->psi_k = mb_param(p, "psi_k", MB_SHAPE(H, D, dh), kernel);
+    layer->psi_b = mb_param_plain(p, "psi_b", MB_SHAPE(H, dh), zeros);
+    layer->phi_k = mb_param(p, "phi_k", MB_SHAPE(H, D, dh), kernel);
+    layer->phi_b = mb_param_plain(p, "phi_b", MB_SHAPE(H, dh), zeros);
+    layer->g_k = mb_param(p, "g_k", MB_SHAPE(H, dh, D), kernel);
+    layer->g_bias = mb_param_plain(p, "g_bias", MB_SHAPE(1, D), zeros);
+    layer->h_k = mb_param(p, "h_k", MB_SHAPE(H, dh, D), kernel);
+    layer->h_bias = mb_param_plain(p, "h_bias", MB_SHAPE(1, D), zeros);
     if (layer->options.decoder_norm != MB_ON)
         return;
-    layer->norm_scale = mb_param_plain_at(where, p, "norm_scale", MB_SHAPE(H, D), mb_init_ones());
-    layer->norm_bias = mb_param_plain_at(where, p, "norm_bias", MB_SHAPE(H, D), zeros);
+    layer->norm_scale = mb_param_plain(p, "norm_scale", MB_SHAPE(H, D), mb_init_ones());
+    layer->norm_bias = mb_param_plain(p, "norm_bias", MB_SHAPE(H, D), zeros);
 }
 
-mb_ttt *mb_ttt_new_at(const char *where, mb_params *p, const char *name, mb_ttt_options options)
+mb_ttt *mb_ttt_new_at(const char *site, mb_params *p, const char *name, mb_ttt_options options)
 {
-    if (!p || !check_options(where, p, &options))
+    MB_SITE(mb_params_context(p), site);
+    if (!p || !check_options(p, &options))
         return NULL;
     size_t T = (size_t)options.inner_steps;
     mb_ttt *layer = mb_params_alloc(p, sizeof *layer);
@@ -119,11 +118,11 @@ mb_ttt *mb_ttt_new_at(const char *where, mb_params *p, const char *name, mb_ttt_
     options.inner_lr = lr;
     layer->options = options;
     layer->lr = lr;
-    if (mb_params_enter_at(where, p, name) != MB_OK)
+    if (mb_params_enter(p, name) != MB_OK)
         return NULL;
-    make_views(where, p, layer);
-    bool made = make_learner(where, p, layer);
-    mb_params_leave_at(where, p);
+    make_views(p, layer);
+    bool made = make_learner(p, layer);
+    mb_params_leave(p);
     return made ? layer : NULL;
 }
 

@@ -154,17 +154,16 @@ static mb_tensor apply(call *c, mb_tensor *losses)
     return mb_add(mb_einsum("bhne,hed->bnd", answers, l->h_k), l->h_bias);
 }
 
-mb_tensor mb_ttt_apply_at(const char *where, const mb_ttt *layer, mb_tensor x, mb_key key, mb_tensor *losses)
+mb_tensor mb_ttt_apply_at(const char *site, const mb_ttt *layer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor y = {0};
     if (losses)
         memset(losses, 0, (size_t)(mb_ttt_inner_steps(layer) + 1) * sizeof *losses);
     if (!layer || !mb__usable(x))
-        return mb__refused(where, x);
+        return mb__refused(x);
     call c = {.layer = layer, .x = x};
-    const char *place = mb_place_begin(x.ctx, where);
     if (prepare(&c, key))
         y = apply(&c, losses);
-    mb_place_end(x.ctx, place);
     return y;
 }

@@ -18,11 +18,11 @@ struct mb_vit {
 
 /* ------------------------------------------------------------------------------------------- patches -- */
 
-mb_tensor mb_patchify_at(const char *where, mb_tensor images, int64_t p)
+mb_tensor mb_patchify_at(const char *site, mb_tensor images, int64_t p)
 {
+    MB_SITE(images.ctx, site);
     if (!mb__usable(images))
-        return mb__refused(where, images);
-    const char *place = mb_place_begin(images.ctx, where);
+        return mb__refused(images);
     mb_shape s = mb_shape_of(images);
     mb_tensor y = {0};
     if ((s.rank != 3 && s.rank != 4) || p < 1 || s.dim[1] % p != 0 || s.dim[2] % p != 0) {
@@ -35,7 +35,6 @@ mb_tensor mb_patchify_at(const char *where, mb_tensor images, int64_t p)
         y = mb_permute(y, MB_AXES(0, 1, 3, 2, 4, 5));
         y = mb_reshape(y, MB_SHAPE(B, h * w, p * p * c));
     }
-    mb_place_end(images.ctx, place);
     return y;
 }
 
@@ -48,19 +47,19 @@ static double sincos2d(int64_t y, int64_t x, int64_t column, int64_t quarter)
     return part % 2 == 0 ? sin(angle) : cos(angle);
 }
 
-mb_tensor mb_sincos2d_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t rows, int64_t columns,
+mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t rows, int64_t columns,
                          int64_t dim)
 {
+    MB_SITE(ctx, site);
     mb_tensor none = {0};
     if (!ctx)
         return none;
     const int64_t most = 1 << 20; /* so that the number of bytes cannot overflow */
     if (rows < 1 || columns < 1 || dim < 8 || dim % 4 != 0 || rows > most || columns > most || dim > most ||
         (dtype != MB_FLOAT32 && dtype != MB_FLOAT64)) {
-        mb_fail_at(
-            where, ctx, MB_INVALID,
-            "mb_sincos2d: %lld rows, %lld columns, dim %lld: wanted 1, 1, and a multiple of 4 from 8 on",
-            (long long)rows, (long long)columns, (long long)dim);
+        mb_fail(ctx, MB_INVALID,
+                "mb_sincos2d: %lld rows, %lld columns, dim %lld: wanted 1, 1, and a multiple of 4 from 8 on",
+                (long long)rows, (long long)columns, (long long)dim);
         return none;
     }
     size_t count = (size_t)rows * (size_t)columns * (size_t)dim, bytes = count * mb_dtype_size(dtype);
@@ -75,76 +74,76 @@ mb_tensor mb_sincos2d_at(const char *where, mb_context *ctx, mb_dtype dtype, int
         else
             ((double *)data)[i] = value;
     }
-    mb_tensor t = mb_from_at(where, ctx, dtype, MB_SHAPE(rows * columns, dim), data);
+    mb_tensor t = mb_from(ctx, dtype, MB_SHAPE(rows * columns, dim), data);
     mb__free(ctx, data, bytes);
     return t;
 }
 
 /* -------------------------------------------------------------------------------------- construction -- */
 
-static bool make_positions(const char *where, mb_params *p, mb_vit *vit)
+static bool make_positions(mb_params *p, mb_vit *vit)
 {
     const mb_vit_options *o = &vit->options;
     if (o->positions == MB_POSITIONS_LEARNED) {
         mb_init init = o->positions_init;
         if (init.kind == MB_INIT_DEFAULT)
             init = mb_init_normal(1 / sqrt((double)o->dim));
-        vit->positions = mb_param_plain_at(where, p, "positions", MB_SHAPE(o->tokens, o->dim), init);
+        vit->positions = mb_param_plain(p, "positions", MB_SHAPE(o->tokens, o->dim), init);
     } else if (o->positions == MB_POSITIONS_SINCOS2D) {
         int64_t rows = o->rows > 0 ? o->rows : (int64_t)(sqrt((double)o->tokens) + 0.5);
         if (o->tokens % rows != 0 || (o->rows == 0 && rows * rows != o->tokens)) {
-            mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                       "mb_vit: %lld tokens are no grid of %lld rows", (long long)o->tokens, (long long)rows);
+            mb_fail(mb_params_context(p), MB_INVALID, "mb_vit: %lld tokens are no grid of %lld rows",
+                    (long long)o->tokens, (long long)rows);
             return false;
         }
         /* Recorded outside of every scope, as parameters are, so it lives as long as the context. */
         vit->positions =
-            mb_sincos2d_at(where, mb_params_context(p), mb_params_dtype(p), rows, o->tokens / rows, o->dim);
+            mb_sincos2d(mb_params_context(p), mb_params_dtype(p), rows, o->tokens / rows, o->dim);
     }
     return true;
 }
 
-static bool make_all(const char *where, mb_params *p, mb_vit *vit)
+static bool make_all(mb_params *p, mb_vit *vit)
 {
     const mb_vit_options *o = &vit->options;
     mb_linear_options embed = {.weight = mb_init_lecun(o->patch_values)};
     mb_linear_options head = {.weight = o->head_init.kind ? o->head_init : mb_init_zeros()};
-    vit->embed = mb_linear_new_with_at(where, p, "embed", o->patch_values, o->dim, embed);
-    if (!make_positions(where, p, vit))
+    vit->embed = mb_linear_new_with(p, "embed", o->patch_values, o->dim, embed);
+    if (!make_positions(p, vit))
         return false;
     for (int i = 0; i < (int)o->depth; i++) {
         char name[32];
         snprintf(name, sizeof name, "blocks.%d", i);
-        vit->blocks[i] = mb_block_new_at(where, p, name, o->dim, o->hidden, &o->mixer);
+        vit->blocks[i] = mb_block_new(p, name, o->dim, o->hidden, &o->mixer);
         if (!vit->blocks[i].mixer.apply)
             return false;
     }
-    vit->norm = mb_layer_norm_new_at(where, p, "norm", o->dim);
+    vit->norm = mb_layer_norm_new(p, "norm", o->dim);
     if (o->pre_logits)
-        vit->pre_logits =
-            mb_linear_new_with_at(where, p, "pre_logits", o->dim, o->dim, (mb_linear_options){0});
-    vit->head = mb_linear_new_with_at(where, p, "head", o->dim, o->classes, head);
+        vit->pre_logits = mb_linear_new_with(p, "pre_logits", o->dim, o->dim, (mb_linear_options){0});
+    vit->head = mb_linear_new_with(p, "head", o->dim, o->classes, head);
     return true;
 }
 
-mb_vit *mb_vit_new_at(const char *where, mb_params *p, const char *name, mb_vit_options options)
+mb_vit *mb_vit_new_at(const char *site, mb_params *p, const char *name, mb_vit_options options)
 {
+    MB_SITE(mb_params_context(p), site);
     if (!p)
         return NULL;
     if (options.tokens < 1 || options.patch_values < 1 || options.dim < 1 || options.depth < 0 ||
         options.depth > 1000000 || options.classes < 1) {
-        mb_fail_at(where, mb_params_context(p), MB_INVALID,
-                   "mb_vit: tokens, patch_values, dim and classes must be 1 or more, depth 0 or more");
+        mb_fail(mb_params_context(p), MB_INVALID,
+                "mb_vit: tokens, patch_values, dim and classes must be 1 or more, depth 0 or more");
         return NULL;
     }
     mb_vit *vit = mb_params_alloc(p, sizeof *vit);
     mb_block *blocks = mb_params_alloc(p, (size_t)(options.depth + 1) * sizeof *blocks);
-    if (!vit || !blocks || mb_params_enter_at(where, p, name) != MB_OK)
+    if (!vit || !blocks || mb_params_enter(p, name) != MB_OK)
         return NULL;
     vit->options = options;
     vit->blocks = blocks;
-    bool made = make_all(where, p, vit);
-    mb_params_leave_at(where, p);
+    bool made = make_all(p, vit);
+    mb_params_leave(p);
     return made ? vit : NULL;
 }
 
@@ -165,13 +164,13 @@ const mb_block *mb_vit_block(const mb_vit *vit, int i)
 
 /* ------------------------------------------------------------------------------------------- forward -- */
 
-mb_tensor mb_vit_apply_at(const char *where, const mb_vit *vit, mb_tensor patches, mb_key key,
+mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_key key,
                           mb_tensor *losses)
 {
+    MB_SITE(patches.ctx, site);
     if (!vit || !mb__usable(patches))
-        return mb__refused(where, patches);
+        return mb__refused(patches);
     const mb_vit_options *o = &vit->options;
-    const char *place = mb_place_begin(patches.ctx, where);
     mb_tensor y = {0};
     if (mb__check_tokens(patches, o->patch_values, "vit")) {
         if (vit->positions.ctx && mb_dim(patches, 1) != o->tokens)
@@ -189,6 +188,5 @@ mb_tensor mb_vit_apply_at(const char *where, const mb_vit *vit, mb_tensor patche
             z = mb_tanh(mb_linear_apply(vit->pre_logits, z));
         y = mb_linear_apply(vit->head, z);
     }
-    mb_place_end(patches.ctx, place);
     return y;
 }

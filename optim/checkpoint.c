@@ -67,10 +67,10 @@ static const char *shape_text(char text[SHAPE_TEXT], mb_shape s)
     return text;
 }
 
-mb_status mb__load_like(const char *where, mb_context *ctx, const char *path, const char *const *names,
-                        const mb_tensor *like, mb_tensor *ts, int n)
+mb_status mb__load_like(mb_context *ctx, const char *path, const char *const *names, const mb_tensor *like,
+                        mb_tensor *ts, int n)
 {
-    mb_status status = mb_safetensors_load_at(where, ctx, path, names, ts, n);
+    mb_status status = mb_safetensors_load(ctx, path, names, ts, n);
     for (int i = 0; i < n && status == MB_OK; i++) {
         mb_shape got = mb_shape_of(ts[i]), wanted = mb_shape_of(like[i]);
         mb_dtype got_type = mb_dtype_of(ts[i]), wanted_type = mb_dtype_of(like[i]);
@@ -78,108 +78,111 @@ mb_status mb__load_like(const char *where, mb_context *ctx, const char *path, co
             memcmp(got.dim, wanted.dim, (size_t)got.rank * sizeof got.dim[0]) == 0)
             continue;
         char a[SHAPE_TEXT], b[SHAPE_TEXT];
-        status = mb_fail_at(where, ctx, MB_FORMAT, "%s: \"%s\" is %s %s in the file, %s %s here", path,
-                            names[i], mb_dtype_name(got_type), shape_text(a, got), mb_dtype_name(wanted_type),
-                            shape_text(b, wanted));
+        status = mb_fail(ctx, MB_FORMAT, "%s: \"%s\" is %s %s in the file, %s %s here", path, names[i],
+                         mb_dtype_name(got_type), shape_text(a, got), mb_dtype_name(wanted_type),
+                         shape_text(b, wanted));
     }
     return status;
 }
 
-static mb_status assign_all(const char *where, const list *l, int n)
+static mb_status assign_all(const list *l, int n)
 {
     mb_status status = MB_OK;
     for (int i = 0; i < n && status == MB_OK; i++)
-        status = mb_assign_at(where, l->ts[i], l->loaded[i]);
+        status = mb_assign(l->ts[i], l->loaded[i]);
     return status;
 }
 
 /* ---------------------------------------------------------------------------------------- parameters -- */
 
-mb_status mb_params_save_at(const char *where, const mb_params *p, const char *path)
+mb_status mb_params_save_at(const char *site, const mb_params *p, const char *path)
 {
+    MB_SITE(mb_params_context(p), site);
     if (!p)
         return MB_NO_MEMORY;
     list l;
     mb_status status = list_open(&l, p->ctx, p->count);
     if (status == MB_OK) {
         list_params(&l, p);
-        status = mb_safetensors_save_at(where, p->ctx, path, l.names, l.ts, l.n, NULL);
+        status = mb_safetensors_save(p->ctx, path, l.names, l.ts, l.n, NULL);
     }
     list_close(&l);
     return status;
 }
 
-mb_status mb_params_load_at(const char *where, mb_params *p, const char *path)
+mb_status mb_params_load_at(const char *site, mb_params *p, const char *path)
 {
+    MB_SITE(mb_params_context(p), site);
     if (!p)
         return MB_NO_MEMORY;
     list l;
-    mb_scope scope = mb_scope_begin_at(where, p->ctx); /* what is loaded dies once it is stored */
+    mb_scope scope = mb_scope_begin(p->ctx); /* what is loaded dies once it is stored */
     mb_status status = list_open(&l, p->ctx, p->count);
     if (status == MB_OK) {
         list_params(&l, p);
-        status = mb__load_like(where, p->ctx, path, l.names, l.ts, l.loaded, l.n);
+        status = mb__load_like(p->ctx, path, l.names, l.ts, l.loaded, l.n);
     }
     if (status == MB_OK)
-        status = assign_all(where, &l, l.n);
+        status = assign_all(&l, l.n);
     list_close(&l);
-    mb_status stored = mb_scope_end_at(where, scope);
+    mb_status stored = mb_scope_end(scope);
     return status == MB_OK ? stored : status;
 }
 
 /* ---------------------------------------------------------------------------------------- optimisers -- */
 
 /* Parameters, states and last the step count, whose tensor is made here: a flush may not change it. */
-static mb_status list_optimizer(const char *where, list *l, const mb_optimizer *opt)
+static mb_status list_optimizer(list *l, const mb_optimizer *opt)
 {
     mb_context *ctx = opt->params->ctx;
     mb_status status = list_open(l, ctx, opt->params->count + mb_optimizer_state_count(opt) + 1);
     if (status != MB_OK)
         return status;
     if (opt->steps > INT32_MAX)
-        return mb_fail_at(where, ctx, MB_INVALID, "optimizer: %lld steps do not fit a file",
-                          (long long)opt->steps);
+        return mb_fail(ctx, MB_INVALID, "optimizer: %lld steps do not fit a file", (long long)opt->steps);
     int32_t steps = (int32_t)opt->steps;
     list_params(l, opt->params);
     list_states(l, opt);
-    list_add(l, "optimizer.step", mb_from_at(where, ctx, MB_INT32, MB_SHAPE0, &steps));
+    list_add(l, "optimizer.step", mb_from(ctx, MB_INT32, MB_SHAPE0, &steps));
     return mb_valid(l->ts[l->n - 1]) ? MB_OK : mb_error(ctx);
 }
 
-mb_status mb_optimizer_save_at(const char *where, const mb_optimizer *opt, const char *path)
+mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path)
 {
+    MB_SITE(opt ? opt->params->ctx : NULL, site);
     if (!opt)
         return MB_NO_MEMORY;
     list l;
-    mb_scope scope = mb_scope_begin_at(where, opt->params->ctx);
-    mb_status status = list_optimizer(where, &l, opt);
+    mb_scope scope = mb_scope_begin(opt->params->ctx);
+    mb_status status = list_optimizer(&l, opt);
     if (status == MB_OK)
-        status = mb_safetensors_save_at(where, l.ctx, path, l.names, l.ts, l.n, NULL);
+        status = mb_safetensors_save(l.ctx, path, l.names, l.ts, l.n, NULL);
     list_close(&l);
-    mb_status ended = mb_scope_end_at(where, scope);
+    mb_status ended = mb_scope_end(scope);
     return status == MB_OK ? ended : status;
 }
 
-mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, const char *path)
+mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path)
 {
+    MB_SITE(opt ? opt->params->ctx : NULL, site);
     if (!opt)
         return MB_NO_MEMORY;
     list l;
-    mb_scope scope = mb_scope_begin_at(where, opt->params->ctx);
-    mb_status status = list_optimizer(where, &l, opt);
+    mb_scope scope = mb_scope_begin(opt->params->ctx);
+    mb_status status = list_optimizer(&l, opt);
     if (status == MB_OK)
-        status = mb__load_like(where, l.ctx, path, l.names, l.ts, l.loaded, l.n);
+        status = mb__load_like(l.ctx, path, l.names, l.ts, l.loaded, l.n);
     if (status == MB_OK) {
         int32_t steps = 0;
-        status = mb_read_at(where, l.loaded[l.n - 1], &steps, sizeof steps);
+        status = mb_read(l.loaded[l.n - 1], &steps, sizeof steps);
         if (status == MB_OK && steps < 0)
-            status = mb_fail_at(where, l.ctx, MB_FORMAT, "%s: %d optimizer steps", path, (int)steps);
+            status = mb_fail(l.ctx, MB_FORMAT, "%s: %d optimizer steps", path, (int)steps);
         if (status == MB_OK)
-            status = assign_all(where, &l, l.n - 1);
+            status = assign_all(&l, l.n - 1);
         if (status == MB_OK)
             opt->steps = steps;
     }
     list_close(&l);
-    mb_status stored = mb_scope_end_at(where, scope);
+    mb_status stored = mb_scope_end(scope);
     return status == MB_OK ? stored : status;
 }

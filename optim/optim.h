@@ -64,7 +64,7 @@ typedef struct mb_params mb_params;
 
 /* float32; mb_params_new_with takes the dtype of all parameters, MB_FLOAT32 or MB_FLOAT64. The caller frees
  * the set with mb_params_free before mb_close. The variables themselves belong to the context. */
-MB_API mb_params *mb_params_new_with_at(const char *where, mb_context *ctx, uint64_t seed, mb_dtype dtype);
+MB_API mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype);
 #define mb_params_new_with(...)  mb_params_new_with_at(MB_HERE, __VA_ARGS__)
 #define mb_params_new(ctx, seed) mb_params_new_with_at(MB_HERE, ctx, seed, MB_FLOAT32)
 MB_API void mb_params_free(mb_params *p); /* NULL is allowed; frees mb_params_alloc's memory too */
@@ -75,17 +75,17 @@ MB_API mb_dtype mb_params_dtype(const mb_params *p);
  * is empty or already taken is an error. It is trainable. mb_param takes weight decay (kernels);
  * mb_param_plain does not (biases, scales, positions). Parameters are made outside of every scope. The
  * initial value is stored at the next flush. */
-MB_API mb_tensor mb_param_at(const char *where, mb_params *p, const char *name, mb_shape shape, mb_init init);
+MB_API mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init);
 #define mb_param(...) mb_param_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_param_plain_at(const char *where, mb_params *p, const char *name, mb_shape shape,
+MB_API mb_tensor mb_param_plain_at(const char *site, mb_params *p, const char *name, mb_shape shape,
                                    mb_init init);
 #define mb_param_plain(...) mb_param_plain_at(MB_HERE, __VA_ARGS__)
 
 /* Between enter and leave, names get the prefix "name."; nested ones add up, "" adds nothing. A leave without
  * an enter is an error. */
-MB_API mb_status mb_params_enter_at(const char *where, mb_params *p, const char *name);
+MB_API mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name);
 #define mb_params_enter(...) mb_params_enter_at(MB_HERE, __VA_ARGS__)
-MB_API mb_status mb_params_leave_at(const char *where, mb_params *p);
+MB_API mb_status mb_params_leave_at(const char *site, mb_params *p);
 #define mb_params_leave(...) mb_params_leave_at(MB_HERE, __VA_ARGS__)
 
 /* In order of creation, 0 <= i < count. Outside: NULL, a tensor that is none, false. */
@@ -97,7 +97,7 @@ MB_API bool mb_params_decays(const mb_params *p, int i);
 /* Number of trainable scalars. */
 MB_API int64_t mb_params_size(const mb_params *p);
 /* By full name; an unknown one is an error. */
-MB_API mb_tensor mb_params_get_at(const char *where, const mb_params *p, const char *name);
+MB_API mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name);
 #define mb_params_get(...) mb_params_get_at(MB_HERE, __VA_ARGS__)
 /* Writes the trainable parameters, in order, to ts, at most `capacity` of them: what to give mb_grad. Returns
  * how many there are. */
@@ -105,11 +105,11 @@ MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
 
 /* For the parameter of this full name, and all whose name begins with it and a dot ("" is every one): whether
  * optimisers change it, whether it takes weight decay. A prefix of no parameter is an error. */
-MB_API mb_status mb_params_set_trainable_at(const char *where, mb_params *p, const char *prefix,
+MB_API mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix,
                                             bool trainable);
 #define mb_params_freeze(p, prefix)   mb_params_set_trainable_at(MB_HERE, p, prefix, false)
 #define mb_params_unfreeze(p, prefix) mb_params_set_trainable_at(MB_HERE, p, prefix, true)
-MB_API mb_status mb_params_set_decay_at(const char *where, mb_params *p, const char *prefix, bool decays);
+MB_API mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays);
 #define mb_params_set_decay(...) mb_params_set_decay_at(MB_HERE, __VA_ARGS__)
 
 /* Zeroed memory that lives as long as p: for a layer's own struct. NULL, and the sticky error, without
@@ -118,9 +118,9 @@ MB_API void *mb_params_alloc(mb_params *p, size_t size);
 
 /* All parameters, frozen ones included, as one safetensors file. Loading wants exactly these names, shapes
  * and dtypes, and changes nothing if one differs. Both are flushes. */
-MB_API mb_status mb_params_save_at(const char *where, const mb_params *p, const char *path);
+MB_API mb_status mb_params_save_at(const char *site, const mb_params *p, const char *path);
 #define mb_params_save(...) mb_params_save_at(MB_HERE, __VA_ARGS__)
-MB_API mb_status mb_params_load_at(const char *where, mb_params *p, const char *path);
+MB_API mb_status mb_params_load_at(const char *site, mb_params *p, const char *path);
 #define mb_params_load(...) mb_params_load_at(MB_HERE, __VA_ARGS__)
 
 /* ----------------------------------------------------------------------------------------- schedules -- */
@@ -131,56 +131,60 @@ typedef enum mb_schedule_kind {
     MB_SCHEDULE_STEPS,
 } mb_schedule_kind;
 
-/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. */
+/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. What a kind
+ * has no use for must be 0. */
 typedef struct mb_schedule {
     mb_schedule_kind kind;
-    int64_t warmup; /* linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
-    int64_t total;  /* COSINE: floor + (1 - floor) / 2 (1 + cos(pi (s - warmup) / (total - warmup))), and
-                     * `floor` from  step `total` on: Loshchilov and Hutter 1608.03983, eq. 5 */
-    double floor;
-    int64_t
-        every; /* STEPS: factor^(s / every), rounded down, s counted from the first step, not from `warmup` */
-    double factor;
+    int64_t warmup; /* >= 0; linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
+    int64_t total; /* COSINE, >= 1: floor + (1 - floor) / 2 (1 + cos(pi (s - warmup) / (total - warmup))), and
+                    * `floor` from step `total` on: Loshchilov and Hutter 1608.03983, eq. 5. With a warmup as
+                    * long as that there is no cosine. */
+    double floor;  /* COSINE, in [0, 1] */
+    int64_t every; /* STEPS, >= 1: factor^(s / every), rounded down, s counted from the first step, not from
+                    * `warmup` */
+    double factor; /* STEPS, > 0 */
 } mb_schedule;
 
 MB_API mb_schedule mb_schedule_constant(void);
 MB_API mb_schedule mb_schedule_warmup_cosine(int64_t warmup, int64_t total);
 MB_API mb_schedule mb_schedule_steps(int64_t every, double factor);
-/* The factor of a step, counted from 0. */
+/* The factor of a step, counted from 0; NaN where the schedule is not as above. */
 MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
 
 /* ---------------------------------------------------------------------------------------- optimisers -- */
 
-/* All options: 0 means the default in brackets, [off] where there is none. lr must be more than 0. With
- * clip_norm c, all gradients are multiplied by c / max(norm, c), norm over all trainable parameters together.
- */
+/* All options: 0 means the default in brackets, [off] where there is none; MB_ZERO means 0, where that is
+ * meant. An option that is not finite or out of its range is an error. With clip_norm c, all gradients are
+ * multiplied by c / max(norm, c), norm over all trainable parameters together. */
+#define MB_ZERO 1e-300
 
 typedef struct mb_sgd_options {
     double lr;           /* learning rate, > 0; times the schedule's factor */
-    double momentum;     /* [off] v <- momentum v + g, parameter <- parameter - lr v */
-    bool nesterov;       /* step along g + momentum v instead, v the new one */
-    double weight_decay; /* [off] adds weight_decay * parameter to the gradient of those that take decay */
-    double clip_norm;    /* [off] largest global norm of the gradients, before all else */
-    double clip_value;   /* [off] largest magnitude of an element, after clip_norm */
+    double momentum;     /* [off], in [0, 1): v <- momentum v + g, parameter <- parameter - lr v */
+    bool nesterov;       /* step along g + momentum v instead, v the new one; not without momentum */
+    double weight_decay; /* [off], >= 0: adds weight_decay * parameter to the gradient of those that take
+                            decay */
+    double clip_norm;    /* [off], >= 0: largest global norm of the gradients, before all else */
+    double clip_value;   /* [off], >= 0: largest magnitude of an element, after clip_norm */
     mb_schedule schedule;
 } mb_sgd_options;
 
 typedef struct mb_adam_options {
-    double lr;
-    double beta1, beta2; /* [0.9, 0.999] */
-    double eps;          /* [1e-8] */
+    double lr;           /* > 0 */
+    double beta1, beta2; /* [0.9, 0.999], in [0, 1) */
+    double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
 } mb_adam_options;
 
 typedef struct mb_adamw_options {
-    double lr;
-    double
-        weight_decay; /* [off] parameter <- (1 - lr weight_decay) parameter before Adam's step, where it takes
-                       * decay, lr with the schedule's factor: Loshchilov and Hutter 1711.05101 in PyTorch's
-                       * scaling. MTTT's decay is not times the base lr: its 1e-4 with lr 1e-3 is 0.1 here. */
-    double beta1, beta2; /* [0.9, 0.999] */
-    double eps;          /* [1e-8] */
+    double lr;           /* > 0 */
+    double weight_decay; /* [off], >= 0: parameter <- (1 - lr weight_decay) parameter before Adam's step,
+                          * where it takes decay, lr with the schedule's factor: Loshchilov and Hutter
+                          * 1711.05101 in PyTorch's scaling. MTTT's decay is not times the base lr: its 1e-4
+                          * with lr 1e-3 is 0.1 here. */
+    double beta1, beta2; /* [0.9, 0.999], in [0, 1) */
+    double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
 } mb_adamw_options;
@@ -191,11 +195,11 @@ typedef struct mb_adamw_options {
  * must outlive it; free it with mb_optimizer_free. NULL after an error. */
 typedef struct mb_optimizer mb_optimizer;
 
-MB_API mb_optimizer *mb_sgd_at(const char *where, mb_params *p, mb_sgd_options options);
+MB_API mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options options);
 #define mb_sgd(...) mb_sgd_at(MB_HERE, __VA_ARGS__)
-MB_API mb_optimizer *mb_adam_at(const char *where, mb_params *p, mb_adam_options options);
+MB_API mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options options);
 #define mb_adam(...) mb_adam_at(MB_HERE, __VA_ARGS__)
-MB_API mb_optimizer *mb_adamw_at(const char *where, mb_params *p, mb_adamw_options options);
+MB_API mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options options);
 #define mb_adamw(...) mb_adamw_at(MB_HERE, __VA_ARGS__)
 MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
 
@@ -203,20 +207,21 @@ MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
  * assignment of parameters and state. loss: of the parameters' dtype, any shape. Nothing is computed until
  * the next flush (the end of the step's scope, or a read: mb_item(loss) after mb_step does all in one).
  * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step,
- * where nothing is trainable or a parameter was made after the optimiser. The parameters then stand for their
- * new values, history included: end the scope before the next step, or that history grows. */
-MB_API mb_status mb_step_at(const char *where, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
+ * where nothing is trainable, a parameter was made after the optimiser, or the loss depends on no trainable
+ * parameter: such as one recorded before the step before, which is of the old values. The parameters then
+ * stand for their new values, history included: end the scope before the next step, or that history grows. */
+MB_API mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
 /* The same from n gradients of the caller's, shaped like and in the order of mb_params_list: for accumulation
  * over batches, or gradients that are not of a loss. */
-MB_API mb_status mb_apply_gradients_at(const char *where, mb_optimizer *opt, const mb_tensor *gradients,
-                                       int n, mb_tensor *norm);
+MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
+                                       mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt); /* steps taken */
 MB_API double mb_optimizer_lr(const mb_optimizer *opt);     /* what the next step uses, schedule included */
-MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor */
+MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor; >= 0 */
 
 /* State tensors: "optimizer.momentum.NAME", or "optimizer.m.NAME" and "optimizer.v.NAME", shaped like the
  * parameter NAME. Outside 0 <= i < count: NULL, a tensor that is none. */
@@ -228,9 +233,9 @@ MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
  * continued from it equals one that was not interrupted, bit for bit. Options are not in it: they are the
  * script's. Loading wants a file of the same parameters and optimiser, and changes nothing if one tensor
  * differs. */
-MB_API mb_status mb_optimizer_save_at(const char *where, const mb_optimizer *opt, const char *path);
+MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path);
 #define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
-MB_API mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, const char *path);
+MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);
 #define mb_optimizer_load(...) mb_optimizer_load_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------ differentiable rules -- */
@@ -242,12 +247,12 @@ MB_API mb_status mb_optimizer_load_at(const char *where, mb_optimizer *opt, cons
  * these same rules. */
 
 /* parameter - lr gradient */
-MB_API mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr);
+MB_API mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr);
 #define mb_sgd_update(...) mb_sgd_update_at(MB_HERE, __VA_ARGS__)
 
 /* v' = momentum v + gradient; parameter - lr v', or with nesterov parameter - lr (gradient + momentum v').
  * Writes v' to new_velocity, which may be the address of `velocity`'s own handle. */
-MB_API mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient,
+MB_API mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor gradient,
                                        mb_tensor lr, mb_tensor velocity, double momentum, bool nesterov,
                                        mb_tensor *new_velocity);
 #define mb_momentum_update(...) mb_momentum_update_at(MB_HERE, __VA_ARGS__)
@@ -255,24 +260,27 @@ MB_API mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, m
 /* Adam (Kingma and Ba 1412.6980, algorithm 1), step t = 1, 2, ...:
  *     m' = beta1 m + (1 - beta1) g,  v' = beta2 v + (1 - beta2) g^2,
  *     parameter - lr (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps)
- * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults). sqrt(v') counts as having derivative
- * 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to *new_m and
- * v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
-MB_API mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+ * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults; MB_ZERO: 0). sqrt(v') counts as having
+ * derivative 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to
+ * *new_m and v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
+MB_API mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                    mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                                    mb_tensor *new_m, mb_tensor *new_v);
 #define mb_adam_update(...) mb_adam_update_at(MB_HERE, __VA_ARGS__)
 
-/* sqrt(sum of the squares of all elements of the n tensors), 0-d; its derivative where all are 0 is 0. */
-MB_API mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n);
+/* sqrt(sum of the squares of all elements of the n tensors), 0-d, as by mb_norm; its derivatives where all
+ * are 0 are 0.
+ */
+MB_API mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n);
 #define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
-/* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm, 0-d, before
- * clipping. max_norm > 0. Differentiable, through the norm as well. */
-MB_API mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm,
+/* clipped[i] = gs[i] max_norm / max(norm, max_norm), also where the norm is beyond the dtype's range; clipped
+ * may be gs. Returns the norm, 0-d, before clipping. max_norm > 0. Differentiable, through the norm as well.
+ */
+MB_API mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm,
                                  mb_tensor *clipped);
 #define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)
 /* Each element to [-limit, limit]; the derivative of those beyond is 0, and 1/2 at a limit. */
-MB_API mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit);
+MB_API mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit);
 #define mb_clip_value(...) mb_clip_value_at(MB_HERE, __VA_ARGS__)
 
 #ifdef __cplusplus

@@ -101,13 +101,13 @@ const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length,
     return text;
 }
 
-mb_params *mb_params_new_with_at(const char *where, mb_context *ctx, uint64_t seed, mb_dtype dtype)
+mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype)
 {
+    MB_SITE(ctx, site);
     if (!ctx)
         return NULL;
     if (dtype != MB_FLOAT32 && dtype != MB_FLOAT64) {
-        mb_fail_at(where, ctx, MB_INVALID, "mb_params: dtype %s, wanted float32 or float64",
-                   mb_dtype_name(dtype));
+        mb_fail(ctx, MB_INVALID, "mb_params: dtype %s, wanted float32 or float64", mb_dtype_name(dtype));
         return NULL;
     }
     mb_params *p = mb__alloc(ctx, sizeof *p);
@@ -138,13 +138,14 @@ void mb_params_free(mb_params *p)
 
 /* --------------------------------------------------------------------------------------------- names -- */
 
-mb_status mb_params_enter_at(const char *where, mb_params *p, const char *name)
+mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name)
 {
+    MB_SITE(mb_params_context(p), site);
     if (!p)
         return MB_NO_MEMORY;
     size_t length = name ? strlen(name) : 0;
     if (length > INT_MAX / 4 - (size_t)p->prefix_length)
-        return mb_fail_at(where, p->ctx, MB_INVALID, "mb_params_enter: the name is too long");
+        return mb_fail(p->ctx, MB_INVALID, "mb_params_enter: the name is too long");
     int need = p->prefix_length + (int)length + 1;
     if (!mb__grow(p->ctx, &p->marks, &p->depth_capacity, p->depth + 1, sizeof *p->marks) ||
         !mb__grow(p->ctx, &p->prefix, &p->prefix_capacity, need, 1))
@@ -158,12 +159,13 @@ mb_status mb_params_enter_at(const char *where, mb_params *p, const char *name)
     return MB_OK;
 }
 
-mb_status mb_params_leave_at(const char *where, mb_params *p)
+mb_status mb_params_leave_at(const char *site, mb_params *p)
 {
+    MB_SITE(mb_params_context(p), site);
     if (!p)
         return MB_NO_MEMORY;
     if (p->depth == 0)
-        return mb_fail_at(where, p->ctx, MB_INVALID, "mb_params_leave: no name was entered");
+        return mb_fail(p->ctx, MB_INVALID, "mb_params_leave: no name was entered");
     p->prefix_length = p->marks[--p->depth];
     return MB_OK;
 }
@@ -210,42 +212,41 @@ static void initialise(const mb_params *p, mb_tensor t, mb_shape shape, mb_key k
     mb_fail(p->ctx, MB_INVALID, "mb_param: %d is no kind of initial value", (int)init.kind);
 }
 
-static mb_tensor new_param(const char *where, mb_params *p, const char *name, mb_shape shape, mb_init init,
-                           bool decays)
+static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_init init, bool decays)
 {
     mb_tensor none = {0};
     if (!p)
         return none;
     if (!name || !*name) {
-        mb_fail_at(where, p->ctx, MB_INVALID, "mb_param: a parameter needs a name");
+        mb_fail(p->ctx, MB_INVALID, "mb_param: a parameter needs a name");
         return none;
     }
     const char *full = mb__params_text(p, p->prefix, p->prefix_length, name);
     if (!full || !mb__grow(p->ctx, &p->items, &p->capacity, p->count + 1, sizeof *p->items))
         return none;
     if (find(p, full)) {
-        mb_fail_at(where, p->ctx, MB_INVALID, "mb_param: there is already a parameter \"%s\"", full);
+        mb_fail(p->ctx, MB_INVALID, "mb_param: there is already a parameter \"%s\"", full);
         return none;
     }
-    const char *place = mb_place_begin(p->ctx, where);
     mb_tensor t = mb_variable(p->ctx, p->dtype, shape);
     if (mb_valid(t)) {
         uint64_t hash = hash_of(full);
         initialise(p, t, shape, mb_key_fold(p->key, hash), init);
         p->items[p->count++] = (mb__param){full, hash, t, true, decays};
     }
-    mb_place_end(p->ctx, place);
     return t;
 }
 
-mb_tensor mb_param_at(const char *where, mb_params *p, const char *name, mb_shape shape, mb_init init)
+mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init)
 {
-    return new_param(where, p, name, shape, init, true);
+    MB_SITE(mb_params_context(p), site);
+    return new_param(p, name, shape, init, true);
 }
 
-mb_tensor mb_param_plain_at(const char *where, mb_params *p, const char *name, mb_shape shape, mb_init init)
+mb_tensor mb_param_plain_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init)
 {
-    return new_param(where, p, name, shape, init, false);
+    MB_SITE(mb_params_context(p), site);
+    return new_param(p, name, shape, init, false);
 }
 
 /* --------------------------------------------------------------------------------------- enumeration -- */
@@ -303,13 +304,14 @@ int64_t mb_params_size(const mb_params *p)
     return size;
 }
 
-mb_tensor mb_params_get_at(const char *where, const mb_params *p, const char *name)
+mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name)
 {
+    MB_SITE(mb_params_context(p), site);
     if (!p)
         return (mb_tensor){0};
     const mb__param *item = find(p, name ? name : "");
     if (!item)
-        mb_fail_at(where, p->ctx, MB_INVALID, "mb_params_get: no parameter \"%s\"", name ? name : "");
+        mb_fail(p->ctx, MB_INVALID, "mb_params_get: no parameter \"%s\"", name ? name : "");
     return item ? item->tensor : (mb_tensor){0};
 }
 
@@ -333,8 +335,7 @@ static bool begins(const char *name, const char *prefix)
     return length == 0 || (strncmp(name, prefix, length) == 0 && (name[length] == 0 || name[length] == '.'));
 }
 
-static mb_status set_flag(const char *where, mb_params *p, const char *prefix, bool trainable_flag,
-                          bool value)
+static mb_status set_flag(mb_params *p, const char *prefix, bool trainable_flag, bool value)
 {
     if (!p)
         return MB_NO_MEMORY;
@@ -350,16 +351,18 @@ static mb_status set_flag(const char *where, mb_params *p, const char *prefix, b
     }
     if (found)
         return MB_OK;
-    return mb_fail_at(where, p->ctx, MB_INVALID,
-                      "mb_params: no parameter is \"%s\" or begins with it and a dot", prefix);
+    return mb_fail(p->ctx, MB_INVALID, "mb_params: no parameter is \"%s\" or begins with it and a dot",
+                   prefix);
 }
 
-mb_status mb_params_set_trainable_at(const char *where, mb_params *p, const char *prefix, bool trainable)
+mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix, bool trainable)
 {
-    return set_flag(where, p, prefix, true, trainable);
+    MB_SITE(mb_params_context(p), site);
+    return set_flag(p, prefix, true, trainable);
 }
 
-mb_status mb_params_set_decay_at(const char *where, mb_params *p, const char *prefix, bool decays)
+mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays)
 {
-    return set_flag(where, p, prefix, false, decays);
+    MB_SITE(mb_params_context(p), site);
+    return set_flag(p, prefix, false, decays);
 }

@@ -22,23 +22,25 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
 
 /* ------------------------------------------------------------------------------------------- updates -- */
 
-mb_tensor mb_sgd_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
+mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
 {
-    return mb_sub_at(where, parameter, mb_mul_at(where, lr, gradient));
+    MB_SITE(parameter.ctx, site);
+    return mb_sub(parameter, mb_mul(lr, gradient));
 }
 
-mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                 mb_tensor velocity, double momentum, bool nesterov, mb_tensor *new_velocity)
 {
+    MB_SITE(parameter.ctx, site);
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (!ctx)
         return *new_velocity = (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
+    const mb__range range = mb__below_1("momentum", momentum);
+    mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
     mb_tensor updated = mb_sgd_update(parameter, direction, lr);
-    mb_place_end(ctx, place);
     *new_velocity = v;
     return updated;
 }
@@ -46,15 +48,13 @@ mb_tensor mb_momentum_update_at(const char *where, mb_tensor parameter, mb_tenso
 mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
                                  double beta1, double beta2, double eps)
 {
-    beta1 = beta1 == 0 ? 0.9 : beta1;
-    beta2 = beta2 == 0 ? 0.999 : beta2;
     double correction = 1 - pow(beta1, (double)t);
     mb__adam_terms k = {
         .beta1 = literal(ctx, dtype, beta1),
         .beta2 = literal(ctx, dtype, beta2),
         .rest1 = literal(ctx, dtype, 1 - beta1),
         .rest2 = literal(ctx, dtype, 1 - beta2),
-        .eps = literal(ctx, dtype, eps == 0 ? 1e-8 : eps),
+        .eps = literal(ctx, dtype, eps),
         .root = mb_scalar(ctx, dtype, 1 / sqrt(1 - pow(beta2, (double)t))),
     };
     if (lr.ctx)
@@ -73,10 +73,11 @@ mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor 
     return mb_sub(parameter, mb_mul(k->rate, mb_div(*m, scale)));
 }
 
-mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                             mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                             mb_tensor *new_m, mb_tensor *new_v)
 {
+    MB_SITE(parameter.ctx, site);
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
     mb_tensor updated = {0};
@@ -84,16 +85,16 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
         *new_m = *new_v = updated;
         return updated;
     }
-    const char *place = mb_place_begin(ctx, where);
+    double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
+           eps = mb__option(o.eps, MB__EPS);
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
     } else if (!lr.ctx) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
-    } else {
-        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, o.beta1, o.beta2, o.eps);
+    } else if (mb__check_adam(ctx, "mb_adam_update", beta1, beta2, eps)) {
+        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
-    mb_place_end(ctx, place);
     *new_m = m;
     *new_v = v;
     return updated;
@@ -101,40 +102,59 @@ mb_tensor mb_adam_update_at(const char *where, mb_tensor parameter, mb_tensor gr
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
-mb_tensor mb_global_norm_at(const char *where, const mb_tensor *gs, int n)
+/* The norm of n tensors, and what it is made of. */
+typedef struct measure {
+    mb_tensor norm, scale, root; /* norm = root scale */
+} measure;
+
+static measure measure_of(const mb_tensor *gs, int n)
 {
-    mb_context *ctx = mb__context_of(gs, n);
-    mb_tensor total = {0};
-    if (!ctx)
-        return total;
-    const char *place = mb_place_begin(ctx, where);
+    mb_tensor most = {0}, squares = {0};
     for (int i = 0; i < n; i++) {
-        mb_tensor square = mb_sum(mb_square(gs[i]), MB_ALL);
-        total = i ? mb_add(total, square) : square;
+        mb_tensor magnitude = mb__magnitude(gs[i], MB_ALL);
+        most = i ? mb_maximum(most, magnitude) : magnitude;
     }
-    total = mb__safe_sqrt(total);
-    mb_place_end(ctx, place);
-    return total;
+    measure m = {.scale = mb__norm_scale(most)};
+    for (int i = 0; i < n; i++) {
+        mb_tensor sum = mb_sum(mb_square(mb_div(gs[i], m.scale)), MB_ALL);
+        squares = i ? mb_add(squares, sum) : sum;
+    }
+    m.root = mb__norm_root(squares, most);
+    m.norm = mb__norm_of_root(m.root, m.scale, most);
+    return m;
 }
 
-mb_tensor mb_clip_norm_at(const char *where, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
+mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 {
+    MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = mb__context_of(gs, n);
     if (!ctx)
         return (mb_tensor){0};
-    const char *place = mb_place_begin(ctx, where);
-    if (!(max_norm > 0))
-        mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
-    mb_tensor norm = mb_global_norm(gs, n);
-    mb_tensor most = mb_scalar(ctx, mb_dtype_of(norm), max_norm);
-    mb_tensor factor = mb_div(most, mb_maximum(norm, most)); /* 1 up to max_norm; never divides by 0 */
-    for (int i = 0; i < n; i++)
-        clipped[i] = mb_mul(gs[i], factor);
-    mb_place_end(ctx, place);
+    mb_tensor norm = measure_of(gs, n).norm;
     return norm;
 }
 
-mb_tensor mb_clip_value_at(const char *where, mb_tensor g, double limit)
+mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
 {
-    return mb_minimum_right_at(where, mb_maximum_right_at(where, g, -limit), limit);
+    MB_SITE(gs ? gs->ctx : NULL, site);
+    mb_context *ctx = mb__context_of(gs, n);
+    if (!ctx)
+        return (mb_tensor){0};
+    if (!(max_norm > 0))
+        mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
+    measure m = measure_of(gs, n);
+    mb_tensor most = mb_scalar(ctx, mb_dtype_of(m.norm), max_norm);
+    /* In two factors: the norm may overflow where no clipped element does. NaN is not within, and spreads. */
+    mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
+    for (int i = 0; i < n; i++)
+        clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
+    return m.norm;
+}
+
+mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit)
+{
+    MB_SITE(g.ctx, site);
+    if (!(limit >= 0))
+        mb_fail(g.ctx, MB_INVALID, "mb_clip_value: limit is %g, wanted 0 or more", limit);
+    return mb_minimum(mb_maximum(g, -limit), limit);
 }

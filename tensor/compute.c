@@ -4,8 +4,9 @@
 
 #include "tensor/internal.h"
 
-mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n)
+mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n)
 {
+    MB_SITE(ts ? ts->ctx : NULL, site);
     mb_context *ctx = n > 0 && ts ? ts[0].ctx : NULL;
     if (!ctx)
         return MB_INVALID;
@@ -13,36 +14,38 @@ mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n)
     bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids);
     uint32_t *ids = ctx->ids;
     for (int i = 0; ok && i < n; i++)
-        ok = mb__enter(where, "eval", (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison) &&
+        ok = mb__enter("eval", (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison) &&
              (ids[i] = mb__resolve(ctx, ts[i]));
-    return ok ? ctx->engine->flush(ctx, where, ids, n) : mb_error(ctx);
+    return ok ? ctx->engine->flush(ctx, ids, n) : mb_error(ctx);
 }
 
-mb_status mb_read_at(const char *where, mb_tensor t, void *dst, size_t bytes)
+mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
 {
+    MB_SITE(t.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "read", (const mb_tensor *[]){&t}, 1, &poison);
+    mb_context *ctx = mb__enter("read", (const mb_tensor *[]){&t}, 1, &poison);
     if (!ctx)
         return poison.ctx ? mb_error(poison.ctx) : MB_INVALID;
     const mb__node *n = mb__at(ctx, t.id);
     int64_t count = mb__numel(n->dim, n->rank);
     if (bytes != (size_t)count * mb_dtype_size((mb_dtype)n->dtype) || (!dst && bytes)) {
         char a[256];
-        return mb__error(ctx, MB_INVALID, where, "read: got room for %zu bytes; %s has %zu", dst ? bytes : 0,
+        return mb__error(ctx, MB_INVALID, "read: got room for %zu bytes; %s has %zu", dst ? bytes : 0,
                          mb__tensor_text(a, sizeof a, t), (size_t)count * mb_dtype_size((mb_dtype)n->dtype));
     }
     uint32_t id = mb__resolve(ctx, t);
     if (!id)
         return ctx->status;
-    mb_status status = ctx->engine->flush(ctx, where, &id, 1);
+    mb_status status = ctx->engine->flush(ctx, &id, 1);
     if (status != MB_OK)
         return status;
     n = mb__at(ctx, id);
     return ctx->engine->download(ctx, n->value, (mb_dtype)n->dtype, count, dst);
 }
 
-double mb_item_at(const char *where, mb_tensor t)
+double mb_item_at(const char *site, mb_tensor t)
 {
+    MB_SITE(t.ctx, site);
     union {
         float f;
         double d;
@@ -51,27 +54,28 @@ double mb_item_at(const char *where, mb_tensor t)
     } v;
     if (mb_valid(t) && mb_count(t) != 1) {
         char a[256];
-        mb__error(t.ctx, MB_INVALID, where, "item: got %s; wanted a single element",
+        mb__error(t.ctx, MB_INVALID, "item: got %s; wanted a single element",
                   mb__tensor_text(a, sizeof a, t));
         return (double)NAN;
     }
     mb_dtype dtype = mb_dtype_of(t);
-    if (mb_read_at(where, t, &v, mb_dtype_size(dtype)) != MB_OK)
+    if (mb_read(t, &v, mb_dtype_size(dtype)) != MB_OK)
         return (double)NAN;
     return dtype == MB_FLOAT32 ? (double)v.f : dtype == MB_FLOAT64 ? v.d : dtype == MB_INT32 ? v.i : v.b;
 }
 
-mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes)
+mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes)
 {
+    MB_SITE(t.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "watch", (const mb_tensor *[]){&t}, 1, &poison);
+    mb_context *ctx = mb__enter("watch", (const mb_tensor *[]){&t}, 1, &poison);
     if (!ctx)
         return poison.ctx ? mb_error(poison.ctx) : MB_INVALID;
     const mb__node *n = mb__at(ctx, t.id);
     size_t want = (size_t)mb__numel(n->dim, n->rank) * mb_dtype_size((mb_dtype)n->dtype);
     if (bytes != want || (!dst && bytes)) {
         char a[256];
-        return mb__error(ctx, MB_INVALID, where, "watch: got room for %zu bytes; %s has %zu", dst ? bytes : 0,
+        return mb__error(ctx, MB_INVALID, "watch: got room for %zu bytes; %s has %zu", dst ? bytes : 0,
                          mb__tensor_text(a, sizeof a, t), want);
     }
     uint32_t id = mb__resolve(ctx, t);
@@ -82,9 +86,10 @@ mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes)
     return MB_OK;
 }
 
-mb_tensor mb_detach_at(const char *where, mb_tensor t)
+mb_tensor mb_detach_at(const char *site, mb_tensor t)
 {
-    if (mb_eval_at(where, &t, 1) != MB_OK)
+    MB_SITE(t.ctx, site);
+    if (mb_eval(&t, 1) != MB_OK)
         return mb__poison(t.ctx);
     mb_context *ctx = t.ctx;
     uint32_t id = mb__resolve(ctx, t);
@@ -104,15 +109,15 @@ mb_tensor mb_detach_at(const char *where, mb_tensor t)
         s->rank = n->rank;
         s->scope = ctx->scopes[ctx->scope_count - 2].serial;
         s->dead = false;
-        s->where = ctx->place ? ctx->place : where;
+        s->site = ctx->site;
         memcpy(s->dim, dim, sizeof dim);
         leaf = mb__handle(ctx, spare);
     } else {
-        leaf = mb__record(ctx, where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
+        leaf = mb__record(ctx, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
     }
     if (!leaf.id)
         return leaf;
     mb__at(ctx, leaf.id)->value = value;
     value->refs++;
-    return mb_keep_at(where, leaf);
+    return mb_keep(leaf);
 }

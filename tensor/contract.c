@@ -3,7 +3,7 @@
  * of one is again one, with the roles of the axes exchanged. */
 #include "tensor/internal.h"
 
-mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes)
+mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes)
 {
     mb_context *ctx = a.ctx;
     if (!a.id || !b.id)
@@ -22,47 +22,48 @@ mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, 
             rank = rank > x[2] + 1 ? rank : (int)x[2] + 1;
         }
     }
-    return mb__record(ctx, where, MB_OP_CONTRACT, (mb_dtype)mb__at(ctx, a.id)->dtype, rank, dim,
-                      (mb_tensor[]){a, b}, 2, attrs, 1 + 3 * labels);
+    return mb__record(ctx, MB_OP_CONTRACT, (mb_dtype)mb__at(ctx, a.id)->dtype, rank, dim, (mb_tensor[]){a, b},
+                      2, attrs, 1 + 3 * labels);
 }
 
-static mb_context *enter(const char *where, const char *op, mb_tensor a, mb_tensor b, mb_tensor *poison)
+static mb_context *enter(const char *op, mb_tensor a, mb_tensor b, mb_tensor *poison)
 {
-    mb_context *ctx = mb__enter(where, op, (const mb_tensor *[]){&a, &b}, 2, poison);
+    mb_context *ctx = mb__enter(op, (const mb_tensor *[]){&a, &b}, 2, poison);
     if (!ctx)
         return NULL;
     const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
     if (mb__is_float(na->dtype) && na->dtype == nb->dtype)
         return ctx;
     char ta[256], tb[256];
-    mb__error(ctx, MB_INVALID, where, "%s: got a %s, b %s; wanted two of one float dtype", op,
+    mb__error(ctx, MB_INVALID, "%s: got a %s, b %s; wanted two of one float dtype", op,
               mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
     return NULL;
 }
 
-mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b)
+mb_tensor mb_matmul_at(const char *site, mb_tensor a, mb_tensor b)
 {
+    MB_SITE(a.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = enter(where, "matmul", a, b, &poison);
+    mb_context *ctx = enter("matmul", a, b, &poison);
     if (!ctx)
         return poison;
     const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
     int ra = na->rank, rb = nb->rank;
     char ta[256], tb[256];
     if (ra < 2 || rb < 2) {
-        mb__error(ctx, MB_INVALID, where, "matmul: got a %s, b %s; wanted rank 2 or more",
+        mb__error(ctx, MB_INVALID, "matmul: got a %s, b %s; wanted rank 2 or more",
                   mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
     if (na->dim[ra - 1] != nb->dim[rb - 2]) {
-        mb__error(ctx, MB_INVALID, where, "matmul: inner sizes differ: a %s, b %s",
+        mb__error(ctx, MB_INVALID, "matmul: inner sizes differ: a %s, b %s",
                   mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
     int batch;
     if (!mb__broadcast_shapes(na->dim, ra - 2, nb->dim, rb - 2, dim, &batch)) {
-        mb__error(ctx, MB_INVALID, where, "matmul: leading axes do not broadcast: a %s, b %s",
+        mb__error(ctx, MB_INVALID, "matmul: leading axes do not broadcast: a %s, b %s",
                   mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
@@ -92,15 +93,16 @@ mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b)
     sa.dim[sa.rank++] = na->dim[ra - 1];
     sb.dim[sb.rank++] = nb->dim[rb - 2];
     sb.dim[sb.rank++] = nb->dim[rb - 1];
-    a = mb_reshape_at(where, a, sa);
-    b = mb_reshape_at(where, b, sb);
-    return mb__contract(where, a, b, labels + 3, axes);
+    a = mb_reshape(a, sa);
+    b = mb_reshape(b, sb);
+    return mb__contract(a, b, labels + 3, axes);
 }
 
-mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_tensor b)
+mb_tensor mb_einsum_at(const char *site, const char *equation, mb_tensor a, mb_tensor b)
 {
+    MB_SITE(a.ctx ? a.ctx : b.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = enter(where, "einsum", a, b, &poison);
+    mb_context *ctx = enter("einsum", a, b, &poison);
     if (!ctx)
         return poison;
     const mb__node *n[2] = {mb__at(ctx, a.id), mb__at(ctx, b.id)};
@@ -156,7 +158,7 @@ mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_
         wrong = "one letter for each axis";
     if (wrong) {
         char ta[256], tb[256];
-        mb__error(ctx, MB_INVALID, where, "einsum: got \"%s\", a %s, b %s; wanted %s",
+        mb__error(ctx, MB_INVALID, "einsum: got \"%s\", a %s, b %s; wanted %s",
                   equation ? equation : "(null)", mb__tensor_text(ta, sizeof ta, a),
                   mb__tensor_text(tb, sizeof tb, b), wrong);
         return mb__poison(ctx);
@@ -174,7 +176,7 @@ mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_
             if (mask >> i & 1)
                 sum.axis[sum.count++] = i;
         mb_tensor *t = s ? &b : &a;
-        *t = mb_sum_at(where, *t, sum);
+        *t = mb_sum(*t, sum);
         if (!t->id)
             return *t;
         int kept = 0;
@@ -188,5 +190,5 @@ mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_
         }
         labels = kept;
     }
-    return mb__contract(where, a, b, labels, axes);
+    return mb__contract(a, b, labels, axes);
 }

@@ -7,12 +7,12 @@ static bool accepts(char types, int dtype)
     return types == 'L' ? dtype == MB_BOOL : types == 'F' ? mb__is_float(dtype) : dtype != MB_BOOL;
 }
 
-mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n)
+mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
 {
     const mb_tensor *p[3] = {&ts[0], &ts[n > 1 ? 1 : 0], &ts[n > 2 ? 2 : 0]};
     const mb__op_info *info = &mb__ops[op];
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, info->name, p, n, &poison);
+    mb_context *ctx = mb__enter(info->name, p, n, &poison);
     if (!ctx)
         return poison;
     char a[256], b[256];
@@ -20,18 +20,17 @@ mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n)
     mb_dtype dtype = (mb_dtype)mb__at(ctx, ts[first].id)->dtype;
     for (int i = first + 1; i < n; i++)
         if (mb__at(ctx, ts[i].id)->dtype != dtype) {
-            mb__error(ctx, MB_INVALID, where, "%s: dtypes differ: a %s, b %s; convert with mb_cast",
-                      info->name, mb__tensor_text(a, sizeof a, ts[first]),
-                      mb__tensor_text(b, sizeof b, ts[i]));
+            mb__error(ctx, MB_INVALID, "%s: dtypes differ: a %s, b %s; convert with mb_cast", info->name,
+                      mb__tensor_text(a, sizeof a, ts[first]), mb__tensor_text(b, sizeof b, ts[i]));
             return mb__poison(ctx);
         }
     if (op == MB_OP_WHERE && mb__at(ctx, ts[0].id)->dtype != MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "where: got the condition %s; wanted bool",
+        mb__error(ctx, MB_INVALID, "where: got the condition %s; wanted bool",
                   mb__tensor_text(a, sizeof a, ts[0]));
         return mb__poison(ctx);
     }
     if (info->types && !accepts(info->types, (int)dtype)) {
-        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted %s", info->name,
+        mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s", info->name,
                   mb__tensor_text(a, sizeof a, ts[first]),
                   info->types == 'L'   ? "bool"
                   : info->types == 'F' ? "float32 or float64"
@@ -45,67 +44,73 @@ mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n)
     for (int i = 1; i < n; i++) {
         const mb__node *y = mb__at(ctx, ts[i].id);
         if (!mb__broadcast_shapes(dim, rank, y->dim, y->rank, dim, &rank)) {
-            mb__error(ctx, MB_INVALID, where, "%s: shapes do not broadcast: a %s, b %s", info->name,
+            mb__error(ctx, MB_INVALID, "%s: shapes do not broadcast: a %s, b %s", info->name,
                       mb__tensor_text(a, sizeof a, ts[i - 1]), mb__tensor_text(b, sizeof b, ts[i]));
             return mb__poison(ctx);
         }
     }
-    if (info->class == MB_CLASS_COMPARE)
+    if (info->kind == MB_KIND_COMPARE)
         dtype = MB_BOOL;
-    return mb__record(ctx, where, op, dtype, rank, dim, ts, n, NULL, 0);
+    return mb__record(ctx, op, dtype, rank, dim, ts, n, NULL, 0);
 }
 
 /* A plain number beside t becomes a scalar of t's dtype, bound at each run. */
-static mb_tensor number_like(const char *where, const char *op, mb_tensor t, double value)
+static mb_tensor number_like(const char *op, mb_tensor t, double value)
 {
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, op, (const mb_tensor *[]){&t}, 1, &poison);
-    return ctx ? mb_scalar_at(where, ctx, (mb_dtype)mb__at(ctx, t.id)->dtype, value) : poison;
+    mb_context *ctx = mb__enter(op, (const mb_tensor *[]){&t}, 1, &poison);
+    return ctx ? mb_scalar(ctx, (mb_dtype)mb__at(ctx, t.id)->dtype, value) : poison;
 }
 
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
-    mb_tensor mb_##name##_at(const char *where, mb_tensor x)                                                 \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
+    mb_tensor mb_##name##_at(const char *site, mb_tensor x)                                                  \
     {                                                                                                        \
-        return mb__elementwise(where, MB_OP_##NAME, &x, 1);                                                  \
+        MB_SITE(x.ctx, site);                                                                                \
+        return mb__elementwise(MB_OP_##NAME, &x, 1);                                                         \
     }
 #define PAIR(NAME, name)                                                                                     \
-    mb_tensor mb_##name##_at(const char *where, mb_tensor a, mb_tensor b)                                    \
+    mb_tensor mb_##name##_at(const char *site, mb_tensor a, mb_tensor b)                                     \
     {                                                                                                        \
-        return mb__elementwise(where, MB_OP_##NAME, (mb_tensor[]){a, b}, 2);                                 \
+        MB_SITE(a.ctx ? a.ctx : b.ctx, site);                                                                \
+        return mb__elementwise(MB_OP_##NAME, (mb_tensor[]){a, b}, 2);                                        \
     }                                                                                                        \
-    mb_tensor mb_##name##_right_at(const char *where, mb_tensor a, double b);                                \
-    mb_tensor mb_##name##_right_at(const char *where, mb_tensor a, double b)                                 \
+    mb_tensor mb_##name##_right_at(const char *site, mb_tensor a, double b);                                 \
+    mb_tensor mb_##name##_right_at(const char *site, mb_tensor a, double b)                                  \
     {                                                                                                        \
-        return mb_##name##_at(where, a, number_like(where, #name, a, b));                                    \
+        MB_SITE(a.ctx, site);                                                                                \
+        return mb_##name##_at(site, a, number_like(#name, a, b));                                            \
     }                                                                                                        \
-    mb_tensor mb_##name##_left_at(const char *where, double a, mb_tensor b);                                 \
-    mb_tensor mb_##name##_left_at(const char *where, double a, mb_tensor b)                                  \
+    mb_tensor mb_##name##_left_at(const char *site, double a, mb_tensor b);                                  \
+    mb_tensor mb_##name##_left_at(const char *site, double a, mb_tensor b)                                   \
     {                                                                                                        \
-        return mb_##name##_at(where, number_like(where, #name, b, a), b);                                    \
+        MB_SITE(b.ctx, site);                                                                                \
+        return mb_##name##_at(site, number_like(#name, b, a), b);                                            \
     }
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) PAIR(NAME, name)
-#define MB_COMPARE(NAME, name, types, expr, doc)        PAIR(NAME, name)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) PAIR(NAME, name)
+#define MB_COMPARE(NAME, name, types, expr, doc)                     PAIR(NAME, name)
 #include "tensor/ops.def"
 
-mb_tensor mb_where_at(const char *where, mb_tensor condition, mb_tensor a, mb_tensor b)
+mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_tensor b)
 {
-    return mb__elementwise(where, MB_OP_WHERE, (mb_tensor[]){condition, a, b}, 3);
+    MB_SITE(condition.ctx ? condition.ctx : a.ctx ? a.ctx : b.ctx, site);
+    return mb__elementwise(MB_OP_WHERE, (mb_tensor[]){condition, a, b}, 3);
 }
 
-mb_tensor mb_cast_at(const char *where, mb_tensor x, mb_dtype dtype)
+mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "cast", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("cast", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if ((unsigned)dtype > MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "cast: %d is not a dtype", (int)dtype);
+        mb__error(ctx, MB_INVALID, "cast: %d is not a dtype", (int)dtype);
         return mb__poison(ctx);
     }
     if (n->dtype == dtype)
         return x;
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_CAST, dtype, n->rank, dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_CAST, dtype, n->rank, dim, &x, 1, NULL, 0);
 }

@@ -5,34 +5,85 @@
 
 #include "tensor/internal.h"
 
-static mb_status verror(mb_context *ctx, mb_status status, const char *where, const char *format,
-                        va_list args)
+static mb_status verror(mb_context *ctx, mb_status status, const char *site, const char *format, va_list args)
 {
     if (!ctx || ctx->status != MB_OK)
         return ctx ? ctx->status : status;
     ctx->status = status;
-    if (ctx->place)
-        where = ctx->place;
-    int n = where ? snprintf(ctx->message, sizeof ctx->message, "%s: ", where) : 0;
+    int n = site ? snprintf(ctx->message, sizeof ctx->message, "%s: ", site) : 0;
     if (n >= 0 && (size_t)n < sizeof ctx->message)
         vsnprintf(ctx->message + n, sizeof ctx->message - (size_t)n, format, args);
     return status;
 }
 
-mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const char *format, ...)
+/* "softmax", of the function's name "mb_softmax_at"; "add", of "mb_add_right_at". */
+static int call_name(const char *call, const char **name)
+{
+    static const char *const ends[] = {"_at", "_right", "_left"};
+    *name = strncmp(call, "mb_", 3) ? call : call + 3;
+    size_t length = strlen(*name);
+    for (int i = 0; i < 3; i++) {
+        size_t end = strlen(ends[i]);
+        if (length > end && !strncmp(*name + length - end, ends[i], end))
+            length -= end;
+    }
+    return (int)length;
+}
+
+/* A sentence begins with the name of what reports it; the user knows that of the function which was called.
+ * Names that begin with mb_ are such functions'. */
+static void name_call(char *sentence, size_t room, const char *call)
+{
+    size_t own = strspn(sentence, "abcdefghijklmnopqrstuvwxyz_0123456789"), rest = strlen(sentence + own);
+    const char *name;
+    size_t length = (size_t)call_name(call, &name);
+    if (!own || sentence[own] != ':' || !strncmp(sentence, "mb_", 3) || length + rest >= room)
+        return;
+    memmove(sentence + length, sentence + own, rest + 1);
+    memcpy(sentence, name, length);
+}
+
+mb_status mb__error(mb_context *ctx, mb_status status, const char *format, ...)
+{
+    bool first = ctx && ctx->status == MB_OK;
+    va_list args;
+    va_start(args, format);
+    status = verror(ctx, status, ctx ? ctx->site : NULL, format, args);
+    va_end(args);
+    if (!first || !ctx->call)
+        return status;
+    size_t at = ctx->site ? strlen(ctx->site) + 2 : 0; /* "train.c:41: " */
+    if (at < sizeof ctx->message)
+        name_call(ctx->message + at, sizeof ctx->message - at, ctx->call);
+    return status;
+}
+
+const char *mb__node_text(char *out, size_t size, const mb__node *n)
+{
+    const char *op = mb__ops[n->op].name, *name = op;
+    int length = n->call ? call_name(n->call, &name) : (int)strlen(op);
+    if (n->op == MB_OP_CONTRACT || (!strncmp(name, op, (size_t)length) && !op[length]))
+        snprintf(out, size, "%.*s", length, name);
+    else
+        snprintf(out, size, "%.*s (%s)", length, name, op);
+    return out;
+}
+
+mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    status = verror(ctx, status, where, format, args);
+    status = verror(ctx, status, site, format, args);
     va_end(args);
     return status;
 }
 
-mb_status mb_fail_at(const char *where, mb_context *ctx, mb_status status, const char *format, ...)
+mb_status mb_fail_at(const char *site, mb_context *ctx, mb_status status, const char *format, ...)
 {
+    MB_SITE(ctx, site);
     va_list args;
     va_start(args, format);
-    status = verror(ctx, status == MB_OK ? MB_INVALID : status, where, format, args);
+    status = verror(ctx, status == MB_OK ? MB_INVALID : status, ctx ? ctx->site : NULL, format, args);
     va_end(args);
     return status;
 }
@@ -40,10 +91,23 @@ mb_status mb_fail_at(const char *where, mb_context *ctx, mb_status status, const
 /* A call that another thread made is told to the owner here, when it next asks. */
 void mb__collect_foreign(mb_context *ctx)
 {
-    const char *where = atomic_exchange(&ctx->foreign, NULL);
-    if (where)
-        mb__error(ctx, MB_THREAD, where,
-                  "a context belongs to the thread that opened it, and this call came from another");
+    const char *site = atomic_exchange(&ctx->foreign, NULL);
+    if (site)
+        mb__error_at(ctx, MB_THREAD, site,
+                     "a context belongs to the thread that opened it, and this call came from another");
+}
+
+bool mb__right_thread(mb_context *ctx, const char *site)
+{
+    if (pthread_equal(ctx->thread, pthread_self())) {
+        if (atomic_load_explicit(&ctx->foreign, memory_order_relaxed))
+            mb__collect_foreign(ctx);
+        return true;
+    }
+    const char *none = NULL;
+    if (site)
+        atomic_compare_exchange_strong(&ctx->foreign, &none, site);
+    return false;
 }
 
 mb_status mb_error(const mb_context *ctx)
@@ -88,20 +152,4 @@ const char *mb_status_name(mb_status status)
 const char *mb_version(void)
 {
     return MB_VERSION_TEXT;
-}
-
-const char *mb_place_begin(mb_context *ctx, const char *where)
-{
-    if (!ctx)
-        return NULL;
-    const char *previous = ctx->place;
-    if (!previous)
-        ctx->place = where;
-    return previous;
-}
-
-void mb_place_end(mb_context *ctx, const char *previous)
-{
-    if (ctx)
-        ctx->place = previous;
 }

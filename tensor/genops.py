@@ -21,9 +21,14 @@ extern "C" {
 """
 TAIL = """
 #ifdef __cplusplus
-}
+}}
+
+/* A number as one of the operands: what _Generic does in C. */
+{overloads}#endif
 #endif
-#endif
+"""
+OVERLOADS = """inline mb_tensor {f}_at(const char *site, mb_tensor a, double b) {{ return {f}_right_at(site, a, b); }}
+inline mb_tensor {f}_at(const char *site, double a, mb_tensor b) {{ return {f}_left_at(site, a, b); }}
 """
 
 
@@ -36,8 +41,10 @@ def rows(path):
         doc = body[body.index('"') + 1:body.rindex('"')]
         cells = [c.strip() for c in body[:body.index('"')].split(",")]
         name, types = cells[1], cells[2]
-        limits = [] if m.group(1) == "COMPARE" else cells[-3:-1]
-        expression = ", ".join(cells[3:len(cells) - 1 - len(limits)])
+        after = {"UNARY": 1, "BINARY": 2, "COMPARE": 0}[m.group(1)]  # cells between the limits and the doc
+        end = len(cells) - 1 - after
+        limits = [] if m.group(1) == "COMPARE" else cells[end - 2:end]
+        expression = ", ".join(cells[3:end - len(limits)])
         yield m.group(1), name, types, doc, not limits or limits == ["0.0", "0.0"], expression
 
 
@@ -66,27 +73,30 @@ def glsl(source):
 
 
 def header(source):
-    out = [HEAD]
+    out, overloads = [HEAD], ""
     for kind, name, types, doc, constant, _ in rows(source):
         result = " -> bool" if kind == "COMPARE" else ""
         note = " No derivative." if constant else ""
         out.append(f"\n/* {doc}. {TYPES[types]}{result}.{note} */")
         f = f"mb_{name}"
         if kind == "UNARY":
-            out.append(f"MB_API mb_tensor {f}_at(const char *where, mb_tensor x);")
+            out.append(f"MB_API mb_tensor {f}_at(const char *site, mb_tensor x);")
             out.append(f"#define {f}(...) {f}_at(MB_HERE, __VA_ARGS__)")
             continue
-        out.append(f"MB_API mb_tensor {f}_at(const char *where, mb_tensor a, mb_tensor b);")
+        out.append(f"MB_API mb_tensor {f}_at(const char *site, mb_tensor a, mb_tensor b);")
         if types == "L":
             out.append(f"#define {f}(...) {f}_at(MB_HERE, __VA_ARGS__)")
             continue
-        out.append(f"MB_API mb_tensor {f}_right_at(const char *where, mb_tensor a, double b);")
-        out.append(f"MB_API mb_tensor {f}_left_at(const char *where, double a, mb_tensor b);")
-        out.append("#ifndef __cplusplus")
+        out.append(f"MB_API mb_tensor {f}_right_at(const char *site, mb_tensor a, double b);")
+        out.append(f"MB_API mb_tensor {f}_left_at(const char *site, double a, mb_tensor b);")
+        out.append("#ifdef __cplusplus")
+        out.append(f"#define {f}(...) {f}_at(MB_HERE, __VA_ARGS__)")
+        out.append("#else")
         out.append(f"#define {f}(a, b) _Generic((a), mb_tensor: _Generic((b), mb_tensor: {f}_at, "
                    f"default: {f}_right_at), default: {f}_left_at)(MB_HERE, a, b)")
         out.append("#endif")
-    out.append(TAIL)
+        overloads += OVERLOADS.format(f=f)
+    out.append(TAIL.format(overloads=overloads))
     return out
 
 

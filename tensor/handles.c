@@ -84,64 +84,52 @@ const char *mb__tensor_text(char *out, size_t size, mb_tensor t)
     }
     char shape[128];
     snprintf(out, size, "%s %s (%s)", mb__shape_text(shape, sizeof shape, n->dim, n->rank),
-             mb_dtype_name((mb_dtype)n->dtype), n->where ? n->where : "?");
+             mb_dtype_name((mb_dtype)n->dtype), n->site ? n->site : "?");
     return out;
 }
 
-static bool right_thread(mb_context *ctx, const char *where)
-{
-    if (pthread_equal(ctx->thread, pthread_self())) {
-        if (atomic_load_explicit(&ctx->foreign, memory_order_relaxed))
-            mb__collect_foreign(ctx);
-        return true;
-    }
-    const char *none = NULL;
-    atomic_compare_exchange_strong(&ctx->foreign, &none, where);
-    return false;
-}
-
-bool mb__enter_context(const char *where, const char *op, mb_context *ctx)
+bool mb__enter_context(const char *op, mb_context *ctx)
 {
     (void)op;
-    return ctx && right_thread(ctx, where) && ctx->status == MB_OK;
+    return ctx && mb__right_thread(ctx, NULL) && ctx->status == MB_OK;
 }
 
-static void report_stale(mb_context *ctx, const char *where, const char *op, int i, mb_tensor t)
+static void report_stale(mb_context *ctx, const char *op, int i, mb_tensor t)
 {
     const char *ended = NULL;
     for (int e = 0; e < MB_ENDED_SCOPES; e++)
         if (ctx->ended[e].serial == t.scope)
-            ended = ctx->ended[e].where;
-    mb__error(ctx, MB_STALE, where,
+            ended = ctx->ended[e].site;
+    mb__error(ctx, MB_STALE,
               "%s: operand %d is stale: its scope ended at %s; mb_keep or mb_detach moves a result out", op,
               i + 1, ended ? ended : "an earlier place");
 }
 
-mb_context *mb__enter(const char *where, const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison)
+mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison)
 {
     mb_context *ctx = NULL;
     for (int i = 0; i < n && !ctx; i++)
         ctx = ts[i]->ctx;
     *poison = (mb_tensor){ctx, 0, 0};
-    if (!ctx || !right_thread(ctx, where) || ctx->status != MB_OK)
+    if (!ctx || !mb__right_thread(ctx, NULL) || ctx->status != MB_OK)
         return NULL;
     for (int i = 0; i < n; i++) {
         mb_tensor t = *ts[i];
         if (!t.ctx) {
-            mb__error(ctx, MB_INVALID, where, "%s: operand %d is not a tensor", op, i + 1);
+            mb__error(ctx, MB_INVALID, "%s: operand %d is not a tensor", op, i + 1);
             return NULL;
         }
         if (t.ctx != ctx) {
-            mb__error(ctx, MB_INVALID, where, "%s: operand %d belongs to another context", op, i + 1);
+            mb__error(ctx, MB_INVALID, "%s: operand %d belongs to another context", op, i + 1);
             return NULL;
         }
         if (t.id == 0) /* poison made before the error was cleared */
         {
-            mb__error(ctx, MB_INVALID, where, "%s: operand %d is the result of an op that failed", op, i + 1);
+            mb__error(ctx, MB_INVALID, "%s: operand %d is the result of an op that failed", op, i + 1);
             return NULL;
         }
         if (!mb__alive(ctx, t)) {
-            report_stale(ctx, where, op, i, t);
+            report_stale(ctx, op, i, t);
             return NULL;
         }
     }

@@ -2,21 +2,21 @@
  * index.c - choosing and adding by index, sorting. Index paths carry no derivative. */
 #include "tensor/internal.h"
 
-bool mb__check_index(const char *where, const char *op, mb_context *ctx, mb_tensor index)
+bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index)
 {
     if (mb__at(ctx, index.id)->dtype == MB_INT32)
         return true;
     char a[256];
-    mb__error(ctx, MB_INVALID, where, "%s: got the index %s; wanted int32", op,
-              mb__tensor_text(a, sizeof a, index));
+    mb__error(ctx, MB_INVALID, "%s: got the index %s; wanted int32", op, mb__tensor_text(a, sizeof a, index));
     return false;
 }
 
-mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int axis)
+mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "take", (const mb_tensor *[]){&x, &index}, 2, &poison);
-    if (!ctx || !mb__check_index(where, "take", ctx, index) || (axis = mb__axis(where, "take", x, axis)) < 0)
+    mb_context *ctx = mb__enter("take", (const mb_tensor *[]){&x, &index}, 2, &poison);
+    if (!ctx || !mb__check_index("take", ctx, index) || (axis = mb__axis("take", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     int64_t dim[2 * MB_MAX_RANK], attr = axis;
@@ -29,20 +29,20 @@ mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int axis)
         dim[rank++] = n->dim[i];
     char a[256], b[256];
     if (rank > MB_MAX_RANK || (n->dim[axis] == 0 && mb__numel(m->dim, m->rank) > 0)) {
-        mb__error(ctx, MB_INVALID, where, "take: got %s and index %s: %s", mb__tensor_text(a, sizeof a, x),
+        mb__error(ctx, MB_INVALID, "take: got %s and index %s: %s", mb__tensor_text(a, sizeof a, x),
                   mb__tensor_text(b, sizeof b, index),
                   rank > MB_MAX_RANK ? "the result has too many axes" : "the axis is empty");
         return mb__poison(ctx);
     }
-    return mb__record(ctx, where, MB_OP_TAKE, (mb_dtype)n->dtype, rank, dim, (mb_tensor[]){x, index}, 2,
-                      &attr, 1);
+    return mb__record(ctx, MB_OP_TAKE, (mb_dtype)n->dtype, rank, dim, (mb_tensor[]){x, index}, 2, &attr, 1);
 }
 
-mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor index, int axis, int64_t size)
+mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis, int64_t size)
 {
+    MB_SITE(updates.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "scatter_add", (const mb_tensor *[]){&updates, &index}, 2, &poison);
-    if (!ctx || !mb__check_index(where, "scatter_add", ctx, index))
+    mb_context *ctx = mb__enter("scatter_add", (const mb_tensor *[]){&updates, &index}, 2, &poison);
+    if (!ctx || !mb__check_index("scatter_add", ctx, index))
         return poison;
     const mb__node *n = mb__at(ctx, updates.id), *m = mb__at(ctx, index.id);
     int rank = n->rank - m->rank + 1;
@@ -54,7 +54,7 @@ mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor inde
         ok = n->dim[axis + i] == m->dim[i];
     if (!ok) {
         char a[256], b[256];
-        mb__error(ctx, MB_INVALID, where,
+        mb__error(ctx, MB_INVALID,
                   "scatter_add: got updates %s, index %s, axis %d of size %lld; wanted numbers shaped like "
                   "the index from that axis on",
                   mb__tensor_text(a, sizeof a, updates), mb__tensor_text(b, sizeof b, index), axis,
@@ -68,24 +68,25 @@ mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor inde
     dim[r++] = size;
     for (int i = axis + m->rank; i < n->rank; i++)
         dim[r++] = n->dim[i];
-    return mb__record(ctx, where, MB_OP_SCATTER_ADD, (mb_dtype)n->dtype, r, dim,
-                      (mb_tensor[]){updates, index}, 2, &attr, 1);
+    return mb__record(ctx, MB_OP_SCATTER_ADD, (mb_dtype)n->dtype, r, dim, (mb_tensor[]){updates, index}, 2,
+                      &attr, 1);
 }
 
-mb_tensor mb_argsort_at(const char *where, mb_tensor x)
+mb_tensor mb_argsort_at(const char *site, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "argsort", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("argsort", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if (n->rank < 1 || n->dtype == MB_BOOL || n->dim[n->rank - 1] > INT32_MAX) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "argsort: got %s; wanted numbers of rank 1 or more",
+        mb__error(ctx, MB_INVALID, "argsort: got %s; wanted numbers of rank 1 or more",
                   mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_ARGSORT, MB_INT32, n->rank, dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_ARGSORT, MB_INT32, n->rank, dim, &x, 1, NULL, 0);
 }

@@ -19,45 +19,15 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "tensor/op.h"
 #include "tensor/tensor.h"
-
-typedef enum mb__op {
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  MB_OP_##NAME,
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) MB_OP_##NAME,
-#define MB_COMPARE(NAME, name, types, expr, doc)        MB_OP_##NAME,
-#define MB_STRUCT(NAME, name, linear, doc)              MB_OP_##NAME,
-#include "tensor/ops.def"
-    MB_OP_COUNT
-} mb__op;
-
-typedef enum mb__class { MB_CLASS_UNARY, MB_CLASS_BINARY, MB_CLASS_COMPARE, MB_CLASS_STRUCT } mb__class;
-
-typedef struct mb__op_info {
-    const char *name;
-    uint8_t class;
-    char types;      /* F, N or L for elementwise ops, 0 for the others                    */
-    bool constant;   /* elementwise without a derivative: locally constant                 */
-    uint16_t linear; /* bit i: linear in operand i                                         */
-} mb__op_info;
-
-extern const mb__op_info mb__ops[MB_OP_COUNT];
-
-/* Elementwise ops: same-shape maps, whose operands broadcast implicitly. */
-static inline bool mb__is_elementwise(int op)
-{
-    return op <= MB_OP_CAST;
-}
-static inline bool mb__is_float(int dtype)
-{
-    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64;
-}
 
 /* Values in a backend's memory, counted by reference: held by nodes and variables. */
 typedef struct mb__buffer {
     int refs;
-    size_t bytes;            /* capacity                                       */
-    void *memory;            /* the backend's: a host pointer for CPU backends */
-    struct mb__buffer *next; /* in the backend's pool while unused             */
+    size_t bytes;                                   /* capacity                                       */
+    void *memory;                                   /* the backend's: a host pointer for CPU backends */
+    struct mb__buffer *next, *prev, *newer, *older; /* in the engine's pool while unused */
 } mb__buffer;
 
 typedef struct mb__node {
@@ -68,9 +38,11 @@ typedef struct mb__node {
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
     bool kept;         /* survives its scope (mb_keep)                               */
+    bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
     bool dead;         /* its scope has ended, while a later kept node pins the tape */
     mb__buffer *value; /* the value, once computed and kept; held                    */
-    const char *where;
+    const char *site;
+    const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
     union {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
@@ -88,6 +60,14 @@ typedef struct mb__variable {
     bool listed;      /* in ctx->pending                                             */
 } mb__variable;
 
+/* A checkpoint: the nodes [first, last], of which derivatives use copies. In the order of their ends; ones
+ * that lie in another come before it. */
+typedef struct mb__region {
+    uint32_t first, last;
+    int32_t around; /* the innermost one that holds this one; -1 */
+    bool products;  /* results of contractions are kept */
+} mb__region;
+
 typedef struct mb__watch {
     uint32_t id;
     void *dst;
@@ -100,18 +80,21 @@ typedef struct mb__watch {
 enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
     uint32_t serial, nodes, operands, attrs, spare_used;
-    const char *where;
+    const char *site;
 } mb__scope_mark;
 
 /* What a backend's driver (backends/engine/flush.c) gives the tape. tensor/ computes nothing itself. */
 typedef struct mb__engine {
-    mb_status (*flush)(mb_context *ctx, const char *where, const uint32_t *ids, int n);
+    mb_status (*flush)(mb_context *ctx, const uint32_t *ids, int n);
     mb__buffer *(*buffer)(mb_context *ctx, mb_dtype dtype, int64_t count); /* NULL: error is set */
     void (*release)(mb_context *ctx, mb__buffer *buffer);                  /* its last reference went */
     /* from: packed values of mb_dtype_size each, or NULL for zeros */
     mb_status (*upload)(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from);
     mb_status (*download)(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to);
+    /* Lets go of memory that is only kept for speed; false where there is none. */
+    bool (*reclaim)(mb_context *ctx);
     void (*close)(mb_context *ctx);
+    void (*log)(mb_context *ctx, const char *line); /* told to mb_options.log, if there is one */
 } mb__engine;
 
 #define MB_ENDED_SCOPES 64
@@ -127,7 +110,7 @@ struct mb_context {
     uint32_t scope_count, scope_room, next_serial;
     struct {
         uint32_t serial;
-        const char *where;
+        const char *site;
     } ended[MB_ENDED_SCOPES]; /* ring: where the last scopes ended, for messages */
 
     mb__variable *variables;
@@ -136,17 +119,27 @@ struct mb_context {
     uint32_t pending_count, pending_room;
     mb__watch *watches;
     uint32_t watch_count, watch_room;
+    mb__region *regions;
+    uint32_t region_count, region_room;
 
     /* errors */
     mb_status status;
     char message[1024];
-    const char *place; /* set by mb_place_begin */
+    const char *site; /* of the outermost call that is being recorded; NULL between calls */
+    const char *call; /* that function's name, "mb_softmax_at" */
+    char **sites;     /* interned; NULL where a slot is free */
+    uint32_t site_count, site_room;
     pthread_t thread;
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
-    void *scratch;
-    size_t scratch_bytes;
+    uint32_t *sweep_grad;
+    uint8_t *sweep_depends, *sweep_needed;
+    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
+    void *sweep_parts; /* see autograd/sweep.c */
+    uint32_t sweep_part_room;
+    uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
+    uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
 
     /* memory */
@@ -157,7 +150,11 @@ struct mb_context {
     void *engine_state;
 };
 
-/* ---- memory. On failure: NULL, and MB_NO_MEMORY is the context's error. free(NULL) is allowed. ---- */
+/* ---- memory. On failure, after what the engine could let go of was not enough: NULL, and MB_NO_MEMORY is
+ * the context's error. free(NULL) is allowed. ---- */
+
+/* Sets no error, and asks the allocator once: for those who can do without, or who know what to say. */
+void *mb__try_alloc(mb_context *ctx, size_t size);
 void *mb__alloc(mb_context *ctx, size_t size); /* zeroed */
 void *mb__alloc_raw(mb_context *ctx, size_t size);
 void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
@@ -173,14 +170,51 @@ mb_context *mb__context_new(const mb_allocator *allocator); /* NULL: no memory *
 void mb__context_free(mb_context *ctx);
 
 /* ---- errors ---- */
-mb_status mb__error(mb_context *ctx, mb_status status, const char *where, const char *format, ...)
+/* At the site of the call that is being recorded; mb__error_at: at another, such as a node's. */
+mb_status mb__error(mb_context *ctx, mb_status status, const char *format, ...) MB_PRINTF(3, 4);
+mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, const char *format, ...)
     MB_PRINTF(4, 5);
 const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank); /* "[32,784]" */
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
 
+/* "exp", or "softmax (exp)" where the op is a part of it; a contraction is always one, and not named itself.
+ */
+const char *mb__node_text(char *out, size_t size, const mb__node *n);
+
+/* Whether the context belongs to this thread. If not, the call is noted for the owner, by its site if that is
+ * not NULL. */
+bool mb__right_thread(mb_context *ctx, const char *site);
 /* A call that another thread made is told to the owner here. */
 void mb__collect_foreign(mb_context *ctx);
+
+/* In the library's own functions MB_SITE also notes the function's name: what is reported and recorded inside
+ * bears that of the outermost one, which the user called. A layer is the user's side of it: it does not
+ * include this. */
+typedef struct mb__door {
+    mb_site site;
+    const char *call;
+} mb__door;
+static inline mb__door mb__door_begin(mb_context *ctx, const char *site, const char *function)
+{
+    mb__door d = {mb_site_begin(ctx, site), NULL};
+    if (!d.site.ctx)
+        return d;
+    d.call = d.site.ctx->call;
+    if (!d.call)
+        d.site.ctx->call = function;
+    return d;
+}
+static inline void mb__door_end(const mb__door *d)
+{
+    if (d->site.ctx)
+        d->site.ctx->call = d->call;
+    mb_site_end(&d->site);
+}
+#undef MB_SITE
+#define MB_SITE(ctx, site)                                                                                   \
+    const mb__door mb__door_here_ __attribute__((cleanup(mb__door_end), unused)) =                           \
+        mb__door_begin(ctx, site, __func__)
 
 /* ---- recording ---- */
 static inline mb__node *mb__at(mb_context *ctx, uint32_t id)
@@ -195,17 +229,6 @@ static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
 {
     return ctx->attrs + n->attr;
 }
-/* Elements of a shape that was checked; a size of 0 makes them none, however large the others. */
-static inline int64_t mb__numel(const int64_t *dim, int rank)
-{
-    int64_t n = 1;
-    for (int i = 0; i < rank; i++)
-        if (dim[i] == 0)
-            return 0;
-    for (int i = 0; i < rank; i++)
-        n *= dim[i];
-    return n;
-}
 static inline mb_tensor mb__handle(mb_context *ctx, uint32_t id)
 {
     return (mb_tensor){ctx, id, ctx->nodes[id].scope};
@@ -218,46 +241,51 @@ static inline mb_tensor mb__poison(mb_context *ctx)
 /* Checks operands: one context, right thread, alive. Returns the context to record into, or NULL when the
  * result must be poison (the error is set, or an operand was poison already); *poison then holds the result.
  */
-mb_context *mb__enter(const char *where, const char *op, const mb_tensor *const *ts, int n,
-                      mb_tensor *poison);
+mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison);
 /* The same for a function that starts from a context. False: give back mb__poison. */
-bool mb__enter_context(const char *where, const char *op, mb_context *ctx);
+bool mb__enter_context(const char *op, mb_context *ctx);
 /* Whether t's node is the one it was made for, and still there. */
 bool mb__alive(const mb_context *ctx, mb_tensor t);
 /* The node that t stands for now: a variable's current value, or t itself. 0 on error. */
 uint32_t mb__resolve(mb_context *ctx, mb_tensor t);
 
 /* Appends a node. Operands are resolved here. Returns poison after an error. */
-mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype, int rank, const int64_t *dim,
+mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const int64_t *dim,
                      const mb_tensor *in, int nin, const int64_t *attrs, int nattr);
 
 /* 0-d literal of a dtype, under the rules of mb_full. */
-mb_tensor mb__const(mb_context *ctx, const char *where, mb_dtype dtype, double value);
+mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
-mb_tensor mb__elementwise(const char *where, int op, const mb_tensor *ts, int n);
+mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 /* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for
  * none; attrs[0] = number of labels. Labels absent from the result are summed. */
-mb_tensor mb__contract(const char *where, mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
+mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
 /* Sums t down to the shape it was broadcast from. */
-mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim);
+mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
+/* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
+ * that what is finite beside it is -infinity. */
+mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
+/* The pieces of a norm, m |x / m|, for norms of several tensors (norm.c): the largest magnitude, over axes
+ * that keep size 1; what to divide by; the root of the sum of the squares of the quotients; the norm. */
+mb_tensor mb__magnitude(mb_tensor x, mb_axes keep);
+mb_tensor mb__norm_scale(mb_tensor magnitude);
+mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude);
+mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude);
 /* Structure ops with their attributes as recorded (see record sites). */
-mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
-                        const int64_t *count);
-mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step,
-                      const int64_t *size);
-mb_tensor mb__reduce(const char *where, int op, mb_tensor x,
-                     uint32_t mask); /* SUM or MAX; axes keep size 1 */
+mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
+mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
+mb_tensor mb__reduce(int op, mb_tensor x, uint32_t mask); /* SUM or MAX; axes keep size 1 */
 
 /* Axis counted from the front, or -1 after reporting. */
-int mb__axis(const char *where, const char *op, mb_tensor t, int axis);
+int mb__axis(const char *op, mb_tensor t, int axis);
 /* The set of axes as bits; false after reporting. */
-bool mb__axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
+bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
 /* Without the axes of the mask, which have size 1. */
-mb_tensor mb__drop_axes(const char *where, mb_tensor x, uint32_t mask);
+mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 /* Whether a tensor can have this dtype and shape; false after reporting. */
-bool mb__check_shape(mb_context *ctx, const char *where, const char *op, mb_dtype dtype, mb_shape shape);
+bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
 /* Whether an index is int32; false after reporting. */
-bool mb__check_index(const char *where, const char *op, mb_context *ctx, mb_tensor index);
+bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);

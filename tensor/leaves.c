@@ -3,48 +3,49 @@
 #include "tensor/internal.h"
 
 /* A number must be one of its dtype's: nothing is rounded to an int32 behind the caller's back. */
-static bool representable(mb_context *ctx, const char *where, mb_dtype dtype, double *value)
+static bool representable(mb_context *ctx, mb_dtype dtype, double *value)
 {
     if (dtype == MB_BOOL)
         *value = *value != 0;
     if (dtype != MB_INT32 ||
         (*value >= INT32_MIN && *value <= INT32_MAX && *value == (double)(int32_t)*value))
         return true;
-    mb__error(ctx, MB_INVALID, where, "number: got %g for an int32; wanted a whole number within 32 bits",
-              *value);
+    mb__error(ctx, MB_INVALID, "number: got %g for an int32; wanted a whole number within 32 bits", *value);
     return false;
 }
 
-mb_tensor mb__const(mb_context *ctx, const char *where, mb_dtype dtype, double value)
+mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value)
 {
-    if (!representable(ctx, where, dtype, &value))
+    if (!representable(ctx, dtype, &value))
         return mb__poison(ctx);
     int64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return mb__record(ctx, where, MB_OP_CONST, dtype, 0, NULL, NULL, 0, &bits, 1);
+    return mb__record(ctx, MB_OP_CONST, dtype, 0, NULL, NULL, 0, &bits, 1);
 }
 
-mb_tensor mb_scalar_at(const char *where, mb_context *ctx, mb_dtype dtype, double value)
+mb_tensor mb_scalar_at(const char *site, mb_context *ctx, mb_dtype dtype, double value)
 {
-    if (!mb__enter_context(where, "scalar", ctx) ||
-        !mb__check_shape(ctx, where, "scalar", dtype, MB_SHAPE0) || !representable(ctx, where, dtype, &value))
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("scalar", ctx) || !mb__check_shape(ctx, "scalar", dtype, MB_SHAPE0) ||
+        !representable(ctx, dtype, &value))
         return mb__poison(ctx);
-    mb_tensor t = mb__record(ctx, where, MB_OP_SCALAR, dtype, 0, NULL, NULL, 0, NULL, 0);
+    mb_tensor t = mb__record(ctx, MB_OP_SCALAR, dtype, 0, NULL, NULL, 0, NULL, 0);
     if (t.id)
         ctx->nodes[t.id].bind.scalar = value;
     return t;
 }
 
-mb_tensor mb_from_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape, const void *data)
+mb_tensor mb_from_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape, const void *data)
 {
-    if (!mb__enter_context(where, "from", ctx) || !mb__check_shape(ctx, where, "from", dtype, shape))
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("from", ctx) || !mb__check_shape(ctx, "from", dtype, shape))
         return mb__poison(ctx);
     int64_t count = mb__numel(shape.dim, shape.rank);
     if (!data && count) {
-        mb__error(ctx, MB_INVALID, where, "from: no data");
+        mb__error(ctx, MB_INVALID, "from: no data");
         return mb__poison(ctx);
     }
-    mb_tensor t = mb__record(ctx, where, MB_OP_BUFFER, dtype, shape.rank, shape.dim, NULL, 0, NULL, 0);
+    mb_tensor t = mb__record(ctx, MB_OP_BUFFER, dtype, shape.rank, shape.dim, NULL, 0, NULL, 0);
     if (!t.id)
         return t;
     mb__buffer *b = ctx->engine->buffer(ctx, dtype, count);
@@ -58,54 +59,58 @@ mb_tensor mb_from_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shap
     return t;
 }
 
-mb_tensor mb_iota_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n)
+mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n)
 {
-    if (!mb__enter_context(where, "iota", ctx) || !mb__check_shape(ctx, where, "iota", dtype, MB_SHAPE(n)))
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("iota", ctx) || !mb__check_shape(ctx, "iota", dtype, MB_SHAPE(n)))
         return mb__poison(ctx);
     if (dtype == MB_BOOL || n > INT32_MAX) {
-        mb__error(ctx, MB_INVALID, where, "iota: got %lld values of %s; wanted numbers, fewer than 2^31",
+        mb__error(ctx, MB_INVALID, "iota: got %lld values of %s; wanted numbers, fewer than 2^31",
                   (long long)n, mb_dtype_name(dtype));
         return mb__poison(ctx);
     }
-    return mb__record(ctx, where, MB_OP_IOTA, dtype, 1, &n, NULL, 0, NULL, 0);
+    return mb__record(ctx, MB_OP_IOTA, dtype, 1, &n, NULL, 0, NULL, 0);
 }
 
 /* ---- random numbers ---- */
 
-mb_tensor mb_uniform_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    if (!mb__enter_context(where, "uniform", ctx) || !mb__check_shape(ctx, where, "uniform", dtype, shape))
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("uniform", ctx) || !mb__check_shape(ctx, "uniform", dtype, shape))
         return mb__poison(ctx);
     if (dtype == MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "uniform: got bool; wanted float32, float64 or int32");
+        mb__error(ctx, MB_INVALID, "uniform: got bool; wanted float32, float64 or int32");
         return mb__poison(ctx);
     }
-    mb_tensor t = mb__record(ctx, where, MB_OP_RANDOM, dtype, shape.rank, shape.dim, NULL, 0, NULL, 0);
+    mb_tensor t = mb__record(ctx, MB_OP_RANDOM, dtype, shape.rank, shape.dim, NULL, 0, NULL, 0);
     if (t.id)
         ctx->nodes[t.id].bind.key = key.bits;
     return t;
 }
 
-mb_tensor mb_alias_at(const char *where, mb_tensor x)
+mb_tensor mb_alias_at(const char *site, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "alias", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("alias", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
 }
 
-mb_tensor mb_stop_gradient_at(const char *where, mb_tensor x)
+mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_STOP, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_STOP, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
 }

@@ -42,13 +42,27 @@ void mb__took(mb_context *ctx, size_t size)
         ctx->peak_bytes = ctx->bytes;
 }
 
-void *mb__alloc_raw(mb_context *ctx, size_t size)
+void *mb__try_alloc(mb_context *ctx, size_t size)
 {
     void *p = ctx->allocator.alloc(ctx->allocator.user, size ? size : 1);
-    if (!p)
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: %zu bytes wanted", size);
-    else
+    if (p)
         mb__took(ctx, size);
+    return p;
+}
+
+/* Whether it is worth trying again: what the engine keeps for speed has been let go of. */
+static bool reclaimed(mb_context *ctx)
+{
+    return ctx->engine && ctx->engine->reclaim(ctx);
+}
+
+void *mb__alloc_raw(mb_context *ctx, size_t size)
+{
+    void *p = mb__try_alloc(ctx, size);
+    if (!p && reclaimed(ctx))
+        p = mb__try_alloc(ctx, size);
+    if (!p)
+        mb__error(ctx, MB_NO_MEMORY, "out of memory: %zu bytes wanted", size);
     return p;
 }
 
@@ -65,8 +79,10 @@ void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size)
     if (!p)
         return mb__alloc(ctx, size);
     void *q = ctx->allocator.realloc(ctx->allocator.user, p, old_size, size ? size : 1);
+    if (!q && reclaimed(ctx))
+        q = ctx->allocator.realloc(ctx->allocator.user, p, old_size, size ? size : 1);
     if (!q) {
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: %zu bytes wanted", size);
+        mb__error(ctx, MB_NO_MEMORY, "out of memory: %zu bytes wanted", size);
         return NULL;
     }
     ctx->bytes -= old_size;
@@ -92,7 +108,7 @@ bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, s
     if (next < need)
         next = need;
     if (next > UINT32_MAX || next * item > PTRDIFF_MAX) {
-        mb__error(ctx, MB_NO_MEMORY, NULL, "out of memory: the tape cannot hold %llu entries",
+        mb__error(ctx, MB_NO_MEMORY, "out of memory: the tape cannot hold %llu entries",
                   (unsigned long long)need);
         return false;
     }

@@ -2,10 +2,11 @@
  * movement.c - reshape, permute, broadcast, slice, pad, concat, and what is made of them. */
 #include "tensor/internal.h"
 
-mb_tensor mb_reshape_at(const char *where, mb_tensor x, mb_shape shape)
+mb_tensor mb_reshape_at(const char *site, mb_tensor x, mb_shape shape)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "reshape", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("reshape", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
@@ -27,7 +28,7 @@ mb_tensor mb_reshape_at(const char *where, mb_tensor x, mb_shape shape)
         }
     }
     if (!ok || have != want) {
-        mb__error(ctx, MB_INVALID, where, "reshape: got %s of %lld elements; %s does not hold as many",
+        mb__error(ctx, MB_INVALID, "reshape: got %s of %lld elements; %s does not hold as many",
                   mb__tensor_text(a, sizeof a, x), (long long)have,
                   shape.rank >= 0 && shape.rank <= MB_MAX_RANK
                       ? mb__shape_text(b, sizeof b, shape.dim, shape.rank)
@@ -36,13 +37,14 @@ mb_tensor mb_reshape_at(const char *where, mb_tensor x, mb_shape shape)
     }
     if (shape.rank == n->rank && !memcmp(shape.dim, n->dim, (size_t)shape.rank * sizeof *shape.dim))
         return x;
-    return mb__record(ctx, where, MB_OP_RESHAPE, (mb_dtype)n->dtype, shape.rank, shape.dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_RESHAPE, (mb_dtype)n->dtype, shape.rank, shape.dim, &x, 1, NULL, 0);
 }
 
-mb_tensor mb_permute_at(const char *where, mb_tensor x, mb_axes order)
+mb_tensor mb_permute_at(const char *site, mb_tensor x, mb_axes order)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "permute", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("permute", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
@@ -51,12 +53,12 @@ mb_tensor mb_permute_at(const char *where, mb_tensor x, mb_axes order)
     bool same = true;
     if (order.count != n->rank) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "permute: got %d axes for %s", order.count,
+        mb__error(ctx, MB_INVALID, "permute: got %d axes for %s", order.count,
                   mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     for (int i = 0; i < n->rank; i++) {
-        int axis = mb__axis(where, "permute", x, order.axis[i]);
+        int axis = mb__axis("permute", x, order.axis[i]);
         if (axis < 0)
             return mb__poison(ctx);
         seen |= 1u << axis;
@@ -65,37 +67,39 @@ mb_tensor mb_permute_at(const char *where, mb_tensor x, mb_axes order)
         same &= axis == i;
     }
     if (seen != (1u << n->rank) - 1) {
-        mb__error(ctx, MB_INVALID, where, "permute: an axis is named twice");
+        mb__error(ctx, MB_INVALID, "permute: an axis is named twice");
         return mb__poison(ctx);
     }
     if (same)
         return x;
-    return mb__record(ctx, where, MB_OP_PERMUTE, (mb_dtype)n->dtype, n->rank, dim, &x, 1, axes, n->rank);
+    return mb__record(ctx, MB_OP_PERMUTE, (mb_dtype)n->dtype, n->rank, dim, &x, 1, axes, n->rank);
 }
 
-mb_tensor mb_transpose_at(const char *where, mb_tensor x)
+mb_tensor mb_transpose_at(const char *site, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "transpose", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("transpose", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     int rank = mb__at(ctx, x.id)->rank;
     if (rank < 2) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "transpose: got %s; wanted rank 2 or more",
+        mb__error(ctx, MB_INVALID, "transpose: got %s; wanted rank 2 or more",
                   mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     mb_axes order = {rank, false, {0, 1, 2, 3, 4, 5, 6, 7}};
     order.axis[rank - 2] = rank - 1;
     order.axis[rank - 1] = rank - 2;
-    return mb_permute_at(where, x, order);
+    return mb_permute(x, order);
 }
 
-mb_tensor mb_broadcast_at(const char *where, mb_tensor x, mb_shape shape)
+mb_tensor mb_broadcast_at(const char *site, mb_tensor x, mb_shape shape)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "broadcast", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("broadcast", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
@@ -110,17 +114,16 @@ mb_tensor mb_broadcast_at(const char *where, mb_tensor x, mb_shape shape)
         char a[256], b[128] = "a shape of that rank";
         if (shape.rank >= 0 && shape.rank <= MB_MAX_RANK)
             mb__shape_text(b, sizeof b, shape.dim, shape.rank);
-        mb__error(ctx, MB_INVALID, where, "broadcast: got %s; it does not repeat to %s",
+        mb__error(ctx, MB_INVALID, "broadcast: got %s; it does not repeat to %s",
                   mb__tensor_text(a, sizeof a, x), b);
         return mb__poison(ctx);
     }
     if (rank == n->rank && !memcmp(dim, n->dim, (size_t)rank * sizeof *dim))
         return x;
-    return mb__record(ctx, where, MB_OP_BROADCAST, (mb_dtype)n->dtype, rank, dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_BROADCAST, (mb_dtype)n->dtype, rank, dim, &x, 1, NULL, 0);
 }
 
-mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, const int64_t *step,
-                        const int64_t *count)
+mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count)
 {
     mb_context *ctx = x.ctx;
     int rank = mb__at(ctx, x.id)->rank;
@@ -129,17 +132,18 @@ mb_tensor mb__slice_all(const char *where, mb_tensor x, const int64_t *start, co
         attrs[i] = start[i];
         attrs[rank + i] = step[i];
     }
-    return mb__record(ctx, where, MB_OP_SLICE, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, count, &x, 1, attrs,
+    return mb__record(ctx, MB_OP_SLICE, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, count, &x, 1, attrs,
                       2 * rank);
 }
 
-mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, int64_t count, int64_t step)
+mb_tensor mb_slice_at(const char *site, mb_tensor x, int axis, int64_t start, int64_t count, int64_t step)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "slice", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("slice", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
-    axis = mb__axis(where, "slice", x, axis);
+    axis = mb__axis("slice", x, axis);
     if (axis < 0)
         return mb__poison(ctx);
     const mb__node *n = mb__at(ctx, x.id);
@@ -149,7 +153,7 @@ mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, i
                               !__builtin_add_overflow(last, start, &last) && last >= 0 && last < size));
     if (!ok) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where,
+        mb__error(ctx, MB_INVALID,
                   "slice: got start %lld, count %lld, step %lld; axis %d of %s has %lld entries",
                   (long long)start, (long long)count, (long long)step, axis, mb__tensor_text(a, sizeof a, x),
                   (long long)size);
@@ -165,19 +169,19 @@ mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, i
     starts[axis] = count ? start : 0;
     steps[axis] = step;
     counts[axis] = count;
-    return mb__slice_all(where, x, starts, steps, counts);
+    return mb__slice_all(x, starts, steps, counts);
 }
 
-mb_tensor mb_flip_at(const char *where, mb_tensor x, int axis)
+mb_tensor mb_flip_at(const char *site, mb_tensor x, int axis)
 {
+    MB_SITE(x.ctx, site);
     int64_t size = mb_dim(x, axis);
-    return mb_slice_at(where, x, axis, size ? size - 1 : 0, size, -1);
+    return mb_slice(x, axis, size ? size - 1 : 0, size, -1);
 }
 
 /* before, step: where element 0 goes and how far apart elements land (1: next to each other); size: the
  * result's. */
-mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, const int64_t *step,
-                      const int64_t *size)
+mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size)
 {
     mb_context *ctx = x.ctx;
     int rank = mb__at(ctx, x.id)->rank;
@@ -186,22 +190,22 @@ mb_tensor mb__pad_all(const char *where, mb_tensor x, const int64_t *before, con
         attrs[i] = before[i];
         attrs[rank + i] = step[i];
     }
-    return mb__record(ctx, where, MB_OP_PAD, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, size, &x, 1, attrs,
-                      2 * rank);
+    return mb__record(ctx, MB_OP_PAD, (mb_dtype)mb__at(ctx, x.id)->dtype, rank, size, &x, 1, attrs, 2 * rank);
 }
 
-mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, int64_t after)
+mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int64_t after)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "pad", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("pad", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
-    axis = mb__axis(where, "pad", x, axis);
+    axis = mb__axis("pad", x, axis);
     if (axis < 0)
         return mb__poison(ctx);
     if (before < 0 || after < 0 || before > INT32_MAX || after > INT32_MAX) {
-        mb__error(ctx, MB_INVALID, where, "pad: got %lld before and %lld after; wanted 0 or more",
-                  (long long)before, (long long)after);
+        mb__error(ctx, MB_INVALID, "pad: got %lld before and %lld after; wanted 0 or more", (long long)before,
+                  (long long)after);
         return mb__poison(ctx);
     }
     const mb__node *n = mb__at(ctx, x.id);
@@ -212,26 +216,27 @@ mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, in
     }
     b[axis] = before;
     size[axis] += before + after;
-    return before || after ? mb__pad_all(where, x, b, s, size) : x;
+    return before || after ? mb__pad_all(x, b, s, size) : x;
 }
 
-mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis)
+mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis)
 {
+    MB_SITE(xs ? xs->ctx : NULL, site);
     mb_tensor poison = {0};
-    if (!xs || n < 1) {
+    if (!xs || n < 1) { /* there is no context to report it to */
         mb_context *c = xs && n > 0 ? xs[0].ctx : NULL;
-        mb__error(c, MB_INVALID, where, "concat: nothing to join");
+        mb__error(c, MB_INVALID, "concat: nothing to join");
         return mb__poison(c);
     }
     mb_context *ctx = NULL;
     for (int i = 0; i < n; i++)
-        if (!(ctx = mb__enter(where, "concat", (const mb_tensor *[]){&xs[0], &xs[i]}, 2, &poison)))
+        if (!(ctx = mb__enter("concat", (const mb_tensor *[]){&xs[0], &xs[i]}, 2, &poison)))
             return poison;
     if (n > UINT16_MAX) {
-        mb__error(ctx, MB_INVALID, where, "concat: got %d tensors; wanted at most %d", n, UINT16_MAX);
+        mb__error(ctx, MB_INVALID, "concat: got %d tensors; wanted at most %d", n, UINT16_MAX);
         return mb__poison(ctx);
     }
-    axis = mb__axis(where, "concat", xs[0], axis);
+    axis = mb__axis("concat", xs[0], axis);
     if (axis < 0)
         return mb__poison(ctx);
     const mb__node *first = mb__at(ctx, xs[0].id);
@@ -245,7 +250,7 @@ mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis)
             ok = k == axis || m->dim[k] == first->dim[k];
         if (!ok) {
             char a[256], b[256];
-            mb__error(ctx, MB_INVALID, where,
+            mb__error(ctx, MB_INVALID,
                       "concat: operands differ in dtype or off axis %d: the first %s, number %d %s", axis,
                       mb__tensor_text(a, sizeof a, xs[0]), i + 1, mb__tensor_text(b, sizeof b, xs[i]));
             return mb__poison(ctx);
@@ -254,60 +259,63 @@ mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis)
     }
     if (n == 1)
         return xs[0];
-    return mb__record(ctx, where, MB_OP_CONCAT, (mb_dtype)first->dtype, first->rank, dim, xs, n, &attr, 1);
+    return mb__record(ctx, MB_OP_CONCAT, (mb_dtype)first->dtype, first->rank, dim, xs, n, &attr, 1);
 }
 
-mb_tensor mb_stack_at(const char *where, const mb_tensor *xs, int n, int axis)
+mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis)
 {
+    MB_SITE(xs ? xs->ctx : NULL, site);
     if (!xs || n < 1)
-        return mb_concat_at(where, xs, n, axis);
+        return mb_concat(xs, n, axis);
     mb_context *ctx = xs[0].ctx;
     if (!ctx || n > UINT16_MAX)
-        return mb_concat_at(where, xs, n, axis);
+        return mb_concat(xs, n, axis);
     mb_tensor *wide = mb__alloc(ctx, (size_t)n * sizeof *wide), joined = mb__poison(ctx);
     if (!wide)
         return joined;
     int rank = mb_shape_of(xs[0]).rank;
     for (int i = 0; i < n; i++)
-        wide[i] = mb_unsqueeze_at(where, xs[i], axis);
-    joined = mb_concat_at(where, wide, n, axis < 0 ? axis + rank + 1 : axis);
+        wide[i] = mb_unsqueeze(xs[i], axis);
+    joined = mb_concat(wide, n, axis < 0 ? axis + rank + 1 : axis);
     mb__free(ctx, wide, (size_t)n * sizeof *wide);
     return joined;
 }
 
-mb_tensor mb_unsqueeze_at(const char *where, mb_tensor x, int axis)
+mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "unsqueeze", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("unsqueeze", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     int a = axis < 0 ? axis + n->rank + 1 : axis;
     if (a < 0 || a > n->rank || n->rank == MB_MAX_RANK) {
         char text[256];
-        mb__error(ctx, MB_INVALID, where, "unsqueeze: got axis %d for %s, at most %d axes", axis,
+        mb__error(ctx, MB_INVALID, "unsqueeze: got axis %d for %s, at most %d axes", axis,
                   mb__tensor_text(text, sizeof text, x), MB_MAX_RANK);
         return mb__poison(ctx);
     }
     mb_shape s = {n->rank + 1, {0}};
     for (int i = 0, j = 0; i < s.rank; i++)
         s.dim[i] = i == a ? 1 : n->dim[j++];
-    return mb_reshape_at(where, x, s);
+    return mb_reshape(x, s);
 }
 
-mb_tensor mb_squeeze_at(const char *where, mb_tensor x, int axis)
+mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "squeeze", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("squeeze", (const mb_tensor *[]){&x}, 1, &poison);
     if (!ctx)
         return poison;
-    axis = mb__axis(where, "squeeze", x, axis);
+    axis = mb__axis("squeeze", x, axis);
     if (axis < 0)
         return mb__poison(ctx);
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dim[axis] != 1) {
         char text[256];
-        mb__error(ctx, MB_INVALID, where, "squeeze: axis %d of %s is not of size 1", axis,
+        mb__error(ctx, MB_INVALID, "squeeze: axis %d of %s is not of size 1", axis,
                   mb__tensor_text(text, sizeof text, x));
         return mb__poison(ctx);
     }
@@ -315,5 +323,5 @@ mb_tensor mb_squeeze_at(const char *where, mb_tensor x, int axis)
     for (int i = 0, j = 0; i < n->rank; i++)
         if (i != axis)
             s.dim[j++] = n->dim[i];
-    return mb_reshape_at(where, x, s);
+    return mb_reshape(x, s);
 }

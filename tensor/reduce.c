@@ -4,7 +4,7 @@
 
 #include "tensor/internal.h"
 
-mb_tensor mb__reduce(const char *where, int op, mb_tensor x, uint32_t mask)
+mb_tensor mb__reduce(int op, mb_tensor x, uint32_t mask)
 {
     mb_context *ctx = x.ctx;
     const mb__node *n = mb__at(ctx, x.id);
@@ -16,11 +16,11 @@ mb_tensor mb__reduce(const char *where, int op, mb_tensor x, uint32_t mask)
     }
     if (trivial)
         return x;
-    return mb__record(ctx, where, op, (mb_dtype)n->dtype, n->rank, dim, &x, 1, &attr, 1);
+    return mb__record(ctx, op, (mb_dtype)n->dtype, n->rank, dim, &x, 1, &attr, 1);
 }
 
 /* The set of axes as bits; false after reporting. */
-bool mb__axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes, uint32_t *mask)
+bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask)
 {
     int rank = mb__at(x.ctx, x.id)->rank;
     *mask = 0;
@@ -29,19 +29,23 @@ bool mb__axes_mask(const char *where, const char *op, mb_tensor x, mb_axes axes,
         return true;
     }
     if (axes.count > MB_MAX_RANK) {
-        mb__error(x.ctx, MB_INVALID, where, "%s: got %d axes", op, axes.count);
+        mb__error(x.ctx, MB_INVALID, "%s: got %d axes", op, axes.count);
         return false;
     }
     for (int i = 0; i < axes.count; i++) {
-        int a = mb__axis(where, op, x, axes.axis[i]);
+        int a = mb__axis(op, x, axes.axis[i]);
         if (a < 0)
             return false;
+        if (*mask >> a & 1) {
+            mb__error(x.ctx, MB_INVALID, "%s: axis %d is named twice", op, a);
+            return false;
+        }
         *mask |= 1u << a;
     }
     return true;
 }
 
-mb_tensor mb__drop_axes(const char *where, mb_tensor x, uint32_t mask)
+mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask)
 {
     if (!x.id)
         return x;
@@ -50,25 +54,24 @@ mb_tensor mb__drop_axes(const char *where, mb_tensor x, uint32_t mask)
     for (int i = 0; i < n->rank; i++)
         if (!(mask >> i & 1))
             s.dim[s.rank++] = n->dim[i];
-    return mb_reshape_at(where, x, s);
+    return mb_reshape(x, s);
 }
 
-static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x, mb_axes axes, bool floats,
-                        int64_t *reduced)
+static mb_tensor reduce(const char *name, int op, mb_tensor x, mb_axes axes, bool floats, int64_t *reduced)
 {
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, name, (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter(name, (const mb_tensor *[]){&x}, 1, &poison);
     uint32_t mask;
     if (!ctx)
         return poison;
     if (mb__at(ctx, x.id)->dtype == MB_BOOL)
-        x = mb_cast_at(where, x, MB_INT32);
-    if (!x.id || !mb__axes_mask(where, name, x, axes, &mask))
+        x = mb_cast(x, MB_INT32);
+    if (!x.id || !mb__axes_mask(name, x, axes, &mask))
         return mb__poison(ctx);
     const mb__node *n = mb__at(ctx, x.id);
     if (floats && !mb__is_float(n->dtype)) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name,
+        mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", name,
                   mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
@@ -78,82 +81,93 @@ static mb_tensor reduce(const char *where, const char *name, int op, mb_tensor x
             if (mask >> i & 1)
                 *reduced *= n->dim[i];
     }
-    mb_tensor y = mb__reduce(where, op, x, mask);
-    return axes.keep ? y : mb__drop_axes(where, y, mask);
+    mb_tensor y = mb__reduce(op, x, mask);
+    return axes.keep ? y : mb__drop_axes(y, mask);
 }
 
-mb_tensor mb_sum_at(const char *where, mb_tensor x, mb_axes axes)
+mb_tensor mb_sum_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    return reduce(where, "sum", MB_OP_SUM, x, axes, false, NULL);
+    MB_SITE(x.ctx, site);
+    return reduce("sum", MB_OP_SUM, x, axes, false, NULL);
 }
 
-mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes)
+mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes)
 {
+    MB_SITE(x.ctx, site);
     int64_t count;
-    mb_tensor s = reduce(where, "mean", MB_OP_SUM, x, axes, true, &count);
+    mb_tensor s = reduce("mean", MB_OP_SUM, x, axes, true, &count);
     if (!s.id || count == 1)
         return s;
-    mb_tensor scale = mb__const(s.ctx, where, (mb_dtype)mb__at(s.ctx, s.id)->dtype,
-                                count ? 1.0 / (double)count : (double)NAN);
-    return mb_mul_at(where, s, scale);
+    mb_tensor divisor =
+        mb__const(s.ctx, (mb_dtype)mb__at(s.ctx, s.id)->dtype, count ? (double)count : (double)NAN);
+    return mb_div(s, divisor); /* by the rounded 1 / count, a mean of ones would not be 1 */
 }
 
-mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes)
+mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes)
 {
+    MB_SITE(x.ctx, site);
     mb_axes keep = axes;
     keep.keep = true;
-    mb_tensor centred = mb_sub_at(where, x, mb_mean_at(where, x, keep));
-    return mb_mean_at(where, mb_mul_at(where, centred, centred), axes);
+    mb_tensor centred = mb_sub(x, mb_mean(x, keep));
+    return mb_mean(mb_mul(centred, centred), axes);
 }
 
-mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes)
+mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    return reduce(where, "max", MB_OP_MAX, x, axes, false, NULL);
+    MB_SITE(x.ctx, site);
+    return reduce("max", MB_OP_MAX, x, axes, false, NULL);
 }
 
-mb_tensor mb_min_at(const char *where, mb_tensor x, mb_axes axes)
+mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    return mb_neg_at(where, reduce(where, "min", MB_OP_MAX, mb_neg_at(where, x), axes, false, NULL));
+    MB_SITE(x.ctx, site);
+    return mb_neg(reduce("min", MB_OP_MAX, mb_neg(x), axes, false, NULL));
 }
 
-mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis)
+mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "argmax", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx || (axis = mb__axis(where, "argmax", x, axis)) < 0)
+    mb_context *ctx = mb__enter("argmax", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis("argmax", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dim[axis] == 0 || n->dtype == MB_BOOL) {
         char a[256];
-        mb__error(ctx, MB_INVALID, where, "argmax: got %s; wanted numbers, at least one along axis %d",
+        mb__error(ctx, MB_INVALID, "argmax: got %s; wanted numbers, at least one along axis %d",
                   mb__tensor_text(a, sizeof a, x), axis);
+        return mb__poison(ctx);
+    }
+    if (n->dim[axis] > INT32_MAX) {
+        mb__error(ctx, MB_INVALID, "argmax: axis %d has %lld entries; an int32 counts %d", axis,
+                  (long long)n->dim[axis], INT32_MAX);
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK], attr = axis;
     memcpy(dim, n->dim, sizeof dim);
     dim[axis] = 1;
-    return mb__drop_axes(where, mb__record(ctx, where, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1),
-                         1u << axis);
+    return mb__drop_axes(mb__record(ctx, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1), 1u << axis);
 }
 
-mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse)
+mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse)
 {
+    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "cumsum", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx || (axis = mb__axis(where, "cumsum", x, axis)) < 0)
+    mb_context *ctx = mb__enter("cumsum", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis("cumsum", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dtype == MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "cumsum: got bool; wanted numbers; convert with mb_cast");
+        mb__error(ctx, MB_INVALID, "cumsum: got bool; wanted numbers; convert with mb_cast");
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, where, MB_OP_CUMSUM, (mb_dtype)n->dtype, n->rank, dim, &x, 1,
-                      (int64_t[]){axis, reverse}, 2);
+    return mb__record(ctx, MB_OP_CUMSUM, (mb_dtype)n->dtype, n->rank, dim, &x, 1, (int64_t[]){axis, reverse},
+                      2);
 }
 
-mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *dim)
+mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim)
 {
     if (!t.id)
         return t;
@@ -166,5 +180,5 @@ mb_tensor mb__sum_to(const char *where, mb_tensor t, int rank, const int64_t *di
     }
     mb_shape s = {rank, {0}};
     memcpy(s.dim, dim, (size_t)rank * sizeof *dim);
-    return mb_reshape_at(where, mask ? mb__reduce(where, MB_OP_SUM, t, mask) : t, s);
+    return mb_reshape(mask ? mb__reduce(MB_OP_SUM, t, mask) : t, s);
 }

@@ -10,93 +10,95 @@
 /* Uses of a key within one draw. mb_normal folds 1 and 2 into the key that it gets, hence a fold for each. */
 enum { FOLD_SIGN = 1, FOLD_SIZE, FOLD_BOOST, FOLD_CANDIDATE };
 
-static mb_tensor lit(const char *where, mb_tensor x, double value)
+static mb_tensor lit(mb_tensor x, double value)
 {
-    return x.id ? mb__const(x.ctx, where, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value) : mb__poison(x.ctx);
+    return x.id ? mb__const(x.ctx, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value) : mb__poison(x.ctx);
 }
 
 /* Checks under the sampler's own name what its parts would report under theirs. */
-static bool check_float(const char *where, const char *name, mb_context *ctx, mb_dtype dtype)
+static bool check_float(const char *name, mb_context *ctx, mb_dtype dtype)
 {
-    if (!mb__enter_context(where, name, ctx))
+    if (!mb__enter_context(name, ctx))
         return false;
     if (mb__is_float((int)dtype))
         return true;
-    mb__error(ctx, MB_INVALID, where, "%s: got %s; wanted float32 or float64", name, mb_dtype_name(dtype));
+    mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", name, mb_dtype_name(dtype));
     return false;
 }
 
 /* log of a uniform draw on (0, 1] */
-static mb_tensor log_uniform(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+static mb_tensor log_uniform(mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    mb_tensor u = mb_uniform_at(where, ctx, key, dtype, shape);
-    return mb_log_at(where, mb_sub_at(where, lit(where, u, 1), u));
+    mb_tensor u = mb_uniform(ctx, key, dtype, shape);
+    return mb_log(mb_sub(lit(u, 1), u));
 }
 
-mb_tensor mb_exponential_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+mb_tensor mb_exponential_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    if (!check_float(where, "exponential", ctx, dtype))
+    MB_SITE(ctx, site);
+    if (!check_float("exponential", ctx, dtype))
         return mb__poison(ctx);
-    return mb_neg_at(where, log_uniform(where, ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape));
+    return mb_neg(log_uniform(ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape));
 }
 
-mb_tensor mb_laplace_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+mb_tensor mb_laplace_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    if (!check_float(where, "laplace", ctx, dtype))
+    MB_SITE(ctx, site);
+    if (!check_float("laplace", ctx, dtype))
         return mb__poison(ctx);
     /* A sign of its own, not one uniform for both: the tails keep all of the exponential's resolution. */
-    mb_tensor size = log_uniform(where, ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
-    mb_tensor u = mb_uniform_at(where, ctx, mb_key_fold(key, FOLD_SIGN), dtype, shape);
-    return mb_where_at(where, mb_lt_at(where, u, lit(where, u, 0.5)), size, mb_neg_at(where, size));
+    mb_tensor size = log_uniform(ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
+    mb_tensor u = mb_uniform(ctx, mb_key_fold(key, FOLD_SIGN), dtype, shape);
+    return mb_where(mb_lt(u, lit(u, 0.5)), size, mb_neg(size));
 }
 
 /* ---- Gamma ---- */
 
 /* A candidate for Gamma(k), k >= 1: with z normal, v = (1 + c z)^3, d = k - 1/3, c = 1 / sqrt(9 d), it is d
  * v, accepted where v > 0 and log u < z^2/2 + d - d v + d log v (Marsaglia and Tsang 2000). */
-static mb_tensor candidate(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape,
-                           double k, mb_tensor *accepted)
+static mb_tensor candidate(mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape, double k,
+                           mb_tensor *accepted)
 {
     double d = k - 1.0 / 3;
-    mb_tensor z = mb_normal_at(where, ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
-    mb_tensor log_u = log_uniform(where, ctx, mb_key_fold(key, FOLD_SIGN), dtype, shape);
-    mb_tensor zero = lit(where, z, 0), one = lit(where, z, 1), dl = lit(where, z, d);
-    mb_tensor root = mb_add_at(where, one, mb_mul_at(where, z, lit(where, z, 1 / sqrt(9 * d))));
-    mb_tensor positive = mb_lt_at(where, zero, root);
-    root = mb_where_at(where, positive, root, one); /* so that the logarithm sees no negative number */
-    mb_tensor v = mb_mul_at(where, root, mb_mul_at(where, root, root));
-    mb_tensor half_square = mb_mul_at(where, mb_mul_at(where, z, z), lit(where, z, 0.5));
-    mb_tensor bound = mb_add_at(where, mb_sub_at(where, one, v),
-                                mb_mul_at(where, lit(where, z, 3), mb_log_at(where, root)));
-    bound = mb_add_at(where, half_square, mb_mul_at(where, dl, bound));
-    *accepted = mb_and_at(where, positive, mb_lt_at(where, log_u, bound));
-    return mb_mul_at(where, v, dl);
+    mb_tensor z = mb_normal(ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
+    mb_tensor log_u = log_uniform(ctx, mb_key_fold(key, FOLD_SIGN), dtype, shape);
+    mb_tensor zero = lit(z, 0), one = lit(z, 1), dl = lit(z, d);
+    mb_tensor root = mb_add(one, mb_mul(z, lit(z, 1 / sqrt(9 * d))));
+    mb_tensor positive = mb_lt(zero, root);
+    root = mb_where(positive, root, one); /* so that the logarithm sees no negative number */
+    mb_tensor v = mb_mul(root, mb_mul(root, root));
+    mb_tensor half_square = mb_mul(mb_mul(z, z), lit(z, 0.5));
+    mb_tensor bound = mb_add(mb_sub(one, v), mb_mul(lit(z, 3), mb_log(root)));
+    bound = mb_add(half_square, mb_mul(dl, bound));
+    *accepted = mb_and(positive, mb_lt(log_u, bound));
+    return mb_mul(v, dl);
 }
 
-mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape,
-                      double k, double theta)
+mb_tensor mb_gamma_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape, double k,
+                      double theta)
 {
-    if (!check_float(where, "gamma", ctx, dtype))
+    MB_SITE(ctx, site);
+    if (!check_float("gamma", ctx, dtype))
         return mb__poison(ctx);
     if (!(k > 0) || !(theta > 0) || !isfinite(k) || !isfinite(theta)) {
-        mb__error(ctx, MB_INVALID, where, "gamma: got k = %g, theta = %g; wanted both above 0", k, theta);
+        mb__error(ctx, MB_INVALID, "gamma: got k = %g, theta = %g; wanted both above 0", k, theta);
         return mb__poison(ctx);
     }
     bool boost = k < 1;
     int candidates = dtype == MB_FLOAT32 ? 6 : 13;
     mb_tensor g = {0};
     for (int i = candidates - 1; i >= 0; i--) { /* from the last, so that the first accepted one wins */
-        mb_tensor accepted, x = candidate(where, ctx, mb_key_fold(key, (uint64_t)(FOLD_CANDIDATE + i)), dtype,
-                                          shape, boost ? k + 1 : k, &accepted);
-        g = g.id ? mb_where_at(where, accepted, x, g) : x;
+        mb_tensor accepted, x = candidate(ctx, mb_key_fold(key, (uint64_t)(FOLD_CANDIDATE + i)), dtype, shape,
+                                          boost ? k + 1 : k, &accepted);
+        g = g.id ? mb_where(accepted, x, g) : x;
         if (!g.id)
             return g;
     }
     if (boost) {
-        mb_tensor log_u = log_uniform(where, ctx, mb_key_fold(key, FOLD_BOOST), dtype, shape);
-        g = mb_mul_at(where, g, mb_exp_at(where, mb_mul_at(where, log_u, lit(where, g, 1 / k))));
+        mb_tensor log_u = log_uniform(ctx, mb_key_fold(key, FOLD_BOOST), dtype, shape);
+        g = mb_mul(g, mb_exp(mb_mul(log_u, lit(g, 1 / k))));
     }
-    return mb_mul_at(where, g, mb_scalar_at(where, ctx, dtype, theta));
+    return mb_mul(g, mb_scalar(ctx, dtype, theta));
 }
 
 /* ---- directions ---- */
@@ -104,85 +106,85 @@ mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype d
 /* Squared lengths along the last axis, which stays with size 1. Not as a reduction, which would be fused with
  * the draws and draw them twice, in rows as short as d: short rows are added column by column, for long ones
  * a contraction does the same. */
-static mb_tensor squared_lengths(const char *where, mb_tensor x, mb_shape shape)
+static mb_tensor squared_lengths(mb_tensor x, mb_shape shape)
 {
     int64_t d = shape.dim[shape.rank - 1];
     if (d <= 8) {
         mb_tensor sum = {0};
         for (int64_t i = 0; i < d; i++) {
-            mb_tensor column = mb_slice_at(where, x, -1, i, 1, 1), square = mb_mul_at(where, column, column);
-            sum = i ? mb_add_at(where, sum, square) : square;
+            mb_tensor column = mb_slice(x, -1, i, 1, 1), square = mb_mul(column, column);
+            sum = i ? mb_add(sum, square) : square;
         }
         return sum;
     }
     shape.dim[shape.rank - 1] = 1;
-    mb_tensor rows = mb_reshape_at(where, x, MB_SHAPE(mb_count(x) / d, d));
-    return mb_reshape_at(where, mb_einsum_at(where, "nd,nd->n", rows, rows), shape);
+    mb_tensor rows = mb_reshape(x, MB_SHAPE(mb_count(x) / d, d));
+    return mb_reshape(mb_einsum("nd,nd->n", rows, rows), shape);
 }
 
-mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+mb_tensor mb_sphere_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    if (!check_float(where, "sphere", ctx, dtype))
+    MB_SITE(ctx, site);
+    if (!check_float("sphere", ctx, dtype))
         return mb__poison(ctx);
     if (shape.rank < 1 || shape.rank > MB_MAX_RANK || shape.dim[shape.rank - 1] < 1) {
-        mb__error(ctx, MB_INVALID, where, "sphere: wanted a last axis of size 1 or more");
+        mb__error(ctx, MB_INVALID, "sphere: wanted a last axis of size 1 or more");
         return mb__poison(ctx);
     }
-    mb_tensor x = mb_normal_at(where, ctx, key, dtype, shape);
-    mb_tensor zero = lit(where, x, 0), one = lit(where, x, 1);
-    mb_tensor square = squared_lengths(where, x, shape);
+    mb_tensor x = mb_normal(ctx, key, dtype, shape);
+    mb_tensor zero = lit(x, 0), one = lit(x, 1);
+    mb_tensor square = squared_lengths(x, shape);
     /* A normal vector of all zeros, one float32 draw in 2^24 where d is 1, is taken as the first unit vector.
      */
-    mb_tensor none = mb_eq_at(where, square, zero);
-    mb_tensor first =
-        mb_one_hot_at(where, mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, 0), shape.dim[shape.rank - 1]);
-    mb_tensor unit = mb_div_at(where, x, mb_sqrt_at(where, mb_where_at(where, none, one, square)));
-    return mb_where_at(where, none, mb_cast_at(where, first, dtype), unit);
+    mb_tensor none = mb_eq(square, zero);
+    mb_tensor first = mb_one_hot(mb_full(ctx, MB_INT32, MB_SHAPE0, 0), shape.dim[shape.rank - 1]);
+    mb_tensor unit = mb_div(x, mb_sqrt(mb_where(none, one, square)));
+    return mb_where(none, mb_cast(first, dtype), unit);
 }
 
 /* Row k of x: [..., n, n] as [..., n, 1]. */
-static mb_tensor column(const char *where, mb_tensor x, int64_t k)
+static mb_tensor column(mb_tensor x, int64_t k)
 {
-    return mb_transpose_at(where, mb_slice_at(where, x, -2, k, 1, 1));
+    return mb_transpose(mb_slice(x, -2, k, 1, 1));
 }
 
 /* Q = H_1 ... H_{n-1} D, where H_k reflects the k-th normal vector x_k, of n - k + 1 entries, to -s_k |x_k|
  * e_k, and D_kk = -s_k, s_k the sign of x_k's first entry; for the last, of one entry, D_nn = s_n. All x_k,
  * normals v_k and factors 2 / |v_k|^2 are made at once, as the rows of a triangle; only the n - 1 products
  * are in sequence. */
-mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+mb_tensor mb_orthogonal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    if (!check_float(where, "orthogonal", ctx, dtype))
+    MB_SITE(ctx, site);
+    if (!check_float("orthogonal", ctx, dtype))
         return mb__poison(ctx);
     int r = shape.rank;
     if (r < 2 || r > MB_MAX_RANK || shape.dim[r - 1] < 1 || shape.dim[r - 1] != shape.dim[r - 2]) {
-        mb__error(ctx, MB_INVALID, where, "orthogonal: wanted a shape [..., n, n] with n of 1 or more");
+        mb__error(ctx, MB_INVALID, "orthogonal: wanted a shape [..., n, n] with n of 1 or more");
         return mb__poison(ctx);
     }
     int64_t n = shape.dim[r - 1];
-    mb_tensor normal = mb_normal_at(where, ctx, key, dtype, shape);
-    mb_tensor zero = lit(where, normal, 0), one = lit(where, normal, 1);
-    mb_tensor below = mb_tril_mask_at(where, ctx, n, n, -1), eye = mb_eye_at(where, ctx, dtype, n);
-    mb_tensor x = mb_where_at(where, below, zero, normal); /* row k begins at column k */
-    mb_tensor head = mb_sum_at(where, mb_mul_at(where, x, eye), MB_KEEP(-1));
-    mb_tensor negative = mb_lt_at(where, head, zero);
-    mb_tensor sign = mb_where_at(where, negative, mb_neg_at(where, one), one);
-    mb_tensor square = mb_sum_at(where, mb_mul_at(where, x, x), MB_KEEP(-1));
-    mb_tensor length = mb_sqrt_at(where, square);
+    mb_tensor normal = mb_normal(ctx, key, dtype, shape);
+    mb_tensor zero = lit(normal, 0), one = lit(normal, 1);
+    mb_tensor below = mb_tril_mask(ctx, n, n, -1), eye = mb_eye(ctx, dtype, n);
+    mb_tensor x = mb_where(below, zero, normal); /* row k begins at column k */
+    mb_tensor head = mb_sum(mb_mul(x, eye), MB_KEEP(-1));
+    mb_tensor negative = mb_lt(head, zero);
+    mb_tensor sign = mb_where(negative, mb_neg(one), one);
+    mb_tensor square = mb_sum(mb_mul(x, x), MB_KEEP(-1));
+    mb_tensor length = mb_sqrt(square);
     /* v = x + s |x| e_k has |v|^2 / 2 = |x|^2 + |x_k| |x|: nothing cancels. A vector of zeros is left alone.
      */
-    mb_tensor v = mb_add_at(where, x, mb_mul_at(where, eye, mb_mul_at(where, sign, length)));
-    mb_tensor half = mb_add_at(where, square, mb_mul_at(where, mb_mul_at(where, sign, head), length));
-    mb_tensor none = mb_eq_at(where, half, zero);
-    mb_tensor scaled = mb_div_at(where, v, mb_where_at(where, none, one, half));
-    mb_tensor last = mb_eq_at(where, mb_iota_at(where, ctx, MB_INT32, n),
-                              mb_full_at(where, ctx, MB_INT32, MB_SHAPE0, (double)(n - 1)));
-    mb_tensor kept = mb_unsqueeze_at(where, last, 1); /* [n,1] */
-    mb_tensor d = mb_where_at(where, kept, sign, mb_neg_at(where, sign));
-    mb_tensor q = mb_mul_at(where, eye, d);
+    mb_tensor v = mb_add(x, mb_mul(eye, mb_mul(sign, length)));
+    mb_tensor half = mb_add(square, mb_mul(mb_mul(sign, head), length));
+    mb_tensor none = mb_eq(half, zero);
+    mb_tensor scaled = mb_div(v, mb_where(none, one, half));
+    mb_tensor last = mb_eq(mb_iota(ctx, MB_INT32, n), mb_full(ctx, MB_INT32, MB_SHAPE0, (double)(n - 1)));
+    mb_tensor kept = mb_unsqueeze(last, 1); /* [n,1] */
+    mb_tensor d = mb_where(kept, sign, mb_neg(sign));
+    mb_tensor q = mb_mul(eye, d);
     for (int64_t k = n - 2; k >= 0 && q.id; k--) {
-        mb_tensor along = mb_matmul_at(where, mb_slice_at(where, v, -2, k, 1, 1), q); /* [..., 1, n] */
-        q = mb_sub_at(where, q, mb_mul_at(where, column(where, scaled, k), along));
+        mb_tensor along = mb_matmul(mb_slice(v, -2, k, 1, 1), q); /* [..., 1, n] */
+        q = mb_sub(q, mb_mul(column(scaled, k), along));
     }
     return q;
 }
@@ -206,24 +208,25 @@ mb_key mb_key_fold(mb_key key, uint64_t n)
     return (mb_key){mix(mix(key.bits ^ 0xd1b54a32d192ed03u) + n * 0x9e3779b97f4a7c15u)};
 }
 
-mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
+mb_tensor mb_normal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
-    mb_tensor u = mb_uniform_at(where, ctx, mb_key_fold(key, 1), dtype, shape);
-    mb_tensor v = mb_uniform_at(where, ctx, mb_key_fold(key, 2), dtype, shape);
+    MB_SITE(ctx, site);
+    mb_tensor u = mb_uniform(ctx, mb_key_fold(key, 1), dtype, shape);
+    mb_tensor v = mb_uniform(ctx, mb_key_fold(key, 2), dtype, shape);
     if (!u.id || !v.id)
         return mb__poison(ctx);
     if (!mb__is_float((int)dtype)) {
-        mb__error(ctx, MB_INVALID, where, "normal: got %s; wanted float32 or float64", mb_dtype_name(dtype));
+        mb__error(ctx, MB_INVALID, "normal: got %s; wanted float32 or float64", mb_dtype_name(dtype));
         return mb__poison(ctx);
     }
     /* sqrt(-2 log(1 - u)) cos(2 pi v); 1 - u lies in (0, 1]. */
-    mb_tensor r = mb_log_at(where, mb_sub_at(where, mb__const(ctx, where, dtype, 1), u));
-    r = mb_sqrt_at(where, mb_mul_at(where, r, mb__const(ctx, where, dtype, -2)));
-    return mb_mul_at(where, r,
-                     mb_cos_at(where, mb_mul_at(where, v, mb__const(ctx, where, dtype, 6.283185307179586))));
+    mb_tensor r = mb_log(mb_sub(mb__const(ctx, dtype, 1), u));
+    r = mb_sqrt(mb_mul(r, mb__const(ctx, dtype, -2)));
+    return mb_mul(r, mb_cos(mb_mul(v, mb__const(ctx, dtype, 6.283185307179586))));
 }
 
-mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key key, mb_shape shape)
+mb_tensor mb_permutation_at(const char *site, mb_context *ctx, mb_key key, mb_shape shape)
 {
-    return mb_argsort_at(where, mb_uniform_at(where, ctx, key, MB_INT32, shape));
+    MB_SITE(ctx, site);
+    return mb_argsort(mb_uniform(ctx, key, MB_INT32, shape));
 }

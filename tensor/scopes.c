@@ -2,10 +2,11 @@
  * scopes.c - scopes: where the tape is cut back, and what is kept beyond. */
 #include "tensor/internal.h"
 
-mb_scope mb_scope_begin_at(const char *where, mb_context *ctx)
+mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
 {
+    MB_SITE(ctx, site);
     mb_scope s = {ctx, 0};
-    if (!mb__enter_context(where, "scope_begin", ctx))
+    if (!mb__enter_context("scope_begin", ctx))
         return s;
     if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, (uint64_t)ctx->scope_count + 1,
                      sizeof *ctx->scopes))
@@ -18,7 +19,7 @@ mb_scope mb_scope_begin_at(const char *where, mb_context *ctx)
             (mb__node){.op = MB_OP_POISON, .dead = true, .in = ctx->operand_count, .attr = ctx->attr_count};
     s.serial = ctx->next_serial++;
     ctx->scopes[ctx->scope_count++] =
-        (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, where};
+        (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, ctx->site};
     return s;
 }
 
@@ -69,30 +70,44 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
     }
 }
 
-mb_status mb_scope_end_at(const char *where, mb_scope scope)
+/* Checkpoints that were cut into are forgotten: their nodes are kept as any others. */
+static void cut_regions(mb_context *ctx)
 {
+    uint32_t before = ctx->region_count;
+    while (ctx->region_count && ctx->regions[ctx->region_count - 1].last >= ctx->node_count)
+        ctx->region_count--;
+    for (uint32_t i = 0; before != ctx->region_count && i < ctx->region_count; i++)
+        if (ctx->regions[i].around >= (int32_t)ctx->region_count)
+            ctx->regions[i].around = -1;
+}
+
+mb_status mb_scope_end_at(const char *site, mb_scope scope)
+{
+    MB_SITE(scope.ctx, site);
     mb_context *ctx = scope.ctx;
     if (!ctx || !scope.serial)
         return mb_error(ctx);
     if (!pthread_equal(ctx->thread, pthread_self())) {
-        mb__enter_context(where, "scope_end", ctx);
         return MB_THREAD;
     }
     uint32_t depth = ctx->scope_count;
     while (depth > 1 && ctx->scopes[depth - 1].serial != scope.serial)
         depth--;
     if (depth <= 1)
-        return mb__error(ctx, MB_INVALID, where, "scope_end: this scope has ended already");
+        return mb__error(ctx, MB_INVALID, "scope_end: this scope has ended already");
     if (depth != ctx->scope_count)
-        mb__error(ctx, MB_INVALID, where, "scope_end: the scope begun at %s is still open inside this one",
-                  ctx->scopes[ctx->scope_count - 1].where);
+        mb__error(ctx, MB_INVALID, "scope_end: the scope begun at %s is still open inside this one",
+                  ctx->scopes[ctx->scope_count - 1].site);
     if (ctx->pending_count && ctx->status == MB_OK)
-        ctx->engine->flush(ctx, where, NULL, 0);
+        ctx->engine->flush(ctx, NULL, 0);
     while (ctx->scope_count >= depth) {
         mb__scope_mark mark = ctx->scopes[--ctx->scope_count];
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
-        ctx->ended[mark.serial % MB_ENDED_SCOPES].where = where;
+        ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
         cut(ctx, &mark);
+        cut_regions(ctx);
+        if (ctx->copies) /* they name nodes that are gone */
+            memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
     }
     /* What could not be stored because of an error is lost with its nodes: the variables keep their old
      * values. */
@@ -109,10 +124,11 @@ mb_status mb_scope_end_at(const char *where, mb_scope scope)
     return ctx->status;
 }
 
-mb_tensor mb_keep_at(const char *where, mb_tensor t)
+mb_tensor mb_keep_at(const char *site, mb_tensor t)
 {
+    MB_SITE(t.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter(where, "keep", (const mb_tensor *[]){&t}, 1, &poison);
+    mb_context *ctx = mb__enter("keep", (const mb_tensor *[]){&t}, 1, &poison);
     if (!ctx)
         return poison;
     uint32_t id = mb__resolve(ctx, t);

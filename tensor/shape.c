@@ -15,40 +15,40 @@ bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, in
     return true;
 }
 
-int mb__axis(const char *where, const char *op, mb_tensor t, int axis)
+int mb__axis(const char *op, mb_tensor t, int axis)
 {
     int rank = mb__at(t.ctx, t.id)->rank, a = axis < 0 ? axis + rank : axis;
     if (a >= 0 && a < rank)
         return a;
     char text[256];
-    mb__error(t.ctx, MB_INVALID, where, "%s: got axis %d of %s; wanted one in [%d, %d)", op, axis,
+    mb__error(t.ctx, MB_INVALID, "%s: got axis %d of %s; wanted one in [%d, %d)", op, axis,
               mb__tensor_text(text, sizeof text, t), -rank, rank);
     return -1;
 }
 
-bool mb__check_shape(mb_context *ctx, const char *where, const char *op, mb_dtype dtype, mb_shape shape)
+bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape)
 {
     if (shape.rank < 0 || shape.rank > MB_MAX_RANK) {
-        mb__error(ctx, MB_INVALID, where, "%s: got rank %d; wanted at most %d", op, shape.rank, MB_MAX_RANK);
+        mb__error(ctx, MB_INVALID, "%s: got rank %d; wanted at most %d", op, shape.rank, MB_MAX_RANK);
         return false;
     }
     if ((unsigned)dtype > MB_BOOL) {
-        mb__error(ctx, MB_INVALID, where, "%s: %d is not a dtype", op, (int)dtype);
+        mb__error(ctx, MB_INVALID, "%s: %d is not a dtype", op, (int)dtype);
         return false;
     }
     int64_t count = 1;
     bool empty = false, fits = true;
     for (int i = 0; i < shape.rank; i++) {
         if (shape.dim[i] < 0) {
-            mb__error(ctx, MB_INVALID, where, "%s: size %lld of axis %d is negative", op,
-                      (long long)shape.dim[i], i);
+            mb__error(ctx, MB_INVALID, "%s: size %lld of axis %d is negative", op, (long long)shape.dim[i],
+                      i);
             return false;
         }
         empty |= shape.dim[i] == 0;
         fits = fits && !__builtin_mul_overflow(count, shape.dim[i], &count);
     }
     if (!empty && (!fits || count > INT64_MAX / 16)) {
-        mb__error(ctx, MB_INVALID, where, "%s: the result has too many elements", op);
+        mb__error(ctx, MB_INVALID, "%s: the result has too many elements", op);
         return false;
     }
     return true;

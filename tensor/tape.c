@@ -2,7 +2,7 @@
  * tape.c - appending nodes. */
 #include "tensor/internal.h"
 
-mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype, int rank, const int64_t *dim,
+mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const int64_t *dim,
                      const mb_tensor *in, int nin, const int64_t *attrs, int nattr)
 {
     int64_t count = 1;
@@ -11,7 +11,7 @@ mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype,
         empty |= dim[i] == 0;
     for (int i = 0; i < rank && !empty; i++)
         if (__builtin_mul_overflow(count, dim[i], &count) || count > INT64_MAX / 16) {
-            mb__error(ctx, MB_INVALID, where, "%s: the result has too many elements", mb__ops[op].name);
+            mb__error(ctx, MB_INVALID, "%s: the result has too many elements", mb__ops[op].name);
             return mb__poison(ctx);
         }
     uint32_t ids[64], *resolved = ids; /* resolving may append leaf nodes, so it comes first */
@@ -38,7 +38,8 @@ mb_tensor mb__record(mb_context *ctx, const char *where, int op, mb_dtype dtype,
                         .in = ctx->operand_count,
                         .attr = ctx->attr_count,
                         .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                        .where = ctx->place ? ctx->place : where};
+                        .site = ctx->site,
+                        .call = ctx->call};
         for (int i = 0; i < rank; i++)
             n->dim[i] = dim[i];
         for (int i = 0; i < nin; i++)
@@ -77,10 +78,11 @@ uint32_t mb__resolve(mb_context *ctx, mb_tensor t)
     }
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    mb_tensor leaf =
-        mb__record(ctx, n->where, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
+    const char *site = n->site; /* messages name where the variable was made */
+    mb_tensor leaf = mb__record(ctx, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
     if (!leaf.id)
         return 0;
+    ctx->nodes[leaf.id].site = site;
     v = &ctx->variables[index];
     ctx->nodes[leaf.id].value = v->value;
     v->value->refs++;

@@ -27,11 +27,14 @@
  * Threads. A context belongs to the thread that opened it; calls from another are refused. Any number of
  * contexts may live side by side.
  *
- * Each function with a trailing _at takes the call's place as its first argument; the macro of the plain name
- * supplies it. Bindings from other languages call the _at form.
+ * Each function with a trailing _at takes the call's site, "file.c:41", as its first argument; the macro of
+ * the plain name supplies it. Bindings from other languages call the _at form. The text must live as long as
+ * the context, as a literal does: mb_intern_site copies one that does not.
  *
  * Broadcasting is numpy's: shapes are aligned at the last axis, and an axis of size 1 (or an absent one)
  * repeats. dtypes never convert silently; mb_cast does.
+ *
+ * C++ (17 or later) calls all of this as C does; cpp.h says what to know.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
@@ -40,11 +43,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* MB_LIT(mb_key){7}: a struct's value in C and in C++. MB_EMPTY(mb_tensor): all of it zeros, such as no
+ * tensor. */
 #ifdef __cplusplus
 extern "C" {
-#define MB_LIT(type) type
+#define MB_LIT(type)   type
+#define MB_EMPTY(type) (type())
 #else
-#define MB_LIT(type) (type)
+#define MB_LIT(type)   (type)
+#define MB_EMPTY(type) ((type){0})
 #endif
 
 #if defined(__GNUC__)
@@ -57,7 +64,7 @@ extern "C" {
 
 #define MB_STRING_(x) #x
 #define MB_STRING(x)  MB_STRING_(x)
-/* The place of a call, as "file.c:41". */
+/* The site of a call, as "file.c:41". */
 #define MB_HERE __FILE__ ":" MB_STRING(__LINE__)
 
 #define MB_MAX_RANK 8
@@ -97,8 +104,9 @@ typedef struct mb_shape {
     int64_t dim[MB_MAX_RANK];
 } mb_shape;
 
+/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. (In C++ these lists are in cpp.h.) */
+#ifndef __cplusplus
 #define MB_COUNT_(type, ...) ((int)(sizeof((type[]){__VA_ARGS__}) / sizeof(type)))
-/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. */
 #define MB_SHAPE(...)                                                                                        \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -107,6 +115,7 @@ typedef struct mb_shape {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_SHAPE0                                                                                            \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -116,13 +125,15 @@ typedef struct mb_shape {
         }                                                                                                    \
     }
 
-/* Axes to reduce over; negative ones count from the last. MB_KEEP leaves them in the result with size 1. */
+/* Axes to reduce over, each once; negative ones count from the last. MB_KEEP leaves them in the result with
+ * size 1. */
 typedef struct mb_axes {
     int count; /* -1: every axis */
     bool keep;
     int axis[MB_MAX_RANK];
 } mb_axes;
 
+#ifndef __cplusplus
 #define MB_AXES(...)                                                                                         \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -139,6 +150,7 @@ typedef struct mb_axes {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_ALL                                                                                               \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -175,17 +187,30 @@ MB_API const char *mb_message(const mb_context *ctx);
 /* Forgets the error, so that recording can go on; poisoned handles stay poisoned. */
 MB_API void mb_clear_error(mb_context *ctx);
 /* Reports an error of the caller's own, as the library would: for user-written layers. */
-MB_API mb_status mb_fail_at(const char *where, mb_context *ctx, mb_status status, const char *format, ...)
+MB_API mb_status mb_fail_at(const char *site, mb_context *ctx, mb_status status, const char *format, ...)
     MB_PRINTF(4, 5);
 #define mb_fail(...) mb_fail_at(MB_HERE, __VA_ARGS__)
 MB_API const char *mb_status_name(mb_status status);
 /* "0.1.0": the library's version at run time; MB_VERSION_MAJOR and so on in moebius.h are the headers'. */
 MB_API const char *mb_version(void);
 
-/* Between begin and end, every op reports `where` as its place: a layer's mistakes are shown at the line that
- * applied it. Nested calls keep the outermost place. Returns what mb_place_end wants back. */
-MB_API const char *mb_place_begin(mb_context *ctx, const char *where);
-MB_API void mb_place_end(mb_context *ctx, const char *previous);
+/* A call site that stands for all the calls inside a function of one's own, so that a layer's mistakes are
+ * reported at the line that applied it: MB_SITE(x.ctx, site) as its first statement, until the end of the
+ * block. The outermost one holds. ctx may be NULL. */
+typedef struct mb_site {
+    mb_context *ctx;
+    const char *outer;
+} mb_site;
+MB_API mb_site mb_site_begin(mb_context *ctx, const char *site);
+MB_API void mb_site_end(const mb_site *site);
+#if defined(__GNUC__) && !defined(__cplusplus)
+#define MB_SITE(ctx, site)                                                                                   \
+    const mb_site mb_site_here_ __attribute__((cleanup(mb_site_end), unused)) = mb_site_begin(ctx, site)
+#endif
+
+/* The same text in memory of the context's, one copy of each: for sites that are made at run time. NULL
+ * without memory. */
+MB_API const char *mb_intern_site(mb_context *ctx, const char *site);
 
 MB_API bool mb_valid(mb_tensor t);        /* alive and not poison                          */
 MB_API mb_shape mb_shape_of(mb_tensor t); /* rank 0 for a stale or poisoned handle         */
@@ -206,52 +231,52 @@ typedef struct mb_scope {
 /* Everything recorded between begin and end dies at the end, but for what mb_keep and mb_detach moved out.
  * One scope for each training step keeps the tape from growing. If variables were assigned inside, the end
  * is a flush and returns its status. Scopes nest, and end in reverse order. */
-MB_API mb_scope mb_scope_begin_at(const char *where, mb_context *ctx);
-MB_API mb_status mb_scope_end_at(const char *where, mb_scope scope);
+MB_API mb_scope mb_scope_begin_at(const char *site, mb_context *ctx);
+MB_API mb_status mb_scope_end_at(const char *site, mb_scope scope);
 #define mb_scope_begin(...) mb_scope_begin_at(MB_HERE, __VA_ARGS__)
 #define mb_scope_end(...)   mb_scope_end_at(MB_HERE, __VA_ARGS__)
 
 /* Makes t outlive the innermost scope, with everything it was computed from: it can still be differentiated.
  * The tape keeps its length up to t until the outer scope ends. */
-MB_API mb_tensor mb_keep_at(const char *where, mb_tensor t);
+MB_API mb_tensor mb_keep_at(const char *site, mb_tensor t);
 #define mb_keep(...) mb_keep_at(MB_HERE, __VA_ARGS__)
 /* Computes t now and returns its value, without history, in the scope around the innermost one. A flush. */
-MB_API mb_tensor mb_detach_at(const char *where, mb_tensor t);
+MB_API mb_tensor mb_detach_at(const char *site, mb_tensor t);
 #define mb_detach(...) mb_detach_at(MB_HERE, __VA_ARGS__)
 
 /* ---------------------------------------------------------------------------------------------- leaves -- */
 
 /* A number that may change from step to step without a new plan: a learning rate, a step count. 0-d. */
-MB_API mb_tensor mb_scalar_at(const char *where, mb_context *ctx, mb_dtype dtype, double value);
+MB_API mb_tensor mb_scalar_at(const char *site, mb_context *ctx, mb_dtype dtype, double value);
 #define mb_scalar(...) mb_scalar_at(MB_HERE, __VA_ARGS__)
 /* A literal, repeated: the plan knows its value and simplifies with it. A literal 0 absorbs products. */
-MB_API mb_tensor mb_full_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape, double value);
+MB_API mb_tensor mb_full_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape, double value);
 #define mb_full(...)                mb_full_at(MB_HERE, __VA_ARGS__)
 #define mb_zeros(ctx, dtype, shape) mb_full(ctx, dtype, shape, 0.0)
 #define mb_ones(ctx, dtype, shape)  mb_full(ctx, dtype, shape, 1.0)
 /* Copies `data` (row-major, mb_dtype_size each) to the backend. */
-MB_API mb_tensor mb_from_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape,
+MB_API mb_tensor mb_from_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
                             const void *data);
 #define mb_from(...) mb_from_at(MB_HERE, __VA_ARGS__)
 /* [n]: 0, 1, ..., n - 1. Not bool. */
-MB_API mb_tensor mb_iota_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n);
+MB_API mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n);
 #define mb_iota(...) mb_iota_at(MB_HERE, __VA_ARGS__)
 /* [rows, columns] bool: true where column - row <= diagonal (0: the lower triangle with its diagonal). */
-MB_API mb_tensor mb_tril_mask_at(const char *where, mb_context *ctx, int64_t rows, int64_t columns,
+MB_API mb_tensor mb_tril_mask_at(const char *site, mb_context *ctx, int64_t rows, int64_t columns,
                                  int64_t diagonal);
 #define mb_tril_mask(...) mb_tril_mask_at(MB_HERE, __VA_ARGS__)
 /* [n, n] identity matrix. */
-MB_API mb_tensor mb_eye_at(const char *where, mb_context *ctx, mb_dtype dtype, int64_t n);
+MB_API mb_tensor mb_eye_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n);
 #define mb_eye(...) mb_eye_at(MB_HERE, __VA_ARGS__)
 
 /* Storage that outlives steps: a parameter, an optimiser's state. Made outside of every scope, of zeros.
  * Reading it in an expression means its value at that moment of the recording: ops recorded before an
  * mb_assign keep the old value, also when they are computed later. */
-MB_API mb_tensor mb_variable_at(const char *where, mb_context *ctx, mb_dtype dtype, mb_shape shape);
+MB_API mb_tensor mb_variable_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape);
 #define mb_variable(...) mb_variable_at(MB_HERE, __VA_ARGS__)
 /* Gives the variable a new value of its own shape and dtype, stored at the next flush. Until then the
  * variable stands for `value` itself, history included: two recorded steps can be differentiated through. */
-MB_API mb_status mb_assign_at(const char *where, mb_tensor variable, mb_tensor value);
+MB_API mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value);
 #define mb_assign(...) mb_assign_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------- random numbers -- */
@@ -267,19 +292,17 @@ MB_API mb_key mb_key_of(uint64_t seed);
 /* An independent key for the n-th use of this one. */
 MB_API mb_key mb_key_fold(mb_key key, uint64_t n);
 /* float: uniform on [0, 1), multiples of 2^-24 (2^-53). int32: uniform on [0, 2^31). */
-MB_API mb_tensor mb_uniform_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
-                               mb_shape shape);
+MB_API mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_uniform(...) mb_uniform_at(MB_HERE, __VA_ARGS__)
 /* Mean 0, variance 1, by Box and Muller from two uniforms. */
-MB_API mb_tensor mb_normal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
+MB_API mb_tensor mb_normal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_normal(...) mb_normal_at(MB_HERE, __VA_ARGS__)
 /* Rate 1 (mean 1, variance 1): -log(1 - u), at most 16.7 (36.8 in float64). */
-MB_API mb_tensor mb_exponential_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
+MB_API mb_tensor mb_exponential_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype,
                                    mb_shape shape);
 #define mb_exponential(...) mb_exponential_at(MB_HERE, __VA_ARGS__)
 /* Density e^-|x| / 2 (mean 0, variance 2): an exponential draw with a random sign. */
-MB_API mb_tensor mb_laplace_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
-                               mb_shape shape);
+MB_API mb_tensor mb_laplace_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_laplace(...) mb_laplace_at(MB_HERE, __VA_ARGS__)
 /* Gamma with shape parameter k > 0 and scale theta > 0 (mean k theta, variance k theta^2), for any k: one
  * plan for each k; theta is bound at run time. Marsaglia and Tsang (2000), whose rejection is a fixed number
@@ -290,21 +313,21 @@ MB_API mb_tensor mb_laplace_at(const char *where, mb_context *ctx, mb_key key, m
  * underflows to 0 where the distribution does: of Gamma(0.1), 3 draws in 10^5 in float32. The decision is a
  * comparison of rounded numbers: backends whose logarithms round differently pick another candidate about
  * once in 10^7 (10^16) draws, and agree to rounding otherwise. */
-MB_API mb_tensor mb_gamma_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape,
+MB_API mb_tensor mb_gamma_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape,
                              double k, double theta);
 #define mb_gamma(...) mb_gamma_at(MB_HERE, __VA_ARGS__)
 /* Uniform on the unit sphere along the last axis, of size d >= 1: rows of [..., d] have length 1. */
-MB_API mb_tensor mb_sphere_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
+MB_API mb_tensor mb_sphere_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_sphere(...) mb_sphere_at(MB_HERE, __VA_ARGS__)
 /* [..., n, n]: orthogonal matrices under Haar's measure, one for each leading index, by n - 1 Householder
  * reflections of normal vectors (Stewart 1980, with the signs of Mezzadri math-ph/0609050): what QR of a
  * normal matrix gives if R's diagonal is made positive. Orthogonal to a few n ulp. Records about 6 n nodes.
  */
-MB_API mb_tensor mb_orthogonal_at(const char *where, mb_context *ctx, mb_key key, mb_dtype dtype,
+MB_API mb_tensor mb_orthogonal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype,
                                   mb_shape shape);
 #define mb_orthogonal(...) mb_orthogonal_at(MB_HERE, __VA_ARGS__)
 /* int32 of the given shape: along the last axis, of size n, a random order of 0..n-1, one for each row. */
-MB_API mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key key, mb_shape shape);
+MB_API mb_tensor mb_permutation_at(const char *site, mb_context *ctx, mb_key key, mb_shape shape);
 #define mb_permutation(...) mb_permutation_at(MB_HERE, __VA_ARGS__)
 
 /* ----------------------------------------------------------------------------------------- elementwise -- */
@@ -314,169 +337,199 @@ MB_API mb_tensor mb_permutation_at(const char *where, mb_context *ctx, mb_key ke
 
 /* a where condition (bool) holds, b elsewhere; all three broadcast. The branch not taken gets no derivative,
  * but guard its input where its value could be NaN: where(x > 0, log(where(x > 0, x, 1)), 0). */
-MB_API mb_tensor mb_where_at(const char *where, mb_tensor condition, mb_tensor a, mb_tensor b);
+MB_API mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_tensor b);
 #define mb_where(...) mb_where_at(MB_HERE, __VA_ARGS__)
 /* To int32: towards zero; out of range is unspecified. To bool: x != 0. Differentiable between floats. */
-MB_API mb_tensor mb_cast_at(const char *where, mb_tensor x, mb_dtype dtype);
+MB_API mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype);
 #define mb_cast(...) mb_cast_at(MB_HERE, __VA_ARGS__)
 
 /* -------------------------------------------------------------------------------------------- movement -- */
 
 /* The same elements in row-major order. One size may be -1: what is left. */
-MB_API mb_tensor mb_reshape_at(const char *where, mb_tensor x, mb_shape shape);
+MB_API mb_tensor mb_reshape_at(const char *site, mb_tensor x, mb_shape shape);
 #define mb_reshape(...) mb_reshape_at(MB_HERE, __VA_ARGS__)
 /* Axis i of the result is axis order[i] of x: mb_permute(x, MB_AXES(0, 2, 1)). */
-MB_API mb_tensor mb_permute_at(const char *where, mb_tensor x, mb_axes order);
+MB_API mb_tensor mb_permute_at(const char *site, mb_tensor x, mb_axes order);
 #define mb_permute(...) mb_permute_at(MB_HERE, __VA_ARGS__)
 /* The last two axes exchanged. */
-MB_API mb_tensor mb_transpose_at(const char *where, mb_tensor x);
+MB_API mb_tensor mb_transpose_at(const char *site, mb_tensor x);
 #define mb_transpose(...) mb_transpose_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_broadcast_at(const char *where, mb_tensor x, mb_shape shape);
+MB_API mb_tensor mb_broadcast_at(const char *site, mb_tensor x, mb_shape shape);
 #define mb_broadcast(...) mb_broadcast_at(MB_HERE, __VA_ARGS__)
 /* Elements start, start + step, ... of an axis, `count` of them; step may be negative, not 0. */
-MB_API mb_tensor mb_slice_at(const char *where, mb_tensor x, int axis, int64_t start, int64_t count,
+MB_API mb_tensor mb_slice_at(const char *site, mb_tensor x, int axis, int64_t start, int64_t count,
                              int64_t step);
 #define mb_slice(...) mb_slice_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_flip_at(const char *where, mb_tensor x, int axis);
+MB_API mb_tensor mb_flip_at(const char *site, mb_tensor x, int axis);
 #define mb_flip(...) mb_flip_at(MB_HERE, __VA_ARGS__)
 /* `before` and `after` zeros around an axis. */
-MB_API mb_tensor mb_pad_at(const char *where, mb_tensor x, int axis, int64_t before, int64_t after);
+MB_API mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int64_t after);
 #define mb_pad(...) mb_pad_at(MB_HERE, __VA_ARGS__)
-/* n tensors of one dtype, alike but for `axis`, joined along it. */
-MB_API mb_tensor mb_concat_at(const char *where, const mb_tensor *xs, int n, int axis);
+/* n tensors of one dtype, alike but for `axis`, joined along it. Of none, n < 1, there is no context to keep
+ * an error in: the result is no tensor, here and of mb_stack. */
+MB_API mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_concat(...) mb_concat_at(MB_HERE, __VA_ARGS__)
 /* n tensors of one shape along a new axis. */
-MB_API mb_tensor mb_stack_at(const char *where, const mb_tensor *xs, int n, int axis);
+MB_API mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_stack(...) mb_stack_at(MB_HERE, __VA_ARGS__)
 /* A new axis of size 1 before position `axis` of the result; an axis of size 1 taken away. */
-MB_API mb_tensor mb_unsqueeze_at(const char *where, mb_tensor x, int axis);
+MB_API mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis);
 #define mb_unsqueeze(...) mb_unsqueeze_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_squeeze_at(const char *where, mb_tensor x, int axis);
+MB_API mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis);
 #define mb_squeeze(...) mb_squeeze_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------------ reductions -- */
 
 /* Over no elements: sum 0, mean NaN, max -infinity. bool is summed as int32. */
-MB_API mb_tensor mb_sum_at(const char *where, mb_tensor x, mb_axes axes);
+MB_API mb_tensor mb_sum_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_sum(...) mb_sum_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_mean_at(const char *where, mb_tensor x, mb_axes axes); /* floats */
+MB_API mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes); /* floats */
 #define mb_mean(...) mb_mean_at(MB_HERE, __VA_ARGS__)
 /* Biased variance, mean((x - mean(x))^2). Floats. */
-MB_API mb_tensor mb_variance_at(const char *where, mb_tensor x, mb_axes axes);
+MB_API mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
-/* NaN if any is NaN. Ties share the derivative equally. */
-MB_API mb_tensor mb_max_at(const char *where, mb_tensor x, mb_axes axes);
+/* sqrt(sum(x^2)), of which no square overflows or vanishes; 0 over no elements. Where all are 0 the
+ * derivatives are 0, of every order. Floats. */
+MB_API mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes);
+#define mb_norm(...) mb_norm_at(MB_HERE, __VA_ARGS__)
+/* NaN if any is NaN, and so is then the derivative by each. Ties share the derivative equally. */
+MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_min_at(const char *where, mb_tensor x, mb_axes axes);
+MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
 /* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
  */
-MB_API mb_tensor mb_argmax_at(const char *where, mb_tensor x, int axis);
+MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis; from its end when reverse. */
-MB_API mb_tensor mb_cumsum_at(const char *where, mb_tensor x, int axis, bool reverse);
+MB_API mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse);
 #define mb_cumsum(...) mb_cumsum_at(MB_HERE, __VA_ARGS__)
-/* log(sum(exp(x))) without overflow. Floats. */
-MB_API mb_tensor mb_logsumexp_at(const char *where, mb_tensor x, mb_axes axes);
+/* log(sum(exp(x))) without overflow; -infinity over no elements, or over -infinity only, where the
+ * derivatives are 0. Floats. */
+MB_API mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_logsumexp(...) mb_logsumexp_at(MB_HERE, __VA_ARGS__)
 
 /* ---------------------------------------------------------------------------------------- contractions -- */
 
 /* a: [..., M, K], b: [..., K, N] -> [..., M, N]; the leading axes broadcast. Both of rank 2 or more. Floats.
  */
-MB_API mb_tensor mb_matmul_at(const char *where, mb_tensor a, mb_tensor b);
+MB_API mb_tensor mb_matmul_at(const char *site, mb_tensor a, mb_tensor b);
 #define mb_matmul(...) mb_matmul_at(MB_HERE, __VA_ARGS__)
 /* Einstein's sum of two operands: "bnd,hde->bhne". Each letter is an axis; letters missing from the result
  * are summed. A letter may not repeat within one operand. Floats. */
-MB_API mb_tensor mb_einsum_at(const char *where, const char *equation, mb_tensor a, mb_tensor b);
+MB_API mb_tensor mb_einsum_at(const char *site, const char *equation, mb_tensor a, mb_tensor b);
 #define mb_einsum(...) mb_einsum_at(MB_HERE, __VA_ARGS__)
 
 /* -------------------------------------------------------------------------------------------- indexing -- */
 
-/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends.
+/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends, and an error
+ * under MB_DEBUG (backends.h), here and in mb_scatter_add.
  * -> x's shape with `axis` replaced by index's shape. */
-MB_API mb_tensor mb_take_at(const char *where, mb_tensor x, mb_tensor index, int axis);
+MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis);
 #define mb_take(...) mb_take_at(MB_HERE, __VA_ARGS__)
 /* The adjoint of mb_take: adds updates (shaped like its result) into an axis of `size` zeros. Entries are
  * added in order, so the result does not depend on timing. */
-MB_API mb_tensor mb_scatter_add_at(const char *where, mb_tensor updates, mb_tensor index, int axis,
+MB_API mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis,
                                    int64_t size);
 #define mb_scatter_add(...) mb_scatter_add_at(MB_HERE, __VA_ARGS__)
-/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]. */
-MB_API mb_tensor mb_take_along_at(const char *where, mb_tensor x, mb_tensor index);
+/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]; out of range:
+ * clamped. */
+MB_API mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index);
 #define mb_take_along(...) mb_take_along_at(MB_HERE, __VA_ARGS__)
 /* int32 indices that sort the last axis, ascending, equal entries in their order, NaN last. No derivative. */
-MB_API mb_tensor mb_argsort_at(const char *where, mb_tensor x);
+MB_API mb_tensor mb_argsort_at(const char *site, mb_tensor x);
 #define mb_argsort(...) mb_argsort_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_sort_at(const char *where, mb_tensor x); /* last axis, ascending */
+MB_API mb_tensor mb_sort_at(const char *site, mb_tensor x); /* last axis, ascending */
 #define mb_sort(...) mb_sort_at(MB_HERE, __VA_ARGS__)
-/* bool [..., classes]: true at the index. */
-MB_API mb_tensor mb_one_hot_at(const char *where, mb_tensor index, int64_t classes);
+/* bool [..., classes]: true at the index, nowhere where that is out of range. */
+MB_API mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes);
 #define mb_one_hot(...) mb_one_hot_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------------- structure -- */
 
 /* The same value under a second identity, so that one value can play two roles in a derivative. */
-MB_API mb_tensor mb_alias_at(const char *where, mb_tensor x);
+MB_API mb_tensor mb_alias_at(const char *site, mb_tensor x);
 #define mb_alias(...) mb_alias_at(MB_HERE, __VA_ARGS__)
 /* The same value, a constant to every derivative. */
-MB_API mb_tensor mb_stop_gradient_at(const char *where, mb_tensor x);
+MB_API mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x);
 #define mb_stop_gradient(...) mb_stop_gradient_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------ common functions -- */
 
-/* All of floats, differentiable to any order, recorded as the ops above. */
-MB_API mb_tensor mb_square_at(const char *where, mb_tensor x);
+/* All of floats, differentiable to any order, recorded as the ops above. At infinity, and wherever powers of
+ * x overflow, those of one argument have their limits, and so have their derivatives. */
+MB_API mb_tensor mb_square_at(const char *site, mb_tensor x);
 #define mb_square(...) mb_square_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_relu_at(const char *where, mb_tensor x); /* the derivative at 0 is 0 */
+MB_API mb_tensor mb_relu_at(const char *site, mb_tensor x); /* the derivative at 0 is 0 */
 #define mb_relu(...) mb_relu_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_silu_at(const char *where, mb_tensor x); /* x sigmoid(x) */
+MB_API mb_tensor mb_silu_at(const char *site, mb_tensor x); /* x sigmoid(x) */
 #define mb_silu(...) mb_silu_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_softplus_at(const char *where, mb_tensor x); /* log(1 + e^x), without overflow */
+MB_API mb_tensor mb_softplus_at(const char *site, mb_tensor x); /* log(1 + e^x), without overflow */
 #define mb_softplus(...) mb_softplus_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_elu_at(const char *where, mb_tensor x); /* x where x > 0, e^x - 1 elsewhere */
+MB_API mb_tensor mb_elu_at(const char *site, mb_tensor x); /* x where x > 0, e^x - 1 elsewhere */
 #define mb_elu(...) mb_elu_at(MB_HERE, __VA_ARGS__)
 /* Hendrycks and Gimpel (1606.08415): the tanh form, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); and the
  * exact one, x/2 (1 + erf(x / sqrt 2)). */
-MB_API mb_tensor mb_gelu_at(const char *where, mb_tensor x);
+MB_API mb_tensor mb_gelu_at(const char *site, mb_tensor x);
 #define mb_gelu(...) mb_gelu_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_gelu_erf_at(const char *where, mb_tensor x);
+MB_API mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x);
 #define mb_gelu_erf(...) mb_gelu_erf_at(MB_HERE, __VA_ARGS__)
-/* Over one axis; the largest entry is subtracted first. A row of -infinity only gives NaN. */
-MB_API mb_tensor mb_softmax_at(const char *where, mb_tensor x, int axis);
+/* Over one axis; the largest entry is subtracted first. An entry of +infinity takes all of its row's weight,
+ * several share it; by such entries the derivatives are 0, here and in mb_logsumexp. A row of -infinity only
+ * gives NaN. */
+MB_API mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_log_softmax_at(const char *where, mb_tensor x, int axis);
+MB_API mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_log_softmax(...) mb_log_softmax_at(MB_HERE, __VA_ARGS__)
-/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats.
- */
-MB_API mb_tensor mb_cross_entropy_at(const char *where, mb_tensor logits, mb_tensor labels);
+/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats; 0
+ * over no rows. A label outside [0, C) makes its row's loss and derivatives NaN, and is an error under
+ * MB_DEBUG. */
+MB_API mb_tensor mb_cross_entropy_at(const char *site, mb_tensor logits, mb_tensor labels);
 #define mb_cross_entropy(...) mb_cross_entropy_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_cross_entropy_options {
+    bool ignore; /* rows labelled `ignored`, which may be any number, count as absent */
+    int32_t ignored;
+    mb_tensor weights; /* [C], of the logits' dtype: a weight w_c for each class; all zeros: 1 each */
+    double smoothing;  /* s in [0, 1]: the target of class c is (1 - s) [c = label] + s / C */
+    bool each_row;     /* the loss of each row, [...], 0 where it is ignored, in place of their mean */
+} mb_cross_entropy_options;
+
+/* A row's loss is sum_c w_c target_c (-log softmax(logits)[c]); the mean is their sum over that of w_label,
+ * of the rows that are not ignored, or over 1 where that sum is 0. With all options 0 it is mb_cross_entropy.
+ */
+MB_API mb_tensor mb_cross_entropy_with_at(const char *site, mb_tensor logits, mb_tensor labels,
+                                          mb_cross_entropy_options options);
+#define mb_cross_entropy_with(...) mb_cross_entropy_with_at(MB_HERE, __VA_ARGS__)
 /* 0-d: sum(a b) over all elements; a and b of one shape. */
-MB_API mb_tensor mb_dot_at(const char *where, mb_tensor a, mb_tensor b);
+MB_API mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b);
 #define mb_dot(...) mb_dot_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------------- computing -- */
 
 /* Computes the n tensors, and stores pending assignments. */
-MB_API mb_status mb_eval_at(const char *where, const mb_tensor *ts, int n);
+MB_API mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n);
 #define mb_eval(...) mb_eval_at(MB_HERE, __VA_ARGS__)
 /* Computes t and copies it, row-major, to dst, which has room for `bytes`: exactly mb_count * mb_dtype_size.
  */
-MB_API mb_status mb_read_at(const char *where, mb_tensor t, void *dst, size_t bytes);
+MB_API mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_read(...) mb_read_at(MB_HERE, __VA_ARGS__)
 /* The single element of t as a double; NaN after an error. */
-MB_API double mb_item_at(const char *where, mb_tensor t);
+MB_API double mb_item_at(const char *site, mb_tensor t);
 #define mb_item(...) mb_item_at(MB_HERE, __VA_ARGS__)
 /* Has t computed along with the next flush and copied to dst (bytes as for mb_read) at its end, without
  * forcing one: for curves that are looked at once a step. dst must live until then; ending the scope cancels
  * it. */
-MB_API mb_status mb_watch_at(const char *where, mb_tensor t, void *dst, size_t bytes);
+MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_watch(...) mb_watch_at(MB_HERE, __VA_ARGS__)
 
 #ifdef __cplusplus
 }
 #endif
 
+#ifdef __cplusplus
+#include "tensor/cpp.h"
+#endif
 #include "tensor/ops.h" /* made at build time by tensor/genops.py from tensor/ops.def */
 
 #endif

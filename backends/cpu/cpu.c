@@ -8,7 +8,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <strings.h>
-#include <time.h>
 
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
@@ -55,64 +54,85 @@ static int usable_cpus(void)
 }
 
 /* Memory aligned to cache lines; where it came from is kept in front. */
-static void *memory_new(mb_context *ctx, void *state, size_t bytes)
+static void *aligned_new(const mb__host *host, size_t bytes)
 {
-    (void)state;
-    char *p = mb__alloc_raw(ctx, bytes + 128);
+    char *p = mb__host_alloc_raw(host, bytes + 128);
     if (!p)
         return NULL;
     char *aligned = (char *)(((uintptr_t)p + 127) & ~(uintptr_t)63);
     ((char **)(void *)aligned)[-1] = p;
     return aligned;
 }
-static void memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
+static void aligned_free(const mb__host *host, void *memory, size_t bytes)
 {
-    (void)state;
-    mb__free(ctx, ((char **)memory)[-1], bytes + 128);
+    if (memory)
+        mb__host_free(host, ((char **)memory)[-1], bytes + 128);
 }
-static void close_cpu(mb_context *ctx, void *state)
+static mb_status memory_new(void *state, size_t bytes, void **memory)
 {
-    mb__cpu *c = state;
-    if (!c)
-        return;
-    int threads = c->threads;
-    mb__pool_free(ctx, c->pool);
-    for (int i = 0; c->scratch && i < threads; i++)
-        if (c->scratch[i])
-            memory_free(ctx, c, c->scratch[i], c->scratch_bytes);
-    mb__free(ctx, c->scratch, (size_t)threads * sizeof *c->scratch);
-    mb__free(ctx, c, sizeof *c);
+    *memory = aligned_new(((mb__cpu *)state)->host, bytes);
+    return *memory ? MB_OK : MB_NO_MEMORY;
+}
+static void memory_free(void *state, void *memory, size_t bytes)
+{
+    aligned_free(((mb__cpu *)state)->host, memory, bytes);
 }
 
-static mb_status open_cpu(mb_context *ctx, const char *device, int threads, unsigned passes, void **state)
+static int list(mb_device *devices, int room, const char **why)
 {
-    (void)device, (void)passes;
-    if (threads <= 0)
-        threads = usable_cpus();
+    (void)why;
+    if (room > 0)
+        *devices = (mb_device){
+            .backend = "cpu", .name = "OpenBLAS and SIMD loops", .kind = "processor", .float64 = true};
+    return 1;
+}
+
+static void close_cpu(void *state)
+{
+    mb__cpu *c = state;
+    const mb__host *host = c->host;
+    int threads = c->threads;
+    mb__pool_free(host, c->pool);
+    for (int i = 0; c->scratch && i < threads; i++)
+        aligned_free(host, c->scratch[i], c->scratch_bytes);
+    mb__host_free(host, c->scratch, (size_t)threads * sizeof *c->scratch);
+    mb__host_free(host, c, sizeof *c);
+}
+
+static mb_status open_cpu(const mb__host *host, const mb__open_options *options, void **state,
+                          mb__limits *limits)
+{
+    *limits = (mb__limits){0};
+    int threads = options->threads > 0 ? options->threads : usable_cpus();
     if (threads > 1 && openblas_get_parallel() == 0)
-        return mb__error(
-            ctx, MB_BACKEND, NULL,
+        return host->error(
+            host->user, MB_BACKEND, NULL,
             "open: this OpenBLAS is the serial build, whose results are wrong when two threads call it; "
             "install libopenblas0-pthread, or open with one thread (MB_THREADS=1)");
     openblas_set_num_threads(1);
-    mb__cpu *c = *state = mb__alloc(ctx, sizeof *c);
+    mb__cpu *c = mb__host_alloc(host, sizeof *c);
     if (!c)
-        return ctx->status;
+        return MB_NO_MEMORY;
+    c->host = host;
     c->loops = best_loops();
     c->blas_fits = blas_fits(c->loops);
     if (!c->blas_fits)
-        mb__log(
-            ctx,
+        host->log(
+            host->user,
             "OpenBLAS chose its %s kernels, which leave this CPU's vector units idle; large products go "
-            "through our own "
-            "loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment it chooses better.",
+            "through "
+            "our own loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment it chooses "
+            "better.",
             openblas_get_corename());
-    c->pool = mb__pool_new(ctx, threads);
-    if (!c->pool)
-        return ctx->status;
-    c->threads = mb__pool_threads(c->pool);
-    c->scratch = mb__alloc(ctx, (size_t)c->threads * sizeof *c->scratch);
-    return ctx->status;
+    c->pool = mb__pool_new(host, threads);
+    c->threads = c->pool ? mb__pool_threads(c->pool) : 0;
+    c->scratch = c->pool ? mb__host_alloc(host, (size_t)c->threads * sizeof *c->scratch) : NULL;
+    if (!c->scratch) {
+        close_cpu(c);
+        return MB_NO_MEMORY;
+    }
+    *state = c;
+    return MB_OK;
 }
 
 static size_t element_size(mb_dtype dtype)
@@ -120,10 +140,9 @@ static size_t element_size(mb_dtype dtype)
     return mb_dtype_size(dtype);
 }
 
-static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                        const void *from)
+static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
 {
-    (void)ctx, (void)state;
+    (void)state;
     size_t bytes = (size_t)count * mb_dtype_size(dtype);
     if (from && bytes)
         memcpy(memory, from, bytes);
@@ -134,9 +153,9 @@ static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dty
             ((uint8_t *)memory)[i] = ((uint8_t *)memory)[i] != 0;
     return MB_OK;
 }
-static mb_status download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
+static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
 {
-    (void)ctx, (void)state;
+    (void)state;
     if (count)
         memcpy(to, memory, (size_t)count * mb_dtype_size(dtype));
     return MB_OK;
@@ -153,32 +172,30 @@ typedef struct program {
     size_t partial_bytes;
 } program;
 
-static void discard(mb_context *ctx, void *state, void *p_)
+static void discard(void *state, void *p_)
 {
-    (void)state;
     program *p = p_;
-    mb__free(ctx, p->partials, p->partial_bytes);
+    mb__host_free(((mb__cpu *)state)->host, p->partials, p->partial_bytes);
     mb__bump pool = p->pool;
     mb__bump_free(&pool);
 }
 
 /* The old memory stays until all of the new is there: plans made before go on using it. */
-static bool grow_scratch(mb_context *ctx, mb__cpu *c, size_t bytes)
+static bool grow_scratch(mb__cpu *c, size_t bytes)
 {
     if (bytes <= c->scratch_bytes)
         return true;
-    char **fresh = mb__alloc(ctx, (size_t)c->threads * sizeof *fresh);
+    char **fresh = mb__host_alloc(c->host, (size_t)c->threads * sizeof *fresh);
     if (!fresh)
         return false;
     bool ok = true;
     for (int i = 0; i < c->threads && ok; i++)
-        ok = (fresh[i] = memory_new(ctx, c, bytes)) != NULL;
+        ok = (fresh[i] = aligned_new(c->host, bytes)) != NULL;
     char **old = ok ? c->scratch : fresh;
     size_t old_bytes = ok ? c->scratch_bytes : bytes;
     for (int i = 0; i < c->threads; i++)
-        if (old[i])
-            memory_free(ctx, c, old[i], old_bytes);
-    mb__free(ctx, old, (size_t)c->threads * sizeof *old);
+        aligned_free(c->host, old[i], old_bytes);
+    mb__host_free(c->host, old, (size_t)c->threads * sizeof *old);
     if (ok) {
         c->scratch = fresh;
         c->scratch_bytes = bytes;
@@ -186,40 +203,50 @@ static bool grow_scratch(mb_context *ctx, mb__cpu *c, size_t bytes)
     return ok;
 }
 
-static void *compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes)
+/* Kernels made ready, and the most scratch that a step wants. */
+static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, size_t *scratch)
 {
-    mb__cpu *c = state;
-    mb__bump pool = {.ctx = ctx};
-    program *p = mb__bump_get(&pool, sizeof *p);
-    size_t scratch = 4096, partials = 0;
-    bool ok = p && (p->kernels = mb__bump_get(&pool, (size_t)(plan->step_count + 1) * sizeof *p->kernels)) &&
-              (p->memory = mb__bump_get(&pool, (size_t)(plan->value_count + 1) * sizeof *p->memory));
-    for (int s = 0; ok && s < plan->step_count; s++) {
+    const mb__plan *plan = p->plan;
+    for (int s = 0; s < plan->step_count; s++) {
         const mb__step *step = &plan->steps[s];
         size_t need = 0, part = 0;
         if (step->kind == MB_STEP_KERNEL) {
-            p->kernels[s] = mb__cpu_kernel_make(&pool, plan, &step->u.kernel, c->loops, &need, &part);
-            ok = p->kernels[s] != NULL;
+            p->kernels[s] = mb__cpu_kernel_make(pool, plan, &step->u.kernel, c->loops, &need, &part);
+            if (!p->kernels[s])
+                return false;
         } else if (step->kind == MB_STEP_OTHER && step->u.other.op == MB_OP_ARGSORT) {
             need = (size_t)step->u.other.in_dim[step->u.other.axis] * 8;
         }
         need += 65536;
-        scratch = need > scratch ? need : scratch;
-        partials = part > partials ? part : partials;
+        *scratch = need > *scratch ? need : *scratch;
+        p->partial_bytes = part > p->partial_bytes ? part : p->partial_bytes;
     }
-    if (ok && partials && !(p->partials = mb__alloc(ctx, partials)))
-        ok = false;
-    if (!ok || !grow_scratch(ctx, c, scratch)) {
-        if (p && p->partials)
-            mb__free(ctx, p->partials, partials);
+    return true;
+}
+
+static mb_status compile(void *state, const mb__plan *plan, void **made, size_t *bytes)
+{
+    mb__cpu *c = state;
+    mb__bump pool = {.host = c->host};
+    program *p = mb__bump_get(&pool, sizeof *p);
+    size_t scratch = 4096;
+    bool ok = p && (p->kernels = mb__bump_get(&pool, (size_t)(plan->step_count + 1) * sizeof *p->kernels)) &&
+              (p->memory = mb__bump_get(&pool, (size_t)(plan->value_count + 1) * sizeof *p->memory));
+    if (ok)
+        p->plan = plan;
+    ok = ok && prepare(c, p, &pool, &scratch) &&
+         (!p->partial_bytes || (p->partials = mb__host_alloc(c->host, p->partial_bytes))) &&
+         grow_scratch(c, scratch);
+    if (!ok) {
+        if (p)
+            mb__host_free(c->host, p->partials, p->partial_bytes);
         mb__bump_free(&pool);
-        return NULL;
+        return MB_NO_MEMORY;
     }
-    p->plan = plan;
-    p->partial_bytes = partials;
     p->pool = pool;
-    *bytes = pool.total + partials;
-    return p;
+    *bytes = pool.total + p->partial_bytes;
+    *made = p;
+    return MB_OK;
 }
 
 static void run_step(program *p, int s, mb__frame *f)
@@ -238,33 +265,22 @@ static void run_step(program *p, int s, mb__frame *f)
                    mb_dtype_size((mb_dtype)plan->values[step->u.zero].dtype));
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static mb_status run(mb_context *ctx, void *state, void *program_, const mb__binding *b)
+static mb_status run(void *state, void *program_, const mb__binding *b)
 {
     program *p = program_;
     mb__cpu *c = state;
     const mb__plan *plan = p->plan;
-    for (int i = 0; i < plan->value_count; i++) {
-        const mb__value *v = &plan->values[i];
-        p->memory[i] = v->home == MB_IN_INPUT    ? b->inputs[v->index]
-                       : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
-                                                 : (char *)b->arena + v->offset;
-    }
+    for (int i = 0; i < plan->value_count; i++)
+        p->memory[i] = mb__value_at(plan, b, i);
     mb__frame f = {c, plan, p->memory, b->scalars, p->partials};
-    bool profiling = mb__profiling(ctx);
-    double before = profiling ? now() : 0;
+    const mb__host *host = c->host;
+    double before = host->timed ? mb__now() : 0;
     for (int s = 0; s < plan->step_count; s++) {
         run_step(p, s, &f);
-        if (!profiling)
+        if (!host->timed)
             continue;
-        double after = now();
-        mb__profile_add(ctx, plan, s, after - before);
+        double after = mb__now();
+        host->timed(host->user, plan, s, after - before);
         before = after;
     }
     return MB_OK;
@@ -275,6 +291,7 @@ const mb__backend mb__backend_cpu = {
     .name = "cpu",
     .fuses = true,
     .strided = false,
+    .list = list,
     .open = open_cpu,
     .close = close_cpu,
     .element_size = element_size,

@@ -5,9 +5,11 @@
 
 #include "backends/cpu/loops.h"
 #include "backends/cpu/pool.h"
-#include "backends/plan/plan.h"
+#include "backends/plan/backend.h"
+#include "backends/plan/bump.h"
 
 typedef struct mb__cpu {
+    const mb__host *host;
     mb__pool *pool;
     const mb__loops *loops;
     int threads;
@@ -21,7 +23,7 @@ typedef struct mb__frame {
     mb__cpu *cpu;
     const mb__plan *plan;
     char **memory; /* of each value */
-    const double *scalars;
+    const mb__scalar *scalars;
     char *partials; /* of accumulating kernels */
 } mb__frame;
 

@@ -81,7 +81,7 @@ static mb__uop *new_uop(maker *m, int kind)
 
 static void used(maker *m, int32_t reg)
 {
-    if (reg >= 0)
+    if (reg >= 0 && m->reg_last[reg] < m->o->uop_count) /* what is stored stays so to the end */
         m->reg_last[reg] = m->o->uop_count;
 }
 
@@ -381,7 +381,7 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const 
         return NULL;
     for (int i = 0; i < k->instr_count && !m.failed; i++) {
         const mb__instr *in = &k->instrs[i];
-        if (in->op >= MB_K_LOAD && in->op <= MB_K_RANDOM)
+        if (mb__is_source(in->op))
             make_leaf(&m, in, i);
         else
             make_op(&m, in, i);

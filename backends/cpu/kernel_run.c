@@ -172,7 +172,7 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
     int64_t start = start_of(k, w, t);
     uint64_t key = 0;
     if (u->bind >= 0)
-        memcpy(&key, &f->scalars[u->bind], sizeof key);
+        key = f->scalars[u->bind].u.key;
     if (u->rate != MB_RATE_EACH) {
         for (int64_t r = 0; r < t->rows; r++)
             put_position(u, key, to, r, start + r * w->row);
@@ -195,7 +195,7 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
 
 static void bound_scalar(const mb__uop *u, const mb__frame *f, char *to)
 {
-    double v = f->scalars[u->bind];
+    double v = f->scalars[u->bind].u.number;
     if (u->dtype == MB_FLOAT64)
         *(double *)(void *)to = v;
     else if (u->dtype == MB_FLOAT32)
@@ -406,7 +406,7 @@ static void run_task(void *argument, int task, int worker)
             if (st->mode != MB_STORE)
                 accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
                            reg[st->reg]);
-            else if (!st->direct)
+            else if (!st->direct && !(st->per_row && t.column)) /* a row's value once, by its first tile */
                 store(k, st, f, &t, reg[st->reg]);
         }
         if (++ct == k->column_tiles) {

@@ -120,9 +120,9 @@ enum { WHOLE = 16 };
     BINARY_AT(NAME, double, int32_t, expr)                                                                   \
     BINARY_AT(NAME, int32_t, int32_t, expr)
 
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) BINARY_##types(NAME, expr)
-#define MB_COMPARE(NAME, name, types, expr, doc)        COMPARE_##types(NAME, expr)
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) BINARY_##types(NAME, expr)
+#define MB_COMPARE(NAME, name, types, expr, doc)                     COMPARE_##types(NAME, expr)
 
 /* The expression is expanded with M bound to the type: three passes over the table. */
 #define UNARY_AT(NAME, T, expr)     UNARY_AT_##T(NAME, expr)
@@ -144,10 +144,10 @@ enum { WHOLE = 16 };
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
 
-#define M(g)                                            g
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) BINARY_##types(NAME, expr)
-#define MB_COMPARE(NAME, name, types, expr, doc)        COMPARE_##types(NAME, expr)
+#define M(g)                                                         g
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) BINARY_##types(NAME, expr)
+#define MB_COMPARE(NAME, name, types, expr, doc)                     COMPARE_##types(NAME, expr)
 #define UNARY_AT_float(NAME, expr)
 #define UNARY_AT_double(NAME, expr)  ONE_UNARY(NAME, double, expr)
 #define UNARY_AT_int32_t(NAME, expr) ONE_UNARY(NAME, int32_t, expr)
@@ -436,15 +436,15 @@ extern const mb__gemm MB_GEMM[2];
 #pragma GCC diagnostic ignored "-Woverride-init" /* the row of pow is replaced */
 const mb__loops MB_LOOPS = {
     .name = MB_STRING(MB_LOOPS),
-#define U_F(NAME)                                       IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
-#define U_N(NAME)                                       U_F(NAME) IN_TABLE_U(NAME, int32_t, 2)
-#define U_L(NAME)                                       IN_TABLE_U(NAME, int32_t, 2)
-#define B_F(NAME)                                       IN_TABLE_B(NAME, float, 0) IN_TABLE_B(NAME, double, 1)
-#define B_N(NAME)                                       B_F(NAME) IN_TABLE_B(NAME, int32_t, 2)
-#define B_L(NAME)                                       IN_TABLE_B(NAME, int32_t, 2)
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  U_##types(NAME)
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) B_##types(NAME)
-#define MB_COMPARE(NAME, name, types, expr, doc)        B_##types(NAME)
+#define U_F(NAME)                                                    IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
+#define U_N(NAME)                                                    U_F(NAME) IN_TABLE_U(NAME, int32_t, 2)
+#define U_L(NAME)                                                    IN_TABLE_U(NAME, int32_t, 2)
+#define B_F(NAME)                                                    IN_TABLE_B(NAME, float, 0) IN_TABLE_B(NAME, double, 1)
+#define B_N(NAME)                                                    B_F(NAME) IN_TABLE_B(NAME, int32_t, 2)
+#define B_L(NAME)                                                    IN_TABLE_B(NAME, int32_t, 2)
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         U_##types(NAME)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) B_##types(NAME)
+#define MB_COMPARE(NAME, name, types, expr, doc)                     B_##types(NAME)
 #include "tensor/ops.def"
     .binary[MB_OP_POW] = {{pow_vv_float, pow_vs_float, pow_sv_float},
                           {pow_vv_double, pow_vs_double, pow_sv_double}},

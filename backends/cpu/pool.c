@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * pool.c - see pool.h. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -85,14 +87,14 @@ static void ring(mb__pool *p)
         syscall(SYS_futex, &p->bell, FUTEX_WAKE_PRIVATE, WORKERS_MAX, NULL, NULL, 0);
 }
 
-mb__pool *mb__pool_new(mb_context *ctx, int threads)
+mb__pool *mb__pool_new(const mb__host *host, int threads)
 {
     if (threads < 1)
         threads = 1;
     if (threads > WORKERS_MAX)
         threads = WORKERS_MAX;
     size_t bytes = sizeof(mb__pool) + (size_t)threads * sizeof(worker);
-    mb__pool *p = mb__alloc(ctx, bytes);
+    mb__pool *p = mb__host_alloc(host, bytes);
     if (!p)
         return NULL;
     p->bytes = bytes;
@@ -107,7 +109,7 @@ mb__pool *mb__pool_new(mb_context *ctx, int threads)
     return p;
 }
 
-void mb__pool_free(mb_context *ctx, mb__pool *p)
+void mb__pool_free(const mb__host *host, mb__pool *p)
 {
     if (!p)
         return;
@@ -115,7 +117,7 @@ void mb__pool_free(mb_context *ctx, mb__pool *p)
     ring(p);
     for (int i = 1; i < p->threads; i++)
         pthread_join(p->workers[i].thread, NULL);
-    mb__free(ctx, p, p->bytes);
+    mb__host_free(host, p, p->bytes);
 }
 
 int mb__pool_threads(const mb__pool *p)

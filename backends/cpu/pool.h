@@ -6,14 +6,14 @@
 #ifndef MB_POOL_H
 #define MB_POOL_H
 
-#include "tensor/internal.h"
+#include "backends/plan/host.h"
 
 typedef struct mb__pool mb__pool;
 typedef void (*mb__task)(void *argument, int task, int worker);
 
-/* threads >= 1, the caller included. NULL: error set. Fewer threads than wanted may start. */
-mb__pool *mb__pool_new(mb_context *ctx, int threads);
-void mb__pool_free(mb_context *ctx, mb__pool *pool);
+/* threads >= 1, the caller included. NULL: no memory. Fewer threads than wanted may start. */
+mb__pool *mb__pool_new(const mb__host *host, int threads);
+void mb__pool_free(const mb__host *host, mb__pool *pool);
 int mb__pool_threads(const mb__pool *pool);
 /* Calls f(argument, 0 .. tasks - 1, worker) in any order and returns when all have. */
 void mb__pool_run(mb__pool *pool, mb__task f, void *argument, int tasks);

@@ -14,7 +14,8 @@
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
- *                names op, shapes and line; so is the first value that the reference backend disputes
+ *                names op, shapes and line; so is the first value that the reference backend disputes, and
+ *                so is an index outside of its axis
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
  *
@@ -29,7 +30,7 @@
  *   MB_VULKAN_LIMITS=minimum   no more than every Vulkan device promises
  *   MB_VULKAN_STAGING=1        as if the host saw no device memory
  *   MB_VULKAN_BARRIERS         every: one before each kernel; backwards: kernels between two in reverse
- *   MB_VULKAN_GUARD=1          a kernel that writes past its value is an error
+ *   MB_GUARD=1          a kernel that writes past its value is an error
  *   MB_VULKAN_QUIRKS           flags of quirks.c to add
  *   MB_VULKAN_FAULT=n[:memory|:lost]   the n-th call of Vulkan fails
  *
@@ -41,6 +42,7 @@
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H
 
+#include "backends/plan/device.h"
 #include "tensor/tensor.h"
 
 #ifdef __cplusplus
@@ -54,8 +56,9 @@ typedef struct mb_options {
     const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
     size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
     const char *disable;     /* NULL: $MB_DISABLE                                                        */
-    void (*log)(void *user, const char *line); /* told what a user may want to know, such as a tape that
-                                                  keeps growing; NULL: silence                          */
+    /* Told what a user may want to know: a tape that keeps growing, gradients that no parameter feeds. NULL:
+     * silence. */
+    void (*log)(void *user, const char *line);
     void *log_user;
 } mb_options;
 
@@ -67,18 +70,6 @@ MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
 MB_API mb_status mb_close(mb_context *ctx);
 
-/* Something that mb_open can open. */
-typedef struct mb_device {
-    char backend[32]; /* the name to open it by: "cpu", "vulkan:0"                                     */
-    char name[256];   /* what its maker calls it                                                       */
-    char driver[64];
-    char kind[16];         /* processor, discrete, integrated, virtual, other                               */
-    char uuid[40];         /* of Vulkan devices, to name one whatever its position: "vulkan:<uuid>"; or ""  */
-    uint64_t memory_bytes; /* of the largest heap of its own; 0: not known                             */
-    uint64_t buffer_bytes; /* no single value can be larger; 0: no limit                               */
-    uint32_t group_invocations, shared_bytes; /* of a compute group                                    */
-    bool float64;                             /* computes in double precision                          */
-} mb_device;
 /* Fills in up to `room` devices, the backends' best first, and returns how many there are. why, if not NULL,
  * is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is one.
  */
@@ -107,6 +98,7 @@ typedef struct mb_stats {
     uint64_t pipelines;                      /* made                                                      */
     uint64_t descriptor_writes;              /* buffers told to the device                                */
     uint64_t device_allocations;             /* blocks of device memory                                   */
+    uint64_t device_bytes;                   /* in them now                                               */
     uint64_t recordings;                     /* of command buffers                                        */
     uint64_t submits;                        /* command buffers handed to the device                      */
     uint64_t last_dispatches, last_barriers; /* of the last flush                             */

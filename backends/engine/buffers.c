@@ -1,69 +1,57 @@
 /* SPDX-License-Identifier: MIT
- * buffers.c - values in the backend's memory, pooled by size so that a step that repeats takes none from the
- * heap. */
+ * buffers.c - memory for a value, and what is let go of where there is none. */
 #include "backends/engine/state.h"
 
-/* Sizes grow by eighths of a power of two: at most 12.5 % is wasted. Class of the rounded size, or -1. */
-static size_t rounded(size_t bytes, int *class)
+bool mb__reclaim(mb_context *ctx)
 {
-    size_t size = 256;
-    int c = 0;
-    while (size < bytes && c < MB_POOL_CLASSES - 1) {
-        size *= 2;
-        c++;
+    mb__engine_state *st = ctx->engine_state;
+    if (st->busy || !(st->newest || st->pool_bytes || st->arena))
+        return false;
+    mb__cache_clear(ctx);
+    mb__pool_clear(ctx);
+    if (st->arena)
+        st->backend->memory_free(st->backend_state, st->arena, st->arena_bytes);
+    st->arena = NULL;
+    st->arena_bytes = 0;
+    return true;
+}
+
+static mb__buffer *buffer_of(mb_context *ctx, const char *site, const char *op, mb_dtype dtype,
+                             const int64_t *dim, int rank, int64_t count)
+{
+    mb__engine_state *st = ctx->engine_state;
+    if (st->opened != MB_OK || !st->backend_state) {
+        mb__error_at(ctx, st->opened != MB_OK ? st->opened : MB_BACKEND, site,
+                     "%s: this context's backend could not be opened; close it and open another", op);
+        return NULL;
     }
-    if (size < bytes) {
-        *class = MB_POOL_CLASSES - 1;
-        return (bytes + 4095) & ~(size_t)4095;
+    size_t bytes = (size_t)count * st->backend->element_size(dtype);
+    char shape[128] = "";
+    if (rank >= 0)
+        mb__shape_text(shape, sizeof shape, dim, rank);
+    if (st->limits.buffer_bytes && bytes > st->limits.buffer_bytes) {
+        mb__error_at(ctx, MB_BACKEND, site,
+                     "%s: a value %s of %zu bytes; the %s backend's device takes at most %llu in one value",
+                     op, shape, bytes, st->backend->name, (unsigned long long)st->limits.buffer_bytes);
+        return NULL;
     }
-    *class = c;
-    size_t step = size / 16;
-    return step < 64 ? size : (bytes + step - 1) / step * step;
+    mb__buffer *b = NULL;
+    mb_status status = mb__pool_get(ctx, bytes, &b);
+    if (status == MB_NO_MEMORY && mb__reclaim(ctx))
+        status = mb__pool_get(ctx, bytes, &b);
+    if (status == MB_NO_MEMORY)
+        mb__error_at(ctx, MB_NO_MEMORY, site, "%s: out of memory: %zu bytes wanted for a value %s", op, bytes,
+                     shape);
+    return b;
 }
 
 mb__buffer *mb__buffer_new(mb_context *ctx, mb_dtype dtype, int64_t count)
 {
-    mb__engine_state *st = ctx->engine_state;
-    int class;
-    size_t bytes = rounded((size_t)count * st->backend->element_size(dtype), &class);
-    for (mb__buffer **p = &st->pool[class]; *p; p = &(*p)->next)
-        if ((*p)->bytes == bytes) {
-            mb__buffer *b = *p;
-            *p = b->next;
-            b->next = NULL;
-            b->refs = 1;
-            return b;
-        }
-    mb__buffer *b = mb__alloc(ctx, sizeof *b);
-    if (!b)
-        return NULL;
-    b->refs = 1;
-    b->bytes = bytes;
-    b->memory = st->backend->memory_new(ctx, st->backend_state, bytes);
-    if (!b->memory) {
-        mb__free(ctx, b, sizeof *b);
-        return NULL;
-    }
-    return b;
+    return buffer_of(ctx, ctx->site, "buffer", dtype, &count, 1, count);
 }
 
-void mb__buffer_release(mb_context *ctx, mb__buffer *b)
+mb__buffer *mb__buffer_for(mb_context *ctx, const mb__node *n)
 {
-    mb__engine_state *st = ctx->engine_state;
-    int class;
-    rounded(b->bytes, &class);
-    b->next = st->pool[class];
-    st->pool[class] = b;
-}
-
-void mb__pool_clear(mb_context *ctx)
-{
-    mb__engine_state *st = ctx->engine_state;
-    for (int c = 0; c < MB_POOL_CLASSES; c++)
-        while (st->pool[c]) {
-            mb__buffer *b = st->pool[c];
-            st->pool[c] = b->next;
-            st->backend->memory_free(ctx, st->backend_state, b->memory, b->bytes);
-            mb__free(ctx, b, sizeof *b);
-        }
+    return buffer_of(ctx, n->site, mb__ops[n->op].name, (mb_dtype)n->dtype, n->dim, n->rank,
+                     mb__numel(n->dim, n->rank));
 }

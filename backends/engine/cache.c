@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * cache.c - plans by structure: looked up by key, confirmed byte by byte, made when missing, dropped when
  * old. */
-#include <time.h>
 
 #include "backends/engine/state.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void unlink_use(mb__engine_state *st, mb__cached *c)
 {
@@ -37,7 +29,7 @@ static void drop(mb_context *ctx, mb__cached *c)
     st->cache_bytes -= c->bytes;
     st->stats.plans_cached--;
     if (c->program)
-        st->backend->discard(ctx, st->backend_state, c->program);
+        st->backend->discard(st->backend_state, c->program);
     mb__bump pool = c->pool;
     mb__bump_free(&pool);
     mb__free(ctx, c, sizeof *c);
@@ -50,64 +42,83 @@ void mb__cache_clear(mb_context *ctx)
         drop(ctx, st->newest);
 }
 
-bool mb__make_plan(mb_context *ctx, uint32_t count, mb__cached *c)
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
-    mb__bump scratch = {.ctx = ctx};
+    mb__bump scratch = {.host = &st->host};
     mb__graph g = {.bump = &scratch};
     mb__fusion f;
     unsigned passes = st->passes;
-    if (!st->backend->fuses)
+    if (!backend->fuses)
         passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
-    bool ok = mb__segment_graph(ctx, count, &g) && mb__simplify(&g, passes) == MB_OK &&
+    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__simplify(&g, passes) == MB_OK &&
               mb__layout(&g) == MB_OK && mb__fuse(&g, passes, &f) == MB_OK &&
-              mb__lower(&g, &f, st->backend, passes, &c->pool, &c->plan) == MB_OK &&
-              mb__place(&c->plan, st->backend, passes, &scratch) == MB_OK;
-    c->plan.node_count = (int)count;
+              mb__lower(&g, &f, backend, passes, &c->pool, &c->plan) == MB_OK &&
+              mb__place(&c->plan, backend, passes, &scratch) == MB_OK;
+    c->plan.node_count = (int)s->count;
     mb__bump_free(&scratch);
-    if (!ok)
-        return false;
-    size_t bytes = 0;
-    c->program = st->backend->compile(ctx, st->backend_state, &c->plan, &bytes);
-    c->bytes = c->pool.total + bytes + sizeof *c;
-    return c->program != NULL;
+    return ok ? MB_OK : MB_NO_MEMORY;
 }
 
-mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash)
+static void forget(mb_context *ctx, mb__cached *c)
+{
+    mb__bump pool = c->pool;
+    mb__bump_free(&pool);
+    mb__free(ctx, c, sizeof *c);
+}
+
+/* The plan of a segment and its program. */
+static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__cached **made)
 {
     mb__engine_state *st = ctx->engine_state;
+    mb__cached *c = mb__try_alloc(ctx, sizeof *c);
+    if (!c)
+        return MB_NO_MEMORY;
+    *c = (mb__cached){.hash = hash, .key_bytes = s->key_bytes, .pool = {.host = &st->host}};
+    c->key = mb__bump_get(&c->pool, s->key_bytes);
+    size_t bytes = 0;
+    st->busy = true;
+    mb_status status = c->key ? mb__make_plan(ctx, s, st->backend, c) : MB_NO_MEMORY;
+    if (status == MB_OK)
+        status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
+    st->busy = false;
+    if (status != MB_OK) {
+        forget(ctx, c);
+        return status;
+    }
+    memcpy(c->key, s->key, s->key_bytes);
+    c->bytes = c->pool.total + bytes + sizeof *c;
+    *made = c;
+    return MB_OK;
+}
+
+mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found)
+{
+    mb__engine_state *st = ctx->engine_state;
+    uint64_t hash = mb__hash(s->key, s->key_bytes);
     mb__cached **bucket = &st->buckets[hash % MB_BUCKETS];
     for (mb__cached *c = *bucket; c; c = c->next_in_bucket)
-        if (c->hash == hash && c->key_bytes == st->key_bytes && !memcmp(c->key, st->key, st->key_bytes)) {
+        if (c->hash == hash && c->key_bytes == s->key_bytes && !memcmp(c->key, s->key, s->key_bytes)) {
             st->stats.plan_hits++;
             unlink_use(st, c);
             link_newest(st, c);
-            return c;
+            *found = c;
+            return MB_OK;
         }
-    double start = now();
-    mb__cached *c = mb__alloc(ctx, sizeof *c);
-    if (!c)
-        return NULL;
-    c->hash = hash;
-    c->pool.ctx = ctx;
-    c->key_bytes = st->key_bytes;
-    c->key = mb__bump_get(&c->pool, st->key_bytes);
-    if (c->key)
-        memcpy(c->key, st->key, st->key_bytes);
-    if (!c->key || !mb__make_plan(ctx, count, c)) {
-        mb__bump pool = c->pool;
-        mb__bump_free(&pool);
-        mb__free(ctx, c, sizeof *c);
-        return NULL;
-    }
+    double start = mb__now();
+    mb__cached *c = NULL;
+    mb_status status = make(ctx, s, hash, &c);
+    if (status != MB_OK)
+        return status;
     c->next_in_bucket = *bucket;
     *bucket = c;
     link_newest(st, c);
     st->cache_bytes += c->bytes;
     st->stats.plans++;
     st->stats.plans_cached++;
-    st->stats.plan_seconds += now() - start;
+    st->stats.plan_seconds += mb__now() - start;
     while (st->oldest != c && (st->cache_bytes > st->cache_limit || !(st->passes & MB_PASS_CACHE)))
         drop(ctx, st->oldest);
-    return c;
+    *found = c;
+    return MB_OK;
 }

@@ -40,8 +40,8 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     for (uint32_t i = 0; i < ctx->watch_count; i++) {
         const mb__watch *w = &ctx->watches[i];
         const mb__node *n = &ctx->nodes[w->id];
-        if (st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype,
-                                  mb__numel(n->dim, n->rank), w->dst) != MB_OK)
+        if (mb__told(ctx, st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype,
+                                                mb__numel(n->dim, n->rank), w->dst)) != MB_OK)
             return ctx->status;
     }
     ctx->watch_count = 0;
@@ -61,16 +61,16 @@ static void watch_growth(mb_context *ctx, mb__engine_state *st)
     mb__log(ctx,
             "the tape has grown at each of %d flushes, to %u nodes, in the scope begun at %s; a scope for "
             "each step would end that",
-            MANY, ctx->node_count - 1, scope->where ? scope->where : "mb_open");
+            MANY, ctx->node_count - 1, scope->site ? scope->site : "mb_open");
 }
 
-static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, int n)
+static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
 {
     mb__engine_state *st = ctx->engine_state;
     if (ctx->status != MB_OK)
         return ctx->status;
     if (st->opened != MB_OK)
-        return mb__error(ctx, st->opened, where,
+        return mb__error(ctx, st->opened,
                          "flush: this context's backend could not be opened; close it and open another");
     watch_growth(ctx, st);
     uint32_t targets = 0;
@@ -86,6 +86,7 @@ static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, 
     if (targets &&
         (st->debug ? mb__compute_checked(ctx, st, targets) : mb__compute(ctx, st, targets)) != MB_OK)
         return ctx->status;
+    mb__pool_flushed(ctx);
     store_assignments(ctx);
     return deliver_watches(ctx, st);
 }
@@ -93,13 +94,13 @@ static mb_status flush(mb_context *ctx, const char *where, const uint32_t *ids, 
 static mb_status upload(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from)
 {
     mb__engine_state *st = ctx->engine_state;
-    return st->backend->upload(ctx, st->backend_state, to->memory, dtype, count, from);
+    return mb__told(ctx, st->backend->upload(st->backend_state, to->memory, dtype, count, from));
 }
 
 static mb_status download(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to)
 {
     mb__engine_state *st = ctx->engine_state;
-    return st->backend->download(ctx, st->backend_state, from->memory, dtype, count, to);
+    return mb__told(ctx, st->backend->download(st->backend_state, from->memory, dtype, count, to));
 }
 
 static void close_engine(mb_context *ctx)
@@ -108,23 +109,35 @@ static void close_engine(mb_context *ctx)
     if (!st)
         return;
     mb__profile_end(ctx);
-    mb__cache_clear(ctx);
-    mb__pool_clear(ctx);
-    if (st->backend && st->arena)
-        st->backend->memory_free(ctx, st->backend_state, st->arena, st->arena_bytes);
-    if (st->backend && st->backend_state)
-        st->backend->close(ctx, st->backend_state);
+    mb__reclaim(ctx);
+    mb__oracle_close(st);
+    if (st->backend_state)
+        st->backend->close(st->backend_state);
+    mb__segment_free(ctx, &st->segment);
+    mb__segment_free(ctx, &st->single);
     mb__free(ctx, st->mark, st->mark_room * sizeof *st->mark);
     mb__free(ctx, st->dense, st->dense_room * sizeof *st->dense);
-    mb__free(ctx, st->list, st->list_room * sizeof *st->list);
     mb__free(ctx, st->targets, st->target_room * sizeof *st->targets);
-    mb__free(ctx, st->key, st->key_room);
     mb__free(ctx, st->inputs, st->input_room * sizeof *st->inputs);
     mb__free(ctx, st->outputs, st->output_room * sizeof *st->outputs);
     mb__free(ctx, st->fresh, st->fresh_room * sizeof *st->fresh);
-    mb__free(ctx, st->scalars, st->scalar_room * sizeof *st->scalars);
     mb__free(ctx, st, sizeof *st);
     ctx->engine_state = NULL;
+    ctx->engine = NULL;
 }
 
-const mb__engine mb__the_engine = {flush, mb__buffer_new, mb__buffer_release, upload, download, close_engine};
+static void log_line(mb_context *ctx, const char *line)
+{
+    mb__log(ctx, "%s", line);
+}
+
+const mb__engine mb__the_engine = {
+    .flush = flush,
+    .buffer = mb__buffer_new,
+    .release = mb__buffer_release,
+    .upload = upload,
+    .download = download,
+    .reclaim = mb__reclaim,
+    .close = close_engine,
+    .log = log_line,
+};

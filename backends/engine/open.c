@@ -5,41 +5,46 @@
 
 #include "backends/engine/state.h"
 
-/* Best first. */
-static const mb__backend *const registry[] = {
-    &mb__backend_cpu,
-    &mb__backend_reference,
-#ifdef MB_HAVE_VULKAN
-    &mb__backend_vulkan,
-#endif
-};
-
 const char *mb_backend_at(int i)
 {
-    return i >= 0 && i < (int)(sizeof registry / sizeof *registry) ? registry[i]->name : NULL;
+    return i >= 0 && i < mb__backend_count ? mb__backends[i]->name : NULL;
 }
 
 int mb_devices(mb_device *devices, int room, const char **why)
 {
-    static const char *const notes[] = {"OpenBLAS and SIMD loops", "plain loops in double precision"};
-    const char *reason = NULL;
+    const char *reason = mb__backends_left_out;
     int count = 0;
-    for (; count < 2; count++)
-        if (count < room) {
-            mb_device *d = &devices[count];
-            *d = (mb_device){.float64 = true};
-            snprintf(d->backend, sizeof d->backend, "%s", registry[count]->name);
-            snprintf(d->name, sizeof d->name, "%s", notes[count]);
-            snprintf(d->kind, sizeof d->kind, "processor");
-        }
-#ifdef MB_HAVE_VULKAN
-    count += mb__vk_list(devices + (count < room ? count : room), count < room ? room - count : 0, &reason);
-#else
-    reason = "this library was built without vulkan: volk.h or glslangValidator was missing";
-#endif
+    if (!devices || room < 0)
+        room = 0;
+    for (int b = 0; b < mb__backend_count; b++)
+        count += mb__backends[b]->list(count < room ? devices + count : NULL, count < room ? room - count : 0,
+                                       &reason);
     if (why)
         *why = reason;
     return count;
+}
+
+/* ---- what the environment says ---- */
+
+static bool is_on(const char *variable)
+{
+    const char *value = getenv(variable);
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+/* $MB_THREADS, 0 where it is not set. */
+static int threads_wanted(mb_context *ctx)
+{
+    const char *text = getenv("MB_THREADS");
+    if (!text || !*text)
+        return 0;
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (*end || n < 1 || n > 1024) {
+        mb__error(ctx, MB_INVALID, "open: MB_THREADS is \"%.40s\"; wanted a number from 1 to 1024", text);
+        return 0;
+    }
+    return (int)n;
 }
 
 static unsigned passes_without(mb_context *ctx, const char *list)
@@ -59,13 +64,64 @@ static unsigned passes_without(mb_context *ctx, const char *list)
                 break;
             }
         if (n && i == sizeof names / sizeof *names)
-            mb__error(ctx, MB_INVALID, NULL,
+            mb__error(ctx, MB_INVALID,
                       "open: there is no pass \"%.*s\" to disable; wanted some of "
                       "simplify,merge,dead,fuse,sink,inplace,reuse,cache",
                       (int)n, list);
         list += n + (list[n] == ',');
     }
     return passes;
+}
+
+/* ---- opening ---- */
+
+/* The backend whose name stands before the colon. NULL: error set. */
+static const mb__backend *backend_named(mb_context *ctx, const char *name)
+{
+    size_t n = strcspn(name, ":");
+    char known[128];
+    size_t length = 0;
+    for (int i = 0; i < mb__backend_count; i++) {
+        const mb__backend *b = mb__backends[i];
+        if (strlen(b->name) == n && !strncmp(b->name, name, n)) {
+            if (b->version == MB_BACKEND_VERSION)
+                return b;
+            mb__error(ctx, MB_BACKEND,
+                      "open: the backend %s was made for version %d of the interface, and this is %d",
+                      b->name, b->version, MB_BACKEND_VERSION);
+            return NULL;
+        }
+        if (length < sizeof known)
+            length += (size_t)snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "", b->name);
+    }
+    mb__error(ctx, MB_BACKEND, "open: there is no backend \"%.40s\"; wanted one of %s%s%s", name, known,
+              mb__backends_left_out ? "; " : "", mb__backends_left_out ? mb__backends_left_out : "");
+    return NULL;
+}
+
+/* Reads the options and opens the backend; an error on the way is the context's. */
+static void open_engine(mb_context *ctx, mb__engine_state *st, const mb_options *o)
+{
+    st->cache_limit = o->plan_cache_bytes ? o->plan_cache_bytes : (size_t)256 << 20;
+    st->log = o->log;
+    st->log_user = o->log_user;
+    mb__profile_start(ctx);
+    st->host = mb__host_of(ctx);
+    st->passes = passes_without(ctx, o->disable ? o->disable : getenv("MB_DISABLE"));
+    st->debug = is_on("MB_DEBUG");
+    mb__open_options open = {.threads = o->threads > 0 ? o->threads : threads_wanted(ctx),
+                             .guard = is_on("MB_GUARD")};
+    if (open.guard)
+        st->passes = (st->passes & ~(unsigned)(MB_PASS_REUSE | MB_PASS_INPLACE)) | MB_PASS_GUARD;
+    const char *name = o->backend && *o->backend ? o->backend : getenv("MB_BACKEND");
+    if (!name || !*name)
+        name = mb__backends[0]->name;
+    st->backend = backend_named(ctx, name);
+    if (!st->backend)
+        return;
+    open.device = name[strcspn(name, ":")] ? name + strcspn(name, ":") + 1 : NULL;
+    if (mb__told(ctx, st->backend->open(&st->host, &open, &st->backend_state, &st->limits)) != MB_OK)
+        st->backend_state = NULL;
 }
 
 mb_context *mb_open_with(const mb_options *given)
@@ -81,41 +137,9 @@ mb_context *mb_open_with(const mb_options *given)
         mb__context_free(ctx);
         return NULL;
     }
-    ctx->engine = &mb__the_engine;
     ctx->engine_state = st;
-    st->cache_limit = o.plan_cache_bytes ? o.plan_cache_bytes : (size_t)256 << 20;
-    st->log = o.log;
-    st->log_user = o.log_user;
-    mb__profile_start(ctx);
-    const char *disable = o.disable ? o.disable : getenv("MB_DISABLE"), *debug = getenv("MB_DEBUG");
-    st->passes = passes_without(ctx, disable);
-    const char *guard = getenv("MB_VULKAN_GUARD");
-    if (guard && *guard && strcmp(guard, "0") != 0)
-        st->passes = (st->passes & ~(unsigned)(MB_PASS_REUSE | MB_PASS_INPLACE)) | MB_PASS_GUARD;
-    st->debug = debug && *debug && strcmp(debug, "0") != 0;
-    const char *name = o.backend && *o.backend ? o.backend : getenv("MB_BACKEND");
-    if (!name || !*name)
-        name = registry[0]->name;
-    size_t n = strcspn(name, ":");
-    for (size_t i = 0; i < sizeof registry / sizeof *registry && !st->backend; i++)
-        if (strlen(registry[i]->name) == n && !strncmp(registry[i]->name, name, n))
-            st->backend = registry[i];
-    if (!st->backend) {
-        mb__error(ctx, MB_BACKEND, NULL,
-                  "open: there is no backend \"%s\"; wanted cpu, reference or vulkan%s", name,
-#ifdef MB_HAVE_VULKAN
-                  "");
-#else
-                  n == 6 && !strncmp(name, "vulkan", 6)
-                      ? ", and this library was built without vulkan: volk.h or glslangValidator was missing"
-                      : "");
-#endif
-        st->backend = &mb__backend_reference; /* so that memory can still be managed until the close */
-        name = "";
-    }
-    const char *device = name[0] && name[n] == ':' ? name + n + 1 : NULL, *threads = getenv("MB_THREADS");
-    int count = o.threads > 0 ? o.threads : threads ? atoi(threads) : 0;
-    st->backend->open(ctx, device, count, st->passes, &st->backend_state);
+    ctx->engine = &mb__the_engine;
+    open_engine(ctx, st, &o);
     st->opened = mb_error(ctx);
     return ctx;
 }
@@ -130,7 +154,7 @@ mb_status mb_close(mb_context *ctx)
     if (!ctx)
         return MB_OK;
     if (!pthread_equal(ctx->thread, pthread_self())) {
-        mb__enter_context("mb_close", "close", ctx);
+        mb__right_thread(ctx, "mb_close");
         return MB_THREAD;
     }
     mb_status status = mb_error(ctx);
@@ -141,7 +165,7 @@ mb_status mb_close(mb_context *ctx)
 const char *mb_backend_name(const mb_context *ctx)
 {
     const mb__engine_state *st = ctx ? ctx->engine_state : NULL;
-    return st ? st->backend->name : "";
+    return st && st->backend ? st->backend->name : "";
 }
 
 mb_stats mb_get_stats(const mb_context *ctx)
@@ -151,6 +175,14 @@ mb_stats mb_get_stats(const mb_context *ctx)
         return s;
     const mb__engine_state *st = ctx->engine_state;
     s = st->stats;
+    s.pipelines = st->counters.pipelines;
+    s.descriptor_writes = st->counters.descriptor_writes;
+    s.device_allocations = st->counters.device_allocations;
+    s.device_bytes = st->counters.device_bytes;
+    s.recordings = st->counters.recordings;
+    s.submits = st->counters.submits;
+    s.last_dispatches = st->counters.last_dispatches;
+    s.last_barriers = st->counters.last_barriers;
     s.plan_bytes = st->cache_bytes + st->arena_bytes;
     s.nodes = ctx->node_count - 1;
     s.recorded = ctx->recorded;

@@ -6,7 +6,7 @@
 #include "backends/engine/state.h"
 
 typedef struct entry {
-    const char *where;
+    const char *site;
     char label[56];
     double seconds;
     uint64_t runs;
@@ -30,7 +30,7 @@ static bool grow(mb_context *ctx, struct mb__profile *p)
     p->slot_room = room;
     for (uint32_t i = 0; i < p->count; i++) {
         uint64_t h =
-            mb__hash(p->entries[i].label, sizeof p->entries[i].label) ^ (uintptr_t)p->entries[i].where;
+            mb__hash(p->entries[i].label, sizeof p->entries[i].label) ^ (uintptr_t)p->entries[i].site;
         while (slots[h % room])
             h++;
         slots[h % room] = i + 1;
@@ -38,22 +38,18 @@ static bool grow(mb_context *ctx, struct mb__profile *p)
     return true;
 }
 
-bool mb__profiling(const mb_context *ctx)
+void mb__profile_add(void *user, const mb__plan *plan, int step, double seconds)
 {
-    return ((const mb__engine_state *)ctx->engine_state)->profile != NULL;
-}
-
-void mb__profile_add(mb_context *ctx, const mb__plan *plan, int step, double seconds)
-{
+    mb_context *ctx = user;
     struct mb__profile *p = ((mb__engine_state *)ctx->engine_state)->profile;
     if (!p || (2 * p->count >= p->slot_room && !grow(ctx, p)))
         return;
-    entry e = {.where = plan->steps[step].where};
+    entry e = {.site = plan->steps[step].site};
     mb__step_label(plan, step, e.label, sizeof e.label);
-    uint64_t h = mb__hash(e.label, sizeof e.label) ^ (uintptr_t)e.where;
+    uint64_t h = mb__hash(e.label, sizeof e.label) ^ (uintptr_t)e.site;
     for (; p->slots[h % p->slot_room]; h++) {
         entry *x = &p->entries[p->slots[h % p->slot_room] - 1];
-        if (x->where != e.where || strcmp(x->label, e.label) != 0)
+        if (x->site != e.site || strcmp(x->label, e.label) != 0)
             continue;
         x->seconds += seconds;
         x->runs++;
@@ -106,7 +102,7 @@ void mb__profile_end(mb_context *ctx)
             const entry *e = &p->entries[i];
             fprintf(f, "%6.1f %% %10.4f %8llu %9.1f  %s, %s\n", all > 0 ? 100 * e->seconds / all : 0,
                     e->seconds, (unsigned long long)e->runs, 1e6 * e->seconds / (double)e->runs, e->label,
-                    e->where ? e->where : "?");
+                    e->site ? e->site : "?");
         }
         fclose(f);
     }

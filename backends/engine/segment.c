@@ -1,28 +1,40 @@
 /* SPDX-License-Identifier: MIT
- * segment.c - the nodes that a flush needs: listed, as a key, as a graph. */
+ *
+ * segment.c - the nodes that a flush needs, from the wanted ones back to the nearest values, and what a plan
+ * and its run want to know of them. One walk (describe) decides what is an input, a scalar or an output, and
+ * in which order they are numbered; the key, the graph and the binding all read its lists.
+ */
 #include "backends/engine/state.h"
 
 /* ---- what is needed ---- */
 
-static bool rooms(mb_context *ctx, mb__engine_state *st)
+/* Marks are even serials, of which the lowest bit says that the value is kept. */
+static bool begin(mb_context *ctx, mb__engine_state *st)
 {
     /* New entries are zero, which is no serial. */
     if (!mb__reserve(ctx, (void **)&st->mark, &st->mark_room, ctx->node_count, sizeof *st->mark) ||
         !mb__reserve(ctx, (void **)&st->dense, &st->dense_room, ctx->node_count, sizeof *st->dense))
-        return false;
-    return true;
-}
-
-bool mb__segment_collect(mb_context *ctx, mb__engine_state *st, uint32_t targets, uint32_t *count)
-{
-    if (!rooms(ctx, st))
         return false;
     st->serial += 2;
     if (st->serial < 2) { /* wrapped: all marks are old */
         memset(st->mark, 0, st->mark_room * sizeof *st->mark);
         st->serial = 2;
     }
-    uint32_t top = 0, waiting = 0, n = 0;
+    return true;
+}
+
+static bool append(mb_context *ctx, uint32_t **list, uint32_t *count, uint32_t *room, uint32_t id)
+{
+    if (!mb__reserve(ctx, (void **)list, room, (uint64_t)*count + 1, sizeof **list))
+        return false;
+    (*list)[(*count)++] = id;
+    return true;
+}
+
+static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint32_t targets)
+{
+    uint32_t top = 0, waiting = 0;
+    s->count = 0;
     for (uint32_t i = 0; i < targets; i++) {
         uint32_t id = st->targets[i];
         if ((st->mark[id] & ~1u) != st->serial)
@@ -34,9 +46,8 @@ bool mb__segment_collect(mb_context *ctx, mb__engine_state *st, uint32_t targets
         if ((st->mark[id] & ~1u) != st->serial)
             continue;
         waiting--;
-        if (!mb__reserve(ctx, (void **)&st->list, &st->list_room, (uint64_t)n + 1, sizeof *st->list))
+        if (!append(ctx, &s->nodes, &s->count, &s->node_room, id))
             return false;
-        st->list[n++] = id;
         const mb__node *node = &ctx->nodes[id];
         for (int i = 0; !node->value && i < node->nin; i++) {
             uint32_t o = mb__in(ctx, node, i);
@@ -46,33 +57,42 @@ bool mb__segment_collect(mb_context *ctx, mb__engine_state *st, uint32_t targets
             }
         }
     }
-    for (uint32_t i = 0; i < n / 2; i++) {
-        uint32_t t = st->list[i];
-        st->list[i] = st->list[n - 1 - i];
-        st->list[n - 1 - i] = t;
+    for (uint32_t i = 0; i < s->count / 2; i++) {
+        uint32_t t = s->nodes[i];
+        s->nodes[i] = s->nodes[s->count - 1 - i];
+        s->nodes[s->count - 1 - i] = t;
     }
-    *count = n;
     return true;
 }
 
-/* ---- the key: all that a plan depends on, and nothing that it does not ---- */
+/* ---- what is to be known of it ---- */
 
-static bool key_room(mb_context *ctx, mb__engine_state *st, uint32_t more)
+static bool add_scalar(mb_context *ctx, mb__segment *s, const mb__node *n)
 {
-    return mb__reserve(ctx, (void **)&st->key, &st->key_room, (uint64_t)st->key_bytes + more, 1);
+    if (!mb__reserve(ctx, (void **)&s->scalars, &s->scalar_room, (uint64_t)s->scalar_count + 1,
+                     sizeof *s->scalars))
+        return false;
+    mb__scalar *x = &s->scalars[s->scalar_count++];
+    *x = (mb__scalar){.is_key = n->op == MB_OP_RANDOM, .dtype = n->dtype};
+    if (x->is_key)
+        x->u.key = n->bind.key;
+    else
+        x->u.number = n->bind.scalar;
+    return true;
 }
 
-bool mb__segment_key_node(mb_context *ctx, mb__engine_state *st, const mb__node *n, bool output)
+static bool add_key(mb_context *ctx, mb__engine_state *st, mb__segment *s, const mb__node *n, bool input,
+                    bool output)
 {
-    bool leaf = n->value != NULL;
-    int nin = leaf ? 0 : n->nin, nattr = leaf ? 0 : n->nattr;
-    if (!key_room(ctx, st, (uint32_t)(8 + 8 * n->rank + 4 * nin + 8 * nattr)))
+    int nin = input ? 0 : n->nin, nattr = input ? 0 : n->nattr;
+    uint64_t more = 8 + 8 * (uint64_t)n->rank + 4 * (uint64_t)nin + 8 * (uint64_t)nattr;
+    if (!mb__reserve(ctx, (void **)&s->key, &s->key_room, s->key_bytes + more, 1))
         return false;
-    unsigned char *k = st->key + st->key_bytes;
-    uint16_t op = leaf ? MB_OP_BUFFER : n->op, in16 = (uint16_t)nin, attr16 = (uint16_t)nattr;
+    unsigned char *k = s->key + s->key_bytes;
+    uint16_t op = input ? MB_OP_BUFFER : n->op, in16 = (uint16_t)nin, attr16 = (uint16_t)nattr;
     memcpy(k, &op, 2);
     k[2] = n->dtype;
-    k[3] = (unsigned char)(n->rank | (output && !leaf ? 0x80 : 0));
+    k[3] = (unsigned char)(n->rank | (output ? 0x80 : 0));
     memcpy(k + 4, &in16, 2);
     memcpy(k + 6, &attr16, 2);
     k += 8;
@@ -82,49 +102,112 @@ bool mb__segment_key_node(mb_context *ctx, mb__engine_state *st, const mb__node 
         memcpy(k, &st->dense[mb__in(ctx, n, i)], 4);
     if (nattr)
         memcpy(k, mb__attrs(ctx, n), (size_t)nattr * 8);
-    st->key_bytes = (uint32_t)(k + 8 * nattr - st->key);
+    s->key_bytes += (uint32_t)more;
     return true;
 }
 
-/* ---- the graph ---- */
-
-bool mb__segment_graph(mb_context *ctx, uint32_t count, mb__graph *g)
+/* again: a node that is computed though it has its value; 0: none. */
+static bool describe(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint32_t again)
 {
-    mb__engine_state *st = ctx->engine_state;
-    g->nodes = mb__bump_get(g->bump, ((size_t)count + 1) * sizeof *g->nodes);
-    g->outputs = mb__bump_get(g->bump, ((size_t)count + 1) * sizeof *g->outputs);
-    if (!g->nodes || !g->outputs)
-        return false;
-    g->room = (int)count + 1;
-    for (uint32_t i = 0; i < count; i++) {
-        const mb__node *n = mb__at(ctx, st->list[i]);
-        mb__gnode *o = &g->nodes[g->count++];
-        bool leaf = n->value != NULL;
-        *o = (mb__gnode){.op = leaf ? MB_OP_BUFFER : n->op,
-                         .dtype = n->dtype,
-                         .rank = n->rank,
-                         .bind = -1,
-                         .output = -1,
-                         .where = n->where};
-        memcpy(o->dim, n->dim, sizeof o->dim);
-        o->in = mb__bump_get(g->bump, (n->nin + 1u) * sizeof *o->in);
-        int64_t *attr = mb__bump_get(g->bump, (n->nattr + 1u) * sizeof *attr);
-        if (!o->in || !attr)
+    s->input_count = s->output_count = s->scalar_count = s->key_bytes = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        uint32_t id = s->nodes[i];
+        const mb__node *n = &ctx->nodes[id];
+        bool input = n->value && id != again, output = !input && st->mark[id] & 1;
+        st->dense[id] = i;
+        if ((input && !append(ctx, &s->inputs, &s->input_count, &s->input_room, id)) ||
+            (output && !append(ctx, &s->outputs, &s->output_count, &s->output_room, id)) ||
+            (!input && (n->op == MB_OP_SCALAR || n->op == MB_OP_RANDOM) && !add_scalar(ctx, s, n)) ||
+            !add_key(ctx, st, s, n, input, output))
             return false;
-        o->attr = attr;
-        if (leaf) {
-            o->bind = g->input_count++;
-            continue;
-        }
-        if (n->op == MB_OP_SCALAR || n->op == MB_OP_RANDOM)
-            o->bind = g->scalar_count++;
-        o->nin = n->nin;
-        for (int j = 0; j < n->nin; j++)
-            o->in[j] = (int32_t)st->dense[mb__in(ctx, n, j)];
-        o->nattr = n->nattr;
-        memcpy(attr, mb__attrs(ctx, n), n->nattr * sizeof *attr);
-        if (st->mark[st->list[i]] & 1)
-            g->outputs[g->output_count++] = (int32_t)i;
     }
     return true;
+}
+
+bool mb__segment_of(mb_context *ctx, mb__segment *s, uint32_t targets)
+{
+    mb__engine_state *st = ctx->engine_state;
+    return begin(ctx, st) && collect(ctx, st, s, targets) && describe(ctx, st, s, 0);
+}
+
+bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id)
+{
+    mb__engine_state *st = ctx->engine_state;
+    const mb__node *n = &ctx->nodes[id];
+    if (!begin(ctx, st))
+        return false;
+    s->count = 0;
+    for (int i = 0; i < n->nin; i++) { /* distinct operands, ascending */
+        uint32_t o = mb__in(ctx, n, i), at = 0;
+        while (at < s->count && s->nodes[at] < o)
+            at++;
+        if (at < s->count && s->nodes[at] == o)
+            continue;
+        if (!append(ctx, &s->nodes, &s->count, &s->node_room, o))
+            return false;
+        memmove(s->nodes + at + 1, s->nodes + at, (s->count - 1 - at) * sizeof *s->nodes);
+        s->nodes[at] = o;
+    }
+    st->mark[id] = st->serial | 1;
+    return append(ctx, &s->nodes, &s->count, &s->node_room, id) && describe(ctx, st, s, id);
+}
+
+void mb__segment_free(mb_context *ctx, mb__segment *s)
+{
+    mb__free(ctx, s->nodes, s->node_room * sizeof *s->nodes);
+    mb__free(ctx, s->inputs, s->input_room * sizeof *s->inputs);
+    mb__free(ctx, s->outputs, s->output_room * sizeof *s->outputs);
+    mb__free(ctx, s->scalars, s->scalar_room * sizeof *s->scalars);
+    mb__free(ctx, s->key, s->key_room);
+    *s = (mb__segment){0};
+}
+
+/* ---- as a graph ---- */
+
+static mb_status graph_node(mb_context *ctx, const mb__node *n, bool input, mb__bump *bump, mb__gnode *to)
+{
+    mb__engine_state *st = ctx->engine_state;
+    *to = (mb__gnode){.op = input ? MB_OP_BUFFER : n->op,
+                      .dtype = n->dtype,
+                      .rank = n->rank,
+                      .bind = -1,
+                      .output = -1,
+                      .site = n->site};
+    memcpy(to->dim, n->dim, sizeof to->dim);
+    if (input)
+        return MB_OK;
+    to->in = mb__bump_get(bump, (n->nin + 1u) * sizeof *to->in);
+    int64_t *attr = mb__bump_get(bump, (n->nattr + 1u) * sizeof *attr);
+    if (!to->in || !attr)
+        return MB_NO_MEMORY;
+    to->nin = n->nin;
+    for (int j = 0; j < n->nin; j++)
+        to->in[j] = (int32_t)st->dense[mb__in(ctx, n, j)];
+    to->nattr = n->nattr;
+    to->attr = memcpy(attr, mb__attrs(ctx, n), n->nattr * sizeof *attr);
+    return MB_OK;
+}
+
+mb_status mb__segment_graph(mb_context *ctx, const mb__segment *s, mb__graph *g)
+{
+    g->nodes = mb__bump_get(g->bump, ((size_t)s->count + 1) * sizeof *g->nodes);
+    g->outputs = mb__bump_get(g->bump, ((size_t)s->output_count + 1) * sizeof *g->outputs);
+    if (!g->nodes || !g->outputs)
+        return MB_NO_MEMORY;
+    g->room = (int)s->count + 1;
+    for (uint32_t i = 0; i < s->count; i++) {
+        uint32_t id = s->nodes[i];
+        const mb__node *n = mb__at(ctx, id);
+        mb__gnode *to = &g->nodes[g->count++];
+        bool input = (uint32_t)g->input_count < s->input_count && s->inputs[g->input_count] == id;
+        if (graph_node(ctx, n, input, g->bump, to) != MB_OK)
+            return MB_NO_MEMORY;
+        if (input)
+            to->bind = g->input_count++;
+        else if (n->op == MB_OP_SCALAR || n->op == MB_OP_RANDOM)
+            to->bind = g->scalar_count++;
+        if ((uint32_t)g->output_count < s->output_count && s->outputs[g->output_count] == id)
+            g->outputs[g->output_count++] = (int32_t)i;
+    }
+    return MB_OK;
 }

@@ -1,11 +1,33 @@
 /* SPDX-License-Identifier: MIT
+ *
  * state.h - the state of a context's engine: its backend, plan cache, buffer pool. Private to
- * backends/engine/. */
+ * backends/engine/.
+ *
+ * A flush: flush.c lists what is wanted; segment.c marks what that needs, and describes it (key, inputs,
+ * scalars, outputs); cache.c finds the plan of the key or makes it; run.c binds and runs it. debug.c does so
+ * op by op, and oracle.c has a second opinion on each.
+ */
 #ifndef MB_ENGINE_STATE_H
 #define MB_ENGINE_STATE_H
 
 #include "backends/engine/backends.h"
 #include "backends/plan/backend.h"
+#include "backends/plan/graph.h"
+#include "tensor/internal.h"
+
+/* The nodes that a flush needs, and all that a plan and its run want to know of them. */
+typedef struct mb__segment {
+    uint32_t *nodes; /* ids, ascending */
+    uint32_t count, node_room;
+    uint32_t *inputs; /* of the nodes: those that have their value; ... */
+    uint32_t input_count, input_room;
+    uint32_t *outputs; /* ... those whose values are kept */
+    uint32_t output_count, output_room;
+    mb__scalar *scalars; /* numbers and keys to bind, in the order of their nodes */
+    uint32_t scalar_count, scalar_room;
+    unsigned char *key; /* all that a plan depends on, and nothing that it does not */
+    uint32_t key_bytes, key_room;
+} mb__segment;
 
 typedef struct mb__cached {
     struct mb__cached *next_in_bucket, *newer, *older;
@@ -21,26 +43,33 @@ enum { MB_POOL_CLASSES = 64, MB_BUCKETS = 1024 };
 
 typedef struct mb__engine_state {
     const mb__backend *backend;
-    void *backend_state;
+    void *backend_state; /* NULL: it could not be opened */
+    mb__limits limits;
+    mb__host host;
+    mb__counters counters;
     unsigned passes;
     bool debug;
+    bool busy;        /* inside of a plan's making or running: nothing is let go of */
     mb_status opened; /* MB_OK, or why the backend could not be opened: nothing is computed then */
     /* plan cache: hash buckets, and a list by last use */
     mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
     size_t cache_bytes, cache_limit;
     /* memory */
-    mb__buffer *pool[MB_POOL_CLASSES]; /* unused buffers by size class */
+    mb__buffer *pool[MB_POOL_CLASSES];          /* unused buffers by size class, ... */
+    mb__buffer *released_last, *released_first; /* ... and by when they were released */
+    size_t pool_bytes, live_bytes;
+    size_t live_peak[2]; /* most live bytes in this span of flushes and in the one before */
+    int flushes_of_peak;
     void *arena;
     size_t arena_bytes;
     /* scratch of a flush, kept between flushes */
-    uint32_t *mark, *dense, *list, *targets; /* by node id; by node id; needed nodes ascending */
-    uint32_t mark_room, dense_room, list_room, target_room, serial;
-    unsigned char *key;
-    uint32_t key_room, key_bytes;
+    uint32_t *mark, *dense, *targets; /* by node id; by node id; wanted nodes */
+    uint32_t mark_room, dense_room, target_room, serial;
+    mb__segment segment, single; /* of a flush; of one op that the oracle looks at */
     void **inputs, **outputs;
-    double *scalars;
     mb__buffer **fresh;
-    uint32_t input_room, output_room, scalar_room, fresh_room;
+    uint32_t input_room, output_room, fresh_room;
+    void *oracle; /* state of the backend that is asked */
     mb_stats stats;
     uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */
     struct mb__profile *profile;   /* NULL: not asked for */
@@ -50,38 +79,74 @@ typedef struct mb__engine_state {
 
 extern const mb__engine mb__the_engine;
 
-mb__buffer *mb__buffer_new(mb_context *ctx, mb_dtype dtype, int64_t count);
+/* Every backend of this build, best first; made by backends/meson.build. */
+extern const mb__backend *const mb__backends[];
+extern const int mb__backend_count;
+/* One sentence about backends that this build lacks, and why; NULL where it has all. */
+extern const char *const mb__backends_left_out;
+
+/* ---- log.c, host.c ---- */
+
+void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
+/* What the planner and the backend may ask. */
+mb__host mb__host_of(mb_context *ctx);
+
+/* What a backend's function returned; memory that it had none of becomes the context's error. */
+mb_status mb__told(mb_context *ctx, mb_status status);
+
+/* ---- pool.c ---- */
+
+/* Memory for a value, with one reference. */
+mb_status mb__pool_get(mb_context *ctx, size_t bytes, mb__buffer **buffer);
 void mb__buffer_release(mb_context *ctx, mb__buffer *b);
+/* Gives back all that is unused. */
 void mb__pool_clear(mb_context *ctx);
+/* A flush has ended: what was needed long ago is forgotten by and by. */
+void mb__pool_flushed(mb_context *ctx);
 
-/* ---- segment.c: the nodes that a flush needs ---- */
+/* ---- buffers.c ---- */
 
-/* Lists in st->list the nodes that st->targets need, ascending; targets carry the lowest bit of their mark.
- */
-bool mb__segment_collect(mb_context *ctx, mb__engine_state *st, uint32_t targets, uint32_t *count);
-/* Adds what a plan depends on of a node to st->key. */
-bool mb__segment_key_node(mb_context *ctx, mb__engine_state *st, const mb__node *n, bool output);
-/* The listed nodes as a graph; operands by position in the list. */
-bool mb__segment_graph(mb_context *ctx, uint32_t count, mb__graph *g);
+/* NULL: error set, at the site of the call. */
+mb__buffer *mb__buffer_new(mb_context *ctx, mb_dtype dtype, int64_t count);
+/* The same for a node's value, which the error then names. */
+mb__buffer *mb__buffer_for(mb_context *ctx, const mb__node *n);
+/* Lets go of all that is only kept for speed; false where that was nothing, or cannot be done now. */
+bool mb__reclaim(mb_context *ctx);
+
+/* ---- segment.c ---- */
+
+/* Lists the nodes that st->targets need, and describes them. False: error set. */
+bool mb__segment_of(mb_context *ctx, mb__segment *s, uint32_t targets);
+/* One node, to be computed though it has its value, from its operands' values. */
+bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id);
+/* The same as a graph in the bump memory of g; operands by position in the list. */
+mb_status mb__segment_graph(mb_context *ctx, const mb__segment *s, mb__graph *g);
+void mb__segment_free(mb_context *ctx, mb__segment *s);
+
+/* ---- cache.c ---- */
+
+/* The plan of a segment, made if there is none. */
+mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found);
+/* The plan alone, for a backend, in c->pool. */
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c);
+/* Drops every plan. */
+void mb__cache_clear(mb_context *ctx);
+
+/* ---- run.c, debug.c, oracle.c ---- */
 
 /* Computes what st->targets need; mb__compute_checked: one op at a time, each looked at. */
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets);
+/* Whether the oracle computes a node that has its value, and whose operands do, alike; else an error. */
+bool mb__oracle_agrees(mb_context *ctx, uint32_t id);
+void mb__oracle_close(mb__engine_state *st);
 
-/* The plan of the segment whose nodes are st->list, made if there is none. NULL: error set. */
-mb__cached *mb__plan_for(mb_context *ctx, uint32_t count, uint64_t hash);
-/* The plan alone, and its program by st->backend, in c. */
-bool mb__make_plan(mb_context *ctx, uint32_t count, mb__cached *c);
-void mb__cache_clear(mb_context *ctx);
-/* Whether the reference backend computes a node that has its value, and whose operands do, alike; else an
- * error. */
-bool mb__check_node(mb_context *ctx, uint32_t id);
+/* ---- profile.c ---- */
 
 /* $MB_PROFILE is read; the table is written. */
 void mb__profile_start(mb_context *ctx);
 void mb__profile_end(mb_context *ctx);
-
-/* The devices of backends/vulkan; why: as for mb_devices. */
-int mb__vk_list(mb_device *out, int room, const char **why);
+/* A mb__host's `timed`. */
+void mb__profile_add(void *user, const mb__plan *plan, int step, double seconds);
 
 #endif

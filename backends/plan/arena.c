@@ -6,6 +6,7 @@
  * values, times the gaps.
  */
 #include "backends/plan/backend.h"
+#include "backends/plan/graph.h"
 
 enum { ALIGN = 64 };
 
@@ -13,11 +14,15 @@ typedef struct gap {
     int64_t offset, size;
 } gap;
 
+/* Of a value: its place is not yet chosen; is its own; is free again, or another's. */
+enum { UNPLACED, PLACED, GONE };
+
 typedef struct placer {
     mb__plan *plan;
     const mb__backend *backend;
     mb__bump *bump;
-    gap *gaps; /* by rising offset */
+    uint8_t *state; /* of each value */
+    gap *gaps;      /* by rising offset */
     int gap_count, gap_room;
     int64_t top, apart; /* bytes left free behind each value */
     bool failed;
@@ -134,7 +139,8 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
         if (in->op != MB_K_LOAD)
             continue;
         const mb__value *u = &p->plan->values[in->view.value];
-        if (u->home != MB_IN_ARENA || u->last != step || u->first == step || u->count != v->count ||
+        if (u->home != MB_IN_ARENA || u->last != step || u->first == step ||
+            p->state[in->view.value] == GONE || u->count != v->count ||
             p->backend->element_size((mb_dtype)u->dtype) != p->backend->element_size((mb_dtype)v->dtype) ||
             in->view.offset != s->view.offset ||
             memcmp(in->view.stride, s->view.stride, sizeof in->view.stride))
@@ -151,12 +157,9 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
     return -1;
 }
 
-mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes, mb__bump *scratch)
+/* When each value is first and last touched. */
+static void lifetimes(mb__plan *plan)
 {
-    placer p = {.plan = plan,
-                .backend = backend,
-                .bump = scratch,
-                .apart = passes & MB_PASS_GUARD ? MB_GUARD_BYTES : 0};
     int32_t value;
     for (int s = 0; s < plan->step_count; s++)
         for (int i = 0; step_value(&plan->steps[s], i, &value); i++)
@@ -166,38 +169,61 @@ mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes,
                     v->first = s;
                 v->last = s;
             }
-    for (int s = 0; s < plan->step_count && !p.failed; s++) {
-        mb__step *step = &plan->steps[s];
-        if (step->kind == MB_STEP_KERNEL && passes & MB_PASS_INPLACE)
-            for (int i = 0; i < step->u.kernel.store_count; i++) {
-                mb__store *st = &step->u.kernel.stores[i];
-                int32_t u = operand_to_replace(&p, &step->u.kernel, st, s);
-                if (u >= 0) {
-                    plan->values[st->view.value].onto = u;
-                    plan->values[st->view.value].offset = plan->values[u].offset;
-                    plan->values[u].last = INT32_MAX; /* its place lives on under another name */
-                }
-            }
-        for (int i = 0; step_value(step, i, &value); i++)
-            if (value >= 0 && plan->values[value].home == MB_IN_ARENA && plan->values[value].first == s &&
-                plan->values[value].onto < 0) {
-                mb__value *v = &plan->values[value];
-                if (v->offset == 0 && v->first == s) {
-                    v->offset = take(&p, bytes_of(&p, v));
-                    v->first = -2 - s; /* placed; a value may be touched twice in a step */
-                }
-            }
-        for (int i = 0; step_value(step, i, &value); i++)
-            if (passes & MB_PASS_REUSE && value >= 0 && plan->values[value].home == MB_IN_ARENA &&
-                plan->values[value].last == s) {
-                give(&p, plan->values[value].offset, bytes_of(&p, &plan->values[value]));
-                plan->values[value].last = -2 - s;
-            }
+}
+
+/* Results that take the place of an operand, which then lives on under their name. */
+static void place_onto(placer *p, int step)
+{
+    const mb__kernel *k = &p->plan->steps[step].u.kernel;
+    for (int i = 0; i < k->store_count; i++) {
+        const mb__store *s = &k->stores[i];
+        int32_t u = operand_to_replace(p, k, s, step);
+        if (u < 0)
+            continue;
+        p->plan->values[s->view.value].onto = u;
+        p->plan->values[s->view.value].offset = p->plan->values[u].offset;
+        p->state[s->view.value] = PLACED;
+        p->state[u] = GONE;
     }
-    for (int i = 0; i < plan->value_count; i++) {
-        mb__value *v = &plan->values[i];
-        v->first = v->first <= -2 ? -2 - v->first : v->first;
-        v->last = v->last <= -2 ? -2 - v->last : v->last;
+}
+
+static void place_new(placer *p, int step)
+{
+    int32_t value;
+    for (int i = 0; step_value(&p->plan->steps[step], i, &value); i++)
+        if (value >= 0 && p->plan->values[value].home == MB_IN_ARENA && p->state[value] == UNPLACED) {
+            p->plan->values[value].offset = take(p, bytes_of(p, &p->plan->values[value]));
+            p->state[value] = PLACED;
+        }
+}
+
+static void give_back(placer *p, int step)
+{
+    int32_t value;
+    for (int i = 0; step_value(&p->plan->steps[step], i, &value); i++)
+        if (value >= 0 && p->plan->values[value].home == MB_IN_ARENA && p->plan->values[value].last == step &&
+            p->state[value] == PLACED) {
+            give(p, p->plan->values[value].offset, bytes_of(p, &p->plan->values[value]));
+            p->state[value] = GONE;
+        }
+}
+
+mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes, mb__bump *scratch)
+{
+    placer p = {.plan = plan,
+                .backend = backend,
+                .bump = scratch,
+                .state = mb__bump_get(scratch, (size_t)plan->value_count + 1),
+                .apart = passes & MB_PASS_GUARD ? MB_GUARD_BYTES : 0};
+    if (!p.state)
+        return MB_NO_MEMORY;
+    lifetimes(plan);
+    for (int s = 0; s < plan->step_count && !p.failed; s++) {
+        if (plan->steps[s].kind == MB_STEP_KERNEL && passes & MB_PASS_INPLACE)
+            place_onto(&p, s);
+        place_new(&p, s);
+        if (passes & MB_PASS_REUSE)
+            give_back(&p, s);
     }
     plan->arena_bytes = p.top;
     return p.failed ? MB_NO_MEMORY : MB_OK;

@@ -1,46 +1,82 @@
 /* SPDX-License-Identifier: MIT
- * backend.h - what the engine asks of a backend, and what a backend may ask of the engine. */
+ *
+ * backend.h - what the engine asks of a backend. backends/reference/ is the example of how to write one.
+ *
+ * A backend is handed whole plans (plan.h): compile once, run many times. It is opened for one context, is
+ * called by one thread, and asks nothing of the library but its host (host.h). Functions that fail return
+ * MB_NO_MEMORY and say nothing, or tell the host what is wrong and return that status.
+ */
 #ifndef MB_BACKEND_H
 #define MB_BACKEND_H
 
+#include "backends/plan/device.h"
+#include "backends/plan/host.h"
 #include "backends/plan/plan.h"
+
+/* A number that is bound at each run: a scalar's, or the key of random draws. */
+typedef struct mb__scalar {
+    bool is_key;
+    uint8_t dtype; /* of the number */
+    union {
+        double number;
+        uint64_t key;
+    } u;
+} mb__scalar;
 
 typedef struct mb__binding {
     void *arena;
-    void *const *inputs, *const *outputs; /* backend memory */
-    const double *scalars;                /* numbers, or random keys in the same 64 bits */
+    void *const *inputs, *const *outputs; /* memory of the backend's */
+    const mb__scalar *scalars;
 } mb__binding;
 
-#define MB_BACKEND_VERSION 1
+/* Where value i lies in a run, for backends whose memory the host can address. */
+static inline void *mb__value_at(const mb__plan *plan, const mb__binding *b, int i)
+{
+    const mb__value *v = &plan->values[i];
+    return v->home == MB_IN_INPUT    ? b->inputs[v->index]
+           : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
+                                     : (char *)b->arena + v->offset;
+}
 
-/* A backend. Functions return MB_OK or set the context's error. */
+/* What mb_open was told. */
+typedef struct mb__open_options {
+    const char *device; /* what follows the colon of the name; NULL */
+    int threads;        /* 0: as many as suit */
+    bool guard;         /* values lie MB_GUARD_BYTES apart: a write between them can be noticed */
+} mb__open_options;
+
+/* What a backend can do, told when it is opened. */
+typedef struct mb__limits {
+    uint64_t buffer_bytes; /* of one value, at most; 0: no limit */
+} mb__limits;
+
+/* Of this struct and all that it passes; a backend of another version is refused. */
+#define MB_BACKEND_VERSION 2
+
 typedef struct mb__backend {
-    int version;
+    int version; /* MB_BACKEND_VERSION */
     const char *name;
     bool fuses;   /* takes kernels of more than one op; false: one op a step, nothing simplified */
     bool strided; /* takes products of any strides; false: operands are packed where BLAS needs it */
-    mb_status (*open)(mb_context *ctx, const char *device, int threads, unsigned passes, void **state);
-    void (*close)(mb_context *ctx, void *state);
+    bool oracle;  /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG asks it */
+    /* Fills in up to `room` devices, best first, and returns how many there are. *why: one sentence where
+     * there is none, else untouched. */
+    int (*list)(mb_device *devices, int room, const char **why);
+    /* *state is what the other functions get; NULL where opening failed. The host outlives it. */
+    mb_status (*open)(const mb__host *host, const mb__open_options *options, void **state,
+                      mb__limits *limits);
+    void (*close)(void *state);
     size_t (*element_size)(mb_dtype dtype); /* in its own memory */
-    void *(*memory_new)(mb_context *ctx, void *state, size_t bytes);
-    void (*memory_free)(mb_context *ctx, void *state, void *memory, size_t bytes);
-    mb_status (*upload)(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                        const void *from);
-    mb_status (*download)(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                          void *to);
-    void *(*compile)(mb_context *ctx, void *state, const mb__plan *plan,
-                     size_t *bytes); /* plan outlives it */
-    void (*discard)(mb_context *ctx, void *state, void *program);
-    mb_status (*run)(mb_context *ctx, void *state, void *program, const mb__binding *binding);
+    mb_status (*memory_new)(void *state, size_t bytes, void **memory);
+    void (*memory_free)(void *state, void *memory, size_t bytes);
+    /* from: packed values of mb_dtype_size each, or NULL for zeros. */
+    mb_status (*upload)(void *state, void *memory, mb_dtype dtype, int64_t count, const void *from);
+    mb_status (*download)(void *state, void *memory, mb_dtype dtype, int64_t count, void *to);
+    /* The plan outlives the program. *bytes: memory that the program holds, for the cache's bound. */
+    mb_status (*compile)(void *state, const mb__plan *plan, void **program, size_t *bytes);
+    void (*discard)(void *state, void *program);
+    /* Inputs are only read. A run that failed may be tried again. */
+    mb_status (*run)(void *state, void *program, const mb__binding *binding);
 } mb__backend;
-
-/* Whether the time of each step is to be told, and telling it. */
-bool mb__profiling(const mb_context *ctx);
-void mb__profile_add(mb_context *ctx, const mb__plan *plan, int step, double seconds);
-
-/* A line for the user's log callback, if there is one. */
-void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
-
-extern const mb__backend mb__backend_reference, mb__backend_cpu, mb__backend_vulkan;
 
 #endif

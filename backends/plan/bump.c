@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * bump.c - memory that is freed all at once. */
-#include "backends/plan/plan.h"
+#include <string.h>
+
+#include "backends/plan/bump.h"
 
 struct mb__chunk {
     struct mb__chunk *next;
@@ -15,7 +17,7 @@ void *mb__bump_get(mb__bump *b, size_t bytes)
         size_t size = b->total / 2 > 8192 ? b->total / 2 : 8192;
         if (size < bytes + head)
             size = bytes + head;
-        struct mb__chunk *c = mb__alloc_raw(b->ctx, size);
+        struct mb__chunk *c = mb__host_alloc_raw(b->host, size);
         if (!c)
             return NULL;
         c->next = b->chunks;
@@ -34,7 +36,7 @@ void mb__bump_free(mb__bump *b)
     while (b->chunks) {
         struct mb__chunk *c = b->chunks;
         b->chunks = c->next;
-        mb__free(b->ctx, c, c->size);
+        mb__host_free(b->host, c, c->size);
     }
     b->used = b->total = 0;
 }

@@ -6,7 +6,7 @@
  * vectors: a call has an overhead, narrow results waste lanes, a transposed right operand is turned while it
  * is packed.
  */
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 typedef struct axis_list {
     mb__axis_info axis[24];

@@ -12,7 +12,7 @@
  * outside of its group has a smaller order than the group. So the reverse of order is a valid schedule and
  * there is never a cycle to look for.
  */
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 enum { MEMBERS_MAX = 160, GROUPS_MAX = 6, ROW_MAX = 16384 };
 
@@ -55,11 +55,6 @@ static bool is_fusable(int op)
 {
     return is_elementwise(op) || mb__is_reduce(op);
 }
-static bool is_generated(int op)
-{
-    return op == MB_OP_CONST || op == MB_OP_SCALAR || op == MB_OP_IOTA || op == MB_OP_RANDOM;
-}
-
 static int squeeze(const int64_t *dim, int rank, int64_t *out)
 {
     int r = 0;
@@ -86,13 +81,17 @@ static void join(fuser *u, int32_t node, int32_t group, enum kind kind)
     mb__group *gr = &u->f->groups[group];
     membership *pool =
         mb__bump_grow(u->bump, u->member_pool, u->member_pool_count, &u->member_pool_room, sizeof *pool);
-    int32_t *members =
-        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
-    if (!pool || !members) {
+    if (!pool) {
         u->failed = true;
         return;
     }
-    u->member_pool = pool;
+    u->member_pool = pool; /* at once: its room is known to be larger already */
+    int32_t *members =
+        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
+    if (!members) {
+        u->failed = true;
+        return;
+    }
     gr->members = members;
     pool[u->member_pool_count] = (membership){group, kind, u->memberships[node]};
     u->memberships[node] = u->member_pool_count++;
@@ -202,6 +201,7 @@ static enum kind fits(const fuser *u, int32_t n, int32_t c, int j, int32_t group
 
 /* ---- groups ---- */
 
+/* Fails into 0, which is a group or none: look at u->failed. */
 static int32_t new_group(fuser *u, int32_t n)
 {
     mb__fusion *f = u->f;
@@ -239,7 +239,7 @@ static bool merge_groups(fuser *u, int32_t a, int32_t b)
         for (int j = 0; j < n->nin; j++) {
             int32_t base = u->g->nodes[n->in[j]].base;
             const mb__gnode *o = &u->g->nodes[base];
-            if (o->op == MB_OP_BUFFER || is_generated(o->op) || u->order[base] < 0 ||
+            if (o->op == MB_OP_BUFFER || mb__has_flag(o->op, MB_FLAG_GENERATED) || u->order[base] < 0 ||
                 kind_in(u, base, a) != NONE)
                 continue; /* in memory already, not yet placed, or inside */
             if (kind_in(u, base, b) != NONE) {
@@ -278,32 +278,6 @@ static bool merge_groups(fuser *u, int32_t a, int32_t b)
 
 /* ---- the cost of computing a node again ---- */
 
-static int op_cost(int op)
-{
-    switch (op) {
-    case MB_OP_EXP:
-    case MB_OP_LOG:
-    case MB_OP_SIN:
-    case MB_OP_COS:
-    case MB_OP_ERF:
-    case MB_OP_SIGMOID:
-    case MB_OP_EXPM1:
-    case MB_OP_LOG1P:
-        return 5;
-    case MB_OP_TANH:
-        return 6;
-    case MB_OP_POW:
-        return 12;
-    case MB_OP_DIV:
-    case MB_OP_SQRT:
-    case MB_OP_RSQRT:
-    case MB_OP_RECIP:
-        return 2;
-    default:
-        return 1;
-    }
-}
-
 /* cost: operations from values in memory; leaves: how many of those are as large as the node (more than 2:
  * many). */
 static void estimate(fuser *u, int32_t i)
@@ -315,16 +289,17 @@ static void estimate(fuser *u, int32_t i)
         u->leaves[i][k] = -1;
     if (!is_elementwise(n->op))
         return;
-    int cost = op_cost(n->op);
+    int cost = n->op < MB_OP_COUNT ? mb__ops[n->op].cost : 1;
     for (int j = 0; j < n->nin; j++) {
         int32_t b = u->g->nodes[n->in[j]].base;
         const mb__gnode *x = &u->g->nodes[b];
-        cost += x->op == MB_OP_RANDOM ? 20 : u->cost[b];
+        cost += mb__has_flag(x->op, MB_FLAG_GENERATED) ? mb__ops[x->op].cost : u->cost[b];
         u->rowish[i] |= mb__is_reduce(x->op) || u->rowish[b];
         bool inlined = is_elementwise(x->op);
         for (int k = 0; k < (inlined ? 3 : 1); k++) {
             int32_t leaf = inlined ? u->leaves[b][k] : b;
-            if (leaf < 0 || is_generated(u->g->nodes[leaf].op) || mb__gcount(&u->g->nodes[leaf]) * 2 < size)
+            if (leaf < 0 || mb__has_flag(u->g->nodes[leaf].op, MB_FLAG_GENERATED) ||
+                mb__gcount(&u->g->nodes[leaf]) * 2 < size)
                 continue;
             int s = 0;
             while (s < 2 && u->leaves[i][s] >= 0 && u->leaves[i][s] != leaf)
@@ -404,10 +379,11 @@ static void place_fusable(fuser *u, int32_t n)
     candidate c[GROUPS_MAX];
     bool memory = u->g->nodes[n].output >= 0;
     int first, count = candidates(u, n, c, &memory, &first);
-    /* Readers of one value over one space are better one kernel. */
+    /* Readers of one value over one space are better one kernel; one that each row has once, of the same
+     * rows. */
     for (int i = 0; i < count; i++)
         for (int k = count; k-- > i + 1;) {
-            if (c[i].kind != c[k].kind)
+            if (c[i].kind != c[k].kind || (c[i].kind == ROW && c[i].rows != c[k].rows))
                 continue;
             bool i_late = f->groups[c[i].group].order < f->groups[c[k].group].order;
             int32_t late = i_late ? c[i].group : c[k].group, early = i_late ? c[k].group : c[i].group;
@@ -440,7 +416,8 @@ static void place_fusable(fuser *u, int32_t n)
     } else {
         f->owner[n] = new_group(u, n);
     }
-    u->order[n] = f->groups[f->owner[n]].order;
+    if (!u->failed) /* else there may be no group at all */
+        u->order[n] = f->groups[f->owner[n]].order;
 }
 
 static int by_id(const int32_t *a, int n)
@@ -504,7 +481,7 @@ mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f)
     }
     for (int i = g->count; i-- > 0 && !u.failed;) {
         int op = g->nodes[i].op;
-        if (mb__is_view(op) || op == MB_OP_BUFFER || is_generated(op))
+        if (mb__is_view(op) || op == MB_OP_BUFFER || mb__has_flag(op, MB_FLAG_GENERATED))
             continue;
         if (is_fusable(op)) {
             place_fusable(&u, i);

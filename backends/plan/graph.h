@@ -4,6 +4,7 @@
 #define MB_GRAPH_H
 
 #include "backends/plan/bump.h"
+#include "backends/plan/plan.h"
 
 typedef struct mb__gnode {
     uint16_t op;
@@ -13,7 +14,7 @@ typedef struct mb__gnode {
     const int64_t *attr;
     int32_t bind;   /* input, scalar or random key number; -1     */
     int32_t output; /* output number, or -1                       */
-    const char *where;
+    const char *site;
     int64_t dim[MB_MAX_RANK];
     /* Where the value is, once layouts are chosen: element offset and strides over dim within the storage of
      * node `base`. base is the node itself for nodes that have storage of their own. */
@@ -35,13 +36,12 @@ static inline int64_t mb__gcount(const mb__gnode *n)
 }
 static inline bool mb__is_view(int op)
 {
-    return op == MB_OP_RESHAPE || op == MB_OP_PERMUTE || op == MB_OP_BROADCAST || op == MB_OP_SLICE;
+    return mb__is_kind(op, MB_KIND_VIEW);
 }
 static inline bool mb__is_reduce(int op)
 {
-    return op == MB_OP_SUM || op == MB_OP_MAX;
+    return mb__is_kind(op, MB_KIND_REDUCE);
 }
-void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 
 enum mb__passes {
     MB_PASS_SIMPLIFY = 1,
@@ -57,6 +57,8 @@ enum mb__passes {
 };
 
 mb_status mb__simplify(mb__graph *g, unsigned passes);
+/* Sums of pads whose parts do not meet become pads of several operands, with the attributes of each in turn. */
+mb_status mb__gather_pads(mb__graph *g);
 /* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
 mb_status mb__layout(mb__graph *g);
 
@@ -82,5 +84,21 @@ typedef struct mb__fusion {
 } mb__fusion;
 
 mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
+
+/* ---- groups to steps ---- */
+
+struct mb__backend;
+/* Steps of a fused graph. pool: where the plan lives. */
+mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
+                    mb__bump *pool, mb__plan *plan);
+/* Arena offsets by first and last use. */
+mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
+
+/* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
+typedef struct mb__axis_info {
+    int64_t size, a, b, c; /* strides; where an operand lacks the axis, present is clear and the stride 0 */
+    unsigned present;      /* 1: a, 2: b, 4: c */
+} mb__axis_info;
+double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
 
 #endif

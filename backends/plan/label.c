@@ -21,7 +21,7 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
         const char *last = "copy";
         for (int i = 0; i < k->instr_count; i++) {
             int op = k->instrs[i].op;
-            if (op >= MB_K_LOAD && op <= MB_K_RANDOM)
+            if (mb__is_source(op))
                 continue;
             ops++;
             last = op < MB_OP_COUNT ? mb__ops[op].name

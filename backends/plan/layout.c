@@ -4,7 +4,7 @@
  * what strides cannot express becomes a copy. Every result that a step other than a kernel reads gets
  * storage.
  */
-#include "backends/plan/plan.h"
+#include "backends/plan/graph.h"
 
 void mb__row_major(const int64_t *dim, int rank, int64_t *stride)
 {
@@ -67,6 +67,9 @@ static bool view_of(const mb__graph *g, mb__gnode *n)
         for (int i = 0; i < n->rank; i++)
             n->stride[i] = x->stride[n->attr[i]];
         return true;
+    case MB_OP_BARRIER:
+        memcpy(n->stride, x->stride, sizeof n->stride);
+        return true;
     case MB_OP_BROADCAST:
         for (int i = 0; i < n->rank; i++) {
             int j = i - (n->rank - x->rank);
@@ -79,26 +82,6 @@ static bool view_of(const mb__graph *g, mb__gnode *n)
             n->stride[i] = n->attr[n->rank + i] * x->stride[i];
         }
         return true;
-    }
-}
-
-static bool has_storage(int op)
-{
-    return op != MB_OP_CONST && op != MB_OP_SCALAR && op != MB_OP_IOTA && op != MB_OP_RANDOM;
-}
-
-static bool needs_storage_operands(int op)
-{
-    switch (op) {
-    case MB_OP_CONTRACT:
-    case MB_OP_TAKE:
-    case MB_OP_SCATTER_ADD:
-    case MB_OP_ARGSORT:
-    case MB_OP_ARGMAX:
-    case MB_OP_CUMSUM:
-        return true;
-    default:
-        return false;
     }
 }
 
@@ -160,7 +143,8 @@ mb_status mb__layout(mb__graph *g)
         mb__gnode n = g->nodes[i];
         for (int j = 0; j < n.nin; j++) {
             n.in[j] = map[n.in[j]];
-            if (needs_storage_operands(n.op) && !has_storage(l.fresh.nodes[l.fresh.nodes[n.in[j]].base].op))
+            if (mb__has_flag(n.op, MB_FLAG_STORED_OPERANDS) &&
+                mb__has_flag(l.fresh.nodes[l.fresh.nodes[n.in[j]].base].op, MB_FLAG_GENERATED))
                 n.in[j] = copy_of(&l, n.in[j]);
         }
         if (l.failed)
@@ -184,7 +168,8 @@ mb_status mb__layout(mb__graph *g)
     for (int i = 0; i < g->output_count && !l.failed; i++) {
         int32_t id = map[g->outputs[i]];
         const mb__gnode *n = &l.fresh.nodes[id];
-        if (n->base != id || n->op == MB_OP_BUFFER || !has_storage(n->op) || n->output >= 0)
+        if (n->base != id || n->op == MB_OP_BUFFER || mb__has_flag(n->op, MB_FLAG_GENERATED) ||
+            n->output >= 0)
             id = copy_of(&l, id);
         if (l.failed)
             break;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * lower.c - groups become kernels, contractions become products, other ops become steps of their own. */
 #include "backends/plan/backend.h"
+#include "backends/plan/graph.h"
 
 typedef struct lower {
     mb__graph *g;
@@ -34,7 +35,7 @@ static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int home, int3
     return l->plan->value_count++;
 }
 
-static mb__step *new_step(lower *l, int kind, const char *where)
+static mb__step *new_step(lower *l, int kind, const char *site)
 {
     mb__step *grown =
         mb__bump_grow(l->pool, l->plan->steps, l->plan->step_count, &l->plan->step_room, sizeof *grown);
@@ -46,7 +47,7 @@ static mb__step *new_step(lower *l, int kind, const char *where)
     mb__step *s = &grown[l->plan->step_count++];
     memset(s, 0, sizeof *s);
     s->kind = kind;
-    s->where = where;
+    s->site = site;
     return s;
 }
 
@@ -133,7 +134,7 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
             return l->instr_of[o->base];
     }
     mb__instr in = {
-        .dtype = b->dtype, .from = b->dtype, .in = {-1, -1, -1}, .bind = b->bind, .where = b->where};
+        .dtype = b->dtype, .from = b->dtype, .in = {-1, -1, -1}, .bind = b->bind, .site = b->site};
     in.view.value = -1;
     if (b->op == MB_OP_CONST || b->op == MB_OP_SCALAR) {
         in.op = b->op == MB_OP_CONST ? MB_K_CONST : MB_K_SCALAR;
@@ -153,9 +154,9 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
     }
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *x = &k->instrs[i];
-        if (x->op == in.op && x->op >= MB_K_LOAD && x->op <= MB_K_RANDOM && x->bind == in.bind &&
-            x->dtype == in.dtype && !memcmp(&x->number, &in.number, sizeof in.number) &&
-            x->view.value == in.view.value && x->view.offset == in.view.offset &&
+        if (x->op == in.op && mb__is_source(x->op) && x->bind == in.bind && x->dtype == in.dtype &&
+            !memcmp(&x->number, &in.number, sizeof in.number) && x->view.value == in.view.value &&
+            x->view.offset == in.view.offset &&
             !memcmp(x->view.stride, in.view.stride, sizeof in.view.stride))
             return i;
     }
@@ -302,7 +303,7 @@ static void lower_group(lower *l, int32_t group)
                         .from = n->dtype,
                         .in = {-1, -1, -1},
                         .bind = -1,
-                        .where = n->where};
+                        .site = n->site};
         in.view.value = -1;
         for (int j = 0; j < n->nin; j++)
             in.in[j] = operand(l, &k, gr, c, j, per_row && !reduce);
@@ -340,13 +341,13 @@ static void lower_group(lower *l, int32_t group)
         return;
     settle_axes(&k, gr->row_mask);
     settle_rates(&k);
-    mb__step *s = new_step(l, MB_STEP_KERNEL, l->g->nodes[gr->members[gr->member_count - 1]].where);
+    mb__step *s = new_step(l, MB_STEP_KERNEL, l->g->nodes[gr->members[gr->member_count - 1]].site);
     if (s)
         s->u.kernel = k;
 }
 
 /* A kernel of one instruction, whose value is stored over the view. */
-static void store_step(lower *l, const char *where, int rank, const int64_t *dim, const mb__instr *in,
+static void store_step(lower *l, const char *site, int rank, const int64_t *dim, const mb__instr *in,
                        const mb__view *to)
 {
     mb__kernel k = {.rank = rank};
@@ -355,7 +356,7 @@ static void store_step(lower *l, const char *where, int rank, const int64_t *dim
     mb__store st = {.mode = MB_STORE, .view = *to};
     st.instr = new_instr(l, &k, in);
     new_store(l, &k, &st);
-    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_KERNEL, where);
+    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_KERNEL, site);
     if (!s)
         return;
     settle_axes(&k, 0);
@@ -364,7 +365,7 @@ static void store_step(lower *l, const char *where, int rank, const int64_t *dim
 }
 
 /* A kernel that copies between two views. */
-static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, const int64_t *dim,
+static void copy_step(lower *l, const char *site, mb_dtype dtype, int rank, const int64_t *dim,
                       const mb__view *from, const mb__view *to)
 {
     mb__instr in = {.op = MB_K_LOAD,
@@ -373,8 +374,8 @@ static void copy_step(lower *l, const char *where, mb_dtype dtype, int rank, con
                     .in = {-1, -1, -1},
                     .bind = -1,
                     .view = *from,
-                    .where = where};
-    store_step(l, where, rank, dim, &in, to);
+                    .site = site};
+    store_step(l, site, rank, dim, &in, to);
 }
 
 /* --------------------------------------------------------------------------------------------- contractions
@@ -424,7 +425,7 @@ static void lower_contract(lower *l, int32_t id)
     if (l->failed)
         return;
     if (work == 0) {
-        mb__step *s = new_step(l, MB_STEP_ZERO, n->where);
+        mb__step *s = new_step(l, MB_STEP_ZERO, n->site);
         if (s)
             s->u.zero = vc.value;
         return;
@@ -473,13 +474,13 @@ static void lower_contract(lower *l, int32_t id)
         to.value = new_value(l, (mb_dtype)n->dtype, count, MB_IN_ARENA, -1);
         if (l->failed)
             return;
-        copy_step(l, n->where, (mb_dtype)n->dtype, rank, dim, &from, &to);
+        copy_step(l, n->site, (mb_dtype)n->dtype, rank, dim, &from, &to);
         if (side == 1)
             va = (mb__view){to.value, 0, {0}};
         else
             vb = (mb__view){to.value, 0, {0}};
     }
-    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_PRODUCT, n->where);
+    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_PRODUCT, n->site);
     if (!s)
         return;
     best.a = va;
@@ -500,7 +501,7 @@ static mb__view node_view(lower *l, int32_t id)
 }
 
 /* A kernel that copies node `from` (any base, generated ones too) into a view. */
-static void copy_node(lower *l, const char *where, int32_t from, const mb__view *to)
+static void copy_node(lower *l, const char *site, int32_t from, const mb__view *to)
 {
     const mb__gnode *n = &l->g->nodes[from], *b = &l->g->nodes[n->base];
     mb__instr in = {.op = MB_K_LOAD,
@@ -508,7 +509,7 @@ static void copy_node(lower *l, const char *where, int32_t from, const mb__view 
                     .from = n->dtype,
                     .in = {-1, -1, -1},
                     .bind = b->bind,
-                    .where = where};
+                    .site = site};
     in.view.value = -1;
     switch (b->op) {
     case MB_OP_CONST:
@@ -531,7 +532,7 @@ static void copy_node(lower *l, const char *where, int32_t from, const mb__view 
         in.view.offset = n->offset;
         memcpy(in.view.stride, n->stride, sizeof in.view.stride);
     }
-    store_step(l, where, n->rank, n->dim, &in, to);
+    store_step(l, site, n->rank, n->dim, &in, to);
 }
 
 static void lower_single(lower *l, int32_t id)
@@ -545,8 +546,11 @@ static void lower_single(lower *l, int32_t id)
     if (l->failed)
         return;
     if (n->op == MB_OP_PAD || n->op == MB_OP_CONCAT) {
-        if (n->op == MB_OP_PAD) {
-            mb__step *s = new_step(l, MB_STEP_ZERO, n->where);
+        int64_t covered = 0; /* the parts of a pad do not meet */
+        for (int j = 0; j < n->nin; j++)
+            covered += mb__gcount(&l->g->nodes[n->in[j]]);
+        if (n->op == MB_OP_PAD && covered < mb__gcount(n)) {
+            mb__step *s = new_step(l, MB_STEP_ZERO, n->site);
             if (!s)
                 return;
             s->u.zero = out.value;
@@ -554,13 +558,13 @@ static void lower_single(lower *l, int32_t id)
         for (int j = 0; j < n->nin && !l->failed; j++) {
             const mb__gnode *x = &l->g->nodes[n->in[j]];
             mb__view to = out;
-            if (n->op == MB_OP_PAD)
-                for (int i = 0; i < n->rank; i++) {
-                    to.offset += n->attr[i] * out.stride[i];
-                    to.stride[i] = n->attr[n->rank + i] * out.stride[i];
-                }
+            const int64_t *at = n->op == MB_OP_PAD ? n->attr + 2 * n->rank * j : NULL;
+            for (int i = 0; at && i < n->rank; i++) {
+                to.offset += at[i] * out.stride[i];
+                to.stride[i] = at[n->rank + i] * out.stride[i];
+            }
             if (mb__gcount(x))
-                copy_node(l, n->where, n->in[j], &to);
+                copy_node(l, n->site, n->in[j], &to);
             if (n->op == MB_OP_CONCAT)
                 out.offset += x->dim[n->attr[0]] * out.stride[n->attr[0]];
         }
@@ -583,7 +587,7 @@ static void lower_single(lower *l, int32_t id)
         o.index_rank = i->rank;
         memcpy(o.index_dim, i->dim, sizeof o.index_dim);
     }
-    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_OTHER, n->where);
+    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_OTHER, n->site);
     if (s)
         s->u.other = o;
 }

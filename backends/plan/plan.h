@@ -2,7 +2,7 @@
  *
  * plan.h - from tape to steps: what a backend gets.
  *
- *   tape --engine/segment.c--> graph --simplify.c--> graph --layout.c, fuse.c--> groups --lower.c--> steps
+ *   tape --engine/segment.c--> graph --simplify.c, pads.c--> graph --layout.c, fuse.c--> groups --lower.c--> steps
  *        --arena.c--> plan
  *
  * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of
@@ -12,7 +12,9 @@
 #ifndef MB_PLAN_H
 #define MB_PLAN_H
 
-#include "backends/plan/graph.h"
+#include <string.h>
+
+#include "tensor/op.h"
 
 enum { MB_GUARD_BYTES = 256 };
 
@@ -43,6 +45,12 @@ enum mb__kop {                          /* kernel instructions beside the elemen
                MB_K_COPY,
 };
 
+/* Instructions without operands. */
+static inline bool mb__is_source(int op)
+{
+    return op == MB_K_LOAD || op == MB_K_CONST || op == MB_K_SCALAR || op == MB_K_IOTA || op == MB_K_RANDOM;
+}
+
 enum mb__rate { MB_RATE_ONCE, MB_RATE_ROW, MB_RATE_EACH }; /* how often an instruction's value changes */
 
 typedef struct mb__instr {
@@ -52,7 +60,7 @@ typedef struct mb__instr {
     int32_t bind;
     double number;
     mb__view view;
-    const char *where;
+    const char *site;
 } mb__instr;
 
 enum mb__store_mode { MB_STORE, MB_STORE_SUM, MB_STORE_MAX };
@@ -94,7 +102,7 @@ enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZER
 
 typedef struct mb__step {
     int kind;
-    const char *where;
+    const char *site;
     union {
         mb__kernel kernel;
         mb__product product;
@@ -113,20 +121,7 @@ typedef struct mb__plan {
     int node_count;
 } mb__plan;
 
-struct mb__backend;
-/* Steps of a fused graph. pool: where the plan lives. */
-mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
-                    mb__bump *pool, mb__plan *plan);
-/* Arena offsets by first and last use. */
-mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
-
-/* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
-typedef struct mb__axis_info {
-    int64_t size, a, b, c; /* strides; where an operand lacks the axis, present is clear and the stride 0 */
-    unsigned present;      /* 1: a, 2: b, 4: c */
-} mb__axis_info;
-double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
-
+void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 /* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
 void mb__step_label(const mb__plan *plan, int step, char *out, size_t size);
 uint64_t mb__hash(const void *p, size_t n);

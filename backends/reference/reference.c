@@ -9,37 +9,48 @@
 #include "backends/plan/philox.h"
 #include "backends/plan/backend.h"
 
-static mb_status open_reference(mb_context *ctx, const char *device, int threads, unsigned passes,
-                                void **state)
+static int list(mb_device *devices, int room, const char **why)
 {
-    (void)ctx, (void)device, (void)threads, (void)passes;
-    *state = NULL;
+    (void)why;
+    if (room > 0)
+        *devices = (mb_device){.backend = "reference",
+                               .name = "plain loops in double precision",
+                               .kind = "processor",
+                               .float64 = true};
+    return 1;
+}
+
+/* The state of an open backend is its host. */
+static mb_status open_reference(const mb__host *host, const mb__open_options *options, void **state,
+                                mb__limits *limits)
+{
+    (void)options;
+    *limits = (mb__limits){0};
+    *state = (void *)host;
     return MB_OK;
 }
-static void close_reference(mb_context *ctx, void *state)
+static void close_reference(void *state)
 {
-    (void)ctx, (void)state;
+    (void)state;
 }
 static size_t element_size(mb_dtype dtype)
 {
     (void)dtype;
     return sizeof(double);
 }
-static void *memory_new(mb_context *ctx, void *state, size_t bytes)
+static mb_status memory_new(void *state, size_t bytes, void **memory)
 {
-    (void)state;
-    return mb__alloc(ctx, bytes);
+    *memory = mb__host_alloc(state, bytes);
+    return *memory ? MB_OK : MB_NO_MEMORY;
 }
-static void memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
+static void memory_free(void *state, void *memory, size_t bytes)
 {
-    (void)state;
-    mb__free(ctx, memory, bytes);
+    mb__host_free(state, memory, bytes);
 }
 
-static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                        const void *from)
+static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
 {
-    (void)ctx, (void)state;
+    (void)state;
     double *to = memory;
     for (int64_t i = 0; i < count; i++)
         to[i] = !from                 ? 0
@@ -49,9 +60,9 @@ static mb_status upload(mb_context *ctx, void *state, void *memory, mb_dtype dty
                                       : ((const uint8_t *)from)[i] != 0;
     return MB_OK;
 }
-static mb_status download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
+static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
 {
-    (void)ctx, (void)state;
+    (void)state;
     const double *from = memory;
     for (int64_t i = 0; i < count; i++)
         switch (dtype) {
@@ -112,8 +123,8 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
     case MB_OP_##NAME:                                                                                       \
         return i->dtype == MB_INT32 ? wrap(expr) : (expr);
 #define UNARY_L(NAME, expr)
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)  UNARY_##types(NAME, expr)
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc) UNARY_##types(NAME, expr)
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) UNARY_##types(NAME, expr)
 #include "tensor/ops.def"
 #undef M
     case MB_OP_WHERE:
@@ -141,7 +152,7 @@ typedef struct machine {
     const mb__plan *plan;
     double **memory; /* of each value */
     double *registers;
-    const double *scalars;
+    const mb__scalar *scalars;
 } machine;
 
 static int64_t at(const mb__view *v, const int64_t *index, int rank)
@@ -177,10 +188,6 @@ static void run_kernel(machine *m, const mb__kernel *k)
         double *r = m->registers;
         for (int j = 0; j < k->instr_count; j++) {
             const mb__instr *i = &k->instrs[j];
-            double scalar =
-                i->bind >= 0 && (i->op == MB_K_SCALAR || i->op == MB_K_RANDOM) ? m->scalars[i->bind] : 0;
-            uint64_t key;
-            memcpy(&key, &scalar, sizeof key);
             switch (i->op) {
             case MB_K_LOAD:
                 r[j] = m->memory[i->view.value][at(&i->view, index, k->rank)];
@@ -189,13 +196,14 @@ static void run_kernel(machine *m, const mb__kernel *k)
                 r[j] = i->number;
                 break;
             case MB_K_SCALAR:
-                r[j] = i->dtype == MB_INT32 ? to_int(scalar) : scalar;
+                r[j] = i->dtype == MB_INT32 ? to_int(m->scalars[i->bind].u.number)
+                                            : m->scalars[i->bind].u.number;
                 break;
             case MB_K_IOTA:
                 r[j] = (double)at(&i->view, index, k->rank);
                 break;
             case MB_K_RANDOM:
-                r[j] = draw((mb_dtype)i->dtype, key, at(&i->view, index, k->rank));
+                r[j] = draw((mb_dtype)i->dtype, m->scalars[i->bind].u.key, at(&i->view, index, k->rank));
                 break;
             default:
                 r[j] = elementwise(i, r[i->in[0]], i->in[1] >= 0 ? r[i->in[1]] : 0,
@@ -326,48 +334,45 @@ static int registers_of(const mb__plan *plan)
     return most;
 }
 
-static void *compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes)
+static void release(const mb__host *host, machine *m)
 {
-    (void)state;
-    machine *m = mb__alloc(ctx, sizeof *m);
-    int most = registers_of(plan);
-    if (!m)
-        return NULL;
-    m->plan = plan;
-    m->memory = mb__alloc(ctx, ((size_t)plan->value_count + 1) * sizeof *m->memory);
-    m->registers = mb__alloc(ctx, (size_t)(most + 1) * sizeof *m->registers);
-    if (m->memory && m->registers) {
-        *bytes = sizeof *m + ((size_t)plan->value_count + 1) * sizeof *m->memory +
-                 (size_t)(most + 1) * sizeof *m->registers;
-        return m;
-    }
-    mb__free(ctx, m->memory, ((size_t)plan->value_count + 1) * sizeof *m->memory);
-    mb__free(ctx, m->registers, (size_t)(most + 1) * sizeof *m->registers);
-    mb__free(ctx, m, sizeof *m);
-    return NULL;
-}
-
-static void discard(mb_context *ctx, void *state, void *program)
-{
-    (void)state;
-    machine *m = program;
     int most = registers_of(m->plan);
-    mb__free(ctx, m->memory, ((size_t)m->plan->value_count + 1) * sizeof *m->memory);
-    mb__free(ctx, m->registers, (size_t)(most + 1) * sizeof *m->registers);
-    mb__free(ctx, m, sizeof *m);
+    mb__host_free(host, m->memory, ((size_t)m->plan->value_count + 1) * sizeof *m->memory);
+    mb__host_free(host, m->registers, (size_t)(most + 1) * sizeof *m->registers);
+    mb__host_free(host, m, sizeof *m);
 }
 
-static mb_status run(mb_context *ctx, void *state, void *program, const mb__binding *b)
+static mb_status compile(void *state, const mb__plan *plan, void **program, size_t *bytes)
 {
-    (void)ctx, (void)state;
+    machine *m = mb__host_alloc(state, sizeof *m);
+    if (!m)
+        return MB_NO_MEMORY;
+    size_t memory = ((size_t)plan->value_count + 1) * sizeof *m->memory;
+    size_t registers = (size_t)(registers_of(plan) + 1) * sizeof *m->registers;
+    m->plan = plan;
+    m->memory = mb__host_alloc(state, memory);
+    m->registers = mb__host_alloc(state, registers);
+    if (!m->memory || !m->registers) {
+        release(state, m);
+        return MB_NO_MEMORY;
+    }
+    *program = m;
+    *bytes = sizeof *m + memory + registers;
+    return MB_OK;
+}
+
+static void discard(void *state, void *program)
+{
+    release(state, program);
+}
+
+static mb_status run(void *state, void *program, const mb__binding *b)
+{
+    (void)state;
     machine *m = program;
     m->scalars = b->scalars;
-    for (int i = 0; i < m->plan->value_count; i++) {
-        const mb__value *v = &m->plan->values[i];
-        m->memory[i] = v->home == MB_IN_INPUT    ? b->inputs[v->index]
-                       : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
-                                                 : (double *)(void *)((char *)b->arena + v->offset);
-    }
+    for (int i = 0; i < m->plan->value_count; i++)
+        m->memory[i] = mb__value_at(m->plan, b, i);
     for (int s = 0; s < m->plan->step_count; s++) {
         const mb__step *step = &m->plan->steps[s];
         if (step->kind == MB_STEP_KERNEL)
@@ -389,6 +394,8 @@ const mb__backend mb__backend_reference = {
     .name = "reference",
     .fuses = false,
     .strided = true,
+    .oracle = true,
+    .list = list,
     .open = open_reference,
     .close = close_reference,
     .element_size = element_size,

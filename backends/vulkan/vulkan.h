@@ -3,7 +3,7 @@
  * vulkan.h - the map of the vulkan backend. Floors from the ground up; each uses only those before it.
  *
  *   device/               one device, its memory and its queue
- *     call.c              calls that fail; the validation layer
+ *     call.c              failures, calls that fail; the validation layer
  *     queue.c             handing commands over, waiting
  *     quirks.c            what is known of drivers beyond what they say
  *     device.c            finding, choosing and opening a device
@@ -17,10 +17,10 @@
  *     emit.c              a pass as a stream of instructions
  *     pass.c              a pass as a dispatch
  *     split.c             kernels cut into passes that one dispatch can run
- *     product.c           which kernel a matrix product takes
+ *     product.c           which kernel a matrix product takes, and its dispatches
  *     axis_and_index.c    gather, scatter, sort, scan
  *     transfer.c          values to the device and back
- *     program.c           what a program keeps, and letting it go
+ *     program.c           a program from its first word to its end
  *     hazard.c            where barriers are needed
  *     guard.c             whether kernels write past their values
  *     run.c               recording a program's commands, and running them
@@ -42,5 +42,7 @@
 #define MB_VULKAN_H
 
 #include "backends/vulkan/program/program.h"
+
+extern const mb__backend mb__backend_vulkan;
 
 #endif

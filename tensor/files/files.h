@@ -27,7 +27,7 @@ extern "C" {
  * PATH.tmp-PID-0, which is synced and renamed over `path`. A full disk or any other failure leaves what was
  * there before, and no temporary file; so does a killed process, which may leave that one. A symbolic link is
  * replaced, not followed. Equal tensors and metadata give equal bytes. */
-MB_API mb_status mb_safetensors_save_at(const char *where, mb_context *ctx, const char *path,
+MB_API mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *path,
                                         const char *const *names, const mb_tensor *ts, int n,
                                         const char *const *metadata);
 #define mb_safetensors_save(...) mb_safetensors_save_at(MB_HERE, __VA_ARGS__)
@@ -35,7 +35,7 @@ MB_API mb_status mb_safetensors_save_at(const char *where, mb_context *ctx, cons
 /* Reads a file that holds exactly these names; a missing or an unexpected one is an error that names it.
  * ts[i] are made by mb_from in the innermost scope, in the dtype and shape of the file; no tensor ({0}) after
  * an error. */
-MB_API mb_status mb_safetensors_load_at(const char *where, mb_context *ctx, const char *path,
+MB_API mb_status mb_safetensors_load_at(const char *site, mb_context *ctx, const char *path,
                                         const char *const *names, mb_tensor *ts, int n);
 #define mb_safetensors_load(...) mb_safetensors_load_at(MB_HERE, __VA_ARGS__)
 
@@ -46,7 +46,7 @@ typedef struct mb_safetensors mb_safetensors;
  * for a rank above MB_MAX_RANK, a size or offset of 2^48 or more, names of 0 or more than 4096 bytes or with
  * a NUL, and more than 4096 entries of metadata. Files from elsewhere may hold dtypes that mb_dtype lacks:
  * they can be listed, not read. */
-MB_API mb_safetensors *mb_safetensors_open_at(const char *where, mb_context *ctx, const char *path);
+MB_API mb_safetensors *mb_safetensors_open_at(const char *site, mb_context *ctx, const char *path);
 #define mb_safetensors_open(...) mb_safetensors_open_at(MB_HERE, __VA_ARGS__)
 MB_API void mb_safetensors_close(mb_safetensors *file); /* NULL is allowed */
 
@@ -61,7 +61,7 @@ MB_API const char *mb_safetensors_dtype_name(const mb_safetensors *file, int i);
 MB_API bool mb_safetensors_dtype(const mb_safetensors *file, int i, mb_dtype *dtype);
 MB_API mb_shape mb_safetensors_shape(const mb_safetensors *file, int i);
 /* Reads the values: a tensor of the innermost scope, made by mb_from. No tensor ({0}) after an error. */
-MB_API mb_tensor mb_safetensors_tensor_at(const char *where, mb_safetensors *file, int i);
+MB_API mb_tensor mb_safetensors_tensor_at(const char *site, mb_safetensors *file, int i);
 #define mb_safetensors_tensor(...) mb_safetensors_tensor_at(MB_HERE, __VA_ARGS__)
 
 /* The value of a key of the file's metadata, NULL if there is none; and the i-th pair, false past the last.
@@ -84,7 +84,7 @@ typedef struct mb_idx {
 /* Reads a whole file, plain or gzip (by its content, whatever it is called). Checks the magic number, the
  * sizes, gzip's checksums, and that nothing is missing and nothing follows. Only unsigned bytes (type 0x08)
  * are read. *out is all zeros after an error. */
-MB_API mb_status mb_idx_read_at(const char *where, mb_context *ctx, const char *path, mb_idx *out);
+MB_API mb_status mb_idx_read_at(const char *site, mb_context *ctx, const char *path, mb_idx *out);
 #define mb_idx_read(...) mb_idx_read_at(MB_HERE, __VA_ARGS__)
 MB_API void mb_idx_free(mb_idx *idx); /* all zeros are allowed, and left behind */
 
@@ -110,7 +110,7 @@ typedef struct mb_images_options {
 
 /* Reads both files and checks that they belong together. NULL after an error. Paths need not outlive the
  * call. */
-MB_API mb_images *mb_images_open_at(const char *where, mb_context *ctx, mb_images_options options);
+MB_API mb_images *mb_images_open_at(const char *site, mb_context *ctx, mb_images_options options);
 #define mb_images_open(...) mb_images_open_at(MB_HERE, __VA_ARGS__)
 MB_API void mb_images_close(mb_images *images); /* NULL is allowed */
 
@@ -124,7 +124,7 @@ MB_API int64_t mb_images_width(const mb_images *images);
 /* Batch number `batch` of an epoch: images batch * size, ... of the epoch's order, at most `size`, fewer at
  * the end. The order depends on the seed and the epoch alone, so a run resumed at any batch sees what it
  * would have seen. Writes *x: [B, height, width] float32 and *y: [B] int32, in the innermost scope. */
-MB_API mb_status mb_images_batch_at(const char *where, mb_images *images, uint64_t epoch, int64_t batch,
+MB_API mb_status mb_images_batch_at(const char *site, mb_images *images, uint64_t epoch, int64_t batch,
                                     int64_t size, mb_tensor *x, mb_tensor *y);
 #define mb_images_batch(...) mb_images_batch_at(MB_HERE, __VA_ARGS__)
 

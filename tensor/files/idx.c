@@ -177,16 +177,17 @@ static bool parse(source *s, mb_idx *out)
     return !s->error[0];
 }
 
-mb_status mb_idx_read_at(const char *where, mb_context *ctx, const char *path, mb_idx *out)
+mb_status mb_idx_read_at(const char *site, mb_context *ctx, const char *path, mb_idx *out)
 {
+    MB_SITE(ctx, site);
     if (out)
         memset(out, 0, sizeof *out);
     if (!ctx)
         return MB_INVALID;
-    if (!mb__enter_context(where, "idx", ctx))
+    if (!mb__enter_context("idx", ctx))
         return mb_error(ctx) ? mb_error(ctx) : MB_THREAD;
     if (!path || !out)
-        return mb_fail_at(where, ctx, MB_INVALID, "idx: no path or no result");
+        return mb_fail(ctx, MB_INVALID, "idx: no path or no result");
     source *s = mb__alloc(ctx, sizeof *s);
     if (!s)
         return mb_error(ctx);
@@ -195,8 +196,8 @@ mb_status mb_idx_read_at(const char *where, mb_context *ctx, const char *path, m
     if (!opened || !parse(s, out)) {
         bool missing = s->fd < 0 && strncmp(path, MB_FASHION_MNIST "/", sizeof MB_FASHION_MNIST) == 0;
         if (s->error[0])
-            mb_fail_at(where, ctx, s->system ? MB_IO : MB_FORMAT, "idx: %s: %s%s", mb__path_tail(path),
-                       s->error, missing ? "; Debian's package dataset-fashion-mnist holds it" : "");
+            mb_fail(ctx, s->system ? MB_IO : MB_FORMAT, "idx: %s: %s%s", mb__path_tail(path), s->error,
+                    missing ? "; Debian's package dataset-fashion-mnist holds it" : "");
         mb_idx_free(out);
     }
     close_source(s);

@@ -58,35 +58,34 @@ static void shuffle(mb_images *d, uint64_t epoch)
 
 /* ---- opening ---- */
 
-static bool load(const char *where, mb_images *d, const mb_images_options *o)
+static bool load(mb_images *d, const mb_images_options *o)
 {
     mb_context *ctx = d->ctx;
-    if (mb_idx_read_at(where, ctx, o->images, &d->pixels) ||
-        mb_idx_read_at(where, ctx, o->labels, &d->labels))
+    if (mb_idx_read(ctx, o->images, &d->pixels) || mb_idx_read(ctx, o->labels, &d->labels))
         return false;
     const mb_idx *p = &d->pixels, *l = &d->labels;
     if (p->rank != 3 || l->rank != 1) {
-        mb_fail_at(where, ctx, MB_FORMAT, "images: %s has rank %d, not 3, or %s has rank %d, not 1",
-                   o->images, p->rank, o->labels, l->rank);
+        mb_fail(ctx, MB_FORMAT, "images: %s has rank %d, not 3, or %s has rank %d, not 1", o->images, p->rank,
+                o->labels, l->rank);
         return false;
     }
     if (p->dim[0] != l->dim[0]) {
-        mb_fail_at(where, ctx, MB_FORMAT, "images: %s has %lld images, %s has %lld labels", o->images,
-                   (long long)p->dim[0], o->labels, (long long)l->dim[0]);
+        mb_fail(ctx, MB_FORMAT, "images: %s has %lld images, %s has %lld labels", o->images,
+                (long long)p->dim[0], o->labels, (long long)l->dim[0]);
         return false;
     }
     d->count = o->limit ? o->limit : p->dim[0];
     if (d->count < 1 || d->count > p->dim[0] || p->bytes == 0) {
-        mb_fail_at(where, ctx, MB_INVALID, "images: %lld images wanted, %s has %lld", (long long)d->count,
-                   o->images, (long long)p->dim[0]);
+        mb_fail(ctx, MB_INVALID, "images: %lld images wanted, %s has %lld", (long long)d->count, o->images,
+                (long long)p->dim[0]);
         return false;
     }
     d->height = p->dim[1];
     d->width = p->dim[2];
     for (int64_t i = 0; o->classes > 0 && i < l->dim[0]; i++)
         if (l->data[i] >= o->classes) {
-            mb_fail_at(where, ctx, MB_FORMAT, "images: %s: label %d of image %lld, in %d classes", o->labels,
-                       l->data[i], (long long)i, o->classes);
+            mb_fail(ctx, MB_FORMAT, "images: %s: label %d of image %lld, in %d classes", o->labels,
+                    l->data[i], (long long)i, o->classes);
             return false;
         }
     for (int v = 0; v < 256; v++)
@@ -97,19 +96,20 @@ static bool load(const char *where, mb_images *d, const mb_images_options *o)
     return d->order != NULL;
 }
 
-mb_images *mb_images_open_at(const char *where, mb_context *ctx, mb_images_options options)
+mb_images *mb_images_open_at(const char *site, mb_context *ctx, mb_images_options options)
 {
-    if (!mb__enter_context(where, "images", ctx))
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("images", ctx))
         return NULL;
     if (!options.images || !options.labels || options.limit < 0) {
-        mb_fail_at(where, ctx, MB_INVALID, "images: two paths and a limit of 0 or more are wanted");
+        mb_fail(ctx, MB_INVALID, "images: two paths and a limit of 0 or more are wanted");
         return NULL;
     }
     mb_images *d = mb__alloc(ctx, sizeof *d);
     if (!d)
         return NULL;
     d->ctx = ctx;
-    if (!load(where, d, &options)) {
+    if (!load(d, &options)) {
         mb_images_close(d);
         return NULL;
     }
@@ -171,18 +171,19 @@ static bool reserve(mb_images *d, int64_t size)
     return true;
 }
 
-mb_status mb_images_batch_at(const char *where, mb_images *d, uint64_t epoch, int64_t batch, int64_t size,
+mb_status mb_images_batch_at(const char *site, mb_images *d, uint64_t epoch, int64_t batch, int64_t size,
                              mb_tensor *x, mb_tensor *y)
 {
+    MB_SITE(d ? d->ctx : NULL, site);
     if (x && y)
         *x = *y = (mb_tensor){NULL, 0, 0};
     if (!d)
         return MB_INVALID;
-    if (!mb__enter_context(where, "images", d->ctx))
+    if (!mb__enter_context("images", d->ctx))
         return mb_error(d->ctx) ? mb_error(d->ctx) : MB_THREAD;
     if (!x || !y || size < 1 || batch < 0 || batch > (d->count - 1) / size)
-        return mb_fail_at(where, d->ctx, MB_INVALID, "images: batch %lld of size %lld, of %lld images",
-                          (long long)batch, (long long)size, (long long)d->count);
+        return mb_fail(d->ctx, MB_INVALID, "images: batch %lld of size %lld, of %lld images",
+                       (long long)batch, (long long)size, (long long)d->count);
     int64_t first = batch * size, n = d->count - first < size ? d->count - first : size;
     if (!reserve(d, size < d->count ? size : d->count))
         return mb_error(d->ctx);
@@ -197,7 +198,7 @@ mb_status mb_images_batch_at(const char *where, mb_images *d, uint64_t epoch, in
             to[p] = d->value[from[p]];
         d->y[i] = d->labels.data[image];
     }
-    *x = mb_from_at(where, d->ctx, MB_FLOAT32, MB_SHAPE(n, d->height, d->width), d->x);
-    *y = mb_from_at(where, d->ctx, MB_INT32, MB_SHAPE(n), d->y);
+    *x = mb_from(d->ctx, MB_FLOAT32, MB_SHAPE(n, d->height, d->width), d->x);
+    *y = mb_from(d->ctx, MB_INT32, MB_SHAPE(n), d->y);
     return mb_error(d->ctx);
 }

@@ -23,10 +23,10 @@ struct mb_safetensors {
 };
 
 /* Reports what mb__read_fully returned. */
-static void report_read(const char *where, mb_safetensors *f, int error)
+static void report_read(mb_safetensors *f, int error)
 {
-    mb_fail_at(where, f->ctx, MB_IO, "safetensors: %s: %s", mb__path_tail(f->path),
-               error == -1 ? "the file became shorter while it was read" : strerror(error));
+    mb_fail(f->ctx, MB_IO, "safetensors: %s: %s", mb__path_tail(f->path),
+            error == -1 ? "the file became shorter while it was read" : strerror(error));
 }
 
 static void drop_scratch(mb_safetensors *f)
@@ -36,35 +36,34 @@ static void drop_scratch(mb_safetensors *f)
 }
 
 /* Everything behind the opened descriptor. */
-static bool read_header(const char *where, mb_safetensors *f)
+static bool read_header(mb_safetensors *f)
 {
     mb_context *ctx = f->ctx;
     mb__st_header *h = &f->header;
     const char *path = mb__path_tail(f->path);
     struct stat st;
     if (fstat(f->fd, &st) != 0) {
-        mb_fail_at(where, ctx, MB_IO, "safetensors: %s: %s", path, strerror(errno));
+        mb_fail(ctx, MB_IO, "safetensors: %s: %s", path, strerror(errno));
         return false;
     }
     if (!S_ISREG(st.st_mode)) {
-        mb_fail_at(where, ctx, MB_IO, "safetensors: %s: not a regular file", path);
+        mb_fail(ctx, MB_IO, "safetensors: %s: not a regular file", path);
         return false;
     }
     uint64_t size = (uint64_t)st.st_size, n;
     if (size < sizeof n) {
-        mb_fail_at(where, ctx, MB_FORMAT, "safetensors: %s: %llu bytes are too few for a safetensors file",
-                   path, (unsigned long long)size);
+        mb_fail(ctx, MB_FORMAT, "safetensors: %s: %llu bytes are too few for a safetensors file", path,
+                (unsigned long long)size);
         return false;
     }
     int error = mb__read_fully(f->fd, &n, sizeof n, 0);
     if (error) {
-        report_read(where, f, error);
+        report_read(f, error);
         return false;
     }
     if (n > MB__ST_HEADER_MAX || n > size - sizeof n) {
-        mb_fail_at(where, ctx, MB_FORMAT, "safetensors: %s: a header of %llu bytes is %s", path,
-                   (unsigned long long)n,
-                   n > MB__ST_HEADER_MAX ? "above the limit of 100000000" : "longer than the file");
+        mb_fail(ctx, MB_FORMAT, "safetensors: %s: a header of %llu bytes is %s", path, (unsigned long long)n,
+                n > MB__ST_HEADER_MAX ? "above the limit of 100000000" : "longer than the file");
         return false;
     }
     h->bytes = (size_t)n;
@@ -77,23 +76,24 @@ static bool read_header(const char *where, mb_safetensors *f)
         !(h->scratch = mb__alloc(ctx, f->scratch_count * sizeof *h->scratch)))
         return false;
     if ((error = mb__read_fully(f->fd, h->text, h->bytes, sizeof n)) != 0) {
-        report_read(where, f, error);
+        report_read(f, error);
         return false;
     }
     if (!mb__st_parse(h, size - f->data_at)) {
-        mb_fail_at(where, ctx, MB_FORMAT, "safetensors: %s: %s", path, h->error);
+        mb_fail(ctx, MB_FORMAT, "safetensors: %s: %s", path, h->error);
         return false;
     }
     drop_scratch(f);
     return true;
 }
 
-mb_safetensors *mb_safetensors_open_at(const char *where, mb_context *ctx, const char *path)
+mb_safetensors *mb_safetensors_open_at(const char *site, mb_context *ctx, const char *path)
 {
-    if (!mb__enter_context(where, "safetensors", ctx))
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("safetensors", ctx))
         return NULL;
     if (!path) {
-        mb_fail_at(where, ctx, MB_INVALID, "safetensors: no path");
+        mb_fail(ctx, MB_INVALID, "safetensors: no path");
         return NULL;
     }
     mb_safetensors *f = mb__alloc(ctx, sizeof *f);
@@ -103,7 +103,7 @@ mb_safetensors *mb_safetensors_open_at(const char *where, mb_context *ctx, const
     f->fd =
         open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO must not wait for its writer */
     if (f->fd < 0) {
-        mb_fail_at(where, ctx, MB_IO, "safetensors: %s: %s", mb__path_tail(path), strerror(errno));
+        mb_fail(ctx, MB_IO, "safetensors: %s: %s", mb__path_tail(path), strerror(errno));
         mb_safetensors_close(f);
         return NULL;
     }
@@ -111,7 +111,7 @@ mb_safetensors *mb_safetensors_open_at(const char *where, mb_context *ctx, const
     f->path = mb__alloc(ctx, f->path_bytes);
     if (f->path)
         memcpy(f->path, path, f->path_bytes);
-    if (!f->path || !read_header(where, f)) {
+    if (!f->path || !read_header(f)) {
         mb_safetensors_close(f);
         return NULL;
     }
@@ -181,24 +181,25 @@ mb_shape mb_safetensors_shape(const mb_safetensors *f, int i)
     return s;
 }
 
-mb_tensor mb_safetensors_tensor_at(const char *where, mb_safetensors *f, int i)
+mb_tensor mb_safetensors_tensor_at(const char *site, mb_safetensors *f, int i)
 {
+    MB_SITE(f ? f->ctx : NULL, site);
     const mb_tensor none = {NULL, 0, 0};
-    if (!f || !mb__enter_context(where, "safetensors", f->ctx))
+    if (!f || !mb__enter_context("safetensors", f->ctx))
         return none;
     const char *path = mb__path_tail(f->path);
     const mb__st_entry *e = entry(f, i);
     if (!e) {
-        mb_fail_at(where, f->ctx, MB_INVALID, "safetensors: %s: tensor %d of %u", path, i, f->header.count);
+        mb_fail(f->ctx, MB_INVALID, "safetensors: %s: tensor %d of %u", path, i, f->header.count);
         return none;
     }
     mb_dtype dtype;
     char name[96];
     mb__printable(name, sizeof name, f->header.text + e->name);
     if (!mb_safetensors_dtype(f, i, &dtype)) {
-        mb_fail_at(where, f->ctx, MB_FORMAT,
-                   "safetensors: %s: tensor '%s': dtype %s cannot be read; F32, F64, I32 and BOOL can", path,
-                   name, mb__st_dtypes[e->dtype].name);
+        mb_fail(f->ctx, MB_FORMAT,
+                "safetensors: %s: tensor '%s': dtype %s cannot be read; F32, F64, I32 and BOOL can", path,
+                name, mb__st_dtypes[e->dtype].name);
         return none;
     }
     size_t bytes = (size_t)(e->end - e->begin);
@@ -212,12 +213,11 @@ mb_tensor mb_safetensors_tensor_at(const char *where, mb_safetensors *f, int i)
         for (bad = 0; bad < bytes && data[bad] <= 1;)
             bad++;
     if (error)
-        report_read(where, f, error);
+        report_read(f, error);
     else if (bad < bytes)
-        mb_fail_at(where, f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s': a BOOL of value %d", path, name,
-                   data[bad]);
+        mb_fail(f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s': a BOOL of value %d", path, name, data[bad]);
     else
-        t = mb_from_at(where, f->ctx, dtype, mb_safetensors_shape(f, i), data);
+        t = mb_from(f->ctx, dtype, mb_safetensors_shape(f, i), data);
     mb__free(f->ctx, data, bytes);
     return mb_valid(t) ? t : none;
 }
@@ -251,52 +251,52 @@ const char *mb_safetensors_metadata(const mb_safetensors *f, const char *key)
 /* ---- whole checkpoints ---- */
 
 /* Finds every name, and that nothing else is there. index: [n], seen: [count], zeroed. */
-static bool match(const char *where, mb_safetensors *f, const char *const *names, int n, int *index,
-                  bool *seen)
+static bool match(mb_safetensors *f, const char *const *names, int n, int *index, bool *seen)
 {
     char text[96];
     const char *path = mb__path_tail(f->path);
     for (int i = 0; i < n; i++) {
         index[i] = mb_safetensors_find(f, names[i]);
         if (index[i] < 0) {
-            mb_fail_at(where, f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s' is missing", path,
-                       mb__printable(text, sizeof text, names[i] ? names[i] : "(null)"));
+            mb_fail(f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s' is missing", path,
+                    mb__printable(text, sizeof text, names[i] ? names[i] : "(null)"));
             return false;
         }
         if (seen[index[i]]) {
-            mb_fail_at(where, f->ctx, MB_INVALID, "safetensors: %s: name '%s' is asked for twice", path,
-                       mb__printable(text, sizeof text, names[i]));
+            mb_fail(f->ctx, MB_INVALID, "safetensors: %s: name '%s' is asked for twice", path,
+                    mb__printable(text, sizeof text, names[i]));
             return false;
         }
         seen[index[i]] = true;
     }
     for (uint32_t i = 0; i < f->header.count; i++)
         if (!seen[i]) {
-            mb_fail_at(where, f->ctx, MB_FORMAT, "safetensors: %s: unexpected tensor '%s'", path,
-                       mb__printable(text, sizeof text, mb_safetensors_name(f, (int)i)));
+            mb_fail(f->ctx, MB_FORMAT, "safetensors: %s: unexpected tensor '%s'", path,
+                    mb__printable(text, sizeof text, mb_safetensors_name(f, (int)i)));
             return false;
         }
     return true;
 }
 
-mb_status mb_safetensors_load_at(const char *where, mb_context *ctx, const char *path,
+mb_status mb_safetensors_load_at(const char *site, mb_context *ctx, const char *path,
                                  const char *const *names, mb_tensor *ts, int n)
 {
+    MB_SITE(ctx, site);
     if (n > 0 && ts)
         memset(ts, 0, (size_t)n * sizeof *ts);
-    mb_safetensors *f = mb_safetensors_open_at(where, ctx, path);
+    mb_safetensors *f = mb_safetensors_open(ctx, path);
     if (!f)
         return ctx ? (mb_error(ctx) ? mb_error(ctx) : MB_THREAD) : MB_INVALID;
     if (n < 0 || (n > 0 && (!names || !ts))) {
         mb_safetensors_close(f);
-        return mb_fail_at(where, ctx, MB_INVALID, "safetensors: no names or no room for tensors");
+        return mb_fail(ctx, MB_INVALID, "safetensors: no names or no room for tensors");
     }
     uint32_t count = f->header.count;
     int *index = mb__alloc(ctx, (size_t)n * sizeof *index);
     bool *seen = index ? mb__alloc(ctx, count * sizeof *seen) : NULL;
-    bool ok = seen && match(where, f, names, n, index, seen);
+    bool ok = seen && match(f, names, n, index, seen);
     for (int i = 0; ok && i < n; i++) {
-        ts[i] = mb_safetensors_tensor_at(where, f, index[i]);
+        ts[i] = mb_safetensors_tensor(f, index[i]);
         ok = ts[i].ctx != NULL;
     }
     if (!ok && n > 0)

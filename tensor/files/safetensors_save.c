@@ -15,7 +15,7 @@
 #include "tensor/files/safetensors.h"
 
 typedef struct saving {
-    const char *where, *path;
+    const char *path;
     mb_context *ctx;
     const char *const *names;
     const mb_tensor *ts;
@@ -146,8 +146,8 @@ static void put_header(const saving *s, text *t)
 static bool invalid(const saving *s, const char *what, const char *name)
 {
     char shown[96];
-    mb_fail_at(s->where, s->ctx, MB_INVALID, "safetensors: %s: %s '%s'", mb__path_tail(s->path), what,
-               mb__printable(shown, sizeof shown, name));
+    mb_fail(s->ctx, MB_INVALID, "safetensors: %s: %s '%s'", mb__path_tail(s->path), what,
+            mb__printable(shown, sizeof shown, name));
     return false;
 }
 
@@ -207,7 +207,7 @@ static int write_all(const saving *s, int fd, const text *header)
         return -1;
     for (int i = 0; i < s->n && !error; i++) {
         mb_tensor t = s->ts[s->order[i]];
-        error = mb_read_at(s->where, t, data, tensor_bytes(t)) ? -1 : write_fully(fd, data, tensor_bytes(t));
+        error = mb_read(t, data, tensor_bytes(t)) ? -1 : write_fully(fd, data, tensor_bytes(t));
     }
     mb__free(s->ctx, data, largest);
     if (!error && fsync(fd) != 0)
@@ -248,12 +248,12 @@ static mb_status replace_file(const saving *s, const text *header, char *tempora
     const char *shown = mb__path_tail(s->path);
     struct stat st;
     if (stat(s->path, &st) == 0 && !S_ISREG(st.st_mode)) /* renaming over a device would succeed */
-        return mb_fail_at(s->where, s->ctx, MB_IO,
-                          "safetensors: %s: there is something that is not a regular file", shown);
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: there is something that is not a regular file",
+                       shown);
     int fd = open_temporary(s->path, temporary, bytes);
     if (fd < 0)
-        return mb_fail_at(s->where, s->ctx, MB_IO, "safetensors: %s: cannot make a file there: %s", shown,
-                          strerror(errno));
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: cannot make a file there: %s", shown,
+                       strerror(errno));
     int error = write_all(s, fd, header);
     if (close(fd) != 0 && !error)
         error = errno;
@@ -263,27 +263,28 @@ static mb_status replace_file(const saving *s, const text *header, char *tempora
         unlink(temporary);
         if (error == -1)
             return mb_error(s->ctx);
-        return mb_fail_at(s->where, s->ctx, MB_IO, "safetensors: %s: not saved: %s", shown, strerror(error));
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: not saved: %s", shown, strerror(error));
     }
     error = sync_folder(s->path, temporary);
     if (error)
-        return mb_fail_at(s->where, s->ctx, MB_IO, "safetensors: %s: saved, but a power cut may undo it: %s",
-                          shown, strerror(error));
+        return mb_fail(s->ctx, MB_IO, "safetensors: %s: saved, but a power cut may undo it: %s", shown,
+                       strerror(error));
     return MB_OK;
 }
 
-mb_status mb_safetensors_save_at(const char *where, mb_context *ctx, const char *path,
+mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *path,
                                  const char *const *names, const mb_tensor *ts, int n,
                                  const char *const *metadata)
 {
+    MB_SITE(ctx, site);
     if (!ctx)
         return MB_INVALID;
-    if (!mb__enter_context(where, "safetensors", ctx))
+    if (!mb__enter_context("safetensors", ctx))
         return mb_error(ctx) ? mb_error(ctx) : MB_THREAD;
     if (!path || !*path || n < 0 || (n > 0 && (!names || !ts)))
-        return mb_fail_at(where, ctx, MB_INVALID, "safetensors: no path, names or tensors");
-    saving s = {where, path, ctx, names, ts, n, metadata, NULL, true};
-    if (!check_arguments(&s) || (n > 0 && mb_eval_at(where, ts, n) != MB_OK))
+        return mb_fail(ctx, MB_INVALID, "safetensors: no path, names or tensors");
+    saving s = {path, ctx, names, ts, n, metadata, NULL, true};
+    if (!check_arguments(&s) || (n > 0 && mb_eval(ts, n) != MB_OK))
         return mb_error(ctx);
 
     text header = {NULL, 0};

@@ -421,15 +421,16 @@ static mb_status all_of_it(const mb_allocator *allocator)
 }
 
 /* The n-th allocation fails, for every n: an error, nothing crashes, nothing leaks. */
-Test(curvature, every_allocation_fails_once)
+/* The n-th allocation fails, and with an odd n all that follow; a single failure may be got over. */
+Test(curvature, every_allocation_fails)
 {
     counter c = {0};
     mb_allocator allocator = counting_allocator(&c);
     expect(all_of_it(&allocator) == MB_OK && c.blocks == 0, "without faults");
     for (uint64_t n = 1, calls = c.calls; n <= calls; n += 1 + calls / 400) {
-        c = (counter){.fail_at = n};
+        c = (counter){.fail_at = n, .fail_on = n % 2};
         mb_status status = all_of_it(&allocator);
-        expect(status == MB_NO_MEMORY && c.blocks == 0, "allocation %llu of %llu fails: %s, %lld blocks left",
+        expect((status == MB_NO_MEMORY || (status == MB_OK && n % 2 == 0)) && c.blocks == 0, "allocation %llu of %llu fails: %s, %lld blocks left",
                (unsigned long long)n, (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
     }
 }
@@ -458,7 +459,7 @@ Test(curvature, mistakes)
     expect_error(ctx, "jvp_batch: got the tangents");
     mb_hvp_batch(y, ((mb_tensor[]){x, x}), ((mb_tensor[]){row, mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(2, 3))}), 2,
                  out);
-    expect_error(ctx, "jvp_batch: got the tangents");
+    expect_error(ctx, "hvp_batch: got the tangents");
     expect(!mb_valid(mb_hessian(y, both, 2)), "two dtypes");
     expect_error(ctx, "hessian: the variables are of float32 and float64");
     mb_hvp_reverse(y, &x, &row, 1, &t);
@@ -471,7 +472,7 @@ Test(curvature, mistakes)
     expect_error(ctx, "lanczos: got 0 steps");
     mb_extreme_eigenvalues(y, &x, 1, -1, mb_key_of(1), &low, &high);
     expect(isnan(low) && isnan(high), "numbers after an error");
-    expect_error(ctx, "lanczos: got -1 steps");
+    expect_error(ctx, "extreme_eigenvalues: got -1 steps");
     mb_tensor deep = mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(1, 1, 1, 1, 1, 1, 1, 3));
     expect(!mb_valid(mb_jacobian(deep, x)), "nine axes");
     expect_error(ctx, "jacobian: y and x have 9 axes");

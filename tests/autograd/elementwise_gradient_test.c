@@ -72,7 +72,7 @@ static void check_binary(const char *name, two f, double low, double high)
     gradcheck_both(cases, n);
 }
 
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     Test(elementwise_gradient, name, .timeout = 120)                                                         \
     {                                                                                                        \
         if ((lo) < (hi))                                                                                     \
@@ -80,7 +80,7 @@ static void check_binary(const char *name, two f, double low, double high)
         else                                                                                                 \
             cr_expect(true);                                                                                 \
     }
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc)                                                      \
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
     Test(elementwise_gradient, name, .timeout = 120)                                                         \
     {                                                                                                        \
         if ((lo) < (hi))                                                                                     \
@@ -91,7 +91,7 @@ static void check_binary(const char *name, two f, double low, double high)
 #include "tensor/ops.def"
 
 /* Rows without an interval are locally constant: zero of every kind, not an error. */
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     if ((lo) == (hi) && #types[0] == 'F') {                                                                  \
         mb_tensor y = mb_##name(x), g, t;                                                                    \
         mb_grad(y, &x, 1, &g);                                                                               \
@@ -137,10 +137,10 @@ static void small(const char *name, const char *backend, double e)
     expect(e <= 1e-10, "%s on %s: NMSE %g", name, backend, e);
 }
 
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     if ((lo) < (hi))                                                                                         \
         small(#name, backend_names[k], float32_error(ctx, mb_##name##_at, NULL, lo, hi));
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc)                                                      \
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
     if ((lo) < (hi))                                                                                         \
         small(#name, backend_names[k], float32_error(ctx, NULL, mb_##name##_at, lo, hi));
 Test(elementwise_gradient, float32_second_order)

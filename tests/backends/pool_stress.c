@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "backends/cpu/pool.h"
+#include "backends/engine/state.h"
 #include <moebius.h>
 
 static int passed, failed;
@@ -37,9 +38,10 @@ static void task(void *argument, int i, int worker)
 
 static void pools(mb_context *ctx)
 {
+    const mb__host *host = &((mb__engine_state *)ctx->engine_state)->host;
     static work w;
     for (int threads = 1; threads <= 4; threads++) {
-        mb__pool *pool = mb__pool_new(ctx, threads);
+        mb__pool *pool = mb__pool_new(host, threads);
         check(pool != NULL, "a pool");
         if (!pool)
             return;
@@ -57,7 +59,7 @@ static void pools(mb_context *ctx)
         for (int i = 0; i < 64; i++)
             done += w.done[i][0];
         check(done == tasks, "each task ran once");
-        mb__pool_free(ctx, pool);
+        mb__pool_free(host, pool);
     }
 }
 

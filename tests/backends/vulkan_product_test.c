@@ -12,41 +12,40 @@ static mb__vk *device_of(mb_context *ctx)
     return ((mb__engine_state *)ctx->engine_state)->backend_state;
 }
 
-/* The kernels' tiles, as product.c has them. */
-static const struct {
-    const char *name;
-    uint32_t m, n;
-} kernels[] = {{"plain", 1, 1},    {"plain4", 4, 4},   {"lanes", 16, 32},
-               {"tile32", 32, 32}, {"tile64", 64, 64}, {"tile128", 128, 128}};
+static const char *const names[] = {"plain", "plain4", "lanes", "tile32", "tile64", "tile128"};
+
+/* Whether a choice is known to be right, once it was tried. */
+static bool trusted(mb__vk *v, const mb__vk_choice *c)
+{
+    return mb__vk_try_choice(v, c) && *mb__vk_trust(v, c) == VK_TRUSTED;
+}
 
 Test(vulkan_product, every_kernel_by_every_pattern, .timeout = 120)
 {
     for (int wide = 0; wide < 2; wide++) {
         mb_context *ctx = open_on("vulkan");
         mb__vk *v = device_of(ctx);
-        for (int k = 2; k < (wide ? 5 : 6); k++)
+        for (int k = VK_LANES; k <= (wide ? VK_TILE64 : VK_TILE128); k++)
             for (uint32_t pattern = 0; pattern < 32; pattern++) {
                 uint32_t a = pattern & 3, b = pattern >> 2 & 3;
-                bool lanes = k == 2, fours = pattern >> 4 & 1;
+                bool lanes = k == VK_LANES, fours = pattern >> 4 & 1;
                 if ((!lanes && (a == 3 || b == 3)) || (wide && !v->caps.float64))
                     continue;
-                expect(mb__vk_product_trusted(v, k, wide, kernels[k].m, kernels[k].n, a, b, fours),
-                       "%s, float%d, a by %u, b by %u, c by %s: %s", kernels[k].name, wide ? 64 : 32, a, b,
-                       fours ? "fours" : "ones", mb_message(ctx));
+                mb__vk_choice c = {.kernel = k, .wide = wide, .fours = fours, .a_read = a, .b_read = b};
+                expect(trusted(v, &c), "%s, float%d, a by %u, b by %u, c by %s: %s", names[k], wide ? 64 : 32,
+                       a, b, fours ? "fours" : "ones", v->failure.message);
             }
         close_all();
     }
 }
 
-/* m x n x k over a batch, summed over an axis that is no part of k as well. */
-static void compare(mb_context *ctx, mb_dtype dtype, int64_t m, int64_t n, int64_t k, double limit)
+/* m x n x k over a batch, summed over an axis that is no part of k as well. x: [3, 2, m, k]; y: [3, 2, k, n];
+ * got: [3, n, m]. */
+static void compare(const char *what, const int64_t *size, const double *x, const double *y,
+                    const double *got, double limit)
 {
-    rng r = {(uint64_t)(m * 100 + n * 10 + k)};
-    mb_tensor a = draw(ctx, &r, dtype, MB_SHAPE(3, 2, m, k), -1, 1),
-              b = draw(ctx, &r, dtype, MB_SHAPE(3, 2, k, n), -1, 1);
-    double *x = values(a), *y = values(b);
-    double *got = values(mb_einsum("brmk,brkn->bnm", a, b)),
-           *want = calloc((size_t)(3 * m * n), sizeof *want);
+    int64_t m = size[0], n = size[1], k = size[2];
+    double *want = calloc((size_t)(3 * m * n), sizeof *want);
     for (int64_t i = 0; i < 3 * m * n; i++) {
         int64_t batch = i / (m * n), col = i / m % n, row = i % m;
         for (int64_t s = 0; s < 2; s++)
@@ -54,20 +53,33 @@ static void compare(mb_context *ctx, mb_dtype dtype, int64_t m, int64_t n, int64
                 want[i] += x[((batch * 2 + s) * m + row) * k + l] * y[((batch * 2 + s) * k + l) * n + col];
     }
     double e = nmse(got, want, 3 * m * n);
-    expect(e <= limit, "%lldx%lldx%lld: NMSE %g", (long long)m, (long long)n, (long long)k, e);
+    expect(e <= limit, "%s, %lldx%lldx%lld: NMSE %g", what, (long long)m, (long long)n, (long long)k, e);
     free(want);
 }
 
+static const int64_t some_sizes[][3] = {{1, 1, 1},   {1, 7, 3},     {5, 1, 2000}, {6, 6, 21},
+                                        {9, 33, 17}, {40, 8, 64},   {64, 64, 64}, {65, 31, 5},
+                                        {8, 200, 1}, {130, 70, 33}, {128, 64, 4}, {16, 96, 100}};
+enum { SIZES = sizeof some_sizes / sizeof *some_sizes };
+
 /* Rounding: each of k additions errs by half a unit of the last place at most, so the square of the relative
  * error stays below k eps^2, with eps 6e-8 or 1.1e-16: 1e-11 and 1e-28 for k up to 2000. */
+static double limit_of(bool wide)
+{
+    return wide ? 1e-28 : 1e-11;
+}
+
 static void sizes(mb_context *ctx, bool wide)
 {
-    static const int64_t size[][3] = {{1, 1, 1},   {1, 7, 3},     {5, 1, 2000}, {6, 6, 21},
-                                      {9, 33, 17}, {40, 8, 64},   {64, 64, 64}, {65, 31, 5},
-                                      {8, 200, 1}, {130, 70, 33}, {128, 64, 4}, {16, 96, 100}};
-    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
-        compare(ctx, wide ? MB_FLOAT64 : MB_FLOAT32, size[i][0], size[i][1], size[i][2],
-                wide ? 1e-28 : 1e-11);
+    for (size_t i = 0; i < SIZES; i++) {
+        int64_t m = some_sizes[i][0], n = some_sizes[i][1], k = some_sizes[i][2];
+        rng r = {(uint64_t)(m * 100 + n * 10 + k)};
+        mb_dtype dtype = wide ? MB_FLOAT64 : MB_FLOAT32;
+        mb_tensor a = draw(ctx, &r, dtype, MB_SHAPE(3, 2, m, k), -1, 1),
+                  b = draw(ctx, &r, dtype, MB_SHAPE(3, 2, k, n), -1, 1);
+        double *x = values(a), *y = values(b), *got = values(mb_einsum("brmk,brkn->bnm", a, b));
+        compare("as decided", some_sizes[i], x, y, got, limit_of(wide));
+    }
 }
 
 Test(vulkan_product, many_sizes, .timeout = 120)
@@ -79,29 +91,125 @@ Test(vulkan_product, many_sizes, .timeout = 120)
     close_all();
 }
 
-/* Each kernel in turn is made the one that is used, whatever the size. */
+/* The same product by one kernel, whatever the size. */
+static void by_kernel(mb__vk *v, bool wide, int kernel, const int64_t *size)
+{
+    int64_t m = size[0], n = size[1], k = size[2], count[3] = {6 * m * k, 6 * k * n, 3 * m * n};
+    mb__product p = {.a.value = 0,
+                     .b.value = 1,
+                     .c.value = 2,
+                     .m = m,
+                     .n = n,
+                     .k = k,
+                     .a_m = k,
+                     .a_k = 1,
+                     .b_k = n,
+                     .b_n = 1,
+                     .c_m = 1,
+                     .c_n = m,
+                     .loops = 2,
+                     .loop = {3, 2},
+                     .a_loop = {2 * m * k, m * k},
+                     .b_loop = {2 * k * n, k * n},
+                     .c_loop = {m * n, 0}};
+    rng r = {(uint64_t)(m * 100 + n * 10 + k)};
+    void *memory[3];
+    double *wide_of[3];
+    for (int i = 0; i < 3; i++) {
+        memory[i] = calloc((size_t)count[i], wide ? sizeof(double) : sizeof(float));
+        wide_of[i] = calloc((size_t)count[i], sizeof(double));
+        for (int64_t j = 0; i < 2 && j < count[i]; j++) {
+            double x = rng_between(&r, -1, 1);
+            wide_of[i][j] =
+                wide ? (((double *)memory[i])[j] = x) : (double)(((float *)memory[i])[j] = (float)x);
+        }
+    }
+    mb__vk_choice c = mb__vk_product_by(v, &p, wide, kernel);
+    expect(c.kernel == kernel && mb__vk_product_run(v, &p, &c, count, memory[0], memory[1], memory[2]),
+           "%s: %s", names[kernel], v->failure.message);
+    for (int64_t j = 0; j < count[2]; j++)
+        wide_of[2][j] = wide ? ((double *)memory[2])[j] : (double)((float *)memory[2])[j];
+    compare(names[kernel], size, wide_of[0], wide_of[1], wide_of[2], limit_of(wide));
+    for (int i = 0; i < 3; i++) {
+        free(memory[i]);
+        free(wide_of[i]);
+    }
+}
+
 Test(vulkan_product, many_sizes_by_each_kernel, .timeout = 240)
 {
-    for (int k = 0; k < 6; k++) {
+    for (int wide = 0; wide < 2; wide++) {
         mb_context *ctx = open_on("vulkan");
-        device_of(ctx)->forced_product = k;
-        sizes(ctx, false);
+        mb__vk *v = device_of(ctx);
+        for (int k = VK_PLAIN; k <= (wide ? VK_TILE64 : VK_TILE128) && (!wide || v->caps.float64); k++)
+            for (size_t i = 0; i < SIZES; i++)
+                by_kernel(v, wide, k, some_sizes[i]);
         close_all();
     }
+}
+
+/* What is decided changes by what is known alone: a kernel found wrong is given up for the plainest, for the
+ * way of reading that it is wrong in. */
+Test(vulkan_product, decisions_are_pure)
+{
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    mb__product p = {
+        .m = 64, .n = 64, .k = 64, .a_m = 64, .a_k = 1, .b_k = 64, .b_n = 1, .c_m = 64, .c_n = 1};
+    mb__vk_choice first = mb__vk_product_decide(v, &p, false), again = mb__vk_product_decide(v, &p, false);
+    expect(!memcmp(&first, &again, sizeof first) && !mb__vk_is_plain(&first), "%d, then %d", first.kernel,
+           again.kernel);
+    expect(*mb__vk_trust(v, &first) == VK_UNTRIED && mb_get_stats(ctx).pipelines == 0,
+           "deciding tries nothing");
+    *mb__vk_trust(v, &first) = VK_WRONG;
+    expect(mb__vk_product_decide(v, &p, false).kernel == VK_PLAIN, "taken though wrong");
+    p.b.offset = 1; /* no longer by fours */
+    expect(mb__vk_product_decide(v, &p, false).kernel == first.kernel, "given up for another pattern, too");
+    close_all();
 }
 
 Test(vulkan_product, a_wrong_kernel_is_replaced, .timeout = 120)
 {
     setenv("MB_VULKAN_QUIRKS", "4", 1); /* every trial fails */
     mb_context *ctx = open_on("vulkan");
-    expect(!mb__vk_product_trusted(device_of(ctx), 2, false, 16, 32, 0, 0, false), "trusted all the same");
+    expect(!trusted(device_of(ctx), &(mb__vk_choice){.kernel = VK_LANES}), "trusted all the same");
     sizes(ctx, false);
     close_all();
     setenv("MB_VULKAN_QUIRKS", "48", 1); /* as on a GPU, whose driver takes no kernel with tiles */
     ctx = open_on("vulkan");
-    expect(!mb__vk_product_trusted(device_of(ctx), 3, false, 32, 32, 0, 0, false),
-           "trusted without a pipeline");
-    expect(mb_error(ctx) == MB_OK, "%s", mb_message(ctx));
+    expect(!trusted(device_of(ctx), &(mb__vk_choice){.kernel = VK_TILE32}), "trusted without a pipeline");
+    expect(mb_error(ctx) == MB_OK && device_of(ctx)->failure.status == MB_OK, "%s", mb_message(ctx));
+    sizes(ctx, false);
+    close_all();
+}
+
+/* A trial that any call makes fail for want of memory says nothing of the kernel, and can be made again. But
+ * of a pipeline, drivers mean by that that they cannot. */
+Test(vulkan_product, a_trial_without_memory_is_no_answer, .timeout = 120)
+{
+    int failed = 0, refused = 0;
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    mb__vk_choice c = {.kernel = VK_LANES};
+    for (uint64_t call = 1; call < 40; call++) {
+        *mb__vk_trust(v, &c) = VK_UNTRIED;
+        c.a_read = (uint32_t)(call / 4 % 3); /* pipelines that are not there yet, now and then */
+        *mb__vk_trust(v, &c) = VK_UNTRIED;
+        v->fail_with = VK_ERROR_OUT_OF_DEVICE_MEMORY;
+        v->fail_at = v->calls + call % 12 + 1;
+        if (mb__vk_try_choice(v, &c)) {
+            refused += *mb__vk_trust(v, &c) == VK_WRONG;
+            continue;
+        }
+        failed++;
+        expect(*mb__vk_trust(v, &c) == VK_UNTRIED && v->failure.status == MB_NO_MEMORY, "call %d: %s",
+               (int)call, v->failure.message);
+        v->failure.status = MB_OK;
+        expect(trusted(v, &c), "call %d: not tried again: %s", (int)call, v->failure.message);
+    }
+    v->fail_at = 0;
+    expect(failed > 10 && refused > 0 && refused < 8, "%d trials failed, %d kernels were refused", failed,
+           refused);
     sizes(ctx, false);
     close_all();
 }

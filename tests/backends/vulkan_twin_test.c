@@ -56,7 +56,7 @@ static void write_module(mb__vk *v, const char *to, const uint32_t *words, uint3
     v->caps = caps;
     cr_assert(all != NULL);
     write_file(to, "", all, count * 4ul);
-    mb__free(v->ctx, all, bytes);
+    mb__host_free(v->host, all, bytes);
 }
 
 /* First round: keeps the words and the text. Second round: brings what glslang made of the text. */

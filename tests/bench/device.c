@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 #include <moebius.h>
 
@@ -52,7 +53,7 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
     const mb__vk_shader *s = &bench_shaders[0];
     uint32_t local = v->caps.processor ? 32 : 128;
     VkPipeline pipeline = mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
-    mb__vk_place *out = mb__vk_memory_new(v->ctx, v, (size_t)groups * local * 4);
+    mb__vk_place *out = mb__vk_memory_new(v, (uint64_t)groups * local * 4);
     uint64_t region;
     VkCommandBuffer cb;
     VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
@@ -84,7 +85,7 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
     }
     v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &cb);
     mb__vk_table_free(v, region, 64);
-    mb__vk_memory_free(v->ctx, v, out, 0);
+    mb__vk_memory_free(v, out);
     return 2.0 * 32 * count * groups * local / best;
 }
 

@@ -33,12 +33,12 @@ typedef struct row {
 #define REAL_F(expr)  (expr)
 #define REAL_L(expr)  0
 #define T             double
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     static double real_##name(double x, double unused)                                                       \
     {                                                                                                        \
         return REAL_##types(expr);                                                                           \
     }
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc)                                                      \
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
     static double real_##name(double a, double b)                                                            \
     {                                                                                                        \
         return REAL_##types(expr);                                                                           \
@@ -51,12 +51,12 @@ typedef struct row {
 #include "tensor/ops.def"
 #undef T
 #define T int32_t
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     static int32_t whole_##name(int32_t x, int32_t unused)                                                   \
     {                                                                                                        \
         return WHOLE_##types(expr);                                                                          \
     }
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc)                                                      \
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
     static int32_t whole_##name(int32_t a, int32_t b)                                                        \
     {                                                                                                        \
         return WHOLE_##types(expr);                                                                          \
@@ -70,9 +70,9 @@ typedef struct row {
 #pragma GCC diagnostic pop
 
 static const row rows[] = {
-#define MB_UNARY(NAME, name, types, expr, lo, hi, doc)                                                       \
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     {#name, #types[0], 1, false, lo, hi, mb_##name##_at, NULL, real_##name, whole_##name},
-#define MB_BINARY(NAME, name, types, expr, lo, hi, doc)                                                      \
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
     {#name, #types[0], 2, false, lo, hi, NULL, mb_##name##_at, real_##name, whole_##name},
 #define MB_COMPARE(NAME, name, types, expr, doc)                                                             \
     {#name, #types[0], 2, true, -2, 2, NULL, mb_##name##_at, real_##name, whole_##name},

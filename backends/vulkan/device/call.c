@@ -1,8 +1,35 @@
 /* SPDX-License-Identifier: MIT
  * call.c - calls of Vulkan that fail, or are made to for tests, and what the validation layer says. */
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "backends/vulkan/device/device.h"
+
+/* ---- failures ---- */
+
+bool mb__vk_fail(mb__vk *v, mb_status status, const char *site, const char *format, ...)
+{
+    mb__vk_failure *f = &v->failure;
+    if (f->status != MB_OK)
+        return false;
+    f->status = status;
+    f->site = site;
+    f->message[0] = 0;
+    if (format) {
+        va_list list;
+        va_start(list, format);
+        vsnprintf(f->message, sizeof f->message, format, list);
+        va_end(list);
+    }
+    return false;
+}
+
+bool mb__vk_forget(mb__vk *v)
+{
+    if (!v->lost)
+        v->failure.status = MB_OK;
+    return !v->lost;
+}
 
 /* ---- results ---- */
 
@@ -14,10 +41,6 @@ bool mb__vk_fault(mb__vk *v)
 static const char *result_text(VkResult r)
 {
     switch (r) {
-    case VK_ERROR_OUT_OF_HOST_MEMORY:
-        return "no host memory";
-    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
-        return "no device memory";
     case VK_ERROR_DEVICE_LOST:
         return "the device was lost: its work took too long for the system's watchdog, or its driver failed";
     case VK_ERROR_INITIALIZATION_FAILED:
@@ -41,14 +64,14 @@ bool mb__vk_ok(mb__vk *v, VkResult r, const char *call)
         return true;
     if (r == VK_ERROR_DEVICE_LOST || r == VK_TIMEOUT)
         v->lost = true;
+    if (r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        return mb__vk_fail(v, MB_NO_MEMORY, NULL, NULL);
     /* The call's text as written here: its name is enough. */
     const char *name = strstr(call, "vk");
     int n = name ? (int)strcspn(name, "( ,)") : 0;
-    bool memory = r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY;
-    mb__error(v->ctx, memory ? MB_NO_MEMORY : MB_BACKEND, NULL, "vulkan: %.*s: %s (%d)%s", n,
-              name ? name : "", result_text(r), (int)r,
-              v->lost ? "; open another context to go on: values read before are not affected" : "");
-    return false;
+    return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %.*s: %s (%d)%s", n, name ? name : "", result_text(r),
+                       (int)r,
+                       v->lost ? "; open another context to go on: values read before are not affected" : "");
 }
 
 /* ---- the validation layer ---- */
@@ -68,10 +91,12 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL heard(VkDebugUtilsMessageSeverityFlagBitsE
 
 bool mb__vk_heard(mb__vk *v)
 {
-    if (v->messages && v->ctx->status == MB_OK)
-        mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %d validation messages, the first: %s", v->messages,
-                  v->message);
-    return v->messages != 0;
+    if (!v->messages)
+        return false;
+    mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %d validation messages, the first: %s", v->messages,
+                v->message);
+    v->messages = 0;
+    return true;
 }
 
 VkDebugUtilsMessengerCreateInfoEXT mb__vk_messenger_info(mb__vk *v)

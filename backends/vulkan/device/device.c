@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * device.c - finding, choosing and opening a Vulkan device; listing them. */
 #include <ctype.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -178,11 +179,10 @@ static const char no_loader[] =
     "Vulkan is not installed here (libvulkan.so.1 was not found); install libvulkan1 and the driver of your "
     "GPU";
 
-int mb__vk_list(mb_device *out, int room, const char **why)
+int mb__vk_list(mb_device *devices, int room, const char **why)
 {
     mb__vk v = {0};
     VkInstance instance;
-    *why = NULL;
     VkResult r = make_instance(&v, &instance);
     if (r != VK_SUCCESS) {
         *why = volkGetInstanceVersion() ? none_found : no_loader;
@@ -193,7 +193,7 @@ int mb__vk_list(mb_device *out, int room, const char **why)
     static const char *const kinds[] = {"other", "integrated", "discrete", "virtual", "processor"};
     for (int i = 0; i < count && i < room; i++) {
         const VkPhysicalDeviceLimits *l = &c[i].props.limits;
-        mb_device *d = &out[i];
+        mb_device *d = &devices[i];
         *d = (mb_device){.memory_bytes = c[i].heap,
                          .buffer_bytes = l->maxStorageBufferRange,
                          .group_invocations = l->maxComputeWorkGroupInvocations,
@@ -277,10 +277,8 @@ static bool make_device(mb__vk *v, const candidate *c)
             (best == UINT32_MAX || (families[best].queueFlags & VK_QUEUE_GRAPHICS_BIT &&
                                     !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT))))
             best = i;
-    if (best == UINT32_MAX) {
-        mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s has no queue that computes", c->props.deviceName);
-        return false;
-    }
+    if (best == UINT32_MAX)
+        return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %s has no queue that computes", c->props.deviceName);
     v->family = best;
     uint32_t bits = families[best].timestampValidBits;
     v->period = bits ? (double)c->props.limits.timestampPeriod : 0;
@@ -348,7 +346,7 @@ static bool make_objects(mb__vk *v)
     return VK(v, v->f.vkCreateFence(v->device, &fence, NULL, &v->fence));
 }
 
-mb_status mb__vk_device_open(mb__vk *v, const char *wanted)
+bool mb__vk_device_open(mb__vk *v, const char *wanted)
 {
     v->validate = flag("MB_VULKAN_VALIDATE");
     v->labels = flag("MB_VULKAN_LABELS");
@@ -364,11 +362,11 @@ mb_status mb__vk_device_open(mb__vk *v, const char *wanted)
     }
     VkResult r = mb__vk_fault(v) ? v->fail_with : make_instance(v, &v->instance);
     if (r == VK_ERROR_INCOMPATIBLE_DRIVER)
-        return mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s",
-                         volkGetInstanceVersion() ? none_found : no_loader);
+        return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %s",
+                           volkGetInstanceVersion() ? none_found : no_loader);
     if (!mb__vk_ok(v, r, "vkCreateInstance")) {
         v->instance = VK_NULL_HANDLE;
-        return v->ctx->status;
+        return false;
     }
     v->begin_label = vkCmdBeginDebugUtilsLabelEXT;
     v->end_label = vkCmdEndDebugUtilsLabelEXT;
@@ -377,18 +375,19 @@ mb_status mb__vk_device_open(mb__vk *v, const char *wanted)
     if (v->validate && vkCreateDebugUtilsMessengerEXT && v->destroy_messenger) {
         VkDebugUtilsMessengerCreateInfoEXT info = mb__vk_messenger_info(v);
         if (!VK(v, vkCreateDebugUtilsMessengerEXT(v->instance, &info, NULL, &v->messenger)))
-            return v->ctx->status;
+            return false;
     }
     candidate list[DEVICES_MOST];
     int count = list_devices(v->instance, list);
     const candidate *c = choose(list, count, wanted);
     if (!c && count == 0)
-        return mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s", none_found);
+        return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %s", none_found);
     if (!c)
-        return mb__error(v->ctx, MB_BACKEND, NULL,
-                         "vulkan: no device is \"%s\"; wanted an index below %d, a UUID or a part of a name, "
-                         "such as \"%s\"",
-                         wanted, count, list[0].props.deviceName);
+        return mb__vk_fail(
+            v, MB_BACKEND, NULL,
+            "vulkan: no device is \"%s\"; wanted an index below %d, a UUID or a part of a name, "
+            "such as \"%s\"",
+            wanted, count, list[0].props.deviceName);
     v->physical = c->device;
     v->props = c->props;
     vkGetPhysicalDeviceMemoryProperties(v->physical, &v->memory);
@@ -398,7 +397,7 @@ mb_status mb__vk_device_open(mb__vk *v, const char *wanted)
     v->slice = slice && atof(slice) > 0                                        ? atof(slice)
                : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
                                                                                : 3e10;
-    return make_device(v, c) && make_objects(v) ? MB_OK : v->ctx->status;
+    return make_device(v, c) && make_objects(v);
 }
 
 void mb__vk_device_close(mb__vk *v)
@@ -415,15 +414,13 @@ void mb__vk_device_close(mb__vk *v)
         v->destroy_messenger(v->instance, v->messenger, NULL);
     if (v->instance && !v->hung)
         vkDestroyInstance(v->instance, NULL);
-    if (v->ctx->status == MB_OK)
-        atomic_fetch_add(&mb__vk_unheard, v->messages);
+    atomic_fetch_add(&mb__vk_unheard, v->messages);
 }
 
-bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype)
+bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype)
 {
     if (dtype != MB_FLOAT64 || v->caps.float64)
         return true;
-    mb__error(v->ctx, MB_BACKEND, where, "vulkan: %s computes in float32 only, and float64 was wanted",
-              v->props.deviceName);
-    return false;
+    return mb__vk_fail(v, MB_BACKEND, site, "vulkan: %s computes in float32 only, and float64 was wanted",
+                       v->props.deviceName);
 }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * device.h - an open device, its memory and its queue: the ground that the rest of the backend stands on.
+ *
+ * Failures. A function that returns false or NULL noted why (mb__vk_fail), or found no memory. Whoever can do
+ * without forgets it (mb__vk_forget) and goes on another way; nobody but backend.c tells it to the host.
  */
 #ifndef MB_VULKAN_DEVICE_H
 #define MB_VULKAN_DEVICE_H
@@ -9,7 +12,6 @@
 #include <stdatomic.h>
 #include <volk.h>
 
-#include "backends/engine/state.h" /* for mb__vk_stats alone */
 #include "backends/plan/backend.h"
 
 /* Drivers with room for 32 buffers need some of it for the validation layer's own. */
@@ -36,6 +38,13 @@ typedef struct mb__vk_caps {
     bool staging;          /* memory is not written by the host, but copied to from a block that is */
 } mb__vk_caps;
 
+/* The first thing that went wrong, until it is told or forgotten. MB_NO_MEMORY has no words. */
+typedef struct mb__vk_failure {
+    mb_status status;
+    const char *site; /* of a node; NULL: the call's */
+    char message[600];
+} mb__vk_failure;
+
 typedef struct mb__vk_range {
     uint64_t offset, bytes;
 } mb__vk_range;
@@ -43,7 +52,7 @@ typedef struct mb__vk_range {
 typedef struct mb__vk_block {
     VkBuffer buffer;
     VkDeviceMemory memory;
-    uint64_t bytes;
+    uint64_t bytes, held;                /* held: of device memory */
     unsigned char *mapped;               /* NULL where the host cannot see it */
     mb__vk_range *gaps;                  /* unused, by rising offset */
     uint32_t gap_count, gap_room, given; /* given: ranges in use */
@@ -63,7 +72,8 @@ typedef struct mb__vk_library mb__vk_library;
 struct mb__vk_pass;
 
 typedef struct mb__vk {
-    mb_context *ctx;
+    const mb__host *host;
+    mb__vk_failure failure;
     VkInstance instance;
     VkDebugUtilsMessengerEXT messenger;
     /* Of this instance: volk's own are those of the instance that was made last, and may be NULL. */
@@ -81,12 +91,12 @@ typedef struct mb__vk {
     double slice;       /* work in a submit, and about as much at most in a dispatch, in operations */
     uint64_t submitted; /* since the device was last seen idle */
     bool lost, validate, every_barrier, backwards, guard, labels;
-    int messages; /* of the validation layer; see mb__vk_unheard */
+    int messages; /* of the validation layer, that nobody was told of; see mb__vk_unheard */
     char message[400];
     uint64_t calls, fail_at; /* the call that is made to fail, counted from 1 */
     VkResult fail_with;
 
-    mb__vk_block blocks[VK_BLOCKS_MOST];
+    mb__vk_block blocks[VK_BLOCKS_MOST]; /* one without a buffer: given back, its place is free */
     uint32_t block_count;
     mb__vk_block table;   /* what kernels read; `mapped` where the host writes it itself, ... */
     mb__vk_block stage;   /* ... else the host writes here, and each run begins with a copy */
@@ -112,8 +122,6 @@ typedef struct mb__vk {
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
     /* Of each product kernel and type, by reading pattern: VK_UNTRIED and on. */
     uint8_t product_state[16][32];
-    int forced_product;   /* while one is tried; -1 */
-    bool trying, refused; /* a product is tried; the driver made no pipeline of it */
     unsigned quirks;
 
     /* Tests look at each generated kernel, and may put other words in its place; those stay theirs. */
@@ -124,24 +132,23 @@ typedef struct mb__vk {
     uint64_t ticks; /* the bits of a time stamp */
 } mb__vk;
 
-/* The counters that mb_get_stats shows. */
-static inline mb_stats *mb__vk_stats(mb__vk *v)
-{
-    return &((mb__engine_state *)v->ctx->engine_state)->stats;
-}
-
 /* ---- call.c ---- */
 
-/* Whether a call went well; otherwise the context's error is set, and a lost device is remembered. The call
- * is not made where a fault is injected in its place. */
+/* Notes a failure, if it is the first; false. format NULL: no memory. */
+bool mb__vk_fail(mb__vk *v, mb_status status, const char *site, const char *format, ...) MB_PRINTF(4, 5);
+/* Somebody can do without what failed. False: nobody can, since the device is lost. */
+bool mb__vk_forget(mb__vk *v);
+
+/* Whether a call went well; otherwise that is noted, and a lost device is remembered. The call is not made
+ * where a fault is injected in its place. */
 #define VK(v, call) mb__vk_ok(v, mb__vk_fault(v) ? (v)->fail_with : (call), #call)
 bool mb__vk_fault(mb__vk *v);
 bool mb__vk_ok(mb__vk *v, VkResult r, const char *call);
-/* A validation message, if there was one, becomes the context's error. */
+/* Validation messages, if there were any, are a failure, and no longer untold. */
 bool mb__vk_heard(mb__vk *v);
 
-/* Messages of contexts that were closed without an error to tell them: of what came after the last run, and
- * of what the context forgot to destroy. Nothing but tests reads it. */
+/* Messages of backends that were closed without an error to tell them: of what came after the last run, and
+ * of what was not destroyed. Nothing but tests reads it. */
 extern atomic_int mb__vk_unheard;
 
 /* Whom the validation layer tells its messages. */
@@ -149,7 +156,7 @@ VkDebugUtilsMessengerCreateInfoEXT mb__vk_messenger_info(mb__vk *v);
 
 /* ---- queue.c ---- */
 
-/* Waits for the run in flight, if there is one. */
+/* Waits for the run in flight, if there is one. False, too, where the device was lost before. */
 bool mb__vk_idle(mb__vk *v);
 /* Hands commands to the device; the fence is signalled by the last. */
 bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last);
@@ -166,7 +173,7 @@ enum {
     VK_QUIRK_WRONG_TILES = 4,
     VK_QUIRK_NO_FLOAT64 = 8,
     VK_QUIRK_AS_GPU = 16,
-    VK_QUIRK_REFUSES = 32, /* for tests, too: no pipeline of a product is made when it is tried */
+    VK_QUIRK_REFUSES = 32, /* for tests, too: no pipeline is made of a product that is tried */
 };
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
 
@@ -174,18 +181,20 @@ unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props)
 
 /* Opens the device that `wanted` names (an index, a UUID, a part of its name; NULL: the best) and makes what
  * every use of it needs, but for memory and pipelines. */
-mb_status mb__vk_device_open(mb__vk *v, const char *wanted);
-/* After an error, too, with whatever had been made; memory and pipelines are gone by then. */
+bool mb__vk_device_open(mb__vk *v, const char *wanted);
+/* After a failure, too, with whatever had been made; memory and pipelines are gone by then. */
 void mb__vk_device_close(mb__vk *v);
-/* False, with the error set, where float64 is wanted and not to be had. */
-bool mb__vk_has_type(mb__vk *v, const char *where, mb_dtype dtype);
+/* False where float64 is wanted and not to be had. */
+bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype);
+/* The devices, as mb__backend lists them. */
+int mb__vk_list(mb_device *devices, int room, const char **why);
 
 /* ---- memory.c ---- */
 
 bool mb__vk_memory_start(mb__vk *v);
 void mb__vk_memory_end(mb__vk *v);
-void *mb__vk_memory_new(mb_context *ctx, void *state, size_t bytes);
-void mb__vk_memory_free(mb_context *ctx, void *state, void *memory, size_t bytes);
+mb__vk_place *mb__vk_memory_new(mb__vk *v, uint64_t bytes);
+void mb__vk_memory_free(mb__vk *v, mb__vk_place *place);
 size_t mb__vk_element_size(mb_dtype dtype);
 /* A part of the table. */
 bool mb__vk_table_new(mb__vk *v, uint64_t bytes, uint64_t *offset);

@@ -13,7 +13,8 @@ enum { TABLE_BYTES = 1 << 20 };
 
 static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
 {
-    if (!mb__reserve(v->ctx, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + 1, sizeof *b->gaps))
+    if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + 1,
+                          sizeof *b->gaps))
         return false;
     uint32_t i = 0;
     while (i < b->gap_count && b->gaps[i].offset < offset)
@@ -42,8 +43,8 @@ static bool gap_take(mb__vk *v, mb__vk_block *b, uint64_t bytes, uint64_t *offse
         if (b->gaps[i].bytes >= bytes && (best == UINT32_MAX || b->gaps[i].bytes < b->gaps[best].bytes))
             best = i;
     /* Each range handed out may come back as a gap of its own. */
-    if (best == UINT32_MAX || !mb__reserve(v->ctx, (void **)&b->gaps, &b->gap_room,
-                                           (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
+    if (best == UINT32_MAX || !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room,
+                                                (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
         return false;
     *offset = b->gaps[best].offset;
     b->gaps[best].offset += bytes;
@@ -67,7 +68,8 @@ static void block_end(mb__vk *v, mb__vk_block *b)
         v->f.vkDestroyBuffer(v->device, b->buffer, NULL);
     if (b->memory && !v->hung)
         v->f.vkFreeMemory(v->device, b->memory, NULL);
-    mb__free(v->ctx, b->gaps, b->gap_room * sizeof *b->gaps);
+    mb__host_free(v->host, b->gaps, b->gap_room * sizeof *b->gaps);
+    v->host->counters->device_bytes -= b->held;
     memset(b, 0, sizeof *b);
 }
 
@@ -101,28 +103,23 @@ static VkResult allocate(mb__vk *v, mb__vk_block *b, VkMemoryPropertyFlags neede
                                      .memoryTypeIndex = (uint32_t)best};
         result = mb__vk_fault(v) ? v->fail_with : v->f.vkAllocateMemory(v->device, &info, NULL, &b->memory);
         if (result == VK_SUCCESS) {
-            mb__vk_stats(v)->device_allocations++;
+            b->held = r.size;
+            v->host->counters->device_allocations++;
+            v->host->counters->device_bytes += b->held;
             return result;
         }
         b->memory = VK_NULL_HANDLE;
     }
 }
 
-static bool passed(mb__vk *v, VkResult r, const char *call, bool quiet)
-{
-    return quiet && r != VK_ERROR_DEVICE_LOST ? r == VK_SUCCESS : mb__vk_ok(v, r, call);
-}
-#define TRY(call) passed(v, mb__vk_fault(v) ? v->fail_with : (call), #call, quiet)
-
-/* quiet: that there is no such block is not an error yet. */
 static bool block_new(mb__vk *v, mb__vk_block *b, uint64_t bytes, VkBufferUsageFlags usage,
-                      VkMemoryPropertyFlags needed, VkMemoryPropertyFlags liked, bool quiet)
+                      VkMemoryPropertyFlags needed, VkMemoryPropertyFlags liked)
 {
     memset(b, 0, sizeof *b);
     VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                .size = bytes,
                                .usage = usage | VK_BUFFER_USAGE_STORAGE_BUFFER_BIT};
-    if (!TRY(v->f.vkCreateBuffer(v->device, &info, NULL, &b->buffer))) {
+    if (!VK(v, v->f.vkCreateBuffer(v->device, &info, NULL, &b->buffer))) {
         b->buffer = VK_NULL_HANDLE;
         return false;
     }
@@ -130,12 +127,12 @@ static bool block_new(mb__vk *v, mb__vk_block *b, uint64_t bytes, VkBufferUsageF
     VkResult r = allocate(v, b, needed, liked);
     if (r != VK_SUCCESS) {
         block_end(v, b);
-        return passed(v, r, "vkAllocateMemory", quiet);
+        return mb__vk_ok(v, r, "vkAllocateMemory");
     }
     void *mapped = NULL;
-    if (TRY(v->f.vkBindBufferMemory(v->device, b->buffer, b->memory, 0)) &&
+    if (VK(v, v->f.vkBindBufferMemory(v->device, b->buffer, b->memory, 0)) &&
         (!(needed & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) ||
-         TRY(v->f.vkMapMemory(v->device, b->memory, 0, VK_WHOLE_SIZE, 0, &mapped))) &&
+         VK(v, v->f.vkMapMemory(v->device, b->memory, 0, VK_WHOLE_SIZE, 0, &mapped))) &&
         gap_put(v, b, 0, bytes)) {
         b->mapped = mapped;
         return true;
@@ -154,7 +151,7 @@ static void write_set(mb__vk *v)
 {
     VkDescriptorBufferInfo table = {v->table.buffer, 0, VK_WHOLE_SIZE}, blocks[VK_BLOCKS_MOST];
     for (uint32_t i = 0; i < v->caps.blocks; i++) /* places without a block of their own show the first */
-        blocks[i] = (VkDescriptorBufferInfo){v->blocks[i < v->block_count ? i : 0].buffer, 0, VK_WHOLE_SIZE};
+        blocks[i] = (VkDescriptorBufferInfo){v->blocks[v->blocks[i].buffer ? i : 0].buffer, 0, VK_WHOLE_SIZE};
     VkWriteDescriptorSet writes[2] = {{.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                        .dstSet = v->set,
                                        .dstBinding = 0,
@@ -169,51 +166,87 @@ static void write_set(mb__vk *v)
                                        .pBufferInfo = blocks}};
     v->f.vkUpdateDescriptorSets(v->device, 2, writes, 0, NULL);
     v->generation++;
-    mb__vk_stats(v)->descriptor_writes += 1 + v->caps.blocks;
+    v->host->counters->descriptor_writes += 1 + v->caps.blocks;
 }
 
-/* A further block for at least `bytes`; larger where that is to be had, so that they stay few. */
-static bool add_block(mb__vk *v, uint64_t bytes)
+/* Blocks of values in which nothing lies, back to the device. Whether there were any. */
+static bool give_back(mb__vk *v)
 {
-    if (!mb__vk_idle(v))
-        return false;
-    if (bytes > v->caps.block_bytes) {
-        mb__error(v->ctx, MB_NO_MEMORY, NULL,
-                  "vulkan: %s takes buffers of at most %llu bytes; a value of %llu was wanted",
-                  v->props.deviceName, (unsigned long long)v->caps.block_bytes, (unsigned long long)bytes);
-        return false;
-    }
-    if (v->block_count == v->caps.blocks) {
-        mb__error(v->ctx, MB_NO_MEMORY, NULL,
-                  "vulkan: out of memory: the kernels of %s see %u buffers of %llu bytes, and all are full",
-                  v->props.deviceName, v->caps.blocks, (unsigned long long)v->caps.block_bytes);
-        return false;
-    }
+    bool any = false;
+    for (uint32_t i = v->stage_block + 1; i < v->block_count; i++)
+        if (v->blocks[i].buffer && v->blocks[i].given == 0) {
+            block_end(v, &v->blocks[i]);
+            any = true;
+        }
+    if (any)
+        write_set(v);
+    return any;
+}
+
+/* A place for a block: one that was given back, or a new one. NULL: there is none. */
+static mb__vk_block *free_block(mb__vk *v)
+{
+    for (uint32_t i = 0; i < v->caps.blocks; i++)
+        if (!v->blocks[i].buffer)
+            return &v->blocks[i];
+    return NULL;
+}
+
+/* One block of at least `bytes`; larger where that is to be had, so that they stay few. */
+static bool make_block(mb__vk *v, mb__vk_block *b, uint64_t bytes)
+{
     uint64_t total = (uint64_t)16 << 20;
-    for (uint32_t i = 0; i < v->block_count; i++)
+    uint32_t left = v->caps.blocks;
+    for (uint32_t i = 0; i < v->caps.blocks; i++) {
         total += v->blocks[i].bytes;
+        left -= v->blocks[i].buffer != VK_NULL_HANDLE;
+    }
     /* When few are left, each must be as large as can be. */
-    uint64_t large = v->caps.blocks - v->block_count <= 3 && v->block_count ? v->caps.block_bytes : total;
+    uint64_t large = left <= 3 && v->block_count ? v->caps.block_bytes : total;
     large = large > v->caps.block_bytes ? v->caps.block_bytes : large;
     VkMemoryPropertyFlags needed = local | (v->caps.staging ? 0 : host), liked = v->caps.staging ? 0 : cached;
     VkBufferUsageFlags usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
-    mb__vk_block *b = &v->blocks[v->block_count];
-    bool made = false;
-    for (; !made && large > bytes && mb_error(v->ctx) == MB_OK; large = aligned(large / 2))
-        made = block_new(v, b, large, usage, needed, liked, true);
-    if (!made && (mb_error(v->ctx) != MB_OK || !block_new(v, b, bytes, usage, needed, liked, false)))
+    for (; large > bytes; large = aligned(large / 2)) {
+        if (block_new(v, b, large, usage, needed, liked))
+            return true;
+        if (!mb__vk_forget(v))
+            return false;
+    }
+    return block_new(v, b, bytes, usage, needed, liked);
+}
+
+/* A further block for at least `bytes`. Where there is no room for it, empty ones make room. */
+static bool add_block(mb__vk *v, uint64_t bytes)
+{
+    if (bytes > v->caps.block_bytes)
+        return mb__vk_fail(
+            v, MB_BACKEND, NULL, "vulkan: %s takes buffers of at most %llu bytes; one of %llu was wanted",
+            v->props.deviceName, (unsigned long long)v->caps.block_bytes, (unsigned long long)bytes);
+    if (!mb__vk_idle(v))
         return false;
-    v->block_count++;
+    mb__vk_block *b = free_block(v);
+    bool made = b && make_block(v, b, bytes);
+    bool memory = v->failure.status == MB_OK || v->failure.status == MB_NO_MEMORY;
+    if (!made && memory && give_back(v)) {
+        v->failure.status = MB_OK;
+        b = free_block(v);
+        made = make_block(v, b, bytes);
+    }
+    if (!b)
+        v->host->log(v->host->user,
+                     "vulkan: the kernels of %s see %u buffers of %llu bytes, and all are full",
+                     v->props.deviceName, v->caps.blocks, (unsigned long long)v->caps.block_bytes);
+    if (!made)
+        return false;
+    uint32_t count = (uint32_t)(b - v->blocks) + 1;
+    v->block_count = v->block_count > count ? v->block_count : count;
     write_set(v);
     return true;
 }
 
-void *mb__vk_memory_new(mb_context *ctx, void *state, size_t bytes)
+mb__vk_place *mb__vk_memory_new(mb__vk *v, uint64_t bytes)
 {
-    mb__vk *v = state;
-    if (!v || !v->device)
-        return NULL;
-    mb__vk_place *p = mb__alloc(ctx, sizeof *p);
+    mb__vk_place *p = mb__host_alloc(v->host, sizeof *p);
     if (!p)
         return NULL;
     p->bytes = aligned(bytes + (v->guard ? MB_GUARD_BYTES : 0));
@@ -223,21 +256,19 @@ void *mb__vk_memory_new(mb_context *ctx, void *state, size_t bytes)
                 p->block = i;
                 return p;
             }
-        if (mb_error(ctx) != MB_OK || again || !add_block(v, p->bytes))
+        if (again || !add_block(v, p->bytes))
             break;
     }
-    mb__free(ctx, p, sizeof *p);
+    mb__host_free(v->host, p, sizeof *p);
     return NULL;
 }
 
-void mb__vk_memory_free(mb_context *ctx, void *state, void *memory, size_t bytes)
+void mb__vk_memory_free(mb__vk *v, mb__vk_place *place)
 {
-    (void)bytes;
-    mb__vk *v = state;
-    mb__vk_place *p = memory;
-    gap_put(v, &v->blocks[p->block], p->offset, p->bytes); /* room was made when it was taken */
-    v->blocks[p->block].given--;
-    mb__free(ctx, p, sizeof *p);
+    mb__vk_block *b = &v->blocks[place->block];
+    gap_put(v, b, place->offset, place->bytes); /* room was made when it was taken */
+    b->given--;
+    mb__host_free(v->host, place, sizeof *place);
 }
 
 size_t mb__vk_element_size(mb_dtype dtype)
@@ -252,10 +283,11 @@ static bool table_make(mb__vk *v, uint64_t bytes)
     VkBufferUsageFlags from = VK_BUFFER_USAGE_TRANSFER_SRC_BIT, to = VK_BUFFER_USAGE_TRANSFER_DST_BIT;
     const char *limits = getenv("MB_VULKAN_LIMITS");
     bool forced = getenv("MB_VULKAN_STAGING") || (limits && !strcmp(limits, "minimum"));
-    if (!forced && block_new(v, &v->table, bytes, from, local | host, 0, true))
+    if (!forced && block_new(v, &v->table, bytes, from, local | host, 0))
         return true;
-    return mb_error(v->ctx) == MB_OK && block_new(v, &v->table, bytes, to, local, 0, false) &&
-           block_new(v, &v->stage, bytes, from, host, 0, false);
+    if (!forced && !mb__vk_forget(v))
+        return false;
+    return block_new(v, &v->table, bytes, to, local, 0) && block_new(v, &v->stage, bytes, from, host, 0);
 }
 
 /* Doubles the table; its parts stay at their offsets. */
@@ -264,32 +296,35 @@ static bool table_grow(mb__vk *v)
     if (!mb__vk_idle(v))
         return false;
     mb__vk_block table = v->table, stage = v->stage;
-    uint64_t bytes = table.bytes, given = table.given;
+    uint64_t bytes = table.bytes;
     memset(&v->stage, 0, sizeof v->stage);
-    if (!table_make(v, 2 * bytes)) {
+    if (!table_make(v, 2 * bytes) ||
+        !mb__host_reserve(v->host, (void **)&v->table.gaps, &v->table.gap_room,
+                          (uint64_t)table.gap_count + table.given + 2, sizeof *table.gaps)) {
         block_end(v, &v->table);
+        block_end(v, &v->stage);
         v->table = table;
         v->stage = stage;
         return false;
     }
     memcpy(mb__vk_table_at(v, 0), table.mapped ? table.mapped : stage.mapped, bytes);
-    /* What is free: the new half, and what was free in the old. */
+    /* What is free: the new half, and what was free in the old. There is room for all. */
     v->table.gap_count = 0;
-    v->table.given = (uint32_t)given;
-    bool ok = gap_put(v, &v->table, bytes, bytes);
+    v->table.given = table.given;
+    gap_put(v, &v->table, bytes, bytes);
     for (uint32_t i = 0; i < table.gap_count; i++)
-        ok = gap_put(v, &v->table, table.gaps[i].offset, table.gaps[i].bytes) && ok;
+        gap_put(v, &v->table, table.gaps[i].offset, table.gaps[i].bytes);
     block_end(v, &table);
     block_end(v, &stage);
     write_set(v);
-    return ok;
+    return true;
 }
 
 bool mb__vk_table_new(mb__vk *v, uint64_t bytes, uint64_t *offset)
 {
     bytes = aligned(bytes);
     while (!gap_take(v, &v->table, bytes, offset))
-        if (mb_error(v->ctx) != MB_OK || !table_grow(v))
+        if (!table_grow(v))
             return false;
     return true;
 }
@@ -344,14 +379,13 @@ static bool host_sees_memory(const mb__vk *v)
 bool mb__vk_memory_start(mb__vk *v)
 {
     v->caps.staging = v->caps.staging || !host_sees_memory(v);
-    if (v->caps.blocks < 2) {
-        mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: %s lets a kernel see %u buffers; at least 3 are needed",
-                  v->props.deviceName, v->caps.blocks + 1);
-        return false;
-    }
+    if (v->caps.blocks < 2)
+        return mb__vk_fail(v, MB_BACKEND, NULL,
+                           "vulkan: %s lets a kernel see %u buffers; at least 3 are needed",
+                           v->props.deviceName, v->caps.blocks + 1);
     if (!table_make(v, TABLE_BYTES) ||
         !mb__vk_table_new(v, VK_REGION_WORDS * sizeof(uint32_t), &v->transfer_region) ||
-        !block_new(v, &v->blocks[0], VK_STAGE_BYTES, 0, host, cached, false))
+        !block_new(v, &v->blocks[0], VK_STAGE_BYTES, 0, host, cached))
         return false;
     v->block_count = 1;
     v->stage_block = 0;

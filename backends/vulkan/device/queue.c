@@ -11,7 +11,7 @@ bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last)
     v->in_flight = ok && last;
     v->loose = ok ? !last : v->loose;
     v->submitted = ok ? v->submitted + 1 : v->submitted;
-    mb__vk_stats(v)->submits += ok;
+    v->host->counters->submits += ok;
     return ok;
 }
 
@@ -27,15 +27,15 @@ bool mb__vk_idle(mb__vk *v)
 {
     if (v->loose)
         mb__vk_settle(v);
+    if (v->lost)
+        return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: the device was lost; open another context to go on");
     if (!v->in_flight)
         return true;
-    if (v->lost)
-        return false;
     if (!mb__vk_ok(v, mb__vk_fault(v) ? v->fail_with : wait_for_fence(v), "vkWaitForFences"))
         return false;
     v->in_flight = false;
     v->submitted = 0;
-    return !mb__vk_heard(v);
+    return true;
 }
 
 /* After an error, what was submitted may still run, and uses what is about to be freed. A lost device answers
@@ -49,6 +49,8 @@ void mb__vk_settle(mb__vk *v)
     }
     if ((v->in_flight || v->loose) && !v->hung)
         r = r == VK_SUCCESS ? wait_for_fence(v) : r;
+    if (r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        r = v->f.vkDeviceWaitIdle(v->device);
     v->lost |= r == VK_ERROR_DEVICE_LOST || v->hung;
     v->in_flight = v->loose = false;
     v->submitted = 0;

@@ -131,8 +131,8 @@ static bool read_library(mb__vk *v, mb__vk_library *l)
             continue;
         if (!l->functions_at)
             l->functions_at = i;
-        if (!mb__reserve(v->ctx, (void **)&l->functions, &l->function_room, (uint64_t)l->function_count + 1,
-                         sizeof *l->functions))
+        if (!mb__host_reserve(v->host, (void **)&l->functions, &l->function_room,
+                              (uint64_t)l->function_count + 1, sizeof *l->functions))
             return false;
         function *f = &l->functions[l->function_count++];
         *f = (function){.id = w[2], .first = i};
@@ -159,8 +159,8 @@ static void free_library(mb__vk *v, bool float64)
     mb__vk_library *l = v->library[float64];
     if (!l)
         return;
-    mb__free(v->ctx, l->functions, l->function_room * sizeof *l->functions);
-    mb__free(v->ctx, l, sizeof *l);
+    mb__host_free(v->host, l->functions, l->function_room * sizeof *l->functions);
+    mb__host_free(v->host, l, sizeof *l);
     v->library[float64] = NULL;
 }
 
@@ -168,7 +168,7 @@ static mb__vk_library *library(mb__vk *v, bool float64)
 {
     if (v->library[float64])
         return v->library[float64];
-    mb__vk_library *l = mb__alloc(v->ctx, sizeof *l);
+    mb__vk_library *l = mb__host_alloc(v->host, sizeof *l);
     if (!l)
         return NULL;
     const mb__vk_shader *s = mb__vk_shader_named(float64 ? "kernel_f64" : "kernel");
@@ -214,8 +214,8 @@ struct mb__vk_asm {
     constant *constants;
     uint32_t constant_count, constant_room;
     uint32_t types_of[VK_TYPES], pointer_of[VK_TYPES];
-    bool *needed; /* of each function */
-    nest open[DEPTH_MOST];
+    bool *needed;                 /* of each function */
+    nest open[DEPTH_MOST], spare; /* spare: beyond the deepest, where nothing is kept */
     int depth;
     char *head, *text; /* GLSL: constants; statements */
     uint32_t head_count, head_room, text_count, text_room;
@@ -225,7 +225,7 @@ static const char *const glsl_types[VK_TYPES + 1] = {"uint", "int", "float", "do
 
 static void put(mb__vk_asm *a, stream *s, uint32_t word)
 {
-    if (a->failed || !mb__reserve(a->v->ctx, (void **)&s->words, &s->room, (uint64_t)s->count + 1, 4)) {
+    if (a->failed || !mb__host_reserve(a->v->host, (void **)&s->words, &s->room, (uint64_t)s->count + 1, 4)) {
         a->failed = true;
         return;
     }
@@ -251,7 +251,7 @@ static MB_PRINTF(5, 6) void print(mb__vk_asm *a, char **to, uint32_t *count, uin
     int n = vsnprintf(line, sizeof line, format, list);
     va_end(list);
     if (a->failed || n < 0 || n >= (int)sizeof line ||
-        !mb__reserve(a->v->ctx, (void **)to, room, (uint64_t)*count + (uint64_t)n + 1, 1)) {
+        !mb__host_reserve(a->v->host, (void **)to, room, (uint64_t)*count + (uint64_t)n + 1, 1)) {
         a->failed = true;
         return;
     }
@@ -264,7 +264,7 @@ static MB_PRINTF(5, 6) void print(mb__vk_asm *a, char **to, uint32_t *count, uin
 mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl)
 {
     mb__vk_library *l = library(v, float64);
-    mb__vk_asm *a = l ? mb__alloc(v->ctx, sizeof *a) : NULL;
+    mb__vk_asm *a = l ? mb__host_alloc(v->host, sizeof *a) : NULL;
     if (!a)
         return NULL;
     a->v = v;
@@ -273,7 +273,7 @@ mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl)
     a->next_id = l->bound;
     memcpy(a->types_of, l->types, sizeof a->types_of);
     memcpy(a->pointer_of, l->pointers, sizeof a->pointer_of);
-    a->needed = mb__alloc(v->ctx, l->function_count + 1);
+    a->needed = mb__host_alloc(v->host, l->function_count + 1);
     if (!a->needed) {
         mb__vk_asm_free(a);
         return NULL;
@@ -287,17 +287,17 @@ void mb__vk_asm_free(mb__vk_asm *a)
 {
     if (!a)
         return;
-    mb_context *ctx = a->v->ctx;
-    mb__free(ctx, a->types.words, a->types.room * 4ul);
-    mb__free(ctx, a->vars.words, a->vars.room * 4ul);
-    mb__free(ctx, a->body.words, a->body.room * 4ul);
-    mb__free(ctx, a->out.words, a->out.room * 4ul);
-    mb__free(ctx, a->constants, a->constant_room * sizeof *a->constants);
+    const mb__host *host = a->v->host;
+    mb__host_free(host, a->types.words, a->types.room * 4ul);
+    mb__host_free(host, a->vars.words, a->vars.room * 4ul);
+    mb__host_free(host, a->body.words, a->body.room * 4ul);
+    mb__host_free(host, a->out.words, a->out.room * 4ul);
+    mb__host_free(host, a->constants, a->constant_room * sizeof *a->constants);
     if (a->needed)
-        mb__free(ctx, a->needed, a->l->function_count + 1);
-    mb__free(ctx, a->head, a->head_room);
-    mb__free(ctx, a->text, a->text_room);
-    mb__free(ctx, a, sizeof *a);
+        mb__host_free(host, a->needed, a->l->function_count + 1);
+    mb__host_free(host, a->head, a->head_room);
+    mb__host_free(host, a->text, a->text_room);
+    mb__host_free(host, a, sizeof *a);
 }
 
 static uint32_t type_of(mb__vk_asm *a, mb__vk_type t)
@@ -314,8 +314,8 @@ static uint32_t constant_of(mb__vk_asm *a, mb__vk_type type, uint64_t bits)
     for (uint32_t i = a->constant_count; i-- > 0;)
         if (a->constants[i].type == type && a->constants[i].bits == bits)
             return a->constants[i].id;
-    if (!mb__reserve(a->v->ctx, (void **)&a->constants, &a->constant_room, (uint64_t)a->constant_count + 1,
-                     sizeof *a->constants)) {
+    if (!mb__host_reserve(a->v->host, (void **)&a->constants, &a->constant_room,
+                          (uint64_t)a->constant_count + 1, sizeof *a->constants)) {
         a->failed = true;
         return 0;
     }
@@ -399,7 +399,7 @@ uint32_t mb__vk_call(mb__vk_asm *a, const char *name, mb__vk_type type, int n, c
     while (f < a->l->function_count && strcmp(a->l->functions[f].name, name) != 0)
         f++;
     if (f == a->l->function_count) {
-        mb__error(a->v->ctx, MB_BACKEND, NULL, "vulkan: no kernel function \"%s\"", name);
+        mb__vk_fail(a->v, MB_BACKEND, NULL, "vulkan: no kernel function \"%s\"", name);
         a->failed = true;
         return 0;
     }
@@ -460,12 +460,13 @@ void mb__vk_set(mb__vk_asm *a, uint32_t var, uint32_t x)
 
 static nest *enter(mb__vk_asm *a)
 {
-    static nest spare;
-    if (a->depth == DEPTH_MOST) {
-        a->failed = true;
-        return &spare;
-    }
-    return &a->open[a->depth++];
+    a->failed |= a->depth >= DEPTH_MOST;
+    return a->depth++ < DEPTH_MOST ? &a->open[a->depth - 1] : &a->spare;
+}
+
+static nest *leave(mb__vk_asm *a)
+{
+    return --a->depth < DEPTH_MOST ? &a->open[a->depth] : &a->spare;
 }
 
 uint32_t mb__vk_loop(mb__vk_asm *a, uint32_t first, uint32_t end, uint32_t step)
@@ -496,7 +497,7 @@ uint32_t mb__vk_loop(mb__vk_asm *a, uint32_t first, uint32_t end, uint32_t step)
 
 void mb__vk_end_loop(mb__vk_asm *a)
 {
-    nest *n = &a->open[--a->depth];
+    nest *n = leave(a);
     if (a->glsl) {
         TEXT(a, "}\n");
         return;
@@ -525,7 +526,7 @@ void mb__vk_if(mb__vk_asm *a, uint32_t condition)
 
 void mb__vk_end_if(mb__vk_asm *a)
 {
-    nest *n = &a->open[--a->depth];
+    nest *n = leave(a);
     if (a->glsl) {
         TEXT(a, "}\n");
         return;
@@ -576,7 +577,7 @@ const uint32_t *mb__vk_asm_words(mb__vk_asm *a, uint32_t *count)
     if (a->glsl || a->failed)
         return NULL;
     close_over_calls(a);
-    bool *dropped = mb__alloc(v->ctx, l->bound);
+    bool *dropped = mb__host_alloc(v->host, l->bound);
     if (!dropped)
         return NULL;
     mark_dropped(a, dropped);
@@ -593,7 +594,7 @@ const uint32_t *mb__vk_asm_words(mb__vk_asm *a, uint32_t *count)
         for (uint32_t j = 0; j < length_at(w); j++)
             put(a, o, w[j]);
     }
-    mb__free(v->ctx, dropped, l->bound);
+    mb__host_free(v->host, dropped, l->bound);
     for (uint32_t i = 0; i < a->types.count; i++)
         put(a, o, a->types.words[i]);
     for (uint32_t f = 0; f < l->function_count; f++)
@@ -620,8 +621,8 @@ const char *mb__vk_asm_text(mb__vk_asm *a)
     if (!a->glsl || a->failed)
         return NULL;
     TEXT(a, "}\n");
-    if (a->failed || !mb__reserve(a->v->ctx, (void **)&a->head, &a->head_room,
-                                  (uint64_t)a->head_count + a->text_count + 1, 1))
+    if (a->failed || !mb__host_reserve(a->v->host, (void **)&a->head, &a->head_room,
+                                       (uint64_t)a->head_count + a->text_count + 1, 1))
         return NULL;
     memcpy(a->head + a->head_count, a->text, a->text_count + 1);
     return a->head;

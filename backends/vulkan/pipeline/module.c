@@ -49,7 +49,7 @@ uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, ui
     for (uint32_t i = HEADER, length; i < count; i += length) {
         length = words[i] >> 16;
         if (length == 0 || length > count - i) {
-            mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: a kernel is not SPIR-V from word %u on", i);
+            mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: a kernel is not SPIR-V from word %u on", i);
             return NULL;
         }
         uint32_t code = words[i] & 0xffffu;
@@ -57,7 +57,7 @@ uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, ui
         float64 |= code == OpCapability && words[i + 1] == CAPABILITY_FLOAT64;
     }
     *bytes = (count + MOST_ADDED + 3ul * bindings) * sizeof *words;
-    uint32_t *out = mb__alloc_raw(v->ctx, *bytes), *to = out;
+    uint32_t *out = mb__host_alloc_raw(v->host, *bytes), *to = out;
     if (!out)
         return NULL;
     memcpy(to, words, HEADER * sizeof *words);

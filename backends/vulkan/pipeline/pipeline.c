@@ -73,11 +73,11 @@ static void *read_cache(mb__vk *v, size_t *bytes)
         return NULL;
     void *data = NULL;
     if (fread(&h, sizeof h, 1, f) == 1 && h.bytes > 0 && h.bytes < (uint64_t)1 << 30 &&
-        (data = mb__alloc_raw(v->ctx, h.bytes)) != NULL) {
+        (data = mb__host_alloc_raw(v->host, h.bytes)) != NULL) {
         bool ok = fread(data, 1, h.bytes, f) == h.bytes && fgetc(f) == EOF;
         want = head_for(v, data, h.bytes);
         if (!ok || memcmp(&h, &want, sizeof h) != 0) {
-            mb__free(v->ctx, data, h.bytes);
+            mb__host_free(v->host, data, h.bytes);
             data = NULL;
         }
     }
@@ -95,7 +95,7 @@ static void write_cache(mb__vk *v)
         v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, NULL) != VK_SUCCESS ||
         bytes <= v->cache_bytes || bytes <= 64 || !cache_path(v, path, sizeof path, true))
         return;
-    void *data = mb__alloc_raw(v->ctx, bytes);
+    void *data = mb__host_alloc_raw(v->host, bytes);
     size_t room = bytes;
     if (!data)
         return;
@@ -110,7 +110,7 @@ static void write_cache(mb__vk *v)
         if (!ok || rename(beside, path) != 0)
             remove(beside);
     }
-    mb__free(v->ctx, data, room);
+    mb__host_free(v->host, data, room);
 }
 
 bool mb__vk_pipelines_start(mb__vk *v)
@@ -121,30 +121,29 @@ bool mb__vk_pipelines_start(mb__vk *v)
                                       .initialDataSize = bytes,
                                       .pInitialData = data};
     bool ok = VK(v, v->f.vkCreatePipelineCache(v->device, &info, NULL, &v->cache));
-    mb__free(v->ctx, data, bytes);
+    mb__host_free(v->host, data, bytes);
     v->cache_bytes = bytes;
     return ok;
 }
 
 void mb__vk_pipelines_end(mb__vk *v)
 {
-    if (mb_error(v->ctx) == MB_OK)
-        write_cache(v);
+    write_cache(v);
     for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
         while (v->pipelines[i]) {
             mb__vk_pipeline *p = v->pipelines[i];
             v->pipelines[i] = p->next;
             if (!v->hung)
                 v->f.vkDestroyPipeline(v->device, p->pipeline, NULL);
-            mb__free(v->ctx, p->words, p->word_count * 4ul);
-            mb__free(v->ctx, p, sizeof *p);
+            mb__host_free(v->host, p->words, p->word_count * 4ul);
+            mb__host_free(v->host, p, sizeof *p);
         }
     for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
         while (v->known[i]) {
             mb__vk_known *k = v->known[i];
             v->known[i] = k->next;
-            mb__free(v->ctx, k->key, k->key_bytes);
-            mb__free(v->ctx, k, sizeof *k);
+            mb__host_free(v->host, k->key, k->key_bytes);
+            mb__host_free(v->host, k, sizeof *k);
         }
     if (v->cache && !v->hung)
         v->f.vkDestroyPipelineCache(v->device, v->cache, NULL);
@@ -163,7 +162,7 @@ static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, 
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = count * 4ul, .pCode = complete};
     VkShaderModule module;
     bool created = VK(v, v->f.vkCreateShaderModule(v->device, &module_info, NULL, &module));
-    mb__free(v->ctx, complete, bytes);
+    mb__host_free(v->host, complete, bytes);
     if (!created)
         return VK_NULL_HANDLE;
     VkSpecializationMapEntry entries[4];
@@ -179,19 +178,10 @@ static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, 
                   .pSpecializationInfo = &constants},
         .layout = v->pipeline_layout};
     VkPipeline pipeline;
-    VkResult r = mb__vk_fault(v) ? v->fail_with
-                 : v->trying && v->quirks & VK_QUIRK_REFUSES
-                     ? VK_ERROR_UNKNOWN
-                     : v->f.vkCreateComputePipelines(v->device, v->cache, 1, &info, NULL, &pipeline);
-    /* Of what is only tried, the driver need not be able to make one. */
-    if (v->trying && r < 0 && r != VK_ERROR_DEVICE_LOST)
-        v->refused = true;
-    else
-        mb__vk_ok(v, r, "vkCreateComputePipelines");
-    if (r != VK_SUCCESS)
+    if (!VK(v, v->f.vkCreateComputePipelines(v->device, v->cache, 1, &info, NULL, &pipeline)))
         pipeline = VK_NULL_HANDLE;
     v->f.vkDestroyShaderModule(v->device, module, NULL);
-    mb__vk_stats(v)->pipelines++;
+    v->host->counters->pipelines++;
     return pipeline;
 }
 
@@ -206,12 +196,12 @@ VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_c
         if (p->hash == hash && p->local == local && p->special == both && p->word_count == word_count &&
             !memcmp(p->words, words, word_count * 4ul))
             return p->pipeline;
-    mb__vk_pipeline *p = mb__alloc(v->ctx, sizeof *p);
-    uint32_t *copy = p ? mb__alloc_raw(v->ctx, word_count * 4ul) : NULL;
+    mb__vk_pipeline *p = mb__host_alloc(v->host, sizeof *p);
+    uint32_t *copy = p ? mb__host_alloc_raw(v->host, word_count * 4ul) : NULL;
     VkPipeline made = copy ? create(v, words, word_count, special) : VK_NULL_HANDLE;
     if (!made) {
-        mb__free(v->ctx, copy, word_count * 4ul);
-        mb__free(v->ctx, p, sizeof *p);
+        mb__host_free(v->host, copy, word_count * 4ul);
+        mb__host_free(v->host, p, sizeof *p);
         return VK_NULL_HANDLE;
     }
     memcpy(copy, words, word_count * 4ul);

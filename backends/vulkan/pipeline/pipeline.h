@@ -28,8 +28,7 @@ struct mb__vk_known {
 
 /* ---- module.c ---- */
 
-/* A module as the driver is given it. `*bytes` of the context's memory, to be freed by the caller.
- * NULL: error set. */
+/* A module as the driver is given it. `*bytes` of the host's memory, to be freed by the caller. */
 uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, uint32_t *new_count,
                             size_t *bytes);
 
@@ -44,8 +43,7 @@ typedef struct mb__vk_shader {
 extern const mb__vk_shader mb__vk_shaders[];
 const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is none */
 
-/* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new.
- * NULL: error set, or v->refused. */
+/* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new. */
 VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
                                uint32_t special2, uint32_t special3);
 void mb__vk_pipelines_end(mb__vk *v);
@@ -57,10 +55,10 @@ typedef enum mb__vk_type { VK_U32, VK_I32, VK_F32, VK_F64, VK_BOOL_, VK_TYPES } 
 enum mb__vk_math { VK_ADD, VK_MUL, VK_DIV, VK_MOD, VK_LESS, VK_AND, VK_EQUAL };
 
 typedef struct mb__vk_asm mb__vk_asm;
-/* Starts a kernel; glsl: as text. NULL: error set. Ids are values; 0 is none. */
+/* Starts a kernel; glsl: as text. NULL: no memory. Ids are values; 0 is none. */
 mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl);
 void mb__vk_asm_free(mb__vk_asm *a);
-/* The finished module: words, or characters of text. NULL: error set. Belongs to the assembler. */
+/* The finished module: words, or characters of text. Belongs to the assembler. */
 const uint32_t *mb__vk_asm_words(mb__vk_asm *a, uint32_t *count);
 const char *mb__vk_asm_text(mb__vk_asm *a);
 

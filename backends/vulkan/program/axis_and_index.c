@@ -20,8 +20,8 @@ static VkPipeline pipeline_named(mb__vk_program *p, int step, const char *kernel
         snprintf(name, sizeof name, "%s_%s", kernel, types[dtype]);
     const mb__vk_shader *s = mb__vk_shader_named(name);
     if (!s || (dtype == MB_FLOAT64 && !p->v->caps.float64)) {
-        mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[step].where, "vulkan: no kernel %s on %s", name,
-                  p->v->props.deviceName);
+        mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: no kernel %s on %s", name,
+                    p->v->props.deviceName);
         return VK_NULL_HANDLE;
     }
     return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);

@@ -5,12 +5,13 @@
 
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift)
 {
-    mb_context *ctx = p->v->ctx;
-    if (!mb__reserve(ctx, (void **)&p->words, &p->word_room, (uint64_t)p->word_count + 1, sizeof *p->words) ||
-        !mb__reserve(ctx, (void **)&p->slot_value, &p->slot_room, (uint64_t)p->word_count + 1,
-                     sizeof *p->slot_value) ||
-        !mb__reserve(ctx, (void **)&p->slot_shift, &p->shift_room, (uint64_t)p->word_count + 1,
-                     sizeof *p->slot_shift)) {
+    const mb__host *host = p->v->host;
+    if (!mb__host_reserve(host, (void **)&p->words, &p->word_room, (uint64_t)p->word_count + 1,
+                          sizeof *p->words) ||
+        !mb__host_reserve(host, (void **)&p->slot_value, &p->slot_room, (uint64_t)p->word_count + 1,
+                          sizeof *p->slot_value) ||
+        !mb__host_reserve(host, (void **)&p->slot_shift, &p->shift_room, (uint64_t)p->word_count + 1,
+                          sizeof *p->slot_shift)) {
         p->failed = true;
         return;
     }
@@ -40,7 +41,7 @@ uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
 void mb__vk_param(mb__vk_program *p, int64_t x)
 {
     if (x > UINT32_MAX || x < INT32_MIN) {
-        mb__error(p->v->ctx, MB_BACKEND, NULL, "vulkan: a size or stride of %lld is too large", (long long)x);
+        mb__vk_fail(p->v, MB_BACKEND, NULL, "vulkan: a size or stride of %lld is too large", (long long)x);
         p->failed = true;
     }
     mb__vk_add_word(p, (uint32_t)x, -1, 0);
@@ -65,8 +66,8 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
     int64_t most = p->v->caps.groups, x = groups < most ? groups : most, y = x ? (groups + x - 1) / x : 0;
     if (!grown || y > most) {
         if (grown)
-            mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[step].where,
-                      "vulkan: %lld groups are more than a dispatch takes", (long long)groups);
+            mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site,
+                        "vulkan: %lld groups are more than a dispatch takes", (long long)groups);
         p->failed = true;
         return;
     }
@@ -83,6 +84,7 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
 
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
 {
+    bytes = bytes ? bytes : 1; /* values of no bytes have a place too */
     mb__vk_scratch_value *grown =
         mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_room, sizeof *grown);
     if (!grown) {

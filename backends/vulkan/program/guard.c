@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * guard.c - MB_VULKAN_GUARD=1, for tests: what lies behind each value, up to the next, is filled with a
+ * guard.c - MB_GUARD=1, for tests: what lies behind each value, up to the next, is filled with a
  * pattern before a run and looked at after it. A kernel that wrote past its value is an error that names the
  * value's step. Values keep places of their own then, so that the pattern is nobody's memory.
  */
@@ -42,10 +42,9 @@ bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b)
         for (size_t j = 0; at && j < bytes; j++)
             if (at[j] != PATTERN) {
                 const mb__value *v = &p->plan->values[i];
-                mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[v->first].where,
-                          "vulkan: byte %zu behind a value of %lld %s was written to", j, (long long)v->count,
-                          mb_dtype_name((mb_dtype)v->dtype));
-                return false;
+                return mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[v->first].site,
+                                   "vulkan: byte %zu behind a value of %lld %s was written to", j,
+                                   (long long)v->count, mb_dtype_name((mb_dtype)v->dtype));
             }
     }
     return true;

@@ -34,6 +34,8 @@ static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
             add_param(p, n->bind);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             add_param(p, n->view.offset);
+        if (mb__vk_is_zero(n))
+            add_param(p, 0);
     }
     for (int i = 0; i < k->store_count; i++)
         add_slot(p, &k->stores[i].view);
@@ -80,7 +82,9 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
             put(&b, &n->number, sizeof n->number);
         if (n->op == MB_K_LOAD)
             put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
-        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind) : -1;
+        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind)
+                        : mb__vk_is_zero(n)                          ? mb__vk_param_of(p, 0)
+                                                                     : -1;
         put(&b, &bound, sizeof bound);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             put_view(&b, mb__vk_param_of(p, n->view.offset), &n->view, k->rank);
@@ -130,12 +134,12 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
     for (mb__vk_known *k = *bucket; k; k = k->next)
         if (k->hash == hash && k->key_bytes == key.count && !memcmp(k->key, key.at, key.count))
             return k->pipeline;
-    mb__vk_known *k = mb__alloc(v->ctx, sizeof *k);
-    unsigned char *copy = k ? mb__alloc_raw(v->ctx, key.count) : NULL;
+    mb__vk_known *k = mb__host_alloc(v->host, sizeof *k);
+    unsigned char *copy = k ? mb__host_alloc_raw(v->host, key.count) : NULL;
     VkPipeline pipeline = copy ? assemble(s, pass) : VK_NULL_HANDLE;
     if (!pipeline) {
-        mb__free(v->ctx, copy, key.count);
-        mb__free(v->ctx, k, sizeof *k);
+        mb__host_free(v->host, copy, key.count);
+        mb__host_free(v->host, k, sizeof *k);
         return VK_NULL_HANDLE;
     }
     memcpy(copy, key.at, key.count);
@@ -153,12 +157,10 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
     int64_t rows = pass->rows * pass->chunks;
     if (rows == 0)
         return true;
-    if (rows >= UINT32_MAX || pass->columns >= UINT32_MAX || k->instr_count > VK_INSTRS_MOST) {
-        mb__error(v->ctx, MB_BACKEND, s->p->plan->steps[s->step].where,
-                  "vulkan: a kernel over %lld rows of %lld columns with %d operations is too large",
-                  (long long)rows, (long long)pass->columns, k->instr_count);
-        return false;
-    }
+    if (rows >= UINT32_MAX || pass->columns >= UINT32_MAX || k->instr_count > VK_INSTRS_MOST)
+        return mb__vk_fail(v, MB_BACKEND, s->p->plan->steps[s->step].site,
+                           "vulkan: a kernel over %lld rows of %lld columns with %d operations is too large",
+                           (long long)rows, (long long)pass->columns, k->instr_count);
     if (!list_slots(s, pass))
         return false;
     VkPipeline pipeline = pipeline_of(s, pass);

@@ -1,60 +1,71 @@
 /* SPDX-License-Identifier: MIT
  *
- * product.c - which kernel a matrix product takes (shaders/product.comp has them all), and into how many
- * pieces its sum is cut. Both depend on sizes and on the device's kind alone, never on timing: the same plan
- * gives the same bits.
+ * product.c - which kernel a matrix product takes (shaders/product.comp has them all), into how many pieces
+ * its sum is cut, and its dispatches. Choices depend on sizes, on the device's kind and on which kernels
+ * compute wrongly there, never on timing: the same plan gives the same bits.
  */
 #include <stdio.h>
 
 #include "backends/vulkan/program/program.h"
 
-enum variant { PLAIN, PLAIN4, LANES, TILE32, TILE64, TILE128, VARIANTS };
-
-/* m, n: elements of a group's tile; k: its step; for PLAIN kernels, of an invocation. */
+/* m, n: elements of a group's tile; local: invocations, 0: by the device; shared: bytes. */
 static const struct {
     const char *name;
-    uint32_t m, n, k, local, shared;
-} variants[VARIANTS] = {
-    [PLAIN] = {"product_plain", 1, 1, 4, 0, 0},
-    [PLAIN4] = {"product_plain4", 4, 4, 4, 0, 0},
-    [LANES] = {"product_lanes", 2, 4, 4, 0, 0}, /* times the lanes of a subgroup */
-    [TILE32] = {"product_tile32", 32, 32, 16, 64, 4608},
-    [TILE64] = {"product_tile64", 64, 64, 16, 128, 8704},
-    [TILE128] = {"product_tile128", 128, 128, 8, 256, 8448},
+    uint32_t m, n, local, shared;
+} kernels[] = {
+    [VK_PLAIN] = {"product_plain", 1, 1, 0, 0},
+    [VK_PLAIN4] = {"product_plain4", 4, 4, 0, 0},
+    [VK_LANES] = {"product_lanes", 2, 4, 0, 0}, /* times the lanes of a subgroup */
+    [VK_TILE32] = {"product_tile32", 32, 32, 64, 4608},
+    [VK_TILE64] = {"product_tile64", 64, 64, 128, 8704},
+    [VK_TILE128] = {"product_tile128", 128, 128, 256, 8448},
 };
 
-static const mb__vk_shader *shader_of(enum variant which, bool wide)
+static const mb__vk_shader *shader_of(int kernel, bool wide)
 {
     char name[32];
-    snprintf(name, sizeof name, "%s%s", variants[which].name, wide ? "_f64" : "");
+    snprintf(name, sizeof name, "%s%s", kernels[kernel].name, wide ? "_f64" : "");
     return mb__vk_shader_named(name);
 }
 
-/* Whether the variant can run here: it was built for the type and fits the device. */
-static bool usable(const mb__vk *v, enum variant which, bool wide)
+mb__vk_tile mb__vk_tile_of(const mb__vk *v, int kernel)
 {
-    return shader_of(which, wide) && variants[which].local <= v->caps.invocations &&
-           variants[which].shared <= v->caps.shared_bytes &&
-           !(which == TILE128 && v->quirks & VK_QUIRK_NO_LARGE_TILES);
+    mb__vk_tile t = {kernels[kernel].m, kernels[kernel].n, kernels[kernel].local};
+    if (kernel == VK_LANES) {
+        t.local = v->caps.subgroup;
+        t.m *= t.local;
+        t.n *= t.local;
+    } else if (kernel <= VK_PLAIN4) {
+        t.local = v->caps.processor ? 32 : 64;
+    }
+    return t;
 }
 
-static enum variant choose(const mb__vk *v, const mb__product *p, bool wide)
+/* ---- which kernel ---- */
+
+/* Whether the kernel can run here: it was built for the type and fits the device. */
+static bool usable(const mb__vk *v, int kernel, bool wide)
 {
-    if (v->forced_product >= 0)
-        return (enum variant)v->forced_product;
+    return shader_of(kernel, wide) && kernels[kernel].local <= v->caps.invocations &&
+           kernels[kernel].shared <= v->caps.shared_bytes &&
+           !(kernel == VK_TILE128 && v->quirks & VK_QUIRK_NO_LARGE_TILES);
+}
+
+static int best_kernel(const mb__vk *v, const mb__product *p, bool wide)
+{
     int64_t least = p->m < p->n ? p->m : p->n;
-    enum variant best = least >= 3 ? PLAIN4 : PLAIN;
+    int best = least >= 3 ? VK_PLAIN4 : VK_PLAIN;
     if (v->caps.processor) {
-        if (p->m >= 8 && p->n >= 8 && usable(v, LANES, wide))
-            best = LANES;
-    } else if (least >= 96 && p->m * p->n >= 256 * 256 && usable(v, TILE128, wide)) {
-        best = TILE128;
-    } else if (least >= 40 && usable(v, TILE64, wide)) {
-        best = TILE64;
-    } else if (least >= 12 && usable(v, TILE32, wide)) {
-        best = TILE32;
+        if (p->m >= 8 && p->n >= 8 && usable(v, VK_LANES, wide))
+            best = VK_LANES;
+    } else if (least >= 96 && p->m * p->n >= 256 * 256 && usable(v, VK_TILE128, wide)) {
+        best = VK_TILE128;
+    } else if (least >= 40 && usable(v, VK_TILE64, wide)) {
+        best = VK_TILE64;
+    } else if (least >= 12 && usable(v, VK_TILE32, wide)) {
+        best = VK_TILE32;
     }
-    return usable(v, best, wide) ? best : PLAIN;
+    return usable(v, best, wide) ? best : VK_PLAIN;
 }
 
 /* c^T = b^T a^T where that makes the result's rows contiguous, or its long axis the lanes'. */
@@ -79,6 +90,66 @@ static mb__product turned(const mb__product *p)
     return t;
 }
 
+/* ---- how its work is spread ---- */
+
+/* Few tiles leave a GPU idle, and drivers that end loops need short ones: then the sum is cut. */
+static int64_t splits_for(const mb__vk *v, int kernel, int64_t groups, int64_t k, int64_t reduce,
+                          int64_t batch_loops)
+{
+    int64_t total = k * reduce, splits = 1, each = kernel <= VK_PLAIN4 ? 4 : 1;
+    if (!v->caps.processor && groups < 128 && total >= 1024)
+        splits = 256 / (groups ? groups : 1) < total / 256 ? 256 / (groups ? groups : 1) : total / 256;
+    if (v->caps.iterations) {
+        int64_t most = (v->caps.iterations - batch_loops) / 2 * each;
+        /* An element of the reduce loops costs a few iterations beside its k. */
+        int64_t cost = total + reduce * 8 * each;
+        splits = cost / most + 1 > splits ? cost / most + 1 : splits;
+    }
+    return splits < 1 ? 1 : splits;
+}
+
+typedef struct layout {
+    mb__product m;                                                                  /* turned */
+    int batch[MB_MAX_RANK * 3], reduce[MB_MAX_RANK * 3], batch_count, reduce_count; /* its loops */
+    int64_t batch_size, reduce_size;
+    mb__vk_tile tile;
+    int64_t tiles, splits;
+    /* Where the result goes first: to c, or in pieces to memory of the program's. */
+    int64_t c_offset, c_m, c_n, c_loop[MB_MAX_RANK * 3], split_stride;
+} layout;
+
+static layout layout_of(const mb__vk *v, const mb__product *given, int kernel)
+{
+    layout l = {.m = turned(given), .batch_size = 1, .reduce_size = 1, .tile = mb__vk_tile_of(v, kernel)};
+    const mb__product *m = &l.m;
+    for (int i = 0; i < m->loops; i++) {
+        if (m->c_loop[i] || m->loop[i] == 1) {
+            l.batch[l.batch_count++] = i;
+            l.batch_size *= m->loop[i];
+        } else {
+            l.reduce[l.reduce_count++] = i;
+            l.reduce_size *= m->loop[i];
+        }
+    }
+    l.tiles = (m->m + l.tile.m - 1) / l.tile.m * ((m->n + l.tile.n - 1) / l.tile.n) * l.batch_size;
+    l.splits = splits_for(v, kernel, l.tiles, m->k, l.reduce_size, l.batch_count);
+    if (l.splits == 1) {
+        l.c_offset = m->c.offset;
+        l.c_m = m->c_m;
+        l.c_n = m->c_n;
+        memcpy(l.c_loop, m->c_loop, sizeof l.c_loop);
+        return l;
+    }
+    l.c_m = m->n;
+    l.c_n = 1;
+    l.split_stride = m->m * m->n;
+    for (int i = l.batch_count; i-- > 0;) {
+        l.c_loop[l.batch[i]] = l.split_stride;
+        l.split_stride *= m->loop[l.batch[i]];
+    }
+    return l;
+}
+
 static bool by_fours(int64_t offset, int64_t other_stride, int64_t size, const int64_t *loops, int count)
 {
     bool ok = offset % 4 == 0 && other_stride % 4 == 0 && size % 4 == 0;
@@ -97,6 +168,73 @@ static uint32_t reading(int64_t offset, int64_t o, int64_t o_size, int64_t k, in
     if (k == 1 && lanes && by_fours(offset, o_size > 1 ? o : 0, k_size, loops, count))
         return 3;
     return o == 1 && k != 1 ? 1 : 0;
+}
+
+/* ---- choices ---- */
+
+mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide, int kernel)
+{
+    mb__vk_choice c = {.kernel = VK_AS_SUMS, .wide = wide};
+    if (kernel == VK_AS_SUMS || !shader_of(kernel, wide))
+        return c;
+    layout l = layout_of(v, p, kernel);
+    const mb__product *m = &l.m;
+    if (l.splits > 1 && l.batch_count + 3 > MB_MAX_RANK)
+        return c;
+    c.kernel = kernel;
+    if (mb__vk_is_plain(&c))
+        return c;
+    int64_t c_strides[MB_MAX_RANK * 3 + 1];
+    for (int i = 0; i < l.batch_count; i++)
+        c_strides[i] = l.c_loop[l.batch[i]];
+    c_strides[l.batch_count] = l.split_stride;
+    bool lanes = kernel == VK_LANES;
+    c.a_read = reading(m->a.offset, m->a_m, m->m, m->a_k, m->k, m->a_loop, m->loops, lanes);
+    c.b_read = reading(m->b.offset, m->b_n, m->n, m->b_k, m->k, m->b_loop, m->loops, lanes);
+    c.fours = l.c_n == 1 && by_fours(l.c_offset, m->m > 1 ? l.c_m : 0, m->n, c_strides, l.batch_count + 1);
+    return c;
+}
+
+mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide)
+{
+    mb__product m = turned(p);
+    mb__vk_choice c = mb__vk_product_by(v, p, wide, best_kernel(v, &m, wide));
+    return *mb__vk_trust(v, &c) == VK_WRONG ? mb__vk_product_by(v, p, wide, VK_PLAIN) : c;
+}
+
+/* Along the loop that it is repeated over most often, else along rows or columns. */
+bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[2])
+{
+    double cost = 2.0 * (double)m->m * (double)m->n * (double)m->k;
+    int loop = -1;
+    for (int i = 0; i < m->loops; i++) {
+        cost *= (double)m->loop[i];
+        if (m->c_loop[i] && m->loop[i] > 1 && (loop < 0 || m->loop[i] > m->loop[loop]))
+            loop = i;
+    }
+    bool rows = m->m >= m->n;
+    if (v->caps.processor || cost <= 2 * v->slice || (loop < 0 && (rows ? m->m : m->n) < 256))
+        return false;
+    part[0] = part[1] = *m;
+    int64_t size = loop >= 0 ? m->loop[loop] : rows ? m->m : m->n, half = (size + 1) / 2;
+    half = loop >= 0 ? half : (half + 127) / 128 * 128; /* whole tiles */
+    for (int i = 0; i < 2; i++)
+        *(loop >= 0 ? &part[i].loop[loop] : rows ? &part[i].m : &part[i].n) = i ? size - half : half;
+    if (loop >= 0 || rows)
+        part[1].a.offset += half * (loop >= 0 ? m->a_loop[loop] : m->a_m);
+    if (loop >= 0 || !rows)
+        part[1].b.offset += half * (loop >= 0 ? m->b_loop[loop] : m->b_n);
+    part[1].c.offset += half * (loop >= 0 ? m->c_loop[loop] : rows ? m->c_m : m->c_n);
+    return true;
+}
+
+/* ---- dispatches ---- */
+
+VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
+{
+    const mb__vk_shader *s = shader_of(c->kernel, c->wide);
+    return mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), mb__vk_tile_of(v, c->kernel).local,
+                               c->a_read, c->b_read | (uint32_t)c->fours << 2);
 }
 
 /* The plainest of all: a sum over k of products of two loads, a kernel like any other. */
@@ -121,11 +259,9 @@ static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
         int64_t size = l == -3 ? m->m : l == -2 ? m->n : l == -1 ? m->k : m->loop[l];
         if (size == 1)
             continue;
-        if (k.rank == MB_MAX_RANK) {
-            mb__error(p->v->ctx, MB_BACKEND, p->plan->steps[step].where,
-                      "vulkan: a product over more than %d axes", MB_MAX_RANK);
-            return false;
-        }
+        if (k.rank == MB_MAX_RANK)
+            return mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site,
+                               "vulkan: a product over more than %d axes", MB_MAX_RANK);
         instrs[0].view.stride[k.rank] = l == -3 ? m->a_m : l == -2 ? 0 : l == -1 ? m->a_k : m->a_loop[l];
         instrs[1].view.stride[k.rank] = l == -3 ? 0 : l == -2 ? m->b_n : l == -1 ? m->b_k : m->b_loop[l];
         st.view.stride[k.rank] = l == -3 ? m->c_m : l == -2 ? m->c_n : l == -1 ? 0 : m->c_loop[l];
@@ -137,169 +273,95 @@ static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 }
 
 /* The pieces' sum: [splits, batch..., m, n] -> c. */
-static bool add_up(mb__vk_program *p, int step, const mb__product *m, int32_t pieces, int64_t splits,
-                   int64_t split_stride, const int *batch, int batch_count, const int64_t *batch_stride)
+static bool add_up(mb__vk_program *p, int step, const layout *l, int32_t pieces)
 {
+    const mb__product *m = &l->m;
     uint8_t dtype = p->plan->values[m->c.value].dtype;
     mb__instr instrs[2] = {{.op = MB_K_LOAD, .dtype = dtype, .from = dtype, .in = {-1, -1, -1}, .bind = -1},
                            {.op = MB_K_SUM, .dtype = dtype, .from = dtype, .in = {0, -1, -1}, .bind = -1}};
     mb__store st = {.instr = 1, .mode = MB_STORE, .per_row = true, .view = {m->c.value, m->c.offset, {0}}};
     mb__kernel k = {
-        .rank = batch_count + 3, .instrs = instrs, .stores = &st, .instr_count = 2, .store_count = 1};
+        .rank = l->batch_count + 3, .instrs = instrs, .stores = &st, .instr_count = 2, .store_count = 1};
     instrs[0].view.value = pieces;
     instrs[1].view.value = -1;
     int64_t *from = instrs[0].view.stride, *to = st.view.stride;
-    for (int i = 0; i < batch_count; i++) {
-        k.dim[i] = m->loop[batch[i]];
-        from[i] = batch_stride[i];
-        to[i] = m->c_loop[batch[i]];
+    for (int i = 0; i < l->batch_count; i++) {
+        k.dim[i] = m->loop[l->batch[i]];
+        from[i] = l->c_loop[l->batch[i]];
+        to[i] = m->c_loop[l->batch[i]];
     }
-    int r = batch_count;
+    int r = l->batch_count;
     k.dim[r] = m->m, from[r] = m->n, to[r] = m->c_m;
     k.dim[r + 1] = m->n, from[r + 1] = 1, to[r + 1] = m->c_n;
-    k.dim[r + 2] = splits, from[r + 2] = split_stride, to[r + 2] = 0;
+    k.dim[r + 2] = l->splits, from[r + 2] = l->split_stride, to[r + 2] = 0;
     return mb__vk_add_rows(p, step, &k, 1u << (r + 2));
 }
 
-/* Few tiles leave a GPU idle, and drivers that end loops need short ones: then the sum is cut. */
-static int64_t splits_for(const mb__vk *v, enum variant which, int64_t groups, int64_t k, int64_t reduce,
-                          int64_t batch_loops)
+/* The region as product.comp describes it. */
+static uint32_t put_region(mb__vk_program *p, const layout *l, int32_t target)
 {
-    int64_t total = k * reduce, splits = 1, each = which <= PLAIN4 ? 4 : 1;
-    if (!v->caps.processor && groups < 128 && total >= 1024)
-        splits = 256 / (groups ? groups : 1) < total / 256 ? 256 / (groups ? groups : 1) : total / 256;
-    if (v->caps.iterations) {
-        int64_t most = (v->caps.iterations - batch_loops) / 2 * each;
-        /* An element of the reduce loops costs a few iterations beside its k. */
-        int64_t cost = total + reduce * 8 * each;
-        splits = cost / most + 1 > splits ? cost / most + 1 : splits;
-    }
-    return splits < 1 ? 1 : splits;
-}
-
-static bool add(mb__vk_program *p, int step, const mb__product *given, enum variant which)
-{
-    mb__vk *v = p->v;
-    bool wide = p->plan->values[given->c.value].dtype == MB_FLOAT64;
-    mb__product m = turned(given);
-    int batch[MB_MAX_RANK * 3], reduce[MB_MAX_RANK * 3], batch_count = 0, reduce_count = 0;
-    int64_t batch_size = 1, reduce_size = 1;
-    for (int i = 0; i < m.loops; i++) {
-        if (m.c_loop[i] || m.loop[i] == 1) {
-            batch[batch_count++] = i;
-            batch_size *= m.loop[i];
-        } else {
-            reduce[reduce_count++] = i;
-            reduce_size *= m.loop[i];
-        }
-    }
-    uint32_t local = variants[which].local, tile_m = variants[which].m, tile_n = variants[which].n;
-    if (which == LANES) {
-        local = v->caps.subgroup;
-        tile_m *= local;
-        tile_n *= local;
-    } else if (which <= PLAIN4) {
-        local = v->caps.processor ? 32 : 64;
-    }
-    int64_t tiles = (m.m + tile_m - 1) / tile_m * ((m.n + tile_n - 1) / tile_n) * batch_size;
-    int64_t splits = splits_for(v, which, tiles, m.k, reduce_size, batch_count);
-    if (splits > 1 && batch_count + 3 > MB_MAX_RANK)
-        return add_as_kernel(p, step, given);
-    int32_t target = m.c.value;
-    int64_t split_stride = 0, batch_stride[MB_MAX_RANK * 3], c_offset = m.c.offset;
-    mb__product to = m; /* where the result goes first */
-    if (splits > 1) {
-        split_stride = m.m * m.n;
-        for (int i = batch_count; i-- > 0;) {
-            batch_stride[i] = split_stride;
-            to.c_loop[batch[i]] = split_stride;
-            split_stride *= m.loop[batch[i]];
-        }
-        to.c_m = m.n;
-        to.c_n = 1;
-        c_offset = 0;
-    }
-    bool lanes = which == LANES;
-    uint32_t a_read = reading(m.a.offset, m.a_m, m.m, m.a_k, m.k, m.a_loop, m.loops, lanes),
-             b_read = reading(m.b.offset, m.b_n, m.n, m.b_k, m.k, m.b_loop, m.loops, lanes);
-    int64_t c_strides[MB_MAX_RANK * 3 + 1];
-    for (int i = 0; i < batch_count; i++)
-        c_strides[i] = to.c_loop[batch[i]];
-    c_strides[batch_count] = split_stride;
-    bool fours = to.c_n == 1 && by_fours(c_offset, m.m > 1 ? to.c_m : 0, m.n, c_strides, batch_count + 1);
-    if (which > PLAIN4 && !mb__vk_product_trusted(v, (int)which, wide, tile_m, tile_n, a_read, b_read, fours))
-        return mb_error(v->ctx) == MB_OK && add(p, step, given, PLAIN);
-    const mb__vk_shader *s = shader_of(which, wide);
-    VkPipeline pipeline =
-        s ? mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), local, which <= PLAIN4 ? 0 : a_read,
-                                which <= PLAIN4 ? 0 : b_read | (uint32_t)fours << 2)
-          : VK_NULL_HANDLE;
-    if (!pipeline) {
-        if (!v->refused)
-            mb__error(v->ctx, MB_BACKEND, p->plan->steps[step].where, "vulkan: no product of float%d on %s",
-                      wide ? 64 : 32, v->props.deviceName);
-        return false;
-    }
-    if (splits > 1)
-        target = mb__vk_scratch(p, (uint64_t)splits * (uint64_t)split_stride * (wide ? 8 : 4));
-    mb__vk_slot slots[3] = {{m.a.value, m.a.offset}, {m.b.value, m.b.offset}, {target, c_offset}};
+    const mb__product *m = &l->m;
+    mb__vk_slot slots[3] = {{m->a.value, m->a.offset}, {m->b.value, m->b.offset}, {target, l->c_offset}};
     uint32_t region = mb__vk_region(p, slots, 3);
-    const int64_t head[] = {m.m,    m.n,          m.k,       0,      0,      0,           m.a_m,
-                            m.a_k,  m.b_k,        m.b_n,     to.c_m, to.c_n, batch_count, reduce_count,
-                            splits, split_stride, batch_size};
+    const int64_t head[] = {m->m,
+                            m->n,
+                            m->k,
+                            0,
+                            0,
+                            0,
+                            m->a_m,
+                            m->a_k,
+                            m->b_k,
+                            m->b_n,
+                            l->c_m,
+                            l->c_n,
+                            l->batch_count,
+                            l->reduce_count,
+                            l->splits,
+                            l->split_stride,
+                            l->batch_size};
     for (size_t i = 0; i < sizeof head / sizeof *head; i++)
         mb__vk_param(p, head[i]);
-    for (int i = 0; i < batch_count + reduce_count; i++) {
-        int l = i < batch_count ? batch[i] : reduce[i - batch_count];
-        mb__vk_param(p, m.loop[l]);
-        mb__vk_param(p, m.a_loop[l]);
-        mb__vk_param(p, m.b_loop[l]);
-        mb__vk_param(p, i < batch_count ? to.c_loop[l] : 0);
+    for (int i = 0; i < l->batch_count + l->reduce_count; i++) {
+        int loop = i < l->batch_count ? l->batch[i] : l->reduce[i - l->batch_count];
+        mb__vk_param(p, m->loop[loop]);
+        mb__vk_param(p, m->a_loop[loop]);
+        mb__vk_param(p, m->b_loop[loop]);
+        mb__vk_param(p, i < l->batch_count ? l->c_loop[loop] : 0);
     }
-    mb__vk_touches(p, m.a.value, false);
-    mb__vk_touches(p, m.b.value, false);
+    mb__vk_touches(p, m->a.value, false);
+    mb__vk_touches(p, m->b.value, false);
     mb__vk_touches(p, target, true);
-    int64_t groups = tiles * splits;
-    if (which <= PLAIN4)
-        groups = (groups + local - 1) / local;
-    mb__vk_dispatch_add(p, pipeline, region, groups, step,
-                        2.0 * (double)m.m * (double)m.n * (double)m.k * (double)batch_size *
-                            (double)reduce_size);
-    return !p->failed && (splits == 1 || add_up(p, step, &m, target, splits, split_stride, batch, batch_count,
-                                                batch_stride));
+    return region;
 }
 
-/* A product that would keep a GPU busy for too long is halved, along the loop that it is repeated over most
- * often, else along rows or columns. */
-static bool add_parts(mb__vk_program *p, int step, const mb__product *m, enum variant which)
+bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product, const mb__vk_choice *c)
 {
-    double cost = 2.0 * (double)m->m * (double)m->n * (double)m->k;
-    int loop = -1;
-    for (int i = 0; i < m->loops; i++) {
-        cost *= (double)m->loop[i];
-        if (m->c_loop[i] && m->loop[i] > 1 && (loop < 0 || m->loop[i] > m->loop[loop]))
-            loop = i;
-    }
-    bool rows = m->m >= m->n;
-    if (p->v->caps.processor || cost <= 2 * p->v->slice || (loop < 0 && (rows ? m->m : m->n) < 256))
-        return add(p, step, m, which);
-    mb__product part[2] = {*m, *m};
-    int64_t size = loop >= 0 ? m->loop[loop] : rows ? m->m : m->n, half = (size + 1) / 2;
-    half = loop >= 0 ? half : (half + 127) / 128 * 128; /* whole tiles */
-    for (int i = 0; i < 2; i++)
-        *(loop >= 0 ? &part[i].loop[loop] : rows ? &part[i].m : &part[i].n) = i ? size - half : half;
-    if (loop >= 0 || rows)
-        part[1].a.offset += half * (loop >= 0 ? m->a_loop[loop] : m->a_m);
-    if (loop >= 0 || !rows)
-        part[1].b.offset += half * (loop >= 0 ? m->b_loop[loop] : m->b_n);
-    part[1].c.offset += half * (loop >= 0 ? m->c_loop[loop] : rows ? m->c_m : m->c_n);
-    return add_parts(p, step, &part[0], which) && add_parts(p, step, &part[1], which);
+    if (c->kernel == VK_AS_SUMS)
+        return add_as_kernel(p, step, product);
+    VkPipeline pipeline = mb__vk_product_pipeline(p->v, c);
+    if (!pipeline)
+        return false;
+    layout l = layout_of(p->v, product, c->kernel);
+    int32_t target = l.m.c.value;
+    if (l.splits > 1)
+        target = mb__vk_scratch(p, (uint64_t)l.splits * (uint64_t)l.split_stride * (c->wide ? 8 : 4));
+    uint32_t region = put_region(p, &l, target);
+    int64_t groups = l.tiles * l.splits;
+    if (c->kernel <= VK_PLAIN4)
+        groups = (groups + l.tile.local - 1) / l.tile.local;
+    mb__vk_dispatch_add(p, pipeline, region, groups, step,
+                        2.0 * (double)l.m.m * (double)l.m.n * (double)l.m.k * (double)l.batch_size *
+                            (double)l.reduce_size);
+    return !p->failed && (l.splits == 1 || add_up(p, step, &l, target));
 }
 
 bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product)
 {
+    mb__product part[2];
+    if (mb__vk_product_cut(p->v, product, part))
+        return mb__vk_add_product(p, step, &part[0]) && mb__vk_add_product(p, step, &part[1]);
     bool wide = p->plan->values[product->c.value].dtype == MB_FLOAT64;
-    mb__product m = turned(product);
-    enum variant which = choose(p->v, &m, wide);
-    return shader_of(which, wide) ? add_parts(p, step, product, which) : add_as_kernel(p, step, product);
+    mb__vk_choice c = mb__vk_product_decide(p->v, product, wide);
+    return mb__vk_product_emit(p, step, product, &c);
 }

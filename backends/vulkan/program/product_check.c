@@ -15,8 +15,11 @@ static double entry(int64_t i, int64_t salt) /* small integers: sums of their pr
 
 /* The trial's product: sizes are multiples of 4 where the pattern reads by fours, and strides too; elsewhere
  * neither. */
-static mb__product trial(uint32_t m, uint32_t n, uint32_t a_read, uint32_t b_read, bool fours)
+static mb__product trial(const mb__vk *v, const mb__vk_choice *c)
 {
+    mb__vk_tile tile = mb__vk_tile_of(v, c->kernel);
+    uint32_t m = tile.m + 4, n = tile.n + 4, a_read = c->a_read, b_read = c->b_read;
+    bool fours = c->fours;
     mb__product p = {
         .m = m + (a_read != 2), .n = n + (b_read != 2 && !fours), .k = 20 + (a_read != 3 && b_read != 3)};
     int64_t a_row = a_read == 3 ? p.k : p.k + 1, a_column = a_read == 2 ? p.m : p.m + 1;
@@ -46,7 +49,7 @@ static double at(const void *data, bool wide, int64_t i)
     return wide ? ((const double *)data)[i] : (double)((const float *)data)[i];
 }
 
-static bool right(const mb__product *p, bool wide, const void *c)
+static bool is_right(const mb__product *p, bool wide, const void *c)
 {
     for (int64_t l = 0; l < BATCH; l++)
         for (int64_t i = 0; i < p->m; i++)
@@ -61,78 +64,108 @@ static bool right(const mb__product *p, bool wide, const void *c)
     return true;
 }
 
-/* 1: right, 0: wrong, -1: it could not be tried: v->refused, or the context's error says why. */
-static int run_trial(mb__vk *v, const mb__product *product, bool wide)
+bool mb__vk_product_run(mb__vk *v, const mb__product *product, const mb__vk_choice *c, const int64_t count[3],
+                        const void *a, const void *b, void *result)
 {
-    mb_context *ctx = v->ctx;
-    mb_dtype dtype = wide ? MB_FLOAT64 : MB_FLOAT32;
-    int64_t counts[3] = {BATCH * product->a_loop[0], BATCH * product->b_loop[0], BATCH * product->c_loop[0]},
-            most = 0;
+    mb_dtype dtype = c->wide ? MB_FLOAT64 : MB_FLOAT32;
     mb__value values[3];
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         values[i] = (mb__value){.dtype = (uint8_t)dtype,
                                 .home = i < 2 ? MB_IN_INPUT : MB_IN_OUTPUT,
                                 .index = i < 2 ? i : 0,
-                                .count = counts[i],
+                                .count = count[i],
                                 .onto = -1};
-        most = counts[i] > most ? counts[i] : most;
-    }
-    mb__step step = {.kind = MB_STEP_PRODUCT, .where = NULL, .u.product = *product};
+    mb__step step = {.kind = MB_STEP_PRODUCT, .u.product = *product};
     mb__plan plan = {.values = values,
                      .steps = &step,
                      .value_count = 3,
                      .step_count = 1,
                      .input_count = 2,
                      .output_count = 1};
-    size_t bytes = (size_t)most * mb_dtype_size(dtype), program_bytes;
-    char *host = mb__alloc(ctx, bytes);
-    void *memory[3] = {NULL}, *program = NULL;
-    bool ok = host != NULL;
-    for (int i = 0; i < 3 && ok; i++) {
-        for (int64_t j = 0; j < counts[i]; j++)
-            if (wide)
-                ((double *)(void *)host)[j] = entry(j, i == 0 ? 1 : 5);
-            else
-                ((float *)(void *)host)[j] = (float)entry(j, i == 0 ? 1 : 5);
-        ok =
-            (memory[i] = mb__vk_memory_new(ctx, v, (size_t)counts[i] * mb__vk_element_size(dtype))) != NULL &&
-            mb__vk_upload(ctx, v, memory[i], dtype, counts[i], host) == MB_OK;
-    }
-    ok = ok && (program = mb__vk_compile(ctx, v, &plan, &program_bytes)) != NULL;
-    mb__binding binding = {memory[0], memory, memory + 2, NULL};
-    ok = ok && mb__vk_run(ctx, v, program, &binding) == MB_OK &&
-         mb__vk_download(ctx, v, memory[2], dtype, counts[2], host) == MB_OK;
-    int result = !ok ? -1 : right(product, wide, host);
-    if (program)
-        mb__vk_discard(ctx, v, program);
+    void *memory[3] = {NULL};
+    bool ok = true;
+    for (int i = 0; i < 3 && ok; i++)
+        ok = (memory[i] = mb__vk_memory_new(v, (uint64_t)count[i] * mb__vk_element_size(dtype))) &&
+             mb__vk_upload(v, memory[i], dtype, count[i],
+                           i == 0   ? a
+                           : i == 1 ? b
+                                    : NULL);
+    mb__vk_program *p = ok ? mb__vk_program_new(v, &plan) : NULL;
+    if (p)
+        p->untimed = true;
+    mb__binding binding = {.inputs = memory, .outputs = memory + 2};
+    ok = p && mb__vk_product_emit(p, 0, product, c) && mb__vk_program_finish(p) && mb__vk_run(p, &binding) &&
+         mb__vk_download(v, memory[2], dtype, count[2], result);
+    mb__vk_discard(p);
     for (int i = 0; i < 3; i++)
         if (memory[i])
-            mb__vk_memory_free(ctx, v, memory[i], 0);
-    mb__free(ctx, host, bytes);
-    return result;
+            mb__vk_memory_free(v, memory[i]);
+    return ok;
 }
 
-bool mb__vk_product_trusted(mb__vk *v, int variant, bool wide, uint32_t m, uint32_t n, uint32_t a_read,
-                            uint32_t b_read, bool fours)
+/* False: it could not be tried. */
+static bool run_trial(mb__vk *v, const mb__vk_choice *c, bool *right)
 {
-    uint8_t *state = &v->product_state[variant * 2 + wide][a_read | b_read << 2 | (uint32_t)fours << 4];
-    if (*state == VK_UNTRIED) {
-        *state = VK_TRUSTED; /* while it is tried */
-        int forced = v->forced_product;
-        v->forced_product = variant;
-        v->trying = true;
-        v->refused = false;
-        mb__product p = trial(m + 4, n + 4, a_read, b_read, fours);
-        int result = run_trial(v, &p, wide);
-        v->trying = false;
-        v->forced_product = forced;
-        if (result <= 0 || v->quirks & VK_QUIRK_WRONG_TILES)
-            *state = VK_WRONG;
-        if (result == 0 || v->refused)
-            mb__log(v->ctx, "vulkan: %s %s with kernel %d; a plainer one is used instead",
-                    v->props.deviceName,
-                    v->refused ? "makes no pipeline of a product" : "computes a product wrongly", variant);
-        v->refused = false;
+    mb__product p = trial(v, c);
+    int64_t count[3] = {BATCH * p.a_loop[0], BATCH * p.b_loop[0], BATCH * p.c_loop[0]};
+    size_t size = c->wide ? 8 : 4, bytes = (size_t)(count[0] + count[1] + count[2]) * size;
+    char *memory = mb__host_alloc(v->host, bytes);
+    if (!memory)
+        return false;
+    char *a = memory, *b = a + (size_t)count[0] * size, *result = b + (size_t)count[1] * size;
+    for (int64_t i = 0; i < count[0] + count[1]; i++) {
+        double x = i < count[0] ? entry(i, 1) : entry(i - count[0], 5);
+        if (c->wide)
+            ((double *)(void *)memory)[i] = x;
+        else
+            ((float *)(void *)memory)[i] = (float)x;
     }
-    return *state == VK_TRUSTED;
+    bool ok = mb__vk_product_run(v, &p, c, count, a, b, result);
+    *right = ok && is_right(&p, c->wide, result);
+    mb__host_free(v->host, memory, bytes);
+    return ok;
+}
+
+static VkPipeline pipeline_of(mb__vk *v, const mb__vk_choice *c)
+{
+    if (!(v->quirks & VK_QUIRK_REFUSES))
+        return mb__vk_product_pipeline(v, c);
+    mb__vk_ok(v, VK_ERROR_UNKNOWN, "vkCreateComputePipelines");
+    return VK_NULL_HANDLE;
+}
+
+bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c)
+{
+    const char *problem = NULL;
+    bool right = true;
+    if (!pipeline_of(v, c)) {
+        /* We can do without, whatever the driver says of it: drivers without memory for what a kernel takes
+         * to compile, too. But not where it is the host that has none. */
+        if (v->failure.status == MB_OK || !mb__vk_forget(v))
+            return false;
+        problem = "makes no pipeline of a product";
+    } else if (!run_trial(v, c, &right)) {
+        return false;
+    } else if (!right) {
+        problem = "computes a product wrongly";
+    }
+    *mb__vk_trust(v, c) = problem || v->quirks & VK_QUIRK_WRONG_TILES ? VK_WRONG : VK_TRUSTED;
+    if (problem)
+        v->host->log(v->host->user, "vulkan: %s %s with kernel %d; a plainer one is used instead",
+                     v->props.deviceName, problem, c->kernel);
+    return true;
+}
+
+bool mb__vk_try_product(mb__vk *v, const mb__plan *plan, const mb__product *p)
+{
+    mb__product part[2];
+    if (mb__vk_product_cut(v, p, part))
+        return mb__vk_try_product(v, plan, &part[0]) && mb__vk_try_product(v, plan, &part[1]);
+    for (;;) {
+        mb__vk_choice c = mb__vk_product_decide(v, p, plan->values[p->c.value].dtype == MB_FLOAT64);
+        if (mb__vk_is_plain(&c) || *mb__vk_trust(v, &c) != VK_UNTRIED)
+            return true;
+        if (!mb__vk_try_choice(v, &c))
+            return false;
+    }
 }

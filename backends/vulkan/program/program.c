@@ -6,7 +6,22 @@
  */
 #include "backends/vulkan/program/program.h"
 
-bool mb__vk_chain_slots(mb__vk_program *p)
+mb__vk_program *mb__vk_program_new(mb__vk *v, const mb__plan *plan)
+{
+    mb__bump pool = {.host = v->host};
+    mb__vk_program *p = mb__bump_get(&pool, sizeof *p);
+    if (!p) {
+        mb__bump_free(&pool);
+        return NULL;
+    }
+    *p = (mb__vk_program){.v = v, .pool = pool, .plan = plan};
+    for (int i = 0; i < plan->scalar_count * VK_SCALAR_WORDS; i++)
+        mb__vk_add_word(p, 0, -1, 0);
+    return p;
+}
+
+/* Chains the table words that say where a value lies. */
+static bool chain_slots(mb__vk_program *p)
 {
     int count = p->plan->value_count + p->scratch_count;
     p->slot_first = mb__bump_get(&p->pool, ((size_t)count + 1) * sizeof *p->slot_first);
@@ -28,20 +43,38 @@ bool mb__vk_chain_slots(mb__vk_program *p)
     return true;
 }
 
-void mb__vk_free_words(mb__vk_program *p)
+/* Drops what is needed while a program is made only. */
+static void free_words(mb__vk_program *p)
 {
-    mb__free(p->v->ctx, p->words, p->word_room * sizeof *p->words);
-    mb__free(p->v->ctx, p->slot_value, p->slot_room * sizeof *p->slot_value);
-    mb__free(p->v->ctx, p->slot_shift, p->shift_room * sizeof *p->slot_shift);
+    mb__host_free(p->v->host, p->words, p->word_room * sizeof *p->words);
+    mb__host_free(p->v->host, p->slot_value, p->slot_room * sizeof *p->slot_value);
+    mb__host_free(p->v->host, p->slot_shift, p->shift_room * sizeof *p->slot_shift);
     p->words = p->slot_shift = NULL;
     p->slot_value = NULL;
     p->word_room = p->slot_room = p->shift_room = 0;
 }
 
-void mb__vk_discard(mb_context *ctx, void *state, void *program)
+bool mb__vk_program_finish(mb__vk_program *p)
 {
-    mb__vk *v = state;
-    mb__vk_program *p = program;
+    if (p->failed || !chain_slots(p))
+        return false;
+    if (p->scratch_bytes && !(p->scratch_memory = mb__vk_memory_new(p->v, p->scratch_bytes)))
+        return false;
+    uint64_t bytes = (p->word_count + 1) * sizeof *p->words;
+    if (!mb__vk_idle(p->v) || !mb__vk_table_new(p->v, bytes, &p->table_at))
+        return false;
+    p->table_bytes = bytes;
+    if (p->word_count)
+        memcpy(mb__vk_table_at(p->v, p->table_at), p->words, p->word_count * sizeof *p->words);
+    free_words(p);
+    return true;
+}
+
+void mb__vk_discard(mb__vk_program *p)
+{
+    if (!p)
+        return;
+    mb__vk *v = p->v;
     mb__vk_settle(v);
     for (int i = 0; i < p->slice_count && !v->hung; i++)
         v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &p->slices[i]);
@@ -50,8 +83,8 @@ void mb__vk_discard(mb_context *ctx, void *state, void *program)
     if (p->table_bytes)
         mb__vk_table_free(v, p->table_at, p->table_bytes);
     if (p->scratch_memory)
-        mb__vk_memory_free(ctx, v, p->scratch_memory, p->scratch_bytes);
-    mb__vk_free_words(p);
+        mb__vk_memory_free(v, p->scratch_memory);
+    free_words(p);
     mb__bump pool = p->pool;
     mb__bump_free(&pool);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * program.h - a plan as dispatches that read a table: how it is compiled, kept, run and let go. The files are
- * listed from the ground up: each calls those before it alone, but for the two calls that try a product
- * (product.c its trial, and the trial the compiler).
+ * listed from the ground up: each calls those before it alone.
  */
 #ifndef MB_VULKAN_PROGRAM_H
 #define MB_VULKAN_PROGRAM_H
 
+#include "backends/plan/bump.h"
 #include "backends/vulkan/pipeline/pipeline.h"
 
 /* Instructions of a pass; words of the table for a bound scalar. */
@@ -66,6 +66,7 @@ typedef struct mb__vk_program {
     uint32_t generation;
     VkQueryPool queries;
     bool failed;
+    bool untimed; /* a trial: nobody wants to know how long it took */
 } mb__vk_program;
 
 /* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
@@ -123,6 +124,12 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
 
 /* The slot where a view begins; slot_count: none does. */
 int mb__vk_slot_of(const mb__vk_pass *p, const mb__view *view);
+/* Literal zeros of floats are numbers that the region holds. */
+static inline bool mb__vk_is_zero(const mb__instr *n)
+{
+    return n->op == MB_K_CONST && mb__is_float(n->dtype) &&
+           (n->dtype == MB_FLOAT32 ? (float)n->number == 0 : n->number == 0);
+}
 /* The position among the parameters of a bound scalar's number, or of a first position. */
 int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
 /* Emits a pass into the assembler. */
@@ -152,6 +159,43 @@ bool mb__vk_add_fill(mb__vk_program *p, int step, int32_t value, double number);
 
 /* ---- product.c ---- */
 
+/* Kernels of shaders/product.comp, and a way without any: sums of products, a kernel as others are. */
+enum mb__vk_product_kernel { VK_PLAIN, VK_PLAIN4, VK_LANES, VK_TILE32, VK_TILE64, VK_TILE128, VK_AS_SUMS };
+
+/* How a product is computed: a kernel, and the constants that make a pipeline of it. */
+typedef struct mb__vk_choice {
+    int kernel;
+    bool wide;               /* in float64 */
+    bool fours;              /* results are written by fours */
+    uint32_t a_read, b_read; /* how operands are read; as product.comp numbers it */
+} mb__vk_choice;
+
+typedef struct mb__vk_tile {
+    uint32_t m, n, local; /* elements of a group, or of an invocation of a plain kernel; invocations */
+} mb__vk_tile;
+
+/* What is known of a choice. Plain kernels are never tried. */
+enum { VK_UNTRIED, VK_TRUSTED, VK_WRONG };
+static inline uint8_t *mb__vk_trust(mb__vk *v, const mb__vk_choice *c)
+{
+    return &v->product_state[c->kernel * 2 + c->wide][c->a_read | c->b_read << 2 | (uint32_t)c->fours << 4];
+}
+static inline bool mb__vk_is_plain(const mb__vk_choice *c)
+{
+    return c->kernel <= VK_PLAIN4 || c->kernel == VK_AS_SUMS;
+}
+
+mb__vk_tile mb__vk_tile_of(const mb__vk *v, int kernel);
+/* Whether a product would keep a GPU busy for too long: then as two parts. */
+bool mb__vk_product_cut(const mb__vk *v, const mb__product *p, mb__product part[2]);
+/* How a kernel would compute a product; by VK_AS_SUMS if it cannot. */
+mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide, int kernel);
+/* How a product, which is not to be cut, is computed, given what is known to be wrong. */
+mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide);
+VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
+/* Adds the dispatches of a product by a choice. */
+bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product, const mb__vk_choice *c);
+/* The same, cut and decided. */
 bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product);
 
 /* ---- axis_and_index.c ---- */
@@ -160,18 +204,16 @@ bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *other);
 
 /* ---- transfer.c ---- */
 
-mb_status mb__vk_upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                        const void *from);
-mb_status mb__vk_download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                          void *to);
+bool mb__vk_upload(mb__vk *v, const mb__vk_place *to, mb_dtype dtype, int64_t count, const void *from);
+bool mb__vk_download(mb__vk *v, const mb__vk_place *from, mb_dtype dtype, int64_t count, void *to);
 
 /* ---- program.c ---- */
 
-/* Chains the table words that say where a value lies, once all are there. */
-bool mb__vk_chain_slots(mb__vk_program *p);
-/* Drops what is needed while a program is made only. */
-void mb__vk_free_words(mb__vk_program *p);
-void mb__vk_discard(mb_context *ctx, void *state, void *program);
+/* A program without dispatches yet, with room for bound scalars. */
+mb__vk_program *mb__vk_program_new(mb__vk *v, const mb__plan *plan);
+/* Once all dispatches are there: its part of the table, and its own memory. */
+bool mb__vk_program_finish(mb__vk_program *p);
+void mb__vk_discard(mb__vk_program *p); /* NULL is allowed */
 
 /* ---- hazard.c ---- */
 
@@ -186,17 +228,21 @@ bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b);
 
 /* ---- run.c ---- */
 
-mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__binding *binding);
+/* A run that failed leaves nothing behind: it may be tried again. */
+bool mb__vk_run(mb__vk_program *p, const mb__binding *binding);
 
 /* ---- product_check.c ---- */
 
-enum { VK_UNTRIED, VK_TRUSTED, VK_WRONG };
-/* Whether a product kernel computes what it should; tried at its first use. m, n: its tile. */
-bool mb__vk_product_trusted(mb__vk *v, int variant, bool wide, uint32_t m, uint32_t n, uint32_t a_read,
-                            uint32_t b_read, bool fours);
+/* One product by a choice, on values from the host, whose numbers are counted. */
+bool mb__vk_product_run(mb__vk *v, const mb__product *p, const mb__vk_choice *c, const int64_t count[3],
+                        const void *a, const void *b, void *result);
+/* Whether a choice computes what it should is known afterwards. False: it could not be tried. */
+bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c);
+/* Tries the untried choices that a product of a plan takes, until those are known to be right. */
+bool mb__vk_try_product(mb__vk *v, const mb__plan *plan, const mb__product *p);
 
 /* ---- compile.c ---- */
 
-void *mb__vk_compile(mb_context *ctx, void *state, const mb__plan *plan, size_t *bytes);
+mb__vk_program *mb__vk_compile(mb__vk *v, const mb__plan *plan);
 
 #endif

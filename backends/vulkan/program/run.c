@@ -61,7 +61,7 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
     v->f.vkCmdPushConstants(cb, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, push);
     if (v->labels) {
         char text[160], label[64];
-        const char *place = p->plan->steps[d->step].where;
+        const char *place = p->plan->steps[d->step].site;
         mb__step_label(p->plan, d->step, label, sizeof label);
         snprintf(text, sizeof text, "%s, %.80s", label, place ? place : "?");
         VkDebugUtilsLabelEXT info = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT, .pLabelName = text};
@@ -87,7 +87,7 @@ static bool record(mb__vk_program *p)
         total += p->dispatches[i].cost;
     /* Two slices beside each other hold more than one's cost. */
     slice = slice < 2 * total / (VK_SLICES_MOST - 2) ? 2 * total / (VK_SLICES_MOST - 2) : slice;
-    bool *before = mb__alloc(v->ctx, (size_t)p->dispatch_count + 1);
+    bool *before = mb__host_alloc(v->host, (size_t)p->dispatch_count + 1);
     if (!before)
         return false;
     mb__vk_hazards(p, before);
@@ -116,11 +116,13 @@ static bool record(mb__vk_program *p)
         i = end;
     }
     ok = ok && end_slice(p, current, true);
-    mb__free(v->ctx, before, (size_t)p->dispatch_count + 1);
+    if (!ok && current < p->slice_count) /* one that is half recorded cannot be begun anew */
+        v->f.vkResetCommandBuffer(p->slices[current], 0);
+    mb__host_free(v->host, before, (size_t)p->dispatch_count + 1);
     p->slices_used = ok ? current + 1 : 0;
     if (ok) /* else it is recorded anew when it is next run */
         p->generation = v->generation;
-    mb__vk_stats(v)->recordings++;
+    v->host->counters->recordings++;
     return ok;
 }
 
@@ -129,7 +131,7 @@ static bool record(mb__vk_program *p)
 static bool make_queries(mb__vk_program *p)
 {
     mb__vk *v = p->v;
-    if (p->queries || v->period == 0 || !mb__profiling(v->ctx))
+    if (p->queries || v->period == 0 || !v->host->timed || p->untimed)
         return true;
     VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                   .queryType = VK_QUERY_TYPE_TIMESTAMP,
@@ -148,8 +150,8 @@ static bool read_queries(mb__vk_program *p)
         if (!VK(v, v->f.vkGetQueryPoolResults(v->device, p->queries, 2 * (uint32_t)i, 2, sizeof ticks, ticks,
                                               8, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT)))
             return false;
-        mb__profile_add(v->ctx, p->plan, p->dispatches[i].step,
-                        1e-9 * v->period * (double)((ticks[1] - ticks[0]) & v->ticks));
+        v->host->timed(v->host->user, p->plan, p->dispatches[i].step,
+                       1e-9 * v->period * (double)((ticks[1] - ticks[0]) & v->ticks));
     }
     return true;
 }
@@ -169,6 +171,21 @@ static mb__vk_place place_of(const mb__vk_program *p, const mb__binding *b, int 
     return (mb__vk_place){m->block, m->offset + (v->home == MB_IN_ARENA ? (uint64_t)v->offset : 0), 0};
 }
 
+/* A number as each type that a kernel may read it in; a key's bits as they are. */
+static void put_scalar(const mb__scalar *s, uint32_t *w)
+{
+    if (s->is_key) {
+        memcpy(w + 2, &s->u.key, 8);
+        return;
+    }
+    double x = s->u.number;
+    float f = (float)x;
+    int32_t n = x >= 2147483647.0 ? INT32_MAX : x > -2147483648.0 ? (int32_t)x : INT32_MIN;
+    memcpy(w, &f, 4);
+    memcpy(w + 1, &n, 4);
+    memcpy(w + 2, &x, 8);
+}
+
 static void bind_values(mb__vk_program *p, const mb__binding *b)
 {
     uint32_t *table = mb__vk_table_at(p->v, p->table_at);
@@ -185,42 +202,35 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
             table[w + 1] = (uint32_t)(now.offset / 4) + p->shift[w];
         }
     }
-    for (int i = 0; i < p->plan->scalar_count; i++) {
-        double x = b->scalars[i];
-        float f = (float)x;
-        int32_t n = x >= 2147483647.0 ? INT32_MAX : x > -2147483648.0 ? (int32_t)x : INT32_MIN;
-        uint32_t *w = table + i * VK_SCALAR_WORDS;
-        memcpy(w, &f, 4);
-        memcpy(w + 1, &n, 4);
-        memcpy(w + 2, &x, 8);
-    }
+    for (int i = 0; i < p->plan->scalar_count; i++)
+        put_scalar(&b->scalars[i], table + i * VK_SCALAR_WORDS);
 }
 
-mb_status mb__vk_run(mb_context *ctx, void *state, void *program, const mb__binding *binding)
+static bool submit_all(mb__vk_program *p)
 {
-    mb__vk *v = state;
-    mb__vk_program *p = program;
-    if (v->lost)
-        return mb__error(ctx, MB_BACKEND, NULL, "vulkan: the device was lost");
+    for (int i = 0; i < p->slices_used; i++)
+        if (!mb__vk_submit(p->v, p->slices[i], i + 1 == p->slices_used))
+            return false;
+    return true;
+}
+
+bool mb__vk_run(mb__vk_program *p, const mb__binding *binding)
+{
+    mb__vk *v = p->v;
     if (!mb__vk_idle(v))
-        return ctx->status;
+        return false;
     if (p->dispatch_count == 0)
-        return MB_OK;
+        return true;
     bind_values(p, binding);
     if (v->guard)
         mb__vk_guard_fill(p, binding);
     if (p->generation != v->generation && (!make_queries(p) || !record(p)))
-        return ctx->status;
-    for (int i = 0; i < p->slices_used; i++)
-        if (!mb__vk_submit(v, p->slices[i], i + 1 == p->slices_used))
-            return ctx->status;
-    mb_stats *s = mb__vk_stats(v);
-    s->last_dispatches = (uint64_t)p->dispatch_count;
-    s->last_barriers = (uint64_t)p->barriers;
-    if (p->queries && mb__vk_idle(v))
-        read_queries(p);
-    if (v->guard && mb__vk_idle(v))
-        mb__vk_guard_check(p, binding);
-    mb__vk_heard(v);
-    return ctx->status;
+        return false;
+    if (!submit_all(p))
+        return false;
+    v->host->counters->last_dispatches = (uint64_t)p->dispatch_count;
+    v->host->counters->last_barriers = (uint64_t)p->barriers;
+    if (p->queries && !(mb__vk_idle(v) && read_queries(p)))
+        return false;
+    return !v->guard || (mb__vk_idle(v) && mb__vk_guard_check(p, binding));
 }

@@ -41,9 +41,11 @@ static bool record_transfer(mb__vk *v)
                             .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
     v->f.vkCmdPipelineBarrier(v->transfer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_HOST_BIT,
                               0, 1, &seen, 0, NULL, 0, NULL);
-    mb__vk_stats(v)->recordings++;
-    if (!VK(v, v->f.vkEndCommandBuffer(v->transfer)))
+    v->host->counters->recordings++;
+    if (!VK(v, v->f.vkEndCommandBuffer(v->transfer))) {
+        v->f.vkResetCommandBuffer(v->transfer, 0); /* else it is half recorded, and cannot be begun anew */
         return false;
+    }
     v->transfer_generation = v->generation;
     return true;
 }
@@ -84,8 +86,8 @@ static void unpack(mb_dtype dtype, int64_t count, const void *from, void *to)
 }
 
 /* Moves values in pieces of the stage; each piece is what `visit` packs or unpacks. */
-static mb_status through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype, int64_t count,
-                               const void *from, void *to)
+static bool through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype, int64_t count, const void *from,
+                          void *to)
 {
     int64_t size = (int64_t)mb__vk_element_size(dtype), piece = VK_STAGE_BYTES / size;
     size_t outside = mb_dtype_size(dtype);
@@ -94,55 +96,43 @@ static mb_status through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype,
         uint64_t place = p->offset + (uint64_t)(at * size), words = (uint64_t)(n * size) / 4;
         if (to) {
             if (!copy_words(v, p->block, place, v->stage_block, 0, words))
-                return v->ctx->status;
+                return false;
             unpack(dtype, n, v->blocks[v->stage_block].mapped, (char *)to + (size_t)at * outside);
         } else {
             pack(dtype, n, from ? (const char *)from + (size_t)at * outside : NULL,
                  v->blocks[v->stage_block].mapped);
             if (!copy_words(v, v->stage_block, 0, p->block, place, words))
-                return v->ctx->status;
+                return false;
         }
     }
-    return MB_OK;
+    return true;
 }
 
-static mb_status usable(mb__vk *v)
+bool mb__vk_upload(mb__vk *v, const mb__vk_place *to, mb_dtype dtype, int64_t count, const void *from)
 {
-    if (v->lost)
-        return mb__error(v->ctx, MB_BACKEND, NULL, "vulkan: the device was lost");
-    return mb__vk_idle(v) ? MB_OK : v->ctx->status;
-}
-
-mb_status mb__vk_upload(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count,
-                        const void *from)
-{
-    mb__vk *v = state;
-    const mb__vk_place *p = memory;
     if (!mb__vk_has_type(v, NULL, dtype))
-        return ctx->status;
+        return false;
     if (count == 0)
-        return MB_OK;
-    if (usable(v) != MB_OK)
-        return ctx->status;
-    unsigned char *mapped = v->blocks[p->block].mapped;
+        return true;
+    if (!mb__vk_idle(v))
+        return false;
+    unsigned char *mapped = v->blocks[to->block].mapped;
     if (!mapped)
-        return through_stage(v, p, dtype, count, from, NULL);
-    pack(dtype, count, from, mapped + p->offset);
-    return MB_OK;
+        return through_stage(v, to, dtype, count, from, NULL);
+    pack(dtype, count, from, mapped + to->offset);
+    return true;
 }
 
-mb_status mb__vk_download(mb_context *ctx, void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
+bool mb__vk_download(mb__vk *v, const mb__vk_place *from, mb_dtype dtype, int64_t count, void *to)
 {
     enum { DIRECT_BYTES = 4096 }; /* a window without a cache reads at a few bytes a transaction */
-    mb__vk *v = state;
-    const mb__vk_place *p = memory;
     if (count == 0)
-        return MB_OK;
-    if (usable(v) != MB_OK)
-        return ctx->status;
-    unsigned char *mapped = v->blocks[p->block].mapped;
+        return true;
+    if (!mb__vk_idle(v))
+        return false;
+    unsigned char *mapped = v->blocks[from->block].mapped;
     if (!mapped || (!v->caps.processor && count * (int64_t)mb__vk_element_size(dtype) > DIRECT_BYTES))
-        return through_stage(v, p, dtype, count, NULL, to);
-    unpack(dtype, count, mapped + p->offset, to);
-    return MB_OK;
+        return through_stage(v, from, dtype, count, NULL, to);
+    unpack(dtype, count, mapped + from->offset, to);
+    return true;
 }

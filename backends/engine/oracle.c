@@ -1,19 +1,42 @@
 /* SPDX-License-Identifier: MIT
  *
- * check.c - MB_DEBUG: an op that a backend has just computed is computed again by the reference backend, from
- * the same operands, and the two must agree. It is kernels that this looks for, not rounding: the limits are
- * wide.
+ * oracle.c - MB_DEBUG: an op that a backend has just computed is computed again by the oracle, the reference
+ * backend, from the same operands, and the two must agree. It is kernels that this looks for, not rounding:
+ * the limits are wide.
  */
 #include <float.h>
 #include <math.h>
 
 #include "backends/engine/state.h"
 
-static const mb__backend *const judge =
-    &mb__backend_reference; /* its state is nothing, its values are doubles */
+/* The backend that computes every dtype as doubles, opened when first asked. NULL: error set. */
+static const mb__backend *oracle(mb_context *ctx)
+{
+    mb__engine_state *st = ctx->engine_state;
+    for (int i = 0; i < mb__backend_count; i++) {
+        if (!mb__backends[i]->oracle)
+            continue;
+        mb__limits none;
+        mb_status status = st->oracle ? MB_OK
+                                      : mb__backends[i]->open(&st->host, &(mb__open_options){.threads = 1},
+                                                              &st->oracle, &none);
+        return mb__told(ctx, status) == MB_OK ? mb__backends[i] : NULL;
+    }
+    mb__error(ctx, MB_BACKEND, "debug: this library was built without a backend that can be asked");
+    return NULL;
+}
+
+void mb__oracle_close(mb__engine_state *st)
+{
+    for (int i = 0; st->oracle && i < mb__backend_count; i++)
+        if (mb__backends[i]->oracle) {
+            mb__backends[i]->close(st->oracle);
+            st->oracle = NULL;
+        }
+}
 
 /* A node's value as doubles; freed by the caller. NULL: error set. */
-static double *fetch(mb_context *ctx, const mb__node *n)
+static double *fetch(mb_context *ctx, const mb__backend *judge, const mb__node *n)
 {
     mb__engine_state *st = ctx->engine_state;
     int64_t count = mb__numel(n->dim, n->rank);
@@ -21,9 +44,9 @@ static double *fetch(mb_context *ctx, const mb__node *n)
     void *raw = mb__alloc(ctx, bytes);
     double *out = mb__alloc(ctx, bytes);
     bool ok = raw && out &&
-              st->backend->download(ctx, st->backend_state, n->value->memory, (mb_dtype)n->dtype, count,
-                                    raw) == MB_OK &&
-              judge->upload(ctx, NULL, out, (mb_dtype)n->dtype, count, raw) == MB_OK;
+              mb__told(ctx, st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype,
+                                                  count, raw)) == MB_OK &&
+              judge->upload(st->oracle, out, (mb_dtype)n->dtype, count, raw) == MB_OK;
     mb__free(ctx, raw, bytes);
     if (!ok) {
         mb__free(ctx, out, bytes);
@@ -49,7 +72,7 @@ static double largest(const double *x, int64_t n)
 /* What the terms of an element's sum may come to, where the op adds many: rounding is relative to that. */
 static double size_of_sums(mb_context *ctx, const mb__node *n, double *const *operands)
 {
-    if (n->op != MB_OP_SUM && n->op != MB_OP_CUMSUM && n->op != MB_OP_SCATTER_ADD && n->op != MB_OP_CONTRACT)
+    if (!mb__has_flag(n->op, MB_FLAG_ADDS))
         return 0;
     double size = 1, terms = 1;
     for (int i = 0; i < n->nin; i++) {
@@ -95,88 +118,69 @@ static bool compare(mb_context *ctx, const mb__node *n, const double *got, const
     int64_t count = mb__numel(n->dim, n->rank);
     for (int64_t i = 0; i < count; i++)
         if (!agree(n, got[i], want[i], sums) && !undefined(ctx, n, operands, i)) {
-            char text[128];
+            char text[128], name[128];
             mb__engine_state *st = ctx->engine_state;
-            mb__error(ctx, MB_BACKEND, n->where,
-                      "%s: the %s backend and the reference differ in a result of shape %s: element %lld is "
-                      "%.9g, not %.9g",
-                      mb__ops[n->op].name, st->backend->name,
-                      mb__shape_text(text, sizeof text, n->dim, n->rank), (long long)i, got[i], want[i]);
+            mb__error_at(
+                ctx, MB_BACKEND, n->site,
+                "%s: the %s backend and the reference differ in a result of shape %s: element %lld is "
+                "%.9g, not %.9g",
+                mb__node_text(name, sizeof name, n), st->backend->name,
+                mb__shape_text(text, sizeof text, n->dim, n->rank), (long long)i, got[i], want[i]);
             return false;
         }
     return true;
 }
 
-/* Runs the node alone on the judge; operands: as doubles, inputs of the plan in order of their nodes. */
-static bool judged(mb_context *ctx, uint32_t id, uint32_t count, void **inputs, double *out)
+/* Runs the node alone; operands: as doubles, inputs of the plan in order of their nodes. */
+static bool ask(mb_context *ctx, const mb__backend *judge, const mb__segment *s, void **inputs, double *out)
 {
     mb__engine_state *st = ctx->engine_state;
-    mb__node *n = mb__at(ctx, id);
-    const mb__backend *backend = st->backend;
-    void *state = st->backend_state;
-    mb__buffer *value = n->value;
-    mb__cached c = {.pool = {.ctx = ctx}};
-    st->backend = judge;
-    st->backend_state = NULL;
-    n->value = NULL; /* to be computed, not read */
-    bool ok = mb__make_plan(ctx, count, &c);
-    n->value = value;
-    if (ok) {
-        size_t bytes = (size_t)c.plan.arena_bytes + 64;
-        void *arena = mb__alloc(ctx, bytes), *outputs[1] = {out};
-        double scalar = n->bind.scalar;
-        mb__binding binding = {arena, inputs, outputs, &scalar};
-        ok = arena && judge->run(ctx, NULL, c.program, &binding) == MB_OK;
-        mb__free(ctx, arena, bytes);
-        judge->discard(ctx, NULL, c.program);
+    mb__cached c = {.pool = {.host = &st->host}};
+    size_t bytes = 0, arena_bytes = 0;
+    void *arena = NULL, *outputs[1] = {out};
+    mb_status status = mb__make_plan(ctx, s, judge, &c);
+    if (status == MB_OK) {
+        arena_bytes = (size_t)c.plan.arena_bytes + 64;
+        arena = mb__try_alloc(ctx, arena_bytes);
+        status = arena ? judge->compile(st->oracle, &c.plan, &c.program, &bytes) : MB_NO_MEMORY;
     }
-    st->backend = backend;
-    st->backend_state = state;
+    if (status == MB_OK)
+        status = judge->run(st->oracle, c.program, &(mb__binding){arena, inputs, outputs, s->scalars});
+    if (c.program)
+        judge->discard(st->oracle, c.program);
+    mb__free(ctx, arena, arena_bytes);
     mb__bump_free(&c.pool);
-    return ok;
+    return mb__told(ctx, status) == MB_OK;
 }
 
-bool mb__check_node(mb_context *ctx, uint32_t id)
+enum { OPERANDS_MOST = 16 };
+
+bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
 {
-    enum { OPERANDS_MOST = 16 };
     mb__engine_state *st = ctx->engine_state;
     const mb__node *n = mb__at(ctx, id);
-    if (st->backend == judge || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
+    if (st->backend->oracle || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
         n->nin > OPERANDS_MOST)
         return true;
+    const mb__backend *judge = oracle(ctx);
+    mb__segment *s = &st->single;
+    if (!judge || !mb__segment_of_node(ctx, s, id))
+        return false;
     double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL;
     void *inputs[OPERANDS_MOST];
-    uint32_t count = 0;
     bool ok = true;
-    /* The list of the segment: distinct operands, rising, then the node. */
-    if (!mb__reserve(ctx, (void **)&st->list, &st->list_room, (uint64_t)n->nin + 1, sizeof *st->list))
-        return false;
     for (int i = 0; i < n->nin && ok; i++) {
-        uint32_t o = mb__in(ctx, n, i), at = 0;
-        operands[i] = fetch(ctx, mb__at(ctx, o));
+        uint32_t o = mb__in(ctx, n, i);
+        operands[i] = fetch(ctx, judge, mb__at(ctx, o));
         ok = operands[i] != NULL;
-        while (at < count && st->list[at] < o)
-            at++;
-        if (at < count && st->list[at] == o)
-            continue;
-        memmove(st->list + at + 1, st->list + at, (count - at) * sizeof *st->list);
-        memmove(inputs + at + 1, inputs + at, (count - at) * sizeof *inputs);
-        st->list[at] = o;
-        inputs[at] = operands[i];
-        count++;
+        inputs[st->dense[o]] = operands[i];
     }
-    st->list[count++] = id;
-    for (uint32_t i = 0; i < count; i++) {
-        st->dense[st->list[i]] = i;
-        st->mark[st->list[i]] &= ~1u;
-    }
-    st->mark[id] |= 1;
     int64_t numel = mb__numel(n->dim, n->rank);
     if (ok)
-        got = fetch(ctx, n);
+        got = fetch(ctx, judge, n);
     if (got)
         want = mb__alloc(ctx, (size_t)(numel + 1) * 8);
-    ok = got && want && judged(ctx, id, count, inputs, want) && compare(ctx, n, got, want, operands);
+    ok = want && ask(ctx, judge, s, inputs, want) && compare(ctx, n, got, want, operands);
     for (int i = 0; i < n->nin; i++)
         if (operands[i])
             drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);
