@@ -89,7 +89,8 @@ void mb__cpu_kernel_list(const mb__host *host, const mb__plan *plan, int step, c
         return;
     const mb__writer w = {append, &t};
     mb__say(&w, "%d tasks share %lld tiles of %lld rows by %lld columns; loops of %s\n", k->tasks,
-            (long long)k->units, (long long)k->tile_rows, (long long)k->tile_columns, strrchr(k->loops->name, '_') + 1);
+            (long long)k->units, (long long)k->tile_rows, (long long)k->tile_columns,
+            strrchr(k->loops->name, '_') + 1);
     for (int c = 0; c < k->constant_count; c++)
         mb__say(&w, "  once r%d = const\n", k->constant_reg[c]);
     for (int u = 0; u < k->uop_count; u++)
