@@ -70,6 +70,17 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
     }
 }
 
+/* Checkpoints that were cut into are forgotten: their nodes are kept as any others. */
+static void cut_regions(mb_context *ctx)
+{
+    uint32_t before = ctx->region_count;
+    while (ctx->region_count && ctx->regions[ctx->region_count - 1].last >= ctx->node_count)
+        ctx->region_count--;
+    for (uint32_t i = 0; before != ctx->region_count && i < ctx->region_count; i++)
+        if (ctx->regions[i].around >= (int32_t)ctx->region_count)
+            ctx->regions[i].around = -1;
+}
+
 mb_status mb_scope_end_at(const char *site, mb_scope scope)
 {
     MB_SITE(scope.ctx, site);
@@ -94,6 +105,9 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
         cut(ctx, &mark);
+        cut_regions(ctx);
+        if (ctx->copies) /* they name nodes that are gone */
+            memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
     }
     /* What could not be stored because of an error is lost with its nodes: the variables keep their old
      * values. */

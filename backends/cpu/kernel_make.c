@@ -81,7 +81,7 @@ static mb__uop *new_uop(maker *m, int kind)
 
 static void used(maker *m, int32_t reg)
 {
-    if (reg >= 0)
+    if (reg >= 0 && m->reg_last[reg] < m->o->uop_count) /* what is stored stays so to the end */
         m->reg_last[reg] = m->o->uop_count;
 }
 

@@ -127,6 +127,11 @@ static void close_engine(mb_context *ctx)
     ctx->engine = NULL;
 }
 
+static void log_line(mb_context *ctx, const char *line)
+{
+    mb__log(ctx, "%s", line);
+}
+
 const mb__engine mb__the_engine = {
     .flush = flush,
     .buffer = mb__buffer_new,
@@ -135,4 +140,5 @@ const mb__engine mb__the_engine = {
     .download = download,
     .reclaim = mb__reclaim,
     .close = close_engine,
+    .log = log_line,
 };

@@ -546,7 +546,10 @@ static void lower_single(lower *l, int32_t id)
     if (l->failed)
         return;
     if (n->op == MB_OP_PAD || n->op == MB_OP_CONCAT) {
-        if (n->op == MB_OP_PAD) {
+        int64_t covered = 0; /* the parts of a pad do not meet */
+        for (int j = 0; j < n->nin; j++)
+            covered += mb__gcount(&l->g->nodes[n->in[j]]);
+        if (n->op == MB_OP_PAD && covered < mb__gcount(n)) {
             mb__step *s = new_step(l, MB_STEP_ZERO, n->site);
             if (!s)
                 return;
@@ -555,11 +558,11 @@ static void lower_single(lower *l, int32_t id)
         for (int j = 0; j < n->nin && !l->failed; j++) {
             const mb__gnode *x = &l->g->nodes[n->in[j]];
             mb__view to = out;
-            if (n->op == MB_OP_PAD)
-                for (int i = 0; i < n->rank; i++) {
-                    to.offset += n->attr[i] * out.stride[i];
-                    to.stride[i] = n->attr[n->rank + i] * out.stride[i];
-                }
+            const int64_t *at = n->op == MB_OP_PAD ? n->attr + 2 * n->rank * j : NULL;
+            for (int i = 0; at && i < n->rank; i++) {
+                to.offset += at[i] * out.stride[i];
+                to.stride[i] = at[n->rank + i] * out.stride[i];
+            }
             if (mb__gcount(x))
                 copy_node(l, n->site, n->in[j], &to);
             if (n->op == MB_OP_CONCAT)

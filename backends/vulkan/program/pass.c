@@ -34,6 +34,8 @@ static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
             add_param(p, n->bind);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             add_param(p, n->view.offset);
+        if (mb__vk_is_zero(n))
+            add_param(p, 0);
     }
     for (int i = 0; i < k->store_count; i++)
         add_slot(p, &k->stores[i].view);
@@ -80,7 +82,9 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
             put(&b, &n->number, sizeof n->number);
         if (n->op == MB_K_LOAD)
             put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
-        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind) : -1;
+        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind)
+                        : mb__vk_is_zero(n)                          ? mb__vk_param_of(p, 0)
+                                                                     : -1;
         put(&b, &bound, sizeof bound);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             put_view(&b, mb__vk_param_of(p, n->view.offset), &n->view, k->rank);
