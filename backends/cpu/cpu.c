@@ -214,6 +214,8 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work
             p->kernels[s] = mb__cpu_kernel_make(pool, work, plan, &step->u.kernel, c->loops, &need, &part);
             if (!p->kernels[s])
                 return false;
+            if (c->host->listing)
+                mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
         } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
             need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
         }

@@ -192,6 +192,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
         mb__uop *u = new_uop(m, MB_U_REDUCE);
         if (!u)
             return;
+        u->op = i->op;
         u->a = full;
         u->d = d;
         u->rate = MB_RATE_ROW;
@@ -223,6 +224,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
     if (!u)
         return;
     m->reg[index] = d;
+    u->op = i->op;
     u->d = d;
     u->a = in[0];
     u->b = in[1];

@@ -18,6 +18,14 @@
  *                so is an index outside of its axis
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
+ *   MB_DUMP      stages of each plan that is made, to be written for people, by commas: tape (the nodes
+ * needed, as recorded), graph (simplified, and where each node's elements lie), groups (what becomes one
+ * kernel), steps, arena (where values lie, and from which step to which), kernels (their instructions, and
+ * what the backend makes of them), or all; anything else is an error. Each line tells where in the script it
+ * was recorded. CONTRIBUTING.md reads them for a small loss. MB_DUMP_TO   the folder they go to, in place of
+ * the standard error: plan-0001-graph.txt, and .dot for graphviz (dot -Tsvg), and so on;
+ * plan-0001-kernel-01.spv on vulkan. The folder is made if it is missing; one that cannot be written to is an
+ * error. Plans are numbered by the process.
  *
  * and of the vulkan backend:
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with

@@ -122,6 +122,7 @@ static void close_engine(mb_context *ctx)
     if (!st)
         return;
     mb__profile_end(ctx);
+    mb__dump_end(ctx);
     mb__reclaim(ctx);
     mb__oracle_close(st);
     if (st->backend_state)

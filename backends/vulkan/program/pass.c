@@ -148,6 +148,29 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
     return pipeline;
 }
 
+/* What a pass became, told to the host as GLSL and as SPIR-V; made anew, since a known pipeline has neither.
+ */
+static bool list_pass(mb__vk_splitter *s, const mb__vk_pass *pass)
+{
+    mb__vk *v = s->p->v;
+    bool float64 = mb__vk_uses_float64(&pass->k);
+    mb__vk_asm *as_text = mb__vk_asm_new(v, float64, true), *as_words = mb__vk_asm_new(v, float64, false);
+    const char *text = NULL;
+    const uint32_t *words = NULL;
+    uint32_t count = 0;
+    if (as_text && as_words) {
+        mb__vk_emit(as_text, pass);
+        mb__vk_emit(as_words, pass);
+        text = mb__vk_asm_text(as_text);
+        words = mb__vk_asm_words(as_words, &count);
+    }
+    if (text && words)
+        v->host->listing(v->host->user, s->p->plan, s->step, text, words, count * sizeof *words);
+    mb__vk_asm_free(as_text);
+    mb__vk_asm_free(as_words);
+    return text && words;
+}
+
 /* ---- the dispatch ---- */
 
 bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
@@ -164,7 +187,7 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
     if (!list_slots(s, pass))
         return false;
     VkPipeline pipeline = pipeline_of(s, pass);
-    if (!pipeline)
+    if (!pipeline || (v->host->listing && !list_pass(s, pass)))
         return false;
     uint32_t region = mb__vk_region(s->p, pass->slots, pass->slot_count);
     for (int i = 0; i < pass->param_count; i++)
