@@ -95,6 +95,30 @@ RULE(WHERE)
     return i == 1 ? mb_where(s->in[0], v, zero) : mb_where(s->in[0], zero, v);
 }
 
+/* A cast's operand has another dtype: both directions convert. */
+static mb_tensor cast_reverse(const mb__applied *s, int i, mb_tensor g)
+{
+    return mb_cast(g, (mb_dtype)mb__at(s->ctx, mb__in(s->ctx, &s->node, i))->dtype);
+}
+static mb_tensor cast_forward(const mb__applied *s, int i, mb_tensor t)
+{
+    (void)i;
+    return mb_cast(t, (mb_dtype)s->node.dtype);
+}
+static mb_tensor cast_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+{
+    (void)K;
+    return cast_forward(s, i, t);
+}
+
+/* With as many axes as the result, a batch of tangents broadcasts as the operand did: the rule holds as it
+ * is. */
+static mb_tensor elementwise_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+{
+    (void)K;
+    return mb__rules_elementwise[s->node.op].forward(s, i, mb__batch_aligned(s, t));
+}
+
 /* Locally constant ops never get here: the sweeps stop at them. */
 #define NO_RULE(NAME) UNARY_RULE(NAME, ((void)s, (void)v, mb__poison(s->ctx)))
 NO_RULE(SIGN)
@@ -103,17 +127,16 @@ NO_RULE(NOT)
 NO_RULE(AND)
 NO_RULE(OR)
 
-typedef mb_tensor (*rule)(const mb__applied *, int, mb_tensor);
+/* The Jacobian is diagonal: one function serves both modes. */
+#define BOTH(NAME)                                                                                           \
+    {                                                                                                        \
+        rule_##NAME, rule_##NAME, elementwise_batch                                                          \
+    }
 
-static const rule rules[MB_OP_COUNT] = {
-#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         [MB_OP_##NAME] = rule_##NAME,
-#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) [MB_OP_##NAME] = rule_##NAME,
+const mb__rule mb__rules_elementwise[MB_OP_COUNT] = {
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         [MB_OP_##NAME] = BOTH(NAME),
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) [MB_OP_##NAME] = BOTH(NAME),
 #include "tensor/ops.def"
-    [MB_OP_WHERE] = rule_WHERE,
+    [MB_OP_WHERE] = BOTH(WHERE),
+    [MB_OP_CAST] = {cast_reverse, cast_forward, cast_batch},
 };
-
-mb_tensor mb__rule_elementwise(const mb__applied *s, int i, mb_tensor v)
-{
-    rule r = rules[s->node.op];
-    return r ? r(s, i, v) : mb__poison(s->ctx);
-}

@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /* A key where none is needed. */
-#define MB_NO_KEY (MB_LIT(mb_key){0})
+#define MB_NO_KEY MB_EMPTY(mb_key)
 
 /* -------------------------------------------------------------------------------------------- linear -- */
 
@@ -48,7 +48,7 @@ MB_API mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const cha
                                        int64_t out, mb_linear_options options);
 #define mb_linear_new_with(...) mb_linear_new_with_at(MB_HERE, __VA_ARGS__)
 #define mb_linear_new(p, name, in, out)                                                                      \
-    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_LIT(mb_linear_options){0})
+    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_EMPTY(mb_linear_options))
 /* x: [..., in] -> [..., out]: x weight^T + bias */
 MB_API mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x);
 #define mb_linear_apply(...) mb_linear_apply_at(MB_HERE, __VA_ARGS__)

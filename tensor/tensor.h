@@ -18,14 +18,18 @@
  *     if (mb_read(y, out, sizeof out) != MB_OK)
  *         fprintf(stderr, "%s\n", mb_message(mb));     // train.c:41: matmul: inner sizes differ: ...
  *
+ * An error costs the scope in which it is made, and nothing from before: what was assigned there and not yet
+ * stored by a flush is undone at the scope's end, and variables stand for what they stood for when it began.
+ *
  * The library never prints, aborts or exits.
  *
  * Ownership. An mb_tensor is a small value, copied freely and never freed: it dies with the scope it was made
  * in. Using it later is an error that says so. Data passed in is copied; data read out goes to the caller's
  * memory.
  *
- * Threads. A context belongs to the thread that opened it; calls from another are refused. Any number of
- * contexts may live side by side.
+ * Threads. A context belongs to the thread that opened it; calls from another are refused (MB_THREAD, a
+ * tensor that is none, NULL, 0), and the owner is told of them. So are calls in a forked process, mb_close
+ * included: what the context holds is then the parent's. Any number of contexts may live side by side.
  *
  * Each function with a trailing _at takes the call's site, "file.c:41", as its first argument; the macro of
  * the plain name supplies it. Bindings from other languages call the _at form. The text must live as long as
@@ -33,6 +37,8 @@
  *
  * Broadcasting is numpy's: shapes are aligned at the last axis, and an axis of size 1 (or an absent one)
  * repeats. dtypes never convert silently; mb_cast does.
+ *
+ * C++ (17 or later) calls all of this as C does; cpp.h says what to know.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
@@ -41,11 +47,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* MB_LIT(mb_key){7}: a struct's value in C and in C++. MB_EMPTY(mb_tensor): all of it zeros, such as no
+ * tensor. */
 #ifdef __cplusplus
 extern "C" {
-#define MB_LIT(type) type
+#define MB_LIT(type)   type
+#define MB_EMPTY(type) (type())
 #else
-#define MB_LIT(type) (type)
+#define MB_LIT(type)   (type)
+#define MB_EMPTY(type) ((type){0})
 #endif
 
 #if defined(__GNUC__)
@@ -98,8 +108,9 @@ typedef struct mb_shape {
     int64_t dim[MB_MAX_RANK];
 } mb_shape;
 
+/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. (In C++ these lists are in cpp.h.) */
+#ifndef __cplusplus
 #define MB_COUNT_(type, ...) ((int)(sizeof((type[]){__VA_ARGS__}) / sizeof(type)))
-/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. */
 #define MB_SHAPE(...)                                                                                        \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -108,6 +119,7 @@ typedef struct mb_shape {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_SHAPE0                                                                                            \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -125,6 +137,7 @@ typedef struct mb_axes {
     int axis[MB_MAX_RANK];
 } mb_axes;
 
+#ifndef __cplusplus
 #define MB_AXES(...)                                                                                         \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -141,6 +154,7 @@ typedef struct mb_axes {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_ALL                                                                                               \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -193,7 +207,7 @@ typedef struct mb_site {
 } mb_site;
 MB_API mb_site mb_site_begin(mb_context *ctx, const char *site);
 MB_API void mb_site_end(const mb_site *site);
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__cplusplus)
 #define MB_SITE(ctx, site)                                                                                   \
     const mb_site mb_site_here_ __attribute__((cleanup(mb_site_end), unused)) = mb_site_begin(ctx, site)
 #endif
@@ -220,7 +234,8 @@ typedef struct mb_scope {
 
 /* Everything recorded between begin and end dies at the end, but for what mb_keep and mb_detach moved out.
  * One scope for each training step keeps the tape from growing. If variables were assigned inside, the end
- * is a flush and returns its status. Scopes nest, and end in reverse order. */
+ * is a flush and returns its status. After an error nothing is flushed, and what was assigned inside is
+ * undone. Scopes nest, and end in reverse order. */
 MB_API mb_scope mb_scope_begin_at(const char *site, mb_context *ctx);
 MB_API mb_status mb_scope_end_at(const char *site, mb_scope scope);
 #define mb_scope_begin(...) mb_scope_begin_at(MB_HERE, __VA_ARGS__)
@@ -388,7 +403,7 @@ MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
 /* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
- */
+ * At most 2^31 along the axis. */
 MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis; from its end when reverse. */
@@ -497,19 +512,20 @@ MB_API mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b);
 
 /* ------------------------------------------------------------------------------------------- computing -- */
 
-/* Computes the n tensors, and stores pending assignments. */
+/* Computes the n tensors, and stores pending assignments. Of no tensors it is MB_OK and does nothing. */
 MB_API mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n);
 #define mb_eval(...) mb_eval_at(MB_HERE, __VA_ARGS__)
 /* Computes t and copies it, row-major, to dst, which has room for `bytes`: exactly mb_count * mb_dtype_size.
- */
+ * After an error floats in dst are NaN, and others as they were. */
 MB_API mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_read(...) mb_read_at(MB_HERE, __VA_ARGS__)
 /* The single element of t as a double; NaN after an error. */
 MB_API double mb_item_at(const char *site, mb_tensor t);
 #define mb_item(...) mb_item_at(MB_HERE, __VA_ARGS__)
 /* Has t computed along with the next flush and copied to dst (bytes as for mb_read) at its end, without
- * forcing one: for curves that are looked at once a step. dst must live until then; ending the scope cancels
- * it. */
+ * forcing one: for curves that are looked at once a step. dst must live until then, or until the scope ends
+ * in which mb_watch was called, which cancels it, wherever t lives. A flush that fails is the end of a watch
+ * too, and leaves NaN in floats; mb_clear_error cancels what is left. */
 MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_watch(...) mb_watch_at(MB_HERE, __VA_ARGS__)
 
@@ -517,6 +533,9 @@ MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t by
 }
 #endif
 
+#ifdef __cplusplus
+#include "tensor/cpp.h"
+#endif
 #include "tensor/ops.h" /* made at build time by tensor/genops.py from tensor/ops.def */
 
 #endif

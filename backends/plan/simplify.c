@@ -458,6 +458,8 @@ static int32_t rewrite(pass *p, const mb__gnode *n, int32_t *in)
     }
     mb__gnode copy = *n;
     copy.in = in;
+    if (n->op == MB_OP_BARRIER && n->nin > 2)
+        copy.nin = 2; /* operand 2 is there for derivatives alone */
     /* One order of the operands of a commutative op, so that equal ones meet. */
     if (mb__has_flag(n->op, MB_FLAG_COMMUTES) && (p->passes & MB_PASS_MERGE) && in[0] > in[1]) {
         int32_t t = in[0];
