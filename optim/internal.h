@@ -8,6 +8,9 @@
 #include "optim/optim.h"
 #include "tensor/internal.h"
 
+/* Bytes of a full name: with what an optimiser puts before it, it still fits a file. */
+#define MB__PARAM_NAME_MAX 4000
+
 typedef struct mb__param {
     const char *name; /* full, dotted; from mb_params_alloc */
     uint64_t hash;    /* of the name: the fold of its key */

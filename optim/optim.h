@@ -72,7 +72,8 @@ MB_API mb_context *mb_params_context(const mb_params *p);
 MB_API mb_dtype mb_params_dtype(const mb_params *p);
 
 /* A new parameter, a variable whose full name is the entered prefixes and `name`, joined by dots. A name that
- * is empty or already taken is an error. It is trainable. mb_param takes weight decay (kernels);
+ * is empty or already taken, or that no file can hold (UTF-8 of at most 4000 bytes with its prefixes, not
+ * "__metadata__"), is an error. It is trainable. mb_param takes weight decay (kernels);
  * mb_param_plain does not (biases, scales, positions). Parameters are made outside of every scope. The
  * initial value is stored at the next flush. */
 MB_API mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init);

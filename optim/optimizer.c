@@ -25,11 +25,25 @@ static int states_of(const mb_optimizer *opt)
     return opt->rule == MB__SGD ? 0 : opt->rule == MB__MOMENTUM ? 1 : 2;
 }
 
+/* Whether a parameter has a name that the optimiser's file gives to something else; then an error. */
+static bool taken(const mb_params *p, const char *name)
+{
+    for (int i = 0; i < p->count; i++)
+        if (strcmp(p->items[i].name, name) == 0) {
+            mb_fail(p->ctx, MB_INVALID, "optimizer: \"%.80s\" is its state's name, and that of a parameter",
+                    name);
+            return true;
+        }
+    return false;
+}
+
 /* Makes the state of every parameter, frozen ones too: they may be unfrozen in a step's scope, where no
  * variable can be made, and a variable takes no memory until it is first used. */
 static mb_status make_state(mb_optimizer *opt)
 {
     mb_params *p = opt->params;
+    if (taken(p, "optimizer.step"))
+        return mb_error(p->ctx);
     if (!mb__grow(p->ctx, &opt->slots, &opt->capacity, p->count, sizeof *opt->slots))
         return MB_NO_MEMORY;
     opt->work_count = MB__WORK_PER_PARAM * (size_t)p->count;
@@ -43,6 +57,8 @@ static mb_status make_state(mb_optimizer *opt)
         for (int s = 0; s < states_of(opt); s++) {
             const char *prefix = state_names[opt->rule][s];
             slot->name[s] = mb__params_text(p, prefix, (int)strlen(prefix), item->name);
+            if (slot->name[s] && taken(p, slot->name[s]))
+                return mb_error(p->ctx);
             slot->state[s] = mb_variable(p->ctx, p->dtype, mb_shape_of(item->tensor));
             if (!slot->name[s] || !mb_valid(slot->state[s]))
                 return mb_error(p->ctx);

@@ -3,6 +3,7 @@
  * Parameter sets: named variables, their initial values and flags.
  */
 #include "optim/internal.h"
+#include "tensor/files/safetensors.h"
 
 #include <limits.h>
 #include <math.h>
@@ -224,6 +225,13 @@ static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_in
     const char *full = mb__params_text(p, p->prefix, p->prefix_length, name);
     if (!full || !mb__grow(p->ctx, &p->items, &p->capacity, p->count + 1, sizeof *p->items))
         return none;
+    if (strlen(full) > MB__PARAM_NAME_MAX || !mb__st_name(full)) {
+        mb_fail(p->ctx, MB_INVALID,
+                "mb_param: no file can hold the name \"%.80s\": wanted UTF-8 of at most %d bytes, not "
+                "__metadata__",
+                full, MB__PARAM_NAME_MAX);
+        return none;
+    }
     if (find(p, full)) {
         mb_fail(p->ctx, MB_INVALID, "mb_param: there is already a parameter \"%s\"", full);
         return none;

@@ -24,9 +24,10 @@ extern "C" {
  * one flush. metadata: key, value, key, value, ..., NULL; or NULL for none; at most 4096 pairs.
  *
  * The file is replaced as a whole or not at all: the content goes to a temporary file in the same folder,
- * PATH.tmp-PID-0, which is synced and renamed over `path`. A full disk or any other failure leaves what was
- * there before, and no temporary file; so does a killed process, which may leave that one. A symbolic link is
- * replaced, not followed. Equal tensors and metadata give equal bytes. */
+ * PATH.tmp-PID-0 (PATH cut where that name were too long), which is synced and renamed over `path`. A full
+ * disk or any other failure leaves what was there before, and no temporary file; so does a killed process,
+ * which may leave that one. A symbolic link is replaced, not followed. Equal tensors and metadata give equal
+ * bytes. */
 MB_API mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *path,
                                         const char *const *names, const mb_tensor *ts, int n,
                                         const char *const *metadata);

@@ -92,7 +92,7 @@ static size_t take(source *s, unsigned char *dst, size_t bytes)
 static bool open_source(source *s, const char *path)
 {
     struct stat st;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    s->fd = mb__open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
     if (s->fd < 0 || fstat(s->fd, &st) != 0) {
         snprintf(s->error, sizeof s->error, "%s", strerror(errno));
         s->system = true;
@@ -120,7 +120,7 @@ static void close_source(source *s)
     if (s->inflating)
         inflateEnd(&s->z);
     if (s->fd >= 0)
-        close(s->fd);
+        mb__close(s->fd);
 }
 
 /* Content's faults go to s->error. False with an empty error: out of memory, which the context knows. */

@@ -1,9 +1,45 @@
 /* SPDX-License-Identifier: MIT
  * io.c - what the readers of files share. */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "tensor/files/safetensors.h"
+
+int mb__open(const char *path, int flags)
+{
+    int fd;
+    do
+        fd = open(path, flags | O_CLOEXEC, 0666);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+int mb__close(int fd)
+{
+    /* Interrupted or not, the descriptor is gone: a second call could close another thread's. */
+    return close(fd) != 0 && errno != EINTR ? -1 : 0;
+}
+
+int mb__fsync(int fd)
+{
+    int error;
+    do
+        error = fsync(fd);
+    while (error != 0 && errno == EINTR);
+    return error;
+}
+
+int mb__rename(const char *from, const char *to)
+{
+    for (;;) {
+        if (rename(from, to) == 0)
+            return 0;
+        if (errno != EINTR)
+            return -1;
+    }
+}
 
 int mb__read_fully(int fd, void *dst, size_t bytes, uint64_t offset)
 {
@@ -37,6 +73,24 @@ int mb__utf8(const unsigned char *p, const unsigned char *end)
     if ((p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f)) /* surrogates; beyond U+10FFFF */
         return 0;
     return n;
+}
+
+bool mb__is_utf8(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)text, *end = p + strlen(text);
+    while (p < end) {
+        int n = mb__utf8(p, end);
+        if (!n)
+            return false;
+        p += n;
+    }
+    return true;
+}
+
+bool mb__st_name(const char *name)
+{
+    size_t n = strlen(name);
+    return mb__is_utf8(name) && n > 0 && n <= MB__ST_NAME_MAX && strcmp(name, "__metadata__") != 0;
 }
 
 const char *mb__printable(char *out, size_t size, const char *text)

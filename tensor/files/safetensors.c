@@ -62,7 +62,9 @@ static bool read_header(mb_safetensors *f)
         return false;
     }
     if (n > MB__ST_HEADER_MAX || n > size - sizeof n) {
-        mb_fail(ctx, MB_FORMAT, "safetensors: %s: a header of %llu bytes is %s", path, (unsigned long long)n,
+        mb_fail(ctx, MB_FORMAT,
+                "safetensors: %s: no safetensors file: by its first 8 bytes its header has %llu bytes, %s",
+                path, (unsigned long long)n,
                 n > MB__ST_HEADER_MAX ? "above the limit of 100000000" : "longer than the file");
         return false;
     }
@@ -77,6 +79,11 @@ static bool read_header(mb_safetensors *f)
         return false;
     if ((error = mb__read_fully(f->fd, h->text, h->bytes, sizeof n)) != 0) {
         report_read(f, error);
+        return false;
+    }
+    if (!strchr("{ \t\r\n", h->text[0])) { /* NUL is among these: a header of nothing is told below */
+        mb_fail(ctx, MB_FORMAT, "safetensors: %s: no safetensors file: '{' wanted where its header begins",
+                path);
         return false;
     }
     if (!mb__st_parse(h, size - f->data_at)) {
@@ -100,8 +107,7 @@ mb_safetensors *mb_safetensors_open_at(const char *site, mb_context *ctx, const 
     if (!f)
         return NULL;
     f->ctx = ctx;
-    f->fd =
-        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO must not wait for its writer */
+    f->fd = mb__open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY); /* a FIFO must not wait for its writer */
     if (f->fd < 0) {
         mb_fail(ctx, MB_IO, "safetensors: %s: %s", mb__path_tail(path), strerror(errno));
         mb_safetensors_close(f);
@@ -125,7 +131,7 @@ void mb_safetensors_close(mb_safetensors *f)
     mb_context *ctx = f->ctx;
     mb__st_header *h = &f->header;
     if (f->fd >= 0)
-        close(f->fd);
+        mb__close(f->fd);
     drop_scratch(f);
     mb__free(ctx, h->order, h->room * sizeof *h->order);
     mb__free(ctx, h->entries, h->room * sizeof *h->entries);

@@ -71,6 +71,15 @@ int mb__utf8(const unsigned char *p, const unsigned char *end);
 const char *mb__printable(char *out, size_t size, const char *text);
 /* The end of a long path. */
 const char *mb__path_tail(const char *path);
+bool mb__is_utf8(const char *text);
+/* Whether a file can hold a tensor of this name. */
+bool mb__st_name(const char *name);
+
+/* open, close, fsync and rename, which a signal does not interrupt. -1 and errno. */
+int mb__open(const char *path, int flags);
+int mb__close(int fd);
+int mb__fsync(int fd);
+int mb__rename(const char *from, const char *to);
 /* Reads exactly `bytes` at `offset`. 0, an errno, or -1 where the file ended first. */
 int mb__read_fully(int fd, void *dst, size_t bytes, uint64_t offset);
 

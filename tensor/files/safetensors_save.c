@@ -6,6 +6,7 @@
  * a crash at any, the target's name holds either the old content or the new. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,18 +64,6 @@ static void put_string(text *t, const char *s)
             put(t, s, 1);
     }
     put(t, "\"", 1);
-}
-
-static bool is_utf8(const char *s)
-{
-    const unsigned char *p = (const unsigned char *)s, *end = p + strlen(s);
-    while (p < end) {
-        int n = mb__utf8(p, end);
-        if (!n)
-            return false;
-        p += n;
-    }
-    return true;
 }
 
 static const char *dtype_name(mb_dtype dtype)
@@ -155,8 +144,7 @@ static bool check_arguments(const saving *s)
 {
     for (int i = 0; i < s->n; i++) {
         const char *name = s->names[i];
-        if (!name || !*name || strcmp(name, "__metadata__") == 0 || strlen(name) > MB__ST_NAME_MAX ||
-            !is_utf8(name))
+        if (!name || !mb__st_name(name))
             return invalid(s, "not a name for a tensor:", name ? name : "(null)");
         if (s->ts[i].ctx != s->ctx) {
             return invalid(s, s->ts[i].ctx ? "a tensor of another context:" : "not a tensor:", name);
@@ -166,7 +154,7 @@ static bool check_arguments(const saving *s)
     for (const char *const *m = s->metadata; m && m[0]; m += 2, pairs++) {
         if (!m[1])
             return invalid(s, "metadata without a value:", m[0]);
-        if (!is_utf8(m[0]) || !is_utf8(m[1]))
+        if (!mb__is_utf8(m[0]) || !mb__is_utf8(m[1]))
             return invalid(s, "metadata that is not UTF-8:", m[0]);
         for (const char *const *k = s->metadata; k < m; k += 2)
             if (strcmp(*k, m[0]) == 0)
@@ -210,17 +198,28 @@ static int write_all(const saving *s, int fd, const text *header)
         error = mb_read(t, data, tensor_bytes(t)) ? -1 : write_fully(fd, data, tensor_bytes(t));
     }
     mb__free(s->ctx, data, largest);
-    if (!error && fsync(fd) != 0)
+    if (!error && mb__fsync(fd) != 0)
         error = errno;
     return error;
 }
 
-/* A new file beside the path, "PATH.tmp-PID-K"; -1 and errno on failure. temporary: [bytes]. */
+/* A new file beside the path, "PATH.tmp-PID-K", where PATH is cut if that were too long for a name or a path;
+ * -1 and errno on failure. temporary: [bytes]. */
 static int open_temporary(const char *path, char *temporary, size_t bytes)
 {
+    size_t length = strlen(path);
+    const char *slash = strrchr(path, '/');
+    size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
     for (int k = 0; k < 1000; k++) {
-        snprintf(temporary, bytes, "%s.tmp-%ld-%d", path, (long)getpid(), k);
-        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        char suffix[40];
+        size_t more = (size_t)snprintf(suffix, sizeof suffix, ".tmp-%ld-%d", (long)getpid(), k), n = length;
+        if (n - folder + more > NAME_MAX && n - folder <= NAME_MAX)
+            n = folder + NAME_MAX - more;
+        if (n + more > PATH_MAX - 1 && length <= PATH_MAX - 1 && folder + more < PATH_MAX - 1)
+            n = PATH_MAX - 1 - more;
+        memcpy(temporary, path, n);
+        snprintf(temporary + n, bytes - n, "%s", suffix);
+        int fd = mb__open(temporary, O_WRONLY | O_CREAT | O_EXCL);
         if (fd >= 0 || errno != EEXIST)
             return fd;
     }
@@ -234,11 +233,11 @@ static int sync_folder(const char *path, char *folder)
     size_t n = slash ? (size_t)(slash - path) : 0;
     memcpy(folder, n ? path : slash ? "/" : ".", n ? n : 1);
     folder[n ? n : 1] = 0;
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = mb__open(folder, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return errno == EACCES ? 0 : errno;
-    int error = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : errno;
-    close(fd);
+    int error = mb__fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : errno;
+    mb__close(fd);
     return error;
 }
 
@@ -255,9 +254,9 @@ static mb_status replace_file(const saving *s, const text *header, char *tempora
         return mb_fail(s->ctx, MB_IO, "safetensors: %s: cannot make a file there: %s", shown,
                        strerror(errno));
     int error = write_all(s, fd, header);
-    if (close(fd) != 0 && !error)
+    if (mb__close(fd) != 0 && !error)
         error = errno;
-    if (!error && rename(temporary, s->path) != 0)
+    if (!error && mb__rename(temporary, s->path) != 0)
         error = errno;
     if (error) {
         unlink(temporary);

@@ -17,6 +17,7 @@ static mb_status train(const mb_allocator *allocator, const char *backend)
         mb_open_with(&(mb_options){.backend = backend, .threads = 1, .disable = "", .allocator = allocator});
     if (!mb)
         return MB_NO_MEMORY;
+    bool opened = mb_error(mb) == MB_OK;
     mb_params *p = mb_params_new(mb, 1);
     mb_vit *vit = mb_vit_new(
         p, "net",
@@ -44,6 +45,8 @@ static mb_status train(const mb_allocator *allocator, const char *backend)
     }
     mb_optimizer_save(opt, path);
     mb_optimizer_load(opt, path);
+    expect(!opened || mb_error(mb) == MB_OK || strstr(mb_message(mb), "faults_test.c:"),
+           "no line is named: %s", mb_message(mb));
     mb_optimizer_free(opt);
     mb_params_free(p);
     return mb_close(mb);
@@ -62,8 +65,9 @@ static void every_allocation(const char *backend)
             c = (counter){.fail_at = n, .fail_on = on};
             mb_status status = train(&allocator, backend);
             expect(status == MB_NO_MEMORY || (status == MB_OK && !on), /* a single failure may be got over */
-                   "%s: allocation %llu of %llu fails%s, and the status is %s", backend, (unsigned long long)n,
-                   (unsigned long long)calls, on ? ", and all later ones" : "", mb_status_name(status));
+                   "%s: allocation %llu of %llu fails%s, and the status is %s", backend,
+                   (unsigned long long)n, (unsigned long long)calls, on ? ", and all later ones" : "",
+                   mb_status_name(status));
             if (!expect(c.blocks == 0 && c.bytes == 0, "%s: allocation %llu fails, and %lld bytes are left",
                         backend, (unsigned long long)n, (long long)c.bytes))
                 return;

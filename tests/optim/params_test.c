@@ -92,6 +92,54 @@ Test(params, mistakes)
     close_all();
 }
 
+/* Refused when they are made, not at the first save; the longest that is taken can be saved by an optimiser.
+ */
+Test(params, names_that_no_file_can_hold)
+{
+    mb_context *mb = open_on("cpu");
+    mb_params *p = mb_params_new(mb, 1);
+    char name[4200], prefix[2001];
+    memset(name, 'a', sizeof name);
+    memset(prefix, 'b', sizeof prefix);
+    name[4001] = prefix[2000] = 0;
+    const char *const bad[] = {"__metadata__", "\xff", "\xc3", "a\xed\xa0\x80", name};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        mb_param(p, bad[i], MB_SHAPE(1), mb_init_zeros());
+        expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), "no file can hold"), "%zu: %s", i,
+               mb_message(mb));
+        mb_clear_error(mb);
+    }
+    mb_params_enter(p, prefix);
+    name[2000] = 0; /* with prefix and dot: 4001 */
+    expect(!mb_valid(mb_param(p, name, MB_SHAPE(1), mb_init_zeros())), "too long with its prefix");
+    mb_clear_error(mb);
+    name[1999] = 0;
+    mb_param(p, name, MB_SHAPE(1), mb_init_ones());
+    mb_params_leave(p);
+    mb_param(p, "new\nline \"\\ \xc3\xa9", MB_SHAPE(1), mb_init_ones());
+    mb_optimizer *opt = mb_sgd(p, (mb_sgd_options){.lr = 1, .momentum = 0.9});
+    char *path = temporary("names");
+    expect(mb_optimizer_save(opt, path) == MB_OK && mb_optimizer_load(opt, path) == MB_OK, "%s",
+           mb_message(mb));
+    unlink(path);
+    mb_optimizer_free(opt);
+    expect_ok(mb);
+
+    /* A name that the optimiser's file has for its own. */
+    mb_param(p, "x", MB_SHAPE(1), mb_init_ones());
+    mb_param(p, "optimizer.m.x", MB_SHAPE(1), mb_init_ones());
+    expect(!mb_adam(p, (mb_adam_options){.lr = 1}) && mb_error(mb) == MB_INVALID &&
+               strstr(mb_message(mb), "optimizer.m.x"),
+           "%s", mb_message(mb));
+    mb_clear_error(mb);
+    mb_param(p, "optimizer.step", MB_SHAPE(1), mb_init_ones());
+    expect(!mb_sgd(p, (mb_sgd_options){.lr = 1}) && strstr(mb_message(mb), "optimizer.step"), "%s",
+           mb_message(mb));
+    mb_clear_error(mb);
+    mb_params_free(p);
+    close_all();
+}
+
 /* ---- initial values ---- */
 
 Test(params, initial_values)
