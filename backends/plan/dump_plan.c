@@ -21,10 +21,10 @@ static bool step_reads(const mb__step *s, int i, int32_t *value)
                      : -1;
         return i < s->u.kernel.instr_count;
     case MB_STEP_PRODUCT:
-        *value = i ? s->u.product.b.value : s->u.product.a.value;
+        *value = i ? s->u.product->b.value : s->u.product->a.value;
         return i < 2;
     case MB_STEP_OTHER:
-        *value = i ? s->u.other.index.value : s->u.other.in.value;
+        *value = i ? s->u.other->index.value : s->u.other->in.value;
         return i < 2;
     default:
         return false;
@@ -37,8 +37,8 @@ static bool step_writes(const mb__step *s, int i, int32_t *value)
         *value = i < s->u.kernel.store_count ? s->u.kernel.stores[i].view.value : -1;
         return i < s->u.kernel.store_count;
     }
-    *value = s->kind == MB_STEP_PRODUCT ? s->u.product.c.value
-             : s->kind == MB_STEP_OTHER ? s->u.other.out.value
+    *value = s->kind == MB_STEP_PRODUCT ? s->u.product->c.value
+             : s->kind == MB_STEP_OTHER ? s->u.other->out.value
                                         : s->u.zero;
     return i < 1;
 }

@@ -298,7 +298,8 @@ enum plain { NO_PLAIN, ELEMENTS, ELEMENTS_AND_ROWS };
 
 /* The accumulating stores over the mask become row reductions, stored once a row; the others stay out, but
  * for those plain ones that are asked for. */
-static bool take_stores(mb__vk_splitter *s, const mb__kernel *from, uint32_t mask, enum plain plain, mb__kernel *to)
+static bool take_stores(mb__vk_splitter *s, const mb__kernel *from, uint32_t mask, enum plain plain,
+                        mb__kernel *to)
 {
     if (!copy_kernel(s, from, to))
         return false;
