@@ -56,14 +56,14 @@ static mb_status forward_over_reverse(const char *name, bool batch, mb_tensor y,
 mb_status mb_hvp_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                     mb_tensor *hs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     return forward_over_reverse("hvp", false, y, xs, vs, n, hs);
 }
 
 mb_status mb_hvp_batch_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                           mb_tensor *hs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     return forward_over_reverse("hvp_batch", true, y, xs, vs, n, hs);
 }
 
@@ -78,7 +78,7 @@ static mb_tensor flat(const mb_tensor *ts, int n, mb_tensor *scratch)
 mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs, int n,
                             mb_tensor *hs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     room r;
     if (n <= 0 || !hs || !xs || !vs)
@@ -105,24 +105,32 @@ mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, 
     return status;
 }
 
-/* ---- several tensors as one vector ---- */
-
 /* ---- dense ---- */
+
+/* Whether p directions, with `width` results of each, can be numbered at all: said before any work. */
+static bool can_list(mb_context *ctx, const char *name, int64_t p, int64_t width)
+{
+    if (p <= INT32_MAX && mb__countable((int64_t[]){p, width}, 2))
+        return true;
+    mb__error(ctx, MB_INVALID, "%s: got %lld variables and %lld results of each; wanted fewer than 2^31",
+              name, (long long)p, (long long)width);
+    return false;
+}
 
 mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int n)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, mb__poison(y.ctx));
     mb__bundle b;
     mb_tensor result = mb__poison(y.ctx);
-    if (mb__bundle_open(&b, "hessian", y, xs, n)) {
+    if (mb__bundle_open(&b, "hessian", y, xs, n) && can_list(b.ctx, "hessian", b.p, b.p)) {
         int64_t p = b.p, K = mb__bundle_batch(&b), count = 0;
         int64_t room = K ? (p + K - 1) / K : 0;
         mb_tensor *rows = mb__alloc(b.ctx, (size_t)(room + 1) * sizeof *rows);
-        for (int64_t first = 0; rows && first < p; first += K) {
+        for (int64_t first = 0; rows && first < p && mb_error(b.ctx) == MB_OK; first += K) {
             int64_t now = first + K < p ? K : p - first;
             rows[count++] = mb__bundle_hvp(&b, mb__unit_rows(b.ctx, b.dtype, first, now, p));
         }
-        if (rows)
+        if (rows && mb_error(b.ctx) == MB_OK)
             result = count == 0   ? mb_zeros(b.ctx, b.dtype, MB_SHAPE(0, 0))
                      : count == 1 ? rows[0]
                                   : mb_concat(rows, (int)count, 0);
@@ -134,16 +142,16 @@ mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int 
 
 mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *ds)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb__bundle b;
     for (int i = 0; ds && i < n; i++)
         ds[i] = mb__poison(y.ctx);
     if (!ds)
         return mb__refuse_count(y.ctx, "hessian_diagonal", n);
-    if (mb__bundle_open(&b, "hessian_diagonal", y, xs, n)) {
+    if (mb__bundle_open(&b, "hessian_diagonal", y, xs, n) && can_list(b.ctx, "hessian_diagonal", b.p, 1)) {
         int64_t p = b.p, K = mb__bundle_batch(&b), start = 0;
         mb_tensor diagonal = mb_zeros(b.ctx, b.dtype, MB_SHAPE(p));
-        for (int64_t first = 0; first < p; first += K) {
+        for (int64_t first = 0; first < p && mb_error(b.ctx) == MB_OK; first += K) {
             int64_t now = first + K < p ? K : p - first;
             mb_tensor v = mb__unit_rows(b.ctx, b.dtype, first, now, p);
             mb_tensor h = mb__bundle_hvp(&b, v); /* [K,p], of which entry (k, first + k) is wanted */
@@ -161,7 +169,7 @@ mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor 
 
 mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, mb__poison(y.ctx));
     mb_tensor poison;
     mb_context *ctx = mb__enter("jacobian", (const mb_tensor *[]){&y, &x}, 2, &poison);
     if (!ctx)
@@ -188,16 +196,18 @@ mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
     mb_dtype dtype = mb_dtype_of(from);
     if (p == 0 || width == 0)
         return mb_zeros(ctx, mb_dtype_of(y), shape);
+    if (!can_list(ctx, "jacobian", p, width))
+        return mb__poison(ctx);
     int64_t K = mb__batch_of(dtype, mb__largest_since(ctx, &x, 1), p), room = (p + K - 1) / K;
     mb_tensor *rows = mb__alloc(ctx, (size_t)room * sizeof *rows), result = mb__poison(ctx);
-    for (int64_t first = 0; rows && first < p; first += K) {
+    for (int64_t first = 0; rows && first < p && mb_error(ctx) == MB_OK; first += K) {
         int64_t now = first + K < p ? K : p - first;
         direction.dim[0] = now;
         mb_tensor v = mb_reshape(mb__unit_rows(ctx, dtype, first, now, p), direction), t;
         mb_jvp_batch(&to, 1, &from, &v, 1, &t);
         rows[count++] = mb_reshape(t, MB_SHAPE(now, width));
     }
-    if (rows) {
+    if (rows && mb_error(ctx) == MB_OK) {
         result = count == 1 ? rows[0] : mb_concat(rows, (int)count, 0); /* [p, width] */
         result = mb_reshape(forward ? mb_transpose(result) : result, shape);
     }
@@ -210,7 +220,7 @@ mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 mb_status mb_directional_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *us, int n,
                             mb_tensor *first, mb_tensor *second)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     if (first)
         *first = mb__poison(ctx);

@@ -57,7 +57,10 @@ bool mb__bundle_open(mb__bundle *b, const char *name, mb_tensor y, const mb_tens
         return false;
     b->dtype = mb_dtype_of(xs[0]);
     for (int i = 0; i < n; i++) {
-        b->p += mb_count(xs[i]);
+        if (__builtin_add_overflow(b->p, mb_count(xs[i]), &b->p)) {
+            mb__error(ctx, MB_INVALID, "%s: the variables have too many elements", name);
+            return false;
+        }
         if (mb_dtype_of(xs[i]) != b->dtype) {
             mb__error(ctx, MB_INVALID, "%s: the variables are of float32 and float64; wanted one dtype",
                       name);

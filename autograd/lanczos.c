@@ -50,7 +50,7 @@ static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, m
 mb_status mb_lanczos_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, int steps, mb_key key,
                         mb_tensor *alpha, mb_tensor *beta)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     if (!alpha || !beta)
         return mb__error(ctx, MB_INVALID, "lanczos: nowhere to put the result");
@@ -121,7 +121,7 @@ static mb_status read_double(mb_tensor t, double *to, int m)
 mb_status mb_extreme_eigenvalues_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, int steps,
                                     mb_key key, double *smallest, double *largest)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     mb_tensor alpha, beta;
     if (smallest)

@@ -322,10 +322,11 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
     *fed = 0;
     uint32_t id;
     mb_context *ctx = y.ctx;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; gs && i < n; i++)
         gs[i] = mb__poison(ctx);
     if (n < 0 || (n && (!xs || !gs)))
-        return mb__error(ctx, MB_INVALID, "%s: got %d tensors to differentiate by", name, n);
+        return mb__error(ctx, MB_INVALID, "%s: got %d tensors to differentiate by, and %s", name, n,
+                         !xs && n > 0 ? "no array of them" : "nowhere to put the result");
     if (!enter(name, &y, 1, &id))
         return ctx ? mb_error(ctx) : MB_INVALID;
     if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
@@ -401,7 +402,7 @@ static void tell_unfed(mb_context *ctx, mb_tensor y, const mb_tensor *xs, int n)
 
 mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     int fed;
     mb_status status = mb__grad_fed(y, xs, n, gs, &fed);
     if (status == MB_OK && n && !fed)
@@ -411,7 +412,7 @@ mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, 
 
 mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
 {
-    MB_SITE(y.ctx, site);
+    MB_DOOR(y.ctx, site, MB_THREAD);
     int fed;
     return vjp("vjp", y, &v, xs, n, gs, &fed);
 }
@@ -601,13 +602,13 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
 mb_status mb_jvp_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs, const mb_tensor *vs,
                     int n, mb_tensor *ts)
 {
-    MB_SITE(ys ? ys->ctx : NULL, site);
+    MB_DOOR(ys ? ys->ctx : NULL, site, MB_THREAD);
     return jvp("jvp", false, ys, m, xs, vs, n, ts);
 }
 
 mb_status mb_jvp_batch_at(const char *site, const mb_tensor *ys, int m, const mb_tensor *xs,
                           const mb_tensor *vs, int n, mb_tensor *ts)
 {
-    MB_SITE(ys ? ys->ctx : NULL, site);
+    MB_DOOR(ys ? ys->ctx : NULL, site, MB_THREAD);
     return jvp("jvp_batch", true, ys, m, xs, vs, n, ts);
 }

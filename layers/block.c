@@ -32,6 +32,8 @@ static mb_mixer attention_mixer(mb_params *p, int64_t dim, const mb_mixer_option
     mb_attention_options options = {
         .dim = dim, .heads = o->heads, .kind = kinds[o->kind], .causal = o->causal};
     *layer = mb_attention_new(p, "attention", options);
+    if (mb_error(mb_params_context(p)) != MB_OK)
+        return (mb_mixer){0};
     return (mb_mixer){apply_attention, layer, 0};
 }
 
@@ -49,6 +51,10 @@ mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, const mb_m
     MB_SITE(mb_params_context(p), site);
     if (!p)
         return (mb_mixer){0};
+    if (!options) {
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_mixer: no options");
+        return (mb_mixer){0};
+    }
     switch (options->kind) {
     case MB_MIXER_SOFTMAX:
     case MB_MIXER_LINEAR:
@@ -82,6 +88,11 @@ mb_mlp mb_mlp_new_at(const char *site, mb_params *p, const char *name, int64_t d
 {
     MB_SITE(mb_params_context(p), site);
     mb_mlp layer = {0};
+    if (p && (dim < 1 || dim > MB_SIZE_MAX || hidden < 1 || hidden > MB_SIZE_MAX)) {
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_mlp: dim %lld, hidden %lld: wanted 1 to 2^31",
+                (long long)dim, (long long)hidden);
+        return layer;
+    }
     if (!p || mb_params_enter(p, name) != MB_OK)
         return layer;
     mb_linear_options options = {.bias = mb_init_normal(1e-6)};
@@ -105,6 +116,10 @@ mb_block mb_block_new_at(const char *site, mb_params *p, const char *name, int64
 {
     MB_SITE(mb_params_context(p), site);
     mb_block block = {0};
+    if (p && (dim < 1 || dim > MB_SIZE_MAX / 4)) {
+        mb_fail(mb_params_context(p), MB_INVALID, "mb_block: dim %lld: wanted 1 to 2^29", (long long)dim);
+        return block;
+    }
     if (!p || mb_params_enter(p, name) != MB_OK)
         return block;
     block.norm1 = mb_layer_norm_new(p, "norm1", dim);
@@ -121,6 +136,10 @@ mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
         return mb__refused(x);
+    if (!block) {
+        mb_fail(x.ctx, MB_INVALID, "mb_block: no block");
+        return (mb_tensor){0};
+    }
     x = mb_add(x, mb_mixer_apply(block->mixer, mb_layer_norm_apply(block->norm1, x), key, losses));
     mb_tensor y = mb_add(x, mb_mlp_apply(block->mlp, mb_layer_norm_apply(block->norm2, x)));
     return y;

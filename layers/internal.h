@@ -6,6 +6,11 @@
 #define MB_LAYERS_INTERNAL_H
 
 #include "layers/layers.h"
+#include "tensor/door.h"
+
+/* Of an axis of a layer's: sums and products of a few such sizes fit int64_t, and a weight of more could not
+ * be held. */
+#define MB_SIZE_MAX ((int64_t)1 << 31)
 
 /* A 0-d literal of t's dtype: the plan knows its value. */
 static inline mb_tensor mb__literal(mb_tensor t, double value)

@@ -32,11 +32,11 @@ bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
 
 bool mb__check_heads(mb_params *p, const char *layer, int64_t dim, int64_t heads)
 {
-    if (dim >= 1 && heads >= 1 && dim % heads == 0)
+    if (dim >= 1 && dim <= MB_SIZE_MAX && heads >= 1 && dim % heads == 0)
         return true;
     mb_fail(mb_params_context(p), MB_INVALID,
-            "%s: dim %lld and heads %lld: both must be 1 or more, and heads divide dim", layer,
-            (long long)dim, (long long)heads);
+            "%s: dim %lld and heads %lld: both must be 1 or more, dim at most 2^31, and heads divide dim",
+            layer, (long long)dim, (long long)heads);
     return false;
 }
 

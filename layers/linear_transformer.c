@@ -16,11 +16,14 @@ typedef struct model {
 bool mb__check_in_context(mb_context *ctx, const char *layer, int64_t dim, int64_t outputs, int64_t layers,
                           int64_t heads)
 {
-    if (dim >= 1 && outputs >= 0 && layers >= 0 && heads >= 0)
+    if (dim >= 1 && outputs >= 0 && layers >= 0 && heads >= 0 && dim <= MB_SIZE_MAX &&
+        outputs <= MB_SIZE_MAX && layers <= 1000000 && heads <= MB_SIZE_MAX)
         return true;
-    mb_fail(ctx, MB_INVALID,
-            "%s: dim %lld, outputs %lld, layers %lld, heads %lld: dim must be 1 or more, none negative",
-            layer, (long long)dim, (long long)outputs, (long long)layers, (long long)heads);
+    mb_fail(
+        ctx, MB_INVALID,
+        "%s: dim %lld, outputs %lld, layers %lld, heads %lld: dim must be 1 or more, none negative, layers "
+        "at most 10^6 and the others 2^31",
+        layer, (long long)dim, (long long)outputs, (long long)layers, (long long)heads);
     return false;
 }
 
@@ -81,10 +84,15 @@ mb_linear_transformer mb_linear_transformer_new_at(const char *site, mb_params *
 
 int64_t mb_linear_transformer_size(const mb_linear_transformer_options *options)
 {
+    if (!options)
+        return 0;
+    if (!check_options(NULL, options)) /* which tells nobody */
+        return 0;
     mb_shape s = weight_shape(options);
     int64_t count = 2;
     for (int i = 0; i < s.rank; i++)
-        count *= s.dim[i];
+        if (__builtin_mul_overflow(count, s.dim[i], &count))
+            return 0;
     return count;
 }
 
@@ -251,6 +259,8 @@ static mb_tensor through_tokens(const model *a)
         z = mb_add(z, by_moments ? mb_matmul(z, update(a, moments(a, z), l)) : attend(a, z, l));
         if (a->o.clip > 0)
             z = mb_clip_value(z, a->o.clip);
+        if (!z.id)
+            break;
     }
     return z;
 }
@@ -262,7 +272,7 @@ static mb_tensor all_tokens(const model *a)
     if (!through_moments(a, true))
         return through_tokens(a);
     mb_tensor S = {0}, A = {0}; /* z <- z A, A the product of all I + U so far, less the first I */
-    for (int64_t l = 0; l < a->o.layers; l++) {
+    for (int64_t l = 0; l < a->o.layers && (!l || A.id); l++) {
         S = l ? S : moments(a, a->z);
         mb_tensor U = update(a, S, l);
         A = l ? mb_add(mb_add(A, U), mb_matmul(A, U)) : U;
@@ -292,7 +302,7 @@ static mb_tensor prediction(const model *a)
         return mb_neg(mb_slice(query, 1, d, e, 1));
     }
     mb_tensor S = moments(a, a->z), q = mb_squeeze(mb_slice(a->z, 1, a->N - 1, 1, 1), 1); /* [B,m] */
-    for (int64_t l = 0; l + 1 < a->o.layers; l++) {
+    for (int64_t l = 0; l + 1 < a->o.layers && S.id; l++) {
         mb_tensor U = update(a, S, l);
         q = mb_add(q, mb_einsum("bi,bij->bj", q, U));
         S = next_moments(S, U);

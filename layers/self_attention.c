@@ -15,8 +15,8 @@ mb_self_attention mb_self_attention_new_at(const char *site, mb_params *p, const
     if (!p || !mb__check_in_context(mb_params_context(p), "self_attention", options.dim, options.outputs,
                                     options.layers, options.heads))
         return layer;
-    if (options.key < 0) {
-        mb_fail(mb_params_context(p), MB_INVALID, "self_attention: key %lld is negative",
+    if (options.key < 0 || options.key > MB_SIZE_MAX) {
+        mb_fail(mb_params_context(p), MB_INVALID, "self_attention: key %lld: wanted 0 to 2^31",
                 (long long)options.key);
         return layer;
     }
@@ -27,7 +27,7 @@ mb_self_attention mb_self_attention_new_at(const char *site, mb_params *p, const
     double scale = 0.002 / (double)mb__at_least_one(options.layers);
     bool given = options.init.kind != MB_INIT_DEFAULT;
     mb_init in = given ? options.init : mb_init_normal(sqrt(scale / (double)m));
-    mb_init out = given ? options.init : mb_init_normal(sqrt(scale / (double)(key * H)));
+    mb_init out = given ? options.init : mb_init_normal(sqrt(scale / ((double)key * (double)H)));
     layer.query = mb_param(p, "query", MB_SHAPE(T, H, key, m), in);
     layer.key = mb_param(p, "key", MB_SHAPE(T, H, key, m), in);
     layer.value = mb_param(p, "value", MB_SHAPE(T, H, key, m), in);

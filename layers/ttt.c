@@ -16,9 +16,11 @@ static bool check_options(mb_params *p, const mb_ttt_options *o)
     mb_context *ctx = mb_params_context(p);
     if (!mb__check_heads(p, "mb_ttt", o->dim, o->heads))
         return false;
-    if (o->inner_steps < 0 || o->inner_batch < 0)
-        mb_fail(ctx, MB_INVALID, "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative",
-                o->inner_steps, (long long)o->inner_batch);
+    if (o->inner_steps < 0 || o->inner_steps > 1000000 || o->inner_batch < 0)
+        mb_fail(
+            ctx, MB_INVALID,
+            "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative, and 10^6 steps are the most",
+            o->inner_steps, (long long)o->inner_batch);
     else if (o->learner < MB_LEARNER_LINEAR || o->learner > MB_LEARNER_CUSTOM)
         mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no kind of learner", (int)o->learner);
     else if (o->learner == MB_LEARNER_CUSTOM && (!o->custom.apply || !o->custom.weights || o->custom.n < 1))
@@ -123,7 +125,7 @@ mb_ttt *mb_ttt_new_at(const char *site, mb_params *p, const char *name, mb_ttt_o
     make_views(p, layer);
     bool made = make_learner(p, layer);
     mb_params_leave(p);
-    return made ? layer : NULL;
+    return made && mb_error(mb_params_context(p)) == MB_OK ? layer : NULL;
 }
 
 int mb_ttt_inner_steps(const mb_ttt *layer)
@@ -133,6 +135,7 @@ int mb_ttt_inner_steps(const mb_ttt *layer)
 
 void mb_ttt_set_inner_lr(mb_ttt *layer, int t, double lr)
 {
-    if (layer && t >= 0 && t < layer->options.inner_steps)
+    if (layer && mb__right_thread(layer->psi_k.ctx, "mb_ttt_set_inner_lr") && t >= 0 &&
+        t < layer->options.inner_steps)
         layer->lr[t] = lr;
 }

@@ -138,7 +138,7 @@ static mb_tensor apply(call *c, mb_tensor *losses)
 {
     const mb_ttt *l = c->layer;
     int T = l->options.inner_steps;
-    for (int t = 0; t < T; t++) {
+    for (int t = 0; t < T && mb_error(c->x.ctx) == MB_OK; t++) {
         mb_tensor views, targets;
         batch(c, t, &views, &targets);
         mb_tensor loss = inner_loss(c, views, targets);

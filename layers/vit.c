@@ -25,7 +25,7 @@ mb_tensor mb_patchify_at(const char *site, mb_tensor images, int64_t p)
         return mb__refused(images);
     mb_shape s = mb_shape_of(images);
     mb_tensor y = {0};
-    if ((s.rank != 3 && s.rank != 4) || p < 1 || s.dim[1] % p != 0 || s.dim[2] % p != 0) {
+    if ((s.rank != 3 && s.rank != 4) || p < 1 || p > MB_SIZE_MAX || s.dim[1] % p != 0 || s.dim[2] % p != 0) {
         mb_fail(images.ctx, MB_INVALID,
                 "mb_patchify: patches of %lld do not fit %d axes, height %lld, width %lld", (long long)p,
                 s.rank, (long long)s.dim[1], (long long)s.dim[2]);
@@ -50,7 +50,7 @@ static double sincos2d(int64_t y, int64_t x, int64_t column, int64_t quarter)
 mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t rows, int64_t columns,
                          int64_t dim)
 {
-    MB_SITE(ctx, site);
+    MB_DOOR(ctx, site, (mb_tensor){0});
     mb_tensor none = {0};
     if (!ctx)
         return none;
@@ -130,10 +130,11 @@ mb_vit *mb_vit_new_at(const char *site, mb_params *p, const char *name, mb_vit_o
     MB_SITE(mb_params_context(p), site);
     if (!p)
         return NULL;
-    if (options.tokens < 1 || options.patch_values < 1 || options.dim < 1 || options.depth < 0 ||
-        options.depth > 1000000 || options.classes < 1) {
+    if (options.tokens < 1 || options.patch_values < 1 || options.dim < 1 || options.dim > MB_SIZE_MAX / 4 ||
+        options.depth < 0 || options.depth > 1000000 || options.classes < 1) {
         mb_fail(mb_params_context(p), MB_INVALID,
-                "mb_vit: tokens, patch_values, dim and classes must be 1 or more, depth 0 or more");
+                "mb_vit: tokens, patch_values, dim and classes must be 1 or more, depth 0 to 10^6, dim at "
+                "most 2^29");
         return NULL;
     }
     mb_vit *vit = mb_params_alloc(p, sizeof *vit);
@@ -144,7 +145,7 @@ mb_vit *mb_vit_new_at(const char *site, mb_params *p, const char *name, mb_vit_o
     vit->blocks = blocks;
     bool made = make_all(p, vit);
     mb_params_leave(p);
-    return made ? vit : NULL;
+    return made && mb_error(mb_params_context(p)) == MB_OK ? vit : NULL;
 }
 
 int mb_vit_losses(const mb_vit *vit)
@@ -179,7 +180,7 @@ mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches
         mb_tensor z = mb_linear_apply(vit->embed, patches); /* [B,N,D] */
         if (vit->positions.ctx)
             z = mb_add(z, vit->positions);
-        for (int i = 0; i < (int)o->depth; i++) {
+        for (int i = 0; i < (int)o->depth && mb_valid(z); i++) {
             mb_tensor *to = losses ? losses + (ptrdiff_t)i * mb_vit_losses(vit) : NULL;
             z = mb_block_apply(&vit->blocks[i], z, mb_key_fold(key, (uint64_t)i), to);
         }

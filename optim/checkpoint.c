@@ -97,7 +97,7 @@ static mb_status assign_all(const list *l, int n)
 
 mb_status mb_params_save_at(const char *site, const mb_params *p, const char *path)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
     if (!p)
         return MB_NO_MEMORY;
     list l;
@@ -112,7 +112,7 @@ mb_status mb_params_save_at(const char *site, const mb_params *p, const char *pa
 
 mb_status mb_params_load_at(const char *site, mb_params *p, const char *path)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
     if (!p)
         return MB_NO_MEMORY;
     list l;
@@ -149,7 +149,7 @@ static mb_status list_optimizer(list *l, const mb_optimizer *opt)
 
 mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path)
 {
-    MB_SITE(opt ? opt->params->ctx : NULL, site);
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (!opt)
         return MB_NO_MEMORY;
     list l;
@@ -164,7 +164,7 @@ mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const 
 
 mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path)
 {
-    MB_SITE(opt ? opt->params->ctx : NULL, site);
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (!opt)
         return MB_NO_MEMORY;
     list l;
@@ -179,8 +179,8 @@ mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *
             status = mb_fail(l.ctx, MB_FORMAT, "%s: %d optimizer steps", path, (int)steps);
         if (status == MB_OK)
             status = assign_all(&l, l.n - 1);
-        if (status == MB_OK)
-            opt->steps = steps;
+        if (status == MB_OK && !mb__number_set(l.ctx, &opt->steps, steps))
+            status = mb_error(l.ctx);
     }
     list_close(&l);
     mb_status stored = mb_scope_end(scope);

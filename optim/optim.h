@@ -100,7 +100,7 @@ MB_API int64_t mb_params_size(const mb_params *p);
 MB_API mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name);
 #define mb_params_get(...) mb_params_get_at(MB_HERE, __VA_ARGS__)
 /* Writes the trainable parameters, in order, to ts, at most `capacity` of them: what to give mb_grad. Returns
- * how many there are. */
+ * how many there are; ts may be NULL to ask just that. */
 MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
 
 /* For the parameter of this full name, and all whose name begins with it and a dot ("" is every one): whether
@@ -219,8 +219,9 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
                                        mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
-MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt); /* steps taken */
-MB_API double mb_optimizer_lr(const mb_optimizer *opt);     /* what the next step uses, schedule included */
+/* Steps taken; one that an error has undone, with its scope's assignments, is not counted. */
+MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
+MB_API double mb_optimizer_lr(const mb_optimizer *opt); /* what the next step uses, schedule included */
 MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor; >= 0 */
 
 /* State tensors: "optimizer.momentum.NAME", or "optimizer.m.NAME" and "optimizer.v.NAME", shaped like the

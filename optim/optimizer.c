@@ -51,9 +51,15 @@ static mb_status make_state(mb_optimizer *opt)
     return MB_OK;
 }
 
+/* Of this thread's and process's context; else as if there were none. */
+static bool usable(const mb_optimizer *opt, const char *name)
+{
+    return opt && mb__right_thread(opt->params->ctx, name);
+}
+
 int mb_optimizer_state_count(const mb_optimizer *opt)
 {
-    return opt ? opt->count * states_of(opt) : 0;
+    return usable(opt, "mb_optimizer_state_count") ? opt->count * states_of(opt) : 0;
 }
 
 const char *mb_optimizer_state_name(const mb_optimizer *opt, int i)
@@ -108,7 +114,7 @@ static mb_optimizer *new_optimizer(mb_params *p, const mb_optimizer *wanted, con
 
 mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
         .rule = mb__option(o.momentum, 0) == 0 ? MB__SGD : MB__MOMENTUM,
         .lr = o.lr,
@@ -124,7 +130,7 @@ mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 
 mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -141,7 +147,7 @@ mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
 
 mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
@@ -157,9 +163,10 @@ mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
 
 void mb_optimizer_free(mb_optimizer *opt)
 {
-    if (!opt)
+    if (!usable(opt, "mb_optimizer_free"))
         return;
     mb_context *ctx = opt->params->ctx;
+    mb__number_forget(ctx, &opt->steps);
     if (opt->slots)
         mb__free(ctx, opt->slots, (size_t)opt->capacity * sizeof *opt->slots);
     if (opt->work)
@@ -171,17 +178,17 @@ void mb_optimizer_free(mb_optimizer *opt)
 
 int64_t mb_optimizer_steps(const mb_optimizer *opt)
 {
-    return opt ? opt->steps : 0;
+    return usable(opt, "mb_optimizer_steps") ? opt->steps : 0;
 }
 
 double mb_optimizer_lr(const mb_optimizer *opt)
 {
-    return opt ? opt->lr * mb_schedule_factor(opt->schedule, opt->steps) : NAN;
+    return usable(opt, "mb_optimizer_lr") ? opt->lr * mb_schedule_factor(opt->schedule, opt->steps) : NAN;
 }
 
 void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
 {
-    if (!opt)
+    if (!usable(opt, "mb_optimizer_set_lr"))
         return;
     const mb__range range = mb__any_from_0("lr", lr);
     if (mb__check_ranges(opt->params->ctx, "mb_optimizer_set_lr", &range, 1))
@@ -262,7 +269,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     }
     if (mb_error(p->ctx) != MB_OK)
         return mb_error(p->ctx);
-    mb_status status = MB_OK;
+    uint32_t before = p->ctx->change_count; /* all of a step or nothing of it */
+    mb_status status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) ? MB_OK : mb_error(p->ctx);
     for (int i = 0, k = 0; i < p->count && status == MB_OK; i++) {
         if (!p->items[i].trainable)
             continue;
@@ -271,8 +279,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
             status = mb_assign(opt->slots[i].state[j], states[2 * k + j]);
         k++;
     }
-    if (status == MB_OK)
-        opt->steps++;
+    if (status != MB_OK)
+        mb__changes_undo(p->ctx, before);
     return status;
 }
 
@@ -291,7 +299,7 @@ static mb_status begin(mb_optimizer *opt, int *n)
 
 mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
 {
-    MB_SITE(opt ? opt->params->ctx : NULL, site);
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
@@ -319,7 +327,7 @@ mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_ten
 mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
                                 mb_tensor *norm)
 {
-    MB_SITE(opt ? opt->params->ctx : NULL, site);
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (norm)
         *norm = (mb_tensor){0};
     if (!opt)
@@ -330,6 +338,8 @@ mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_te
     if (status == MB_OK && n != wanted)
         status = mb_fail(ctx, MB_INVALID, "mb_apply_gradients: %d gradients for %d trainable parameters", n,
                          wanted);
+    if (status == MB_OK && !gradients)
+        status = mb_fail(ctx, MB_INVALID, "mb_apply_gradients: no array of gradients");
     for (int i = 0; i < n && status == MB_OK; i++) {
         mb_shape a = mb_shape_of(gradients[i]), b = mb_shape_of(opt->work[i]);
         if (mb_valid(gradients[i]) &&

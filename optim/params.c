@@ -33,7 +33,7 @@ mb_init mb_init_uniform(double bound)
 
 mb_init mb_init_xavier(int64_t fan_in, int64_t fan_out)
 {
-    return mb_init_uniform(sqrt(6.0 / (double)(fan_in + fan_out)));
+    return mb_init_uniform(sqrt(6.0 / ((double)fan_in + (double)fan_out)));
 }
 
 mb_init mb_init_lecun(int64_t fan)
@@ -76,7 +76,7 @@ bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item
 
 void *mb_params_alloc(mb_params *p, size_t size)
 {
-    if (!p)
+    if (!p || !mb__right_thread(p->ctx, "mb_params_alloc"))
         return NULL;
     if (size > SIZE_MAX - PIECE_HEAD)
         size = SIZE_MAX - PIECE_HEAD; /* refused by the allocator */
@@ -103,7 +103,7 @@ const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length,
 
 mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype)
 {
-    MB_SITE(ctx, site);
+    MB_DOOR(ctx, site, NULL);
     if (!ctx)
         return NULL;
     if (dtype != MB_FLOAT32 && dtype != MB_FLOAT64) {
@@ -119,7 +119,7 @@ mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t see
 
 void mb_params_free(mb_params *p)
 {
-    if (!p)
+    if (!p || !mb__right_thread(p->ctx, "mb_params_free"))
         return;
     mb_context *ctx = p->ctx;
     while (p->pieces) {
@@ -140,7 +140,7 @@ void mb_params_free(mb_params *p)
 
 mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
     if (!p)
         return MB_NO_MEMORY;
     size_t length = name ? strlen(name) : 0;
@@ -161,7 +161,7 @@ mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name)
 
 mb_status mb_params_leave_at(const char *site, mb_params *p)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
     if (!p)
         return MB_NO_MEMORY;
     if (p->depth == 0)
@@ -239,13 +239,13 @@ static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_in
 
 mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, (mb_tensor){0});
     return new_param(p, name, shape, init, true);
 }
 
 mb_tensor mb_param_plain_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, (mb_tensor){0});
     return new_param(p, name, shape, init, false);
 }
 
@@ -263,12 +263,12 @@ mb_dtype mb_params_dtype(const mb_params *p)
 
 int mb_params_count(const mb_params *p)
 {
-    return p ? p->count : 0;
+    return p && mb__right_thread(p->ctx, "mb_params_count") ? p->count : 0;
 }
 
 static const mb__param *at(const mb_params *p, int i)
 {
-    return p && i >= 0 && i < p->count ? &p->items[i] : NULL;
+    return i >= 0 && i < mb_params_count(p) ? &p->items[i] : NULL;
 }
 
 const char *mb_params_name(const mb_params *p, int i)
@@ -300,13 +300,14 @@ int64_t mb_params_size(const mb_params *p)
     int64_t size = 0;
     for (int i = 0; i < mb_params_count(p); i++)
         if (p->items[i].trainable)
-            size += mb_count(p->items[i].tensor);
+            if (__builtin_add_overflow(size, mb_count(p->items[i].tensor), &size))
+                return INT64_MAX;
     return size;
 }
 
 mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, (mb_tensor){0});
     if (!p)
         return (mb_tensor){0};
     const mb__param *item = find(p, name ? name : "");
@@ -321,7 +322,7 @@ int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity)
     for (int i = 0; i < mb_params_count(p); i++) {
         if (!p->items[i].trainable)
             continue;
-        if (n < capacity)
+        if (ts && n < capacity)
             ts[n] = p->items[i].tensor;
         n++;
     }
@@ -352,17 +353,17 @@ static mb_status set_flag(mb_params *p, const char *prefix, bool trainable_flag,
     if (found)
         return MB_OK;
     return mb_fail(p->ctx, MB_INVALID, "mb_params: no parameter is \"%s\" or begins with it and a dot",
-                   prefix);
+                   prefix ? prefix : "");
 }
 
 mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix, bool trainable)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
     return set_flag(p, prefix, true, trainable);
 }
 
 mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays)
 {
-    MB_SITE(mb_params_context(p), site);
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
     return set_flag(p, prefix, false, decays);
 }

@@ -20,6 +20,13 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
 }
 
+static bool have_room(mb_context *ctx, const char *name, bool room)
+{
+    if (!room)
+        mb_fail(ctx, MB_INVALID, "%s: nowhere to put a result: a pointer is NULL", name);
+    return room;
+}
+
 /* ------------------------------------------------------------------------------------------- updates -- */
 
 mb_tensor mb_sgd_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr)
@@ -33,8 +40,10 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
 {
     MB_SITE(parameter.ctx, site);
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
-    if (!ctx)
-        return *new_velocity = (mb_tensor){0};
+    if (new_velocity)
+        *new_velocity = (mb_tensor){0};
+    if (!ctx || !have_room(ctx, "mb_momentum_update", new_velocity != NULL))
+        return (mb_tensor){0};
     const mb__range range = mb__below_1("momentum", momentum);
     mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
@@ -81,8 +90,11 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
     mb_tensor updated = {0};
-    if (!ctx) {
-        *new_m = *new_v = updated;
+    if (!ctx || !have_room(ctx, "mb_adam_update", new_m && new_v)) {
+        if (new_m)
+            *new_m = updated;
+        if (new_v)
+            *new_v = updated;
         return updated;
     }
     double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
@@ -127,7 +139,7 @@ static measure measure_of(const mb_tensor *gs, int n)
 mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
-    mb_context *ctx = mb__context_of(gs, n);
+    mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
     if (!ctx)
         return (mb_tensor){0};
     mb_tensor norm = measure_of(gs, n).norm;
@@ -137,8 +149,8 @@ mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
-    mb_context *ctx = mb__context_of(gs, n);
-    if (!ctx)
+    mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
+    if (!ctx || !have_room(ctx, "mb_clip_norm", clipped != NULL))
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);

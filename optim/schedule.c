@@ -32,7 +32,9 @@ double mb_schedule_factor(mb_schedule s, int64_t step)
     if (s.kind == MB_SCHEDULE_COSINE) {
         if (step >= s.total)
             return s.floor;
-        double part = (double)(step - s.warmup) / (double)(s.total - s.warmup); /* in [0, 1): step < total */
+        /* in [0, 1): warmup <= step < total */
+        double part = (double)((uint64_t)step - (uint64_t)s.warmup) /
+                      (double)((uint64_t)s.total - (uint64_t)s.warmup); /* differences may need 64 bits */
         return s.floor + (1 - s.floor) * 0.5 * (1 + cos(3.14159265358979323846 * part));
     }
     if (s.kind == MB_SCHEDULE_STEPS)

@@ -4,28 +4,42 @@
 
 #include "tensor/internal.h"
 
+/* A flush that was refused ends watches like one that failed. */
+static mb_status refused(mb_context *ctx)
+{
+    mb__watches_end(ctx, 0, true);
+    return ctx->status;
+}
+
 mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n)
 {
-    MB_SITE(ts ? ts->ctx : NULL, site);
-    mb_context *ctx = n > 0 && ts ? ts[0].ctx : NULL;
+    mb_context *ctx = NULL;
+    for (int i = 0; ts && i < n && !ctx; i++)
+        ctx = ts[i].ctx;
+    MB_DOOR(ctx, site, MB_THREAD);
+    if (n == 0)
+        return MB_OK;
     if (!ctx)
         return MB_INVALID;
     mb_tensor poison;
     bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids);
     uint32_t *ids = ctx->ids;
-    for (int i = 0; ok && i < n; i++)
-        ok = mb__enter("eval", (const mb_tensor *[]){&ts[0], &ts[i]}, 2, &poison) &&
+    for (int i = 0; ok && i < n; i++) {
+        if (!ts[i].ctx || ts[i].ctx != ctx)
+            mb__error(ctx, MB_INVALID, "eval: number %d of %d %s", i + 1, n,
+                      ts[i].ctx ? "belongs to another context" : "is not a tensor");
+        ok = ts[i].ctx == ctx && mb__enter("eval", (const mb_tensor *[]){&ts[i]}, 1, &poison) &&
              (ids[i] = mb__resolve(ctx, ts[i]));
-    return ok ? ctx->engine->flush(ctx, ids, n) : mb_error(ctx);
+    }
+    return ok ? ctx->engine->flush(ctx, ids, n) : refused(ctx);
 }
 
-mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
+static mb_status read(mb_tensor t, void *dst, size_t bytes)
 {
-    MB_SITE(t.ctx, site);
     mb_tensor poison;
     mb_context *ctx = mb__enter("read", (const mb_tensor *[]){&t}, 1, &poison);
     if (!ctx)
-        return poison.ctx ? mb_error(poison.ctx) : MB_INVALID;
+        return t.ctx->status;
     const mb__node *n = mb__at(ctx, t.id);
     int64_t count = mb__numel(n->dim, n->rank);
     if (bytes != (size_t)count * mb_dtype_size((mb_dtype)n->dtype) || (!dst && bytes)) {
@@ -43,6 +57,17 @@ mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
     return ctx->engine->download(ctx, n->value, (mb_dtype)n->dtype, count, dst);
 }
 
+mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
+{
+    MB_SITE(t.ctx, site);
+    mb_status status = !t.ctx ? MB_INVALID : mb__right_thread(t.ctx, NULL) ? read(t, dst, bytes) : MB_THREAD;
+    if (status != MB_OK)
+        mb__no_number(dst, bytes, (int)mb_dtype_of(t)); /* of a tensor that is none: float32 */
+    if (status != MB_OK && status != MB_THREAD && t.ctx)
+        refused(t.ctx);
+    return status;
+}
+
 double mb_item_at(const char *site, mb_tensor t)
 {
     MB_SITE(t.ctx, site);
@@ -56,6 +81,7 @@ double mb_item_at(const char *site, mb_tensor t)
         char a[256];
         mb__error(t.ctx, MB_INVALID, "item: got %s; wanted a single element",
                   mb__tensor_text(a, sizeof a, t));
+        refused(t.ctx);
         return (double)NAN;
     }
     mb_dtype dtype = mb_dtype_of(t);
@@ -82,7 +108,7 @@ mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes)
     if (!id || !mb__reserve(ctx, (void **)&ctx->watches, &ctx->watch_room, (uint64_t)ctx->watch_count + 1,
                             sizeof *ctx->watches))
         return ctx->status;
-    ctx->watches[ctx->watch_count++] = (mb__watch){id, dst, bytes};
+    ctx->watches[ctx->watch_count++] = (mb__watch){id, ctx->scopes[ctx->scope_count - 1].serial, dst, bytes};
     return MB_OK;
 }
 

@@ -2,8 +2,22 @@
  * context.c - a context's birth and death. */
 #include "tensor/internal.h"
 
+atomic_uint mb__forks;
+
+static void forked(void)
+{
+    atomic_fetch_add_explicit(&mb__forks, 1, memory_order_relaxed);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, forked); /* without memory for it a child is not told from its parent */
+}
+
 mb_context *mb__context_new(const mb_allocator *allocator)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
     mb_allocator a = allocator ? *allocator : mb__default_allocator;
     mb_context *ctx = a.alloc(a.user, sizeof *ctx);
     if (!ctx)
@@ -11,6 +25,7 @@ mb_context *mb__context_new(const mb_allocator *allocator)
     memset(ctx, 0, sizeof *ctx);
     ctx->allocator = a;
     ctx->thread = pthread_self();
+    ctx->process = atomic_load_explicit(&mb__forks, memory_order_relaxed);
     ctx->next_serial = 2;
     mb__took(ctx, sizeof *ctx);
     bool ok = mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, 64, sizeof *ctx->nodes) &&
@@ -43,7 +58,7 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->attrs, ctx->attr_room * sizeof *ctx->attrs);
     mb__free(ctx, ctx->scopes, ctx->scope_room * sizeof *ctx->scopes);
     mb__free(ctx, ctx->variables, ctx->variable_room * sizeof *ctx->variables);
-    mb__free(ctx, ctx->pending, ctx->pending_room * sizeof *ctx->pending);
+    mb__free(ctx, ctx->changes, ctx->change_room * sizeof *ctx->changes);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
     mb__free(ctx, ctx->regions, ctx->region_room * sizeof *ctx->regions);
     mb__free(ctx, ctx->copies, ctx->copy_room * sizeof *ctx->copies);

@@ -12,7 +12,10 @@ static mb_status verror(mb_context *ctx, mb_status status, const char *site, con
     ctx->status = status;
     int n = site ? snprintf(ctx->message, sizeof ctx->message, "%s: ", site) : 0;
     if (n >= 0 && (size_t)n < sizeof ctx->message)
-        vsnprintf(ctx->message + n, sizeof ctx->message - (size_t)n, format, args);
+        vsnprintf(ctx->message + n, sizeof ctx->message - (size_t)n, format ? format : "no message", args);
+    for (char *c = ctx->message; *c; c++) /* one line, whatever names and paths it quotes */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
     return status;
 }
 
@@ -80,7 +83,7 @@ mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, cons
 
 mb_status mb_fail_at(const char *site, mb_context *ctx, mb_status status, const char *format, ...)
 {
-    MB_SITE(ctx, site);
+    MB_DOOR(ctx, site, MB_THREAD);
     va_list args;
     va_start(args, format);
     status = verror(ctx, status == MB_OK ? MB_INVALID : status, ctx ? ctx->site : NULL, format, args);
@@ -91,7 +94,7 @@ mb_status mb_fail_at(const char *site, mb_context *ctx, mb_status status, const 
 /* A call that another thread made is told to the owner here, when it next asks. */
 void mb__collect_foreign(mb_context *ctx)
 {
-    const char *site = atomic_exchange(&ctx->foreign, NULL);
+    const char *site = atomic_exchange_explicit(&ctx->foreign, NULL, memory_order_acquire);
     if (site)
         mb__error_at(ctx, MB_THREAD, site,
                      "a context belongs to the thread that opened it, and this call came from another");
@@ -99,14 +102,15 @@ void mb__collect_foreign(mb_context *ctx)
 
 bool mb__right_thread(mb_context *ctx, const char *site)
 {
-    if (pthread_equal(ctx->thread, pthread_self())) {
+    if (mb__ours(ctx)) {
         if (atomic_load_explicit(&ctx->foreign, memory_order_relaxed))
             mb__collect_foreign(ctx);
         return true;
     }
     const char *none = NULL;
     if (site)
-        atomic_compare_exchange_strong(&ctx->foreign, &none, site);
+        atomic_compare_exchange_strong_explicit(&ctx->foreign, &none, site, memory_order_release,
+                                                memory_order_relaxed);
     return false;
 }
 
@@ -114,9 +118,9 @@ mb_status mb_error(const mb_context *ctx)
 {
     if (!ctx)
         return MB_NO_MEMORY;
-    if (!pthread_equal(ctx->thread, pthread_self()))
+    if (!mb__ours(ctx))
         return MB_THREAD;
-    if (atomic_load(&ctx->foreign))
+    if (atomic_load_explicit(&ctx->foreign, memory_order_relaxed))
         mb__collect_foreign((mb_context *)ctx);
     return ctx->status;
 }
@@ -125,20 +129,12 @@ const char *mb_message(const mb_context *ctx)
 {
     if (!ctx)
         return "no context: out of memory";
-    mb_status status = mb_error(ctx);
-    return status == MB_OK ? ""
-           : status == MB_THREAD && ctx->status != MB_THREAD
-               ? "a context belongs to the thread that opened it"
-               : ctx->message;
-}
-
-void mb_clear_error(mb_context *ctx)
-{
-    if (!ctx)
-        return;
-    atomic_store(&ctx->foreign, NULL);
-    ctx->status = MB_OK;
-    ctx->message[0] = 0;
+    if (!mb__ours(ctx))
+        return pthread_equal(ctx->thread, pthread_self()) ? "a context belongs to the process that opened "
+                                                            "it, and this one was forked from that: open "
+                                                            "another here"
+                                                          : "a context belongs to the thread that opened it";
+    return mb_error(ctx) == MB_OK ? "" : ctx->message;
 }
 
 const char *mb_status_name(mb_status status)

@@ -21,7 +21,7 @@ bool mb__alive(const mb_context *ctx, mb_tensor t)
 
 static const mb__node *peek(mb_tensor t)
 {
-    if (!t.ctx || !pthread_equal(t.ctx->thread, pthread_self()) || !mb__alive(t.ctx, t))
+    if (!t.ctx || !mb__ours(t.ctx) || !mb__alive(t.ctx, t))
         return NULL;
     return &t.ctx->nodes[t.id];
 }

@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "tensor/door.h"
 #include "tensor/op.h"
 #include "tensor/tensor.h"
 
@@ -57,7 +58,6 @@ typedef struct mb__variable {
     uint32_t leaf;     /* a node that holds the current value, of the scope leaf_scope */
     uint32_t leaf_scope;
     uint32_t pending; /* node assigned but not yet stored; 0: none                   */
-    bool listed;      /* in ctx->pending                                             */
 } mb__variable;
 
 /* A checkpoint: the nodes [first, last], of which derivatives use copies. In the order of their ends; ones
@@ -68,8 +68,17 @@ typedef struct mb__region {
     bool products;  /* results of contractions are kept */
 } mb__region;
 
+/* A change that only the next flush makes last, with what was there before: the scope in which it was made
+ * takes it back if an error ends it first. Of a variable's pending node; or of a number of the host's. */
+#define MB_NO_VARIABLE UINT32_MAX
+typedef struct mb__change {
+    uint32_t variable, before; /* index in ctx->variables; its pending node, 0 for none */
+    int64_t *number;           /* NULL: a variable's */
+    int64_t number_before;
+} mb__change;
+
 typedef struct mb__watch {
-    uint32_t id;
+    uint32_t id, scope; /* node; serial of the scope in which it was asked for, which ends it */
     void *dst;
     size_t bytes;
 } mb__watch;
@@ -80,6 +89,7 @@ typedef struct mb__watch {
 enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
     uint32_t serial, nodes, operands, attrs, spare_used;
+    uint32_t changes; /* of ctx->changes, those made before */
     const char *site;
 } mb__scope_mark;
 
@@ -115,8 +125,8 @@ struct mb_context {
 
     mb__variable *variables;
     uint32_t variable_count, variable_room;
-    uint32_t *pending; /* variables with a pending assignment */
-    uint32_t pending_count, pending_room;
+    mb__change *changes; /* not stored yet, in the order in which they were made */
+    uint32_t change_count, change_room;
     mb__watch *watches;
     uint32_t watch_count, watch_room;
     mb__region *regions;
@@ -129,7 +139,8 @@ struct mb_context {
     const char *call; /* that function's name, "mb_softmax_at" */
     char **sites;     /* interned; NULL where a slot is free */
     uint32_t site_count, site_room;
-    pthread_t thread;
+    pthread_t thread;              /* the owner: in a process, ... */
+    uint32_t process;              /* ... which is told by mb__forks when it opened the context */
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
@@ -182,9 +193,13 @@ const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
  */
 const char *mb__node_text(char *out, size_t size, const mb__node *n);
 
-/* Whether the context belongs to this thread. If not, the call is noted for the owner, by its site if that is
- * not NULL. */
-bool mb__right_thread(mb_context *ctx, const char *site);
+/* How many forks lie between this process and the one that loaded the library. */
+extern atomic_uint mb__forks;
+static inline bool mb__ours(const mb_context *ctx)
+{
+    return pthread_equal(ctx->thread, pthread_self()) &&
+           ctx->process == atomic_load_explicit(&mb__forks, memory_order_relaxed);
+}
 /* A call that another thread made is told to the owner here. */
 void mb__collect_foreign(mb_context *ctx);
 
@@ -192,28 +207,30 @@ void mb__collect_foreign(mb_context *ctx);
  * bears that of the outermost one, which the user called. A layer is the user's side of it: it does not
  * include this. */
 typedef struct mb__door {
+    mb_context *ctx; /* as mb_site's */
     mb_site site;
     const char *call;
 } mb__door;
 static inline mb__door mb__door_begin(mb_context *ctx, const char *site, const char *function)
 {
-    mb__door d = {mb_site_begin(ctx, site), NULL};
-    if (!d.site.ctx)
+    mb__door d = {.site = mb_site_begin(ctx, site)};
+    d.ctx = d.site.ctx;
+    if (!d.ctx)
         return d;
-    d.call = d.site.ctx->call;
+    d.call = d.ctx->call;
     if (!d.call)
-        d.site.ctx->call = function;
+        d.ctx->call = function;
     return d;
 }
 static inline void mb__door_end(const mb__door *d)
 {
-    if (d->site.ctx)
-        d->site.ctx->call = d->call;
+    if (d->ctx)
+        d->ctx->call = d->call;
     mb_site_end(&d->site);
 }
 #undef MB_SITE
 #define MB_SITE(ctx, site)                                                                                   \
-    const mb__door mb__door_here_ __attribute__((cleanup(mb__door_end), unused)) =                           \
+    const mb__door mb_site_here_ __attribute__((cleanup(mb__door_end), unused)) =                            \
         mb__door_begin(ctx, site, __func__)
 
 /* ---- recording ---- */
@@ -286,8 +303,30 @@ mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
 /* Whether an index is int32; false after reporting. */
 bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
+/* Whether products of any of these sizes, those of an empty tensor included, and their bytes fit int64_t. */
+bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
+
+/* ---- what lasts from the next flush on, and is taken back by an error ---- */
+
+/* Sets a number that counts along with assignments, such as an optimiser's steps; false: error set. */
+bool mb__number_set(mb_context *ctx, int64_t *number, int64_t value);
+/* Its memory goes: nothing is taken back any more. */
+void mb__number_forget(mb_context *ctx, const int64_t *number);
+/* Undoes all but the first `count` changes: variables stand for what they stood for then. */
+void mb__changes_undo(mb_context *ctx, uint32_t count);
+/* All were stored. */
+void mb__changes_keep(mb_context *ctx);
+/* Ends the watches asked for in the scope of this serial and in those inside it; with `fill`, their floats
+ * become NaN first. */
+void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill);
+/* Floats become NaN: all bits set is one in float32 and in float64. */
+static inline void mb__no_number(void *dst, size_t bytes, int dtype)
+{
+    if (dst && mb__is_float(dtype))
+        memset(dst, 0xff, bytes);
+}
 
 #endif

@@ -215,7 +215,10 @@ mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int
         size[i] = n->dim[i];
     }
     b[axis] = before;
-    size[axis] += before + after;
+    if (__builtin_add_overflow(size[axis], before + after, &size[axis])) {
+        mb__error(ctx, MB_INVALID, "pad: the result has too many elements");
+        return mb__poison(ctx);
+    }
     return before || after ? mb__pad_all(x, b, s, size) : x;
 }
 
@@ -255,7 +258,10 @@ mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis)
                       mb__tensor_text(a, sizeof a, xs[0]), i + 1, mb__tensor_text(b, sizeof b, xs[i]));
             return mb__poison(ctx);
         }
-        dim[axis] += m->dim[axis];
+        if (__builtin_add_overflow(dim[axis], m->dim[axis], &dim[axis])) {
+            mb__error(ctx, MB_INVALID, "concat: the result has too many elements");
+            return mb__poison(ctx);
+        }
     }
     if (n == 1)
         return xs[0];
@@ -264,10 +270,8 @@ mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis)
 
 mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis)
 {
-    MB_SITE(xs ? xs->ctx : NULL, site);
-    if (!xs || n < 1)
-        return mb_concat(xs, n, axis);
-    mb_context *ctx = xs[0].ctx;
+    mb_context *ctx = xs && n > 0 ? xs[0].ctx : NULL;
+    MB_DOOR(ctx, site, mb__poison(ctx));
     if (!ctx || n > UINT16_MAX)
         return mb_concat(xs, n, axis);
     mb_tensor *wide = mb__alloc(ctx, (size_t)n * sizeof *wide), joined = mb__poison(ctx);

@@ -18,8 +18,8 @@ mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
         ctx->nodes[ctx->node_count++] =
             (mb__node){.op = MB_OP_POISON, .dead = true, .in = ctx->operand_count, .attr = ctx->attr_count};
     s.serial = ctx->next_serial++;
-    ctx->scopes[ctx->scope_count++] =
-        (mb__scope_mark){s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, ctx->site};
+    ctx->scopes[ctx->scope_count++] = (mb__scope_mark){
+        s.serial, ctx->node_count, ctx->operand_count, ctx->attr_count, 0, ctx->change_count, ctx->site};
     return s;
 }
 
@@ -81,15 +81,26 @@ static void cut_regions(mb_context *ctx)
             ctx->regions[i].around = -1;
 }
 
+/* Serials grow: those of inner scopes are larger. */
+void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < ctx->watch_count; i++) {
+        const mb__watch *w = &ctx->watches[i];
+        if (w->scope < serial)
+            ctx->watches[left++] = *w;
+        else if (fill)
+            mb__no_number(w->dst, w->bytes, ctx->nodes[w->id].dtype);
+    }
+    ctx->watch_count = left;
+}
+
 mb_status mb_scope_end_at(const char *site, mb_scope scope)
 {
-    MB_SITE(scope.ctx, site);
+    MB_DOOR(scope.ctx, site, MB_THREAD);
     mb_context *ctx = scope.ctx;
     if (!ctx || !scope.serial)
         return mb_error(ctx);
-    if (!pthread_equal(ctx->thread, pthread_self())) {
-        return MB_THREAD;
-    }
     uint32_t depth = ctx->scope_count;
     while (depth > 1 && ctx->scopes[depth - 1].serial != scope.serial)
         depth--;
@@ -98,10 +109,12 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
     if (depth != ctx->scope_count)
         mb__error(ctx, MB_INVALID, "scope_end: the scope begun at %s is still open inside this one",
                   ctx->scopes[ctx->scope_count - 1].site);
-    if (ctx->pending_count && ctx->status == MB_OK)
+    if (ctx->change_count && ctx->status == MB_OK)
         ctx->engine->flush(ctx, NULL, 0);
+    mb__watches_end(ctx, scope.serial, false);
     while (ctx->scope_count >= depth) {
         mb__scope_mark mark = ctx->scopes[--ctx->scope_count];
+        mb__changes_undo(ctx, mark.changes); /* there are some only after an error */
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
         cut(ctx, &mark);
@@ -109,18 +122,6 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         if (ctx->copies) /* they name nodes that are gone */
             memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
     }
-    /* What could not be stored because of an error is lost with its nodes: the variables keep their old
-     * values. */
-    for (uint32_t i = 0; i < ctx->pending_count; i++) {
-        ctx->variables[ctx->pending[i]].pending = 0;
-        ctx->variables[ctx->pending[i]].listed = false;
-    }
-    ctx->pending_count = 0;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < ctx->watch_count; i++)
-        if (ctx->watches[i].id < ctx->node_count && !ctx->nodes[ctx->watches[i].id].dead)
-            ctx->watches[kept++] = ctx->watches[i];
-    ctx->watch_count = kept;
     return ctx->status;
 }
 
@@ -138,4 +139,14 @@ mb_tensor mb_keep_at(const char *site, mb_tensor t)
         return t; /* it outlives the innermost scope already */
     ctx->nodes[id].kept = true;
     return (mb_tensor){ctx, id, ctx->scopes[ctx->scope_count - 2].serial};
+}
+
+void mb_clear_error(mb_context *ctx)
+{
+    if (!ctx || !mb__right_thread(ctx, "mb_clear_error"))
+        return;
+    atomic_store(&ctx->foreign, NULL);
+    mb__watches_end(ctx, 0, false); /* whoever asked for them has seen the error */
+    ctx->status = MB_OK;
+    ctx->message[0] = 0;
 }

@@ -15,6 +15,15 @@ bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, in
     return true;
 }
 
+bool mb__countable(const int64_t *dim, int rank)
+{
+    int64_t count = 1;
+    for (int i = 0; i < rank; i++)
+        if (dim[i] && (__builtin_mul_overflow(count, dim[i], &count) || count > INT64_MAX / 16))
+            return false;
+    return true;
+}
+
 int mb__axis(const char *op, mb_tensor t, int axis)
 {
     int rank = mb__at(t.ctx, t.id)->rank, a = axis < 0 ? axis + rank : axis;
@@ -36,18 +45,13 @@ bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape s
         mb__error(ctx, MB_INVALID, "%s: %d is not a dtype", op, (int)dtype);
         return false;
     }
-    int64_t count = 1;
-    bool empty = false, fits = true;
-    for (int i = 0; i < shape.rank; i++) {
+    for (int i = 0; i < shape.rank; i++)
         if (shape.dim[i] < 0) {
             mb__error(ctx, MB_INVALID, "%s: size %lld of axis %d is negative", op, (long long)shape.dim[i],
                       i);
             return false;
         }
-        empty |= shape.dim[i] == 0;
-        fits = fits && !__builtin_mul_overflow(count, shape.dim[i], &count);
-    }
-    if (!empty && (!fits || count > INT64_MAX / 16)) {
+    if (!mb__countable(shape.dim, shape.rank)) {
         mb__error(ctx, MB_INVALID, "%s: the result has too many elements", op);
         return false;
     }

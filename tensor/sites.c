@@ -16,7 +16,7 @@ mb_site mb_site_begin(mb_context *ctx, const char *site)
 
 void mb_site_end(const mb_site *site)
 {
-    if (site->ctx)
+    if (site && site->ctx)
         site->ctx->site = site->outer;
 }
 

@@ -5,15 +5,10 @@
 mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const int64_t *dim,
                      const mb_tensor *in, int nin, const int64_t *attrs, int nattr)
 {
-    int64_t count = 1;
-    bool empty = false;
-    for (int i = 0; i < rank; i++)
-        empty |= dim[i] == 0;
-    for (int i = 0; i < rank && !empty; i++)
-        if (__builtin_mul_overflow(count, dim[i], &count) || count > INT64_MAX / 16) {
-            mb__error(ctx, MB_INVALID, "%s: the result has too many elements", mb__ops[op].name);
-            return mb__poison(ctx);
-        }
+    if (!mb__countable(dim, rank)) {
+        mb__error(ctx, MB_INVALID, "%s: the result has too many elements", mb__ops[op].name);
+        return mb__poison(ctx);
+    }
     uint32_t ids[64], *resolved = ids; /* resolving may append leaf nodes, so it comes first */
     if (nin > 64 && !(resolved = mb__alloc(ctx, (size_t)nin * sizeof *ids)))
         return mb__poison(ctx);

@@ -18,14 +18,18 @@
  *     if (mb_read(y, out, sizeof out) != MB_OK)
  *         fprintf(stderr, "%s\n", mb_message(mb));     // train.c:41: matmul: inner sizes differ: ...
  *
+ * An error costs the scope in which it is made, and nothing from before: what was assigned there and not yet
+ * stored by a flush is undone at the scope's end, and variables stand for what they stood for when it began.
+ *
  * The library never prints, aborts or exits.
  *
  * Ownership. An mb_tensor is a small value, copied freely and never freed: it dies with the scope it was made
  * in. Using it later is an error that says so. Data passed in is copied; data read out goes to the caller's
  * memory.
  *
- * Threads. A context belongs to the thread that opened it; calls from another are refused. Any number of
- * contexts may live side by side.
+ * Threads. A context belongs to the thread that opened it; calls from another are refused (MB_THREAD, a
+ * tensor that is none, NULL, 0), and the owner is told of them. So are calls in a forked process, mb_close
+ * included: what the context holds is then the parent's. Any number of contexts may live side by side.
  *
  * Each function with a trailing _at takes the call's site, "file.c:41", as its first argument; the macro of
  * the plain name supplies it. Bindings from other languages call the _at form. The text must live as long as
@@ -230,7 +234,8 @@ typedef struct mb_scope {
 
 /* Everything recorded between begin and end dies at the end, but for what mb_keep and mb_detach moved out.
  * One scope for each training step keeps the tape from growing. If variables were assigned inside, the end
- * is a flush and returns its status. Scopes nest, and end in reverse order. */
+ * is a flush and returns its status. After an error nothing is flushed, and what was assigned inside is
+ * undone. Scopes nest, and end in reverse order. */
 MB_API mb_scope mb_scope_begin_at(const char *site, mb_context *ctx);
 MB_API mb_status mb_scope_end_at(const char *site, mb_scope scope);
 #define mb_scope_begin(...) mb_scope_begin_at(MB_HERE, __VA_ARGS__)
@@ -398,7 +403,7 @@ MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
 /* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
- */
+ * At most 2^31 along the axis. */
 MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis; from its end when reverse. */
@@ -507,19 +512,20 @@ MB_API mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b);
 
 /* ------------------------------------------------------------------------------------------- computing -- */
 
-/* Computes the n tensors, and stores pending assignments. */
+/* Computes the n tensors, and stores pending assignments. Of no tensors it is MB_OK and does nothing. */
 MB_API mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n);
 #define mb_eval(...) mb_eval_at(MB_HERE, __VA_ARGS__)
 /* Computes t and copies it, row-major, to dst, which has room for `bytes`: exactly mb_count * mb_dtype_size.
- */
+ * After an error floats in dst are NaN, and others as they were. */
 MB_API mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_read(...) mb_read_at(MB_HERE, __VA_ARGS__)
 /* The single element of t as a double; NaN after an error. */
 MB_API double mb_item_at(const char *site, mb_tensor t);
 #define mb_item(...) mb_item_at(MB_HERE, __VA_ARGS__)
 /* Has t computed along with the next flush and copied to dst (bytes as for mb_read) at its end, without
- * forcing one: for curves that are looked at once a step. dst must live until then; ending the scope cancels
- * it. */
+ * forcing one: for curves that are looked at once a step. dst must live until then, or until the scope ends
+ * in which mb_watch was called, which cancels it, wherever t lives. A flush that fails is the end of a watch
+ * too, and leaves NaN in floats; mb_clear_error cancels what is left. */
 MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_watch(...) mb_watch_at(MB_HERE, __VA_ARGS__)
 

@@ -36,6 +36,52 @@ mb_tensor mb_variable_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_s
     return t;
 }
 
+/* ---- changes ---- */
+
+static bool add_change(mb_context *ctx, mb__change change)
+{
+    if (!mb__reserve(ctx, (void **)&ctx->changes, &ctx->change_room, (uint64_t)ctx->change_count + 1,
+                     sizeof *ctx->changes))
+        return false;
+    ctx->changes[ctx->change_count++] = change;
+    return true;
+}
+
+void mb__changes_undo(mb_context *ctx, uint32_t count)
+{
+    while (ctx->change_count > count) {
+        const mb__change *c = &ctx->changes[--ctx->change_count];
+        if (c->number)
+            *c->number = c->number_before;
+        else if (c->variable != MB_NO_VARIABLE)
+            ctx->variables[c->variable].pending = c->before;
+    }
+}
+
+void mb__changes_keep(mb_context *ctx)
+{
+    ctx->change_count = 0;
+    for (uint32_t i = 0; i < ctx->scope_count; i++)
+        ctx->scopes[i].changes = 0;
+}
+
+bool mb__number_set(mb_context *ctx, int64_t *number, int64_t value)
+{
+    if (!add_change(ctx, (mb__change){.number = number, .number_before = *number}))
+        return false;
+    *number = value;
+    return true;
+}
+
+void mb__number_forget(mb_context *ctx, const int64_t *number)
+{
+    for (uint32_t i = 0; i < ctx->change_count; i++)
+        if (ctx->changes[i].number == number) { /* its place is kept: scopes count them */
+            ctx->changes[i].number = NULL;
+            ctx->changes[i].variable = MB_NO_VARIABLE;
+        }
+}
+
 mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value)
 {
     MB_SITE(variable.ctx, site);
@@ -57,18 +103,13 @@ mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value)
                          "assign: got a value %s for the variable %s; wanted the same shape and dtype",
                          mb__tensor_text(b, sizeof b, value), mb__tensor_text(a, sizeof a, variable));
     }
-    if (!mb__reserve(ctx, (void **)&ctx->pending, &ctx->pending_room, (uint64_t)ctx->pending_count + 1,
-                     sizeof *ctx->pending))
-        return ctx->status;
     uint32_t id = mb__resolve(ctx, value);
     if (!id)
         return ctx->status;
     uint32_t index = mb__at(ctx, variable.id)->bind.variable;
     mb__variable *v = &ctx->variables[index];
+    if (!add_change(ctx, (mb__change){.variable = index, .before = v->pending}))
+        return ctx->status;
     v->pending = id;
-    if (!v->listed) {
-        v->listed = true;
-        ctx->pending[ctx->pending_count++] = index;
-    }
     return MB_OK;
 }

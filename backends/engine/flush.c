@@ -18,10 +18,19 @@ static bool add_target(mb_context *ctx, mb__engine_state *st, uint32_t id, uint3
     return true;
 }
 
+/* The variable that a change is of; NULL: it is not of one. */
+static mb__variable *variable_of(mb_context *ctx, uint32_t change)
+{
+    const mb__change *c = &ctx->changes[change];
+    return c->number || c->variable == MB_NO_VARIABLE ? NULL : &ctx->variables[c->variable];
+}
+
 static void store_assignments(mb_context *ctx)
 {
-    for (uint32_t i = 0; i < ctx->pending_count; i++) {
-        mb__variable *v = &ctx->variables[ctx->pending[i]];
+    for (uint32_t i = 0; i < ctx->change_count; i++) {
+        mb__variable *v = variable_of(ctx, i);
+        if (!v || !v->pending)
+            continue;
         mb__node *n = &ctx->nodes[v->pending];
         mb__buffer *old = v->value;
         v->value = n->value;
@@ -29,10 +38,9 @@ static void store_assignments(mb_context *ctx)
         v->leaf = v->pending; /* the variable goes on standing for this node while its scope lasts */
         v->leaf_scope = n->scope;
         v->pending = 0;
-        v->listed = false;
         mb__buffer_drop(ctx, old);
     }
-    ctx->pending_count = 0;
+    mb__changes_keep(ctx);
 }
 
 static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
@@ -44,7 +52,6 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
                                                 mb__numel(n->dim, n->rank), w->dst)) != MB_OK)
             return ctx->status;
     }
-    ctx->watch_count = 0;
     return MB_OK;
 }
 
@@ -64,11 +71,9 @@ static void watch_growth(mb_context *ctx, mb__engine_state *st)
             MANY, ctx->node_count - 1, scope->site ? scope->site : "mb_open");
 }
 
-static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
+static mb_status compute(mb_context *ctx, const uint32_t *ids, int n)
 {
     mb__engine_state *st = ctx->engine_state;
-    if (ctx->status != MB_OK)
-        return ctx->status;
     if (st->opened != MB_OK)
         return mb__error(ctx, st->opened,
                          "flush: this context's backend could not be opened; close it and open another");
@@ -79,8 +84,8 @@ static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
         ok = add_target(ctx, st, ids[i], &targets);
     for (uint32_t i = 0; ok && i < ctx->watch_count; i++)
         ok = add_target(ctx, st, ctx->watches[i].id, &targets);
-    for (uint32_t i = 0; ok && i < ctx->pending_count; i++)
-        ok = add_target(ctx, st, ctx->variables[ctx->pending[i]].pending, &targets);
+    for (uint32_t i = 0; ok && i < ctx->change_count; i++)
+        ok = !variable_of(ctx, i) || add_target(ctx, st, variable_of(ctx, i)->pending, &targets);
     if (!ok)
         return ctx->status;
     if (targets &&
@@ -89,6 +94,14 @@ static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
     mb__pool_flushed(ctx);
     store_assignments(ctx);
     return deliver_watches(ctx, st);
+}
+
+/* A flush is the end of all watches, whether it succeeds or not. */
+static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
+{
+    mb_status status = ctx->status == MB_OK ? compute(ctx, ids, n) : ctx->status;
+    mb__watches_end(ctx, 0, status != MB_OK);
+    return status;
 }
 
 static mb_status upload(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from)

@@ -154,10 +154,8 @@ mb_status mb_close(mb_context *ctx)
 {
     if (!ctx)
         return MB_OK;
-    if (!pthread_equal(ctx->thread, pthread_self())) {
-        mb__right_thread(ctx, "mb_close");
+    if (!mb__right_thread(ctx, "mb_close"))
         return MB_THREAD;
-    }
     mb_status status = mb_error(ctx);
     mb__context_free(ctx);
     return status;
@@ -165,14 +163,15 @@ mb_status mb_close(mb_context *ctx)
 
 const char *mb_backend_name(const mb_context *ctx)
 {
-    const mb__engine_state *st = ctx ? ctx->engine_state : NULL;
+    const mb__engine_state *st =
+        ctx && mb__right_thread((mb_context *)ctx, "mb_backend_name") ? ctx->engine_state : NULL;
     return st && st->backend ? st->backend->name : "";
 }
 
 mb_stats mb_get_stats(const mb_context *ctx)
 {
     mb_stats s = {0};
-    if (!ctx || !ctx->engine_state)
+    if (!ctx || !mb__right_thread((mb_context *)ctx, "mb_get_stats") || !ctx->engine_state)
         return s;
     const mb__engine_state *st = ctx->engine_state;
     s = st->stats;

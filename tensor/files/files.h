@@ -57,7 +57,7 @@ MB_API int mb_safetensors_find(const mb_safetensors *file, const char *name);
 MB_API const char *mb_safetensors_name(const mb_safetensors *file, int i);
 /* As the file says it: "F32", "BF16", ... */
 MB_API const char *mb_safetensors_dtype_name(const mb_safetensors *file, int i);
-/* False, and *dtype untouched, where mb_dtype has no such type. */
+/* False, and *dtype untouched, where mb_dtype has no such type. dtype may be NULL. */
 MB_API bool mb_safetensors_dtype(const mb_safetensors *file, int i, mb_dtype *dtype);
 MB_API mb_shape mb_safetensors_shape(const mb_safetensors *file, int i);
 /* Reads the values: a tensor of the innermost scope, made by mb_from. No tensor ({0}) after an error. */
@@ -65,7 +65,7 @@ MB_API mb_tensor mb_safetensors_tensor_at(const char *site, mb_safetensors *file
 #define mb_safetensors_tensor(...) mb_safetensors_tensor_at(MB_HERE, __VA_ARGS__)
 
 /* The value of a key of the file's metadata, NULL if there is none; and the i-th pair, false past the last.
- */
+ * key and value may be NULL. */
 MB_API const char *mb_safetensors_metadata(const mb_safetensors *file, const char *key);
 MB_API bool mb_safetensors_metadata_pair(const mb_safetensors *file, int i, const char **key,
                                          const char **value);

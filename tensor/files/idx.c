@@ -207,7 +207,7 @@ mb_status mb_idx_read_at(const char *site, mb_context *ctx, const char *path, mb
 
 void mb_idx_free(mb_idx *idx)
 {
-    if (!idx)
+    if (!idx || (idx->ctx && !mb__right_thread(idx->ctx, "mb_idx_free")))
         return;
     if (idx->data)
         mb__free(idx->ctx, idx->data, idx->bytes);

@@ -127,7 +127,7 @@ static void drop_batch(mb_images *d)
 
 void mb_images_close(mb_images *d)
 {
-    if (!d)
+    if (!d || !mb__right_thread(d->ctx, "mb_images_close"))
         return;
     drop_batch(d);
     mb__free(d->ctx, d->order, (size_t)d->count * sizeof *d->order);

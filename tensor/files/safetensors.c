@@ -120,7 +120,7 @@ mb_safetensors *mb_safetensors_open_at(const char *site, mb_context *ctx, const 
 
 void mb_safetensors_close(mb_safetensors *f)
 {
-    if (!f)
+    if (!f || !mb__right_thread(f->ctx, "mb_safetensors_close"))
         return;
     mb_context *ctx = f->ctx;
     mb__st_header *h = &f->header;
@@ -166,7 +166,8 @@ bool mb_safetensors_dtype(const mb_safetensors *f, int i, mb_dtype *dtype)
     const mb__st_entry *e = entry(f, i);
     if (!e || mb__st_dtypes[e->dtype].dtype < 0)
         return false;
-    *dtype = (mb_dtype)mb__st_dtypes[e->dtype].dtype;
+    if (dtype)
+        *dtype = (mb_dtype)mb__st_dtypes[e->dtype].dtype;
     return true;
 }
 
@@ -229,8 +230,10 @@ bool mb_safetensors_metadata_pair(const mb_safetensors *f, int i, const char **k
     const char *p = f->header.metadata;
     for (int skip = 2 * i; skip > 0; skip--)
         p += strlen(p) + 1;
-    *key = p;
-    *value = p + strlen(p) + 1;
+    if (key)
+        *key = p;
+    if (value)
+        *value = p + strlen(p) + 1;
     return true;
 }
 

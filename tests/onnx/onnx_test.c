@@ -4,13 +4,15 @@
  * with inputs and the outputs that ONNX's own reference in numpy gave for them. Nodes are recorded as ops of
  * Moebius, composed where a user would compose them, on each backend.
  *
- *     onnx_test [--backends cpu,reference] [--every N] [--least N] [--verbose] [GLOB...]
+ *     onnx_test [--backends cpu,reference] [--every N] [--least N] [--derivatives] [--verbose] [GLOB...]
  *
+ * --derivatives: the graphs are differentiated as well, where the reference backend is there: derivatives.h.
  * Backends are $TESTS_BACKEND, or reference and cpu. Prints what failed, what was left out and why, and "N
  * passed, N failed", of cases: one has passed that passes on each backend. A run of all cases in which too
  * few node cases ran has failed. Exit status 1 where anything failed.
  */
 #include "compare.h"
+#include "derivatives.h"
 
 #include <dirent.h>
 #include <fnmatch.h>
@@ -26,7 +28,7 @@ static const char *const folders[] = {"node", "simple", "pytorch-operator", "pyt
 
 /* Of 932 node cases 891 ran when this was written: fewer by many means that a reason to leave one out has
  * crept in, or that the package is not what it was. */
-enum { MAX_BACKENDS = 4, MAX_REASONS = 400, MAX_CASES = 2000, LEAST = 880 };
+enum { MAX_BACKENDS = 4, MAX_REASONS = 400, MAX_CASES = 2000, LEAST = 880, LEAST_SLOPES = 700 };
 
 /* Cases whose outputs are not what their model says, on all backends or on one; and coarse ones. By name, '*'
  * for any end. */
@@ -56,7 +58,8 @@ typedef struct backend {
 static backend backends[MAX_BACKENDS];
 static int n_backends;
 static int passed, failed, left, ran_nodes, nodes;
-static bool verbose;
+static int differentiated;
+static bool verbose, derivatives;
 static char current[512]; /* the case that runs now, should it crash */
 
 static struct reason {
@@ -217,6 +220,32 @@ static verdict run_backend(test_case *t, backend *b)
     return v;
 }
 
+/* The graph's derivatives, by ways that must agree. */
+static verdict differentiate(test_case *t, backend *b)
+{
+    run r = {.mb = b->mb, .memory = &t->memory, .model = t->model};
+    value *inputs = ARENA_NEW(&t->memory, value, t->n_inputs);
+    char text[256];
+    double start = seconds();
+    mb_scope scope = mb_scope_begin(b->mb);
+    for (int i = 0; i < t->n_inputs; i++)
+        inputs[i] = input_value(&r, &t->inputs[i], &t->model->graph->inputs[i]);
+    slopes s = check_slopes(&r, inputs, t->n_inputs, text, sizeof text);
+    if (s == SLOPES_DIFFER)
+        printf("FAILED: %s: %s\n", t->name, text);
+    if (mb_error(b->mb) != MB_OK)
+        printf("FAILED: %s: %s\n", t->name, mb_message(b->mb));
+    if (verbose)
+        printf("%s: derivatives %s, %.2f s\n", t->name, s == SLOPES_AGREE ? "agree" : "not compared",
+               seconds() - start);
+    bool ok = s != SLOPES_DIFFER && mb_error(b->mb) == MB_OK;
+    differentiated += s == SLOPES_AGREE && ok;
+    mb_clear_error(b->mb);
+    mb_scope_end(scope);
+    mb_clear_error(b->mb);
+    return ok ? PASSED : FAILED;
+}
+
 static void run_case(const char *path, const char *name)
 {
     test_case t = {.path = path, .name = name};
@@ -229,6 +258,9 @@ static void run_case(const char *path, const char *name)
         if (v != PASSED && all == PASSED)
             all = v;
     }
+    for (int i = 0; i < n_backends && derivatives && all == PASSED; i++)
+        if (strcmp(backends[i].name, "reference") == 0)
+            all = differentiate(&t, &backends[i]);
     passed += all == PASSED;
     failed += all == FAILED;
     left += all == LEFT;
@@ -303,6 +335,8 @@ static void print_summary(void)
         printf("%5d  %-24s %s\n", reasons[i].count, reasons[i].op, reasons[i].why);
     printf("\n%d of %d node cases ran, and %d others; %d left out\n", ran_nodes, nodes,
            passed + failed - ran_nodes, left);
+    if (derivatives)
+        printf("derivatives of %d agree\n", differentiated);
     for (int i = 0; i < n_backends; i++)
         printf("%-10s %d passed, %d failed, %.1f s\n", backends[i].name, backends[i].passed,
                backends[i].failed, backends[i].seconds);
@@ -326,7 +360,9 @@ typedef struct options {
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: onnx_test [--backends A,B] [--every N] [--least N] [--verbose] [GLOB...]\n");
+    fprintf(
+        stderr,
+        "usage: onnx_test [--backends A,B] [--every N] [--least N] [--derivatives] [--verbose] [GLOB...]\n");
     return 2;
 }
 
@@ -339,6 +375,8 @@ static bool parse_options(int argc, char **argv, options *o)
     for (; k < argc && argv[k][0] == '-'; k++) {
         if (strcmp(argv[k], "--verbose") == 0)
             verbose = true;
+        else if (strcmp(argv[k], "--derivatives") == 0)
+            derivatives = true;
         else if (k + 1 == argc)
             return false;
         else if (strcmp(argv[k], "--backends") == 0)
@@ -383,7 +421,13 @@ int main(int argc, char **argv)
         run_folder(folders[f], &o);
     print_summary();
     close_backends();
-    if (o.n_globs == 0 && o.every == 1 && ran_nodes < o.least) {
+    bool whole = o.n_globs == 0 && o.every == 1;
+    if (whole && derivatives && differentiated < LEAST_SLOPES) {
+        printf("FAILED: only %d derivatives were compared; there should be at least %d\n", differentiated,
+               LEAST_SLOPES);
+        failed++;
+    }
+    if (whole && ran_nodes < o.least) {
         printf("FAILED: only %d node cases ran; there should be at least %d\n", ran_nodes, o.least);
         failed++;
     }

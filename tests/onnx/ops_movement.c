@@ -196,15 +196,24 @@ static mb_tensor padded_from_inside(call *c, mb_tensor x, int axis, int64_t befo
     return mb_take(x, ints(c, MB_SHAPE(out), from), axis);
 }
 
-/* Widths and value are attributes up to opset 10. */
+/* By the value that is given, which may be differentiated, or is an attribute up to opset 10. */
+static mb_tensor padded_with(call *c, mb_tensor x, int axis, int64_t before, int64_t after)
+{
+    if (!has(c, 2) || before < 0 || after < 0)
+        return padded(x, axis, before, after,
+                      has(c, 2) ? *read_reals(c, input(c, 2)) : attribute_float(c, "value", 0));
+    mb_tensor value = mb_reshape(input(c, 2), MB_SHAPE0);
+    mb_shape head = mb_shape_of(x), tail = head;
+    head.dim[axis] = before;
+    tail.dim[axis] = after;
+    return mb_concat(((mb_tensor[]){mb_broadcast(value, head), x, mb_broadcast(value, tail)}), 3, axis);
+}
+
 static void pad_op(call *c)
 {
     mb_tensor x = input(c, 0);
     int n = 0, rank = mb_shape_of(x).rank;
     const int64_t *pads = c->n_in > 1 ? host_ints(c, 1, &n) : attribute_ints(c, "pads", &n);
-    double value = attribute_float(c, "value", 0);
-    if (has(c, 2))
-        value = *read_reals(c, input(c, 2));
     bool constant = attribute_is(c, "mode", "constant", "constant");
     if (!x.ctx || n != 2 * rank)
         return;
@@ -212,7 +221,7 @@ static void pad_op(call *c)
         int64_t before = pads[i], after = pads[rank + i];
         if (before == 0 && after == 0)
             continue;
-        x = constant ? padded(x, i, before, after, value) : padded_from_inside(c, x, i, before, after);
+        x = constant ? padded_with(c, x, i, before, after) : padded_from_inside(c, x, i, before, after);
     }
     give(c, 0, x);
 }

@@ -59,21 +59,23 @@ static mb_tensor pixels(const sampler *s, mb_tensor x, mb_tensor y)
 static mb_tensor bilinear(const sampler *s, mb_tensor x, mb_tensor y)
 {
     mb_tensor left = mb_floor(x), top = mb_floor(y), sum = {0};
+    mb_tensor fx = mb_sub(x, left), fy = mb_sub(y, top);
     for (int k = 0; k < 4; k++) {
         mb_tensor px = mb_add(left, (double)(k & 1)), py = mb_add(top, (double)(k >> 1));
-        mb_tensor wx = mb_sub(1.0, mb_abs(mb_sub(x, px))), wy = mb_sub(1.0, mb_abs(mb_sub(y, py)));
+        mb_tensor wx = k & 1 ? fx : mb_sub(1.0, fx), wy = k >> 1 ? fy : mb_sub(1.0, fy);
         mb_tensor part = mb_mul(pixels(s, px, py), mb_unsqueeze(mb_mul(wx, wy), 1));
         sum = k == 0 ? part : mb_add(sum, part);
     }
     return sum;
 }
 
-/* Keys's kernel with a = -3/4, at a distance of at most 1, or from 1 to 2. */
-static mb_tensor cubic_weight(mb_tensor distance, bool near)
+/* Keys's kernel with a = -3/4, for the i-th pixel of -1 ... 2, where `part` is how far behind pixel 0 it is
+ * read. */
+static mb_tensor cubic_weight(mb_tensor part, int i)
 {
     const double a = -0.75;
-    mb_tensor d = mb_abs(distance);
-    if (near)
+    mb_tensor d = i <= 0 ? mb_add(part, (double)-i) : mb_sub((double)i, part);
+    if (i == 0 || i == 1)
         return mb_add(mb_mul(mb_mul(mb_sub(mb_mul(d, a + 2), a + 3), d), d), 1.0);
     mb_tensor inner = mb_add(mb_mul(mb_sub(mb_mul(d, a), 5 * a), d), 8 * a);
     return mb_sub(mb_mul(inner, d), 4 * a);
@@ -86,8 +88,7 @@ static mb_tensor bicubic(const sampler *s, mb_tensor x, mb_tensor y)
     for (int k = 0; k < 16; k++) {
         int i = k % 4 - 1, j = k / 4 - 1;
         mb_tensor px = mb_add(left, (double)i), py = mb_add(top, (double)j);
-        mb_tensor wx = cubic_weight(mb_sub(x, px), i == 0 || i == 1);
-        mb_tensor wy = cubic_weight(mb_sub(y, py), j == 0 || j == 1);
+        mb_tensor wx = cubic_weight(mb_sub(x, left), i), wy = cubic_weight(mb_sub(y, top), j);
         mb_tensor value = pixels(s, brought_inside(s, px, s->width), brought_inside(s, py, s->height));
         mb_tensor part = mb_mul(value, mb_unsqueeze(mb_mul(wx, wy), 1));
         sum = k == 0 ? part : mb_add(sum, part);

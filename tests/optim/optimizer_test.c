@@ -404,3 +404,63 @@ Test(optimizer, a_loss_of_old_values)
         expect(mb_close(mb) == MB_OK, "closed");
     }
 }
+
+/* A mistake after mb_step in the step's scope costs that step, whole: it is not counted either. */
+Test(optimizer, a_step_that_an_error_undoes)
+{
+    for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
+        double before[ALL], after[ALL], twin[ALL];
+        toy t = open_toy("cpu", MB_FLOAT32);
+        mb_optimizer *opt = make(t.p, &settings[k]);
+        for (int i = 0; i < 3; i++) { /* the first time, initial values are not stored yet */
+            mb_scope s = mb_scope_begin(t.mb);
+            mb_tensor loss = toy_loss(&t);
+            mb_step(opt, loss);
+            expect(mb_optimizer_steps(opt) == 1, "it counts while it may still happen");
+            mb_fail(t.mb, MB_INVALID, "a mistake");
+            mb_scope_end(s);
+            mb_clear_error(t.mb);
+            expect(mb_optimizer_steps(opt) == 0, "%s: %lld steps", settings[k].name,
+                   (long long)mb_optimizer_steps(opt));
+            toy_values(&t, i ? after : before);
+            expect(!i || same_bits(before, after, ALL), "%s: changed", settings[k].name);
+        }
+        some_steps(&t, opt, 0, 3);
+        toy_values(&t, after);
+        toy u = open_toy("cpu", MB_FLOAT32); /* as if nothing had been */
+        mb_optimizer *other = make(u.p, &settings[k]);
+        toy_values(&u, twin);
+        expect(same_bits(before, twin, ALL), "%s: initial values were lost", settings[k].name);
+        some_steps(&u, other, 0, 3);
+        toy_values(&u, twin);
+        expect(same_bits(after, twin, ALL), "%s: other steps than without the mistakes", settings[k].name);
+        mb_scope s = mb_scope_begin(u.mb); /* freed before its step is undone */
+        mb_step(other, toy_loss(&u));
+        mb_optimizer_free(other);
+        mb_fail(u.mb, MB_INVALID, "a mistake");
+        mb_scope_end(s);
+        mb_clear_error(u.mb);
+        mb_optimizer_free(opt);
+        mb_params_free(t.p);
+        mb_params_free(u.p);
+        close_all();
+    }
+}
+
+Test(optimizer, no_checkpoint_yet)
+{
+    double before[ALL], after[ALL];
+    toy t = open_toy("cpu", MB_FLOAT32), u = open_toy("cpu", MB_FLOAT32);
+    toy_values(&u, before);
+    mb_optimizer *opt = make(t.p, &settings[0]);
+    expect(mb_optimizer_load(opt, "/no/such/file") == MB_IO, "%s", mb_message(t.mb));
+    mb_clear_error(t.mb);
+    expect(mb_params_load(t.p, "/no/such/file") == MB_IO, "%s", mb_message(t.mb));
+    mb_clear_error(t.mb);
+    toy_values(&t, after);
+    expect(same_bits(before, after, ALL), "initial values were lost");
+    mb_optimizer_free(opt);
+    mb_params_free(t.p);
+    mb_params_free(u.p);
+    close_all();
+}

@@ -301,3 +301,138 @@ Test(scope, values_asked_for_later)
         expect(nmse(values(mb_matmul(e, d)), late_c, 2500) < 1e-13, "and what follows from them");
     }
 }
+
+/* ---- what an error costs ---- */
+
+static void mistake(mb_context *ctx)
+{
+    mb_add(mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(2)), mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(3)));
+    expect(mb_error(ctx) == MB_INVALID, "a mistake");
+}
+
+static mb_tensor variable_of(mb_context *ctx, double value)
+{
+    mb_tensor v = mb_variable(ctx, MB_FLOAT64, MB_SHAPE0);
+    mb_assign(v, num(ctx, value));
+    return v;
+}
+
+/* stored: whether a flush comes before the scope; the assignments of before it hold either way. */
+Test(variable, an_error_costs_its_scope_only)
+{
+    ON_BOTH
+    for (int stored = 0; stored < 2; stored++) {
+        mb_tensor a = variable_of(ctx, 1), b = variable_of(ctx, 2),
+                  c = mb_variable(ctx, MB_FLOAT64, MB_SHAPE0);
+        if (stored)
+            expect(mb_item(a) == 1, "stored");
+        mb_scope s = mb_scope_begin(ctx);
+        mb_assign(a, mb_add(a, 10.0));
+        mb_assign(a, mb_mul(a, 2.0));
+        mb_assign(c, b);
+        mistake(ctx);
+        expect(mb_scope_end(s) == MB_INVALID, "scope_end gives the error back");
+        mb_clear_error(ctx);
+        expect(mb_item(a) == 1 && mb_item(b) == 2 && mb_item(c) == 0, "%d: %g %g %g", stored, mb_item(a),
+               mb_item(b), mb_item(c));
+        mb_assign(a, mb_add(a, 1.0));
+        expect(mb_item(a) == 2, "and it goes on: %g", mb_item(a));
+    }
+}
+
+Test(variable, an_error_in_an_inner_scope)
+{
+    ON_BOTH
+    {
+        mb_tensor a = variable_of(ctx, 1), b = variable_of(ctx, 2);
+        mb_scope outer = mb_scope_begin(ctx);
+        mb_assign(a, mb_add(a, 10.0));
+        mb_scope inner = mb_scope_begin(ctx);
+        mb_assign(a, mb_add(a, 100.0));
+        mb_assign(b, a);
+        mistake(ctx);
+        mb_scope_end(inner);
+        mb_clear_error(ctx);
+        expect(mb_item(mb_mul(a, 2.0)) == 22 && mb_item(b) == 2, "within the outer scope: %g %g", mb_item(a),
+               mb_item(b)); /* a flush: what is undone later is not this */
+        mb_assign(b, mb_add(b, 5.0));
+        mb_scope unclosed = mb_scope_begin(ctx);
+        mb_assign(b, mb_add(b, 5.0));
+        (void)unclosed;
+        expect(mb_scope_end(outer) == MB_INVALID, "a scope inside is open");
+        mb_clear_error(ctx);
+        expect(mb_item(a) == 11 && mb_item(b) == 2, "after it: %g %g", mb_item(a), mb_item(b));
+    }
+}
+
+/* A watch writes at the next flush of its scope or never: what dst points to may be gone afterwards. */
+Test(variable, watches_end_with_the_scope_they_were_asked_for_in)
+{
+    ON_BOTH
+    {
+        mb_tensor x = num(ctx, 3), outer = mb_mul(x, 2.0), w = variable_of(ctx, 4), kept;
+        double seen[3] = {7, 7, 7};
+        expect(mb_item(w) == 4, "stored");
+        mb_scope s = mb_scope_begin(ctx);
+        mb_watch(outer, &seen[0], sizeof *seen);
+        mb_watch(w, &seen[1], sizeof *seen);
+        mb_tensor y = mb_mul(x, 3.0);
+        mb_watch(y, &seen[2], sizeof *seen);
+        kept = mb_keep(y);
+        mb_scope_end(s); /* nothing was assigned: no flush */
+        expect(mb_item(kept) == 9 && mb_item(outer) == 6 && mb_item(w) == 4, "values");
+        expect(seen[0] == 7 && seen[1] == 7 && seen[2] == 7, "a watch outlived its scope: %g %g %g", seen[0],
+               seen[1], seen[2]);
+        /* One of the scope around goes on through an inner one. */
+        mb_watch(outer, &seen[0], sizeof *seen);
+        s = mb_scope_begin(ctx);
+        mb_watch(outer, &seen[1], sizeof *seen);
+        mb_scope_end(s);
+        mb_item(x);
+        expect(seen[0] == 6 && seen[1] == 7, "of the outer scope: %g %g", seen[0], seen[1]);
+    }
+}
+
+Test(variable, an_error_ends_watches)
+{
+    ON_BOTH
+    {
+        mb_tensor x = num(ctx, 3);
+        double seen[2] = {7, 7};
+        mb_watch(mb_mul(x, 2.0), &seen[0], sizeof *seen);
+        double two[2];
+        expect(mb_read(x, two, sizeof two) == MB_INVALID, "a wrong size");
+        expect(isnan(seen[0]), "a flush that failed gives NaN: %g", seen[0]);
+        mb_clear_error(ctx);
+        mb_watch(mb_mul(x, 2.0), &seen[1], sizeof *seen);
+        mistake(ctx);
+        mb_clear_error(ctx);
+        seen[0] = 5;
+        expect(mb_item(x) == 3 && seen[0] == 5 && seen[1] == 7, "cleared with the error: %g %g", seen[0],
+               seen[1]);
+    }
+}
+
+Test(variable, a_failed_read_leaves_no_old_numbers)
+{
+    ON_BOTH
+    {
+        mb_tensor x = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(2)), i = mb_iota(ctx, MB_INT32, 2);
+        float f[3] = {1, 2, 3};
+        int32_t n[3] = {1, 2, 3};
+        expect(mb_read(x, f, sizeof f) == MB_INVALID && isnan(f[0]) && isnan(f[2]), "floats: %g",
+               (double)f[0]);
+        mb_clear_error(ctx);
+        expect(mb_read(i, n, sizeof n) == MB_INVALID && n[0] == 1, "whole numbers are left: %d", n[0]);
+        float g[2] = {1, 2};
+        double d[1] = {1};
+        expect(mb_read(x, g, sizeof g) == MB_INVALID && isnan(g[1]), "under an earlier error");
+        expect(mb_read((mb_tensor){0}, d, sizeof d) == MB_INVALID && isnan(d[0]), "of no tensor");
+        mb_clear_error(ctx);
+        expect(mb_eval(NULL, 0) == MB_OK && mb_eval(&x, 0) == MB_OK, "nothing to compute");
+        expect(mb_eval((mb_tensor[]){{0}, x}, 2) == MB_INVALID &&
+                   strstr(mb_message(ctx), "number 1 of 2 is not a tensor"),
+               "%s", mb_message(ctx));
+        mb_clear_error(ctx);
+    }
+}

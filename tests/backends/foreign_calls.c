@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * foreign_calls.c - every public function, called for a context from a thread that does not own it, and from
+ * a forked process: each refuses, and changes nothing. Under ThreadSanitizer (where Criterion does not start)
+ * it is seen as well that none reads or writes what is the owner's: the owner writes all of that after the
+ * thread was started, so any access of the thread's to it is a race, whenever it happens.
+ *
+ * Prints "N passed, N failed"; with --list the names that it covers, which tests/run compares with what the
+ * library exports. */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backends/engine/state.h"
+#include "layers/ttt.h"
+#include "optim/optimizer.h"
+#include <moebius.h>
+
+static int passed, failed;
+static bool listing;
+
+static void check(bool ok, const char *what)
+{
+    if (ok)
+        passed++;
+    else
+        printf("FAILED: %s\n", what);
+    failed += !ok;
+}
+
+/* Those that touch no context: they read what a caller hands over by value, or what never changes once it was
+ * made. */
+static const char *const harmless[] = {
+    "mb_backend_at",
+    "mb_devices",
+    "mb_dtype_name",
+    "mb_dtype_size",
+    "mb_images_count",
+    "mb_images_height",
+    "mb_images_width",
+    "mb_init_he",
+    "mb_init_lecun",
+    "mb_init_normal",
+    "mb_init_ones",
+    "mb_init_uniform",
+    "mb_init_xavier",
+    "mb_init_zeros",
+    "mb_key_fold",
+    "mb_key_of",
+    "mb_linear_transformer_size",
+    "mb_open",
+    "mb_open_with",
+    "mb_params_context",
+    "mb_params_dtype",
+    "mb_safetensors_count",
+    "mb_safetensors_dtype",
+    "mb_safetensors_dtype_name",
+    "mb_safetensors_find",
+    "mb_safetensors_metadata",
+    "mb_safetensors_metadata_pair",
+    "mb_safetensors_name",
+    "mb_safetensors_shape",
+    "mb_schedule_constant",
+    "mb_schedule_factor",
+    "mb_schedule_steps",
+    "mb_schedule_warmup_cosine",
+    "mb_site_end",
+    "mb_status_name",
+    "mb_ttt_inner_steps",
+    "mb_version",
+    "mb_vit_block",
+    "mb_vit_depth",
+    "mb_vit_losses",
+};
+
+typedef struct objects {
+    mb_context *ctx;
+    mb_params *p;
+    mb_optimizer *opt;
+    mb_safetensors *file;
+    mb_images *images;
+    mb_idx idx;
+    mb_scope scope;
+    mb_tensor x, i, c, v, z, tokens,
+        picture; /* float [4,4], int32 [4], bool [4], variable, prompts, [1,4,8] */
+    mb_linear linear;
+    mb_embedding embedding;
+    mb_layer_norm norm;
+    mb_rms_norm rms;
+    mb_attention attention;
+    mb_mlp mlp;
+    mb_block block;
+    mb_linear_transformer lt;
+    mb_self_attention sa;
+    mb_ttt *ttt;
+    mb_vit *vit;
+    char path[256];
+} objects;
+
+#define SHAPE MB_SHAPE(4, 4)
+
+static void write_file(const char *path, const void *data, size_t bytes)
+{
+    FILE *f = fopen(path, "wb");
+    check(f && fwrite(data, 1, bytes, f) == bytes && fclose(f) == 0, "a file");
+}
+
+/* Two images of one pixel. */
+static void open_images(objects *o)
+{
+    char labels[300];
+    snprintf(labels, sizeof labels, "%s-labels", o->path);
+    write_file(o->path, "\0\0\10\3\0\0\0\2\0\0\0\1\0\0\0\1ab", 18);
+    write_file(labels, "\0\0\10\1\0\0\0\2\0\1", 10);
+    o->images = mb_images_open(o->ctx, (mb_images_options){.images = o->path, .labels = labels});
+    unlink(labels);
+}
+
+static void open_objects(objects *o, const char *backend)
+{
+    memset(o, 0, sizeof *o);
+    mb_context *ctx = o->ctx = mb_open_with(&(mb_options){.backend = backend, .threads = 2});
+    snprintf(o->path, sizeof o->path, "/tmp/mb-foreign-%ld", (long)getpid());
+    o->x = mb_ones(ctx, MB_FLOAT32, SHAPE);
+    o->x = mb_add(o->x, 1.0);
+    o->i = mb_iota(ctx, MB_INT32, 4);
+    o->c = mb_lt(o->i, mb_full(ctx, MB_INT32, MB_SHAPE0, 2));
+    o->v = mb_variable(ctx, MB_FLOAT32, SHAPE);
+    o->z = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 3, 3));
+    o->tokens = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 4, 8));
+    o->picture = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1, 4, 4));
+    mb_params *p = o->p = mb_params_new(ctx, 1);
+    mb_param(p, "w", SHAPE, mb_init_ones());
+    o->linear = mb_linear_new(p, "linear", 8, 8);
+    o->embedding = mb_embedding_new(p, "embedding", 4, 4);
+    o->norm = mb_layer_norm_new(p, "norm", 8);
+    o->rms = mb_rms_norm_new(p, "rms", 8);
+    o->attention = mb_attention_new(p, "attention", (mb_attention_options){.dim = 8, .heads = 2});
+    o->mlp = mb_mlp_new(p, "mlp", 8, 8);
+    o->block = mb_block_new(p, "block", 8, 8, &(mb_mixer_options){.heads = 2});
+    o->lt = mb_linear_transformer_new(p, "lt", (mb_linear_transformer_options){.dim = 2, .layers = 1});
+    o->sa = mb_self_attention_new(p, "sa", (mb_self_attention_options){.dim = 2, .layers = 1});
+    o->ttt = mb_ttt_new(p, "ttt", (mb_ttt_options){.dim = 8, .heads = 2, .inner_steps = 1});
+    o->vit =
+        mb_vit_new(p, "vit",
+                   (mb_vit_options){
+                       .tokens = 4, .patch_values = 8, .dim = 8, .depth = 1, .classes = 2, .mixer.heads = 2});
+    o->opt = mb_adam(p, (mb_adam_options){.lr = 0.1});
+    mb_safetensors_save(ctx, o->path, (const char *[]){"x"}, &o->x, 1, NULL);
+    o->file = mb_safetensors_open(ctx, o->path);
+    open_images(o);
+    o->scope = mb_scope_begin(ctx);
+    check(mb_error(ctx) == MB_OK && o->file && o->images && o->vit && o->ttt && o->opt, mb_message(ctx));
+}
+
+static void close_objects(objects *o)
+{
+    mb_scope_end(o->scope);
+    mb_safetensors_close(o->file);
+    mb_images_close(o->images);
+    mb_optimizer_free(o->opt);
+    mb_params_free(o->p);
+    unlink(o->path);
+    mb_close(o->ctx);
+}
+
+/* ---- the table: what each function gives back to a foreigner ---- */
+
+#define S "foreign.c:1"
+#define ROW(name, ok)                                                                                        \
+    do {                                                                                                     \
+        if (listing)                                                                                         \
+            puts(name);                                                                                      \
+        else                                                                                                 \
+            check(ok, name);                                                                                 \
+    } while (0)
+#define TENSOR(f, ...)         ROW(#f, !f(__VA_ARGS__).id)
+#define MEMBER(f, member, ...) ROW(#f, !f(__VA_ARGS__).member.id)
+#define STATUS(f, ...)         ROW(#f, f(__VA_ARGS__) == MB_THREAD)
+#define NOTHING(f, ...)        ROW(#f, !f(__VA_ARGS__))
+#define NAN_OF(f, ...)         ROW(#f, isnan(f(__VA_ARGS__)))
+#define QUIET(f, ...)          ROW(#f, (f(__VA_ARGS__), true))
+
+static void call_ops(objects *o)
+{
+    mb_tensor x = o->x;
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc) TENSOR(mb_##name##_at, S, x);
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
+    TENSOR(mb_##name##_at, S, x, x);                                                                         \
+    MB_BOTH_##types(name)
+#define MB_COMPARE(NAME, name, types, expr, doc)                                                             \
+    TENSOR(mb_##name##_at, S, x, x);                                                                         \
+    MB_BOTH_##types(name)
+/* Ops of bools take no plain number. */
+#define MB_BOTH_N(name)                                                                                      \
+    TENSOR(mb_##name##_left_at, S, 1.0, x);                                                                  \
+    TENSOR(mb_##name##_right_at, S, x, 1.0);
+#define MB_BOTH_F(name) MB_BOTH_N(name)
+#define MB_BOTH_L(name)
+#include "tensor/ops.def"
+    TENSOR(mb_where_at, S, o->c, x, x);
+    TENSOR(mb_cast_at, S, x, MB_FLOAT64);
+}
+
+static void call_leaves_and_samplers(objects *o)
+{
+    mb_context *ctx = o->ctx;
+    mb_key key = mb_key_of(1);
+    float data[16] = {0};
+    TENSOR(mb_scalar_at, S, ctx, MB_FLOAT32, 1);
+    TENSOR(mb_full_at, S, ctx, MB_FLOAT32, SHAPE, 1);
+    TENSOR(mb_from_at, S, ctx, MB_FLOAT32, SHAPE, data);
+    TENSOR(mb_iota_at, S, ctx, MB_INT32, 4);
+    TENSOR(mb_tril_mask_at, S, ctx, 3, 3, 0);
+    TENSOR(mb_eye_at, S, ctx, MB_FLOAT32, 3);
+    TENSOR(mb_variable_at, S, ctx, MB_FLOAT32, SHAPE);
+    TENSOR(mb_uniform_at, S, ctx, key, MB_FLOAT32, SHAPE);
+    TENSOR(mb_normal_at, S, ctx, key, MB_FLOAT32, SHAPE);
+    TENSOR(mb_exponential_at, S, ctx, key, MB_FLOAT32, SHAPE);
+    TENSOR(mb_laplace_at, S, ctx, key, MB_FLOAT32, SHAPE);
+    TENSOR(mb_gamma_at, S, ctx, key, MB_FLOAT32, SHAPE, 2, 1);
+    TENSOR(mb_sphere_at, S, ctx, key, MB_FLOAT32, SHAPE);
+    TENSOR(mb_orthogonal_at, S, ctx, key, MB_FLOAT32, SHAPE);
+    TENSOR(mb_permutation_at, S, ctx, key, SHAPE);
+    TENSOR(mb_sincos2d_at, S, ctx, MB_FLOAT32, 2, 2, 8);
+}
+
+static void call_movement_and_index(objects *o)
+{
+    mb_tensor x = o->x, two[2] = {x, x};
+    TENSOR(mb_reshape_at, S, x, MB_SHAPE(16));
+    TENSOR(mb_permute_at, S, x, MB_AXES(1, 0));
+    TENSOR(mb_transpose_at, S, x);
+    TENSOR(mb_broadcast_at, S, x, MB_SHAPE(2, 4, 4));
+    TENSOR(mb_slice_at, S, x, 0, 0, 1, 1);
+    TENSOR(mb_flip_at, S, x, 0);
+    TENSOR(mb_pad_at, S, x, 0, 1, 1);
+    TENSOR(mb_concat_at, S, two, 2, 0);
+    TENSOR(mb_stack_at, S, two, 2, 0);
+    TENSOR(mb_unsqueeze_at, S, x, 0);
+    TENSOR(mb_squeeze_at, S, o->picture, 0);
+    TENSOR(mb_take_at, S, x, o->i, 0);
+    TENSOR(mb_scatter_add_at, S, x, o->i, 0, 4);
+    TENSOR(mb_take_along_at, S, o->i, o->i);
+    TENSOR(mb_argsort_at, S, x);
+    TENSOR(mb_sort_at, S, x);
+    TENSOR(mb_one_hot_at, S, o->i, 4);
+    TENSOR(mb_alias_at, S, x);
+    TENSOR(mb_stop_gradient_at, S, x);
+}
+
+static void call_functions(objects *o)
+{
+    mb_tensor x = o->x;
+    TENSOR(mb_sum_at, S, x, MB_ALL);
+    TENSOR(mb_mean_at, S, x, MB_ALL);
+    TENSOR(mb_variance_at, S, x, MB_ALL);
+    TENSOR(mb_max_at, S, x, MB_ALL);
+    TENSOR(mb_min_at, S, x, MB_ALL);
+    TENSOR(mb_argmax_at, S, x, 0);
+    TENSOR(mb_cumsum_at, S, x, 0, false);
+    TENSOR(mb_logsumexp_at, S, x, MB_ALL);
+    TENSOR(mb_matmul_at, S, x, x);
+    TENSOR(mb_einsum_at, S, "ij,jk->ik", x, x);
+    TENSOR(mb_square_at, S, x);
+    TENSOR(mb_relu_at, S, x);
+    TENSOR(mb_silu_at, S, x);
+    TENSOR(mb_softplus_at, S, x);
+    TENSOR(mb_elu_at, S, x);
+    TENSOR(mb_gelu_at, S, x);
+    TENSOR(mb_gelu_erf_at, S, x);
+    TENSOR(mb_softmax_at, S, x, 0);
+    TENSOR(mb_log_softmax_at, S, x, 0);
+    TENSOR(mb_cross_entropy_at, S, x, o->i);
+    TENSOR(mb_dot_at, S, x, x);
+}
+
+static void call_context(objects *o)
+{
+    mb_context *ctx = o->ctx;
+    mb_tensor x = o->x;
+    float data[16];
+    STATUS(mb_error, ctx);
+    ROW("mb_message", strstr(mb_message(ctx), "belongs to"));
+    QUIET(mb_clear_error, ctx);
+    STATUS(mb_fail_at, S, ctx, MB_INVALID, "no");
+    ROW("mb_site_begin", !mb_site_begin(ctx, S).ctx);
+    NOTHING(mb_intern_site, ctx, S);
+    NOTHING(mb_valid, x);
+    NOTHING(mb_dim, x, 0);
+    NOTHING(mb_count, x);
+    NOTHING(mb_dtype_of, x);
+    ROW("mb_shape_of", mb_shape_of(x).rank == 0);
+    ROW("mb_scope_begin_at", !mb_scope_begin_at(S, ctx).serial);
+    STATUS(mb_scope_end_at, S, o->scope);
+    TENSOR(mb_keep_at, S, x);
+    TENSOR(mb_detach_at, S, x);
+    STATUS(mb_assign_at, S, o->v, x);
+    STATUS(mb_eval_at, S, &x, 1);
+    STATUS(mb_read_at, S, x, data, sizeof data);
+    NAN_OF(mb_item_at, S, x);
+    STATUS(mb_watch_at, S, x, data, sizeof data);
+    ROW("mb_backend_name", !*mb_backend_name(ctx));
+    ROW("mb_get_stats", !mb_get_stats(ctx).allocations);
+    STATUS(mb_close, ctx);
+}
+
+static void call_autograd(objects *o)
+{
+    mb_tensor x = o->x, g, h;
+    double low, high;
+    STATUS(mb_grad_at, S, x, &x, 1, &g);
+    STATUS(mb_vjp_at, S, x, x, &x, 1, &g);
+    STATUS(mb_jvp_at, S, &x, 1, &x, &x, 1, &g);
+    STATUS(mb_hvp_at, S, x, &x, &x, 1, &g);
+    STATUS(mb_hvp_reverse_at, S, x, &x, &x, 1, &g);
+    STATUS(mb_jvp_batch_at, S, &x, 1, &x, &x, 1, &g);
+    STATUS(mb_hvp_batch_at, S, x, &x, &x, 1, &g);
+    TENSOR(mb_jacobian_at, S, x, x);
+    TENSOR(mb_hessian_at, S, x, &x, 1);
+    STATUS(mb_hessian_diagonal_at, S, x, &x, 1, &g);
+    STATUS(mb_directional_at, S, x, &x, &x, 1, &g, &h);
+    STATUS(mb_lanczos_at, S, x, &x, 1, 2, mb_key_of(1), &g, &h);
+    STATUS(mb_extreme_eigenvalues_at, S, x, &x, 1, 2, mb_key_of(1), &low, &high);
+}
+
+static void call_params(objects *o)
+{
+    mb_params *p = o->p;
+    mb_tensor ts[4];
+    NOTHING(mb_params_new_with_at, S, o->ctx, 1, MB_FLOAT32);
+    TENSOR(mb_param_at, S, p, "a", SHAPE, mb_init_ones());
+    TENSOR(mb_param_plain_at, S, p, "b", SHAPE, mb_init_ones());
+    STATUS(mb_params_enter_at, S, p, "c");
+    STATUS(mb_params_leave_at, S, p);
+    NOTHING(mb_params_count, p);
+    NOTHING(mb_params_name, p, 0);
+    TENSOR(mb_params_tensor, p, 0);
+    NOTHING(mb_params_trainable, p, 0);
+    NOTHING(mb_params_decays, p, 0);
+    NOTHING(mb_params_size, p);
+    TENSOR(mb_params_get_at, S, p, "w");
+    NOTHING(mb_params_list, p, ts, 4);
+    STATUS(mb_params_set_trainable_at, S, p, "", true);
+    STATUS(mb_params_set_decay_at, S, p, "", true);
+    NOTHING(mb_params_alloc, p, 16);
+    STATUS(mb_params_save_at, S, p, "/dev/null/x");
+    STATUS(mb_params_load_at, S, p, "/dev/null/x");
+    QUIET(mb_params_free, p);
+}
+
+static void call_optimizer(objects *o)
+{
+    mb_params *p = o->p;
+    mb_optimizer *opt = o->opt;
+    mb_tensor x = o->x, norm, m, v, gs[2] = {x, x}, clipped[2];
+    NOTHING(mb_sgd_at, S, p, (mb_sgd_options){.lr = 1});
+    NOTHING(mb_adam_at, S, p, (mb_adam_options){.lr = 1});
+    NOTHING(mb_adamw_at, S, p, (mb_adamw_options){.lr = 1});
+    STATUS(mb_step_at, S, opt, x, &norm);
+    STATUS(mb_apply_gradients_at, S, opt, &x, 1, &norm);
+    NOTHING(mb_optimizer_steps, opt);
+    NAN_OF(mb_optimizer_lr, opt);
+    QUIET(mb_optimizer_set_lr, opt, 3);
+    NOTHING(mb_optimizer_state_count, opt);
+    NOTHING(mb_optimizer_state_name, opt, 0);
+    TENSOR(mb_optimizer_state_tensor, opt, 0);
+    STATUS(mb_optimizer_save_at, S, opt, "/dev/null/x");
+    STATUS(mb_optimizer_load_at, S, opt, "/dev/null/x");
+    QUIET(mb_optimizer_free, opt);
+    TENSOR(mb_sgd_update_at, S, x, x, x);
+    TENSOR(mb_momentum_update_at, S, x, x, x, x, 0.9, false, &m);
+    TENSOR(mb_adam_update_at, S, x, x, x, x, x, 1, NULL, &m, &v);
+    TENSOR(mb_global_norm_at, S, gs, 2);
+    TENSOR(mb_clip_norm_at, S, gs, 2, 1, clipped);
+    TENSOR(mb_clip_value_at, S, x, 1);
+}
+
+static void call_files(objects *o)
+{
+    mb_context *ctx = o->ctx;
+    mb_idx idx, owned = {.ctx = ctx, .data = (uint8_t *)o, .bytes = 1};
+    mb_tensor x = o->x, y;
+    const char *name = "x";
+    STATUS(mb_safetensors_save_at, S, ctx, "/dev/null/x", &name, &x, 1, NULL);
+    STATUS(mb_safetensors_load_at, S, ctx, o->path, &name, &y, 1);
+    NOTHING(mb_safetensors_open_at, S, ctx, o->path);
+    TENSOR(mb_safetensors_tensor_at, S, o->file, 0);
+    QUIET(mb_safetensors_close, o->file);
+    STATUS(mb_idx_read_at, S, ctx, o->path, &idx);
+    ROW("mb_idx_free", (mb_idx_free(&owned), owned.data != NULL));
+    NOTHING(mb_images_open_at, S, ctx, (mb_images_options){.images = o->path, .labels = o->path});
+    STATUS(mb_images_batch_at, S, o->images, 0, 0, 1, &x, &y);
+    QUIET(mb_images_close, o->images);
+}
+
+static void call_layers(objects *o)
+{
+    mb_params *p = o->p;
+    mb_tensor x = o->x, t = o->tokens, none = {0}, losses[8];
+    mb_key key = mb_key_of(1);
+    mb_mixer_options mixer = {.heads = 2};
+    MEMBER(mb_linear_new_with_at, weight, S, p, "1", 8, 8, (mb_linear_options){0});
+    TENSOR(mb_linear_apply_at, S, o->linear, t);
+    MEMBER(mb_embedding_new_at, weight, S, p, "2", 4, 4);
+    TENSOR(mb_embedding_apply_at, S, o->embedding, o->i);
+    TENSOR(mb_layer_normalize_at, S, x, none, none, 1e-6);
+    TENSOR(mb_rms_normalize_at, S, x, none, 1e-6);
+    MEMBER(mb_layer_norm_new_at, scale, S, p, "3", 8);
+    TENSOR(mb_layer_norm_apply_at, S, o->norm, t);
+    MEMBER(mb_rms_norm_new_at, scale, S, p, "4", 8);
+    TENSOR(mb_rms_norm_apply_at, S, o->rms, t);
+    MEMBER(mb_attention_new_at, qkv.weight, S, p, "5", o->attention.options);
+    TENSOR(mb_attention_apply_at, S, o->attention, t);
+    mb_tensor q = mb_reshape(t, MB_SHAPE(1, 4, 2, 4));
+    TENSOR(mb_attend_at, S, q, q, q, MB_ATTENTION_SOFTMAX, false, 0);
+    TENSOR(mb_prompt_tokens_at, S, o->z, o->z);
+    MEMBER(mb_linear_transformer_new_at, P, S, p, "6", o->lt.options);
+    MEMBER(mb_linear_transformer_view_at, P, S, x, o->lt.options);
+    TENSOR(mb_linear_transformer_apply_at, S, o->lt, o->z);
+    TENSOR(mb_linear_transformer_predict_at, S, o->lt, o->z);
+    MEMBER(mb_self_attention_new_at, query, S, p, "7", o->sa.options);
+    MEMBER(mb_self_attention_products_at, P, S, o->sa);
+    TENSOR(mb_self_attention_apply_at, S, o->sa, o->z);
+    TENSOR(mb_self_attention_predict_at, S, o->sa, o->z);
+    MEMBER(mb_self_attention_gd_at, query, S, x, none, none, 2, o->sa.options);
+    NOTHING(mb_ttt_new_at, S, p, "8", (mb_ttt_options){.dim = 8, .heads = 2});
+    TENSOR(mb_ttt_apply_at, S, o->ttt, t, key, losses);
+    QUIET(mb_ttt_set_inner_lr, o->ttt, 0, 2);
+    ROW("mb_mixer_new_at",
+        !mb_mixer_new_at(S, p, 8, &mixer).apply ||
+            !((const mb_attention *)mb_mixer_new_at(S, p, 8, &mixer).layer)->qkv.weight.id);
+    TENSOR(mb_mixer_apply_at, S, o->block.mixer, t, key, losses);
+    MEMBER(mb_mlp_new_at, up.weight, S, p, "9", 8, 8);
+    TENSOR(mb_mlp_apply_at, S, o->mlp, t);
+    MEMBER(mb_block_new_at, norm1.scale, S, p, "10", 8, 8, &mixer);
+    TENSOR(mb_block_apply_at, S, &o->block, t, key, losses);
+    TENSOR(mb_patchify_at, S, o->picture, 2);
+    NOTHING(mb_vit_new_at, S, p, "11",
+            (mb_vit_options){.tokens = 4, .patch_values = 8, .dim = 8, .classes = 2});
+    TENSOR(mb_vit_apply_at, S, o->vit, t, key, losses);
+}
+
+static void call_all(objects *o)
+{
+    call_context(o);
+    call_ops(o);
+    call_leaves_and_samplers(o);
+    call_movement_and_index(o);
+    call_functions(o);
+    call_autograd(o);
+    call_params(o);
+    call_optimizer(o);
+    call_files(o);
+    call_layers(o);
+}
+
+/* ---- what is the owner's ---- */
+
+/* Each byte is written as it was, but for [skip, skip + length). */
+static void touch(void *memory, size_t bytes, size_t skip, size_t length)
+{
+    volatile unsigned char *p = memory;
+    for (size_t i = 0; p && i < bytes; i++)
+        if (i < skip || i >= skip + length)
+            p[i] = p[i];
+}
+#define TOUCH(p, first, last)                                                                                \
+    touch(p, sizeof *(p), (size_t)((char *)&(p)->first - (char *)(p)),                                       \
+          (size_t)((char *)(&(p)->last + 1) - (char *)&(p)->first))
+
+static void touch_all(objects *o)
+{
+    mb_context *ctx = o->ctx;
+    TOUCH(ctx, thread, foreign);
+    touch(ctx->nodes, ctx->node_room * sizeof *ctx->nodes, 0, 0);
+    touch(ctx->operands, ctx->operand_room * sizeof *ctx->operands, 0, 0);
+    touch(ctx->attrs, ctx->attr_room * sizeof *ctx->attrs, 0, 0);
+    touch(ctx->scopes, ctx->scope_room * sizeof *ctx->scopes, 0, 0);
+    touch(ctx->variables, ctx->variable_room * sizeof *ctx->variables, 0, 0);
+    touch(ctx->changes, ctx->change_room * sizeof *ctx->changes, 0, 0);
+    touch(ctx->watches, ctx->watch_room * sizeof *ctx->watches, 0, 0);
+    touch(ctx->ids, ctx->id_room * sizeof *ctx->ids, 0, 0);
+    touch(ctx->engine_state, sizeof(mb__engine_state), 0, 0);
+    touch(o->p->items, (size_t)o->p->capacity * sizeof *o->p->items, 0, 0);
+    touch(o->p->prefix, (size_t)o->p->prefix_capacity, 0, 0);
+    TOUCH(o->p, ctx, ctx);
+    TOUCH(o->opt, params, params);
+    touch(o->opt->slots, (size_t)o->opt->capacity * sizeof *o->opt->slots, 0, 0);
+    touch(o->ttt->lr, sizeof *o->ttt->lr, 0, 0);
+}
+
+static atomic_bool go; /* relaxed: it orders nothing for ThreadSanitizer */
+
+static void *foreigner(void *user)
+{
+    while (!atomic_load_explicit(&go, memory_order_relaxed))
+        sched_yield();
+    call_all(user);
+    return NULL;
+}
+
+static void from_a_thread(const char *backend)
+{
+    static objects o;
+    open_objects(&o, backend);
+    static mb_context before, after;
+    atomic_store(&go, false);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, foreigner, &o))
+        exit(1);
+    memcpy(&before, o.ctx, sizeof before);
+    touch_all(&o);
+    atomic_store_explicit(&go, true, memory_order_relaxed);
+    pthread_join(thread, NULL);
+    memcpy(&after, o.ctx, sizeof after);
+    const char *first = atomic_exchange(&o.ctx->foreign, NULL);
+    atomic_store(&before.foreign, NULL);
+    atomic_store(&after.foreign, NULL);
+    check(!memcmp(&before, &after, sizeof before), "a refused call changes nothing");
+    check(first != NULL, "a refused call is noted");
+    atomic_store(&o.ctx->foreign, first);
+    check(mb_error(o.ctx) == MB_THREAD && strstr(mb_message(o.ctx), "belongs to the thread"),
+          mb_message(o.ctx));
+    mb_clear_error(o.ctx);
+    check(mb_item(mb_sum(o.x, MB_ALL)) == 32 && mb_error(o.ctx) == MB_OK, "the owner goes on");
+    close_objects(&o);
+}
+
+/* The child's own memory: only what it is told can be wrong, or that it does not come back. */
+static void from_a_child(const char *backend)
+{
+    static objects o;
+    open_objects(&o, backend);
+    if (mb_error(o.ctx) == MB_OK)
+        mb_item(mb_sum(mb_matmul(o.x, o.x), MB_ALL)); /* threads are running, a device is in use */
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        failed = 0;
+        call_all(&o);
+        check(strstr(mb_message(o.ctx), "process") != NULL, mb_message(o.ctx));
+        mb_context *own = mb_open("reference");
+        check(own && mb_item(mb_add(mb_scalar(own, MB_FLOAT64, 1), 1.0)) == 2,
+              "a context of the child's own");
+        check(mb_close(own) == MB_OK, "and its close");
+        fflush(stdout);
+        _exit(failed ? 1 : 0);
+    }
+    int status = -1;
+    check(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0,
+          "a forked process is refused");
+    check(mb_item(mb_sum(o.x, MB_ALL)) == 32 && mb_error(o.ctx) == MB_OK, "the parent goes on");
+    close_objects(&o);
+}
+
+static bool present(const char *backend)
+{
+    mb_context *ctx = mb_open(backend);
+    bool ok = mb_error(ctx) == MB_OK;
+    mb_close(ctx);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "--list")) {
+        static objects none;
+        static mb_params p;
+        static mb_ttt ttt;
+        none.p = &p;
+        none.ttt = &ttt;
+        listing = true;
+        call_all(&none);
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+            puts(harmless[i]);
+        return 0;
+    }
+    from_a_thread("cpu");
+    from_a_thread("reference");
+    if (argc > 1 && !strcmp(argv[1], "--threads-only")) {
+        printf("%d passed, %d failed\n", passed, failed);
+        return failed != 0;
+    }
+    from_a_child("cpu");
+    from_a_child("reference");
+    if (present("vulkan"))
+        from_a_child("vulkan");
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
