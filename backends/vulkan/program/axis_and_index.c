@@ -207,17 +207,20 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
 
 bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *o)
 {
+    bool empty = mb__numel(o->in_dim, o->in_rank) == 0;
     switch (o->op) {
     case MB_OP_TAKE:
         return mb__numel(o->out_dim, o->out_rank) == 0 || add_take(p, step, o);
     case MB_OP_SCATTER_ADD:
         return mb__numel(o->out_dim, o->out_rank) == 0 || add_scatter(p, step, o);
+    case MB_OP_ARGMAX:
+        return empty || add_argmax(p, step, o);
+    case MB_OP_CUMSUM:
+        return empty || add_cumsum(p, step, o);
+    case MB_OP_ARGSORT:
+        return empty || add_argsort(p, step, o);
     default:
-        break;
+        return mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: there is no kernel for %s",
+                           mb__ops[o->op].name);
     }
-    if (mb__numel(o->in_dim, o->in_rank) == 0)
-        return true;
-    return o->op == MB_OP_ARGMAX   ? add_argmax(p, step, o)
-           : o->op == MB_OP_CUMSUM ? add_cumsum(p, step, o)
-                                   : add_argsort(p, step, o);
 }
