@@ -23,9 +23,9 @@ static int64_t start_of(const mb__cpu_kernel *k, const mb__walk *w, const tile *
     return o;
 }
 
-static int64_t count_at(const tile *t, int rate)
+static int64_t count_at(const tile *t, int level)
 {
-    return rate == MB_RATE_EACH ? t->rows * t->columns : rate == MB_RATE_ROW ? t->rows : 1;
+    return level == MB_LEVEL_EACH ? t->rows * t->columns : level == MB_LEVEL_ROW ? t->rows : 1;
 }
 
 /* Steps through the columns of one row where no single stride does: calls for each run along the last axis.
@@ -109,7 +109,7 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
         return;
     }
     char *to = reg[u->d];
-    if (u->rate != MB_RATE_EACH || k->columns == 1) {
+    if (u->level != MB_LEVEL_EACH || k->columns == 1) {
         gather(u->dtype, t->rows, to, from, u->walk->row);
         return;
     }
@@ -173,7 +173,7 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
     uint64_t key = 0;
     if (u->bind >= 0)
         key = f->scalars[u->bind].u.key;
-    if (u->rate != MB_RATE_EACH) {
+    if (u->level != MB_LEVEL_EACH) {
         for (int64_t r = 0; r < t->rows; r++)
             put_position(u, key, to, r, start + r * w->row);
         return;
@@ -215,7 +215,7 @@ static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
         T *d = (T *)(void *)to;                                                                              \
         const T *a = (const T *)(const void *)from;                                                          \
         for (int64_t r = 0; r < t->rows; r++) {                                                              \
-            const T v = a[u->ra == MB_RATE_ROW ? r : 0];                                                     \
+            const T v = a[u->ra == MB_LEVEL_ROW ? r : 0];                                                    \
             for (int64_t i = 0; i < c; i++)                                                                  \
                 d[r * c + i] = v;                                                                            \
         }                                                                                                    \
@@ -228,7 +228,7 @@ static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
 
 static void run_where(const mb__uop *u, const tile *t, char **reg)
 {
-    int64_t n = count_at(t, u->rate);
+    int64_t n = count_at(t, u->level);
     const int32_t *m = (const int32_t *)(void *)reg[u->a];
     if (!u->by_row) {
         u->where[u->form](n, reg[u->d], m, reg[u->b], reg[u->c]);
@@ -242,7 +242,7 @@ static void run_where(const mb__uop *u, const tile *t, char **reg)
 
 static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
 {
-    int64_t n = count_at(t, u->rate);
+    int64_t n = count_at(t, u->level);
     switch (u->kind) {
     case MB_U_LOAD:
         load(k, u, f, t, reg);
@@ -264,8 +264,8 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         }
         for (int64_t r = 0, c = t->columns; r < t->rows; r++)
             u->f.binary(c, reg[u->d] + r * c * u->size_d,
-                        reg[u->a] + (u->ra == MB_RATE_ROW ? r : r * c) * u->size_a,
-                        reg[u->b] + (u->rb == MB_RATE_ROW ? r : r * c) * u->size_b);
+                        reg[u->a] + (u->ra == MB_LEVEL_ROW ? r : r * c) * u->size_a,
+                        reg[u->b] + (u->rb == MB_LEVEL_ROW ? r : r * c) * u->size_b);
         break;
     case MB_U_WHERE:
         run_where(u, t, reg);

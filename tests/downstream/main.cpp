@@ -346,7 +346,7 @@ static void parameters(mb_context *mb, const std::string &folder)
                                   mb_init_he(3)};
     for (size_t i = 0; i < inits.size(); i++)
         mb_param(p, ("w" + std::to_string(i)).c_str(), MB_SHAPE(inits.size()), inits[i]);
-    mb_param_plain(p, "bias", MB_SHAPE0, mb_init_zeros());
+    mb_param_no_decay(p, "bias", MB_SHAPE0, mb_init_zeros());
     EXPECT(mb_params_leave(p) == MB_OK);
     EXPECT(mb_params_count(p) == 8 && mb_params_size(p) == 50 &&
            !std::strcmp(mb_params_name(p, 7), "all.bias"));

@@ -70,9 +70,9 @@ static bool add_rows(mb__vk_program *p, int step, const mb__other *o, const char
         mb__vk_param(p, o->in.stride[i]);
         mb__vk_param(p, o->out.stride[i]);
     }
-    mb__vk_touches(p, o->in.value, false);
-    mb__vk_touches(p, o->out.value, false); /* what was written by the dispatch before */
-    mb__vk_touches(p, o->out.value, true);
+    mb__vk_accesses(p, o->in.value, false);
+    mb__vk_accesses(p, o->out.value, false); /* what was written by the dispatch before */
+    mb__vk_accesses(p, o->out.value, true);
     return finish(p, pipeline, region, groups, step, cost);
 }
 
@@ -148,9 +148,9 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
         mb__vk_param(p, indexed ? o->index.stride[of_index] : 0);
         mb__vk_param(p, o->out.stride[i]);
     }
-    mb__vk_touches(p, o->in.value, false);
-    mb__vk_touches(p, o->index.value, false);
-    mb__vk_touches(p, o->out.value, true);
+    mb__vk_accesses(p, o->in.value, false);
+    mb__vk_accesses(p, o->index.value, false);
+    mb__vk_accesses(p, o->out.value, true);
     return finish(p, pipeline, region, (count + local - 1) / local, step, 12.0 * (double)count);
 }
 
@@ -194,10 +194,10 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
             mb__vk_param(p, o->in.stride[i < o->axis ? i : i + o->index_rank - 1]);
             mb__vk_param(p, o->out.stride[i]);
         }
-        mb__vk_touches(p, o->in.value, false);
-        mb__vk_touches(p, o->index.value, false);
-        mb__vk_touches(p, o->out.value, false);
-        mb__vk_touches(p, o->out.value, true);
+        mb__vk_accesses(p, o->in.value, false);
+        mb__vk_accesses(p, o->index.value, false);
+        mb__vk_accesses(p, o->out.value, false);
+        mb__vk_accesses(p, o->out.value, true);
         if (!finish(p, pipeline, region, (others * parts + local - 1) / local, step,
                     8.0 * (double)(others * parts) * (double)(end - first)))
             return false;
