@@ -12,10 +12,17 @@
  * The inner loop of a learner is written just so, with W <- W - eta dl/dW; a later mb_grad of the outer loss
  * goes through it.
  *
- * A tensor that y does not depend on gets zeros. What y depends on through an op without a derivative
- * (comparison, floor, argmax, index) counts as constant. A missing rule is an error (MB_NO_RULE) which names
- * the op and its line, never a silent zero. Differentiation is with respect to the given handle: another
- * handle of the same value (mb_alias) is another variable.
+ * A tensor that y does not depend on gets zeros; where that is all of them and a variable is among them, the
+ * context's log is told. The same tensor twice in xs is one variable in both places: each has its whole
+ * gradient, and tangents add, so that products with the Hessian agree with the Hessian. What y depends on
+ * through an op without a derivative (comparison, floor, argmax, index) counts as constant. A missing rule is
+ * an error (MB_NO_RULE) which names the op and its line, never a silent zero. Differentiation is with respect
+ * to the given handle: another handle of the same value (mb_alias) is another variable.
+ *
+ * Every order of derivative is that of the function, and so the same in whatever order and mode it is taken,
+ * with these conventions: at a tie, a kink or a jump the op's line in ops.h says which value stands, and that
+ * is differentiated no further; a^b counts as constant in b where a <= 0; a selection (mb_where, a maximum)
+ * has the derivatives of the branch taken. Where a derivative is infinite, those of higher order may be NaN.
  */
 #ifndef MB_AUTOGRAD_H
 #define MB_AUTOGRAD_H
@@ -54,6 +61,44 @@ MB_API mb_status mb_hvp_at(const char *site, mb_tensor y, const mb_tensor *xs, c
 MB_API mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, const mb_tensor *vs,
                                    int n, mb_tensor *hs);
 #define mb_hvp_reverse(...) mb_hvp_reverse_at(MB_HERE, __VA_ARGS__)
+
+/* ------------------------------------------------------------------------------------------ checkpoints --
+ */
+
+/* What is recorded between begin and end is not kept for derivatives: they compute it again, just before they
+ * use it, from what came in. So memory holds what goes in and out of each checkpoint, and the inside of one;
+ * each order of derivative computes it once more. (Chen et al. 1604.06174)
+ *
+ *     for (int t = 0; t < T; t++) {
+ *         mb_checkpoint c = mb_checkpoint_begin(mb);
+ *         mb_grad(inner_loss(W, x), &W, 1, &dW);
+ *         W = mb_sub(W, mb_mul(dW, lr));
+ *         mb_checkpoint_end(c);
+ *     }
+ *
+ * They nest, in one another (sqrt(T) steps in each of sqrt(T) checkpoints) and in derivatives: what a
+ * gradient records of a checkpoint is a checkpoint again, so the second and third derivative keep the
+ * promise. A first gradient has the same bits with and without; later ones may add in another order. Random
+ * draws repeat. A gradient by a tensor of the inside is allowed; the checkpoint is then swept as if it were
+ * none.
+ *
+ * Checkpoints end in reverse order of their beginning. One whose nodes an ending scope has cut into is
+ * forgotten. */
+typedef struct mb_checkpoint {
+    mb_context *ctx;
+    uint32_t first;
+    bool products;
+} mb_checkpoint;
+MB_API mb_checkpoint mb_checkpoint_begin_at(const char *site, mb_context *ctx);
+#define mb_checkpoint_begin(...) mb_checkpoint_begin_at(MB_HERE, __VA_ARGS__)
+/* The same, but results of matrix products (matmul, einsum) are kept: little is computed again. */
+MB_API mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx);
+#define mb_checkpoint_products_begin(...) mb_checkpoint_products_begin_at(MB_HERE, __VA_ARGS__)
+MB_API mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint checkpoint);
+#define mb_checkpoint_end(...) mb_checkpoint_end_at(MB_HERE, __VA_ARGS__)
+/* Has x kept by the checkpoints that it is recorded in, and returns it. */
+MB_API mb_tensor mb_keep_through_at(const char *site, mb_tensor x);
+#define mb_keep_through(...) mb_keep_through_at(MB_HERE, __VA_ARGS__)
 
 /* ----------------------------------------------------------------------- many directions in one sweep -- */
 

@@ -13,7 +13,7 @@ static mb_tensor lit(mb__bundle *b, double value)
 
 static mb_tensor norm(mb_tensor v)
 {
-    return mb_sqrt(mb_dot(v, v));
+    return mb_norm(v, MB_ALL);
 }
 
 /* w less its part in the span of the j orthonormal vectors; twice, because once leaves as much as was rounded
@@ -39,10 +39,9 @@ static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, m
         scale = mb_maximum(scale, norm(w));
         diagonal[j] = mb_dot(v, w);
         w = orthogonalize(w, basis, j + 1);
-        /* sqrt only where it has a derivative: a length of 0 ends the space. */
-        mb_tensor square = mb_dot(w, w), least = mb_mul(scale, lit(b, tiny));
-        mb_tensor more = mb_lt(mb_mul(least, least), square);
-        mb_tensor length = mb_sqrt(mb_where(more, square, lit(b, 1)));
+        /* A length that is small beside the Hessian's ends the space. */
+        mb_tensor length = norm(w), more = mb_lt(mb_mul(scale, lit(b, tiny)), length);
+        length = mb_where(more, length, lit(b, 1));
         beside[j] = mb_where(more, length, lit(b, 0));
         v = mb_where(more, mb_div(w, length), lit(b, 0));
     }

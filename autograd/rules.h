@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * rules.h - what a derivative rule sees. Private to autograd/.
+ * rules.h - what a derivative rule sees, and where an op's three rules stand together. Private to autograd/.
  *
  * Rules are written with the constructors users call, so their results have derivatives of their own. The
  * sweeps (sweep.c) do the rest: which operands matter, summing back over broadcasts, accumulation, checks.
@@ -10,32 +10,38 @@
 
 #include "tensor/internal.h"
 
+/* An op as it was applied. */
 typedef struct mb__applied {
     mb_context *ctx;
-    const char *site; /* of the node                                                     */
-    mb__node node;    /* a copy: recording moves the tape                                */
+    const char *site; /* of the node                       */
+    mb__node node;    /* a copy: recording moves the tape  */
     mb_tensor out;
-    mb_tensor in[3]; /* the first three operands                                        */
+    mb_tensor in[3]; /* the first three operands           */
 } mb__applied;
 
-mb_tensor mb__operand(const mb__applied *s, int i);
+/* The rules of an op; NULL: there is none, which is an error where it is wanted (MB_NO_RULE). */
+typedef struct mb__rule {
+    /* The cotangent of operand i from the result's, g. Elementwise: before it is summed back to the operand's
+     * shape. */
+    mb_tensor (*reverse)(const mb__applied *s, int i, mb_tensor g);
+    /* The result's tangent from that of operand i, t. NULL for ops that ops.def calls linear in the operand:
+     * the op itself on the tangent. */
+    mb_tensor (*forward)(const mb__applied *s, int i, mb_tensor t);
+    /* The same for K tangents at once: t [K, shape of the operand] -> [K, shape of the result]. */
+    mb_tensor (*batch)(const mb__applied *s, int i, mb_tensor t, int64_t K);
+} mb__rule;
 
-/* Elementwise ops have a diagonal Jacobian, so one function serves both modes:
- * returns d out / d in[i] times v, where v has the result's or the operand's shape. */
-mb_tensor mb__rule_elementwise(const mb__applied *s, int i, mb_tensor v);
+const mb__rule *mb__rule_of(int op);
 
-/* Every other op: the cotangent of operand i, from the result's. Poison without an error where no rule
- * exists. */
-mb_tensor mb__rule_reverse(const mb__applied *s, int i, mb_tensor g);
+/* By op: rules_elementwise.c and rules_structure.c. */
+extern const mb__rule mb__rules_elementwise[MB_OP_COUNT], mb__rules_structure[MB_OP_COUNT];
 
-/* Ops that are not elementwise and not linear: the result's tangent from operand 0's. */
-mb_tensor mb__rule_forward(const mb__applied *s, mb_tensor t);
-
-/* Batched tangents, [K, shape of the operand] (lift.c): the result's tangent, [K, shape of the result], from
- * that of one operand, for every op but elementwise ones and concat. Poison without an error where no rule
- * exists. */
-mb_tensor mb__lift_linear(const mb__applied *s, int operand, mb_tensor t, int64_t K);
-/* An elementwise op's operand with as many axes as the result: then mb__rule_elementwise holds as it is. */
-mb_tensor mb__lift_aligned(const mb__applied *s, mb_tensor t);
+/* [K, shape of the node] */
+mb_shape mb__batched_shape(const mb__node *n, int64_t K);
+/* t: [K, ...] of an operand with fewer axes than the result, with axes of size 1 after the first, so that it
+ * broadcasts as the operand did. */
+mb_tensor mb__batch_aligned(const mb__applied *s, mb_tensor t);
+/* 0, or NaN where the result is NaN: what an operand gets that did not win. */
+mb_tensor mb__zero_or_nan(const mb__applied *s);
 
 #endif

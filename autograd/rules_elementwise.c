@@ -54,24 +54,32 @@ RULE(DIV)
 {
     return i ? mb_neg(mb_div(MUL(v, y), b)) : mb_div(v, b);
 }
+/* A select decides by a value that is itself differentiated, so its branches must agree with the function
+ * around the point, not only at it: in every derivative that is not said to be 0. */
 RULE(POW)
 {
-    mb_tensor zero = lit(s, 0), one = lit(s, 1);
-    if (i == 0) { /* b a^(b-1), and 0 where b is 0, also at a = 0 */
-        mb_tensor none = mb_eq(b, zero);
-        mb_tensor d = MUL(b, mb_pow(a, mb_where(none, one, mb_sub(b, one))));
-        return mb_where(none, zero, MUL(v, d));
+    mb_tensor zero = lit(s, 0), one = lit(s, 1), positive = mb_lt(zero, a);
+    if (i == 1) { /* a^b log a, and 0 where a <= 0 */
+        mb_tensor logarithm = mb_log(mb_where(positive, a, one));
+        return mb_where(positive, MUL(v, MUL(y, logarithm)), zero);
     }
-    mb_tensor positive = mb_lt(zero, a); /* a^b log a, and 0 at a = 0 */
-    mb_tensor logarithm = mb_log(mb_where(positive, a, one));
-    return mb_where(positive, MUL(v, MUL(y, logarithm)), zero);
+    /* c a^(c-1), where c is b, a constant where a <= 0; where b is 0, as (c / a) a^c: that is 0 to every
+     * order by a, even if 1 / a is infinite, and has the derivatives by b. At a = b = 0 it is (0 / 1) 1^0.
+     * Neither formula sees the operands of the other: a zero cotangent into an infinite slope would be NaN.
+     */
+    mb_tensor c = mb_where(positive, b, mb_stop_gradient(b)), none = mb_eq(b, zero);
+    mb_tensor base = mb_where(none, mb_where(mb_eq(a, zero), one, a), one);
+    mb_tensor at_0 = MUL(mb_div(c, base), mb_pow(base, mb_where(none, c, one)));
+    mb_tensor elsewhere = MUL(c, mb_pow(a, mb_where(none, one, mb_sub(c, one))));
+    return MUL(v, mb_where(none, at_0, elsewhere));
 }
 
-/* v where operand i wins alone, half of it at a tie. A select, so that an infinite v does not become NaN. */
+/* v where operand i wins alone, half of it at a tie, NaN where the result is. A select, so that an infinite v
+ * does not become NaN. */
 static mb_tensor share(const mb__applied *s, mb_tensor wins, mb_tensor v)
 {
-    mb_tensor tie = mb_eq(a, b);
-    return mb_where(tie, MUL(v, lit(s, 0.5)), mb_where(wins, v, lit(s, 0)));
+    mb_tensor tie = mb_eq(a, b), half = MUL(v, lit(s, 0.5));
+    return mb_where(tie, half, mb_where(wins, v, mb__zero_or_nan(s)));
 }
 RULE(MAXIMUM)
 {
@@ -87,6 +95,30 @@ RULE(WHERE)
     return i == 1 ? mb_where(s->in[0], v, zero) : mb_where(s->in[0], zero, v);
 }
 
+/* A cast's operand has another dtype: both directions convert. */
+static mb_tensor cast_reverse(const mb__applied *s, int i, mb_tensor g)
+{
+    return mb_cast(g, (mb_dtype)mb__at(s->ctx, mb__in(s->ctx, &s->node, i))->dtype);
+}
+static mb_tensor cast_forward(const mb__applied *s, int i, mb_tensor t)
+{
+    (void)i;
+    return mb_cast(t, (mb_dtype)s->node.dtype);
+}
+static mb_tensor cast_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+{
+    (void)K;
+    return cast_forward(s, i, t);
+}
+
+/* With as many axes as the result, a batch of tangents broadcasts as the operand did: the rule holds as it
+ * is. */
+static mb_tensor elementwise_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+{
+    (void)K;
+    return mb__rules_elementwise[s->node.op].forward(s, i, mb__batch_aligned(s, t));
+}
+
 /* Locally constant ops never get here: the sweeps stop at them. */
 #define NO_RULE(NAME) UNARY_RULE(NAME, ((void)s, (void)v, mb__poison(s->ctx)))
 NO_RULE(SIGN)
@@ -95,17 +127,16 @@ NO_RULE(NOT)
 NO_RULE(AND)
 NO_RULE(OR)
 
-typedef mb_tensor (*rule)(const mb__applied *, int, mb_tensor);
+/* The Jacobian is diagonal: one function serves both modes. */
+#define BOTH(NAME)                                                                                           \
+    {                                                                                                        \
+        rule_##NAME, rule_##NAME, elementwise_batch                                                          \
+    }
 
-static const rule rules[MB_OP_COUNT] = {
-#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         [MB_OP_##NAME] = rule_##NAME,
-#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) [MB_OP_##NAME] = rule_##NAME,
+const mb__rule mb__rules_elementwise[MB_OP_COUNT] = {
+#define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         [MB_OP_##NAME] = BOTH(NAME),
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) [MB_OP_##NAME] = BOTH(NAME),
 #include "tensor/ops.def"
-    [MB_OP_WHERE] = rule_WHERE,
+    [MB_OP_WHERE] = BOTH(WHERE),
+    [MB_OP_CAST] = {cast_reverse, cast_forward, cast_batch},
 };
-
-mb_tensor mb__rule_elementwise(const mb__applied *s, int i, mb_tensor v)
-{
-    rule r = rules[s->node.op];
-    return r ? r(s, i, v) : mb__poison(s->ctx);
-}

@@ -5,37 +5,56 @@
  * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on
  * an x and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
  */
-#include "autograd/autograd.h"
-#include "autograd/rules.h"
+#include <stdio.h>
 
-/* Scratch over a range of ids [low, high]. */
+#include "autograd/autograd.h"
+#include "autograd/checkpoint.h"
+#include "autograd/rules.h"
+#include "autograd/sweep.h"
+
+/* Scratch over ids from `low` on. */
 typedef struct range {
     uint32_t low, high;
+    uint32_t count;   /* of ids from low on that the arrays hold */
     uint32_t *grad;   /* id of the accumulated cotangent or tangent; 0: none */
     uint8_t *depends; /* on an x */
-    uint8_t *needed;  /* by a y; forward sweeps only */
+    uint8_t *needed;  /* by a y, in forward sweeps; by a copy of a checkpoint */
     int64_t lead;     /* of a batched forward sweep: K, the size of the first axis of tangents; -1: none */
 } range;
 
+/* Room for ids up to `last`, zero where they are new. */
+static bool range_extend(mb_context *ctx, range *r, uint32_t last)
+{
+    uint32_t n = last - r->low + 1;
+    if (n <= r->count)
+        return true;
+    if (!mb__reserve(ctx, (void **)&ctx->sweep_grad, &ctx->sweep_grad_room, n, sizeof *r->grad) ||
+        !mb__reserve(ctx, (void **)&ctx->sweep_depends, &ctx->sweep_depends_room, n, 1) ||
+        !mb__reserve(ctx, (void **)&ctx->sweep_needed, &ctx->sweep_needed_room, n, 1))
+        return false;
+    r->grad = ctx->sweep_grad;
+    r->depends = ctx->sweep_depends;
+    r->needed = ctx->sweep_needed;
+    memset(r->grad + r->count, 0, (n - r->count) * sizeof *r->grad);
+    memset(r->depends + r->count, 0, n - r->count);
+    memset(r->needed + r->count, 0, n - r->count);
+    r->count = n;
+    return true;
+}
+
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 {
-    size_t n = (size_t)(high - low) + 1,
-           bytes = n * (sizeof *r->grad + sizeof *r->depends + sizeof *r->needed);
-    if (bytes > ctx->scratch_bytes) {
-        size_t room = bytes + bytes / 2;
-        void *p = mb__realloc(ctx, ctx->scratch, ctx->scratch_bytes, room);
-        if (!p)
-            return false;
-        ctx->scratch = p;
-        ctx->scratch_bytes = room;
-    }
-    memset(ctx->scratch, 0, bytes);
     r->low = low;
     r->high = high;
-    r->grad = ctx->scratch;
-    r->depends = (uint8_t *)(r->grad + n);
-    r->needed = r->depends + n;
-    return true;
+    r->count = 0;
+    return range_extend(ctx, r, high);
+}
+
+/* Whether derivatives go by an operand. A barrier's value is that of operand 0; operand 1 is only waited for;
+ * operand 2, where there is one, is the node that computes the value anew. */
+static bool active(const mb__node *n, int i)
+{
+    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (n->nin > 2 ? 2 : 0);
 }
 
 /* Derivatives pass through this node at all. */
@@ -44,18 +63,16 @@ static bool passes(const mb__node *n)
     return mb__is_float(n->dtype) && !mb__has_flag(n->op, MB_FLAG_CONSTANT);
 }
 
-static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int nx)
+/* Marks the nodes of [from, to] that depend on a marked one. */
+static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t to)
 {
-    for (int i = 0; i < nx; i++)
-        if (xs[i] >= r->low && xs[i] <= r->high)
-            r->depends[xs[i] - r->low] = 1;
-    for (uint32_t id = r->low; id <= r->high; id++) {
+    for (uint32_t id = from; id <= to; id++) {
         const mb__node *n = mb__at(ctx, id);
         if (r->depends[id - r->low] || n->dead || !passes(n))
             continue;
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
-            if (o >= r->low && r->depends[o - r->low]) {
+            if (o >= r->low && r->depends[o - r->low] && active(n, i)) {
                 r->depends[id - r->low] = 1;
                 break;
             }
@@ -63,10 +80,21 @@ static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int n
     }
 }
 
-static mb__applied site_of(mb_context *ctx, uint32_t id)
+static void mark_dependents(mb_context *ctx, range *r, const uint32_t *xs, int nx)
+{
+    for (int i = 0; i < nx; i++)
+        if (xs[i] >= r->low && xs[i] <= r->high)
+            r->depends[xs[i] - r->low] = 1;
+    spread_dependence(ctx, r, r->low, r->high);
+}
+
+static mb__applied applied(mb_context *ctx, uint32_t id)
 {
     mb__applied s = {.ctx = ctx, .node = *mb__at(ctx, id), .out = mb__handle(ctx, id)};
     s.site = s.node.site;
+    if (s.node.through &&
+        mb__is_stand_in(ctx, id + 1)) /* the value that was kept, instead of computing it again */
+        s.out = mb__handle(ctx, id + 1);
     for (int i = 0; i < s.node.nin && i < 3; i++)
         s.in[i] = mb__handle(ctx, mb__in(ctx, &s.node, i));
     return s;
@@ -120,49 +148,178 @@ static mb_tensor zeros_like(mb_context *ctx, uint32_t id, int64_t lead)
     return mb_full(ctx, (mb_dtype)n->dtype, shape_with(n, lead), 0);
 }
 
-static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor seed)
+/* ---- reverse mode ---- */
+
+/* Adds what node id's cotangent gives operand i. */
+static mb_status add_cotangent(mb_context *ctx, range *r, const mb__applied *s, int i, mb_tensor v)
 {
-    r->grad[y - r->low] = seed.id;
-    for (uint32_t id = y;; id--) {
-        uint32_t g = r->grad[id - r->low];
-        if (g && r->depends[id - r->low] && passes(mb__at(ctx, id))) {
-            mb__applied s = site_of(ctx, id);
-            ctx->site = s.site;
-            for (int i = 0; i < s.node.nin; i++) {
-                uint32_t o = mb__in(ctx, &s.node, i);
-                if (o < r->low || !r->depends[o - r->low])
-                    continue;
-                mb_tensor v = mb__handle(ctx, g);
-                v = mb__is_elementwise(s.node.op) && s.node.op != MB_OP_CAST ? mb__rule_elementwise(&s, i, v)
-                                                                             : mb__rule_reverse(&s, i, v);
-                if (!v.id)
-                    return ctx->status != MB_OK ? ctx->status : no_rule(&s, i, "reverse");
-                const mb__node *x = mb__at(ctx, o);
-                if (mb__is_elementwise(s.node.op) && !same_shape(mb__at(ctx, v.id), x)) {
-                    int64_t dim[MB_MAX_RANK];
-                    memcpy(dim, x->dim, sizeof dim);
-                    v = mb__sum_to(v, x->rank, dim);
-                }
-                if (v.id && !same_shape(mb__at(ctx, v.id), mb__at(ctx, o)))
-                    return mb__error(ctx, MB_INVALID,
-                                     "%s: the rule for operand %d gives another shape than the operand's",
-                                     mb__ops[s.node.op].name, i + 1);
-                uint32_t *slot = &r->grad[o - r->low];
-                if (*slot)
-                    v = mb_add(mb__handle(ctx, *slot), v);
-                if (!v.id)
-                    return ctx->status;
-                *slot = v.id;
-            }
+    uint32_t o = mb__in(ctx, &s->node, i);
+    const mb__rule *rule = mb__rule_of(s->node.op);
+    v = rule->reverse ? rule->reverse(s, i, v) : mb__poison(ctx);
+    if (!v.id)
+        return ctx->status != MB_OK ? ctx->status : no_rule(s, i, "reverse");
+    const mb__node *x = mb__at(ctx, o);
+    if (mb__is_elementwise(s->node.op) && !same_shape(mb__at(ctx, v.id), x)) {
+        int64_t dim[MB_MAX_RANK];
+        memcpy(dim, x->dim, sizeof dim);
+        v = mb__sum_to(v, x->rank, dim);
+    }
+    if (v.id && !same_shape(mb__at(ctx, v.id), mb__at(ctx, o)))
+        return mb__error(ctx, MB_INVALID,
+                         "%s: the rule for operand %d gives another shape than the operand's",
+                         mb__ops[s->node.op].name, i + 1);
+    uint32_t *slot = &r->grad[o - r->low];
+    if (*slot)
+        v = mb_add(mb__handle(ctx, *slot), v);
+    *slot = v.id;
+    return ctx->status;
+}
+
+static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
+{
+    uint32_t g = r->grad[id - r->low];
+    if (!g || !r->depends[id - r->low] || !passes(mb__at(ctx, id)))
+        return MB_OK;
+    mb__applied s = applied(ctx, id);
+    ctx->site = s.site;
+    ctx->call = s.node.call;
+    for (int i = 0; i < s.node.nin; i++) {
+        uint32_t o = mb__in(ctx, &s.node, i);
+        if (o >= r->low && r->depends[o - r->low] && active(&s.node, i) &&
+            add_cotangent(ctx, r, &s, i, mb__handle(ctx, g)) != MB_OK)
+            return ctx->status;
+    }
+    return MB_OK;
+}
+
+/* A part of the tape that is swept, from `id` down to `first`. Copies of a checkpoint are one; then the sweep
+ * goes on in the part below, and all that was recorded meanwhile, from `first` on, is a checkpoint. */
+typedef struct part {
+    uint32_t id, first;
+    bool copies, products;
+} part;
+
+typedef struct sweep {
+    mb_context *ctx;
+    range *r;
+    const uint32_t *xs; /* ids */
+    int n;
+    part *parts; /* the innermost last; in ctx->sweep_parts */
+    uint32_t part_count;
+} sweep;
+
+static bool push_part(sweep *w, part p)
+{
+    mb_context *ctx = w->ctx;
+    if (!mb__reserve(ctx, &ctx->sweep_parts, &ctx->sweep_part_room, (w->part_count + 1) * sizeof p, 1))
+        return false;
+    w->parts = ctx->sweep_parts;
+    w->parts[w->part_count++] = p;
+    return true;
+}
+
+/* Whether a gradient by a tensor of the inside is wanted. */
+static bool holds_an_x(const sweep *w, const mb__region *region)
+{
+    for (int i = 0; i < w->n; i++)
+        if (w->xs[i] >= region->first && w->xs[i] <= region->last)
+            return true;
+    return false;
+}
+
+/* The checkpoint to be copied, of which node id is the last that the sweep comes to; -1: none. */
+static int32_t region_at(const sweep *w, uint32_t id, uint32_t from)
+{
+    const mb_context *ctx = w->ctx;
+    int32_t found = mb__region_around(ctx, id, from);
+    while (found >= 0 && holds_an_x(w, &ctx->regions[found]))
+        found = mb__region_around(ctx, id, ctx->regions[found].first + 1);
+    return found;
+}
+
+/* Marks what the cotangents in [first, last] want of these nodes; the newest cotangent. 0: there is none. */
+static uint32_t mark_needed(mb_context *ctx, range *r, uint32_t first, uint32_t last)
+{
+    uint32_t newest = 0;
+    for (uint32_t id = last;; id--) {
+        uint32_t k = id - r->low;
+        if (r->grad[k] && r->depends[k]) {
+            r->needed[k] = 1;
+            newest = r->grad[k] > newest ? r->grad[k] : newest;
         }
-        if (id == r->low)
-            return MB_OK;
+        const mb__node *n = mb__at(ctx, id);
+        for (int i = 0; r->needed[k] && i < n->nin; i++)
+            if (mb__in(ctx, n, i) >= first)
+                r->needed[mb__in(ctx, n, i) - r->low] = 1;
+        if (id == first)
+            return newest;
     }
 }
 
-static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
-                     mb_tensor *gs)
+/* Records a checkpoint again and makes its copies the part to be swept next, with the cotangents of the nodes
+ * they stand for. */
+static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
 {
+    mb_context *ctx = w->ctx;
+    range *r = w->r;
+    mb__region region = ctx->regions[index];
+    uint32_t start, newest = mark_needed(ctx, r, region.first, last);
+    if (!newest)
+        return MB_OK;
+    if (mb__region_copy(ctx, index, last, r->needed, r->low, newest, &start) != MB_OK ||
+        ctx->node_count == start || !range_extend(ctx, r, ctx->node_count - 1))
+        return ctx->status;
+    uint32_t end = ctx->node_count - 1;
+    for (uint32_t id = region.first; id <= last; id++) {
+        uint32_t c = ctx->copies[id];
+        if (c < start || !r->needed[id - r->low])
+            continue;
+        r->grad[c - r->low] = r->grad[id - r->low];
+    }
+    spread_dependence(ctx, r, start, end);
+    push_part(w, (part){end, start, true, region.products});
+    return ctx->status;
+}
+
+static mb_status leave_region(sweep *w)
+{
+    part p = w->parts[--w->part_count];
+    return mb__region_add(w->ctx, p.first, p.products);
+}
+
+static mb_status sweep_parts(sweep *w)
+{
+    while (w->part_count) {
+        part *p = &w->parts[w->part_count - 1];
+        if (p->id < p->first) {
+            if (p->copies && leave_region(w) != MB_OK)
+                return w->ctx->status;
+            w->part_count -= !p->copies;
+            continue;
+        }
+        uint32_t id = p->id;
+        int32_t region = region_at(w, id, p->copies ? p->first : 0);
+        p->id = region >= 0 ? w->ctx->regions[region].first - 1 : id - 1;
+        if ((region >= 0 ? enter_region(w, region, id) : reverse_node(w->ctx, w->r, id)) != MB_OK)
+            return w->ctx->status;
+    }
+    return MB_OK;
+}
+
+static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor seed, const uint32_t *xs,
+                               int n)
+{
+    sweep w = {.ctx = ctx, .r = r, .xs = xs, .n = n};
+    r->grad[y - r->low] = seed.id;
+    if (push_part(&w, (part){y, r->low, false, false}))
+        sweep_parts(&w);
+    return ctx->status;
+}
+
+static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb_tensor *xs, int n,
+                     mb_tensor *gs, int *fed)
+{
+    *fed = 0;
     uint32_t id;
     mb_context *ctx = y.ctx;
     for (int i = 0; gs && i < n; i++)
@@ -175,7 +332,7 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
     if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
         return ctx->status;
     uint32_t *ids = ctx->ids;
-    const char *site_of_call = ctx->site;
+    const char *site_of_call = ctx->site, *call = ctx->call;
     mb_status status = MB_OK;
     if (n && !enter(name, xs, n, ids))
         status = mb_error(ctx) ? mb_error(ctx) : mb__error(ctx, MB_INVALID, "%s: an x is not a tensor", name);
@@ -209,27 +366,55 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
     if (status == MB_OK) {
         mark_dependents(ctx, &r, ids, n);
         if (r.depends[id - r.low])
-            status = reverse_sweep(ctx, &r, id, seed);
+            status = reverse_sweep(ctx, &r, id, seed, ids, n);
     }
     ctx->site = site_of_call;
+    ctx->call = call;
     for (int i = 0; i < n && status == MB_OK; i++) {
         uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
         gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, ids[i], -1);
+        *fed += g != 0;
         status = ctx->status;
     }
     return status;
 }
 
+mb_status mb__grad_fed(mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, int *fed)
+{
+    return vjp("grad", y, NULL, xs, n, gs, fed);
+}
+
+/* Zeros by parameters alone are hardly ever meant. */
+static void tell_unfed(mb_context *ctx, mb_tensor y, const mb_tensor *xs, int n)
+{
+    int i = 0;
+    while (i < n && mb__at(ctx, xs[i].id)->op != MB_OP_VARIABLE)
+        i++;
+    if (i == n || !ctx->engine->log)
+        return;
+    char line[512], text[256];
+    snprintf(line, sizeof line,
+             "%s: grad: y, %s, depends on none of the %d tensors: zeros; a variable stands for its value at "
+             "this moment, so y must be recorded after mb_assign or mb_step",
+             ctx->site, mb__tensor_text(text, sizeof text, y), n);
+    ctx->engine->log(ctx, line);
+}
+
 mb_status mb_grad_at(const char *site, mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs)
 {
     MB_DOOR(y.ctx, site, MB_THREAD);
-    return vjp("grad", y, NULL, xs, n, gs);
+    int fed;
+    mb_status status = mb__grad_fed(y, xs, n, gs, &fed);
+    if (status == MB_OK && n && !fed)
+        tell_unfed(y.ctx, y, xs, n);
+    return status;
 }
 
 mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor *xs, int n, mb_tensor *gs)
 {
     MB_DOOR(y.ctx, site, MB_THREAD);
-    return vjp("vjp", y, &v, xs, n, gs);
+    int fed;
+    return vjp("vjp", y, &v, xs, n, gs, &fed);
 }
 
 /* ---- forward mode ---- */
@@ -264,6 +449,17 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
     return out;
 }
 
+/* What operand i's tangent t gives the result's. */
+static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
+{
+    const mb__rule *rule = mb__rule_of(s->node.op);
+    if (lead >= 0)
+        return rule->batch ? rule->batch(s, i, t, lead) : mb__poison(s->ctx);
+    if (rule->forward)
+        return rule->forward(s, i, t);
+    return mb__ops[s->node.op].linear >> i & 1 ? rebuild(s, i, t) : mb__poison(s->ctx);
+}
+
 static mb_tensor tangent_of(const mb__applied *s, const range *r)
 {
     mb_context *ctx = s->ctx;
@@ -272,17 +468,9 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
     mb_tensor sum = {0};
     for (int i = 0; i < s->node.nin; i++) {
         uint32_t o = mb__in(ctx, &s->node, i), id = o >= r->low ? r->grad[o - r->low] : 0;
-        if (!id)
+        if (!id || !active(&s->node, i))
             continue;
-        mb_tensor t = mb__handle(ctx, id);
-        if (mb__is_elementwise(s->node.op) && s->node.op != MB_OP_CAST)
-            t = mb__rule_elementwise(s, i, r->lead >= 0 ? mb__lift_aligned(s, t) : t);
-        else if (r->lead >= 0)
-            t = mb__lift_linear(s, i, t, r->lead);
-        else if (mb__ops[s->node.op].linear >> i & 1)
-            t = rebuild(s, i, t);
-        else
-            t = mb__rule_forward(s, t);
+        mb_tensor t = tangent_by(s, i, mb__handle(ctx, id), r->lead);
         if (!t.id) {
             if (ctx->status == MB_OK)
                 no_rule(s, i, "forward");
@@ -301,8 +489,9 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
         uint32_t k = id - r->low;
         if (!r->depends[k] || !r->needed[k] || !passes(mb__at(ctx, id)))
             continue;
-        mb__applied s = site_of(ctx, id);
+        mb__applied s = applied(ctx, id);
         ctx->site = s.site;
+        ctx->call = s.node.call;
         if (r->lead >= 0 && s.node.rank == MB_MAX_RANK)
             return mb__error(ctx, MB_INVALID,
                              "%s: has %d axes; a batch of directions wants one more, and %d is the most",
@@ -332,6 +521,20 @@ static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead
     return *lead == v->dim[0];
 }
 
+/* The tangents of the xs; an x that is there twice moves by the sum. */
+static bool seed_tangents(mb_context *ctx, range *r, const uint32_t *xs, const uint32_t *vs, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (xs[i] > r->high)
+            continue;
+        uint32_t *slot = &r->grad[xs[i] - r->low];
+        *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, vs[i])).id : vs[i];
+        if (!*slot)
+            return false;
+    }
+    return true;
+}
+
 static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, const mb_tensor *xs,
                      const mb_tensor *vs, int n, mb_tensor *ts)
 {
@@ -342,7 +545,7 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
     bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
                                                     (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
     uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
-    const char *site_of_call = ctx->site;
+    const char *site_of_call = ctx->site, *call = ctx->call;
     ok = ok && enter(name, ys, m, yi) &&
          (!n || (enter(name, xs, n, xi) == ctx && enter(name, vs, n, vi) == ctx));
     range r = {.low = UINT32_MAX, .high = 0, .lead = -1};
@@ -384,12 +587,10 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
             if (id == r.low)
                 break;
         }
-        for (int i = 0; i < n; i++)
-            if (xi[i] <= r.high)
-                r.grad[xi[i] - r.low] = vi[i];
-        ok = forward_sweep(ctx, &r) == MB_OK;
+        ok = seed_tangents(ctx, &r, xi, vi, n) && forward_sweep(ctx, &r) == MB_OK;
     }
     ctx->site = site_of_call;
+    ctx->call = call;
     for (int i = 0; ok && i < m; i++) {
         uint32_t t = r.grad[yi[i] - r.low];
         ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, yi[i], r.lead);

@@ -12,10 +12,20 @@
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
+/* ---- process.c: what every program needs ---- */
+
+/* First of all in main. A standard stream that is closed stays of no use, but no file gets its number. */
+void process_begin(int argc, char **argv);
+const char *program_name(void);
+/* Last of all: what main returns. `status`, or 1, which is told, where not all of stdout could be written. */
+int process_end(int status);
 /* Prints "PROGRAM: message" and exits with 1. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Seconds of a steady clock. */
 double now(void);
+/* SIGINT and SIGTERM: the first makes stop_wanted() true, the second ends the process with 130 at once. */
+void stop_install(void);
+bool stop_wanted(void);
 
 /* ---- flags.c: command lines and config.json ---- */
 
@@ -69,37 +79,58 @@ void progress_clear(progress *p);
 
 /* ---- run.c: the run directory ---- */
 
-/* Makes a folder and those above it. */
-void make_folder(const char *path);
-/* "FOLDER/NAME", in memory that is never freed. */
+/* "FOLDER/NAME"; the caller frees it. */
 char *path_in(const char *folder, const char *name);
 bool file_exists(const char *path);
-/* runs/PREFIX-001, ...: the first that is not there yet, or, `existing`, the last that is. Dies if there is
- * none. */
-char *numbered_run(const char *prefix, bool existing);
+/* The folder of a new run: `out`, or where that is "" the first of runs/PREFIX-001, ... that is not there
+ * yet. Makes it, with those above it, and locks it. Dies with the advice where it holds a file called `mark`,
+ * which says that a run is there already. */
+const char *claim_folder(const char *out, const char *prefix, const char *mark, const char *advice);
+/* The last of runs/PREFIX-001, ... Dies if there is none. */
+char *last_run(const char *prefix);
+/* Until the process ends, no other can lock the folder. Dies where another has. Once in a process. */
+void lock_folder(const char *folder);
+/* Replaces a file as a whole, or dies and leaves what was there. */
+void write_file(const char *path, const char *text);
+
+/* ---- tables.c: CSV files ---- */
 
 typedef struct csv {
-    FILE *file;
+    FILE *file; /* NULL: not open */
     char *path;
 } csv;
 
-/* Opens a table for rows to be added. keep: bytes of it to keep, at most (a resumed run cuts off what was
- * written after its checkpoint); with 0 the table begins anew with its header. */
-void csv_open(csv *c, const char *folder, const char *name, const char *header, int64_t keep);
+/* A new table. */
+void csv_open(csv *c, const char *folder, const char *name, const char *header);
+/* One to go on with: its first `keep` bytes stay, the rest is cut off. Dies where they are no rows under this
+ * header. */
+void csv_reopen(csv *c, const char *folder, const char *name, const char *header, int64_t keep);
 /* Writes one row: n values as %.9g, NaN as an empty field. On disk at return, as far as the process is
  * concerned. */
 void csv_row(csv *c, const double *values, int n);
-int64_t csv_bytes(csv *c);
+/* On disk at return, whatever happens to the machine. */
+void csv_sync(csv *c);
+int64_t csv_bytes(const csv *c); /* 0 where it is not open */
+/* Dies where any write since it was opened has failed. */
 void csv_close(csv *c);
+
+/* ---- plot.c: pictures ---- */
 
 /* Runs gnuplot on a script, preceded by the settings that all pictures here share, to make FOLDER/NAME (png).
  * The script runs with FOLDER as its working directory. Without gnuplot, says so once. */
-void plot(const char *folder, const char *name, const char *script);
-void plot_sized(const char *folder, const char *name, int width, int height, const char *script);
+void plot(const char *folder, const char *name, int width, int height, const char *script);
+/* Pictures that gnuplot was there for, and did not make; what was there of that name has been left. */
+int pictures_failed(void);
 
-/* SIGINT and SIGTERM: the first makes stop_wanted() true, the second ends the process with 130 at once. */
-void stop_install(void);
-bool stop_wanted(void);
+/* The same with a script that is written bit by bit, to what picture_begin returns. */
+typedef struct picture {
+    FILE *script;
+    char *text;
+    size_t size;
+} picture;
+
+FILE *picture_begin(picture *p);
+void picture_end(picture *p, const char *folder, const char *name, int width, int height);
 
 /* ---- report.c: measurements, and the summary beside known numbers ---- */
 

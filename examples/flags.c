@@ -11,12 +11,11 @@
 
 #include "common.h"
 
-static const char *program = "example";
-
 static _Noreturn void usage(const char *name, const char *problem, const char *detail)
 {
-    fprintf(stderr, "%s: --%s: %s%s%s\n", program, name, problem, detail ? " " : "", detail ? detail : "");
-    fprintf(stderr, "%s: --help lists all flags\n", program);
+    fprintf(stderr, "%s: --%s: %s%s%s\n", program_name(), name, problem, detail ? " " : "",
+            detail ? detail : "");
+    fprintf(stderr, "%s: --help lists all flags\n", program_name());
     exit(2);
 }
 
@@ -42,7 +41,7 @@ static void print_default(const flag *f)
 static _Noreturn void help(const char *about, const flag *flags, int n)
 {
     static const char *const kinds[] = {"N", "X", "TEXT", "", ""};
-    printf("%s\n\nusage: %s [--flag value | --flag=value]...\n\n", about, program);
+    printf("%s\n\nusage: %s [--flag value | --flag=value]...\n\n", about, program_name());
     for (int i = 0; i < n; i++) {
         char left[128];
         const char *kind = flags[i].choices ? flags[i].choices : kinds[flags[i].type];
@@ -53,7 +52,7 @@ static _Noreturn void help(const char *about, const flag *flags, int n)
         printf(")\n");
     }
     printf("  %-28s%s\n\nIn brackets: the default.\n", "--help", "print this");
-    exit(0);
+    exit(process_end(0));
 }
 
 static bool is_choice(const char *choices, const char *value)
@@ -103,15 +102,13 @@ static void set(const flag *f, const char *value)
 
 void flags_parse(int argc, char **argv, const char *about, const flag *flags, int n)
 {
-    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
-    program = slash ? slash + 1 : argc > 0 ? argv[0] : program;
     for (int a = 1; a < argc; a++) {
         const char *name = argv[a] + 2;
         if (strcmp(argv[a], "--help") == 0 || strcmp(argv[a], "-h") == 0)
             help(about, flags, n);
         if (strncmp(argv[a], "--", 2) != 0) {
-            fprintf(stderr, "%s: unexpected argument '%s'\n%s: --help lists all flags\n", program, argv[a],
-                    program);
+            fprintf(stderr, "%s: unexpected argument '%s'\n%s: --help lists all flags\n", program_name(),
+                    argv[a], program_name());
             exit(2);
         }
         size_t length = strcspn(name, "=");
@@ -158,9 +155,12 @@ void flags_save(const char *path, const flag *flags, int n)
     json_t *root = json_object();
     for (int i = 0; i < n; i++)
         json_object_set_new(root, flags[i].name, to_json(&flags[i]));
-    if (json_dump_file(root, path, JSON_INDENT(2)) != 0)
-        die("%s: cannot be written: %s", path, strerror(errno));
+    char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
+    if (!text)
+        die("out of memory");
+    write_file(path, text);
+    free(text);
 }
 
 int flags_compare(const char *path, const flag *flags, int n)
@@ -177,8 +177,8 @@ int flags_compare(const char *path, const flag *flags, int n)
         if (!there || !json_equal(here, there)) {
             char *a = there ? json_dumps(there, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10)) : NULL,
                  *b = json_dumps(here, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10));
-            fprintf(stderr, "%s: --%s was %s, and is %s now\n", program, flags[i].name, a ? a : "not there",
-                    b ? b : "?");
+            fprintf(stderr, "%s: --%s was %s, and is %s now\n", program_name(), flags[i].name,
+                    a ? a : "not there", b ? b : "?");
             free(a);
             free(b);
             differing++;
@@ -187,16 +187,4 @@ int flags_compare(const char *path, const flag *flags, int n)
     }
     json_decref(root);
     return differing;
-}
-
-_Noreturn void die(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fflush(stdout);
-    fprintf(stderr, "%s: ", program);
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
-    va_end(args);
-    exit(1);
 }

@@ -94,6 +94,7 @@ static void trial_job(void *user, int i)
 int main(int argc, char **argv)
 {
     results r = {0};
+    process_begin(argc, argv);
     if (flags_given(argc, argv, "quick"))
         set = quick;
     flags_parse(argc, argv, "Trains linear self-attention in context, and compares it with gradient descent.",
@@ -121,8 +122,7 @@ int main(int argc, char **argv)
         }
     }
 
-    r.folder = *set.out ? set.out : numbered_run("icl-gd", false);
-    make_folder(r.folder);
+    r.folder = claim_folder(set.out, "icl-gd", "config.json", "another --out begins a new one");
     char *config = path_in(r.folder, "config.json");
     flags_save(config, flags, COUNT(flags));
     free(config);
@@ -148,5 +148,5 @@ int main(int argc, char **argv)
     }
     free(r.trials);
     free(r.baselines);
-    return !done ? 130 : set.check && summary_failures() > 0;
+    return process_end(!done ? 130 : pictures_failed() > 0 || (set.check && summary_failures() > 0));
 }

@@ -43,7 +43,7 @@ void write_tables(const results *r)
 {
     csv c = {0};
     csv_open(&c, r->folder, "gradient_descent.csv",
-             "model,kind,layer,eta,gamma,loss,eta_gradient_error,gamma_gradient_error", 0);
+             "model,kind,layer,eta,gamma,loss,eta_gradient_error,gamma_gradient_error");
     for (int i = 0; i < r->baseline_count; i++) {
         const baseline *b = &r->baselines[i];
         for (int l = 0; l < models[b->model].layers && b->complete; l++) {
@@ -56,7 +56,7 @@ void write_tables(const results *r)
     csv_close(&c);
 
     csv_open(&c, r->folder, "training.csv",
-             "model,seed,step,loss,prediction_difference,cosine,distance,interpolated_loss", 0);
+             "model,seed,step,loss,prediction_difference,cosine,distance,interpolated_loss");
     for (int i = 0; i < r->trial_count; i++) {
         const trial *t = &r->trials[i];
         for (int k = 0; k < t->measure[LOSS].n; k++) {
@@ -70,7 +70,7 @@ void write_tables(const results *r)
     }
     csv_close(&c);
 
-    csv_open(&c, r->folder, "training_mean.csv", "model,measure,step,mean,std,seeds", 0);
+    csv_open(&c, r->folder, "training_mean.csv", "model,measure,step,mean,std,seeds");
     for (int model = 0; model < MODELS; model++) {
         const trial *t = first_of(r, model);
         for (int m = 0; t && m < MEASURES; m++)
@@ -83,7 +83,7 @@ void write_tables(const results *r)
     }
     csv_close(&c);
 
-    csv_open(&c, r->folder, "sweeps.csv", "model,seed,sweep,value,trained_loss,gd_loss,gdpp_loss", 0);
+    csv_open(&c, r->folder, "sweeps.csv", "model,seed,sweep,value,trained_loss,gd_loss,gdpp_loss");
     for (int i = 0; i < r->trial_count; i++) {
         const trial *t = &r->trials[i];
         for (int s = 0; s < SWEEPS; s++)
@@ -112,22 +112,6 @@ static const baseline *baseline_of(const results *r, int model, bool plus)
     return NULL;
 }
 
-static FILE *begin(char **script, size_t *size)
-{
-    FILE *f = open_memstream(script, size);
-    if (!f)
-        die("out of memory");
-    return f;
-}
-
-static void finish(FILE *f, const results *r, const char *name, int width, int height, char **script)
-{
-    if (fclose(f) != 0)
-        die("out of memory");
-    plot_sized(r->folder, name, width, height, *script);
-    free(*script);
-}
-
 /* Mean over seeds of a measure, in a band of its deviation. */
 static void measure_curve(FILE *f, int model, int measure, const char *colour, const char *title,
                           const char *axes)
@@ -147,11 +131,11 @@ static void draw_training(const results *r, int which)
 {
     const model *m = &models[which];
     const baseline *gd = baseline_of(r, which, false), *plus = baseline_of(r, which, true);
-    char *script, name[64];
-    size_t size;
+    picture p;
+    char name[64];
     if (!gd || !plus)
         return;
-    FILE *f = begin(&script, &size);
+    FILE *f = picture_begin(&p);
     fprintf(f,
             "set multiplot layout 1,2 title 'Linear self-attention, %s, beside as many steps of gradient "
             "descent' font ',15'\n"
@@ -174,7 +158,7 @@ static void draw_training(const results *r, int which)
     measure_curve(f, which, COSINE, "#3d8f5f", "cosine of sensitivities (right)", "x1y2");
     fprintf(f, "NaN notitle\nunset multiplot\n");
     snprintf(name, sizeof name, "training_%s.png", m->name);
-    finish(f, r, name, 1200, 480, &script);
+    picture_end(&p, r->folder, name, 1200, 480);
 }
 
 static bool swept(const results *r, int model, int sweep)
@@ -206,9 +190,8 @@ static void draw_distributions(const results *r)
         rows += swept(r, m, SCALE_X);
     if (rows == 0)
         return;
-    char *script;
-    size_t size;
-    FILE *f = begin(&script, &size);
+    picture p;
+    FILE *f = picture_begin(&p);
     fprintf(f,
             "set multiplot layout %d,3 title 'Beyond what was trained on' font ',15'\nset logscale y\nset "
             "key top left\n",
@@ -220,7 +203,7 @@ static void draw_distributions(const results *r)
             sweep_panel(f, m, SCALE_MIXED, "other distributions", "length of x");
         }
     fprintf(f, "unset multiplot\n");
-    finish(f, r, "distributions.png", 1440, 400 * rows + 40, &script);
+    picture_end(&p, r->folder, "distributions.png", 1440, 400 * rows + 40);
 }
 
 /* A row for each model with one set of weights: on the way to the construction, and applied many times. */
@@ -229,9 +212,8 @@ static void draw_weights(const results *r)
     int rows = swept(r, ONE, MIX) + swept(r, TWO, MIX);
     if (rows == 0)
         return;
-    char *script;
-    size_t size;
-    FILE *f = begin(&script, &size);
+    picture p;
+    FILE *f = picture_begin(&p);
     fprintf(f, "set multiplot layout %d,2 title 'Trained and constructed weights' font ',15'\n", rows);
     for (int m = ONE; m <= TWO; m++)
         if (swept(r, m, MIX)) {
@@ -242,7 +224,7 @@ static void draw_weights(const results *r)
             fprintf(f, "unset logscale y\n");
         }
     fprintf(f, "unset multiplot\n");
-    finish(f, r, "weights.png", 1200, 420 * rows + 40, &script);
+    picture_end(&p, r->folder, "weights.png", 1200, 420 * rows + 40);
 }
 
 void draw_pictures(const results *r)

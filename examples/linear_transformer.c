@@ -189,6 +189,7 @@ static void job(void *user, int i)
 int main(int argc, char **argv)
 {
     results r = {0};
+    process_begin(argc, argv);
     if (flags_given(argc, argv, "quick"))
         set = quick;
     flags_parse(argc, argv,
@@ -214,8 +215,7 @@ int main(int argc, char **argv)
         die("--experiments: any of 1,2,3,sphere,depth, not '%s'", set.experiments);
     free(list);
 
-    r.folder = *set.out ? set.out : numbered_run("linear-transformer", false);
-    make_folder(r.folder);
+    r.folder = claim_folder(set.out, "linear-transformer", "config.json", "another --out begins a new one");
     char *config = path_in(r.folder, "config.json");
     flags_save(config, flags, COUNT(flags));
     free(config);
@@ -245,5 +245,5 @@ int main(int argc, char **argv)
         free(r.noises[i].norm);
     free(r.trials);
     free(r.noises);
-    return !done ? 130 : set.check && failed > 0;
+    return process_end(!done ? 130 : pictures_failed() > 0 || (set.check && failed > 0));
 }

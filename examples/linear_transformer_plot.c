@@ -81,9 +81,9 @@ static void ratio_curve(FILE *f, int setting, int depth)
         x, x);
 }
 
-enum picture { PICTURE_LOSS, PICTURE_NOISE, PICTURE_CONDITION, PICTURE_SMOOTH };
+enum phenomenon { PICTURE_LOSS, PICTURE_NOISE, PICTURE_CONDITION, PICTURE_SMOOTH };
 
-static void panel(FILE *f, enum picture what, int setting, int depth)
+static void panel(FILE *f, enum phenomenon what, int setting, int depth)
 {
     fprintf(f, "set title \"%s\"\n", settings[setting].title);
     switch (what) {
@@ -107,25 +107,8 @@ static void panel(FILE *f, enum picture what, int setting, int depth)
     fprintf(f, "unset logscale y\n");
 }
 
-static FILE *begin(char **script, size_t *size)
-{
-    FILE *f = open_memstream(script, size);
-    if (!f)
-        die("out of memory");
-    return f;
-}
-
-static void finish(FILE *f, const results *r, const char *name, int width, int height, char **script)
-{
-    if (fclose(f) != 0)
-        die("out of memory");
-    plot_sized(r->folder, name, width, height, *script);
-    free(*script);
-    *script = NULL;
-}
-
 /* One row, a panel for each setting. */
-static void row_of_settings(const results *r, enum picture what, const char *name, const char *title)
+static void row_of_settings(const results *r, enum phenomenon what, const char *name, const char *title)
 {
     int shown[SETTINGS], n = 0;
     for (int s = SETTING_1; s <= SETTING_3; s++)
@@ -133,34 +116,32 @@ static void row_of_settings(const results *r, enum picture what, const char *nam
             shown[n++] = s;
     if (n == 0)
         return;
-    char *script;
-    size_t size;
-    FILE *f = begin(&script, &size);
+    picture p;
+    FILE *f = picture_begin(&p);
     fprintf(f, "set multiplot layout 1,%d title '%s' font ',15'\n", n, title);
     for (int i = 0; i < n; i++)
         panel(f, what, shown[i], LAYERS);
     fprintf(f, "unset multiplot\n");
-    finish(f, r, name, 520 * n, 420, &script);
+    picture_end(&p, r->folder, name, 520 * n, 420);
 }
 
 /* Rows: loss, noise, condition; columns: inputs on the sphere, with heavy tails. */
 static void tails(const results *r)
 {
-    static const enum picture rows[] = {PICTURE_LOSS, PICTURE_NOISE, PICTURE_CONDITION};
+    static const enum phenomenon rows[] = {PICTURE_LOSS, PICTURE_NOISE, PICTURE_CONDITION};
     static const int columns[] = {SPHERE, SETTING_3};
     bool histograms = has_noise(r, SPHERE, LAYERS) && has_noise(r, SETTING_3, LAYERS);
     if (!has_trial(r, SPHERE, LAYERS) || !has_trial(r, SETTING_3, LAYERS))
         return;
-    char *script;
-    size_t size;
-    FILE *f = begin(&script, &size);
+    picture p;
+    FILE *f = picture_begin(&p);
     fprintf(f, "set multiplot layout %d,2 title 'Tails of the data' font ',15'\n", histograms ? 3 : 2);
     for (int i = 0; i < COUNT(rows); i++)
         for (int k = 0; k < 2; k++)
             if (rows[i] != PICTURE_NOISE || histograms)
                 panel(f, rows[i], columns[k], LAYERS);
     fprintf(f, "unset multiplot\n");
-    finish(f, r, "data_tails.png", 1040, histograms ? 1140 : 780, &script);
+    picture_end(&p, r->folder, "data_tails.png", 1040, histograms ? 1140 : 780);
 }
 
 static void scatter(const results *r)
@@ -178,7 +159,7 @@ static void scatter(const results *r)
         "unset multiplot\n";
     for (int i = 0; i < r->trial_count; i++)
         if (r->trials[i].dense && r->trials[i].measure[SMOOTH].n > 0) {
-            plot_sized(r->folder, "smoothness_gradient.png", 1300, 520, script);
+            plot(r->folder, "smoothness_gradient.png", 1300, 520, script);
             return;
         }
 }
@@ -189,9 +170,9 @@ static void depths(const results *r)
     if (!has_trial(r, SETTING_1, layers[0]))
         return;
     bool histograms = has_noise(r, SETTING_1, layers[0]);
-    char *script, x[160];
-    size_t size;
-    FILE *f = begin(&script, &size);
+    picture p;
+    char x[160];
+    FILE *f = picture_begin(&p);
     fprintf(
         f,
         "set multiplot layout 1,%d title 'Setting 1, by number of layers' font ',15'\n"
@@ -228,7 +209,7 @@ static void depths(const results *r)
                 "layers', \\\n",
                 where(x, settings[SETTING_1].name, layers[i], NULL, "$3"), depth_colours[i], layers[i]);
     fprintf(f, "1 with lines dt 2 lc rgb '#808080' notitle\nunset multiplot\n");
-    finish(f, r, "depth.png", histograms ? 1560 : 1040, 440, &script);
+    picture_end(&p, r->folder, "depth.png", histograms ? 1560 : 1040, 440);
 }
 
 void draw_pictures(const results *r)

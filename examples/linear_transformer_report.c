@@ -27,9 +27,9 @@ static void write_measure(const results *r, int m, const char *name)
     csv all = {0}, means = {0};
     snprintf(file, sizeof file, "%s.csv", name);
     snprintf(header, sizeof header, "setting,layers,optimizer,seed,step,%s", name);
-    csv_open(&all, r->folder, file, header, 0);
+    csv_open(&all, r->folder, file, header);
     snprintf(file, sizeof file, "%s_mean.csv", name);
-    csv_open(&means, r->folder, file, "setting,layers,optimizer,step,mean,std,seeds", 0);
+    csv_open(&means, r->folder, file, "setting,layers,optimizer,step,mean,std,seeds");
     double *values = calloc((size_t)set.seeds + 1, sizeof *values);
     if (!values)
         die("out of memory");
@@ -83,7 +83,7 @@ static int condition_ratio(const results *r, int setting, int depth, double step
 static void write_ratios(const results *r)
 {
     csv c = {0};
-    csv_open(&c, r->folder, "condition_ratio.csv", "setting,layers,step,mean,std,seeds", 0);
+    csv_open(&c, r->folder, "condition_ratio.csv", "setting,layers,step,mean,std,seeds");
     for (int i = 0; i < r->trial_count; i++) {
         const trial *t = &r->trials[i];
         const series *s = &t->measure[CONDITION];
@@ -102,7 +102,7 @@ static void write_scatter(const results *r)
 {
     csv c = {0};
     csv_open(&c, r->folder, "smoothness_gradient.csv",
-             "step,gradient_norm,directional_smoothness,spectral_norm", 0);
+             "step,gradient_norm,directional_smoothness,spectral_norm");
     for (int i = 0; i < r->trial_count; i++) {
         const series *m = r->trials[i].measure;
         for (int k = 0; k < m[SMOOTH].n && r->trials[i].dense; k++)
@@ -118,10 +118,10 @@ static void write_noise(const results *r)
 {
     enum { BINS = 100 };
     csv all = {0}, bins = {0}, moments = {0};
-    csv_open(&all, r->folder, "noise.csv", "setting,layers,seed,sample,norm", 0);
-    csv_open(&bins, r->folder, "noise_histogram.csv", "setting,layers,norm,density", 0);
+    csv_open(&all, r->folder, "noise.csv", "setting,layers,seed,sample,norm");
+    csv_open(&bins, r->folder, "noise_histogram.csv", "setting,layers,norm,density");
     csv_open(&moments, r->folder, "noise_moments.csv",
-             "setting,layers,seed,samples,mean,std,skewness,excess_kurtosis,max_by_median", 0);
+             "setting,layers,seed,samples,mean,std,skewness,excess_kurtosis,max_by_median");
     for (int i = 0; i < r->noise_count; i++) {
         const noise *n = &r->noises[i];
         const char *data = settings[n->setting].name;

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * run.c - the run directory: folders, tables, pictures; and the wish to stop. */
+ * run.c - the run directory: one process at a time writes to it, and its files are replaced as a whole. */
 #include <errno.h>
-#include <math.h>
-#include <signal.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common.h"
 
-/* ---- folders ---- */
+/* ---- paths ---- */
 
 char *path_in(const char *folder, const char *name)
 {
@@ -23,7 +23,12 @@ char *path_in(const char *folder, const char *name)
     return path;
 }
 
-void make_folder(const char *path)
+bool file_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+static void make_folder(const char *path)
 {
     char *copy = path_in(path, "");
     for (char *p = copy + 1; *p; p++)
@@ -39,146 +44,161 @@ void make_folder(const char *path)
     free(copy);
 }
 
-bool file_exists(const char *path)
+/* ---- numbered runs ---- */
+
+enum { MOST_RUNS = 999 };
+
+static char *numbered(const char *prefix, int i)
 {
-    return access(path, F_OK) == 0;
+    char name[128];
+    snprintf(name, sizeof name, "%s-%03d", prefix, i);
+    return path_in("runs", name);
 }
 
-char *numbered_run(const char *prefix, bool existing)
+char *last_run(const char *prefix)
 {
     char *last = NULL;
-    for (int i = 1; i < 1000; i++) {
-        char name[128];
-        snprintf(name, sizeof name, "%s-%03d", prefix, i);
-        char *path = path_in("runs", name);
+    for (int i = 1; i <= MOST_RUNS; i++) {
+        char *path = numbered(prefix, i);
         if (!file_exists(path)) {
-            if (existing && !last)
+            if (!last)
                 die("no run to resume: there is no %s", path);
-            return existing ? last : path;
+            free(path);
+            break;
         }
+        free(last);
         last = path;
     }
-    die("runs/%s-999 is there already", prefix);
+    return last;
 }
 
-/* ---- tables ---- */
-
-void csv_open(csv *c, const char *folder, const char *name, const char *header, int64_t keep)
+/* mkdir decides who has a number: two runs that begin at the same time get different ones. */
+static char *next_run(const char *prefix)
 {
-    c->path = path_in(folder, name);
-    c->file = fopen(c->path, keep > 0 ? "a" : "w");
-    if (!c->file)
-        die("%s: %s", c->path, strerror(errno));
-    if (keep > 0 && csv_bytes(c) > keep && ftruncate(fileno(c->file), (off_t)keep) != 0)
-        die("%s: cannot be cut to the resumed step: %s", c->path, strerror(errno));
-    if (keep <= 0 || csv_bytes(c) == 0)
-        fprintf(c->file, "%s\n", header);
-    if (fflush(c->file) != 0)
-        die("%s: %s", c->path, strerror(errno));
-}
-
-void csv_row(csv *c, const double *values, int n)
-{
-    for (int i = 0; i < n; i++) {
-        if (!isnan(values[i]))
-            fprintf(c->file, "%.9g", values[i]);
-        fputc(i + 1 < n ? ',' : '\n', c->file);
+    make_folder("runs");
+    for (int i = 1; i <= MOST_RUNS; i++) {
+        char *path = numbered(prefix, i);
+        if (mkdir(path, 0777) == 0)
+            return path;
+        if (errno != EEXIST)
+            die("%s: cannot be made: %s", path, strerror(errno));
+        free(path);
     }
-    if (fflush(c->file) != 0)
-        die("%s: %s", c->path, strerror(errno));
+    die("runs/%s-%d is there already", prefix, MOST_RUNS);
 }
 
-int64_t csv_bytes(csv *c)
+/* ---- the lock ---- */
+
+/* The file at `path` is still the one that is open: it was not removed by the process that had it. */
+static bool same_file(const char *path, int fd)
 {
-    struct stat st;
-    return c->file && fstat(fileno(c->file), &st) == 0 ? (int64_t)st.st_size : 0;
+    struct stat there, here;
+    return stat(path, &there) == 0 && fstat(fd, &here) == 0 && there.st_ino == here.st_ino &&
+           there.st_dev == here.st_dev;
 }
 
-void csv_close(csv *c)
+static _Noreturn void in_use(const char *folder, int fd)
 {
-    if (c->file && fclose(c->file) != 0)
-        die("%s: %s", c->path, strerror(errno));
-    free(c->path);
-    *c = (csv){NULL, NULL};
+    char process[32] = "";
+    ssize_t n = pread(fd, process, sizeof process - 1, 0);
+    process[n > 0 ? n : 0] = 0;
+    die("%s is in use by another run%s%s: wait for it, or choose another --out", folder,
+        process[0] ? ", process " : "", process);
 }
 
-/* ---- pictures ---- */
+static struct {
+    char *path;
+    int fd;
+} locked = {NULL, -1};
 
-static const char settings[] = "set output '%s'\n"
-                               "set datafile separator comma\n"
-                               "set border 3 lc rgb '#606060'\n"
-                               "set tics nomirror out scale 0.5 textcolor rgb '#404040'\n"
-                               "set grid ytics lc rgb '#e4e4e4' lt 1\n"
-                               "set key top right textcolor rgb '#404040' spacing 1.2\n"
-                               "set title font ',15' textcolor rgb '#202020'\n"
-                               "set lmargin 10\n"
-                               "set rmargin 4\n";
-
-void plot(const char *folder, const char *name, const char *script)
+static void unlock(void)
 {
-    plot_sized(folder, name, 1000, 620, script);
+    unlink(locked.path); /* while it is held: who waits for it looks whether it is still there */
+    close(locked.fd);
+    free(locked.path);
 }
 
-void plot_sized(const char *folder, const char *name, int width, int height, const char *script)
+void lock_folder(const char *folder)
 {
-    static bool told;
-    if (told)
-        return;
-    FILE *probe = popen("command -v gnuplot", "r");
-    bool found = probe && fgetc(probe) != EOF;
-    if (probe)
-        pclose(probe);
-    if (!found) {
-        fprintf(stderr, "no pictures: gnuplot is not installed (Debian: gnuplot-nox)\n");
-        told = true;
-        return;
+    char *path = path_in(folder, "lock"), process[32];
+    int fd;
+    for (;;) {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (fd < 0)
+            die("%s: %s", path, strerror(errno));
+        if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+            if (errno == EWOULDBLOCK)
+                in_use(folder, fd);
+            fprintf(stderr, "%s cannot be locked (%s): see to it that no other run uses it\n", folder,
+                    strerror(errno));
+            break;
+        }
+        if (same_file(path, fd))
+            break;
+        close(fd);
     }
-    char *target = path_in(folder, name);
-    unlink(target);
-    setenv("MOEBIUS_RUN", folder, 1);
-    FILE *g = popen("cd \"$MOEBIUS_RUN\" && exec gnuplot 2>gnuplot.log", "w");
-    if (g) {
-        /* pngcairo draws better text, but not every gnuplot has it */
-        fprintf(g,
-                "if (strstrt(GPVAL_TERMINALS, 'pngcairo')) {\n"
-                "  set terminal pngcairo size %d,%d font 'Sans,11' background rgb 'white'\n} else {\n"
-                "  set terminal png size %d,%d truecolor enhanced background rgb 'white'\n}\n",
-                width, height, width, height);
-        fprintf(g, settings, name);
-        fputs(script, g);
+    int n = snprintf(process, sizeof process, "%ld", (long)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, process, (size_t)n, 0) != n)
+        (void)0; /* it only makes another's message better */
+    locked.path = path;
+    locked.fd = fd;
+    atexit(unlock);
+}
+
+const char *claim_folder(const char *out, const char *prefix, const char *mark, const char *advice)
+{
+    static char *made; /* lives as long as the process */
+    if (*out)
+        make_folder(out);
+    else
+        made = next_run(prefix);
+    const char *folder = *out ? out : made;
+    lock_folder(folder);
+    char *path = path_in(folder, mark);
+    if (file_exists(path))
+        die("%s holds a run already: %s", folder, advice);
+    free(path);
+    return folder;
+}
+
+/* ---- files ---- */
+
+static bool write_all(int fd, const char *text)
+{
+    size_t n = strlen(text);
+    while (n > 0) {
+        ssize_t written = write(fd, text, n);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return false;
+        text += written;
+        n -= (size_t)written;
     }
-    if (!g || pclose(g) != 0 || !file_exists(target)) {
-        fprintf(stderr, "no %s: see %s/gnuplot.log\n", target, folder);
-    } else {
-        char *log = path_in(folder, "gnuplot.log");
-        unlink(log);
-        free(log);
+    return fsync(fd) == 0;
+}
+
+void write_file(const char *path, const char *text)
+{
+    size_t n = strlen(path) + 5;
+    char *temporary = malloc(n);
+    if (!temporary)
+        die("out of memory");
+    snprintf(temporary, n, "%s.tmp", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool ok = fd >= 0 && write_all(fd, text);
+    int error = errno;
+    if (fd >= 0 && close(fd) != 0 && ok) {
+        ok = false;
+        error = errno;
     }
-    free(target);
-}
-
-/* ---- stopping ---- */
-
-static volatile sig_atomic_t stops;
-
-static void on_stop(int signal_number)
-{
-    (void)signal_number;
-    if (stops++)
-        _exit(130);
-}
-
-void stop_install(void)
-{
-    struct sigaction a = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a gnuplot that dies is told by pclose */
-    signal(SIGXFSZ, SIG_IGN); /* a file above the limit is an error of write */
-}
-
-bool stop_wanted(void)
-{
-    return stops != 0;
+    if (ok && rename(temporary, path) != 0) {
+        ok = false;
+        error = errno;
+    }
+    if (!ok) {
+        unlink(temporary);
+        die("%s: cannot be written: %s", path, strerror(error));
+    }
+    free(temporary);
 }

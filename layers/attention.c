@@ -6,12 +6,30 @@
 
 #include <math.h>
 
-/* Keeps j <= i of scores [B,H,N,M]; the last query sees the last key. */
-static mb_tensor mask(mb_tensor scores, double elsewhere)
+/* What queries see: which scores [B,H,N,M] count. */
+typedef struct sight {
+    mb_tensor seen;     /* bool, broadcasts to the scores; no tensor: all are seen */
+    mb_tensor anything; /* the same over the last axis: whether a query sees any key; no tensor: each does */
+} sight;
+
+/* causal: j <= i + M - N; the last query sees the last key. */
+static sight sight_of(mb_tensor q, mb_tensor k, bool causal, mb_tensor mask)
 {
-    int64_t rows = mb_dim(scores, 2), columns = mb_dim(scores, 3);
-    mb_tensor lower = mb_tril_mask(scores.ctx, rows, columns, columns - rows);
-    return mb_where(lower, scores, mb__literal(scores, elsewhere));
+    int64_t N = mb_dim(q, 1), M = mb_dim(k, 1);
+    sight s = {.seen = mask.ctx && mb_shape_of(mask).rank == 0 ? mb_reshape(mask, MB_SHAPE(1)) : mask};
+    if (causal) {
+        mb_tensor lower = mb_tril_mask(q.ctx, N, M, M - N);
+        s.seen = mask.ctx ? mb_and(s.seen, lower) : lower;
+    }
+    if (mask.ctx || (causal && N > M))
+        s.anything = mb_lt(mb_full(q.ctx, MB_INT32, MB_SHAPE0, 0), mb_sum(s.seen, MB_KEEP(-1)));
+    return s;
+}
+
+/* The scores that are seen, `elsewhere` in place of the others. */
+static mb_tensor seen_or(const sight *s, mb_tensor scores, mb_tensor elsewhere)
+{
+    return s->seen.ctx ? mb_where(s->seen, scores, elsewhere) : scores;
 }
 
 /* q: [B,N,H,dk], k: [B,M,H,dk] -> [B,H,N,M] */
@@ -26,62 +44,102 @@ static mb_tensor weighted(mb_tensor a, mb_tensor v)
     return mb_einsum("bhnm,bmhe->bnhe", a, v);
 }
 
-static mb_tensor softmax_attention(mb_tensor q, mb_tensor k, mb_tensor v, bool causal, double scale)
+static mb_tensor softmax_attention(mb_tensor q, mb_tensor k, mb_tensor v, const sight *s, double scale)
 {
     if (scale == 0)
         scale = 1 / sqrt((double)mb_dim(q, -1));
     mb_tensor scores = products(mb_mul(q, mb__literal(q, scale)), k);
-    if (causal)
-        scores = mask(scores, -1e30); /* finite, so that no derivative meets infinity minus infinity */
-    return weighted(mb_softmax(scores, -1), v);
+    mb_tensor never = mb__literal(q, -(double)INFINITY), zero = mb__literal(q, 0);
+    if (!s->anything.ctx)
+        return weighted(mb_softmax(seen_or(s, scores, never), -1), v);
+    /* A query that sees nothing has scores of 0, so that its softmax is a number, and then no weights. */
+    mb_tensor elsewhere = mb_where(s->anything, never, zero);
+    return weighted(mb_where(s->anything, mb_softmax(seen_or(s, scores, elsewhere), -1), zero), v);
 }
 
-static mb_tensor linear_attention(mb_tensor q, mb_tensor k, mb_tensor v, bool causal, double scale)
+static mb_tensor linear_attention(mb_tensor q, mb_tensor k, mb_tensor v, const sight *s, double scale)
 {
-    if (scale == 0)
-        scale = 1 / ((double)mb_dim(k, 1) * (double)mb_dim(q, -1));
-    if (causal)
-        return weighted(mask(mb_mul(products(q, k), mb__literal(q, scale)), 0), v);
+    if (scale == 0) /* of no keys, 0 is a fine sum */
+        scale = 1 / (fmax((double)mb_dim(k, 1), 1) * (double)mb_dim(q, -1));
+    if (s->seen.ctx)
+        return weighted(seen_or(s, mb_mul(products(q, k), mb__literal(q, scale)), mb__literal(q, 0)), v);
     mb_tensor state = mb_einsum("bnhd,bnhe->bhde", k, v);
     return mb_einsum("bnhd,bhde->bnhe", q, mb_mul(state, mb__literal(q, scale)));
 }
 
 /* Katharopoulos et al. 2006.16236, eqs. 5 and 7. */
-static mb_tensor adaptive_attention(mb_tensor q, mb_tensor k, mb_tensor v, bool causal)
+static mb_tensor adaptive_attention(mb_tensor q, mb_tensor k, mb_tensor v, const sight *s)
 {
-    q = mb_add(mb_elu(q), mb__literal(q, 1));
-    k = mb_add(mb_elu(k), mb__literal(k, 1));
-    if (causal) {
-        mb_tensor scores = mask(products(q, k), 0);
-        return weighted(mb_div(scores, mb_sum(scores, MB_KEEP(-1))), v);
+    mb_tensor one = mb__literal(q, 1);
+    q = mb_add(mb_elu(q), one);
+    k = mb_add(mb_elu(k), one);
+    if (s->seen.ctx) {
+        mb_tensor scores = seen_or(s, products(q, k), mb__literal(q, 0)), total = mb_sum(scores, MB_KEEP(-1));
+        if (s->anything.ctx)
+            total = mb_where(s->anything, total, one);
+        return weighted(mb_div(scores, total), v);
     }
     mb_tensor state = mb_einsum("bnhd,bnhe->bhde", k, v);
     mb_tensor total = mb_sum(k, MB_AXES(1)); /* [B,H,dk] */
-    mb_tensor divisor = mb_einsum("bnhd,bhd->bnh", q, total);
-    return mb_div(mb_einsum("bnhd,bhde->bnhe", q, state), mb_unsqueeze(divisor, -1));
+    mb_tensor divisor = mb_dim(k, 1) ? mb_unsqueeze(mb_einsum("bnhd,bhd->bnh", q, total), -1) : one;
+    return mb_div(mb_einsum("bnhd,bhde->bnhe", q, state), divisor);
+}
+
+/* Four axes each, which fit, and a mask that broadcasts to the scores. */
+static bool check_operands(mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor mask)
+{
+    mb_shape a = mb_shape_of(q), b = mb_shape_of(k), c = mb_shape_of(v), m = mb_shape_of(mask);
+    char text[3][MB__SHAPE_TEXT];
+    if (!mb_valid(k) || !mb_valid(v) || (mask.ctx && !mb_valid(mask)))
+        return true; /* an op on it states what is wrong */
+    if (a.rank != 4 || b.rank != 4 || c.rank != 4 || a.dim[0] != b.dim[0] || b.dim[0] != c.dim[0] ||
+        a.dim[2] != b.dim[2] || b.dim[2] != c.dim[2] || a.dim[3] != b.dim[3] || b.dim[1] != c.dim[1]) {
+        mb_fail(q.ctx, MB_INVALID, "attend: got q %s, k %s, v %s; wanted [B,N,H,dk], [B,M,H,dk], [B,M,H,dv]",
+                mb__shape(text[0], q), mb__shape(text[1], k), mb__shape(text[2], v));
+        return false;
+    }
+    const int64_t scores[4] = {a.dim[0], a.dim[2], a.dim[1], b.dim[1]};
+    bool ok = !mask.ctx || (mb_dtype_of(mask) == MB_BOOL && m.rank <= 4);
+    for (int i = 0; ok && i < m.rank; i++)
+        ok = m.dim[i] == 1 || m.dim[i] == scores[4 - m.rank + i];
+    if (!ok)
+        mb_fail(
+            q.ctx, MB_INVALID,
+            "attend: got the mask %s %s; wanted bool that broadcasts to the scores, [%lld,%lld,%lld,%lld]",
+            mb__shape(text[0], mask), mb_dtype_name(mb_dtype_of(mask)), (long long)scores[0],
+            (long long)scores[1], (long long)scores[2], (long long)scores[3]);
+    return ok;
+}
+
+static mb_tensor attend(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_options *o)
+{
+    if (!check_operands(q, k, v, o->mask))
+        return (mb_tensor){0};
+    sight s = sight_of(q, k, o->causal, o->mask);
+    switch (o->kind) {
+    case MB_ATTENTION_SOFTMAX:
+        return softmax_attention(q, k, v, &s, o->scale);
+    case MB_ATTENTION_LINEAR:
+        return linear_attention(q, k, v, &s, o->scale);
+    case MB_ATTENTION_ADAPTIVE:
+        return adaptive_attention(q, k, v, &s);
+    }
+    mb_fail(q.ctx, MB_INVALID, "attend: %d is no kind of attention", (int)o->kind);
+    return (mb_tensor){0};
+}
+
+mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
+                            mb_attend_options options)
+{
+    MB_SITE(q.ctx, site);
+    return mb__usable(q) ? attend(q, k, v, &options) : mb__refused(q);
 }
 
 mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
                        bool causal, double scale)
 {
     MB_SITE(q.ctx, site);
-    if (!mb__usable(q))
-        return mb__refused(q);
-    mb_tensor y = {0};
-    switch (kind) {
-    case MB_ATTENTION_SOFTMAX:
-        y = softmax_attention(q, k, v, causal, scale);
-        break;
-    case MB_ATTENTION_LINEAR:
-        y = linear_attention(q, k, v, causal, scale);
-        break;
-    case MB_ATTENTION_ADAPTIVE:
-        y = adaptive_attention(q, k, v, causal);
-        break;
-    default:
-        mb_fail(q.ctx, MB_INVALID, "mb_attend: %d is no kind of attention", (int)kind);
-    }
-    return y;
+    return mb_attend_with(q, k, v, (mb_attend_options){kind, causal, scale, {0}});
 }
 
 mb_attention mb_attention_new_at(const char *site, mb_params *p, const char *name,
@@ -105,7 +163,7 @@ static mb_tensor part(mb_tensor qkv, int which)
     return mb_squeeze(mb_slice(qkv, 2, which, 1, 1), 2);
 }
 
-mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x)
+mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_tensor x, mb_tensor mask)
 {
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
@@ -115,9 +173,15 @@ mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor 
     if (H > 0 && mb__check_tokens(x, D, "attention")) {
         int64_t B = mb_dim(x, 0), N = mb_dim(x, 1);
         mb_tensor qkv = mb_reshape(mb_linear_apply(layer.qkv, x), MB_SHAPE(B, N, 3, H, D / H));
-        y = mb_attend(part(qkv, 0), part(qkv, 1), part(qkv, 2), layer.options.kind, layer.options.causal,
-                      layer.options.scale);
+        mb_attend_options options = {layer.options.kind, layer.options.causal, layer.options.scale, mask};
+        y = mb_attend_with(part(qkv, 0), part(qkv, 1), part(qkv, 2), options);
         y = mb_linear_apply(layer.out, mb_reshape(y, MB_SHAPE(B, N, D)));
     }
     return y;
+}
+
+mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    return mb_attention_apply_with(layer, x, (mb_tensor){0});
 }

@@ -31,6 +31,10 @@ static inline mb_tensor mb__refused(mb_tensor x)
     return mb_valid(x) ? (mb_tensor){0} : mb_alias(x);
 }
 
+/* A tensor's shape for a message, "[25,3,4]", in `out`. */
+#define MB__SHAPE_TEXT 192
+const char *mb__shape(char out[MB__SHAPE_TEXT], mb_tensor t);
+
 /* Checks x: [B,N,dim]. `layer` begins the message. */
 bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer);
 

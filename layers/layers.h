@@ -29,7 +29,7 @@ extern "C" {
 #endif
 
 /* A key where none is needed. */
-#define MB_NO_KEY (MB_LIT(mb_key){0})
+#define MB_NO_KEY MB_EMPTY(mb_key)
 
 /* -------------------------------------------------------------------------------------------- linear -- */
 
@@ -48,7 +48,7 @@ MB_API mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const cha
                                        int64_t out, mb_linear_options options);
 #define mb_linear_new_with(...) mb_linear_new_with_at(MB_HERE, __VA_ARGS__)
 #define mb_linear_new(p, name, in, out)                                                                      \
-    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_LIT(mb_linear_options){0})
+    mb_linear_new_with_at(MB_HERE, p, name, in, out, MB_EMPTY(mb_linear_options))
 /* x: [..., in] -> [..., out]: x weight^T + bias */
 MB_API mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x);
 #define mb_linear_apply(...) mb_linear_apply_at(MB_HERE, __VA_ARGS__)
@@ -106,9 +106,23 @@ typedef enum mb_attention_kind {
                                * 2006.16236, eqs. 5 and 7 */
 } mb_attention_kind;
 
-/* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. scale 0: 1/sqrt(dk) for softmax,
- * 1/(M dk) for linear; adaptive has none. causal: with M = N, token i sees tokens j <= i only; in general
- * j <= i + M - N, so that the last query sees the last key. The linear kinds then cost N M as well. */
+typedef struct mb_attend_options {
+    mb_attention_kind kind;
+    bool causal;  /* with M = N, token i sees tokens j <= i only; in general j <= i + M - N, so that the last
+                   * query sees the last key */
+    double scale; /* 0: 1/sqrt(dk) for softmax, 1/(M dk) for linear, where M counts all keys; adaptive has
+                     none */
+    mb_tensor mask; /* bool, broadcasts to [B,H,N,M]: true where a query may see a key, with causal where both
+                     * allow it; [B,1,1,M] is padding. All zeros: all are seen. */
+} mb_attend_options;
+
+/* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. A query that sees no key gives 0,
+ * with derivatives of 0, whatever the kind. What a mask hides has no weight; but its entry in v is multiplied
+ * by that 0 and must be finite. With a mask or causal the linear kinds cost N M as well. */
+MB_API mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
+                                   mb_attend_options options);
+#define mb_attend_with(...) mb_attend_with_at(MB_HERE, __VA_ARGS__)
+/* The same without a mask. */
 MB_API mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
                               bool causal, double scale);
 #define mb_attend(...) mb_attend_at(MB_HERE, __VA_ARGS__)
@@ -117,7 +131,7 @@ typedef struct mb_attention_options {
     int64_t dim, heads; /* heads divide dim */
     mb_attention_kind kind;
     bool causal;
-    double scale; /* 0: as in mb_attend */
+    double scale; /* 0: as in mb_attend_with */
     bool no_bias; /* in neither of the two linear layers */
 } mb_attention_options;
 
@@ -133,6 +147,10 @@ MB_API mb_attention mb_attention_new_at(const char *site, mb_params *p, const ch
 /* x: [B,N,D] -> [B,N,D] */
 MB_API mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x);
 #define mb_attention_apply(...) mb_attention_apply_at(MB_HERE, __VA_ARGS__)
+/* mask: as in mb_attend_with, for scores [B,H,N,N]. */
+MB_API mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_tensor x,
+                                            mb_tensor mask);
+#define mb_attention_apply_with(...) mb_attention_apply_with_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------ linear transformers, in-context learning -- */
 

@@ -4,6 +4,18 @@
  */
 #include "layers/internal.h"
 
+#include <stdio.h>
+
+const char *mb__shape(char out[MB__SHAPE_TEXT], mb_tensor t)
+{
+    mb_shape s = mb_shape_of(t);
+    int n = snprintf(out, MB__SHAPE_TEXT, "[");
+    for (int i = 0; i < s.rank; i++) /* at most 8 axes of 20 characters */
+        n += snprintf(out + n, MB__SHAPE_TEXT - (size_t)n, "%s%lld", i ? "," : "", (long long)s.dim[i]);
+    snprintf(out + n, MB__SHAPE_TEXT - (size_t)n, "]");
+    return out;
+}
+
 bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
 {
     mb_shape s = mb_shape_of(x);
@@ -59,10 +71,11 @@ mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x)
         return mb__refused(x);
     int rank = mb_shape_of(x).rank;
     mb_tensor y = {0};
-    if (rank < 1 || mb_dim(x, -1) != mb_dim(layer.weight, 1)) {
-        mb_fail(x.ctx, MB_INVALID, "linear: the last axis of x has size %lld, weight is [%lld,%lld]",
-                (long long)mb_dim(x, -1), (long long)mb_dim(layer.weight, 0),
-                (long long)mb_dim(layer.weight, 1));
+    char a[MB__SHAPE_TEXT], b[MB__SHAPE_TEXT];
+    if (rank < 1 || mb_shape_of(layer.weight).rank != 2 || mb_dim(x, -1) != mb_dim(layer.weight, 1)) {
+        mb_fail(x.ctx, MB_INVALID,
+                "linear: x is %s, weight is %s; wanted weight [out,in] and x with a last axis of in",
+                mb__shape(a, x), mb__shape(b, layer.weight));
     } else {
         /* "abi,oi->abo": one contraction whatever x's rank, so that the weight is never repeated over the
          * batch. */

@@ -49,12 +49,35 @@ mb_status mb__load_like(mb_context *ctx, const char *path, const char *const *na
 /* sqrt with derivative 0 at 0, at every order: both branches of the where are finite there. NaN stays NaN. */
 mb_tensor mb__safe_sqrt(mb_tensor x);
 
+#define MB__BETA1 0.9
+#define MB__BETA2 0.999
+#define MB__EPS   1e-8
+
+/* An option and what it may be. */
+typedef struct mb__range {
+    const char *name;
+    double value, least, most;
+    const char *wanted; /* "more than 0" */
+} mb__range;
+
+mb__range mb__any_from_0(const char *name, double value);
+mb__range mb__below_1(const char *name, double value);
+mb__range mb__positive(const char *name, double value);
+/* An option as it was meant: 0 is the default, MB_ZERO is 0. */
+double mb__option(double value, double standard);
+/* Each is false after reporting, under `name`, the first that is out of range or not finite. */
+bool mb__check_ranges(mb_context *ctx, const char *name, const mb__range *ranges, int n);
+bool mb__check_schedule(mb_context *ctx, const char *name, mb_schedule schedule);
+bool mb__check_adam(mb_context *ctx, const char *name, double beta1, double beta2, double eps);
+/* The same as mb__check_schedule where there is no context to report to. */
+bool mb__schedule_fits(mb_schedule schedule);
+
 /* Adam's constants as 0-d tensors: rate = lr / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t). */
 typedef struct mb__adam_terms {
     mb_tensor beta1, beta2, rest1, rest2, eps, rate, root;
 } mb__adam_terms;
 
-/* lr: a tensor, or none: then `rate` is bound to lr_value's. Zero options become the defaults. */
+/* lr: a tensor, or none: then `rate` is bound to lr_value's. */
 mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
                                  double beta1, double beta2, double eps);
 mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor gradient, mb_tensor *m,

@@ -132,56 +132,60 @@ typedef enum mb_schedule_kind {
     MB_SCHEDULE_STEPS,
 } mb_schedule_kind;
 
-/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. */
+/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. What a kind
+ * has no use for must be 0. */
 typedef struct mb_schedule {
     mb_schedule_kind kind;
-    int64_t warmup; /* linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
-    int64_t total;  /* COSINE: floor + (1 - floor) / 2 (1 + cos(pi (s - warmup) / (total - warmup))), and
-                     * `floor` from  step `total` on: Loshchilov and Hutter 1608.03983, eq. 5 */
-    double floor;
-    int64_t
-        every; /* STEPS: factor^(s / every), rounded down, s counted from the first step, not from `warmup` */
-    double factor;
+    int64_t warmup; /* >= 0; linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
+    int64_t total; /* COSINE, >= 1: floor + (1 - floor) / 2 (1 + cos(pi (s - warmup) / (total - warmup))), and
+                    * `floor` from step `total` on: Loshchilov and Hutter 1608.03983, eq. 5. With a warmup as
+                    * long as that there is no cosine. */
+    double floor;  /* COSINE, in [0, 1] */
+    int64_t every; /* STEPS, >= 1: factor^(s / every), rounded down, s counted from the first step, not from
+                    * `warmup` */
+    double factor; /* STEPS, > 0 */
 } mb_schedule;
 
 MB_API mb_schedule mb_schedule_constant(void);
 MB_API mb_schedule mb_schedule_warmup_cosine(int64_t warmup, int64_t total);
 MB_API mb_schedule mb_schedule_steps(int64_t every, double factor);
-/* The factor of a step, counted from 0. */
+/* The factor of a step, counted from 0; NaN where the schedule is not as above. */
 MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
 
 /* ---------------------------------------------------------------------------------------- optimisers -- */
 
-/* All options: 0 means the default in brackets, [off] where there is none. lr must be more than 0. With
- * clip_norm c, all gradients are multiplied by c / max(norm, c), norm over all trainable parameters together.
- */
+/* All options: 0 means the default in brackets, [off] where there is none; MB_ZERO means 0, where that is
+ * meant. An option that is not finite or out of its range is an error. With clip_norm c, all gradients are
+ * multiplied by c / max(norm, c), norm over all trainable parameters together. */
+#define MB_ZERO 1e-300
 
 typedef struct mb_sgd_options {
     double lr;           /* learning rate, > 0; times the schedule's factor */
-    double momentum;     /* [off] v <- momentum v + g, parameter <- parameter - lr v */
-    bool nesterov;       /* step along g + momentum v instead, v the new one */
-    double weight_decay; /* [off] adds weight_decay * parameter to the gradient of those that take decay */
-    double clip_norm;    /* [off] largest global norm of the gradients, before all else */
-    double clip_value;   /* [off] largest magnitude of an element, after clip_norm */
+    double momentum;     /* [off], in [0, 1): v <- momentum v + g, parameter <- parameter - lr v */
+    bool nesterov;       /* step along g + momentum v instead, v the new one; not without momentum */
+    double weight_decay; /* [off], >= 0: adds weight_decay * parameter to the gradient of those that take
+                            decay */
+    double clip_norm;    /* [off], >= 0: largest global norm of the gradients, before all else */
+    double clip_value;   /* [off], >= 0: largest magnitude of an element, after clip_norm */
     mb_schedule schedule;
 } mb_sgd_options;
 
 typedef struct mb_adam_options {
-    double lr;
-    double beta1, beta2; /* [0.9, 0.999] */
-    double eps;          /* [1e-8] */
+    double lr;           /* > 0 */
+    double beta1, beta2; /* [0.9, 0.999], in [0, 1) */
+    double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
 } mb_adam_options;
 
 typedef struct mb_adamw_options {
-    double lr;
-    double
-        weight_decay; /* [off] parameter <- (1 - lr weight_decay) parameter before Adam's step, where it takes
-                       * decay, lr with the schedule's factor: Loshchilov and Hutter 1711.05101 in PyTorch's
-                       * scaling. MTTT's decay is not times the base lr: its 1e-4 with lr 1e-3 is 0.1 here. */
-    double beta1, beta2; /* [0.9, 0.999] */
-    double eps;          /* [1e-8] */
+    double lr;           /* > 0 */
+    double weight_decay; /* [off], >= 0: parameter <- (1 - lr weight_decay) parameter before Adam's step,
+                          * where it takes decay, lr with the schedule's factor: Loshchilov and Hutter
+                          * 1711.05101 in PyTorch's scaling. MTTT's decay is not times the base lr: its 1e-4
+                          * with lr 1e-3 is 0.1 here. */
+    double beta1, beta2; /* [0.9, 0.999], in [0, 1) */
+    double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
 } mb_adamw_options;
@@ -204,8 +208,9 @@ MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
  * assignment of parameters and state. loss: of the parameters' dtype, any shape. Nothing is computed until
  * the next flush (the end of the step's scope, or a read: mb_item(loss) after mb_step does all in one).
  * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step,
- * where nothing is trainable or a parameter was made after the optimiser. The parameters then stand for their
- * new values, history included: end the scope before the next step, or that history grows. */
+ * where nothing is trainable, a parameter was made after the optimiser, or the loss depends on no trainable
+ * parameter: such as one recorded before the step before, which is of the old values. The parameters then
+ * stand for their new values, history included: end the scope before the next step, or that history grows. */
 MB_API mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
@@ -218,7 +223,7 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
 /* Steps taken; one that an error has undone, with its scope's assignments, is not counted. */
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
 MB_API double mb_optimizer_lr(const mb_optimizer *opt); /* what the next step uses, schedule included */
-MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor */
+MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor; >= 0 */
 
 /* State tensors: "optimizer.momentum.NAME", or "optimizer.m.NAME" and "optimizer.v.NAME", shaped like the
  * parameter NAME. Outside 0 <= i < count: NULL, a tensor that is none. */
@@ -257,19 +262,22 @@ MB_API mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb
 /* Adam (Kingma and Ba 1412.6980, algorithm 1), step t = 1, 2, ...:
  *     m' = beta1 m + (1 - beta1) g,  v' = beta2 v + (1 - beta2) g^2,
  *     parameter - lr (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps)
- * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults). sqrt(v') counts as having derivative
- * 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to *new_m and
- * v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
+ * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults; MB_ZERO: 0). sqrt(v') counts as having
+ * derivative 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to
+ * *new_m and v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
 MB_API mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                    mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                                    mb_tensor *new_m, mb_tensor *new_v);
 #define mb_adam_update(...) mb_adam_update_at(MB_HERE, __VA_ARGS__)
 
-/* sqrt(sum of the squares of all elements of the n tensors), 0-d; its derivative where all are 0 is 0. */
+/* sqrt(sum of the squares of all elements of the n tensors), 0-d, as by mb_norm; its derivatives where all
+ * are 0 are 0.
+ */
 MB_API mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n);
 #define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
-/* clipped[i] = gs[i] max_norm / max(norm, max_norm); clipped may be gs. Returns the norm, 0-d, before
- * clipping. max_norm > 0. Differentiable, through the norm as well. */
+/* clipped[i] = gs[i] max_norm / max(norm, max_norm), also where the norm is beyond the dtype's range; clipped
+ * may be gs. Returns the norm, 0-d, before clipping. max_norm > 0. Differentiable, through the norm as well.
+ */
 MB_API mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm,
                                  mb_tensor *clipped);
 #define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)

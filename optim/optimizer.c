@@ -6,6 +6,8 @@
  */
 #include "optim/optimizer.h"
 
+#include "autograd/sweep.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -92,14 +94,29 @@ mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i)
 
 /* -------------------------------------------------------------------------------- opening, closing -- */
 
+/* Every option, whatever the rule: those that a rule has not are 0. */
+static bool check_options(mb_context *ctx, const char *name, const mb_optimizer *o)
+{
+    const mb__range ranges[] = {
+        mb__positive("lr", o->lr),
+        mb__below_1("momentum", o->momentum),
+        mb__any_from_0("weight_decay", o->added_decay),
+        mb__any_from_0("weight_decay", o->decoupled_decay),
+        mb__any_from_0("clip_norm", o->clip_norm),
+        mb__any_from_0("clip_value", o->clip_value),
+    };
+    if (!mb__check_ranges(ctx, name, ranges, (int)(sizeof ranges / sizeof *ranges)) ||
+        !mb__check_adam(ctx, name, o->beta1, o->beta2, o->eps) || !mb__check_schedule(ctx, name, o->schedule))
+        return false;
+    if (o->nesterov && o->momentum == 0)
+        mb_fail(ctx, MB_INVALID, "%s: nesterov is set and momentum is 0, wanted more than 0", name);
+    return !(o->nesterov && o->momentum == 0);
+}
+
 static mb_optimizer *new_optimizer(mb_params *p, const mb_optimizer *wanted, const char *name)
 {
-    if (!p)
+    if (!p || !check_options(p->ctx, name, wanted))
         return NULL;
-    if (!(wanted->lr > 0) || !isfinite(wanted->lr)) {
-        mb_fail(p->ctx, MB_INVALID, "%s: lr is %g, wanted more than 0", name, wanted->lr);
-        return NULL;
-    }
     mb_optimizer *opt = mb__alloc(p->ctx, sizeof *opt);
     if (!opt)
         return NULL;
@@ -115,13 +132,13 @@ mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
 {
     MB_DOOR(mb_params_context(p), site, NULL);
     mb_optimizer wanted = {
-        .rule = o.momentum == 0 ? MB__SGD : MB__MOMENTUM,
+        .rule = mb__option(o.momentum, 0) == 0 ? MB__SGD : MB__MOMENTUM,
         .lr = o.lr,
-        .momentum = o.momentum,
+        .momentum = mb__option(o.momentum, 0),
         .nesterov = o.nesterov,
-        .added_decay = o.weight_decay,
-        .clip_norm = o.clip_norm,
-        .clip_value = o.clip_value,
+        .added_decay = mb__option(o.weight_decay, 0),
+        .clip_norm = mb__option(o.clip_norm, 0),
+        .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
     };
     return new_optimizer(p, &wanted, "mb_sgd");
@@ -133,12 +150,12 @@ mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
-        .beta1 = o.beta1,
-        .beta2 = o.beta2,
-        .eps = o.eps,
-        .decoupled_decay = o.weight_decay,
-        .clip_norm = o.clip_norm,
-        .clip_value = o.clip_value,
+        .beta1 = mb__option(o.beta1, MB__BETA1),
+        .beta2 = mb__option(o.beta2, MB__BETA2),
+        .eps = mb__option(o.eps, MB__EPS),
+        .decoupled_decay = mb__option(o.weight_decay, 0),
+        .clip_norm = mb__option(o.clip_norm, 0),
+        .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
     };
     return new_optimizer(p, &wanted, "mb_adamw");
@@ -150,11 +167,11 @@ mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
     mb_optimizer wanted = {
         .rule = MB__ADAM,
         .lr = o.lr,
-        .beta1 = o.beta1,
-        .beta2 = o.beta2,
-        .eps = o.eps,
-        .clip_norm = o.clip_norm,
-        .clip_value = o.clip_value,
+        .beta1 = mb__option(o.beta1, MB__BETA1),
+        .beta2 = mb__option(o.beta2, MB__BETA2),
+        .eps = mb__option(o.eps, MB__EPS),
+        .clip_norm = mb__option(o.clip_norm, 0),
+        .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
     };
     return new_optimizer(p, &wanted, "mb_adam");
@@ -187,7 +204,10 @@ double mb_optimizer_lr(const mb_optimizer *opt)
 
 void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
 {
-    if (usable(opt, "mb_optimizer_set_lr"))
+    if (!usable(opt, "mb_optimizer_set_lr"))
+        return;
+    const mb__range range = mb__any_from_0("lr", lr);
+    if (mb__check_ranges(opt->params->ctx, "mb_optimizer_set_lr", &range, 1))
         opt->lr = lr;
 }
 
@@ -305,8 +325,16 @@ mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_ten
     mb_status status = begin(opt, &n);
     if (status == MB_OK && !loss.ctx)
         status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is no tensor");
+    int fed = 0;
     if (status == MB_OK)
-        status = mb_grad(loss, opt->work, n, opt->work + n);
+        status = mb__grad_fed(loss, opt->work, n, opt->work + n, &fed);
+    if (status == MB_OK && !fed) {
+        char text[256];
+        status = mb_fail(ctx, MB_INVALID,
+                         "mb_step: the loss, %s, depends on none of the %d trainable parameters as they are "
+                         "now; wanted one recorded after the step before",
+                         mb__tensor_text(text, sizeof text, loss), n);
+    }
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
     return status;

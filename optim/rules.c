@@ -44,6 +44,8 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
         *new_velocity = (mb_tensor){0};
     if (!ctx || !have_room(ctx, "mb_momentum_update", new_velocity != NULL))
         return (mb_tensor){0};
+    const mb__range range = mb__below_1("momentum", momentum);
+    mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
     mb_tensor mu = literal(ctx, mb_dtype_of(gradient), momentum);
     mb_tensor v = mb_add(mb_mul(mu, velocity), gradient);
     mb_tensor direction = nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;
@@ -55,15 +57,13 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
 mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
                                  double beta1, double beta2, double eps)
 {
-    beta1 = beta1 == 0 ? 0.9 : beta1;
-    beta2 = beta2 == 0 ? 0.999 : beta2;
     double correction = 1 - pow(beta1, (double)t);
     mb__adam_terms k = {
         .beta1 = literal(ctx, dtype, beta1),
         .beta2 = literal(ctx, dtype, beta2),
         .rest1 = literal(ctx, dtype, 1 - beta1),
         .rest2 = literal(ctx, dtype, 1 - beta2),
-        .eps = literal(ctx, dtype, eps == 0 ? 1e-8 : eps),
+        .eps = literal(ctx, dtype, eps),
         .root = mb_scalar(ctx, dtype, 1 / sqrt(1 - pow(beta2, (double)t))),
     };
     if (lr.ctx)
@@ -97,12 +97,14 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
             *new_v = updated;
         return updated;
     }
+    double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
+           eps = mb__option(o.eps, MB__EPS);
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
     } else if (!lr.ctx) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
-    } else {
-        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, o.beta1, o.beta2, o.eps);
+    } else if (mb__check_adam(ctx, "mb_adam_update", beta1, beta2, eps)) {
+        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
     *new_m = m;
@@ -112,19 +114,36 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
+/* The norm of n tensors, and what it is made of. */
+typedef struct measure {
+    mb_tensor norm, scale, root; /* norm = root scale */
+} measure;
+
+static measure measure_of(const mb_tensor *gs, int n)
+{
+    mb_tensor most = {0}, squares = {0};
+    for (int i = 0; i < n; i++) {
+        mb_tensor magnitude = mb__magnitude(gs[i], MB_ALL);
+        most = i ? mb_maximum(most, magnitude) : magnitude;
+    }
+    measure m = {.scale = mb__norm_scale(most)};
+    for (int i = 0; i < n; i++) {
+        mb_tensor sum = mb_sum(mb_square(mb_div(gs[i], m.scale)), MB_ALL);
+        squares = i ? mb_add(squares, sum) : sum;
+    }
+    m.root = mb__norm_root(squares, most);
+    m.norm = mb__norm_of_root(m.root, m.scale, most);
+    return m;
+}
+
 mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
-    mb_tensor total = {0};
     if (!ctx)
-        return total;
-    for (int i = 0; i < n; i++) {
-        mb_tensor square = mb_sum(mb_square(gs[i]), MB_ALL);
-        total = i ? mb_add(total, square) : square;
-    }
-    total = mb__safe_sqrt(total);
-    return total;
+        return (mb_tensor){0};
+    mb_tensor norm = measure_of(gs, n).norm;
+    return norm;
 }
 
 mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm, mb_tensor *clipped)
@@ -135,16 +154,19 @@ mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double m
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
-    mb_tensor norm = mb_global_norm(gs, n);
-    mb_tensor most = mb_scalar(ctx, mb_dtype_of(norm), max_norm);
-    mb_tensor factor = mb_div(most, mb_maximum(norm, most)); /* 1 up to max_norm; never divides by 0 */
+    measure m = measure_of(gs, n);
+    mb_tensor most = mb_scalar(ctx, mb_dtype_of(m.norm), max_norm);
+    /* In two factors: the norm may overflow where no clipped element does. NaN is not within, and spreads. */
+    mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
     for (int i = 0; i < n; i++)
-        clipped[i] = mb_mul(gs[i], factor);
-    return norm;
+        clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
+    return m.norm;
 }
 
 mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit)
 {
     MB_SITE(g.ctx, site);
+    if (!(limit >= 0))
+        mb_fail(g.ctx, MB_INVALID, "mb_clip_value: limit is %g, wanted 0 or more", limit);
     return mb_minimum(mb_maximum(g, -limit), limit);
 }

@@ -2,7 +2,7 @@
  *
  * Learning rate schedules: factors computed on the host, in double, and bound at run time.
  */
-#include "optim/optim.h"
+#include "optim/internal.h"
 
 #include <math.h>
 
@@ -23,6 +23,8 @@ mb_schedule mb_schedule_steps(int64_t every, double factor)
 
 double mb_schedule_factor(mb_schedule s, int64_t step)
 {
+    if (!mb__schedule_fits(s))
+        return NAN;
     if (step < 0)
         step = 0;
     if (step < s.warmup)
@@ -35,7 +37,7 @@ double mb_schedule_factor(mb_schedule s, int64_t step)
                       (double)((uint64_t)s.total - (uint64_t)s.warmup); /* differences may need 64 bits */
         return s.floor + (1 - s.floor) * 0.5 * (1 + cos(3.14159265358979323846 * part));
     }
-    if (s.kind == MB_SCHEDULE_STEPS && s.every > 0)
+    if (s.kind == MB_SCHEDULE_STEPS)
         return pow(s.factor, (double)(step / s.every));
     return 1;
 }

@@ -19,13 +19,57 @@ static mb_status verror(mb_context *ctx, mb_status status, const char *site, con
     return status;
 }
 
+/* "softmax", of the function's name "mb_softmax_at"; "add", of "mb_add_right_at". */
+static int call_name(const char *call, const char **name)
+{
+    static const char *const ends[] = {"_at", "_right", "_left"};
+    *name = strncmp(call, "mb_", 3) ? call : call + 3;
+    size_t length = strlen(*name);
+    for (int i = 0; i < 3; i++) {
+        size_t end = strlen(ends[i]);
+        if (length > end && !strncmp(*name + length - end, ends[i], end))
+            length -= end;
+    }
+    return (int)length;
+}
+
+/* A sentence begins with the name of what reports it; the user knows that of the function which was called.
+ * Names that begin with mb_ are such functions'. */
+static void name_call(char *sentence, size_t room, const char *call)
+{
+    size_t own = strspn(sentence, "abcdefghijklmnopqrstuvwxyz_0123456789"), rest = strlen(sentence + own);
+    const char *name;
+    size_t length = (size_t)call_name(call, &name);
+    if (!own || sentence[own] != ':' || !strncmp(sentence, "mb_", 3) || length + rest >= room)
+        return;
+    memmove(sentence + length, sentence + own, rest + 1);
+    memcpy(sentence, name, length);
+}
+
 mb_status mb__error(mb_context *ctx, mb_status status, const char *format, ...)
 {
+    bool first = ctx && ctx->status == MB_OK;
     va_list args;
     va_start(args, format);
     status = verror(ctx, status, ctx ? ctx->site : NULL, format, args);
     va_end(args);
+    if (!first || !ctx->call)
+        return status;
+    size_t at = ctx->site ? strlen(ctx->site) + 2 : 0; /* "train.c:41: " */
+    if (at < sizeof ctx->message)
+        name_call(ctx->message + at, sizeof ctx->message - at, ctx->call);
     return status;
+}
+
+const char *mb__node_text(char *out, size_t size, const mb__node *n)
+{
+    const char *op = mb__ops[n->op].name, *name = op;
+    int length = n->call ? call_name(n->call, &name) : (int)strlen(op);
+    if (n->op == MB_OP_CONTRACT || (!strncmp(name, op, (size_t)length) && !op[length]))
+        snprintf(out, size, "%.*s", length, name);
+    else
+        snprintf(out, size, "%.*s (%s)", length, name, op);
+    return out;
 }
 
 mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, const char *format, ...)
@@ -91,16 +135,6 @@ const char *mb_message(const mb_context *ctx)
                                                             "another here"
                                                           : "a context belongs to the thread that opened it";
     return mb_error(ctx) == MB_OK ? "" : ctx->message;
-}
-
-void mb_clear_error(mb_context *ctx)
-{
-    if (!ctx || !mb__right_thread(ctx, "mb_clear_error"))
-        return;
-    atomic_store(&ctx->foreign, NULL);
-    mb__watches_end(ctx, 0, false); /* whoever asked for them has seen the error */
-    ctx->status = MB_OK;
-    ctx->message[0] = 0;
 }
 
 const char *mb_status_name(mb_status status)

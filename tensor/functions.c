@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * functions.c - common functions, recorded as primitive ops, so that every order of derivative is theirs. */
+#include <math.h>
+
 #include "tensor/internal.h"
 
 /* A literal of x's dtype; poison stays poison. */
@@ -24,20 +26,29 @@ mb_tensor mb_relu_at(const char *site, mb_tensor x)
     return mb_where(mb_le(x, zero), zero, x);
 }
 
+/* For functions that are 0 below -bound and x above, to rounding and with all derivatives, while their
+ * formulas would meet 0 times infinity there: x held within the bounds, and where it is above. */
+static mb_tensor levels(mb_tensor x, double bound, mb_tensor *above)
+{
+    mb_tensor low = lit(x, -bound), high = lit(x, bound);
+    *above = mb_lt(high, x);
+    return mb_where(*above, high, mb_where(mb_lt(x, low), low, x));
+}
+
 mb_tensor mb_silu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    return mb_mul(x, mb_sigmoid(x));
+    mb_tensor above, u = levels(x, 800, &above); /* sigmoid(-800) is 0 in float64, too */
+    return mb_where(above, x, mb_mul(u, mb_sigmoid(u)));
 }
 
 mb_tensor mb_softplus_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* max(x, 0) + log1p(e^-|x|), with |x| = 2 max(x, 0) - x, so that the derivative at 0 is 1/2 at every
-     * order's first step: relu' = 0 there, and the second term gives the half. */
-    mb_tensor r = mb_relu(x);
-    mb_tensor minus_abs = mb_sub(x, mb_mul(r, lit(x, 2)));
+    /* max(x, 0) + log1p(e^-|x|). At 0 both selects take the branch of x <= 0, which is log1p(e^x) and has all
+     * its derivatives there. */
     mb_tensor positive = mb_lt(lit(x, 0), x);
+    mb_tensor minus_abs = mb_where(positive, mb_neg(x), x);
     mb_tensor small = mb_log1p(mb_exp(minus_abs));
     return mb_where(positive, mb_add(x, small), small);
 }
@@ -50,23 +61,25 @@ mb_tensor mb_elu_at(const char *site, mb_tensor x)
     return mb_where(positive, x, mb_expm1(below));
 }
 
+/* tanh and erf are 1 to rounding of float64 at these bounds. */
 mb_tensor mb_gelu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
     const double k = 0.7978845608028654; /* sqrt(2 / pi) */
-    mb_tensor x2 = mb_mul(x, x);
-    mb_tensor inner = mb_add(mb_mul(x2, lit(x, k * 0.044715)), lit(x, k));
-    mb_tensor t = mb_tanh(mb_mul(x, inner));
-    mb_tensor half = mb_mul(x, lit(x, 0.5));
-    return mb_add(half, mb_mul(half, t));
+    mb_tensor above, u = levels(x, 8, &above), u2 = mb_mul(u, u);
+    mb_tensor inner = mb_add(mb_mul(u2, lit(x, k * 0.044715)), lit(x, k));
+    mb_tensor t = mb_tanh(mb_mul(u, inner));
+    mb_tensor half = mb_mul(u, lit(x, 0.5));
+    return mb_where(above, x, mb_add(half, mb_mul(half, t)));
 }
 
 mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor t = mb_erf(mb_mul(x, lit(x, 0.7071067811865476)));
-    mb_tensor half = mb_mul(x, lit(x, 0.5));
-    return mb_add(half, mb_mul(half, t));
+    mb_tensor above, u = levels(x, 9, &above);
+    mb_tensor t = mb_erf(mb_mul(u, lit(x, 0.7071067811865476)));
+    mb_tensor half = mb_mul(u, lit(x, 0.5));
+    return mb_where(above, x, mb_add(half, mb_mul(half, t)));
 }
 
 /* Checks under the function's own name what its parts would report under theirs. */
@@ -83,13 +96,19 @@ static bool float_axis(const char *op, mb_tensor x, int axis)
     return false;
 }
 
+mb_tensor mb__below_top(mb_tensor x, mb_tensor top)
+{
+    mb_tensor infinite = mb_eq(x, lit(x, (double)INFINITY));
+    return mb_where(infinite, lit(x, 0), mb_sub(x, top));
+}
+
 mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis)
 {
     MB_SITE(x.ctx, site);
     if (!float_axis("softmax", x, axis))
         return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient(mb_max(x, MB_KEEP(axis)));
-    mb_tensor e = mb_exp(mb_sub(x, top));
+    mb_tensor e = mb_exp(mb__below_top(x, top));
     return mb_mul(e, mb_recip(mb_sum(e, MB_KEEP(axis))));
 }
 
@@ -99,30 +118,8 @@ mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis)
     if (!float_axis("log_softmax", x, axis))
         return mb__poison(x.ctx);
     mb_tensor top = mb_stop_gradient(mb_max(x, MB_KEEP(axis)));
-    mb_tensor shifted = mb_sub(x, top);
+    mb_tensor shifted = mb__below_top(x, top);
     return mb_sub(shifted, mb_log(mb_sum(mb_exp(shifted), MB_KEEP(axis))));
-}
-
-mb_tensor mb_cross_entropy_at(const char *site, mb_tensor logits, mb_tensor labels)
-{
-    MB_SITE(logits.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("cross_entropy", (const mb_tensor *[]){&logits, &labels}, 2, &poison);
-    if (!ctx)
-        return poison;
-    const mb__node *n = mb__at(ctx, logits.id), *m = mb__at(ctx, labels.id);
-    if (m->dtype != MB_INT32 || n->rank != m->rank + 1 ||
-        memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
-        char a[256], b[256];
-        mb__error(ctx, MB_INVALID,
-                  "cross_entropy: got logits %s, labels %s; wanted int32 labels, one for each row",
-                  mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
-        return mb__poison(ctx);
-    }
-    int64_t classes = n->dim[n->rank - 1], rows = mb__numel(m->dim, m->rank);
-    mb_tensor hit = mb_one_hot(labels, classes), lp = mb_log_softmax(logits, -1);
-    mb_tensor picked = mb_where(hit, lp, lit(logits, 0)); /* a select: 0 * -infinity would be NaN */
-    return mb_mul(mb_sum(picked, MB_ALL), lit(logits, rows ? -1.0 / (double)rows : -1.0));
 }
 
 mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b)
@@ -223,10 +220,21 @@ mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)
     uint32_t mask;
     if (!ctx || !mb__axes_mask("logsumexp", x, axes, &mask))
         return poison;
+    mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
+    if (!mb__is_float(dtype)) {
+        char a[256];
+        mb__error(ctx, MB_INVALID, "logsumexp: got %s; wanted float32 or float64",
+                  mb__tensor_text(a, sizeof a, x));
+        return mb__poison(ctx);
+    }
     mb_axes keep = axes;
     keep.keep = true;
+    /* Rows of -infinity only, or of nothing: 0 stands for their top, and 1 for their sum of 0. */
     mb_tensor top = mb_stop_gradient(mb_max(x, keep));
-    mb_tensor s = mb_sum(mb_exp(mb_sub(x, top)), keep);
+    mb_tensor none = mb_eq(top, mb__const(ctx, dtype, -(double)INFINITY));
+    mb_tensor base = mb_where(none, mb__const(ctx, dtype, 0), top);
+    mb_tensor s = mb_sum(mb_exp(mb__below_top(x, base)), keep);
+    s = mb_where(none, mb__const(ctx, dtype, 1), s);
     mb_tensor y = mb_add(mb_log(s), top);
     return axes.keep ? y : mb__drop_axes(y, mask);
 }

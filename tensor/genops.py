@@ -21,9 +21,14 @@ extern "C" {
 """
 TAIL = """
 #ifdef __cplusplus
-}
+}}
+
+/* A number as one of the operands: what _Generic does in C. */
+{overloads}#endif
 #endif
-#endif
+"""
+OVERLOADS = """inline mb_tensor {f}_at(const char *site, mb_tensor a, double b) {{ return {f}_right_at(site, a, b); }}
+inline mb_tensor {f}_at(const char *site, double a, mb_tensor b) {{ return {f}_left_at(site, a, b); }}
 """
 
 
@@ -68,7 +73,7 @@ def glsl(source):
 
 
 def header(source):
-    out = [HEAD]
+    out, overloads = [HEAD], ""
     for kind, name, types, doc, constant, _ in rows(source):
         result = " -> bool" if kind == "COMPARE" else ""
         note = " No derivative." if constant else ""
@@ -84,11 +89,14 @@ def header(source):
             continue
         out.append(f"MB_API mb_tensor {f}_right_at(const char *site, mb_tensor a, double b);")
         out.append(f"MB_API mb_tensor {f}_left_at(const char *site, double a, mb_tensor b);")
-        out.append("#ifndef __cplusplus")
+        out.append("#ifdef __cplusplus")
+        out.append(f"#define {f}(...) {f}_at(MB_HERE, __VA_ARGS__)")
+        out.append("#else")
         out.append(f"#define {f}(a, b) _Generic((a), mb_tensor: _Generic((b), mb_tensor: {f}_at, "
                    f"default: {f}_right_at), default: {f}_left_at)(MB_HERE, a, b)")
         out.append("#endif")
-    out.append(TAIL)
+        overloads += OVERLOADS.format(f=f)
+    out.append(TAIL.format(overloads=overloads))
     return out
 
 

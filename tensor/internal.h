@@ -39,9 +39,11 @@ typedef struct mb__node {
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
     bool kept;         /* survives its scope (mb_keep)                               */
+    bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
     bool dead;         /* its scope has ended, while a later kept node pins the tape */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *site;
+    const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
     union {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
@@ -57,6 +59,14 @@ typedef struct mb__variable {
     uint32_t leaf_scope;
     uint32_t pending; /* node assigned but not yet stored; 0: none                   */
 } mb__variable;
+
+/* A checkpoint: the nodes [first, last], of which derivatives use copies. In the order of their ends; ones
+ * that lie in another come before it. */
+typedef struct mb__region {
+    uint32_t first, last;
+    int32_t around; /* the innermost one that holds this one; -1 */
+    bool products;  /* results of contractions are kept */
+} mb__region;
 
 /* A change that only the next flush makes last, with what was there before: the scope in which it was made
  * takes it back if an error ends it first. Of a variable's pending node; or of a number of the host's. */
@@ -94,6 +104,7 @@ typedef struct mb__engine {
     /* Lets go of memory that is only kept for speed; false where there is none. */
     bool (*reclaim)(mb_context *ctx);
     void (*close)(mb_context *ctx);
+    void (*log)(mb_context *ctx, const char *line); /* told to mb_options.log, if there is one */
 } mb__engine;
 
 #define MB_ENDED_SCOPES 64
@@ -118,11 +129,14 @@ struct mb_context {
     uint32_t change_count, change_room;
     mb__watch *watches;
     uint32_t watch_count, watch_room;
+    mb__region *regions;
+    uint32_t region_count, region_room;
 
     /* errors */
     mb_status status;
     char message[1024];
     const char *site; /* of the outermost call that is being recorded; NULL between calls */
+    const char *call; /* that function's name, "mb_softmax_at" */
     char **sites;     /* interned; NULL where a slot is free */
     uint32_t site_count, site_room;
     pthread_t thread;              /* the owner: in a process, ... */
@@ -130,8 +144,13 @@ struct mb_context {
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
-    void *scratch;
-    size_t scratch_bytes;
+    uint32_t *sweep_grad;
+    uint8_t *sweep_depends, *sweep_needed;
+    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
+    void *sweep_parts; /* see autograd/sweep.c */
+    uint32_t sweep_part_room;
+    uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
+    uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
 
     /* memory */
@@ -170,6 +189,10 @@ const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank)
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
 
+/* "exp", or "softmax (exp)" where the op is a part of it; a contraction is always one, and not named itself.
+ */
+const char *mb__node_text(char *out, size_t size, const mb__node *n);
+
 /* How many forks lie between this process and the one that loaded the library. */
 extern atomic_uint mb__forks;
 static inline bool mb__ours(const mb_context *ctx)
@@ -179,6 +202,36 @@ static inline bool mb__ours(const mb_context *ctx)
 }
 /* A call that another thread made is told to the owner here. */
 void mb__collect_foreign(mb_context *ctx);
+
+/* In the library's own functions MB_SITE also notes the function's name: what is reported and recorded inside
+ * bears that of the outermost one, which the user called. A layer is the user's side of it: it does not
+ * include this. */
+typedef struct mb__door {
+    mb_context *ctx; /* as mb_site's */
+    mb_site site;
+    const char *call;
+} mb__door;
+static inline mb__door mb__door_begin(mb_context *ctx, const char *site, const char *function)
+{
+    mb__door d = {.site = mb_site_begin(ctx, site)};
+    d.ctx = d.site.ctx;
+    if (!d.ctx)
+        return d;
+    d.call = d.ctx->call;
+    if (!d.call)
+        d.ctx->call = function;
+    return d;
+}
+static inline void mb__door_end(const mb__door *d)
+{
+    if (d->ctx)
+        d->ctx->call = d->call;
+    mb_site_end(&d->site);
+}
+#undef MB_SITE
+#define MB_SITE(ctx, site)                                                                                   \
+    const mb__door mb_site_here_ __attribute__((cleanup(mb__door_end), unused)) =                            \
+        mb__door_begin(ctx, site, __func__)
 
 /* ---- recording ---- */
 static inline mb__node *mb__at(mb_context *ctx, uint32_t id)
@@ -226,6 +279,15 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
+/* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
+ * that what is finite beside it is -infinity. */
+mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
+/* The pieces of a norm, m |x / m|, for norms of several tensors (norm.c): the largest magnitude, over axes
+ * that keep size 1; what to divide by; the root of the sum of the squares of the quotients; the norm. */
+mb_tensor mb__magnitude(mb_tensor x, mb_axes keep);
+mb_tensor mb__norm_scale(mb_tensor magnitude);
+mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude);
+mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);

@@ -226,7 +226,7 @@ mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis)
 {
     MB_SITE(xs ? xs->ctx : NULL, site);
     mb_tensor poison = {0};
-    if (!xs || n < 1) {
+    if (!xs || n < 1) { /* there is no context to report it to */
         mb_context *c = xs && n > 0 ? xs[0].ctx : NULL;
         mb__error(c, MB_INVALID, "concat: nothing to join");
         return mb__poison(c);

@@ -41,6 +41,7 @@ enum mb__op_flag {
     MB_FLAG_STORED_OPERANDS = 4,
     MB_FLAG_ADDS = 8,
     MB_FLAG_CONSTANT = 16,
+    MB_FLAG_ONE_OPERAND = 32,
 };
 
 typedef struct mb__op_info {

@@ -8,6 +8,7 @@ enum { /* the words of the table */
        STORED_OPERANDS = MB_FLAG_STORED_OPERANDS,
        ADDS = MB_FLAG_ADDS,
        CONSTANT = MB_FLAG_CONSTANT,
+       ONE_OPERAND = MB_FLAG_ONE_OPERAND,
 };
 
 const mb__op_info mb__ops[MB_OP_COUNT] = {

@@ -36,6 +36,10 @@ bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask)
         int a = mb__axis(op, x, axes.axis[i]);
         if (a < 0)
             return false;
+        if (*mask >> a & 1) {
+            mb__error(x.ctx, MB_INVALID, "%s: axis %d is named twice", op, a);
+            return false;
+        }
         *mask |= 1u << a;
     }
     return true;
@@ -94,9 +98,9 @@ mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes)
     mb_tensor s = reduce("mean", MB_OP_SUM, x, axes, true, &count);
     if (!s.id || count == 1)
         return s;
-    mb_tensor scale =
-        mb__const(s.ctx, (mb_dtype)mb__at(s.ctx, s.id)->dtype, count ? 1.0 / (double)count : (double)NAN);
-    return mb_mul(s, scale);
+    mb_tensor divisor =
+        mb__const(s.ctx, (mb_dtype)mb__at(s.ctx, s.id)->dtype, count ? (double)count : (double)NAN);
+    return mb_div(s, divisor); /* by the rounded 1 / count, a mean of ones would not be 1 */
 }
 
 mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes)
@@ -128,12 +132,10 @@ mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
     if (!ctx || (axis = mb__axis("argmax", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
-    if (n->dim[axis] == 0 || n->dim[axis] > (int64_t)INT32_MAX + 1 || n->dtype == MB_BOOL) {
+    if (n->dim[axis] == 0 || n->dim[axis] > INT32_MAX || n->dtype == MB_BOOL) {
         char a[256];
-        mb__error(
-            ctx, MB_INVALID,
-            "argmax: got %s; wanted numbers, at least one along axis %d and no more than an int32 counts",
-            mb__tensor_text(a, sizeof a, x), axis);
+        mb__error(ctx, MB_INVALID, "argmax: got %s; wanted numbers, from 1 to 2147483647 along axis %d",
+                  mb__tensor_text(a, sizeof a, x), axis);
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK], attr = axis;

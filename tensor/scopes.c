@@ -70,6 +70,17 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
     }
 }
 
+/* Checkpoints that were cut into are forgotten: their nodes are kept as any others. */
+static void cut_regions(mb_context *ctx)
+{
+    uint32_t before = ctx->region_count;
+    while (ctx->region_count && ctx->regions[ctx->region_count - 1].last >= ctx->node_count)
+        ctx->region_count--;
+    for (uint32_t i = 0; before != ctx->region_count && i < ctx->region_count; i++)
+        if (ctx->regions[i].around >= (int32_t)ctx->region_count)
+            ctx->regions[i].around = -1;
+}
+
 /* Serials grow: those of inner scopes are larger. */
 void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill)
 {
@@ -107,6 +118,9 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
         cut(ctx, &mark);
+        cut_regions(ctx);
+        if (ctx->copies) /* they name nodes that are gone */
+            memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
     }
     return ctx->status;
 }
@@ -125,4 +139,14 @@ mb_tensor mb_keep_at(const char *site, mb_tensor t)
         return t; /* it outlives the innermost scope already */
     ctx->nodes[id].kept = true;
     return (mb_tensor){ctx, id, ctx->scopes[ctx->scope_count - 2].serial};
+}
+
+void mb_clear_error(mb_context *ctx)
+{
+    if (!ctx || !mb__right_thread(ctx, "mb_clear_error"))
+        return;
+    atomic_store(&ctx->foreign, NULL);
+    mb__watches_end(ctx, 0, false); /* whoever asked for them has seen the error */
+    ctx->status = MB_OK;
+    ctx->message[0] = 0;
 }

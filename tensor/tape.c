@@ -33,7 +33,8 @@ mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const in
                         .in = ctx->operand_count,
                         .attr = ctx->attr_count,
                         .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                        .site = ctx->site};
+                        .site = ctx->site,
+                        .call = ctx->call};
         for (int i = 0; i < rank; i++)
             n->dim[i] = dim[i];
         for (int i = 0; i < nin; i++)

@@ -37,6 +37,8 @@
  *
  * Broadcasting is numpy's: shapes are aligned at the last axis, and an axis of size 1 (or an absent one)
  * repeats. dtypes never convert silently; mb_cast does.
+ *
+ * C++ (17 or later) calls all of this as C does; cpp.h says what to know.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
@@ -45,11 +47,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* MB_LIT(mb_key){7}: a struct's value in C and in C++. MB_EMPTY(mb_tensor): all of it zeros, such as no
+ * tensor. */
 #ifdef __cplusplus
 extern "C" {
-#define MB_LIT(type) type
+#define MB_LIT(type)   type
+#define MB_EMPTY(type) (type())
 #else
-#define MB_LIT(type) (type)
+#define MB_LIT(type)   (type)
+#define MB_EMPTY(type) ((type){0})
 #endif
 
 #if defined(__GNUC__)
@@ -102,8 +108,9 @@ typedef struct mb_shape {
     int64_t dim[MB_MAX_RANK];
 } mb_shape;
 
+/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. (In C++ these lists are in cpp.h.) */
+#ifndef __cplusplus
 #define MB_COUNT_(type, ...) ((int)(sizeof((type[]){__VA_ARGS__}) / sizeof(type)))
-/* MB_SHAPE(64, 784); MB_SHAPE0 is the shape of a single value. */
 #define MB_SHAPE(...)                                                                                        \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -112,6 +119,7 @@ typedef struct mb_shape {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_SHAPE0                                                                                            \
     MB_LIT(mb_shape)                                                                                         \
     {                                                                                                        \
@@ -121,13 +129,15 @@ typedef struct mb_shape {
         }                                                                                                    \
     }
 
-/* Axes to reduce over; negative ones count from the last. MB_KEEP leaves them in the result with size 1. */
+/* Axes to reduce over, each once; negative ones count from the last. MB_KEEP leaves them in the result with
+ * size 1. */
 typedef struct mb_axes {
     int count; /* -1: every axis */
     bool keep;
     int axis[MB_MAX_RANK];
 } mb_axes;
 
+#ifndef __cplusplus
 #define MB_AXES(...)                                                                                         \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -144,6 +154,7 @@ typedef struct mb_axes {
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
+#endif
 #define MB_ALL                                                                                               \
     MB_LIT(mb_axes)                                                                                          \
     {                                                                                                        \
@@ -196,7 +207,7 @@ typedef struct mb_site {
 } mb_site;
 MB_API mb_site mb_site_begin(mb_context *ctx, const char *site);
 MB_API void mb_site_end(const mb_site *site);
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__cplusplus)
 #define MB_SITE(ctx, site)                                                                                   \
     const mb_site mb_site_here_ __attribute__((cleanup(mb_site_end), unused)) = mb_site_begin(ctx, site)
 #endif
@@ -359,7 +370,8 @@ MB_API mb_tensor mb_flip_at(const char *site, mb_tensor x, int axis);
 /* `before` and `after` zeros around an axis. */
 MB_API mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int64_t after);
 #define mb_pad(...) mb_pad_at(MB_HERE, __VA_ARGS__)
-/* n tensors of one dtype, alike but for `axis`, joined along it. */
+/* n tensors of one dtype, alike but for `axis`, joined along it. Of none, n < 1, there is no context to keep
+ * an error in: the result is no tensor, here and of mb_stack. */
 MB_API mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_concat(...) mb_concat_at(MB_HERE, __VA_ARGS__)
 /* n tensors of one shape along a new axis. */
@@ -381,19 +393,24 @@ MB_API mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes); /* flo
 /* Biased variance, mean((x - mean(x))^2). Floats. */
 MB_API mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
-/* NaN if any is NaN. Ties share the derivative equally. */
+/* sqrt(sum(x^2)), of which no square overflows or vanishes; 0 over no elements. Where all are 0 the
+ * derivatives are 0, of every order. Floats. */
+MB_API mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes);
+#define mb_norm(...) mb_norm_at(MB_HERE, __VA_ARGS__)
+/* NaN if any is NaN, and so is then the derivative by each. Ties share the derivative equally. */
 MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
 /* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
- * At most 2^31 along the axis. */
+ * At most 2147483647 entries along the axis. */
 MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis; from its end when reverse. */
 MB_API mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse);
 #define mb_cumsum(...) mb_cumsum_at(MB_HERE, __VA_ARGS__)
-/* log(sum(exp(x))) without overflow. Floats. */
+/* log(sum(exp(x))) without overflow; -infinity over no elements, or over -infinity only, where the
+ * derivatives are 0. Floats. */
 MB_API mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_logsumexp(...) mb_logsumexp_at(MB_HERE, __VA_ARGS__)
 
@@ -410,7 +427,8 @@ MB_API mb_tensor mb_einsum_at(const char *site, const char *equation, mb_tensor 
 
 /* -------------------------------------------------------------------------------------------- indexing -- */
 
-/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends.
+/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends, and an error
+ * under MB_DEBUG (backends.h), here and in mb_scatter_add.
  * -> x's shape with `axis` replaced by index's shape. */
 MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis);
 #define mb_take(...) mb_take_at(MB_HERE, __VA_ARGS__)
@@ -419,7 +437,8 @@ MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int 
 MB_API mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis,
                                    int64_t size);
 #define mb_scatter_add(...) mb_scatter_add_at(MB_HERE, __VA_ARGS__)
-/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]. */
+/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]; out of range:
+ * clamped. */
 MB_API mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index);
 #define mb_take_along(...) mb_take_along_at(MB_HERE, __VA_ARGS__)
 /* int32 indices that sort the last axis, ascending, equal entries in their order, NaN last. No derivative. */
@@ -427,7 +446,7 @@ MB_API mb_tensor mb_argsort_at(const char *site, mb_tensor x);
 #define mb_argsort(...) mb_argsort_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_sort_at(const char *site, mb_tensor x); /* last axis, ascending */
 #define mb_sort(...) mb_sort_at(MB_HERE, __VA_ARGS__)
-/* bool [..., classes]: true at the index. */
+/* bool [..., classes]: true at the index, nowhere where that is out of range. */
 MB_API mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes);
 #define mb_one_hot(...) mb_one_hot_at(MB_HERE, __VA_ARGS__)
 
@@ -442,7 +461,8 @@ MB_API mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x);
 
 /* ------------------------------------------------------------------------------------ common functions -- */
 
-/* All of floats, differentiable to any order, recorded as the ops above. */
+/* All of floats, differentiable to any order, recorded as the ops above. At infinity, and wherever powers of
+ * x overflow, those of one argument have their limits, and so have their derivatives. */
 MB_API mb_tensor mb_square_at(const char *site, mb_tensor x);
 #define mb_square(...) mb_square_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_relu_at(const char *site, mb_tensor x); /* the derivative at 0 is 0 */
@@ -459,15 +479,33 @@ MB_API mb_tensor mb_gelu_at(const char *site, mb_tensor x);
 #define mb_gelu(...) mb_gelu_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x);
 #define mb_gelu_erf(...) mb_gelu_erf_at(MB_HERE, __VA_ARGS__)
-/* Over one axis; the largest entry is subtracted first. A row of -infinity only gives NaN. */
+/* Over one axis; the largest entry is subtracted first. An entry of +infinity takes all of its row's weight,
+ * several share it; by such entries the derivatives are 0, here and in mb_logsumexp. A row of -infinity only
+ * gives NaN. */
 MB_API mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_log_softmax(...) mb_log_softmax_at(MB_HERE, __VA_ARGS__)
-/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats.
- */
+/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats; 0
+ * over no rows. A label outside [0, C) makes its row's loss and derivatives NaN, and is an error under
+ * MB_DEBUG. */
 MB_API mb_tensor mb_cross_entropy_at(const char *site, mb_tensor logits, mb_tensor labels);
 #define mb_cross_entropy(...) mb_cross_entropy_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_cross_entropy_options {
+    bool ignore; /* rows labelled `ignored`, which may be any number, count as absent */
+    int32_t ignored;
+    mb_tensor weights; /* [C], of the logits' dtype: a weight w_c for each class; all zeros: 1 each */
+    double smoothing;  /* s in [0, 1]: the target of class c is (1 - s) [c = label] + s / C */
+    bool each_row;     /* the loss of each row, [...], 0 where it is ignored, in place of their mean */
+} mb_cross_entropy_options;
+
+/* A row's loss is sum_c w_c target_c (-log softmax(logits)[c]); the mean is their sum over that of w_label,
+ * of the rows that are not ignored, or over 1 where that sum is 0. With all options 0 it is mb_cross_entropy.
+ */
+MB_API mb_tensor mb_cross_entropy_with_at(const char *site, mb_tensor logits, mb_tensor labels,
+                                          mb_cross_entropy_options options);
+#define mb_cross_entropy_with(...) mb_cross_entropy_with_at(MB_HERE, __VA_ARGS__)
 /* 0-d: sum(a b) over all elements; a and b of one shape. */
 MB_API mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b);
 #define mb_dot(...) mb_dot_at(MB_HERE, __VA_ARGS__)
@@ -495,6 +533,9 @@ MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t by
 }
 #endif
 
+#ifdef __cplusplus
+#include "tensor/cpp.h"
+#endif
 #include "tensor/ops.h" /* made at build time by tensor/genops.py from tensor/ops.def */
 
 #endif

@@ -90,9 +90,11 @@ mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value)
     if (!ctx)
         return mb_error(poison.ctx);
     mb__node *n = mb__at(ctx, variable.id);
-    if (n->op != MB_OP_VARIABLE)
+    if (n->op != MB_OP_VARIABLE) {
+        char text[128];
         return mb__error(ctx, MB_INVALID, "assign: the first operand is the result of %s, not a variable",
-                         mb__ops[n->op].name);
+                         mb__node_text(text, sizeof text, n));
+    }
     mb__node *m = mb__at(ctx, value.id);
     if (n->dtype != m->dtype || n->rank != m->rank ||
         memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {

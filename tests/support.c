@@ -247,15 +247,13 @@ mb_tensor draw(mb_context *ctx, rng *r, mb_dtype dtype, mb_shape shape, double l
     return t;
 }
 
-double *values(mb_tensor t)
+static double *fetch(mb_tensor t, mb_status *status_out)
 {
     int64_t n = mb_count(t);
     mb_dtype dtype = mb_dtype_of(t);
     double *out = keep(((size_t)n + 1) * sizeof *out);
     void *raw = malloc(((size_t)n + 1) * 8);
-    mb_status status = mb_read(t, raw, (size_t)n * mb_dtype_size(dtype));
-    expect(status == MB_OK && mb_valid(t), "read: %s: %s", mb_status_name(status),
-           t.ctx ? mb_message(t.ctx) : "no context");
+    mb_status status = *status_out = mb_read(t, raw, (size_t)n * mb_dtype_size(dtype));
     for (int64_t i = 0; i < n; i++)
         out[i] = status != MB_OK       ? (double)NAN
                  : dtype == MB_FLOAT32 ? (double)((float *)raw)[i]
@@ -264,6 +262,22 @@ double *values(mb_tensor t)
                                        : ((uint8_t *)raw)[i];
     free(raw);
     return out;
+}
+
+double *values(mb_tensor t)
+{
+    mb_status status;
+    double *out = fetch(t, &status);
+    expect(status == MB_OK && mb_valid(t), "read: %s: %s", mb_status_name(status),
+           t.ctx ? mb_message(t.ctx) : "no context");
+    return out;
+}
+
+double *values_if(mb_tensor t)
+{
+    mb_status status;
+    double *out = fetch(t, &status);
+    return status == MB_OK ? out : NULL;
 }
 
 double nmse(const double *a, const double *b, int64_t n)

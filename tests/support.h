@@ -68,6 +68,8 @@ mb_tensor from_doubles(mb_context *ctx, mb_dtype dtype, mb_shape shape, const do
 
 /* t's values as doubles; freed by close_all. NaN-filled after an error, which is expected not to be. */
 double *values(mb_tensor t);
+/* The same where an error is expected: NULL then. */
+double *values_if(mb_tensor t);
 int64_t shape_count(mb_shape s);
 /* "[3,4]", in one of a few static buffers. */
 const char *shape_text(mb_shape s);

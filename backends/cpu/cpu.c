@@ -204,18 +204,20 @@ static bool grow_scratch(mb__cpu *c, size_t bytes)
 }
 
 /* Kernels made ready, and the most scratch that a step wants. */
-static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, size_t *scratch)
+static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work, size_t *scratch)
 {
     const mb__plan *plan = p->plan;
     for (int s = 0; s < plan->step_count; s++) {
         const mb__step *step = &plan->steps[s];
         size_t need = 0, part = 0;
         if (step->kind == MB_STEP_KERNEL) {
-            p->kernels[s] = mb__cpu_kernel_make(pool, plan, &step->u.kernel, c->loops, &need, &part);
+            p->kernels[s] = mb__cpu_kernel_make(pool, work, plan, &step->u.kernel, c->loops, &need, &part);
             if (!p->kernels[s])
                 return false;
-        } else if (step->kind == MB_STEP_OTHER && step->u.other.op == MB_OP_ARGSORT) {
-            need = (size_t)step->u.other.in_dim[step->u.other.axis] * 8;
+            if (c->host->listing)
+                mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
+        } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
+            need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
         }
         need += 65536;
         *scratch = need > *scratch ? need : *scratch;
@@ -227,16 +229,17 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, size_t *scratc
 static mb_status compile(void *state, const mb__plan *plan, void **made, size_t *bytes)
 {
     mb__cpu *c = state;
-    mb__bump pool = {.host = c->host};
+    mb__bump pool = {.host = c->host}, work = pool;
     program *p = mb__bump_get(&pool, sizeof *p);
     size_t scratch = 4096;
     bool ok = p && (p->kernels = mb__bump_get(&pool, (size_t)(plan->step_count + 1) * sizeof *p->kernels)) &&
               (p->memory = mb__bump_get(&pool, (size_t)(plan->value_count + 1) * sizeof *p->memory));
     if (ok)
         p->plan = plan;
-    ok = ok && prepare(c, p, &pool, &scratch) &&
+    ok = ok && prepare(c, p, &pool, &work, &scratch) &&
          (!p->partial_bytes || (p->partials = mb__host_alloc(c->host, p->partial_bytes))) &&
          grow_scratch(c, scratch);
+    mb__bump_free(&work);
     if (!ok) {
         if (p)
             mb__host_free(c->host, p->partials, p->partial_bytes);
@@ -256,9 +259,9 @@ static void run_step(program *p, int s, mb__frame *f)
     if (step->kind == MB_STEP_KERNEL)
         mb__cpu_kernel_run(p->kernels[s], f);
     else if (step->kind == MB_STEP_PRODUCT)
-        mb__cpu_product_run(&step->u.product, plan->values[step->u.product.c.value].dtype, f);
+        mb__cpu_product_run(step->u.product, plan->values[step->u.product->c.value].dtype, f);
     else if (step->kind == MB_STEP_OTHER)
-        mb__cpu_other_run(&step->u.other, f);
+        mb__cpu_other_run(step->u.other, f);
     else
         memset(p->memory[step->u.zero], 0,
                (size_t)plan->values[step->u.zero].count *

@@ -37,7 +37,9 @@ static inline int64_t mb__register_size(int dtype) /* bytes an element takes in 
 }
 
 typedef struct mb__cpu_kernel mb__cpu_kernel;
-mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const mb__kernel *k,
+void mb__cpu_kernel_list(const mb__host *host, const mb__plan *plan, int step, const mb__cpu_kernel *k);
+/* In memory of pool; work is not needed afterwards. NULL: no memory. */
+mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__plan *plan, const mb__kernel *k,
                                     const mb__loops *loops, size_t *scratch, size_t *partials);
 void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f);
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f);

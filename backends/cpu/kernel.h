@@ -33,6 +33,7 @@ typedef struct mb__walk {
 
 typedef struct mb__uop {
     uint8_t kind, rate, dtype, form;
+    uint16_t op; /* of unary and binary ones, and reductions */
     bool by_row; /* an operand changes once a row */
     bool direct; /* load: the register is the memory itself */
     bool fixed;  /* the same for every tile: done once a task */

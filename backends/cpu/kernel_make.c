@@ -5,7 +5,7 @@
 enum { TILE = 1024, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
 
 typedef struct maker {
-    mb__bump *pool;
+    mb__bump *pool, *work; /* of what is kept; of what only the making needs */
     const mb__plan *plan;
     const mb__kernel *k;
     mb__cpu_kernel *o;
@@ -37,15 +37,15 @@ static mb__walk walk_of(const maker *m, const mb__view *v)
 static int32_t new_reg(maker *m, int rate, int dtype)
 {
     int n = m->o->reg_count, room = m->reg_room;
-    int32_t *e = mb__bump_grow(m->pool, m->expanded, n, &room, sizeof *e);
+    int32_t *e = mb__bump_grow(m->work, m->expanded, n, &room, sizeof *e);
     room = m->reg_room;
-    int64_t *b = mb__bump_grow(m->pool, m->reg_bytes, n, &room, sizeof *b);
+    int64_t *b = mb__bump_grow(m->work, m->reg_bytes, n, &room, sizeof *b);
     room = m->reg_room;
-    int32_t *l = mb__bump_grow(m->pool, m->reg_last, n, &room, sizeof *l);
+    int32_t *l = mb__bump_grow(m->work, m->reg_last, n, &room, sizeof *l);
     room = m->reg_room;
-    uint8_t *r = mb__bump_grow(m->pool, m->reg_rate, n, &room, sizeof *r);
+    uint8_t *r = mb__bump_grow(m->work, m->reg_rate, n, &room, sizeof *r);
     room = m->reg_room;
-    uint8_t *d = mb__bump_grow(m->pool, m->reg_dtype, n, &room, sizeof *d);
+    uint8_t *d = mb__bump_grow(m->work, m->reg_dtype, n, &room, sizeof *d);
     if (!e || !b || !l || !r || !d) {
         m->failed = true;
         return 0;
@@ -65,7 +65,7 @@ static int32_t new_reg(maker *m, int rate, int dtype)
 
 static mb__uop *new_uop(maker *m, int kind)
 {
-    mb__uop *u = mb__bump_grow(m->pool, m->o->uops, m->o->uop_count, &m->uop_room, sizeof *u);
+    mb__uop *u = mb__bump_grow(m->work, m->o->uops, m->o->uop_count, &m->uop_room, sizeof *u);
     if (!u) {
         m->failed = true;
         return NULL;
@@ -81,7 +81,7 @@ static mb__uop *new_uop(maker *m, int kind)
 
 static void used(maker *m, int32_t reg)
 {
-    if (reg >= 0)
+    if (reg >= 0 && m->reg_last[reg] < m->o->uop_count) /* what is stored stays so to the end */
         m->reg_last[reg] = m->o->uop_count;
 }
 
@@ -192,6 +192,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
         mb__uop *u = new_uop(m, MB_U_REDUCE);
         if (!u)
             return;
+        u->op = i->op;
         u->a = full;
         u->d = d;
         u->rate = MB_RATE_ROW;
@@ -223,6 +224,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
     if (!u)
         return;
     m->reg[index] = d;
+    u->op = i->op;
     u->d = d;
     u->a = in[0];
     u->b = in[1];
@@ -257,7 +259,7 @@ static bool place_registers(maker *m, size_t *scratch)
     mb__cpu_kernel *o = m->o;
     o->reg_offset = mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *o->reg_offset);
     int32_t *free_of =
-        mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *free_of); /* slots by owner register */
+        mb__bump_get(m->work, (size_t)(o->reg_count + 1) * sizeof *free_of); /* slots by owner register */
     if (!o->reg_offset || !free_of)
         return false;
     int64_t top = 0;
@@ -364,12 +366,12 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
     *partials = o->partial_bytes * (size_t)o->tasks;
 }
 
-mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const mb__kernel *k,
+mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__plan *plan, const mb__kernel *k,
                                     const mb__loops *loops, size_t *scratch, size_t *partials)
 {
-    maker m = {.pool = pool, .plan = plan, .k = k};
+    maker m = {.pool = pool, .work = work, .plan = plan, .k = k};
     mb__cpu_kernel *o = m.o = mb__bump_get(pool, sizeof *o);
-    m.reg = mb__bump_get(pool, (size_t)(k->instr_count + 1) * sizeof *m.reg);
+    m.reg = mb__bump_get(work, (size_t)(k->instr_count + 1) * sizeof *m.reg);
     if (!o || !m.reg)
         return NULL;
     o->loops = loops;
@@ -422,5 +424,11 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, const mb__plan *plan, const 
     if (m.failed || !place_registers(&m, scratch))
         return NULL;
     choose_tasks(o, partials);
+    mb__uop *exact = mb__bump_get(pool, (size_t)(o->uop_count + 1) * sizeof *exact);
+    if (!exact)
+        return NULL;
+    if (o->uop_count)
+        memcpy(exact, o->uops, (size_t)o->uop_count * sizeof *exact);
+    o->uops = exact;
     return o;
 }

@@ -406,7 +406,7 @@ static void run_task(void *argument, int task, int worker)
             if (st->mode != MB_STORE)
                 accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
                            reg[st->reg]);
-            else if (!st->direct)
+            else if (!st->direct && !(st->per_row && t.column)) /* a row's value once, by its first tile */
                 store(k, st, f, &t, reg[st->reg]);
         }
         if (++ct == k->column_tiles) {

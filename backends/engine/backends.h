@@ -14,9 +14,18 @@
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
  *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
- *                names op, shapes and line; so is the first value that the reference backend disputes
+ *                names op, shapes and line; so is the first value that the reference backend disputes, and
+ *                so is an index outside of its axis
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
+ *   MB_DUMP      stages of each plan that is made, to be written for people, by commas: tape (the nodes
+ * needed, as recorded), graph (simplified, and where each node's elements lie), groups (what becomes one
+ * kernel), steps, arena (where values lie, and from which step to which), kernels (their instructions, and
+ * what the backend makes of them), or all; anything else is an error. Each line tells where in the script it
+ * was recorded. CONTRIBUTING.md reads them for a small loss. MB_DUMP_TO   the folder they go to, in place of
+ * the standard error: plan-0001-graph.txt, and .dot for graphviz (dot -Tsvg), and so on;
+ * plan-0001-kernel-01.spv on vulkan. The folder is made if it is missing; one that cannot be written to is an
+ * error. Plans are numbered by the process.
  *
  * and of the vulkan backend:
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
@@ -55,8 +64,9 @@ typedef struct mb_options {
     const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
     size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
     const char *disable;     /* NULL: $MB_DISABLE                                                        */
-    void (*log)(void *user, const char *line); /* told what a user may want to know, such as a tape that
-                                                  keeps growing; NULL: silence                          */
+    /* Told what a user may want to know: a tape that keeps growing, gradients that no parameter feeds. NULL:
+     * silence. */
+    void (*log)(void *user, const char *line);
     void *log_user;
 } mb_options;
 

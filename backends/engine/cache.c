@@ -3,6 +3,7 @@
  * old. */
 
 #include "backends/engine/state.h"
+#include "backends/plan/dump.h"
 
 static void unlink_use(mb__engine_state *st, mb__cached *c)
 {
@@ -48,20 +49,28 @@ mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend
     mb__bump scratch = {.host = &st->host};
     mb__graph g = {.bump = &scratch};
     mb__fusion f;
+    const mb__making m = {backend, &g, &f, &c->plan};
     unsigned passes = st->passes;
     if (!backend->fuses)
         passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
-    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__simplify(&g, passes) == MB_OK &&
-              mb__layout(&g) == MB_OK && mb__fuse(&g, passes, &f) == MB_OK &&
+    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__dump_stage(ctx, MB_STAGE_TAPE, &m) &&
+              mb__simplify(&g, passes) == MB_OK && mb__layout(&g) == MB_OK &&
+              mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(&g, passes, &f) == MB_OK &&
+              mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
               mb__lower(&g, &f, backend, passes, &c->pool, &c->plan) == MB_OK &&
-              mb__place(&c->plan, backend, passes, &scratch) == MB_OK;
+              mb__dump_stage(ctx, MB_STAGE_STEPS, &m) &&
+              mb__place(&c->plan, backend, passes, &scratch) == MB_OK &&
+              mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
     c->plan.node_count = (int)s->count;
     mb__bump_free(&scratch);
-    return ok ? MB_OK : MB_NO_MEMORY;
+    return ok ? MB_OK : ctx->status != MB_OK ? ctx->status : MB_NO_MEMORY;
 }
 
 static void forget(mb_context *ctx, mb__cached *c)
 {
+    mb__engine_state *st = ctx->engine_state;
+    if (c->program)
+        st->backend->discard(st->backend_state, c->program);
     mb__bump pool = c->pool;
     mb__bump_free(&pool);
     mb__free(ctx, c, sizeof *c);
@@ -82,6 +91,8 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     if (status == MB_OK)
         status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
     st->busy = false;
+    if (status == MB_OK) /* a listing that could not be written */
+        status = ctx->status;
     if (status != MB_OK) {
         forget(ctx, c);
         return status;

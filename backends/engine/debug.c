@@ -21,6 +21,31 @@ static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node 
     return ctx->status == MB_OK;
 }
 
+/* Whether the indices of a take or a scatter_add lie within their axis; they are clamped otherwise. */
+static bool indices_fit(mb_context *ctx, mb__engine_state *st, const mb__node *n)
+{
+    if (!n->value || (n->op != MB_OP_TAKE && n->op != MB_OP_SCATTER_ADD))
+        return true;
+    const mb__node *index = mb__at(ctx, mb__in(ctx, n, 1));
+    const mb__node *axis = n->op == MB_OP_TAKE ? mb__at(ctx, mb__in(ctx, n, 0)) : n;
+    int64_t size = axis->dim[mb__attrs(ctx, n)[0]], count = mb__numel(index->dim, index->rank), wrong = 0;
+    size_t bytes = (size_t)(count + 1) * sizeof(int32_t);
+    int32_t *at = index->value ? mb__alloc(ctx, bytes) : NULL;
+    if (!at)
+        return ctx->status == MB_OK;
+    char name[128];
+    if (st->backend->download(st->backend_state, index->value->memory, MB_INT32, count, at) == MB_OK) {
+        while (wrong < count && at[wrong] >= 0 && at[wrong] < size)
+            wrong++;
+        if (wrong < count)
+            mb__error_at(ctx, MB_INVALID, n->site, "%s: index %ld, at %lld of %lld, is outside of [0, %lld)",
+                         mb__node_text(name, sizeof name, n), (long)at[wrong], (long long)wrong,
+                         (long long)count, (long long)size);
+    }
+    mb__free(ctx, at, bytes);
+    return ctx->status == MB_OK;
+}
+
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets)
 {
     if (!mb__segment_of(ctx, &st->segment, targets))
@@ -36,18 +61,19 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
             continue;
         st->targets[0] = nodes[i];
         bool finite, operands = true;
-        if (mb__compute(ctx, st, 1) != MB_OK || !mb__oracle_agrees(ctx, nodes[i]) ||
-            !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) || finite)
+        if (mb__compute(ctx, st, 1) != MB_OK || !indices_fit(ctx, st, &ctx->nodes[nodes[i]]) ||
+            !mb__oracle_agrees(ctx, nodes[i]) || !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) ||
+            finite)
             continue;
         n = &ctx->nodes[nodes[i]];
         for (int j = 0; j < n->nin && operands; j++)
             finite_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)], &operands);
         if (operands && n->op != MB_OP_CONST && n->op != MB_OP_SCALAR) {
-            char text[128];
+            char text[128], name[128];
             mb__error_at(
                 ctx, MB_INVALID, n->site,
                 "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
-                mb__ops[n->op].name, mb__shape_text(text, sizeof text, n->dim, n->rank));
+                mb__node_text(name, sizeof name, n), mb__shape_text(text, sizeof text, n->dim, n->rank));
         }
     }
     mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);

@@ -122,6 +122,7 @@ static void close_engine(mb_context *ctx)
     if (!st)
         return;
     mb__profile_end(ctx);
+    mb__dump_end(ctx);
     mb__reclaim(ctx);
     mb__oracle_close(st);
     if (st->backend_state)
@@ -139,6 +140,11 @@ static void close_engine(mb_context *ctx)
     ctx->engine = NULL;
 }
 
+static void log_line(mb_context *ctx, const char *line)
+{
+    mb__log(ctx, "%s", line);
+}
+
 const mb__engine mb__the_engine = {
     .flush = flush,
     .buffer = mb__buffer_new,
@@ -147,4 +153,5 @@ const mb__engine mb__the_engine = {
     .download = download,
     .reclaim = mb__reclaim,
     .close = close_engine,
+    .log = log_line,
 };

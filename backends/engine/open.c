@@ -106,6 +106,7 @@ static void open_engine(mb_context *ctx, mb__engine_state *st, const mb_options 
     st->log = o->log;
     st->log_user = o->log_user;
     mb__profile_start(ctx);
+    mb__dump_start(ctx);
     st->host = mb__host_of(ctx);
     st->passes = passes_without(ctx, o->disable ? o->disable : getenv("MB_DISABLE"));
     st->debug = is_on("MB_DEBUG");

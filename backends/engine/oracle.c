@@ -118,14 +118,14 @@ static bool compare(mb_context *ctx, const mb__node *n, const double *got, const
     int64_t count = mb__numel(n->dim, n->rank);
     for (int64_t i = 0; i < count; i++)
         if (!agree(n, got[i], want[i], sums) && !undefined(ctx, n, operands, i)) {
-            char text[128];
+            char text[128], name[128];
             mb__engine_state *st = ctx->engine_state;
             mb__error_at(
                 ctx, MB_BACKEND, n->site,
                 "%s: the %s backend and the reference differ in a result of shape %s: element %lld is "
                 "%.9g, not %.9g",
-                mb__ops[n->op].name, st->backend->name, mb__shape_text(text, sizeof text, n->dim, n->rank),
-                (long long)i, got[i], want[i]);
+                mb__node_text(name, sizeof name, n), st->backend->name,
+                mb__shape_text(text, sizeof text, n->dim, n->rank), (long long)i, got[i], want[i]);
             return false;
         }
     return true;

@@ -73,6 +73,7 @@ typedef struct mb__engine_state {
     mb_stats stats;
     uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */
     struct mb__profile *profile;   /* NULL: not asked for */
+    struct mb__dump *dump;         /* NULL: not asked for */
     void (*log)(void *user, const char *line);
     void *log_user;
 } mb__engine_state;
@@ -148,5 +149,25 @@ void mb__profile_start(mb_context *ctx);
 void mb__profile_end(mb_context *ctx);
 /* A mb__host's `timed`. */
 void mb__profile_add(void *user, const mb__plan *plan, int step, double seconds);
+
+/* ---- dump.c ---- */
+
+/* A plan that is being made, as far as it is made. */
+typedef struct mb__making {
+    const mb__backend *backend;
+    const mb__graph *graph;
+    const mb__fusion *fusion;
+    const mb__plan *plan;
+} mb__making;
+
+/* $MB_DUMP and $MB_DUMP_TO are read; what that took is freed. */
+void mb__dump_start(mb_context *ctx);
+void mb__dump_end(mb_context *ctx);
+/* A stage (enum mb__stage) that was just made is written, if it is wanted. False: error set. */
+bool mb__dump_stage(mb_context *ctx, int stage, const mb__making *m);
+bool mb__dump_wants_listings(const mb_context *ctx);
+/* A mb__host's `listing`; an error is the context's. */
+void mb__dump_listing(void *user, const mb__plan *plan, int step, const char *text, const void *code,
+                      size_t bytes);
 
 #endif

@@ -40,10 +40,10 @@ static bool step_value(const mb__step *s, int i, int32_t *value)
         return true;
     }
     case MB_STEP_PRODUCT:
-        *value = i == 0 ? s->u.product.a.value : i == 1 ? s->u.product.b.value : s->u.product.c.value;
+        *value = i == 0 ? s->u.product->a.value : i == 1 ? s->u.product->b.value : s->u.product->c.value;
         return i < 3;
     case MB_STEP_OTHER:
-        *value = i == 0 ? s->u.other.in.value : i == 1 ? s->u.other.index.value : s->u.other.out.value;
+        *value = i == 0 ? s->u.other->in.value : i == 1 ? s->u.other->index.value : s->u.other->out.value;
         return i < 3;
     default:
         *value = s->u.zero;

@@ -14,7 +14,7 @@ void *mb__bump_get(mb__bump *b, size_t bytes)
     bytes = (bytes + 15) & ~(size_t)15;
     size_t head = (sizeof(struct mb__chunk) + 15) & ~(size_t)15;
     if (!b->chunks || b->used + bytes > b->chunks->size) {
-        size_t size = b->total / 2 > 8192 ? b->total / 2 : 8192;
+        size_t size = b->total / 8 > 8192 ? b->total / 8 : 8192;
         if (size < bytes + head)
             size = bytes + head;
         struct mb__chunk *c = mb__host_alloc_raw(b->host, size);

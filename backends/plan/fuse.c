@@ -81,13 +81,17 @@ static void join(fuser *u, int32_t node, int32_t group, enum kind kind)
     mb__group *gr = &u->f->groups[group];
     membership *pool =
         mb__bump_grow(u->bump, u->member_pool, u->member_pool_count, &u->member_pool_room, sizeof *pool);
-    int32_t *members =
-        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
-    if (!pool || !members) {
+    if (!pool) {
         u->failed = true;
         return;
     }
-    u->member_pool = pool;
+    u->member_pool = pool; /* at once: its room is known to be larger already */
+    int32_t *members =
+        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
+    if (!members) {
+        u->failed = true;
+        return;
+    }
     gr->members = members;
     pool[u->member_pool_count] = (membership){group, kind, u->memberships[node]};
     u->memberships[node] = u->member_pool_count++;
@@ -197,6 +201,7 @@ static enum kind fits(const fuser *u, int32_t n, int32_t c, int j, int32_t group
 
 /* ---- groups ---- */
 
+/* Fails into 0, which is a group or none: look at u->failed. */
 static int32_t new_group(fuser *u, int32_t n)
 {
     mb__fusion *f = u->f;
@@ -374,10 +379,11 @@ static void place_fusable(fuser *u, int32_t n)
     candidate c[GROUPS_MAX];
     bool memory = u->g->nodes[n].output >= 0;
     int first, count = candidates(u, n, c, &memory, &first);
-    /* Readers of one value over one space are better one kernel. */
+    /* Readers of one value over one space are better one kernel; one that each row has once, of the same
+     * rows. */
     for (int i = 0; i < count; i++)
         for (int k = count; k-- > i + 1;) {
-            if (c[i].kind != c[k].kind)
+            if (c[i].kind != c[k].kind || (c[i].kind == ROW && c[i].rows != c[k].rows))
                 continue;
             bool i_late = f->groups[c[i].group].order < f->groups[c[k].group].order;
             int32_t late = i_late ? c[i].group : c[k].group, early = i_late ? c[k].group : c[i].group;
@@ -410,7 +416,8 @@ static void place_fusable(fuser *u, int32_t n)
     } else {
         f->owner[n] = new_group(u, n);
     }
-    u->order[n] = f->groups[f->owner[n]].order;
+    if (!u->failed) /* else there may be no group at all */
+        u->order[n] = f->groups[f->owner[n]].order;
 }
 
 static int by_id(const int32_t *a, int n)

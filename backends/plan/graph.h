@@ -57,6 +57,9 @@ enum mb__passes {
 };
 
 mb_status mb__simplify(mb__graph *g, unsigned passes);
+/* Sums of pads whose parts do not meet become pads of several operands, with the attributes of each in turn.
+ */
+mb_status mb__gather_pads(mb__graph *g);
 /* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
 mb_status mb__layout(mb__graph *g);
 

@@ -31,6 +31,10 @@ typedef struct mb__host {
     void (*log)(void *user, const char *format, ...) MB_PRINTF(2, 3); /* a line for the user's log */
     /* The time that a step took; NULL: nobody wants to know. */
     void (*timed)(void *user, const struct mb__plan *plan, int step, double seconds);
+    /* While a plan is compiled: what a kernel became, in lines of text for people, and as code, if there is
+     * any. NULL: nobody asked. */
+    void (*listing)(void *user, const struct mb__plan *plan, int step, const char *text, const void *code,
+                    size_t bytes);
     mb__counters *counters;
 } mb__host;
 

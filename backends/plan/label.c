@@ -9,7 +9,7 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
     const mb__step *s = &plan->steps[step];
     switch (s->kind) {
     case MB_STEP_PRODUCT: {
-        const mb__product *p = &s->u.product;
+        const mb__product *p = s->u.product;
         int64_t times = mb__numel(p->loop, p->loops);
         snprintf(out, size, "product %lldx%lldx%lld, %lld of them", (long long)p->m, (long long)p->n,
                  (long long)p->k, (long long)times);
@@ -42,7 +42,7 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
         break;
     }
     case MB_STEP_OTHER:
-        snprintf(out, size, "%s", mb__ops[s->u.other.op].name);
+        snprintf(out, size, "%s", mb__ops[s->u.other->op].name);
         break;
     default:
         snprintf(out, size, "zeros");

@@ -67,6 +67,9 @@ static bool view_of(const mb__graph *g, mb__gnode *n)
         for (int i = 0; i < n->rank; i++)
             n->stride[i] = x->stride[n->attr[i]];
         return true;
+    case MB_OP_BARRIER:
+        memcpy(n->stride, x->stride, sizeof n->stride);
+        return true;
     case MB_OP_BROADCAST:
         for (int i = 0; i < n->rank; i++) {
             int j = i - (n->rank - x->rank);

@@ -8,10 +8,13 @@ typedef struct lower {
     mb__fusion *f;
     const mb__backend *backend;
     unsigned passes;
-    mb__bump *pool;
+    mb__bump *pool; /* of what the plan holds, exact in size; what grows lies in g->bump and is copied */
     mb__plan *plan;
+    int step_room, value_room;
     int32_t *value;    /* of each node with storage; -1 */
     int32_t *instr_of; /* of nodes in the kernel being made; -1 */
+    mb__instr *instrs; /* of the kernel being made */
+    mb__store *stores;
     int instr_room, store_room;
     bool failed;
 } lower;
@@ -19,7 +22,7 @@ typedef struct lower {
 static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int home, int32_t index)
 {
     mb__value *grown =
-        mb__bump_grow(l->pool, l->plan->values, l->plan->value_count, &l->plan->value_room, sizeof *grown);
+        mb__bump_grow(l->g->bump, l->plan->values, l->plan->value_count, &l->value_room, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return 0;
@@ -38,7 +41,7 @@ static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int home, int3
 static mb__step *new_step(lower *l, int kind, const char *site)
 {
     mb__step *grown =
-        mb__bump_grow(l->pool, l->plan->steps, l->plan->step_count, &l->plan->step_room, sizeof *grown);
+        mb__bump_grow(l->g->bump, l->plan->steps, l->plan->step_count, &l->step_room, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return NULL;
@@ -49,6 +52,24 @@ static mb__step *new_step(lower *l, int kind, const char *site)
     s->kind = kind;
     s->site = site;
     return s;
+}
+
+/* A copy of its own in the plan's memory. */
+static void *keep(lower *l, const void *p, size_t bytes)
+{
+    void *copy = mb__bump_get(l->pool, bytes);
+    if (!copy)
+        l->failed = true;
+    return copy && bytes ? memcpy(copy, p, bytes) : copy;
+}
+
+static void kernel_step(lower *l, const char *site, mb__kernel *k)
+{
+    k->instrs = keep(l, k->instrs, (size_t)k->instr_count * sizeof *k->instrs);
+    k->stores = keep(l, k->stores, (size_t)k->store_count * sizeof *k->stores);
+    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_KERNEL, site);
+    if (s)
+        s->u.kernel = *k;
 }
 
 /* The value that holds a node's storage. */
@@ -68,24 +89,24 @@ static int32_t value_of(lower *l, int32_t node)
 
 static int32_t new_instr(lower *l, mb__kernel *k, const mb__instr *i)
 {
-    mb__instr *grown = mb__bump_grow(l->pool, k->instrs, k->instr_count, &l->instr_room, sizeof *grown);
+    mb__instr *grown = mb__bump_grow(l->g->bump, l->instrs, k->instr_count, &l->instr_room, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return 0;
     }
-    k->instrs = grown;
+    k->instrs = l->instrs = grown;
     grown[k->instr_count] = *i;
     return k->instr_count++;
 }
 
 static void new_store(lower *l, mb__kernel *k, const mb__store *s)
 {
-    mb__store *grown = mb__bump_grow(l->pool, k->stores, k->store_count, &l->store_room, sizeof *grown);
+    mb__store *grown = mb__bump_grow(l->g->bump, l->stores, k->store_count, &l->store_room, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return;
     }
-    k->stores = grown;
+    k->stores = l->stores = grown;
     grown[k->store_count++] = *s;
 }
 
@@ -279,7 +300,6 @@ static void lower_group(lower *l, int32_t group)
     const mb__group *gr = &l->f->groups[group];
     mb__kernel k = {.rank = gr->rank};
     memcpy(k.dim, gr->dim, sizeof k.dim);
-    l->instr_room = l->store_room = 0;
     for (int m = 0; m < gr->member_count && !l->failed; m++) {
         int32_t c = gr->members[m];
         const mb__gnode *n = &l->g->nodes[c];
@@ -341,9 +361,7 @@ static void lower_group(lower *l, int32_t group)
         return;
     settle_axes(&k, gr->row_mask);
     settle_rates(&k);
-    mb__step *s = new_step(l, MB_STEP_KERNEL, l->g->nodes[gr->members[gr->member_count - 1]].site);
-    if (s)
-        s->u.kernel = k;
+    kernel_step(l, l->g->nodes[gr->members[gr->member_count - 1]].site, &k);
 }
 
 /* A kernel of one instruction, whose value is stored over the view. */
@@ -352,16 +370,14 @@ static void store_step(lower *l, const char *site, int rank, const int64_t *dim,
 {
     mb__kernel k = {.rank = rank};
     memcpy(k.dim, dim, (size_t)rank * sizeof *dim);
-    l->instr_room = l->store_room = 0;
     mb__store st = {.mode = MB_STORE, .view = *to};
     st.instr = new_instr(l, &k, in);
     new_store(l, &k, &st);
-    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_KERNEL, site);
-    if (!s)
+    if (l->failed)
         return;
     settle_axes(&k, 0);
     settle_rates(&k);
-    s->u.kernel = k;
+    kernel_step(l, site, &k);
 }
 
 /* A kernel that copies between two views. */
@@ -486,7 +502,7 @@ static void lower_contract(lower *l, int32_t id)
     best.a = va;
     best.b = vb;
     best.c = vc;
-    s->u.product = best;
+    s->u.product = keep(l, &best, sizeof best);
 }
 
 /* ------------------------------------------------------------------------------------------------- others --
@@ -546,7 +562,10 @@ static void lower_single(lower *l, int32_t id)
     if (l->failed)
         return;
     if (n->op == MB_OP_PAD || n->op == MB_OP_CONCAT) {
-        if (n->op == MB_OP_PAD) {
+        int64_t covered = 0; /* the parts of a pad do not meet */
+        for (int j = 0; j < n->nin; j++)
+            covered += mb__gcount(&l->g->nodes[n->in[j]]);
+        if (n->op == MB_OP_PAD && covered < mb__gcount(n)) {
             mb__step *s = new_step(l, MB_STEP_ZERO, n->site);
             if (!s)
                 return;
@@ -555,11 +574,11 @@ static void lower_single(lower *l, int32_t id)
         for (int j = 0; j < n->nin && !l->failed; j++) {
             const mb__gnode *x = &l->g->nodes[n->in[j]];
             mb__view to = out;
-            if (n->op == MB_OP_PAD)
-                for (int i = 0; i < n->rank; i++) {
-                    to.offset += n->attr[i] * out.stride[i];
-                    to.stride[i] = n->attr[n->rank + i] * out.stride[i];
-                }
+            const int64_t *at = n->op == MB_OP_PAD ? n->attr + 2 * n->rank * j : NULL;
+            for (int i = 0; at && i < n->rank; i++) {
+                to.offset += at[i] * out.stride[i];
+                to.stride[i] = at[n->rank + i] * out.stride[i];
+            }
             if (mb__gcount(x))
                 copy_node(l, n->site, n->in[j], &to);
             if (n->op == MB_OP_CONCAT)
@@ -586,7 +605,7 @@ static void lower_single(lower *l, int32_t id)
     }
     mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_OTHER, n->site);
     if (s)
-        s->u.other = o;
+        s->u.other = keep(l, &o, sizeof o);
 }
 
 mb_status mb__lower(mb__graph *g, mb__fusion *f, const mb__backend *backend, unsigned passes, mb__bump *pool,
@@ -605,6 +624,8 @@ mb_status mb__lower(mb__graph *g, mb__fusion *f, const mb__backend *backend, uns
         else
             lower_single(&l, -1 - f->schedule[i]);
     }
+    plan->values = keep(&l, plan->values, (size_t)plan->value_count * sizeof *plan->values);
+    plan->steps = keep(&l, plan->steps, (size_t)plan->step_count * sizeof *plan->steps);
     plan->input_count = g->input_count;
     plan->output_count = g->output_count;
     plan->scalar_count = g->scalar_count;

@@ -2,7 +2,8 @@
  *
  * plan.h - from tape to steps: what a backend gets.
  *
- *   tape --engine/segment.c--> graph --simplify.c--> graph --layout.c, fuse.c--> groups --lower.c--> steps
+ *   tape --engine/segment.c--> graph --simplify.c, pads.c--> graph --layout.c, fuse.c--> groups --lower.c-->
+ * steps
  *        --arena.c--> plan
  *
  * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of
@@ -105,8 +106,8 @@ typedef struct mb__step {
     const char *site;
     union {
         mb__kernel kernel;
-        mb__product product;
-        mb__other other;
+        const mb__product *product;
+        const mb__other *other;
         int32_t zero; /* value to clear */
     } u;
 } mb__step;
@@ -114,7 +115,7 @@ typedef struct mb__step {
 typedef struct mb__plan {
     mb__value *values;
     mb__step *steps;
-    int value_count, step_count, step_room, value_room;
+    int value_count, step_count;
     int input_count, output_count, scalar_count;
     int64_t arena_bytes;
     uint64_t flops;

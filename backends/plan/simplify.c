@@ -3,9 +3,21 @@
  * simplify.c - rewrites the graph into a smaller one that computes the same: literals are folded, identities
  * dropped, equal nodes merged, sums and broadcasts moved into contractions, dead nodes left behind.
  *
- * One forward pass that emits a new graph, one backward mark, one compaction: linear in the nodes. A literal
- * zero absorbs products, as tensor.h says; nothing else here changes a NaN or an infinity.
+ * One forward pass that emits a new graph, one backward mark, one compaction: linear in the nodes.
+ *
+ * What it may change:
+ *   - a literal zero absorbs products and contractions, as tensor.h says: the result is 0, whatever the other
+ *     operand holds;
+ *   - sums over several axes, one after the other or after a contraction, are one sum, in an order of its
+ * own; the sum of a literal is a product;
+ *   - a sum of pads is put together from its parts (pads.c): where those meet they are added in an order of
+ *     their own, and where one lies alone its -0 stays -0;
+ *   - functions of literals are computed in float64 and rounded to the dtype;
+ *   - x c d, with literals c and d both at most 1 in size or both at least 1, is rounded once and not twice.
+ * Nothing else changes: no NaN, no infinity, no sign of a zero, no bit. So x + 0 stays, which makes 0 of -0,
+ * and so does 0 - x; x - 0 and x + -0 are x.
  */
+#include <float.h>
 #include <math.h>
 
 #include "backends/plan/graph.h"
@@ -124,6 +136,8 @@ static bool literal(pass *p, int32_t i, double *value)
     if (n->op != MB_OP_CONST)
         return false;
     memcpy(value, n->attr, sizeof *value);
+    if (n->dtype == MB_FLOAT32) /* as kernels have it */
+        *value = (double)(float)*value;
     return true;
 }
 
@@ -131,6 +145,15 @@ static bool is(pass *p, int32_t i, double wanted)
 {
     double v;
     return literal(p, i, &v) && v == wanted;
+}
+
+/* A literal zero that leaves every x as it is when it is added (by_sign -1) or subtracted (1): of floats,
+ * that depends on its sign. */
+static bool is_neutral(pass *p, int32_t i, int by_sign)
+{
+    double v;
+    return literal(p, i, &v) && v == 0 &&
+           (!mb__is_float(at(p, i)->dtype) || (signbit(v) ? -1 : 1) == by_sign);
 }
 
 static int32_t emit_literal(pass *p, const mb__gnode *like, double value)
@@ -185,11 +208,25 @@ static int32_t shaped(pass *p, const mb__gnode *n, int32_t i)
     return make(p, MB_OP_BROADCAST, n, &i, 1, NULL, 0);
 }
 
+/* The product of two literal factors of x, where x times that is x times the one, times the other: neither
+ * may take x beyond the range of the dtype from where the other takes it back. */
+static bool together(int dtype, double a, double b, double *product)
+{
+    if (dtype == MB_INT32) { /* modulo 2^32 */
+        *product = (double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b);
+        return true;
+    }
+    double v = dtype == MB_FLOAT32 ? (double)((float)a * (float)b) : a * b, size = fabs(v);
+    bool grow = fabs(a) >= 1 && fabs(b) >= 1, fall = fabs(a) <= 1 && fabs(b) <= 1;
+    *product = v;
+    return (grow && isfinite(v)) || (fall && size >= (dtype == MB_FLOAT32 ? (double)FLT_MIN : DBL_MIN));
+}
+
 /* ---- rules; each returns a fresh node, or -1 where none applies ---- */
 
 static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
 {
-    double a, b = 0;
+    double a, b = 0, v;
     if (folds(n) && literal(p, in[0], &a) && (n->nin < 2 || literal(p, in[1], &b)))
         return emit_literal(p, n,
                             n->dtype == MB_FLOAT32 ? (double)(float)fold(n->op, a, b) : fold(n->op, a, b));
@@ -197,15 +234,15 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
     case MB_OP_NEG:
         if (at(p, in[0])->op == MB_OP_NEG)
             return at(p, in[0])->in[0];
-        if (at(p, in[0])->op == MB_OP_SUB) {
+        if (at(p, in[0])->op == MB_OP_SUB && !mb__is_float(n->dtype)) { /* of equal floats: -0, and 0 */
             mb__gnode *s = at(p, in[0]);
             return make(p, MB_OP_SUB, n, (int32_t[]){s->in[1], s->in[0]}, 2, NULL, 0);
         }
         break;
     case MB_OP_ADD:
-        if (is(p, in[1], 0))
+        if (is_neutral(p, in[1], -1))
             return shaped(p, n, in[0]);
-        if (is(p, in[0], 0))
+        if (is_neutral(p, in[0], -1))
             return shaped(p, n, in[1]);
         if (at(p, in[1])->op == MB_OP_NEG)
             return make(p, MB_OP_SUB, n, (int32_t[]){in[0], at(p, in[1])->in[0]}, 2, NULL, 0);
@@ -213,9 +250,9 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
             return make(p, MB_OP_SUB, n, (int32_t[]){in[1], at(p, in[0])->in[0]}, 2, NULL, 0);
         break;
     case MB_OP_SUB:
-        if (is(p, in[1], 0))
+        if (is_neutral(p, in[1], 1))
             return shaped(p, n, in[0]);
-        if (is(p, in[0], 0)) {
+        if (is_neutral(p, in[0], -1)) {
             int32_t full = shaped(p, n, in[1]);
             return p->failed ? 0 : make(p, MB_OP_NEG, n, &full, 1, NULL, 0);
         }
@@ -239,12 +276,11 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
             if (!literal(p, in[i], &a) || m->op != MB_OP_MUL)
                 continue;
             for (int j = 0; j < 2; j++)
-                if (literal(p, m->in[j], &b)) {
+                if (literal(p, m->in[j], &b) && together(n->dtype, a, b, &v)) {
                     int32_t x = m->in[1 - j];
                     mb__gnode scalar = *n;
                     scalar.rank = 0;
-                    int32_t c = emit_literal(p, &scalar,
-                                             n->dtype == MB_FLOAT32 ? (double)((float)a * (float)b) : a * b);
+                    int32_t c = emit_literal(p, &scalar, v);
                     return p->failed ? 0 : make(p, MB_OP_MUL, n, (int32_t[]){x, c}, 2, NULL, 0);
                 }
         }
@@ -252,8 +288,6 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
     case MB_OP_DIV:
         if (is(p, in[1], 1))
             return shaped(p, n, in[0]);
-        if (is(p, in[0], 0))
-            return emit_literal(p, n, 0);
         break;
     case MB_OP_WHERE:
         if (in[1] == in[2])
@@ -388,13 +422,14 @@ static int32_t simplify_structure(pass *p, const mb__gnode *n, int32_t *in, bool
     case MB_OP_PAD:
     case MB_OP_CUMSUM:
     case MB_OP_SCATTER_ADD:
-        return is(p, in[0], 0) ? emit_literal(p, n, 0) : -1;
+        return is_neutral(p, in[0], 1) ? emit_literal(p, n, 0) : -1;
     case MB_OP_SUM:
         if (literal(p, in[0], &v) && mb__is_float(n->dtype)) {
             double times = 1;
             for (int i = 0; i < n->rank; i++)
                 times *= n->dim[i] == 1 ? (double)x->dim[i] : 1;
-            return emit_literal(p, n, v * times);
+            v = times > 0 ? v * times + 0.0 : 0; /* from 0 on: of no infinities, and of -0, it is 0 */
+            return emit_literal(p, n, n->dtype == MB_FLOAT32 ? (double)(float)v : v);
         }
         if (x->op == MB_OP_SUM && single_use) {
             int64_t mask = n->attr[0] | x->attr[0];
@@ -423,6 +458,8 @@ static int32_t rewrite(pass *p, const mb__gnode *n, int32_t *in)
     }
     mb__gnode copy = *n;
     copy.in = in;
+    if (n->op == MB_OP_BARRIER && n->nin > 2)
+        copy.nin = 2; /* operand 2 is there for derivatives alone */
     /* One order of the operands of a commutative op, so that equal ones meet. */
     if (mb__has_flag(n->op, MB_FLAG_COMMUTES) && (p->passes & MB_PASS_MERGE) && in[0] > in[1]) {
         int32_t t = in[0];
@@ -497,5 +534,9 @@ mb_status mb__simplify(mb__graph *g, unsigned passes)
     for (int i = 0; i < g->output_count; i++)
         p.fresh.outputs[i] = map[g->outputs[i]];
     *g = p.fresh;
+    /* Without the last pass what is gathered would be computed all the same. */
+    if ((passes & (MB_PASS_SIMPLIFY | MB_PASS_DEAD)) == (MB_PASS_SIMPLIFY | MB_PASS_DEAD) &&
+        (drop_dead(g) != MB_OK || mb__gather_pads(g) != MB_OK))
+        return MB_NO_MEMORY;
     return passes & MB_PASS_DEAD ? drop_dead(g) : MB_OK;
 }

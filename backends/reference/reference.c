@@ -378,13 +378,13 @@ static mb_status run(void *state, void *program, const mb__binding *b)
         if (step->kind == MB_STEP_KERNEL)
             run_kernel(m, &step->u.kernel);
         else if (step->kind == MB_STEP_PRODUCT)
-            run_product(m, &step->u.product);
+            run_product(m, step->u.product);
         else if (step->kind == MB_STEP_ZERO)
             memset(m->memory[step->u.zero], 0, (size_t)m->plan->values[step->u.zero].count * sizeof(double));
-        else if (step->u.other.op == MB_OP_TAKE || step->u.other.op == MB_OP_SCATTER_ADD)
-            by_index(m, &step->u.other);
+        else if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
+            by_index(m, step->u.other);
         else
-            along_axis(m, &step->u.other);
+            along_axis(m, step->u.other);
     }
     return MB_OK;
 }

@@ -459,7 +459,7 @@ Test(curvature, mistakes)
     expect_error(ctx, "jvp_batch: got the tangents");
     mb_hvp_batch(y, ((mb_tensor[]){x, x}), ((mb_tensor[]){row, mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(2, 3))}), 2,
                  out);
-    expect_error(ctx, "jvp_batch: got the tangents");
+    expect_error(ctx, "hvp_batch: got the tangents");
     expect(!mb_valid(mb_hessian(y, both, 2)), "two dtypes");
     expect_error(ctx, "hessian: the variables are of float32 and float64");
     mb_hvp_reverse(y, &x, &row, 1, &t);
@@ -472,7 +472,7 @@ Test(curvature, mistakes)
     expect_error(ctx, "lanczos: got 0 steps");
     mb_extreme_eigenvalues(y, &x, 1, -1, mb_key_of(1), &low, &high);
     expect(isnan(low) && isnan(high), "numbers after an error");
-    expect_error(ctx, "lanczos: got -1 steps");
+    expect_error(ctx, "extreme_eigenvalues: got -1 steps");
     mb_tensor deep = mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(1, 1, 1, 1, 1, 1, 1, 3));
     expect(!mb_valid(mb_jacobian(deep, x)), "nine axes");
     expect_error(ctx, "jacobian: y and x have 9 axes");

@@ -67,6 +67,29 @@ Test(kinks, ties_share)
     }
 }
 
+/* A NaN is told to all that it was compared with: a derivative of 0 would hide it. */
+Test(kinks, the_largest_of_nan_has_no_derivative)
+{
+    const double nan = (double)NAN;
+    ON_BOTH
+    {
+        mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2, 3), D(nan, 1, 2, 5, 4, 5)), t, b;
+        mb_tensor y = mb_max(x, MB_AXES(1)), v = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(2, 3));
+        expect_values("max'", grad(y, x), D(nan, nan, nan, 0.5, 0, 0.5));
+        expect_values("min'", grad(mb_min(x, MB_AXES(1)), x), D(nan, nan, nan, 0, 1, 0));
+        mb_jvp(&y, 1, &x, &v, 1, &t);
+        expect_values("max forward", t, D(nan, 1));
+        v = mb_stack(((mb_tensor[]){v, mb_mul(v, 2.0)}), 2, 0);
+        mb_jvp_batch(&y, 1, &x, &v, 1, &b);
+        expect_values("max, a batch", b, D(nan, 1, nan, 2));
+        mb_tensor p = vec(ctx, 3, D(nan, 1, 2)), q = vec(ctx, 3, D(1, nan, 1));
+        expect_values("maximum' a", grad(mb_maximum(p, q), p), D(nan, nan, 1));
+        expect_values("maximum' b", grad(mb_maximum(p, q), q), D(nan, nan, 0));
+        expect_values("minimum' a", grad(mb_minimum(p, q), p), D(nan, nan, 0));
+        expect_values("minimum' b", grad(mb_minimum(p, q), q), D(nan, nan, 1));
+    }
+}
+
 Test(kinks, guarded_branches)
 {
     ON_BOTH
@@ -163,6 +186,35 @@ Test(kinks, an_x_that_depends_on_another)
         expect_values("by stop_gradient", h[1], D(2, 3));
         expect_values("by sign", h[2], D(4, 9));
         expect_ok(ctx);
+    }
+}
+
+/* One variable in two places: x^3 at 3 has slope 27 and curvature 18, however it is asked. */
+Test(kinks, the_same_x_twice)
+{
+    ON_BOTH
+    {
+        mb_tensor x = mb_scalar(ctx, MB_FLOAT64, 3), two[2] = {x, x}, y = mb_mul(mb_square(x), x), h[2], t,
+                  first;
+        mb_tensor v[2] = {mb_scalar(ctx, MB_FLOAT64, 1), mb_scalar(ctx, MB_FLOAT64, 0.5)}, batch[2];
+        mb_grad(y, two, 2, h);
+        expect(mb_item(h[0]) == 27 && mb_item(h[1]) == 27, "grad %g %g", mb_item(h[0]), mb_item(h[1]));
+        mb_jvp(&y, 1, two, v, 2, &t);
+        expect(mb_item(t) == 27 * 1.5, "jvp %g", mb_item(t));
+        mb_hvp(y, two, v, 2, h);
+        expect(mb_item(h[0]) == 27 && mb_item(h[1]) == 27, "hvp %g %g", mb_item(h[0]), mb_item(h[1]));
+        mb_hvp_reverse(y, two, v, 2, h);
+        expect(mb_item(h[0]) == 27 && mb_item(h[1]) == 27, "hvp_reverse %g %g", mb_item(h[0]), mb_item(h[1]));
+        for (int i = 0; i < 2; i++)
+            batch[i] = mb_stack(((mb_tensor[]){v[i], mb_mul(v[i], 2.0)}), 2, 0);
+        mb_hvp_batch(y, two, batch, 2, h);
+        expect_values("hvp_batch", h[1], D(27, 54));
+        expect_values("hessian", mb_hessian(y, two, 2), D(18, 18, 18, 18));
+        mb_hessian_diagonal(y, two, 2, h);
+        expect(mb_item(h[0]) == 18 && mb_item(h[1]) == 18, "diagonal %g %g", mb_item(h[0]), mb_item(h[1]));
+        mb_directional(y, two, v, 2, &first, &t);
+        expect(mb_item(first) == 40.5 && mb_item(t) == 18 * 2.25, "directional %g %g", mb_item(first),
+               mb_item(t));
     }
 }
 

@@ -4,11 +4,13 @@
  * reference backend, the cpu backend, each of its passes off, other numbers of threads, values asked for
  * early.
  *
- * FUZZ_SEED=n runs one program and prints it; FUZZ_COUNT=n runs so many. A failure is shrunk before it is
- * printed.
+ * FUZZ_SEED=n runs one program and prints it; FUZZ_COUNT=n runs so many, from FUZZ_FROM on where that is set.
+ * A failure is shrunk before it is printed.
  *
  * float64: values are of size 1 and programs short, so rounding differences stay near 1e-14 relative; 1e-20
- * in NMSE is 1e-10. float32: 1e-10, as 1e-5 relative, where orders of summation differ. */
+ * in NMSE is 1e-10. float32: 1e-9, as 3e-5 relative, where orders of summation differ. What lies further off
+ * is a fault, unless the reference's own result moves as far when every value of the program is off by a
+ * rounding: then the program is ill-conditioned, and no result of it is wrong. */
 #include "program.h"
 
 typedef struct way {
@@ -23,6 +25,7 @@ static way ways[40] = {
     {"cpu", "", 2, RUN_EARLY, false}, {"reference", "", 1, RUN_EARLY, false},
 };
 static int way_count;
+enum { ROUNDINGS = 8 };  /* of another order of sums, against one at each value */
 static char passes[256]; /* "simplify,merge,...", as the library itself lists them */
 
 /* A way for each pass without it, and one without any of them. */
@@ -46,9 +49,13 @@ static void list_ways(void)
     cr_assert(way_count >= 5 + 6, "only %d ways", way_count);
 }
 
+/* A sum of n equal terms in float32 may lose n / 2 roundings of its own size. */
 static double limit_of(const program *p)
 {
-    return p->dtype == MB_FLOAT64 ? 1e-20 : 1e-9;
+    double most = 1;
+    for (int i = 0; i < p->count; i++)
+        most = fmax(most, (double)shape_count(p->code[i].shape));
+    return p->dtype == MB_FLOAT64 ? 1e-20 : 1e-9 + 0x1p-50 * most * most;
 }
 
 /* NMSE with a floor under the size, for values that cancel to nothing. */
@@ -67,11 +74,55 @@ static double distance(const double *a, const double *b, int64_t n, double floor
     return error == 0 ? 0 : error / (size + floor_size * (double)n);
 }
 
+/* How far the reference's result moves when every value is off by a rounding: ways of being so are tried. */
+static double condition(const program *p, int k, int i, const result *want)
+{
+    enum { WAYS = 6 };
+    double most = 0;
+    mb_context *ctx = open_as("reference", "", 1);
+    for (unsigned way = 1; way <= WAYS; way++) {
+        static result moved;
+        if (program_run(ctx, p, (uint64_t)k + 1, RUN_SCOPE | RUN_SHAKEN * way, &moved) && moved.n > i &&
+            moved.count[i] == want->count[i])
+            most = fmax(
+                most, distance(moved.v[i], want->v[i], want->count[i], p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3));
+    }
+    close_failed(ctx);
+    return most;
+}
+
+/* Whether float32 alone is to blame: the backend without its passes is as far off, and that is not far. What
+ * a rule cancels, such as 1 - y^2 where y is a tanh near 1, no change of the program's values shows. */
+static bool rounding_alone(const program *p, const way *w, int k, int i, const result *got, double off)
+{
+    if (p->dtype != MB_FLOAT32 || !(off < 1e-6) || !strcmp(w->backend, "reference"))
+        return false;
+    static result plain;
+    mb_context *ctx = open_as(w->backend, passes, 1);
+    bool same = program_run(ctx, p, (uint64_t)k + 1, RUN_SCOPE, &plain) && plain.n > i &&
+                plain.count[i] == got->count[i] &&
+                distance(got->v[i], plain.v[i], got->count[i], 1e-3) <= limit_of(p);
+    close_failed(ctx);
+    return same;
+}
+
+static int64_t worst_of(const double *got, const double *want, int64_t n)
+{
+    int64_t worst = 0;
+    double most = -1;
+    for (int64_t e = 0; e < n; e++) {
+        double off = fabs(got[e] - want[e]);
+        if (!(off <= most))
+            worst = e, most = off;
+    }
+    return worst;
+}
+
 /* Empty, or what differs: results of two data seeds, the second a replay of the first's plan. */
-static const char *run_way(const program *p, const way *w, const result want[2], result got[2])
+static const char *run_in(mb_context *ctx, const program *p, const way *w, const result want[2],
+                          result got[2])
 {
     static char text[600];
-    mb_context *ctx = open_as(w->backend, w->disable, w->threads);
     text[0] = 0;
     for (int k = 0; k < 2 && !text[0]; k++) {
         if (!program_run(ctx, p, (uint64_t)k + 1, w->style, &got[k])) {
@@ -83,25 +134,30 @@ static const char *run_way(const program *p, const way *w, const result want[2],
         if (got[k].n != want[k].n)
             snprintf(text, sizeof text, "%d results, not %d", got[k].n, want[k].n);
         for (int i = 0; i < got[k].n && !text[0]; i++) {
-            double d = got[k].count[i] != want[k].count[i]
+            int64_t n = want[k].count[i];
+            double d = got[k].count[i] != n
                            ? (double)INFINITY
-                           : distance(got[k].v[i], want[k].v[i], got[k].count[i],
-                                      p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
-            bool same = d == 0 && same_bits(got[k].v[i], want[k].v[i], got[k].count[i]);
-            if (w->exact ? !same : !(d <= limit_of(p))) {
-                int64_t worst = 0;
-                double most = -1;
-                for (int64_t e = 0; e < got[k].count[i] && e < want[k].count[i]; e++) {
-                    double off = fabs(got[k].v[i][e] - want[k].v[i][e]);
-                    if (!(off <= most))
-                        worst = e, most = off;
-                }
-                snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s; [%lld] is %.9g, not %.9g", k,
-                         i, got[k].n, d, w->exact ? ", wanted the same bits" : "", (long long)worst,
-                         got[k].v[i][worst], want[k].v[i][worst]);
-            }
+                           : distance(got[k].v[i], want[k].v[i], n, p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
+            bool same = d == 0 && same_bits(got[k].v[i], want[k].v[i], n);
+            if (w->exact ? same : d <= limit_of(p))
+                continue;
+            if (!w->exact && isfinite(d) && d <= ROUNDINGS * ROUNDINGS * condition(p, k, i, &want[k]))
+                continue;
+            if (!w->exact && rounding_alone(p, w, k, i, &got[k], d))
+                continue;
+            int64_t e = worst_of(got[k].v[i], want[k].v[i], got[k].count[i] < n ? got[k].count[i] : n);
+            snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s; [%lld] is %.9g, not %.9g", k, i,
+                     got[k].n, d, w->exact ? ", wanted the same bits" : "", (long long)e,
+                     n ? got[k].v[i][e] : 0, n ? want[k].v[i][e] : 0);
         }
     }
+    return text;
+}
+
+static const char *run_way(const program *p, const way *w, const result want[2], result got[2])
+{
+    mb_context *ctx = open_as(w->backend, w->disable, w->threads);
+    const char *text = run_in(ctx, p, w, want, got);
     close_failed(ctx);
     return text;
 }
@@ -242,6 +298,107 @@ static void many(uint64_t from, int count, mb_dtype dtype)
         wrong += one_program(from + (uint64_t)i, dtype, false) > 0;
 }
 
+/* ---- graphs ---- */
+
+/* Contexts that many graphs are run in, one after the other; each graph in scopes of its own. */
+typedef struct bench {
+    mb_context *ctx[3]; /* the oracle; the backend; the backend in another way */
+    way ways[3];
+} bench;
+
+static void bench_open(bench *b, int number)
+{
+    const way *other = &ways[5 + number % (way_count - 5)];
+    b->ways[0] = oracle;
+    b->ways[1] = (way){"cpu", "", 1, RUN_SCOPE, false};
+    b->ways[2] = (way){"cpu", other->disable, 2, RUN_SCOPE | (number % 2 ? RUN_EARLY : RUN_WATCH), false};
+    for (int i = 0; i < 3; i++) {
+        b->ways[i].style |= RUN_SCOPE;
+        b->ctx[i] = open_as(b->ways[i].backend, b->ways[i].disable, b->ways[i].threads);
+    }
+}
+
+static void bench_close(void)
+{
+    close_all();
+}
+
+static void report(const program *p, const way *w, const char *wrong)
+{
+    expect(false, "graph %llu %s: %s without \"%s\", style %u: %s", (unsigned long long)p->seed,
+           mb_dtype_name(p->dtype), w->backend, w->disable, w->style, wrong);
+    program small = *p;
+    if (fails(&small, w)) {
+        shrink(&small, w);
+        drop_unused(&small, w);
+        shrink(&small, w);
+    }
+    program_print(&small, stderr);
+}
+
+typedef void maker(program *p, uint64_t seed, mb_dtype dtype);
+
+/* False where a result differed: the contexts are used up then. */
+static bool one_graph(const bench *b, maker *make, uint64_t seed, mb_dtype dtype, bool print)
+{
+    static program p;
+    static result want[2], got[2];
+    make(&p, seed, dtype);
+    if (print)
+        program_print(&p, stderr);
+    for (int i = 0; i < 3; i++) {
+        const char *wrong = run_in(b->ctx[i], &p, &b->ways[i], i ? want : NULL, i ? got : want);
+        if (!*wrong)
+            continue;
+        char text[600];
+        strcpy(text, wrong);
+        report(&p, &b->ways[i], text);
+        for (int c = 0; c < 3; c++)
+            mb_clear_error(b->ctx[c]);
+        return false;
+    }
+    return true;
+}
+
+static void graphs(maker *make, uint64_t from, int count, mb_dtype dtype)
+{
+    int each = testing("vulkan") ? 20 : 100, wrong = 0, number = 0;
+    const char *only = getenv("FUZZ_SEED"), *many = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
+    list_ways();
+    count = only ? 1 : many ? atoi(many) : count;
+    from = only ? strtoull(only, NULL, 0) : first ? strtoull(first, NULL, 0) : from;
+    bench b;
+    bench_open(&b, 0);
+    for (int i = 0; i < count && wrong < 5; i++) {
+        bool good = one_graph(&b, make, from + (uint64_t)i, dtype, only != NULL);
+        wrong += !good;
+        if (good && (i + 1) % each)
+            continue;
+        bench_close();
+        bench_open(&b, ++number);
+    }
+    bench_close();
+}
+
+/* Each module is validated here, which takes most of the time; below, only what is computed. */
+Test(fuzz, float64_graphs, .timeout = 36000)
+{
+    setenv("MB_VULKAN_VALIDATE", "1", 0);
+    graphs(program_make_graph, 1, testing("vulkan") ? 40 : 3000, MB_FLOAT64);
+}
+Test(fuzz, float32_graphs, .timeout = 36000)
+{
+    graphs(program_make_graph, 1, testing("vulkan") ? 200 : 3000, MB_FLOAT32);
+}
+
+/* Every op with sizes of 0. */
+Test(fuzz, empty_programs, .timeout = 36000)
+{
+    graphs(program_make_empty, 1, testing("vulkan") ? 100 : 1000, MB_FLOAT64);
+}
+
+/* ---- programs ---- */
+
 Test(fuzz, float64_programs_a, .timeout = 300)
 {
     many(1, 200, MB_FLOAT64);
@@ -257,10 +414,11 @@ Test(fuzz, float32_programs, .timeout = 300)
 
 /* Programs that once came out wrong: literals of another dtype (24), a sum over nothing inside a kernel
  * (20191), a copied operand overwritten in place (10441, 22230), a value computed twice to different bits
- * (21080). */
+ * (21080); and one that is only ill-conditioned, the second derivative of sin(expm1(x)) at x = 2.3 (20942).
+ */
 Test(fuzz, programs_that_failed_once, .timeout = 300)
 {
-    static const uint64_t seeds[] = {24, 10441, 20191, 21080, 22230};
+    static const uint64_t seeds[] = {24, 10441, 20191, 20942, 21080, 22230};
     list_ways();
     for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
         one_program(seeds[i], seeds[i] < 20001 ? MB_FLOAT64 : MB_FLOAT32, false);

@@ -12,6 +12,7 @@ typedef struct maker {
     mb_context *ctx;
     mb_tensor v[PROGRAM_MOST];
     int64_t limit; /* elements of a value */
+    bool empty;    /* many sizes are 0 */
 } maker;
 
 /* Appends it if it can be recorded and computed. Its number, or -1. */
@@ -42,7 +43,9 @@ static int64_t size(maker *m)
 {
     static const int64_t sizes[] = {1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 9, 16, 17, 33};
     int64_t n = sizes[rng_below(&m->r, 14)];
-    return rng_below(&m->r, 60) == 0 ? 0 : m->limit > 50000 && rng_below(&m->r, 4) == 0 ? n * 37 : n;
+    return rng_below(&m->r, m->empty ? 4 : 60) == 0       ? 0
+           : m->limit > 50000 && rng_below(&m->r, 4) == 0 ? n * 37
+                                                          : n;
 }
 
 static int leaf(maker *m, int kind, mb_dtype dtype, mb_shape shape)
@@ -401,12 +404,13 @@ static void choose_outputs(maker *m)
     p->steps = rng_below(&m->r, 4) == 0 ? 3 : 0;
 }
 
-void program_make(program *p, uint64_t seed, mb_dtype dtype)
+static void make(program *p, uint64_t seed, mb_dtype dtype, bool empty)
 {
     memset(p, 0, sizeof *p);
     p->seed = seed;
     p->dtype = dtype;
-    maker m = {.p = p, .r = {seed * 0x9e3779b97f4a7c15u + 77}, .ctx = open_as("reference", "", 1)};
+    maker m = {
+        .p = p, .r = {seed * 0x9e3779b97f4a7c15u + 77}, .ctx = open_as("reference", "", 1), .empty = empty};
     m.limit = seed % 16 == 0 ? 150000 : seed % 4 == 0 ? 20000 : 2000;
     int length = seed % 16 == 0 ? 8 : 4 + (int)rng_below(&m.r, seed % 3 ? 14 : 40);
     for (int made = 0, tries = 0; made < length && tries < 10 * length && p->count < PROGRAM_MOST; tries++) {
@@ -428,4 +432,14 @@ void program_make(program *p, uint64_t seed, mb_dtype dtype)
     choose_outputs(&m);
     mb_clear_error(m.ctx);
     close_failed(m.ctx);
+}
+
+void program_make(program *p, uint64_t seed, mb_dtype dtype)
+{
+    make(p, seed, dtype, false);
+}
+
+void program_make_empty(program *p, uint64_t seed, mb_dtype dtype)
+{
+    make(p, seed, dtype, true);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * program.h - random programs: a list of instructions that any context can record, made from a seed.
- * program.c makes them, program_run.c records, runs and prints them, fuzz_test.c compares and shrinks. */
+ * program.c and graph.c make them, program_run.c records, runs and prints them, fuzz_test.c compares and
+ * shrinks. */
 #ifndef MB_TESTS_PROGRAM_H
 #define MB_TESTS_PROGRAM_H
 
@@ -69,6 +70,7 @@ typedef struct instr {
 } instr;
 
 #define PROGRAM_MOST 96
+#define OUTPUTS_MOST 6
 
 enum derivative { D_NONE, D_GRAD, D_GRAD2, D_JVP, D_HVP, D_VJP, D_GRAD3, D_KINDS };
 
@@ -77,7 +79,7 @@ typedef struct program {
     mb_dtype dtype; /* of its floats */
     instr code[PROGRAM_MOST];
     int count;
-    int outputs[6], output_count;
+    int outputs[OUTPUTS_MOST], output_count;
     int loss[3], loss_count; /* float values that the derivative is of */
     enum derivative derivative;
     int steps; /* 0: no variables are assigned; else so many training steps, a scope each */
@@ -87,13 +89,19 @@ typedef struct program {
 int program_choices(int kind);
 
 void program_make(program *p, uint64_t seed, mb_dtype dtype);
+/* The same with many sizes of 0. */
+void program_make_empty(program *p, uint64_t seed, mb_dtype dtype);
+/* One whose values are shared in many ways: graph.c. */
+void program_make_graph(program *p, uint64_t seed, mb_dtype dtype);
 /* Records one instruction. data: seeds the values of leaves, so that a plan can be replayed with others. */
 mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tensor *v, uint64_t data);
 
 enum style {
-    RUN_EARLY = 1, /* read an output before the derivative is recorded */
-    RUN_SCOPE = 2, /* within a scope */
-    RUN_WATCH = 4, /* the outputs by mb_watch */
+    RUN_EARLY = 1,   /* read an output before the derivative is recorded */
+    RUN_SCOPE = 2,   /* within a scope */
+    RUN_WATCH = 4,   /* the outputs by mb_watch */
+    RUN_FAILING = 8, /* errors are looked for: none is a failure of the test */
+    RUN_SHAKEN = 16, /* every value off by a rounding or so, at random; times n: in the n-th way */
 };
 
 #define RESULT_MOST 64

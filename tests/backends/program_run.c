@@ -339,6 +339,16 @@ static void derive(session *s)
         add(s, g[i]);
 }
 
+/* Elements off by a rounding or two: what that does to a result tells how well conditioned it is. */
+static mb_tensor shaken(mb_context *ctx, const program *p, int i, mb_tensor x, unsigned way)
+{
+    rng r = {p->seed * 77u + (uint64_t)i * 1009u + way};
+    double size = p->dtype == MB_FLOAT64 ? 0x1p-51 : 0x1p-22;
+    return mb_dtype_of(x) != p->dtype
+               ? x
+               : mb_mul(x, draw(ctx, &r, p->dtype, mb_shape_of(x), 1 - size, 1 + size));
+}
+
 /* One step: record, derive, assign to variables, read. */
 static bool step(session *s, uint64_t data, unsigned style, result *r)
 {
@@ -350,6 +360,8 @@ static bool step(session *s, uint64_t data, unsigned style, result *r)
     for (int i = 0; i < p->count; i++) {
         bool variable = p->code[i].kind == K_VARIABLE && s->variable[i].id;
         s->v[i] = variable ? mb_mul(s->variable[i], 1.0) : program_record(s->ctx, p, i, s->v, data);
+        if (style >= RUN_SHAKEN)
+            s->v[i] = shaken(s->ctx, p, i, s->v[i], style / RUN_SHAKEN);
         if ((p->code[i].kind <= K_SCALAR || p->code[i].kind == K_NORMAL) && p->code[i].dtype == p->dtype)
             s->xs[s->nx++] = s->v[i];
     }
@@ -375,7 +387,11 @@ static bool step(session *s, uint64_t data, unsigned style, result *r)
     bool ok = !s->n || mb_eval(s->got, s->n) == MB_OK;
     for (int i = 0; ok && i < s->n && r->n < RESULT_MOST; i++) {
         r->count[r->n] = mb_count(s->got[i]);
-        r->v[r->n] = values(s->got[i]);
+        r->v[r->n] = style & RUN_FAILING ? values_if(s->got[i]) : values(s->got[i]);
+        if (!r->v[r->n]) {
+            ok = false;
+            break;
+        }
         if (style & RUN_WATCH && mb_dtype_of(s->got[i]) == MB_FLOAT64)
             expect(same_bits(watched[i], r->v[r->n], r->count[r->n]), "seed %llu: a watched value differs",
                    (unsigned long long)p->seed);

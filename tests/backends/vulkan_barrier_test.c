@@ -78,7 +78,7 @@ static void check_program(const mb__vk_program *p, const char *what)
         const mb__kernel *k = &step->u.kernel;
         mb__view zero = {.value = step->kind == MB_STEP_ZERO ? step->u.zero : -1};
         if (step->kind == MB_STEP_PRODUCT)
-            wants(p, s, &step->u.product.c, true, what);
+            wants(p, s, &step->u.product->c, true, what);
         if (!runs(p, s))
             continue;
         steps_seen[step->kind]++;
@@ -91,17 +91,17 @@ static void check_program(const mb__vk_program *p, const char *what)
                 wants(p, s, &k->stores[i].view, true, what);
             break;
         case MB_STEP_PRODUCT:
-            if (step->u.product.k > 0) { /* else zeros are written */
-                wants(p, s, &step->u.product.a, false, what);
-                wants(p, s, &step->u.product.b, false, what);
+            if (step->u.product->k > 0) { /* else zeros are written */
+                wants(p, s, &step->u.product->a, false, what);
+                wants(p, s, &step->u.product->b, false, what);
             }
             break;
         case MB_STEP_OTHER:
-            wants(p, s, &step->u.other.out, true, what);
-            if (step->u.other.in.value >= 0)
-                wants(p, s, &step->u.other.in, false, what);
-            if (step->u.other.op == MB_OP_TAKE || step->u.other.op == MB_OP_SCATTER_ADD)
-                wants(p, s, &step->u.other.index, false, what);
+            wants(p, s, &step->u.other->out, true, what);
+            if (step->u.other->in.value >= 0)
+                wants(p, s, &step->u.other->in, false, what);
+            if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
+                wants(p, s, &step->u.other->index, false, what);
             break;
         default:
             wants(p, s, &zero, true, what);

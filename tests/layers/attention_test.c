@@ -185,6 +185,157 @@ Test(attention, mistakes)
     mb_tensor q = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N, H, DK)),
               v = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(B, N + 1, H, DV));
     expect(!mb_valid(mb_attend(q, q, v, MB_ATTENTION_SOFTMAX, false, 0)), "keys and values differ in number");
+    expect(strstr(mb_message(mb), "attend: got q [2,5,2,3], k [2,5,2,3], v [2,6,2,4]; wanted"), "%s",
+           mb_message(mb));
+    mb_clear_error(mb);
+    mb_params_free(p);
+    close_all();
+}
+
+/* ---- masks ---- */
+
+enum { QUERIES = 5, KEYS = 3 };
+
+/* Attention from weights: seen[b][h][i][j] as told by `sees`. */
+typedef bool (*sees)(int b, int h, int i, int j);
+
+static bool padding(int b, int h, int i, int j)
+{
+    (void)h, (void)i;
+    return b ? j < 2 : true;
+}
+static bool padding_all(int b, int h, int i, int j) /* of the second image nothing is left */
+{
+    (void)h, (void)i;
+    return b == 0 && j != 1;
+}
+static bool scattered(int b, int h, int i, int j)
+{
+    return (b + 2 * h + 3 * i + 5 * j) % 4 < 2;
+}
+
+static void masked(mb_context *mb, mb_attention_kind kind, bool causal, sees f, mb_shape shape)
+{
+    mb_tensor q = pattern(mb, MB_SHAPE(B, QUERIES, H, DK), 1, 1, 0),
+              k = pattern(mb, MB_SHAPE(B, KEYS, H, DK), 2, 1, 0),
+              v = pattern(mb, MB_SHAPE(B, KEYS, H, DV), 3, 1, 0), xs[3] = {q, k, v}, g[3], h[3];
+    const double *qv = values(q), *kv = values(k), *vv = values(v);
+    double scale = kind == MB_ATTENTION_SOFTMAX ? 1 / sqrt(DK) : 1.0 / (KEYS * DK);
+    double want[B * QUERIES * H * DV] = {0}, bits[B * H * QUERIES * KEYS];
+    bool blind[B * QUERIES * H];
+    int n = 0;
+    for (int b = 0; b < B; b++)
+        for (int i = 0; i < QUERIES; i++)
+            for (int d = 0; d < H; d++) {
+                int row = (b * QUERIES + i) * H + d;
+                double weight[KEYS], total = 0;
+                blind[row] = true;
+                for (int j = 0; j < KEYS; j++) {
+                    double s = 0;
+                    for (int e = 0; e < DK; e++) {
+                        double a = qv[row * DK + e], c = kv[((b * KEYS + j) * H + d) * DK + e];
+                        s += kind == MB_ATTENTION_ADAPTIVE ? feature(a) * feature(c) : a * c;
+                    }
+                    bool seen = (!f || f(b, d, i, j)) && (!causal || j <= i + KEYS - QUERIES);
+                    weight[j] = !seen ? 0 : kind == MB_ATTENTION_SOFTMAX ? exp(s * scale) : s;
+                    total += weight[j];
+                    blind[row] &= !seen;
+                }
+                total = kind == MB_ATTENTION_LINEAR ? 1 / scale : total;
+                for (int e = 0; e < DV && !blind[row]; e++)
+                    for (int j = 0; j < KEYS; j++)
+                        want[row * DV + e] += weight[j] / total * vv[((b * KEYS + j) * H + d) * DV + e];
+            }
+    for (int b = 0; b < shape.dim[0]; b++)
+        for (int d = 0; d < shape.dim[1]; d++)
+            for (int i = 0; i < shape.dim[2]; i++)
+                for (int j = 0; j < shape.dim[3]; j++)
+                    bits[n++] = f && f(b, d, i, j);
+    mb_attend_options o = {.kind = kind, .causal = causal};
+    if (f)
+        o.mask = from_doubles(mb, MB_BOOL, shape, bits);
+    mb_tensor y = mb_attend_with(q, k, v, o);
+    expect_close(y, mb_from(mb, MB_FLOAT64, mb_shape_of(y), want), 1e-13, "masked");
+    const double *got = values(y);
+    mb_grad(outer_loss(y), xs, 3, g);
+    mb_grad(mb_add(mb_sum(mb_square(g[1]), MB_ALL), mb_sum(mb_square(g[0]), MB_ALL)), xs, 3, h);
+    const double *slope = values(g[0]), *second = values(h[0]);
+    for (int row = 0; row < B * QUERIES * H; row++)
+        for (int e = 0; e < DK && blind[row]; e++)
+            expect(got[row * DV + e] == 0 && slope[row * DK + e] == 0 && second[row * DK + e] == 0,
+                   "kind %d on %s: a query that sees nothing gives %g, slopes %g and %g", (int)kind,
+                   mb_backend_name(mb), got[row * DV + e], slope[row * DK + e], second[row * DK + e]);
+    for (int i = 0; i < 3; i++)
+        expect(isfinite(norm2(g[i])) && isfinite(norm2(h[i])), "kind %d: derivatives by %d", (int)kind, i);
+}
+
+Test(attention, masks)
+{
+    const struct {
+        sees f;
+        mb_shape shape;
+    } rows[] = {{NULL, MB_SHAPE0},
+                {padding, MB_SHAPE(B, 1, 1, KEYS)},
+                {padding_all, MB_SHAPE(B, 1, 1, KEYS)},
+                {scattered, MB_SHAPE(B, H, QUERIES, KEYS)}};
+    for (int i = 0; i < 2; i++) {
+        mb_context *mb = open_on(backend_names[i]);
+        for (int kind = 0; kind < 3; kind++)
+            for (int r = 0; r < 4; r++)
+                for (int causal = 0; causal < 2; causal++)
+                    masked(mb, (mb_attention_kind)kind, causal, rows[r].f, rows[r].shape);
+        close_all();
+    }
+}
+
+/* A score may be as low as float32 goes: what is masked is lower. */
+Test(attention, no_finite_score_is_a_mask)
+{
+    for (int i = 0; i < 2; i++) {
+        mb_context *mb = open_on(backend_names[i]);
+        mb_tensor q = mb_from(mb, MB_FLOAT32, MB_SHAPE(1, 2, 1, 1), ((float[]){-2e30f, 0}));
+        mb_tensor k = mb_from(mb, MB_FLOAT32, MB_SHAPE(1, 2, 1, 1), ((float[]){1, 0}));
+        mb_tensor v = mb_from(mb, MB_FLOAT32, MB_SHAPE(1, 2, 1, 1), ((float[]){1, 100}));
+        const double *y = values(mb_attend(q, k, v, MB_ATTENTION_SOFTMAX, true, 1));
+        expect(y[0] == 1 && y[1] == 50.5, "%g %g", y[0], y[1]);
+        close_all();
+    }
+}
+
+Test(attention, of_nothing)
+{
+    for (int i = 0; i < 2; i++) {
+        mb_context *mb = open_on(backend_names[i]);
+        for (int kind = 0; kind < 3; kind++)
+            for (int causal = 0; causal < 2; causal++) {
+                mb_tensor q = mb_ones(mb, MB_FLOAT32, MB_SHAPE(1, 2, 1, 3)),
+                          k = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(1, 0, 1, 3));
+                mb_tensor y = mb_attend(q, k, k, (mb_attention_kind)kind, causal, 0);
+                expect(mb_count(y) == 6 && norm2(y) == 0, "kind %d over no keys: %g", kind, norm2(y));
+            }
+        close_all();
+    }
+}
+
+Test(attention, masked_layer)
+{
+    mb_context *mb = open_on("cpu");
+    mb_params *p = mb_params_new_with(mb, 3, MB_FLOAT64);
+    mb_attention l = mb_attention_new(p, "a", (mb_attention_options){.dim = 6, .heads = 2});
+    mb_tensor x = pattern(mb, MB_SHAPE(B, N, 6), 4, 1, 0), some = mb_slice(x, 1, 0, 3, 1);
+    mb_tensor mask = mb_reshape(mb_lt(mb_iota(mb, MB_INT32, N), 3), MB_SHAPE(1, 1, 1, N));
+    mb_tensor y = mb_attention_apply_with(l, x, mask);
+    expect_close(mb_slice(y, 1, 0, 3, 1), mb_attention_apply(l, some), 1e-14,
+                 "padding is as if it were not there");
+    mb_tensor all = mb_full(mb, MB_BOOL, MB_SHAPE0, 1);
+    expect_close(mb_attention_apply_with(l, x, all), mb_attention_apply(l, x), 1e-14, "one truth for all");
+    mb_attention_apply_with(l, x, mb_cast(mask, MB_FLOAT64));
+    expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), "float64; wanted bool"), "%s",
+           mb_message(mb));
+    mb_clear_error(mb);
+    mb_attention_apply_with(l, x, mb_slice(mask, 3, 0, 2, 1));
+    expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), "broadcasts to the scores, [2,2,5,5]"), "%s",
+           mb_message(mb));
     mb_clear_error(mb);
     mb_params_free(p);
     close_all();

@@ -281,3 +281,20 @@ Test(parts, mistakes)
     mb_params_free(p);
     close_all();
 }
+
+/* A weight that was filled in by hand: all of its axes are told. */
+Test(parts, linear_with_a_weight_of_three_axes)
+{
+    mb_context *mb = open_on("cpu");
+    mb_linear l = {.weight = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(25, 3, 4))};
+    expect(!mb_valid(mb_linear_apply(l, mb_zeros(mb, MB_FLOAT32, MB_SHAPE(7, 3)))), "a weight of three axes");
+    expect(strstr(mb_message(mb), "parts_test.c:") &&
+               strstr(mb_message(mb), "x is [7,3], weight is [25,3,4]"),
+           "%s", mb_message(mb));
+    mb_clear_error(mb);
+    l.weight = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(5, 3));
+    expect(!mb_valid(mb_linear_apply(l, mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 2, 4)))), "4 values for 3");
+    expect(strstr(mb_message(mb), "x is [2,2,4], weight is [5,3]"), "%s", mb_message(mb));
+    mb_clear_error(mb);
+    close_all();
+}

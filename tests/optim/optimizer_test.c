@@ -359,6 +359,52 @@ Test(optimizer, resume)
     unlink(path);
 }
 
+/* ---- losses of old values ---- */
+
+static void note(void *user, const char *line)
+{
+    snprintf(user, 512, "%s", line);
+}
+
+/* A loss recorded before a step is of the values before it: a second step by it would be one of zeros. */
+Test(optimizer, a_loss_of_old_values)
+{
+    char told[512] = "";
+    for (int k = 0; k < 2; k++) {
+        mb_context *mb =
+            mb_open_with(&(mb_options){.backend = backend_names[k], .log = note, .log_user = told});
+        mb_params *p = mb_params_new_with(mb, 1, MB_FLOAT64);
+        mb_tensor w = mb_param(p, "w", MB_SHAPE(1), mb_init_ones()),
+                  unused = mb_param(p, "b", MB_SHAPE(1), mb_init_ones());
+        mb_optimizer *opt = mb_adam(p, (mb_adam_options){.lr = 0.1});
+        mb_scope s = mb_scope_begin(mb);
+        mb_tensor first = mb_square(w), second = mb_square(mb_sub(w, 5.0)), g;
+        mb_grad(first, &unused, 1, &g); /* nothing to do with a step, and told all the same */
+        expect(strstr(told, "optimizer_test.c:") && strstr(told, "none of the 1 tensors"), "told \"%s\"",
+               told);
+        told[0] = 0;
+        expect(mb_step(opt, first) == MB_OK && !told[0], "%s, told \"%s\"", mb_message(mb), told);
+        expect(mb_step(opt, second) == MB_INVALID && strstr(mb_message(mb), "optimizer_test.c:") &&
+                   strstr(mb_message(mb), "depends on none of the 2 trainable parameters"),
+               "%s", mb_message(mb));
+        mb_clear_error(mb);
+        expect(mb_optimizer_steps(opt) == 1, "%lld steps", (long long)mb_optimizer_steps(opt));
+        mb_grad(second, &w, 1, &g);
+        expect(strstr(told, "[1] float64") && strstr(told, "mb_step"), "told \"%s\"", told);
+        told[0] = 0;
+        mb_tensor x = mb_ones(mb, MB_FLOAT64, MB_SHAPE(1)), flat = mb_mul(x, 2.0);
+        mb_grad(flat, &x, 1, &g);
+        mb_grad(g, &x, 1, &g); /* the second derivative of what is linear: zeros, rightly */
+        expect(mb_item(g) == 0 && !told[0], "told \"%s\"", told);
+        expect(mb_step(opt, mb_square(mb_sub(w, 5.0))) == MB_OK, "recorded anew: %s", mb_message(mb));
+        mb_scope_end(s);
+        expect(near(mb_item(w), 1, 0.05, 0) && mb_item(unused) == 1, "w %g", mb_item(w));
+        mb_optimizer_free(opt);
+        mb_params_free(p);
+        expect(mb_close(mb) == MB_OK, "closed");
+    }
+}
+
 /* A mistake after mb_step in the step's scope costs that step, whole: it is not counted either. */
 Test(optimizer, a_step_that_an_error_undoes)
 {

@@ -110,6 +110,11 @@ Test(ops_error, reductions_and_contractions)
 {
     OPEN;
     REFUSED(MB_INVALID, mb_sum(t.f32, MB_AXES(2)), "sum", "2");
+    REFUSED(MB_INVALID, mb_sum(t.f32, MB_AXES(1, -1)), "sum: axis 1 is named twice");
+    REFUSED(MB_INVALID, mb_max(t.f32, MB_KEEP(0, 0)), "max: axis 0 is named twice");
+    REFUSED(MB_INVALID,
+            mb_argmax(mb_broadcast(mb_full(ctx, MB_FLOAT32, MB_SHAPE0, 1), MB_SHAPE((int64_t)1 << 31)), 0),
+            "argmax", "2147483648", "2147483647");
     REFUSED(MB_INVALID, mb_mean(t.i32, MB_ALL), "mean", "int32");
     REFUSED(MB_INVALID, mb_variance(t.i32, MB_ALL), "int32");
     REFUSED(MB_INVALID, mb_max(t.f32, MB_AXES(-3)), "max", "-3");
@@ -120,7 +125,7 @@ Test(ops_error, reductions_and_contractions)
     REFUSED(MB_INVALID, mb_cumsum(t.f32, 2, false), "cumsum", "2");
     REFUSED(MB_INVALID, mb_cumsum(t.truth, 0, false), "cumsum", "bool");
     REFUSED(MB_INVALID, mb_logsumexp(t.f32, MB_AXES(3)), "logsumexp", "3");
-    REFUSED(MB_INVALID, mb_logsumexp(t.i32, MB_ALL), "int32");
+    REFUSED(MB_INVALID, mb_logsumexp(t.i32, MB_ALL), "logsumexp", "int32");
     REFUSED(MB_INVALID, mb_softmax(t.f32, 2), "2");
     REFUSED(MB_INVALID, mb_log_softmax(t.i32, 0), "int32");
     REFUSED(MB_INVALID, mb_matmul(t.f32, t.f32), "matmul", "inner sizes differ", "[3,4]");
@@ -232,6 +237,94 @@ Test(ops_error, derivatives)
     REFUSED(MB_INVALID, mb_jvp(&y, 1, &x, &t.f32, 1, g), "jvp", "[3,4]");
     REFUSED(MB_INVALID, mb_hvp(y, &x, &t.f32, 1, g), "vp: ", "[3,4]");
     close_all();
+}
+
+/* ---- by whose name ---- */
+
+/* A mistake is reported by the function that was called, not by those that it is made of. */
+#define BY(name, wrong) REFUSED(MB_INVALID, wrong, ": " name ": ")
+
+Test(ops_error, names_of_what_was_called)
+{
+    OPEN;
+    mb_key key = mb_key_of(1);
+    mb_shape negative = MB_SHAPE(3, -1);
+    mb_tensor rows[2] = {t.f32, t.row}, huge = mb_full(ctx, MB_FLOAT32, MB_SHAPE((int64_t)1 << 40, 1), 1);
+    BY("min", mb_min(t.f32, MB_AXES(5)));
+    BY("variance", mb_variance(t.i32, MB_ALL));
+    BY("logsumexp", mb_logsumexp(t.truth, MB_ALL));
+    BY("norm", mb_norm(t.i32, MB_ALL));
+    BY("norm", mb_norm(t.f32, MB_AXES(2)));
+    BY("norm", mb_norm(t.f32, MB_AXES(1, 1)));
+    BY("stack", mb_stack(rows, 2, 0));
+    BY("stack", mb_stack(rows, 1, 4));
+    BY("flip", mb_flip(t.f32, 2));
+    BY("square", mb_square(t.truth));
+    BY("relu", mb_relu(t.truth));
+    BY("silu", mb_silu(t.i32));
+    BY("softplus", mb_softplus(t.i32));
+    BY("elu", mb_elu(t.i32));
+    BY("gelu", mb_gelu(t.truth));
+    BY("gelu_erf", mb_gelu_erf(t.truth));
+    BY("softmax", mb_softmax(t.i32, 0));
+    BY("log_softmax", mb_log_softmax(t.f32, 2));
+    BY("dot", mb_dot(t.f32, t.f64));
+    BY("matmul", mb_matmul(huge, mb_transpose(huge)));
+    BY("einsum", mb_einsum("ia,ja->ij", huge, huge));
+    BY("sort", mb_sort(t.truth));
+    BY("one_hot", mb_one_hot(t.i32, -3));
+    BY("tril_mask", mb_tril_mask(ctx, -1, 3, 0));
+    BY("eye", mb_eye(ctx, MB_FLOAT32, -2));
+    BY("normal", mb_normal(ctx, key, MB_FLOAT32, negative));
+    BY("permutation", mb_permutation(ctx, key, negative));
+    BY("exponential", mb_exponential(ctx, key, MB_FLOAT32, negative));
+    BY("laplace", mb_laplace(ctx, key, MB_FLOAT32, negative));
+    BY("gamma", mb_gamma(ctx, key, MB_FLOAT32, negative, 2, 1));
+    BY("sphere", mb_sphere(ctx, key, MB_FLOAT32, MB_SHAPE(-1, 3)));
+    BY("orthogonal", mb_orthogonal(ctx, key, MB_FLOAT32, MB_SHAPE(-1, 3, 3)));
+    BY("add", mb_add(t.i32, 2.5));
+    BY("lt", mb_lt(2.5, t.i32));
+    mb_tensor x = mb_scalar(ctx, MB_FLOAT32, 1), y = mb_exp(x), h, k;
+    BY("hvp", mb_hvp(y, &x, &t.f32, 1, &h));
+    BY("hvp", mb_hvp(y, &t.i32, &t.f32, 1, &h));
+    BY("hvp_batch", mb_hvp_batch(y, &x, &x, 1, &h));
+    BY("hvp_reverse", mb_hvp_reverse(t.i32, &x, &x, 1, &h));
+    BY("jacobian", mb_jacobian(t.i32, x));
+    BY("hessian", mb_hessian(t.i32, &x, 1));
+    BY("hessian_diagonal", mb_hessian_diagonal(y, &t.i32, 1, &h));
+    BY("directional", mb_directional(y, &x, &t.f32, 1, &h, &k));
+    BY("lanczos", mb_lanczos(t.i32, &x, 1, 1, key, &h, &k));
+    double low, high;
+    BY("extreme_eigenvalues", mb_extreme_eigenvalues(t.i32, &x, 1, 1, key, &low, &high));
+    BY("sgd_update", mb_sgd_update(t.f32, t.f64, x));
+    BY("momentum_update", mb_momentum_update(t.f32, t.f64, x, t.f32, 0.5, false, &h));
+    BY("adam_update", mb_adam_update(t.f32, t.f32, t.row, t.f32, t.f64, 1, NULL, &h, &k));
+    BY("clip_value", mb_clip_value(t.truth, 1));
+    BY("global_norm", mb_global_norm((mb_tensor[]){t.f32, t.f64}, 2));
+    BY("clip_norm", mb_clip_norm((mb_tensor[]){t.f32, t.f64}, 2, 1, rows));
+    /* and afterwards by its own */
+    BY("exp", mb_exp(t.truth));
+    BY("concat", mb_concat((mb_tensor[]){t.f32, t.row}, 2, 0));
+    close_all();
+}
+
+/* What MB_DEBUG finds, too, also in a gradient: its products are those of the matmul. */
+Test(ops_error, names_in_debug_mode)
+{
+    for (int k = 0; k < 2; k++) {
+        setenv("MB_DEBUG", "1", 1);
+        mb_context *ctx = open_on(backend_names[k]);
+        unsetenv("MB_DEBUG");
+        mb_tensor x = mb_full(ctx, MB_FLOAT32, MB_SHAPE(2, 2), 1e30),
+                  w = mb_full(ctx, MB_FLOAT32, MB_SHAPE(2, 2), 1e-30);
+        mb_tensor g;
+        REFUSED(MB_INVALID, mb_item(mb_sum(mb_matmul(x, x), MB_ALL)), ": matmul: the first NaN or infinity");
+        REFUSED(MB_INVALID, mb_item(mb_sum(mb_einsum("ij,ij->i", x, x), MB_ALL)), ": einsum: the first");
+        REFUSED(MB_INVALID, mb_item(mb_sum(mb_square(x), MB_ALL)), ": square (mul): the first");
+        REFUSED(MB_INVALID, (mb_vjp(mb_matmul(x, w), x, &w, 1, &g), mb_item(mb_sum(g, MB_ALL))),
+                ": matmul: the first");
+        close_all();
+    }
 }
 
 /* ---- whose tensor is it ---- */

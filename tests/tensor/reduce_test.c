@@ -226,3 +226,21 @@ Test(reduce, argmax_and_cumsum)
             }
         }
 }
+
+/* Divided by their number: times 1 / n rounded, 31 of these would be next to 1. */
+Test(reduce, mean_of_ones_is_one)
+{
+    ON_BOTH
+    for (int d = 0; d < 2; d++)
+        for (int64_t n = 1; n <= 500; n++) {
+            double *ones = calloc((size_t)n, sizeof *ones);
+            for (int64_t i = 0; i < n; i++)
+                ones[i] = 1;
+            mb_scope scope = mb_scope_begin(ctx);
+            mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(n), ones);
+            double mean = mb_item(mb_mean(x, MB_ALL));
+            expect(mean == 1, "of %lld ones on %s: %.17g", (long long)n, backend_names[k], mean);
+            mb_scope_end(scope);
+            free(ones);
+        }
+}

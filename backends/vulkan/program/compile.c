@@ -24,7 +24,7 @@ static bool has_types(mb__vk *v, const mb__plan *plan)
 static bool try_products(mb__vk *v, const mb__plan *plan)
 {
     for (int s = 0; s < plan->step_count; s++)
-        if (plan->steps[s].kind == MB_STEP_PRODUCT && !mb__vk_try_product(v, plan, &plan->steps[s].u.product))
+        if (plan->steps[s].kind == MB_STEP_PRODUCT && !mb__vk_try_product(v, plan, plan->steps[s].u.product))
             return false;
     return true;
 }
@@ -36,9 +36,9 @@ static bool add_step(mb__vk_program *p, int s)
     case MB_STEP_KERNEL:
         return mb__vk_add_kernel(p, s, &step->u.kernel);
     case MB_STEP_PRODUCT:
-        return mb__vk_add_product(p, s, &step->u.product);
+        return mb__vk_add_product(p, s, step->u.product);
     case MB_STEP_OTHER:
-        return mb__vk_add_other(p, s, &step->u.other);
+        return mb__vk_add_other(p, s, step->u.other);
     default:
         return mb__vk_add_fill(p, s, step->u.zero, 0);
     }

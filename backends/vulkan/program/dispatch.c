@@ -84,6 +84,7 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
 
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
 {
+    bytes = bytes ? bytes : 1; /* values of no bytes have a place too */
     mb__vk_scratch_value *grown =
         mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_room, sizeof *grown);
     if (!grown) {

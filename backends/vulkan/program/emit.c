@@ -91,6 +91,15 @@ static uint32_t param(emitter *e, int64_t x)
 
 /* ---- instructions ---- */
 
+/* A literal zero that the driver does not know: what it knows it folds, 0 / x and x + 0 into what they are
+ * not for NaN, infinities and -0. */
+static uint32_t zero(emitter *e, const mb__instr *n)
+{
+    mb__vk_type type = type_for(n->dtype);
+    uint32_t number = param(e, 0), x = call1(e, "iota_%s", type_names[n->dtype], type, 1, &number);
+    return signbit(n->number) ? call1(e, "%s_neg", type_names[n->dtype], type, 1, &x) : x;
+}
+
 static uint32_t one(emitter *e, int i)
 {
     const mb__instr *n = &e->k->instrs[i];
@@ -105,7 +114,7 @@ static uint32_t one(emitter *e, int i)
         return call1(e, "load_%s", name, type, 2, args);
     }
     case MB_K_CONST:
-        return mb__vk_number(e->a, type, n->number);
+        return mb__vk_is_zero(n) ? zero(e, n) : mb__vk_number(e->a, type, n->number);
     case MB_K_SCALAR:
         args[0] = param(e, n->bind);
         return call1(e, "scalar_%s", name, type, 1, args);
@@ -129,6 +138,10 @@ static uint32_t one(emitter *e, int i)
     while (count < 3 && n->in[count] >= 0) {
         args[count] = e->id[n->in[count]];
         count++;
+    }
+    if (n->op == MB_OP_SUB && args[0] == args[1] && mb__is_float(n->dtype)) { /* x - x is folded into 0 */
+        args[1] = call1(e, "%s_neg", name, type, 1, &args[1]);
+        return call1(e, "%s_add", name, type, 2, args);
     }
     char text[48];
     if (n->op == MB_OP_CAST)
@@ -241,6 +254,12 @@ static bool carries(const mb__instr *n)
     return n->op == MB_K_SUM && n->dtype == MB_FLOAT32;
 }
 
+/* What a reduction of nothing gives. */
+static uint32_t none_of(emitter *e, const mb__instr *n)
+{
+    return mb__vk_number(e->a, type_for(n->dtype), n->op == MB_K_MAX ? -(double)INFINITY : 0);
+}
+
 /* The reductions whose operands are of a level. */
 static void reduce_level(emitter *e, const columns *c, int level)
 {
@@ -252,8 +271,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
         if (!mb__vk_is_reduction(&k->instrs[i]) || e->level[i] != level + 1)
             continue;
         mb__vk_type type = type_for(k->instrs[i].dtype);
-        bool max = k->instrs[i].op == MB_K_MAX;
-        uint32_t none = mb__vk_number(e->a, type, max ? -(double)INFINITY : 0);
+        uint32_t none = none_of(e, &k->instrs[i]);
         if (!c->single) {
             var[i] = mb__vk_var(e->a, type);
             mb__vk_set(e->a, var[i], none);
@@ -269,6 +287,12 @@ static void reduce_level(emitter *e, const columns *c, int level)
     }
     if (!count)
         return;
+    if (e->p->columns == 0) { /* there is no element to look at: what a reduction starts from is its result */
+        for (int i = 0; i < k->instr_count; i++)
+            if (mb__vk_is_reduction(&k->instrs[i]) && e->level[i] == level + 1)
+                e->id[i] = none_of(e, &k->instrs[i]);
+        return;
+    }
     begin_columns(e, c);
     compute_columns(e, c->single);
     for (int i = 0; i < k->instr_count; i++) {
@@ -327,7 +351,7 @@ static void emit_rows(emitter *e, const columns *c)
     for (int s = 0; s < k->store_count; s++)
         if (!k->stores[s].per_row)
             e->wanted[k->stores[s].instr] = any = true;
-    if (any) {
+    if (any && e->p->columns) {
         bool guard = e->p->lanes > 1 || c->single;
         uint32_t may = c->single ? mb__vk_math(e->a, VK_AND, e->ok, c->ok) : e->ok;
         begin_columns(e, c);
@@ -443,7 +467,7 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
             c.end = count;
             c.single = p->columns <= p->lanes;
         }
-        if (c.single) {
+        if (c.single && p->columns) {
             c.ok = mb__vk_math(a, VK_LESS, e.t, count);
             uint32_t args[2] = {e.t, mb__vk_u32(a, (uint32_t)p->columns - 1)};
             split_index(&e, mb__vk_call(a, "smaller", VK_U32, 2, args), e.outer, p->k.rank, e.column_at);

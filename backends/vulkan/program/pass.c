@@ -34,6 +34,8 @@ static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
             add_param(p, n->bind);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             add_param(p, n->view.offset);
+        if (mb__vk_is_zero(n))
+            add_param(p, 0);
     }
     for (int i = 0; i < k->store_count; i++)
         add_slot(p, &k->stores[i].view);
@@ -80,7 +82,9 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
             put(&b, &n->number, sizeof n->number);
         if (n->op == MB_K_LOAD)
             put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
-        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind) : -1;
+        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind)
+                        : mb__vk_is_zero(n)                          ? mb__vk_param_of(p, 0)
+                                                                     : -1;
         put(&b, &bound, sizeof bound);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             put_view(&b, mb__vk_param_of(p, n->view.offset), &n->view, k->rank);
@@ -144,6 +148,29 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
     return pipeline;
 }
 
+/* What a pass became, told to the host as GLSL and as SPIR-V; made anew, since a known pipeline has neither.
+ */
+static bool list_pass(mb__vk_splitter *s, const mb__vk_pass *pass)
+{
+    mb__vk *v = s->p->v;
+    bool float64 = mb__vk_uses_float64(&pass->k);
+    mb__vk_asm *as_text = mb__vk_asm_new(v, float64, true), *as_words = mb__vk_asm_new(v, float64, false);
+    const char *text = NULL;
+    const uint32_t *words = NULL;
+    uint32_t count = 0;
+    if (as_text && as_words) {
+        mb__vk_emit(as_text, pass);
+        mb__vk_emit(as_words, pass);
+        text = mb__vk_asm_text(as_text);
+        words = mb__vk_asm_words(as_words, &count);
+    }
+    if (text && words)
+        v->host->listing(v->host->user, s->p->plan, s->step, text, words, count * sizeof *words);
+    mb__vk_asm_free(as_text);
+    mb__vk_asm_free(as_words);
+    return text && words;
+}
+
 /* ---- the dispatch ---- */
 
 bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
@@ -160,7 +187,7 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
     if (!list_slots(s, pass))
         return false;
     VkPipeline pipeline = pipeline_of(s, pass);
-    if (!pipeline)
+    if (!pipeline || (v->host->listing && !list_pass(s, pass)))
         return false;
     uint32_t region = mb__vk_region(s->p, pass->slots, pass->slot_count);
     for (int i = 0; i < pass->param_count; i++)

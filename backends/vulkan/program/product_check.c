@@ -75,7 +75,7 @@ bool mb__vk_product_run(mb__vk *v, const mb__product *product, const mb__vk_choi
                                 .index = i < 2 ? i : 0,
                                 .count = count[i],
                                 .onto = -1};
-    mb__step step = {.kind = MB_STEP_PRODUCT, .u.product = *product};
+    mb__step step = {.kind = MB_STEP_PRODUCT, .u.product = product};
     mb__plan plan = {.values = values,
                      .steps = &step,
                      .value_count = 3,

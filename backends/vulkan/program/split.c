@@ -294,9 +294,12 @@ static uint32_t reduced_axes(const mb__kernel *k, const mb__store *st)
     return mask;
 }
 
+enum plain { NO_PLAIN, ELEMENTS, ELEMENTS_AND_ROWS };
+
 /* The accumulating stores over the mask become row reductions, stored once a row; the others stay out, but
- * for plain ones if `plain`. */
-static bool take_stores(mb__vk_splitter *s, const mb__kernel *from, uint32_t mask, bool plain, mb__kernel *to)
+ * for those plain ones that are asked for. */
+static bool take_stores(mb__vk_splitter *s, const mb__kernel *from, uint32_t mask, enum plain plain,
+                        mb__kernel *to)
 {
     if (!copy_kernel(s, from, to))
         return false;
@@ -304,7 +307,7 @@ static bool take_stores(mb__vk_splitter *s, const mb__kernel *from, uint32_t mas
     for (int i = 0; i < from->store_count; i++) {
         mb__store st = from->stores[i];
         uint32_t reduced = reduced_axes(from, &st);
-        if (reduced ? reduced != mask : !plain)
+        if (reduced ? reduced != mask : plain < (st.per_row ? ELEMENTS_AND_ROWS : ELEMENTS))
             continue;
         if (reduced) {
             mb__instr sum = {.op = st.mode == MB_STORE_SUM ? MB_K_SUM : MB_K_MAX,
@@ -356,6 +359,25 @@ static bool spill_rows(mb__vk_splitter *s, const mb__kernel *k, uint32_t rows_ma
     return !s->p->failed && add_pass(s, &first, rows_mask);
 }
 
+/* Values of a row, in a kernel that reduces no rows: over the rows alone, whatever loops the other stores
+ * take. */
+static bool add_row_values(mb__vk_splitter *s, const mb__kernel *k)
+{
+    mb__kernel rows;
+    if (!copy_kernel(s, k, &rows))
+        return false;
+    rows.store_count = 0;
+    for (int i = 0; i < k->store_count; i++)
+        if (k->stores[i].per_row)
+            rows.stores[rows.store_count++] = k->stores[i];
+    if (!rows.store_count)
+        return true;
+    rows.rank = k->rank - k->inner;
+    if (rows.rank == 0)
+        rows.dim[rows.rank++] = 1;
+    return add_pass(s, &rows, 0);
+}
+
 static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
 {
     const mb__kernel *k = kernel;
@@ -367,9 +389,11 @@ static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
         rows |= mb__vk_is_reduction(&k->instrs[i]);
     for (int a = k->rank - k->inner; rows && a < k->rank; a++)
         rows_mask |= 1u << a;
+    if (!rows && !add_row_values(s, k))
+        return false;
     for (int i = 0; i < k->store_count; i++) {
         uint32_t mask = reduced_axes(k, &k->stores[i]);
-        plain |= mask == 0;
+        plain |= mask == 0 && !k->stores[i].per_row;
         bool known = mask == 0 || (rows && mask == rows_mask);
         for (int j = 0; j < set_count && !known; j++)
             known = sets[j] == mask;
@@ -389,16 +413,16 @@ static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
     for (int j = 0; j < set_count; j++) {
         /* Without row reductions, elements can be stored along with the last set: one pass less. */
         bool along = !rows && plain && j == set_count - 1;
-        if (!take_stores(s, k, sets[j], along, &part) || !add_pass(s, &part, sets[j]))
+        if (!take_stores(s, k, sets[j], along ? ELEMENTS : NO_PLAIN, &part) || !add_pass(s, &part, sets[j]))
             return false;
         plain &= !along;
     }
     if (rows) {
         /* With the reductions in memory, what is left may still sum over the rows' own axes. */
-        return take_stores(s, k, rows_mask, true, &part) &&
+        return take_stores(s, k, rows_mask, ELEMENTS_AND_ROWS, &part) &&
                (part.store_count == 0 || add_pass(s, &part, rows_mask));
     }
-    return !plain || (take_stores(s, k, 0, true, &part) && add_pass(s, &part, 0));
+    return !plain || (take_stores(s, k, 0, ELEMENTS, &part) && add_pass(s, &part, 0));
 }
 
 bool mb__vk_add_kernel(mb__vk_program *p, int step, const mb__kernel *k)

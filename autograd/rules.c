@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: MIT
+ * rules.c - the rules of an op, wherever they stand. */
+#include "autograd/rules.h"
+
+const mb__rule *mb__rule_of(int op)
+{
+    return mb__is_elementwise(op) ? &mb__rules_elementwise[op] : &mb__rules_structure[op];
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ * rules_shared.c - what rules share. */
+#include <math.h>
+
+#include "autograd/rules.h"
+
+mb_shape mb__batched_shape(const mb__node *n, int64_t K)
+{
+    mb_shape shape = {n->rank + 1, {K}};
+    memcpy(shape.dim + 1, n->dim, (size_t)n->rank * sizeof *n->dim);
+    return shape;
+}
+
+mb_tensor mb__batch_aligned(const mb__applied *s, mb_tensor t)
+{
+    const mb__node *n = mb__at(s->ctx, t.id);
+    int missing = s->node.rank + 1 - n->rank;
+    if (missing <= 0)
+        return t;
+    mb_shape shape = {s->node.rank + 1, {n->dim[0]}};
+    for (int i = 1; i < shape.rank; i++)
+        shape.dim[i] = i <= missing ? 1 : n->dim[i - missing];
+    return mb_reshape(t, shape);
+}
+
+mb_tensor mb__zero_or_nan(const mb__applied *s)
+{
+    mb_dtype dtype = (mb_dtype)s->node.dtype;
+    return mb_where(mb_eq(s->out, s->out), mb__const(s->ctx, dtype, 0),
+                    mb__const(s->ctx, dtype, (double)NAN));
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mttt_model.c - the images, the vision transformer and its optimiser, as the flags say. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "mttt.h"
+
+/* Streams of random numbers, folded into the seed. */
+enum { STREAM_TOKENS = 1, STREAM_TEST_TOKENS = 2 };
+
+/* ---- making it ---- */
+
+static mb_images *open_images(run *r, const char *images, const char *labels, int64_t limit)
+{
+    char *images_path = path_in(set.data, images), *labels_path = path_in(set.data, labels);
+    mb_images *d = mb_images_open(r->mb, (mb_images_options){.images = images_path,
+                                                             .labels = labels_path,
+                                                             .limit = limit,
+                                                             .mean = MB_FASHION_MNIST_MEAN,
+                                                             .std = MB_FASHION_MNIST_STD,
+                                                             .classes = CLASSES,
+                                                             .seed = (uint64_t)set.seed});
+    check(r);
+    free(images_path);
+    free(labels_path);
+    return d;
+}
+
+/* How many steps there are. */
+static void plan_steps(run *r)
+{
+    int64_t count = mb_images_count(r->train);
+    r->per_epoch = count / set.batch; /* the rest of an epoch, below a batch, is left out */
+    if (r->per_epoch == 0)
+        die("--batch %lld is above the %lld images there are", (long long)set.batch, (long long)count);
+    r->total = r->per_epoch * set.epochs;
+    if (r->total > INT32_MAX) /* what a checkpoint can count */
+        die("%lld epochs of %lld steps are more than %d steps: fewer --epochs, or a larger --batch",
+            (long long)set.epochs, (long long)r->per_epoch, INT32_MAX);
+}
+
+static mb_mixer_options mixer(const double *inner_lr)
+{
+    mb_mixer_options m = {.heads = set.heads};
+    if (strcmp(set.learner, "softmax") == 0)
+        m.kind = MB_MIXER_SOFTMAX;
+    else if (strcmp(set.learner, "linear-attention") == 0)
+        m.kind = MB_MIXER_LINEAR;
+    else
+        m.kind = MB_MIXER_TTT;
+    m.ttt = (mb_ttt_options){.learner = strcmp(set.learner, "mlp") == 0 ? MB_LEARNER_MLP : MB_LEARNER_LINEAR,
+                             .inner_steps = (int)set.inner_steps,
+                             .inner_batch = set.inner_batch,
+                             .inner_lr = inner_lr};
+    return m;
+}
+
+static void make_model(run *r)
+{
+    int64_t height = mb_images_height(r->train), width = mb_images_width(r->train);
+    if (mb_images_height(r->test) != height || mb_images_width(r->test) != width)
+        die("--data: images of %lld by %lld for training, of %lld by %lld for the test", (long long)height,
+            (long long)width, (long long)mb_images_height(r->test), (long long)mb_images_width(r->test));
+    if (height % set.patch || width % set.patch)
+        die("--patch %lld does not divide images of %lld by %lld", (long long)set.patch, (long long)height,
+            (long long)width);
+    double *inner_lr = malloc((size_t)(set.inner_steps + 1) * sizeof *inner_lr);
+    if (!inner_lr)
+        die("out of memory");
+    for (int64_t t = 0; t < set.inner_steps; t++)
+        inner_lr[t] = set.inner_lr;
+    bool learned = strcmp(set.positions, "learned") == 0;
+    r->params = mb_params_new(r->mb, (uint64_t)set.seed);
+    r->vit = mb_vit_new(r->params, "vit",
+                        (mb_vit_options){.tokens = height / set.patch * (width / set.patch),
+                                         .patch_values = set.patch * set.patch,
+                                         .dim = set.dim,
+                                         .depth = set.depth,
+                                         .classes = CLASSES,
+                                         .mixer = mixer(inner_lr),
+                                         /* zeros learn slower in so few epochs */
+                                         .head_init = mb_init_xavier(set.dim, CLASSES),
+                                         .positions = learned ? MB_POSITIONS_LEARNED : MB_POSITIONS_SINCOS2D,
+                                         .rows = height / set.patch});
+    free(inner_lr);
+}
+
+void build(run *r)
+{
+    r->train = open_images(r, "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", set.train_images);
+    r->test = open_images(r, "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", set.test_images);
+    plan_steps(r);
+    make_model(r);
+    r->optimizer =
+        mb_adamw(r->params, (mb_adamw_options){.lr = set.lr,
+                                               .weight_decay = set.weight_decay,
+                                               .clip_norm = set.clip,
+                                               .schedule = mb_schedule_warmup_cosine(set.warmup, r->total)});
+    check(r);
+    r->inner_losses = (int)set.depth * mb_vit_losses(r->vit);
+    r->losses = calloc((size_t)r->inner_losses + 1, sizeof *r->losses);
+    r->inner_loss = calloc((size_t)r->inner_losses + 1, sizeof *r->inner_loss);
+    r->logits = calloc((size_t)set.batch * CLASSES, sizeof *r->logits);
+    if (!r->losses || !r->inner_loss || !r->logits)
+        die("out of memory");
+}
+
+void demolish(run *r)
+{
+    mb_images_close(r->train);
+    mb_images_close(r->test);
+    mb_optimizer_free(r->optimizer);
+    mb_params_free(r->params);
+    free(r->losses);
+    free(r->inner_loss);
+    free(r->logits);
+    free(r->checkpoint);
+    mb_status status = mb_close(r->mb);
+    if (status != MB_OK)
+        die("%s", mb_status_name(status));
+}
+
+/* ---- applying it ---- */
+
+/* x: [B,28,28], y: [B]; n: the step, or the batch of the test, for the order of tokens. */
+static answer predict(const run *r, mb_tensor x, mb_tensor y, uint64_t stream, int64_t n, mb_tensor *losses)
+{
+    mb_key key = mb_key_fold(mb_key_fold(mb_key_of((uint64_t)set.seed), stream), (uint64_t)n);
+    mb_tensor logits = mb_vit_apply(r->vit, mb_patchify(x, set.patch), key, losses);
+    mb_tensor right = mb_eq(mb_argmax(logits, -1), y);
+    return (answer){y, logits, mb_cross_entropy(logits, y), mb_sum(mb_cast(right, MB_INT32), MB_ALL)};
+}
+
+answer on_training_batch(const run *r, int64_t step, mb_tensor *losses)
+{
+    mb_tensor x, y;
+    mb_images_batch(r->train, (uint64_t)(step / r->per_epoch), step % r->per_epoch, set.batch, &x, &y);
+    return predict(r, x, y, STREAM_TOKENS, step, losses);
+}
+
+int64_t on_test_batch(const run *r, int64_t batch, double *loss, double *correct)
+{
+    float loss_value = 0;
+    int32_t correct_value = 0;
+    mb_scope scope = mb_scope_begin(r->mb);
+    mb_tensor x, y;
+    mb_images_batch(r->test, MB_IN_ORDER, batch, set.batch, &x, &y);
+    answer a = predict(r, x, y, STREAM_TEST_TOKENS, batch, NULL);
+    int64_t count = mb_dim(y, 0);
+    mb_watch(a.loss, &loss_value, sizeof loss_value);
+    mb_watch(a.logits, r->logits, (size_t)count * CLASSES * sizeof *r->logits);
+    mb_read(a.correct, &correct_value, sizeof correct_value);
+    mb_scope_end(scope);
+    check(r);
+    *loss = loss_value;
+    *correct = correct_value;
+    return count;
+}

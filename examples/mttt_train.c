@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mttt_train.c - the loop over steps and epochs, and the test after each epoch. */
+#include <math.h>
+
+#include "mttt.h"
+
+bool row_after(const run *r, int64_t steps)
+{
+    return steps == 1 || steps % set.log_every == 0 || steps % r->per_epoch == 0;
+}
+
+/* What a step leaves for the tables. */
+typedef struct outcome {
+    float loss, norm; /* norm: of the gradient */
+    int32_t correct;
+    double lr;
+} outcome;
+
+/* Computes a step: parameters and optimiser have changed afterwards. */
+static outcome advance(run *r, bool log)
+{
+    outcome o = {.lr = mb_optimizer_lr(r->optimizer)};
+    mb_scope scope = mb_scope_begin(r->mb);
+    answer a = on_training_batch(r, r->step, log && r->inner_losses ? r->losses : NULL);
+    mb_tensor norm; /* 0-d */
+    mb_step_norm(r->optimizer, a.loss, &norm);
+    mb_watch(a.loss, &o.loss, sizeof o.loss);
+    mb_watch(norm, &o.norm, sizeof o.norm);
+    mb_watch(a.correct, &o.correct, sizeof o.correct);
+    for (int i = 0; log && i < r->inner_losses; i++)
+        mb_watch(r->losses[i], &r->inner_loss[i], sizeof *r->inner_loss);
+    mb_scope_end(scope); /* everything is computed here */
+    check(r);
+    return o;
+}
+
+/* A gradient beyond float32 has made NaN of the parameters: no checkpoint may have them. */
+static void expect_finite(const run *r, outcome o)
+{
+    if (!isfinite(o.loss) || !isfinite(o.norm))
+        die("step %lld: the loss is %g, the norm of its gradient %g; a smaller --lr or --inner-lr may help",
+            (long long)r->step + 1, o.loss, o.norm);
+}
+
+static void write_rows(run *r, outcome o, double speed)
+{
+    double steps = (double)r->window_steps, epoch = (double)((r->step - 1) / r->per_epoch);
+    csv_row(&r->metrics,
+            (double[]){(double)r->step, epoch, r->window_loss / steps,
+                       r->window_correct / (steps * (double)set.batch), NAN, NAN, o.lr, o.norm, speed,
+                       seconds_now(r)},
+            10);
+    int losses = mb_vit_losses(r->vit);
+    for (int i = 0; i < r->inner_losses; i++)
+        csv_row(&r->inner, (double[]){(double)r->step, i / losses, i % losses, r->inner_loss[i]}, 4);
+    r->window_loss = r->window_correct = 0;
+    r->window_steps = 0;
+}
+
+/* One step of training. */
+static void train_step(run *r, progress *bar)
+{
+    bool log = row_after(r, r->step + 1);
+    outcome o = advance(r, log);
+    expect_finite(r, o);
+    int64_t within = r->step++ % r->per_epoch + 1;
+    r->window_loss += o.loss;
+    r->window_correct += o.correct;
+    r->window_steps++;
+    double steps = (double)r->window_steps;
+    progress_step(bar, within, r->window_loss / steps, r->window_correct / (steps * (double)set.batch), log);
+    if (log)
+        write_rows(r, o, bar->pace > 0 ? (double)set.batch / bar->pace : NAN);
+}
+
+/* Loss and accuracy on the test images, with the inner loop on. False: stopped before the end. */
+static bool evaluate(run *r, const char *label)
+{
+    double loss_sum = 0, correct_sum = 0, images = 0;
+    int64_t batches = (mb_images_count(r->test) + set.batch - 1) / set.batch;
+    progress bar;
+    progress_begin(&bar, label, batches);
+    for (int64_t b = 0; b < batches && !stop_wanted(); b++) {
+        double loss, correct, count = (double)on_test_batch(r, b, &loss, &correct);
+        loss_sum += loss * count; /* the last batch may be a short one */
+        correct_sum += correct;
+        images += count;
+        progress_step(&bar, b + 1, loss_sum / images, correct_sum / images, b + 1 == batches);
+    }
+    progress_clear(&bar);
+    if (stop_wanted())
+        return false;
+    r->test_loss = loss_sum / images;
+    r->test_accuracy = correct_sum / images;
+    double epoch = (double)(r->step / r->per_epoch) - 1;
+    csv_row(&r->metrics,
+            (double[]){(double)r->step, epoch, NAN, NAN, r->test_loss, r->test_accuracy, NAN, NAN, NAN,
+                       seconds_now(r)},
+            10);
+    return true;
+}
+
+/* The rest of an epoch, as far as nobody wants it to stop. */
+static void train_epoch(run *r, int64_t epoch)
+{
+    progress bar;
+    char label[48];
+    snprintf(label, sizeof label, "epoch %lld/%lld", (long long)epoch + 1, (long long)set.epochs);
+    progress_begin(&bar, label, r->per_epoch);
+    while (r->step / r->per_epoch == epoch && !stop_wanted()) {
+        train_step(r, &bar);
+        if (set.save_every && r->step % set.save_every == 0)
+            save(r);
+    }
+    progress_clear(&bar);
+}
+
+bool train(run *r)
+{
+    while (!stop_wanted()) {
+        int64_t epoch = r->step / r->per_epoch;
+        char label[48];
+        if (r->step % r->per_epoch == 0 && r->evaluated < epoch) {
+            snprintf(label, sizeof label, "test  %lld/%lld", (long long)epoch, (long long)set.epochs);
+            if (evaluate(r, label))
+                r->evaluated = epoch;
+        } else if (r->step == r->total) {
+            return true;
+        } else {
+            train_epoch(r, epoch);
+        }
+        save(r);
+    }
+    if (r->step == 0)
+        save(r); /* stopped before there was anything to save: --resume wants a checkpoint all the same */
+    return false;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * checkpoint_test.c - a loss after inner steps of gradient descent, with checkpoints in many ways and
+ * without: the same derivatives of order 1 to 3, in reverse and forward mode, and less memory for
+ * intermediate values. */
+#include "gradcheck.h"
+#include "support.h"
+
+enum { STEPS = 16, ORDERS = 5 };
+
+/* How the steps are recorded. each: a checkpoint for each step; around: for so many of them. */
+typedef struct way {
+    const char *name;
+    int each, around;
+    bool products, through, jump;
+} way;
+
+static const way ways[] = {
+    {"none", 0, 0, false, false, false},
+    {"each step", 1, 0, false, false, false},
+    {"products kept", 1, 0, true, false, false},
+    {"one value kept", 1, 0, false, true, false},
+    {"four steps", 0, 4, false, false, false},
+    {"nested", 1, 4, false, false, false},
+    {"nested, kept", 1, 4, true, true, false},
+    {"all in one", 0, STEPS, false, false, false},
+    {"every other step", 1, 0, false, false, true},
+};
+enum { WAYS = sizeof ways / sizeof *ways };
+
+static mb_tensor steps(mb_context *ctx, const way *w, mb_tensor W, mb_tensor rate, mb_tensor x, mb_tensor y)
+{
+    mb_checkpoint outer = {0}, inner = {0};
+    for (int t = 0; t < STEPS; t++) {
+        bool each = w->each && !(w->jump && t % 2);
+        if (w->around && t % w->around == 0)
+            outer = mb_checkpoint_begin(ctx);
+        if (each)
+            inner = w->products ? mb_checkpoint_products_begin(ctx) : mb_checkpoint_begin(ctx);
+        mb_tensor h = mb_tanh(mb_matmul(x, W)), dW;
+        if (w->through)
+            h = mb_keep_through(h);
+        mb_key key = mb_key_fold(mb_key_of(9), (uint64_t)t);
+        mb_tensor keep = mb_lt(mb_uniform(ctx, key, MB_FLOAT64, MB_SHAPE(64, 4)),
+                               mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.8));
+        h = mb_where(keep, h, mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0)); /* draws repeat */
+        mb_grad(mb_mean(mb_square(mb_sub(mb_mul(h, mb_sin(h)), y)), MB_ALL), &W, 1, &dW);
+        W = mb_sub(W, mb_mul(dW, rate));
+        if (each)
+            mb_checkpoint_end(inner);
+        if (w->around && t % w->around == w->around - 1)
+            mb_checkpoint_end(outer);
+    }
+    return W;
+}
+
+/* Derivatives along v of orders 1 to 3, the second once more by forward mode, and by the rate; arena[i]:
+ * bytes. */
+static void derivatives(mb_context *ctx, const way *w, double out[ORDERS], double arena[3])
+{
+    mb_scope scope = mb_scope_begin(ctx);
+    mb_tensor x = mb_normal(ctx, mb_key_of(1), MB_FLOAT64, MB_SHAPE(64, 4));
+    mb_tensor y = mb_normal(ctx, mb_key_of(2), MB_FLOAT64, MB_SHAPE(64, 4));
+    mb_tensor W0 = mb_mul(mb_normal(ctx, mb_key_of(3), MB_FLOAT64, MB_SHAPE(4, 4)), 0.5);
+    mb_tensor v = mb_normal(ctx, mb_key_of(4), MB_FLOAT64, MB_SHAPE(4, 4));
+    mb_tensor xs[2] = {W0, mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.3)}, gs[2], g, h;
+    mb_tensor W = steps(ctx, w, xs[0], xs[1], x, y);
+    mb_tensor loss = mb_sum(mb_square(mb_tanh(mb_matmul(x, W))), MB_ALL), along;
+    mb_grad(loss, xs, 2, gs);
+    along = mb_dot(gs[0], v);
+    mb_tensor first[2] = {along, gs[1]};
+    mb_eval(first, 2);
+    arena[0] = (double)mb_get_stats(ctx).last_arena_bytes;
+    mb_hvp(loss, &W0, &v, 1, &h);
+    out[3] = mb_item(mb_dot(h, v));
+    for (int order = 2; order <= 3; order++) {
+        mb_grad(along, &W0, 1, &g);
+        along = mb_dot(g, v);
+        out[order - 1] = mb_item(along);
+        arena[order - 1] = (double)mb_get_stats(ctx).last_arena_bytes;
+    }
+    out[0] = mb_item(first[0]);
+    out[4] = mb_item(first[1]);
+    expect(mb_scope_end(scope) == MB_OK, "%s: %s", w->name, mb_message(ctx));
+}
+
+static void compare_ways(const char *backend, const char *disable)
+{
+    mb_context *ctx = mb_open_with(&(mb_options){.backend = backend, .disable = disable});
+    double want[ORDERS], all[3];
+    derivatives(ctx, &ways[0], want, all);
+    for (int i = 1; i < WAYS; i++) {
+        double got[ORDERS], arena[3];
+        derivatives(ctx, &ways[i], got, arena);
+        /* Sums are added in another order, over 16 steps that each magnify by little: a thousand roundings.
+         */
+        for (int k = 0; k < ORDERS; k++)
+            expect(fabs(got[k] - want[k]) <= 1e-12 * fabs(want[k]),
+                   "%s, %s: derivative %d is %.17g, not %.17g", backend, ways[i].name, k, got[k], want[k]);
+        for (int k = 0; k < 3 && !*disable && !ways[i].jump && !ways[i].through && i != 7; k++)
+            expect(arena[k] < 0.5 * all[k], "%s, %s: order %d takes %g bytes, and %g without", backend,
+                   ways[i].name, k + 1, arena[k], all[k]);
+    }
+    expect(mb_close(ctx) == MB_OK, "close");
+}
+
+Test(checkpoint, reference)
+{
+    compare_ways("reference", "");
+}
+Test(checkpoint, cpu)
+{
+    compare_ways(backend_names[1], "");
+}
+Test(checkpoint, passes_off)
+{
+    compare_ways("cpu", "simplify,merge,dead,fuse,sink,inplace,reuse");
+}
+
+/* Memory of a first gradient: without checkpoints in proportion to the steps, with them that of one step and
+ * what goes from one to the next. */
+Test(checkpoint, memory_by_steps)
+{
+    mb_context *ctx = open_on("cpu");
+    double bytes[2][2];
+    for (int checkpoints = 0; checkpoints < 2; checkpoints++)
+        for (int long_one = 0; long_one < 2; long_one++) {
+            mb_scope s = mb_scope_begin(ctx);
+            mb_tensor W0 = mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(8, 8)), W = W0, g;
+            mb_tensor x = mb_normal(ctx, mb_key_of(2), MB_FLOAT32, MB_SHAPE(512, 8));
+            for (int t = 0; t < (long_one ? 64 : 8); t++) {
+                mb_checkpoint c = mb_checkpoint_begin(ctx);
+                mb_grad(mb_mean(mb_square(mb_tanh(mb_matmul(x, W))), MB_ALL), &W, 1, &g);
+                W = mb_sub(W, g);
+                if (checkpoints)
+                    mb_checkpoint_end(c);
+            }
+            mb_grad(mb_dot(W, W), &W0, 1, &g);
+            mb_eval(&g, 1);
+            bytes[checkpoints][long_one] = (double)mb_get_stats(ctx).last_arena_bytes;
+            mb_scope_end(s);
+        }
+    expect(bytes[0][1] > 6 * bytes[0][0], "without: %g, then %g", bytes[0][0], bytes[0][1]);
+    expect(bytes[1][1] < 1.5 * bytes[1][0] + 64 * 3 * 8 * 8 * 4, "with: %g, then %g", bytes[1][0],
+           bytes[1][1]);
+    expect(mb_close(ctx) == MB_OK, "close");
+}
+
+/* A gradient by a tensor of the inside, a loss on the inside, a scope that ends around one: right, if not
+ * small. */
+Test(checkpoint, odd_places)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.7), a, b, g[2];
+    mb_checkpoint c = mb_checkpoint_begin(ctx);
+    a = mb_sin(x);
+    b = mb_mul(a, mb_exp(a));
+    mb_checkpoint_end(c);
+    mb_tensor y = mb_mul(b, b);
+    mb_grad(y, (mb_tensor[]){x, a}, 2, g);
+    double s = sin(0.7), f = s * exp(s), da = 2 * f * (1 + s) * exp(s);
+    expect(fabs(mb_item(g[1]) - da) < 1e-14 * da && fabs(mb_item(g[0]) - da * cos(0.7)) < 1e-14 * da,
+           "by the inside");
+    mb_grad(a, &x, 1, g);
+    expect(fabs(mb_item(g[0]) - cos(0.7)) < 1e-15, "of the inside");
+    mb_scope scope = mb_scope_begin(ctx);
+    c = mb_checkpoint_begin(ctx);
+    b = mb_exp(mb_sin(x));
+    mb_checkpoint_end(c);
+    y = mb_keep(mb_mul(b, b));
+    mb_scope_end(scope);
+    mb_grad(y, &x, 1, g);
+    expect(fabs(mb_item(g[0]) - 2 * exp(2 * s) * cos(0.7)) < 1e-13, "kept: %g", mb_item(g[0]));
+    expect(mb_close(ctx) == MB_OK, "close");
+}
+
+Test(checkpoint, mistakes)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 2);
+    mb_checkpoint outer = mb_checkpoint_begin(ctx);
+    mb_exp(x);
+    mb_checkpoint inner = mb_checkpoint_begin(ctx);
+    mb_exp(x);
+    mb_checkpoint_end(outer);
+    expect(mb_checkpoint_end(inner) == MB_INVALID && strstr(mb_message(ctx), "checkpoint_end") &&
+               strstr(mb_message(ctx), "checkpoint_test.c"),
+           "crossed: %s", mb_message(ctx));
+    mb_close(ctx);
+    expect(mb_checkpoint_end(mb_checkpoint_begin(NULL)) != MB_OK, "no context");
+}

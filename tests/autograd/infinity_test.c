@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * infinity_test.c - the common functions at infinity and where powers of their argument overflow: values and
+ * two orders of derivative have their limits, in both float dtypes. */
+#include "support.h"
+
+#define INF ((double)INFINITY)
+#define ON_BOTH                                                                                              \
+    for (int k = 0; k < 2; k++)                                                                              \
+        for (mb_context *ctx = open_on(backend_names[k]); ctx; ctx = NULL, close_all())
+
+static mb_tensor grad(mb_tensor y, mb_tensor x)
+{
+    mb_tensor g;
+    mb_grad(y, &x, 1, &g);
+    return g;
+}
+
+/* Like == but that NaN equals NaN. */
+static void expect_exactly(const char *what, mb_tensor t, const double *want)
+{
+    double *got = values(t);
+    for (int i = 0; i < mb_count(t); i++)
+        expect(near(got[i], want[i], 0, 0), "%s on %s in %s: [%d] is %.17g, not %.17g", what,
+               mb_backend_name(t.ctx), mb_dtype_name(mb_dtype_of(t)), i, got[i], want[i]);
+}
+
+/* ---- of one argument: limits at -infinity and infinity, which they have reached at `far`, too ---- */
+
+static const struct {
+    const char *name;
+    mb_tensor (*f)(const char *, mb_tensor);
+    double low, low_slope; /* at -infinity */
+    bool grows;            /* as x at infinity; otherwise towards 1 */
+} rows[] = {
+    {"relu", mb_relu_at, 0, 0, true},         {"silu", mb_silu_at, 0, 0, true},
+    {"softplus", mb_softplus_at, 0, 0, true}, {"elu", mb_elu_at, -1, 0, true},
+    {"gelu", mb_gelu_at, 0, 0, true},         {"gelu_erf", mb_gelu_erf_at, 0, 0, true},
+    {"sigmoid", mb_sigmoid_at, 0, 0, false},  {"tanh", mb_tanh_at, -1, 0, false},
+};
+
+Test(infinity, of_one_argument)
+{
+    ON_BOTH
+    for (int d = 0; d < 2; d++)
+        for (size_t f = 0; f < sizeof rows / sizeof *rows; f++) {
+            const double far = d ? 1e200 : 1e30, at[4] = {-INF, -far, far, INF};
+            mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(4), at), y = rows[f].f(MB_HERE, x);
+            double *v = values(x), low = rows[f].low, slope = rows[f].grows;
+            expect_exactly(rows[f].name, y, (double[]){low, low, slope ? v[2] : 1, slope ? INF : 1});
+            expect_exactly(rows[f].name, grad(y, x), (double[]){0, 0, slope, slope});
+            expect_exactly(rows[f].name, grad(grad(y, x), x), (double[]){0, 0, 0, 0});
+            mb_tensor t, one = mb_ones(ctx, (mb_dtype)d, MB_SHAPE(4));
+            mb_jvp(&y, 1, &x, &one, 1, &t);
+            expect_exactly(rows[f].name, t, (double[]){0, 0, slope, slope});
+        }
+}
+
+/* ---- along an axis ---- */
+
+/* Rows: nothing but -infinity; one infinity; two; a finite row with -infinity in it. */
+enum { ROWS = 4, WIDTH = 3 };
+static const double rows_at[ROWS * WIDTH] = {-INF, -INF, -INF, INF, 1, -INF, INF, 2, INF, 0, -INF, 0};
+
+Test(infinity, along_an_axis)
+{
+    const double nan = (double)NAN;
+    ON_BOTH
+    for (int d = 0; d < 2; d++) {
+        mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(ROWS, WIDTH), rows_at);
+        double ln2 = d ? log(2.0) : (double)(float)log(2.0);
+        mb_tensor y = mb_logsumexp(x, MB_AXES(1));
+        const double *sum = values(y), *p = values(mb_softmax(x, 1)), *l = values(mb_log_softmax(x, 1));
+        expect(sum[0] == -INF && sum[1] == INF && sum[2] == INF && near(sum[3], ln2, 1e-6, 0),
+               "logsumexp %g %g %g %g", sum[0], sum[1], sum[2], sum[3]);
+        const double share[ROWS * WIDTH] = {nan, nan, nan, 1, 0, 0, 0.5, 0, 0.5, 0.5, 0, 0.5};
+        for (int i = 0; i < ROWS * WIDTH; i++) {
+            expect(near(p[i], share[i], 1e-6, 0), "softmax[%d] is %g, not %g", i, p[i], share[i]);
+            expect(near(l[i], log(share[i]), 1e-6, 0), "log_softmax[%d] is %g, not %g", i, l[i],
+                   log(share[i]));
+        }
+        /* No weight, no derivative; and in a row of nothing there is no weight. */
+        const double slope[ROWS * WIDTH] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0.5, 0, 0.5};
+        mb_tensor g = grad(y, x);
+        const double *gs = values(g), *h = values(grad(mb_mul(g, mb_iota(ctx, (mb_dtype)d, WIDTH)), x));
+        for (int i = 0; i < ROWS * WIDTH; i++) {
+            expect(near(gs[i], slope[i], 1e-6, 0), "logsumexp'[%d] is %g, not %g", i, gs[i], slope[i]);
+            /* sum_j j p_i (delta_ij - p_j) = p_i (i - 1) with p = (1/2, 0, 1/2) */
+            double want = slope[i] * (i % WIDTH - 1);
+            expect(near(h[i], want, 1e-6, 1e-7), "logsumexp''[%d] is %g, not %g", i, h[i], want);
+        }
+        mb_tensor nothing = mb_zeros(ctx, (mb_dtype)d, MB_SHAPE(2, 0));
+        expect_exactly("logsumexp of nothing", mb_logsumexp(nothing, MB_AXES(1)), (double[]){-INF, -INF});
+        mb_tensor top = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(2), (double[]){INF, nan});
+        expect_exactly("logsumexp of NaN", mb_logsumexp(top, MB_ALL), &nan);
+        expect_exactly("softmax of NaN", mb_softmax(top, 0), (double[]){nan, nan});
+    }
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * allocation_test.c - the n-th allocation fails, or it and all later ones, for every n, while random graphs
+ * are recorded, differentiated, planned and run. Each must end in MB_NO_MEMORY or in the right bits;
+ * afterwards the same context computes the right bits, and at its end holds nothing. Linked with
+ * bump_apart.c.
+ *
+ * FUZZ_COUNT=n takes so many graphs, from FUZZ_FROM on where that is set; FUZZ_SEED=n one of them. */
+#include <signal.h>
+#include <unistd.h>
+
+#include "program.h"
+
+static volatile unsigned long long now_seed, now_n;
+
+/* Which allocation it was that led to a crash. */
+static void crashed(int signal)
+{
+    char text[96];
+    int n = snprintf(text, sizeof text, "graph %llu, allocation %llu: signal %d\n", now_seed, now_n, signal);
+    if (write(2, text, (size_t)n) == n)
+        _exit(3);
+    _exit(4);
+}
+
+typedef struct trial {
+    mb_context *ctx;
+    counter c;
+    mb_allocator allocator;
+} trial;
+
+static void begin(trial *t, const char *backend)
+{
+    t->c = (counter){0};
+    t->allocator = counting_allocator(&t->c);
+    /* No plan is kept but the last: each run makes its own. */
+    t->ctx = mb_open_with(&(mb_options){.size = sizeof(mb_options),
+                                        .backend = backend,
+                                        .disable = "cache",
+                                        .threads = 1,
+                                        .allocator = &t->allocator});
+    cr_assert(t->ctx && mb_error(t->ctx) == MB_OK, "%s", mb_message(t->ctx));
+}
+
+static void end(trial *t)
+{
+    mb_close(t->ctx);
+    expect(t->c.blocks == 0 && t->c.bytes == 0, "graph %llu, allocation %llu: %lld bytes in %lld blocks left",
+           now_seed, now_n, (long long)t->c.bytes, (long long)t->c.blocks);
+}
+
+static bool same(const result *a, const result *b)
+{
+    bool good = a->n == b->n;
+    for (int i = 0; good && i < a->n; i++)
+        good = a->count[i] == b->count[i] && same_bits(a->v[i], b->v[i], a->count[i]);
+    return good;
+}
+
+/* Another plan, so that the next run does not find its own. */
+static void forget_plan(trial *t)
+{
+    mb_scope scope = mb_scope_begin(t->ctx);
+    mb_item(mb_add(mb_scalar(t->ctx, MB_FLOAT32, 1), 1.0));
+    mb_scope_end(scope);
+}
+
+/* One run whose n-th allocation fails, and one after it. False: there was no n-th. */
+static bool attempt(trial *t, const program *p, uint64_t n, bool on, const result *want)
+{
+    static result got;
+    const unsigned style = RUN_SCOPE | RUN_FAILING | (n % 2 ? RUN_EARLY : RUN_WATCH);
+    forget_plan(t);
+    uint64_t at = t->c.calls + n;
+    t->c.fail_at = at;
+    t->c.fail_on = on;
+    now_n = n;
+    bool ok = program_run(t->ctx, p, 1, style, &got);
+    bool met = t->c.calls >= at;
+    t->c.fail_at = 0; /* there is memory again */
+    if (ok) {
+        expect(same(&got, want), "graph %llu, allocation %llu: no error, and other results", now_seed, now_n);
+        return met;
+    }
+    expect(mb_error(t->ctx) == MB_NO_MEMORY, "graph %llu, allocation %llu: %s: %s", now_seed, now_n,
+           mb_status_name(mb_error(t->ctx)), mb_message(t->ctx));
+    mb_clear_error(t->ctx);
+    ok = program_run(t->ctx, p, 1, RUN_SCOPE | RUN_FAILING, &got);
+    expect(ok && same(&got, want), "graph %llu, allocation %llu: after it: %s", now_seed, now_n,
+           ok ? "other results" : mb_message(t->ctx));
+    mb_clear_error(t->ctx);
+    return met;
+}
+
+/* fresh: a context of its own for each allocation, so that nothing is there already. */
+static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dtype dtype)
+{
+    static program p;
+    static result want;
+    trial t;
+    now_seed = seed;
+    now_n = 0;
+    program_make_graph(&p, seed, dtype);
+    begin(&t, backend);
+    bool ok = program_run(t.ctx, &p, 1, RUN_SCOPE | RUN_FAILING, &want);
+    expect(ok, "graph %llu: %s", now_seed, mb_message(t.ctx));
+    uint64_t n = 1;
+    for (; ok && n < 100000; n++) {
+        bool met = false;
+        for (int on = 0; on < 2; on++) {
+            if (fresh) {
+                end(&t);
+                begin(&t, backend);
+            }
+            met |= attempt(&t, &p, n, on, &want);
+        }
+        if (!met)
+            break;
+    }
+    end(&t);
+    close_all(); /* the values */
+    return n;
+}
+
+static void many(const char *backend, bool fresh, int count)
+{
+    const char *only = getenv("FUZZ_SEED"), *number = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
+    uint64_t from = only ? strtoull(only, NULL, 0) : first ? strtoull(first, NULL, 0) : 1;
+    count = only ? 1 : number ? atoi(number) : count;
+    signal(SIGSEGV, crashed);
+    uint64_t failed = 0;
+    for (int i = 0; i < count; i++)
+        failed += one_graph(from + (uint64_t)i, backend, fresh, i % 2 ? MB_FLOAT32 : MB_FLOAT64);
+    expect(only || failed > 50 * (uint64_t)count, "only %llu allocations in %d graphs",
+           (unsigned long long)failed, count);
+}
+
+Test(allocation, graphs_in_new_contexts, .timeout = 36000)
+{
+    if (!testing("vulkan")) /* a device takes its time to open */
+        many(backend_names[1], true, 8);
+}
+Test(allocation, graphs_in_one_context, .timeout = 36000)
+{
+    many(backend_names[1], false, testing("vulkan") ? 6 : 12);
+}
+Test(allocation, graphs_on_reference, .timeout = 36000)
+{
+    if (!testing("vulkan"))
+        many("reference", false, 6);
+}

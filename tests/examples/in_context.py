@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""examples/linear_transformer and examples/icl_gd, from outside: their tables recomputed, and what they do with folders,
+streams and Ctrl-C."""
+import math
+import os
+import resource
+import statistics
+
+import formats
+from harness import Held, environment, expect, near, refused, run, succeed, test
+
+# Less than a second each.
+FLAGS = {
+    "linear_transformer": {"experiments": "1", "steps": 4, "seeds": 2, "prompts": 50, "noise": 40, "noise-seeds": 2,
+                           "noise-reference": 5, "evaluate-every": 1, "smooth-every": 0, "condition-every": 0,
+                           "threads": 1},
+    "icl_gd": {"models": "one", "steps": 2, "gd-steps": 5, "seeds": 2, "batch": 32, "validation": 64, "every": 1,
+               "threads": 1},
+}
+
+
+def tables(folder):
+    return {f.name: formats.table(f) for f in folder.glob("*.csv")}
+
+
+# ---- what they measure ----
+
+def moments(values):
+    """Mean, standard deviation, skewness, excess kurtosis: of a normal sample the last two are near 0."""
+    mean = statistics.fmean(values)
+    central = [statistics.fmean((v - mean) ** k for v in values) for k in (2, 3, 4)]
+    return mean, math.sqrt(central[0]), central[1] / central[0] ** 1.5, central[2] / central[0] ** 2 - 3
+
+
+@test
+def moments_are_those_of_the_sample(folder):
+    """noise.csv has the sample itself. A kurtosis that is not the excess is off by 3."""
+    succeed("linear_transformer", {**FLAGS["linear_transformer"], "out": folder / "run"})
+    t = tables(folder / "run")
+    expect(len(t["noise_moments.csv"]) == 2, "rows of moments:", t["noise_moments.csv"])
+    for row in t["noise_moments.csv"]:
+        sample = [r["norm"] for r in t["noise.csv"] if r["seed"] == row["seed"]]
+        expect(len(sample) == row["samples"] == 40, len(sample), "samples")
+        for key, want in zip(("mean", "std", "skewness", "excess_kurtosis"), moments(sample)):
+            expect(abs(row[key] - want) < 1e-6 * (1 + abs(want)), key, "is", row[key], "not", want)
+        expect(near(row["max_by_median"], max(sample) / sorted(sample)[20], 1e-7), "max_by_median", row)
+    bins = t["noise_histogram.csv"]
+    width = bins[1]["norm"] - bins[0]["norm"]
+    expect(len(bins) == 100 and near(sum(b["density"] for b in bins) * width, 1, 1e-5), "the density's integral")
+
+
+def test_losses(folder, name, **more):
+    """{(optimiser, seed): losses}, with steps that change next to nothing."""
+    succeed("linear_transformer", {**FLAGS["linear_transformer"], "noise": 0, "lr-sgd": 1e-9, "lr-adam": 1e-9,
+                                   "out": folder / name, **more})
+    curves = {}
+    for row in formats.table(folder / name / "test_loss.csv"):
+        curves.setdefault((row["optimizer"], row["seed"]), []).append(row["test_loss"])
+    return curves
+
+
+@test
+def test_prompts_are_the_same_at_each_measurement(folder):
+    """Models that stay as they are have one loss, and another on other prompts."""
+    a = test_losses(folder, "a")
+    expect(len(a) == 4, a.keys())
+    for key, losses in a.items():
+        expect(len(losses) == 5 and max(losses) - min(losses) < 1e-5 * losses[0], key, "has losses of", losses)
+    c = test_losses(folder, "c", test_seed=5)
+    expect(not near(c["sgd", 0][0], a["sgd", 0][0], 0.01), "--test-seed does not change the test prompts")
+
+
+@test
+def validation_tasks_are_the_same_at_each_measurement(folder):
+    """Attention begins near 0, so at the start both seeds have the loss of answering 0, on the same tasks."""
+    succeed("icl_gd", {**FLAGS["icl_gd"], "out": folder / "run"})
+    t = tables(folder / "run")
+    start = [row["loss"] for row in t["training.csv"] if row["step"] == 0]
+    expect(len(start) == 2 and near(start[0], start[1], 0.02), "losses at the start:", start)
+    other = succeed("icl_gd", {**FLAGS["icl_gd"], "first-seed": 1, "seeds": 1, "out": folder / "other"})
+    expect(other.status == 0, other.status)
+    moved = [row["loss"] for row in formats.table(folder / "other/training.csv") if row["step"] == 0]
+    expect(not near(moved[0], start[0], 0.02), "--first-seed does not change the validation tasks")
+
+
+@test
+def means_are_over_seeds(folder):
+    for program, name, keys, mean in (("linear_transformer", "test_loss", ("optimizer", "step"), "test_loss"),
+                                      ("icl_gd", "training", ("model", "step"), "loss")):
+        out = folder / program
+        succeed(program, {**FLAGS[program], "seeds": 3, "out": out})
+        rows = formats.table(out / f"{name}.csv")
+        for m in formats.table(out / f"{name}_mean.csv"):
+            if m.get("measure", "loss") != "loss":
+                continue
+            values = [r[mean] for r in rows if all(r[k] == m[k] for k in keys)]
+            expect(len(values) == m["seeds"] == 3, program, len(values), "seeds")
+            expect(near(m["mean"], statistics.fmean(values), 1e-6), program, "mean", m)
+            expect(abs(m["std"] - statistics.pstdev(values)) < 1e-6 * m["mean"], program, "std", m, values)
+
+
+# ---- folders and streams ----
+
+@test
+def folders_belong_to_one_run(folder):
+    for program, flags in FLAGS.items():
+        out = folder / program
+        held = Held(program, {**flags, "out": out}, room=1)
+        held.until(lambda out=out: (out / "config.json").exists())
+        refused(run(program, {**flags, "out": out}), "in use", str(held.process.pid))
+        expect(held.finish().status == 0, program)
+        before = {f.name: f.read_bytes() for f in out.iterdir()}
+        expect("lock" not in before, "the lock is left")
+        refused(run(program, {**flags, "out": out}), "holds a run already")
+        expect({f.name: f.read_bytes() for f in out.iterdir()} == before, "something has changed")
+        held = [Held(program, flags, room=1, cwd=folder) for _ in range(2)]
+        for h in held:
+            h.until(lambda: len(list(folder.glob(f"runs/{program.replace('_', '-')}-*/config.json"))) == 2)
+        for done in [h.finish() for h in held]:
+            expect(done.status == 0, program, "beside another:", done.status, done.err[-500:])
+
+
+@test
+def streams_and_disks(folder):
+    for program, flags in FLAGS.items():
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            refused(run(program, {**flags, "out": folder / f"{program}-full"}, stdout=full), "No space left")
+
+        def closed():
+            os.close(1)
+            os.close(2)
+        done = run(program, {**flags, "out": folder / f"{program}-closed"}, preexec_fn=closed)
+        expect(done.status == 1, program, "with closed streams:", done.status)
+        plain = succeed(program, {**flags, "out": folder / f"{program}-plain"})
+        expect(plain.out, "nothing is printed")
+        expect(tables(folder / f"{program}-closed") == tables(folder / f"{program}-plain"), program, "other tables")
+        size = max(f.stat().st_size for f in (folder / f"{program}-plain").glob("*.csv"))
+
+        def full_disk(limit=size - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        refused(run(program, {**flags, "out": folder / f"{program}-cut"}, preexec_fn=full_disk), ".csv", "large")
+
+
+@test
+def no_cut_pictures(folder):
+    def full_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12 << 10, 12 << 10))
+    for program, flags in FLAGS.items():
+        out = folder / program
+        done = run(program, {**flags, "seeds": 1, "out": out}, env=environment(pictures=True), preexec_fn=full_disk)
+        refused(done, ".png")
+        for f in out.glob("*.png*"):
+            expect(not formats.png_fault(f), f.name, "is cut")
+
+
+@test
+def stopped_at_once(folder):
+    """They tell that they were, and exit with 130; what they have measured is in their tables."""
+    for program, flags in FLAGS.items():
+        held = Held(program, {**flags, "out": folder / program}, room=1)
+        held.until(lambda program=program: (folder / program / "config.json").exists())
+        held.interrupt()
+        done = held.finish()
+        expect(done.status == 130 and "stopped:" in done.err, program, done.status, done.err)
+        expect(tables(folder / program), program, "leaves no tables")
