@@ -132,12 +132,10 @@ mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
     if (!ctx || (axis = mb__axis("argmax", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
-    if (n->dim[axis] == 0 || n->dim[axis] > (int64_t)INT32_MAX + 1 || n->dtype == MB_BOOL) {
+    if (n->dim[axis] == 0 || n->dim[axis] > INT32_MAX || n->dtype == MB_BOOL) {
         char a[256];
-        mb__error(
-            ctx, MB_INVALID,
-            "argmax: got %s; wanted numbers, at least one along axis %d and no more than an int32 counts",
-            mb__tensor_text(a, sizeof a, x), axis);
+        mb__error(ctx, MB_INVALID, "argmax: got %s; wanted numbers, from 1 to 2147483647 along axis %d",
+                  mb__tensor_text(a, sizeof a, x), axis);
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK], attr = axis;

@@ -403,7 +403,7 @@ MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
 /* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
- * At most 2^31 along the axis. */
+ * At most 2147483647 entries along the axis. */
 MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis; from its end when reverse. */

@@ -276,6 +276,8 @@ static void call_functions(objects *o)
     TENSOR(mb_log_softmax_at, S, x, 0);
     TENSOR(mb_cross_entropy_at, S, x, o->i);
     TENSOR(mb_dot_at, S, x, x);
+    TENSOR(mb_norm_at, S, x, MB_ALL);
+    TENSOR(mb_cross_entropy_with_at, S, x, o->i, (mb_cross_entropy_options){0});
 }
 
 static void call_context(objects *o)
@@ -319,6 +321,10 @@ static void call_autograd(objects *o)
     STATUS(mb_hvp_reverse_at, S, x, &x, &x, 1, &g);
     STATUS(mb_jvp_batch_at, S, &x, 1, &x, &x, 1, &g);
     STATUS(mb_hvp_batch_at, S, x, &x, &x, 1, &g);
+    ROW("mb_checkpoint_begin_at", !mb_checkpoint_begin_at(S, o->ctx).ctx);
+    ROW("mb_checkpoint_products_begin_at", !mb_checkpoint_products_begin_at(S, o->ctx).ctx);
+    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, false});
+    ROW("mb_keep_through_at", (mb_keep_through_at(S, x), true)); /* gives back x or none */
     TENSOR(mb_jacobian_at, S, x, x);
     TENSOR(mb_hessian_at, S, x, &x, 1);
     STATUS(mb_hessian_diagonal_at, S, x, &x, 1, &g);
@@ -417,6 +423,8 @@ static void call_layers(objects *o)
     TENSOR(mb_attention_apply_at, S, o->attention, t);
     mb_tensor q = mb_reshape(t, MB_SHAPE(1, 4, 2, 4));
     TENSOR(mb_attend_at, S, q, q, q, MB_ATTENTION_SOFTMAX, false, 0);
+    TENSOR(mb_attend_with_at, S, q, q, q, (mb_attend_options){0});
+    TENSOR(mb_attention_apply_with_at, S, o->attention, t, none);
     TENSOR(mb_prompt_tokens_at, S, o->z, o->z);
     MEMBER(mb_linear_transformer_new_at, P, S, p, "6", o->lt.options);
     MEMBER(mb_linear_transformer_view_at, P, S, x, o->lt.options);
@@ -483,6 +491,7 @@ static void touch_all(objects *o)
     touch(ctx->variables, ctx->variable_room * sizeof *ctx->variables, 0, 0);
     touch(ctx->changes, ctx->change_room * sizeof *ctx->changes, 0, 0);
     touch(ctx->watches, ctx->watch_room * sizeof *ctx->watches, 0, 0);
+    touch(ctx->regions, ctx->region_room * sizeof *ctx->regions, 0, 0);
     touch(ctx->ids, ctx->id_room * sizeof *ctx->ids, 0, 0);
     touch(ctx->engine_state, sizeof(mb__engine_state), 0, 0);
     touch(o->p->items, (size_t)o->p->capacity * sizeof *o->p->items, 0, 0);

@@ -159,8 +159,8 @@ Test(input, more_than_an_index_can_count)
     mb_context *ctx = open_on("cpu");
     const int64_t two31 = (int64_t)1 << 31;
     mb_tensor one = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1));
-    REFUSED(ctx, mb_argmax(mb_broadcast(one, MB_SHAPE(two31 + 1)), 0), MB_INVALID, "argmax");
-    expect(mb_valid(mb_argmax(mb_broadcast(one, MB_SHAPE(two31)), 0)), "the last index is 2^31 - 1");
+    REFUSED(ctx, mb_argmax(mb_broadcast(one, MB_SHAPE(two31)), 0), MB_INVALID, "argmax");
+    expect(mb_valid(mb_argmax(mb_broadcast(one, MB_SHAPE(two31 - 1)), 0)), "as many as it counts");
     REFUSED(ctx, mb_argsort(mb_broadcast(one, MB_SHAPE(two31))), MB_INVALID, "argsort");
     REFUSED(ctx, mb_iota(ctx, MB_INT32, two31), MB_INVALID, "iota");
     REFUSED(ctx, mb_eye(ctx, MB_FLOAT32, two31), MB_INVALID, "eye");
