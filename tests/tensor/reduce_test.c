@@ -244,3 +244,34 @@ Test(reduce, mean_of_ones_is_one)
             free(ones);
         }
 }
+
+/* Running sums of a million float32: each is good to a few roundings, whatever its length, since what
+ * rounding takes is carried on (cpu: in double; vulkan: compensated, with lanes that add up to 256 neighbours
+ * in pairs before). */
+Test(reduce, running_sums_are_long)
+{
+    enum { N = 1000000 };
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
+    for (int i = 0; i < N; i++)
+        x[i] = 0.1f + 0.05f * (float)(i % 7);
+    for (int from_end = 0; from_end < 2; from_end++) {
+        mb_context *ctx = open_on(backend_names[1]);
+        mb_tensor t = mb_cumsum(mb_from(ctx, MB_FLOAT32, MB_SHAPE(N), x), 0, from_end);
+        expect(mb_read(t, y, N * sizeof *y) == MB_OK, "read");
+        double sum = 0, worst = 0;
+        for (int i = 0; i < N; i++) {
+            int k = from_end ? N - 1 - i : i;
+            sum += (double)x[k];
+            worst = fmax(worst, fabs((double)y[k] - sum) / sum);
+        }
+        expect(worst < 1e-6, "%s: relative error %g", backend_names[1], worst);
+        mb_tensor edge =
+            mb_cumsum(mb_from(ctx, MB_FLOAT32, MB_SHAPE(3), (float[]){1, INFINITY, 1}), 0, from_end);
+        float e[3];
+        expect(mb_read(edge, e, sizeof e) == MB_OK && isinf(e[1]) && isinf(e[from_end ? 0 : 2]), "%g %g %g",
+               (double)e[0], (double)e[1], (double)e[2]);
+        expect(mb_close(ctx) == MB_OK, "close");
+    }
+    free(x);
+    free(y);
+}
