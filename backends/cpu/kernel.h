@@ -55,9 +55,11 @@ typedef struct mb__cpu_store {
     int32_t reg;
     uint8_t mode, dtype, level, size;
     bool per_row, direct;
+    bool compensated;      /* what sums have lost lies behind them */
     int64_t count;         /* elements of an accumulator */
     size_t partial_offset; /* bytes in a task's partial block */
     mb__accumulate to, one;
+    mb__compensated to_compensated, one_compensated;
 } mb__cpu_store;
 
 struct mb__cpu_kernel {

@@ -331,6 +331,21 @@ static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
     o->units = outer * o->row_tiles * o->column_tiles;
 }
 
+/* Sums of many float32 are compensated, where what that takes beside them is little. */
+static bool compensate(mb__cpu_kernel *o)
+{
+    enum { TERMS = 512, SUMS = 1 << 16 };
+    double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
+    bool any = false;
+    for (int s = 0; s < o->store_count; s++) {
+        mb__cpu_store *st = &o->stores[s];
+        st->compensated = st->mode == MB_STORE_SUM && st->dtype == MB_FLOAT32 && st->count <= SUMS &&
+                          elements > TERMS * (double)st->count;
+        any |= st->compensated;
+    }
+    return any;
+}
+
 /* How many tasks, and where they may be cut. Depends on the kernel alone, never on the number of threads. */
 static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
 {
@@ -348,9 +363,10 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
         o->accumulates = true;
         own_rows &= o->stores[s].walk.outer[0] != 0;
     }
-    if (!o->accumulates || o->tasks == 1)
+    bool compensated = compensate(o);
+    if (!o->accumulates || (o->tasks == 1 && !compensated))
         return;
-    if (own_rows && o->outer[0] > 3) { /* each task has its own part of the result */
+    if (own_rows && o->outer[0] > 3 && !compensated) { /* each task has its own part of the result */
         o->task_unit = o->units / o->outer[0];
         if (o->tasks > o->outer[0])
             o->tasks = (int)o->outer[0];
@@ -362,7 +378,9 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
     for (int s = 0; s < o->store_count; s++)
         if (o->stores[s].mode != MB_STORE) {
             o->stores[s].partial_offset = o->partial_bytes;
-            o->partial_bytes += ((size_t)o->stores[s].count * o->stores[s].size + 63) / 64 * 64;
+            o->partial_bytes +=
+                ((size_t)o->stores[s].count * o->stores[s].size * (o->stores[s].compensated ? 2 : 1) + 63) /
+                64 * 64;
         }
     *partials = o->partial_bytes * (size_t)o->tasks;
 }
@@ -409,6 +427,8 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         int lane = mb__lane(v->dtype);
         t->to = (s->mode == MB_STORE_MAX ? loops->max_to : loops->add_to)[lane];
         t->one = (s->mode == MB_STORE_MAX ? loops->max_one : loops->add_one)[lane];
+        t->to_compensated = loops->add_compensated;
+        t->one_compensated = loops->add_one_compensated;
         /* Computed straight into memory, unless something in memory still has to be read there. */
         const mb__walk *w = &t->walk;
         bool dense = t->level == MB_LEVEL_EACH && w->flat && (o->columns == 1 || w->column == 1) &&

@@ -279,6 +279,27 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
     }
 }
 
+static size_t accumulators(const mb__cpu_store *s)
+{
+    return (size_t)s->count * s->size;
+}
+
+static void add_to(const mb__cpu_store *s, int64_t n, char *to, const char *from)
+{
+    if (s->compensated)
+        s->to_compensated(n, to, to + accumulators(s), from);
+    else
+        s->to(n, to, from);
+}
+
+static void add_one(const mb__cpu_store *s, int64_t n, char *to, const char *from)
+{
+    if (s->compensated)
+        s->one_compensated(n, to, to + accumulators(s), from);
+    else
+        s->one(n, to, from);
+}
+
 static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
                        const char *from)
 {
@@ -286,30 +307,30 @@ static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const ti
     to += start_of(k, w, t) * s->size;
     if (s->per_row || k->columns == 1) {
         if (w->row == 1)
-            s->to(t->rows, to, from);
+            add_to(s, t->rows, to, from);
         else if (w->row == 0)
-            s->one(t->rows, to, from);
+            add_one(s, t->rows, to, from);
         else
             for (int64_t r = 0; r < t->rows; r++)
-                s->to(1, to + r * w->row * s->size, from + r * s->size);
+                add_to(s, 1, to + r * w->row * s->size, from + r * s->size);
         return;
     }
     if (w->flat && w->column == 0 && w->row == 0) {
-        s->one(t->rows * t->columns, to, from);
+        add_one(s, t->rows * t->columns, to, from);
         return;
     }
     for (int64_t r = 0; r < t->rows; r++, to += w->row * s->size, from += t->columns * s->size) {
         if (w->flat && w->column == 1)
-            s->to(t->columns, to, from);
+            add_to(s, t->columns, to, from);
         else if (w->flat && w->column == 0)
-            s->one(t->columns, to, from);
+            add_one(s, t->columns, to, from);
         else if (w->flat)
             for (int64_t c = 0; c < t->columns; c++)
-                s->to(1, to + c * w->column * s->size, from + c * s->size);
+                add_to(s, 1, to + c * w->column * s->size, from + c * s->size);
         else
             FOR_RUNS(k, w, at, n, stride, done)
         for (int64_t c = 0; c < n; c++)
-            s->to(1, to + (at + c * stride) * s->size, from + (done + c) * s->size);
+            add_to(s, 1, to + (at + c * stride) * s->size, from + (done + c) * s->size);
     }
 }
 
@@ -340,7 +361,7 @@ static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__fra
 static void fill_identity(const mb__cpu_store *s, char *to)
 {
     if (s->mode == MB_STORE_SUM)
-        memset(to, 0, (size_t)s->count * s->size);
+        memset(to, 0, (s->compensated ? 2 : 1) * accumulators(s));
     else
         for (int64_t i = 0; i < s->count; i++)
             if (s->dtype == MB_FLOAT32)
@@ -438,9 +459,9 @@ void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f)
         const mb__cpu_store *st = &k->stores[s];
         if (st->mode == MB_STORE)
             continue;
-        char *out = f->memory[st->walk.value];
-        memcpy(out, f->partials + st->partial_offset, (size_t)st->count * st->size);
+        char *sums = f->partials + st->partial_offset;
         for (int p = 1; p < k->tasks; p++)
-            st->to(st->count, out, f->partials + k->partial_bytes * (size_t)p + st->partial_offset);
+            add_to(st, st->count, sums, sums + k->partial_bytes * (size_t)p);
+        memcpy(f->memory[st->walk.value], sums, accumulators(st));
     }
 }

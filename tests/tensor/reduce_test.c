@@ -275,3 +275,26 @@ Test(reduce, running_sums_are_long)
     free(x);
     free(y);
 }
+
+/* A column of a million float32, all equal: plain addition loses digits as the sum outgrows its terms. */
+Test(reduce, columns_are_long)
+{
+    enum { ROWS = 1000000, COLUMNS = 4 };
+    mb_context *ctx = open_on(backend_names[1]);
+    mb_tensor one = mb_from(ctx, MB_FLOAT32, MB_SHAPE(1), (float[]){0.1f});
+    mb_tensor x = mb_broadcast(one, MB_SHAPE(ROWS, COLUMNS)), y = mb_add(x, 1.0);
+    float sums[2 * COLUMNS], whole;
+    expect(mb_read(mb_concat(((mb_tensor[]){mb_sum(x, MB_AXES(0)), mb_sum(y, MB_AXES(0))}), 2, 0), sums,
+                   sizeof sums) == MB_OK,
+           "read");
+    expect(mb_read(mb_sum(y, MB_ALL), &whole, sizeof whole) == MB_OK, "read");
+    double tenth = (double)0.1f, more = (double)(float)(0.1f + 1.0f);
+    for (int i = 0; i < 2 * COLUMNS; i++) {
+        double want = (i < COLUMNS ? tenth : more) * ROWS;
+        expect(fabs((double)sums[i] - want) < 1e-6 * want, "%s: column %d: %.9g, not %.9g", backend_names[1],
+               i, (double)sums[i], want);
+    }
+    expect(fabs((double)whole - more * ROWS * COLUMNS) < 1e-6 * more * ROWS * COLUMNS, "all: %.9g",
+           (double)whole);
+    expect(mb_close(ctx) == MB_OK, "close");
+}
