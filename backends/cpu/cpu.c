@@ -12,11 +12,21 @@
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
 
-/* The loops for the widest instruction set that this CPU has and $MB_CPU allows. */
-static const mb__loops *best_loops(void)
+/* The instruction set that $MB_CPU allows at most: 4 and 3 as x86-64 numbers them, 0 for base; -1: error. */
+static int level_wanted(const mb__host *host)
 {
     const char *most = getenv("MB_CPU");
-    int level = !most || !*most ? 4 : !strcmp(most, "v4") ? 4 : !strcmp(most, "v3") ? 3 : 0;
+    if (!most || !*most || !strcmp(most, "v4"))
+        return 4;
+    if (!strcmp(most, "v3") || !strcmp(most, "base"))
+        return most[0] == 'v' ? 3 : 0;
+    host->error(host->user, MB_INVALID, NULL, "open: MB_CPU is \"%.40s\"; wanted base, v3 or v4", most);
+    return -1;
+}
+
+/* The loops for the widest instruction set that this CPU has, up to that level. */
+static const mb__loops *best_loops(int level)
+{
     (void)level;
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -103,6 +113,9 @@ static mb_status open_cpu(const mb__host *host, const mb__open_options *options,
                           mb__limits *limits)
 {
     *limits = (mb__limits){0};
+    int level = level_wanted(host);
+    if (level < 0)
+        return MB_INVALID;
     int threads = options->threads > 0 ? options->threads : usable_cpus();
     if (threads > 1 && openblas_get_parallel() == 0)
         return host->error(
@@ -114,7 +127,7 @@ static mb_status open_cpu(const mb__host *host, const mb__open_options *options,
     if (!c)
         return MB_NO_MEMORY;
     c->host = host;
-    c->loops = best_loops();
+    c->loops = best_loops(level);
     c->blas_fits = blas_fits(c->loops);
     if (!c->blas_fits)
         host->log(
