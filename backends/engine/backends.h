@@ -72,9 +72,11 @@ typedef struct mb_options {
     void *log_user;
 } mb_options;
 
-/* Opens a context on a backend by name. The cpu backend sets OpenBLAS to one thread a call, for the whole
- * process, and splits products over its own threads. Returns NULL only when there is no memory at all; any
- * other failure, such as an unknown backend, is the context's first error. */
+/* Opens a context on a backend by name. The cpu backend computes under the floating-point environment
+ * (rounding, flush to zero, traps) of the thread that flushes, on all of its threads. The cpu backend sets
+ * OpenBLAS to one thread a call, for the whole process, and splits products over its own threads. Returns
+ * NULL only when there is no memory at all; any other failure, such as an unknown backend, is the context's
+ * first error. */
 MB_API mb_context *mb_open(const char *backend);
 MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
