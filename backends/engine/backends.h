@@ -73,10 +73,10 @@ typedef struct mb_options {
 } mb_options;
 
 /* Opens a context on a backend by name. The cpu backend computes under the floating-point environment
- * (rounding, flush to zero, traps) of the thread that flushes, on all of its threads. The cpu backend sets
- * OpenBLAS to one thread a call, for the whole process, and splits products over its own threads. Returns
- * NULL only when there is no memory at all; any other failure, such as an unknown backend, is the context's
- * first error. */
+ * (rounding, flush to zero, traps) of the thread that flushes, on all of its threads. It loads OpenBLAS, sets
+ * it to one thread a call, for the whole process, and splits products over its own threads; without OpenBLAS,
+ * which the log tells, large products take longer. Returns NULL only when there is no memory at all; any
+ * other failure, such as an unknown backend, is the context's first error. */
 MB_API mb_context *mb_open(const char *backend);
 MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
