@@ -4,7 +4,6 @@
  * else, one pool of threads for both. Values lie in memory as the caller has them.
  */
 #define _GNU_SOURCE
-#include <cblas.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -12,11 +11,21 @@
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
 
-/* The loops for the widest instruction set that this CPU has and $MB_CPU allows. */
-static const mb__loops *best_loops(void)
+/* The instruction set that $MB_CPU allows at most: 4 and 3 as x86-64 numbers them, 0 for base; -1: error. */
+static int level_wanted(const mb__host *host)
 {
     const char *most = getenv("MB_CPU");
-    int level = !most || !*most ? 4 : !strcmp(most, "v4") ? 4 : !strcmp(most, "v3") ? 3 : 0;
+    if (!most || !*most || !strcmp(most, "v4"))
+        return 4;
+    if (!strcmp(most, "v3") || !strcmp(most, "base"))
+        return most[0] == 'v' ? 3 : 0;
+    host->error(host->user, MB_INVALID, NULL, "open: MB_CPU is \"%.40s\"; wanted base, v3 or v4", most);
+    return -1;
+}
+
+/* The loops for the widest instruction set that this CPU has, up to that level. */
+static const mb__loops *best_loops(int level)
+{
     (void)level;
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -34,11 +43,12 @@ static const mb__loops *best_loops(void)
     return &mb__loops_base;
 }
 
-/* Whether the kernels OpenBLAS chose use the vector instructions that this CPU has. */
-static bool blas_fits(const mb__loops *loops)
+/* Whether the kernels OpenBLAS chose use the vector instructions that this CPU has: it falls back to
+ * decades-old code on one newer than itself. */
+static bool blas_fits(const mb__blas *blas, const mb__loops *loops)
 {
     static const char *const wide[] = {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"};
-    const char *core = openblas_get_corename();
+    const char *core = blas->corename();
     if (loops == &mb__loops_base)
         return true;
     for (size_t i = 0; core && i < sizeof wide / sizeof *wide; i++)
@@ -99,31 +109,49 @@ static void close_cpu(void *state)
     mb__host_free(host, c, sizeof *c);
 }
 
+/* blas, or NULL where our own loops are to be used in its place, which is told. */
+static const mb__blas *usable_blas(const mb__host *host, const mb__blas *blas, const char *why,
+                                   const mb__loops *loops, int threads)
+{
+    if (!blas)
+        host->log(host->user, "OpenBLAS is not there, and large products go through our own loops: %s", why);
+    else if (!blas_fits(blas, loops))
+        host->log(
+            host->user,
+            "OpenBLAS chose its %s kernels, which leave this CPU's vector units idle; large products go "
+            "through our own loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment "
+            "it chooses better.",
+            blas->corename());
+    else if (!mb__blas_has_room(threads))
+        host->log(host->user,
+                  "This process's limit on address space leaves OpenBLAS no room for its buffers, and "
+                  "large products go through our own loops");
+    else
+        return blas;
+    return NULL;
+}
+
 static mb_status open_cpu(const mb__host *host, const mb__open_options *options, void **state,
                           mb__limits *limits)
 {
     *limits = (mb__limits){0};
+    int level = level_wanted(host);
+    if (level < 0)
+        return MB_INVALID;
     int threads = options->threads > 0 ? options->threads : usable_cpus();
-    if (threads > 1 && openblas_get_parallel() == 0)
+    const char *why = "";
+    const mb__blas *blas = mb__blas_load(&why);
+    if (blas && threads > 1 && blas->parallel() == 0)
         return host->error(
             host->user, MB_BACKEND, NULL,
             "open: this OpenBLAS is the serial build, whose results are wrong when two threads call it; "
             "install libopenblas0-pthread, or open with one thread (MB_THREADS=1)");
-    openblas_set_num_threads(1);
     mb__cpu *c = mb__host_alloc(host, sizeof *c);
     if (!c)
         return MB_NO_MEMORY;
     c->host = host;
-    c->loops = best_loops();
-    c->blas_fits = blas_fits(c->loops);
-    if (!c->blas_fits)
-        host->log(
-            host->user,
-            "OpenBLAS chose its %s kernels, which leave this CPU's vector units idle; large products go "
-            "through "
-            "our own loops instead. With OPENBLAS_CORETYPE=SKYLAKEX or HASWELL in the environment it chooses "
-            "better.",
-            openblas_get_corename());
+    c->loops = best_loops(level);
+    c->blas = usable_blas(host, blas, why, c->loops, threads);
     c->pool = mb__pool_new(host, threads);
     c->threads = c->pool ? mb__pool_threads(c->pool) : 0;
     c->scratch = c->pool ? mb__host_alloc(host, (size_t)c->threads * sizeof *c->scratch) : NULL;

@@ -3,6 +3,7 @@
 #ifndef MB_CPU_FRAME_H
 #define MB_CPU_FRAME_H
 
+#include "backends/cpu/blas.h"
 #include "backends/cpu/loops.h"
 #include "backends/cpu/pool.h"
 #include "backends/plan/backend.h"
@@ -13,8 +14,8 @@ typedef struct mb__cpu {
     mb__pool *pool;
     const mb__loops *loops;
     int threads;
-    bool blas_fits; /* OpenBLAS knows this CPU; it falls back to decades-old code on one newer than itself */
-    char **scratch; /* of each worker: registers of the kernel it runs */
+    const mb__blas *blas; /* NULL: there is none, or it would be slower than our loops */
+    char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
 } mb__cpu;
 

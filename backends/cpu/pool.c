@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <errno.h>
+#include <fenv.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -11,6 +12,12 @@
 #include "backends/cpu/pool.h"
 
 enum { SPINS = 4000, WORKERS_MAX = 256 };
+
+#if defined(__SSE__)
+typedef unsigned float_mode; /* all that vector instructions look at; the x87's is not used */
+#else
+typedef fenv_t float_mode;
+#endif
 
 typedef struct worker {
     struct mb__pool *pool;
@@ -35,8 +42,33 @@ struct mb__pool {
     _Atomic bool stop;
     mb__task f;
     void *argument;
+    float_mode mode; /* the caller's */
     worker workers[];
 };
+
+/* ---- the floating-point environment: rounding, flush to zero, traps ---- */
+
+#if defined(__SSE__)
+static inline void float_mode_get(float_mode *m)
+{
+    *m = __builtin_ia32_stmxcsr() & ~0x3fu; /* without the flags of exceptions that have occurred */
+}
+static inline void float_mode_set(const float_mode *m)
+{
+    if ((__builtin_ia32_stmxcsr() & ~0x3fu) !=
+        *m) /* reading costs next to nothing, writing a few cycles more */
+        __builtin_ia32_ldmxcsr(*m);
+}
+#else
+static inline void float_mode_get(float_mode *m)
+{
+    fegetenv(m);
+}
+static inline void float_mode_set(const float_mode *m)
+{
+    fesetenv(m);
+}
+#endif
 
 static inline void relax(void)
 {
@@ -45,6 +77,7 @@ static inline void relax(void)
 #endif
 }
 
+/* A worker computes as the calling thread does: equal tasks give equal bits, whoever runs them. */
 static void work(mb__pool *p, int index)
 {
     for (;;) {
@@ -52,6 +85,8 @@ static void work(mb__pool *p, int index)
         uint64_t task = claim & TASK_MASK, tasks = claim >> TASK_BITS & TASK_MASK;
         if (task >= tasks)
             return;
+        if (index)
+            float_mode_set(&p->mode);
         p->f(p->argument, (int)task, index);
         atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
     }
@@ -134,6 +169,7 @@ void mb__pool_run(mb__pool *p, mb__task f, void *argument, int tasks)
     }
     p->f = f;
     p->argument = argument;
+    float_mode_get(&p->mode);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     uint64_t round = (atomic_load_explicit(&p->claims, memory_order_relaxed) >> ROUND_SHIFT) + 1;
     atomic_store_explicit(&p->claims, round << ROUND_SHIFT | (uint64_t)tasks << TASK_BITS,

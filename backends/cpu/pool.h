@@ -15,7 +15,8 @@ typedef void (*mb__task)(void *argument, int task, int worker);
 mb__pool *mb__pool_new(const mb__host *host, int threads);
 void mb__pool_free(const mb__host *host, mb__pool *pool);
 int mb__pool_threads(const mb__pool *pool);
-/* Calls f(argument, 0 .. tasks - 1, worker) in any order and returns when all have. */
+/* Workers take over the caller's floating-point environment. Calls f(argument, 0 .. tasks - 1, worker) in any
+ * order and returns when all have. */
 void mb__pool_run(mb__pool *pool, mb__task f, void *argument, int tasks);
 
 #endif

@@ -4,8 +4,6 @@
  * plain loops. They are split by our own pool: over the loops where there are many, over the rows and columns
  * of the result where there are few. The split depends on the shape alone.
  */
-#include <cblas.h>
-
 #include "backends/cpu/frame.h"
 
 typedef struct work {
@@ -58,7 +56,7 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
                                           p->b_n, c + i * c_step * bytes, p->c_m, p->c_n, add);
         return;
     }
-    if (size < LARGE || !cpu->blas_fits || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
+    if (size < LARGE || !cpu->blas || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
         !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
         mb__gemm_call g = {m,      n,     p->k,   p->a_m, p->a_k, p->b_k, p->b_n, p->c_m,
                            p->c_n, count, a_step, c_step, a,      b,      c,      cpu->scratch[worker],
@@ -80,11 +78,11 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
     CBLAS_TRANSPOSE ta = at != ct ? CblasTrans : CblasNoTrans, tb = bt != ct ? CblasTrans : CblasNoTrans;
     for (int64_t i = 0; i < count; i++, a += a_step * bytes, c += c_step * bytes)
         if (w->dtype == MB_FLOAT32)
-            cblas_sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b,
-                        ldb, add ? 1 : 0, (void *)c, ldc);
+            cpu->blas->sgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda,
+                             (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
         else
-            cblas_dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda, (const void *)b,
-                        ldb, add ? 1 : 0, (void *)c, ldc);
+            cpu->blas->dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda,
+                             (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
 }
 
 /* Where a loop nest stands: an index for each loop and the offsets that belong to it. */

@@ -13,21 +13,23 @@
  *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache
- *   MB_DEBUG=1   compute after each op; the first NaN or infinity made from finite operands is an error that
- *                names op, shapes and line; so is the first value that the reference backend disputes, and
- *                so is an index outside of its axis
+ *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
+ *                made from operands without one, is an error that names op, shapes and line; so is the
+ *                first value that the reference backend disputes, and an index outside of its axis
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
+ *   MB_LOG=1     what mb_options.log would be told, on the standard error, where that is not set
  *   MB_DUMP      stages of each plan that is made, to be written for people, by commas: tape (the nodes
- * needed, as recorded), graph (simplified, and where each node's elements lie), groups (what becomes one
- * kernel), steps, arena (where values lie, and from which step to which), kernels (their instructions, and
- * what the backend makes of them), or all; anything else is an error. Each line tells where in the script it
- * was recorded. CONTRIBUTING.md reads them for a small loss. MB_DUMP_TO   the folder they go to, in place of
- * the standard error: plan-0001-graph.txt, and .dot for graphviz (dot -Tsvg), and so on;
- * plan-0001-kernel-01.spv on vulkan. The folder is made if it is missing; one that cannot be written to is an
- * error. Plans are numbered by the process.
+ *                needed, as recorded), graph (simplified, and where each node's elements lie), groups (what
+ *                becomes one kernel), steps, arena (where values lie, and from which step to which), kernels
+ *                (their instructions, and what the backend makes of them), or all. Each line tells where in
+ *                the script it was recorded. CONTRIBUTING.md reads them for a small loss.
+ *   MB_DUMP_TO   the folder they go to, in place of the standard error: plan-0001-graph.txt, and .dot for
+ *                graphviz (dot -Tsvg), and so on; plan-0001-kernel-01.spv on vulkan. The folder is made if
+ *                it is missing. Plans are numbered by the process.
  *
- * and of the vulkan backend:
+ * A value that makes no sense, such as MB_CPU=fast or a file that cannot be written to, is an error of
+ * mb_open's. Of the vulkan backend:
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
  *                          checks of each access on the device, instead of those of synchronization
  *   MB_VULKAN_CACHE        folder for compiled pipelines, or "off"; default: moebius/ in the user's cache
@@ -70,8 +72,10 @@ typedef struct mb_options {
     void *log_user;
 } mb_options;
 
-/* Opens a context on a backend by name. The cpu backend sets OpenBLAS to one thread a call, for the whole
- * process, and splits products over its own threads. Returns NULL only when there is no memory at all; any
+/* Opens a context on a backend by name. The cpu backend computes under the floating-point environment
+ * (rounding, flush to zero, traps) of the thread that flushes, on all of its threads. It loads OpenBLAS, sets
+ * it to one thread a call, for the whole process, and splits products over its own threads; without OpenBLAS,
+ * which the log tells, large products take longer. Returns NULL only when there is no memory at all; any
  * other failure, such as an unknown backend, is the context's first error. */
 MB_API mb_context *mb_open(const char *backend);
 MB_API mb_context *mb_open_with(const mb_options *options);

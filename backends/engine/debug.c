@@ -4,20 +4,44 @@
 
 #include "backends/engine/state.h"
 
-static bool finite_values(mb_context *ctx, mb__engine_state *st, const mb__node *n, bool *all)
+enum { INFINITIES = 1, NANS = 2 };
+
+/* What is among a node's values; error set where they cannot be looked at. */
+static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
 {
-    *all = true;
     if (!mb__is_float(n->dtype) || !n->value)
-        return true;
+        return 0;
     int64_t count = mb__numel(n->dim, n->rank);
     size_t bytes = (size_t)count * mb_dtype_size((mb_dtype)n->dtype);
     void *host = mb__alloc(ctx, bytes);
     if (!host)
-        return false;
-    if (st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype, count, host) == MB_OK)
-        for (int64_t i = 0; i < count && *all; i++)
-            *all = isfinite(n->dtype == MB_FLOAT64 ? ((double *)host)[i] : (double)((float *)host)[i]);
+        return 0;
+    int found = 0;
+    if (mb__told(ctx, st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype, count,
+                                            host)) == MB_OK)
+        for (int64_t i = 0; i < count && !(found & NANS); i++) {
+            double x = n->dtype == MB_FLOAT64 ? ((double *)host)[i] : (double)((float *)host)[i];
+            found |= isnan(x) ? NANS : isinf(x) ? INFINITIES : 0;
+        }
     mb__free(ctx, host, bytes);
+    return found;
+}
+
+/* An error if an infinity was made of finite operands, or a NaN of operands without one. */
+static bool no_odd_result(mb_context *ctx, mb__engine_state *st, const mb__node *n)
+{
+    int made = odd_values(ctx, st, n), given = 0;
+    if (!made || n->op == MB_OP_CONST || n->op == MB_OP_SCALAR)
+        return ctx->status == MB_OK;
+    for (int j = 0; j < n->nin; j++)
+        given |= odd_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)]);
+    char text[128], name[128];
+    if (ctx->status == MB_OK && (made & NANS ? !(given & NANS) : !given))
+        mb__error_at(ctx, MB_INVALID, n->site,
+                     "%s: the first %s appears here, in a result of shape %s, from %s",
+                     mb__node_text(name, sizeof name, n), made & NANS ? "NaN" : "infinity",
+                     mb__shape_text(text, sizeof text, n->dim, n->rank),
+                     given ? "operands with infinities" : "finite operands");
     return ctx->status == MB_OK;
 }
 
@@ -60,21 +84,9 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
         if (n->value)
             continue;
         st->targets[0] = nodes[i];
-        bool finite, operands = true;
-        if (mb__compute(ctx, st, 1) != MB_OK || !indices_fit(ctx, st, &ctx->nodes[nodes[i]]) ||
-            !mb__oracle_agrees(ctx, nodes[i]) || !finite_values(ctx, st, &ctx->nodes[nodes[i]], &finite) ||
-            finite)
-            continue;
-        n = &ctx->nodes[nodes[i]];
-        for (int j = 0; j < n->nin && operands; j++)
-            finite_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)], &operands);
-        if (operands && n->op != MB_OP_CONST && n->op != MB_OP_SCALAR) {
-            char text[128], name[128];
-            mb__error_at(
-                ctx, MB_INVALID, n->site,
-                "%s: the first NaN or infinity appears here, in a result of shape %s, from finite operands",
-                mb__node_text(name, sizeof name, n), mb__shape_text(text, sizeof text, n->dim, n->rank));
-        }
+        if (mb__compute(ctx, st, 1) == MB_OK && indices_fit(ctx, st, &ctx->nodes[nodes[i]]) &&
+            mb__oracle_agrees(ctx, nodes[i]))
+            no_odd_result(ctx, st, &ctx->nodes[nodes[i]]);
     }
     mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);
     return ctx->status;

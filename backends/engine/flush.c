@@ -121,6 +121,9 @@ static void close_engine(mb_context *ctx)
     mb__engine_state *st = ctx->engine_state;
     if (!st)
         return;
+    if (ctx->scope_count > 1)
+        mb__log(ctx, "closed with %u open scopes, the innermost begun at %s", ctx->scope_count - 1,
+                ctx->scopes[ctx->scope_count - 1].site);
     mb__profile_end(ctx);
     mb__dump_end(ctx);
     mb__reclaim(ctx);

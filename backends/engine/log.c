@@ -5,6 +5,12 @@
 
 #include "backends/engine/state.h"
 
+void mb__log_to_stderr(void *user, const char *line)
+{
+    (void)user;
+    fprintf(stderr, "moebius: %s\n", line);
+}
+
 void mb__log(mb_context *ctx, const char *format, ...)
 {
     mb__engine_state *st = ctx->engine_state;
@@ -15,5 +21,8 @@ void mb__log(mb_context *ctx, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    for (char *c = line; *c; c++) /* whatever names it quotes */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
     st->log(st->log_user, line);
 }

@@ -26,10 +26,12 @@ int mb_devices(mb_device *devices, int room, const char **why)
 
 /* ---- what the environment says ---- */
 
-static bool is_on(const char *variable)
+static bool is_on(mb_context *ctx, const char *variable)
 {
     const char *value = getenv(variable);
-    return value && *value && strcmp(value, "0") != 0;
+    if (value && *value && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+        mb__error(ctx, MB_INVALID, "open: %s is \"%.40s\"; wanted 0 or 1", variable, value);
+    return value && !strcmp(value, "1");
 }
 
 /* $MB_THREADS, 0 where it is not set. */
@@ -103,15 +105,15 @@ static const mb__backend *backend_named(mb_context *ctx, const char *name)
 static void open_engine(mb_context *ctx, mb__engine_state *st, const mb_options *o)
 {
     st->cache_limit = o->plan_cache_bytes ? o->plan_cache_bytes : (size_t)256 << 20;
-    st->log = o->log;
+    st->log = o->log ? o->log : is_on(ctx, "MB_LOG") ? mb__log_to_stderr : NULL;
     st->log_user = o->log_user;
     mb__profile_start(ctx);
     mb__dump_start(ctx);
     st->host = mb__host_of(ctx);
     st->passes = passes_without(ctx, o->disable ? o->disable : getenv("MB_DISABLE"));
-    st->debug = is_on("MB_DEBUG");
+    st->debug = is_on(ctx, "MB_DEBUG");
     mb__open_options open = {.threads = o->threads > 0 ? o->threads : threads_wanted(ctx),
-                             .guard = is_on("MB_GUARD")};
+                             .guard = is_on(ctx, "MB_GUARD")};
     if (open.guard)
         st->passes = (st->passes & ~(unsigned)(MB_PASS_REUSE | MB_PASS_INPLACE)) | MB_PASS_GUARD;
     const char *name = o->backend && *o->backend ? o->backend : getenv("MB_BACKEND");

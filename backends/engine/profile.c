@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * profile.c - where the time goes: each step's, by what it computes and the line that recorded it. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,7 +17,7 @@ struct mb__profile {
     entry *entries;
     uint32_t count, room;
     uint32_t *slots, slot_room; /* open addressing: entry + 1, 0 where free */
-    char path[256];
+    char path[1024];            /* empty: the standard error */
 };
 
 static bool grow(mb_context *ctx, struct mb__profile *p)
@@ -69,10 +70,18 @@ void mb__profile_start(mb_context *ctx)
     const char *wanted = getenv("MB_PROFILE");
     if (!wanted || !*wanted || !strcmp(wanted, "0"))
         return;
-    st->profile = mb__alloc(ctx, sizeof *st->profile);
+    bool named = strcmp(wanted, "1") != 0;
+    FILE *f = named ? fopen(wanted, "a") : NULL;
+    if (named && (!f || strlen(wanted) >= sizeof st->profile->path)) {
+        mb__error(ctx, MB_IO, "open: MB_PROFILE is \"%.300s\", which cannot be written to: %s", wanted,
+                  f ? "the path is too long" : strerror(errno));
+        wanted = "0";
+    }
+    if (f)
+        fclose(f);
+    st->profile = strcmp(wanted, "0") != 0 ? mb__alloc(ctx, sizeof *st->profile) : NULL;
     if (st->profile)
-        snprintf(st->profile->path, sizeof st->profile->path, "%s",
-                 strcmp(wanted, "1") != 0 ? wanted : "/dev/stderr");
+        snprintf(st->profile->path, sizeof st->profile->path, "%s", named ? wanted : "");
 }
 
 static int by_time(const void *a, const void *b)
@@ -92,7 +101,7 @@ void mb__profile_end(mb_context *ctx)
         all += p->entries[i].seconds;
     if (p->count)
         qsort(p->entries, p->count, sizeof *p->entries, by_time);
-    FILE *f = p->count ? fopen(p->path, "a") : NULL;
+    FILE *f = !p->count ? NULL : *p->path ? fopen(p->path, "a") : stderr;
     if (f) {
         fprintf(
             f,
@@ -104,8 +113,10 @@ void mb__profile_end(mb_context *ctx)
                     e->seconds, (unsigned long long)e->runs, 1e6 * e->seconds / (double)e->runs, e->label,
                     e->site ? e->site : "?");
         }
-        fclose(f);
     }
+    bool written = !f || !ferror(f);
+    if ((f && f != stderr && fclose(f) != 0) || !written || (p->count && !f))
+        mb__log(ctx, "the profile could not be written to %s", *p->path ? p->path : "the standard error");
     mb__free(ctx, p->entries, p->room * sizeof *p->entries);
     mb__free(ctx, p->slots, p->slot_room * sizeof *p->slots);
     mb__free(ctx, p, sizeof *p);

@@ -88,6 +88,8 @@ extern const char *const mb__backends_left_out;
 
 /* ---- log.c, host.c ---- */
 
+/* What MB_LOG=1 asks for. */
+void mb__log_to_stderr(void *user, const char *line);
 void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
 /* What the planner and the backend may ask. */
 mb__host mb__host_of(mb_context *ctx);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * replay_test.c - plans: made once, replayed without allocating, never stale, bounded; contexts side by side;
  * the same bits for every number of threads and every run; debug mode; what opening refuses. */
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "training.h"
 
 Test(replay, second_step_hits)
@@ -230,6 +233,30 @@ Test(replay, debug_names_the_first_nan)
     }
 }
 
+/* Infinities are no mistake by themselves, and neither is what follows from a NaN. */
+Test(replay, debug_names_a_nan_made_of_infinities)
+{
+    for (int k = 0; k < 2; k++) {
+        setenv("MB_DEBUG", "1", 1);
+        mb_context *ctx = open_on(backend_names[k]);
+        unsetenv("MB_DEBUG");
+        mb_tensor low = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2), ((double[]){-INFINITY, 1}));
+        expect(near(mb_item(mb_sum(mb_exp(low), MB_ALL)), exp(1), 1e-15, 0), "%s", mb_message(ctx));
+        expect(isinf(mb_item(mb_sum(mb_mul(low, 2.0), MB_ALL))), "%s", mb_message(ctx));
+        mb_tensor nothing = mb_sub(low, low), after = mb_sum(mb_mul(nothing, 2.0), MB_ALL);
+        int line = __LINE__ - 1;
+        expect(isnan(mb_item(after)), "no value after an error");
+        char at[64];
+        snprintf(at, sizeof at, "replay_test.c:%d: sub: the first NaN", line);
+        expect(mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), at) &&
+                   strstr(mb_message(ctx), "infinities"),
+               "%s: %s", backend_names[k], mb_message(ctx));
+        mb_clear_error(ctx);
+        close_failed(ctx);
+        close_all();
+    }
+}
+
 Test(replay, debug_mode_trains_alike)
 {
     setenv("MB_DEBUG", "1", 1);
@@ -305,6 +332,72 @@ Test(replay, options)
         mb_item(mb_exp(mb_scalar(ctx, MB_FLOAT32, i)));
         close_all();
     }
+}
+
+/* What the environment says wrongly is told, and not taken for something else. */
+Test(replay, an_environment_of_nonsense)
+{
+    static const struct {
+        const char *name, *value, *told;
+        mb_status status;
+    } rows[] = {
+        {"MB_THREADS", "two", "MB_THREADS", MB_INVALID},
+        {"MB_THREADS", "0", "MB_THREADS", MB_INVALID},
+        {"MB_CPU", "foo", "base, v3 or v4", MB_INVALID},
+        {"MB_DEBUG", "yes", "MB_DEBUG", MB_INVALID},
+        {"MB_GUARD", "2", "MB_GUARD", MB_INVALID},
+        {"MB_LOG", "loud", "MB_LOG", MB_INVALID},
+        {"MB_DISABLE", "fusion", "fusion", MB_INVALID},
+        {"MB_BACKEND", "abacus", "abacus", MB_BACKEND},
+        {"MB_PROFILE", "/no/such/folder/x", "MB_PROFILE", MB_IO},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        setenv(rows[i].name, rows[i].value, 1);
+        mb_context *ctx = mb_open(NULL);
+        unsetenv(rows[i].name);
+        expect(mb_error(ctx) == rows[i].status && strstr(mb_message(ctx), rows[i].told), "%s=%s: %s",
+               rows[i].name, rows[i].value, mb_message(ctx));
+        mb_close(ctx);
+    }
+    static const char *const fine[][2] = {{"MB_CPU", "base"}, {"MB_CPU", "v3"}, {"MB_CPU", ""},
+                                          {"MB_DEBUG", "0"},  {"MB_DEBUG", ""}, {"MB_LOG", "0"},
+                                          {"MB_PROFILE", "0"}};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+        setenv(fine[i][0], fine[i][1], 1);
+        mb_context *ctx = mb_open(NULL);
+        unsetenv(fine[i][0]);
+        expect(mb_error(ctx) == MB_OK, "%s=%s: %s", fine[i][0], fine[i][1], mb_message(ctx));
+        mb_close(ctx);
+    }
+}
+
+/* MB_LOG=1: without a line of code the forgotten scope is told, on the standard error. */
+Test(replay, the_log_by_environment)
+{
+    char text[4000] = "", path[256];
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/mb-log-%ld", folder ? folder : "/tmp", (long)getpid());
+    fflush(stderr);
+    int before = dup(STDERR_FILENO), to = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    dup2(to, STDERR_FILENO);
+    setenv("MB_LOG", "1", 1);
+    mb_context *ctx = mb_open("cpu");
+    unsetenv("MB_LOG");
+    mb_scope_begin(ctx);
+    int line = __LINE__ - 1;
+    mb_tensor w = mb_scalar(ctx, MB_FLOAT32, 1);
+    for (int step = 0; step < 1200; step++)
+        mb_item(mb_mul(w, 0.99));
+    mb_status status = mb_close(ctx);
+    fflush(stderr);
+    dup2(before, STDERR_FILENO);
+    expect(status == MB_OK && pread(to, text, sizeof text - 1, 0) > 0, "nothing was told");
+    char at[64];
+    snprintf(at, sizeof at, "replay_test.c:%d", line);
+    expect(strstr(text, "the tape has grown") && strstr(text, "open scopes") && strstr(text, at), "%s", text);
+    close(to);
+    close(before);
+    unlink(path);
 }
 
 Test(replay, stats_count)
