@@ -39,6 +39,11 @@
  * repeats. dtypes never convert silently; mb_cast does.
  *
  * C++ (17 or later) calls all of this as C does; cpp.h says what to know.
+ *
+ * Stability. Until 1.0 a minor version may change what is here; CHANGELOG.md says what changed and what takes
+ * its place. Between patch versions source and binary compatibility hold. Enumerators keep their numbers,
+ * structs that grow are passed with their size or by pointers that the library makes. Names that begin with
+ * mb__ are nobody's outside.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
