@@ -315,8 +315,8 @@ typedef enum mb_inner_rule {
 typedef struct mb_learner_weight {
     const char *name;
     mb_shape shape;
-    mb_init init; /* default zeros */
-    bool plain;   /* no weight decay: a bias */
+    mb_init init;  /* default zeros */
+    bool no_decay; /* a bias */
 } mb_learner_weight;
 
 /* A learner of the caller's: one function, written with ordinary ops.

@@ -59,7 +59,7 @@ mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const char *name
         return layer;
     layer.weight = mb_param(p, "weight", MB_SHAPE(out, in), weight);
     if (!options.no_bias)
-        layer.bias = mb_param_plain(p, "bias", MB_SHAPE(out), options.bias);
+        layer.bias = mb_param_no_decay(p, "bias", MB_SHAPE(out), options.bias);
     mb_params_leave(p);
     return layer;
 }
@@ -113,7 +113,7 @@ mb_embedding mb_embedding_new_at(const char *site, mb_params *p, const char *nam
     }
     if (mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.weight = mb_param_plain(p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
+    layer.weight = mb_param_no_decay(p, "weight", MB_SHAPE(vocabulary, dim), mb_init_normal(0.02));
     mb_params_leave(p);
     return layer;
 }

@@ -49,8 +49,8 @@ mb_layer_norm mb_layer_norm_new_at(const char *site, mb_params *p, const char *n
     mb_layer_norm layer = {.eps = 1e-6};
     if (!p || !check_size(p, "mb_layer_norm", dim) || mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.scale = mb_param_plain(p, "scale", MB_SHAPE(dim), mb_init_ones());
-    layer.bias = mb_param_plain(p, "bias", MB_SHAPE(dim), mb_init_zeros());
+    layer.scale = mb_param_no_decay(p, "scale", MB_SHAPE(dim), mb_init_ones());
+    layer.bias = mb_param_no_decay(p, "bias", MB_SHAPE(dim), mb_init_zeros());
     mb_params_leave(p);
     return layer;
 }
@@ -82,7 +82,7 @@ mb_rms_norm mb_rms_norm_new_at(const char *site, mb_params *p, const char *name,
     mb_rms_norm layer = {.eps = 1e-6};
     if (!p || !check_size(p, "mb_rms_norm", dim) || mb_params_enter(p, name) != MB_OK)
         return layer;
-    layer.scale = mb_param_plain(p, "scale", MB_SHAPE(dim), mb_init_ones());
+    layer.scale = mb_param_no_decay(p, "scale", MB_SHAPE(dim), mb_init_ones());
     mb_params_leave(p);
     return layer;
 }

@@ -74,8 +74,8 @@ static bool make_learner(mb_params *p, mb_ttt *layer)
         if (o->learned_start != MB_ON)
             continue;
         mb_shape shape = with_heads(o->heads, w->shape);
-        layer->start[i] =
-            w->plain ? mb_param_plain(p, w->name, shape, w->init) : mb_param(p, w->name, shape, w->init);
+        layer->start[i] = w->no_decay ? mb_param_no_decay(p, w->name, shape, w->init)
+                                      : mb_param(p, w->name, shape, w->init);
     }
     layer->learner.weights = NULL; /* the caller's array may go now */
     layer->options.custom.weights = NULL;
@@ -87,17 +87,17 @@ static void make_views(mb_params *p, mb_ttt *layer)
     int64_t D = layer->options.dim, H = layer->options.heads, dh = D / H;
     mb_init kernel = mb_init_lecun(D), zeros = mb_init_zeros();
     layer->psi_k = mb_param(p, "psi_k", MB_SHAPE(H, D, dh), kernel);
-    layer->psi_b = mb_param_plain(p, "psi_b", MB_SHAPE(H, dh), zeros);
+    layer->psi_b = mb_param_no_decay(p, "psi_b", MB_SHAPE(H, dh), zeros);
     layer->phi_k = mb_param(p, "phi_k", MB_SHAPE(H, D, dh), kernel);
-    layer->phi_b = mb_param_plain(p, "phi_b", MB_SHAPE(H, dh), zeros);
+    layer->phi_b = mb_param_no_decay(p, "phi_b", MB_SHAPE(H, dh), zeros);
     layer->g_k = mb_param(p, "g_k", MB_SHAPE(H, dh, D), kernel);
-    layer->g_bias = mb_param_plain(p, "g_bias", MB_SHAPE(1, D), zeros);
+    layer->g_bias = mb_param_no_decay(p, "g_bias", MB_SHAPE(1, D), zeros);
     layer->h_k = mb_param(p, "h_k", MB_SHAPE(H, dh, D), kernel);
-    layer->h_bias = mb_param_plain(p, "h_bias", MB_SHAPE(1, D), zeros);
+    layer->h_bias = mb_param_no_decay(p, "h_bias", MB_SHAPE(1, D), zeros);
     if (layer->options.decoder_norm != MB_ON)
         return;
-    layer->norm_scale = mb_param_plain(p, "norm_scale", MB_SHAPE(H, D), mb_init_ones());
-    layer->norm_bias = mb_param_plain(p, "norm_bias", MB_SHAPE(H, D), zeros);
+    layer->norm_scale = mb_param_no_decay(p, "norm_scale", MB_SHAPE(H, D), mb_init_ones());
+    layer->norm_bias = mb_param_no_decay(p, "norm_bias", MB_SHAPE(H, D), zeros);
 }
 
 mb_ttt *mb_ttt_new_at(const char *site, mb_params *p, const char *name, mb_ttt_options options)

@@ -88,7 +88,7 @@ static bool make_positions(mb_params *p, mb_vit *vit)
         mb_init init = o->positions_init;
         if (init.kind == MB_INIT_DEFAULT)
             init = mb_init_normal(1 / sqrt((double)o->dim));
-        vit->positions = mb_param_plain(p, "positions", MB_SHAPE(o->tokens, o->dim), init);
+        vit->positions = mb_param_no_decay(p, "positions", MB_SHAPE(o->tokens, o->dim), init);
     } else if (o->positions == MB_POSITIONS_SINCOS2D) {
         int64_t rows = o->rows > 0 ? o->rows : (int64_t)(sqrt((double)o->tokens) + 0.5);
         if (o->tokens % rows != 0 || (o->rows == 0 && rows * rows != o->tokens)) {

@@ -74,13 +74,13 @@ MB_API mb_dtype mb_params_dtype(const mb_params *p);
 /* A new parameter, a variable whose full name is the entered prefixes and `name`, joined by dots. A name that
  * is empty or already taken, or that no file can hold (UTF-8 of at most 4000 bytes with its prefixes, not
  * "__metadata__"), is an error. It is trainable. mb_param takes weight decay (kernels);
- * mb_param_plain does not (biases, scales, positions). Parameters are made outside of every scope. The
+ * mb_param_no_decay does not (biases, scales, positions). Parameters are made outside of every scope. The
  * initial value is stored at the next flush. */
 MB_API mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init);
 #define mb_param(...) mb_param_at(MB_HERE, __VA_ARGS__)
-MB_API mb_tensor mb_param_plain_at(const char *site, mb_params *p, const char *name, mb_shape shape,
-                                   mb_init init);
-#define mb_param_plain(...) mb_param_plain_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_param_no_decay_at(const char *site, mb_params *p, const char *name, mb_shape shape,
+                                      mb_init init);
+#define mb_param_no_decay(...) mb_param_no_decay_at(MB_HERE, __VA_ARGS__)
 
 /* Between enter and leave, names get the prefix "name."; nested ones add up, "" adds nothing. A leave without
  * an enter is an error. */

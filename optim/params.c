@@ -251,7 +251,7 @@ mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape
     return new_param(p, name, shape, init, true);
 }
 
-mb_tensor mb_param_plain_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init)
+mb_tensor mb_param_no_decay_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init)
 {
     MB_DOOR(mb_params_context(p), site, (mb_tensor){0});
     return new_param(p, name, shape, init, false);

@@ -65,12 +65,12 @@ mb_tensor mb_elu_at(const char *site, mb_tensor x)
 mb_tensor mb_gelu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    const double k = 0.7978845608028654; /* sqrt(2 / pi) */
-    mb_tensor above, u = levels(x, 8, &above), u2 = mb_mul(u, u);
-    mb_tensor inner = mb_add(mb_mul(u2, lit(x, k * 0.044715)), lit(x, k));
-    mb_tensor t = mb_tanh(mb_mul(u, inner));
-    mb_tensor half = mb_mul(u, lit(x, 0.5));
-    return mb_where(above, x, mb_add(half, mb_mul(half, t)));
+    /* x (1 + tanh(z)) / 2 = x sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3); at the bound the sigmoid of
+     * -2 z is 0 in float64, too. */
+    const double k = 2 * 0.7978845608028654;
+    mb_tensor above, u = levels(x, 40, &above);
+    mb_tensor inner = mb_add(mb_mul(mb_mul(u, u), lit(x, k * 0.044715)), lit(x, k));
+    return mb_where(above, x, mb_mul(u, mb_sigmoid(mb_mul(u, inner))));
 }
 
 mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x)

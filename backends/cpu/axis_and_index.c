@@ -99,7 +99,7 @@ static void scatter_add(const mb__other *o, mb__frame *f)
 
 #define NAN_LAST(a, b) ((a) < (b) || ((b) != (b) && (a) == (a)))
 
-#define SORT(T)                                                                                              \
+#define AXIS(T, W)                                                                                           \
     static void merge_##T(const T *x, int64_t xs, int32_t *a, int32_t *t, int64_t n)                         \
     {                                                                                                        \
         for (int64_t w = 1; w < n; w *= 2) { /* merges runs of w: stable, n log n */                         \
@@ -126,11 +126,12 @@ static void scatter_add(const mb__other *o, mb__frame *f)
                     best = i;                                                                                \
             *y = (int32_t)best;                                                                              \
         } else if (o->op == MB_OP_CUMSUM) {                                                                  \
-            T *z = y_, sum = 0;                                                                              \
+            T *z = y_;                                                                                       \
+            W sum = 0;                                                                                       \
             for (int64_t i = 0; i < n; i++) {                                                                \
                 int64_t k = o->flag ? n - 1 - i : i;                                                         \
-                sum += x[k * xs];                                                                            \
-                z[k * ys] = sum;                                                                             \
+                sum += (W)x[k * xs];                                                                         \
+                z[k * ys] = (T)sum;                                                                          \
             }                                                                                                \
         } else {                                                                                             \
             for (int64_t i = 0; i < n; i++)                                                                  \
@@ -140,9 +141,10 @@ static void scatter_add(const mb__other *o, mb__frame *f)
                 y[i * ys] = spare[i];                                                                        \
         }                                                                                                    \
     }
-SORT(float)
-SORT(double)
-SORT(int32_t)
+/* T, and what running sums of it are added in: a million float32 are as good as one. int32 wraps. */
+AXIS(float, double)
+AXIS(double, double)
+AXIS(int32_t, uint32_t)
 
 static void axis_task(void *argument, int task, int worker)
 {

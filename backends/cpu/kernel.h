@@ -32,14 +32,14 @@ typedef struct mb__walk {
 } mb__walk;
 
 typedef struct mb__uop {
-    uint8_t kind, rate, dtype, form;
+    uint8_t kind, level, dtype, form;
     uint16_t op; /* of unary and binary ones, and reductions */
     bool by_row; /* an operand changes once a row */
     bool direct; /* load: the register is the memory itself */
     bool fixed;  /* the same for every tile: done once a task */
     int32_t d, a, b, c;
     int32_t bind;
-    uint8_t ra, rb, rc; /* rates of operands */
+    uint8_t ra, rb, rc; /* levels of operands */
     uint8_t size_d, size_a, size_b;
     union {
         mb__unary unary;
@@ -53,11 +53,13 @@ typedef struct mb__uop {
 typedef struct mb__cpu_store {
     mb__walk walk;
     int32_t reg;
-    uint8_t mode, dtype, rate, size;
+    uint8_t mode, dtype, level, size;
     bool per_row, direct;
+    bool compensated;      /* what sums have lost lies behind them */
     int64_t count;         /* elements of an accumulator */
     size_t partial_offset; /* bytes in a task's partial block */
     mb__accumulate to, one;
+    mb__compensated to_compensated, one_compensated;
 } mb__cpu_store;
 
 struct mb__cpu_kernel {

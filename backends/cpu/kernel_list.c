@@ -48,8 +48,8 @@ static bool in_place(const mb__cpu_kernel *k, int32_t reg)
 
 static void list_uop(const mb__writer *w, const mb__plan *plan, const mb__cpu_kernel *k, const mb__uop *u)
 {
-    static const char *const rates[] = {"once", "row ", "each"};
-    mb__say(w, "  %s r%d = %s", rates[u->rate], u->d, name_of(u));
+    static const char *const levels[] = {"once", "row ", "each"};
+    mb__say(w, "  %s r%d = %s", levels[u->level], u->d, name_of(u));
     if (u->kind == MB_U_LOAD) {
         mb__cell value = "";
         mb__cell_value(plan, u->walk->value, value);

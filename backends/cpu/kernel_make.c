@@ -13,7 +13,7 @@ typedef struct maker {
     int32_t *expanded; /* of each register: its expansion, -1 */
     int64_t *reg_bytes;
     int32_t *reg_last;
-    uint8_t *reg_rate, *reg_dtype;
+    uint8_t *reg_level, *reg_dtype;
     int uop_room, reg_room;
     bool failed;
 } maker;
@@ -34,7 +34,7 @@ static mb__walk walk_of(const maker *m, const mb__view *v)
     return w;
 }
 
-static int32_t new_reg(maker *m, int rate, int dtype)
+static int32_t new_reg(maker *m, int level, int dtype)
 {
     int n = m->o->reg_count, room = m->reg_room;
     int32_t *e = mb__bump_grow(m->work, m->expanded, n, &room, sizeof *e);
@@ -43,22 +43,22 @@ static int32_t new_reg(maker *m, int rate, int dtype)
     room = m->reg_room;
     int32_t *l = mb__bump_grow(m->work, m->reg_last, n, &room, sizeof *l);
     room = m->reg_room;
-    uint8_t *r = mb__bump_grow(m->work, m->reg_rate, n, &room, sizeof *r);
+    uint8_t *r = mb__bump_grow(m->work, m->reg_level, n, &room, sizeof *r);
     room = m->reg_room;
     uint8_t *d = mb__bump_grow(m->work, m->reg_dtype, n, &room, sizeof *d);
     if (!e || !b || !l || !r || !d) {
         m->failed = true;
         return 0;
     }
-    m->expanded = e, m->reg_bytes = b, m->reg_last = l, m->reg_rate = r, m->reg_dtype = d;
+    m->expanded = e, m->reg_bytes = b, m->reg_last = l, m->reg_level = r, m->reg_dtype = d;
     m->reg_room = room;
-    int64_t count = rate == MB_RATE_EACH  ? m->o->tile_rows * m->o->tile_columns
-                    : rate == MB_RATE_ROW ? m->o->tile_rows
-                                          : 1;
+    int64_t count = level == MB_LEVEL_EACH  ? m->o->tile_rows * m->o->tile_columns
+                    : level == MB_LEVEL_ROW ? m->o->tile_rows
+                                            : 1;
     e[n] = -1;
     b[n] = (count * mb__register_size(dtype) + 63) / 64 * 64;
     l[n] = -1;
-    r[n] = (uint8_t)rate;
+    r[n] = (uint8_t)level;
     d[n] = (uint8_t)dtype;
     return m->o->reg_count++;
 }
@@ -88,19 +88,19 @@ static void used(maker *m, int32_t reg)
 /* The register with a value for each element of the tile. */
 static int32_t expand(maker *m, int32_t reg)
 {
-    if (m->reg_rate[reg] == MB_RATE_EACH || m->failed)
+    if (m->reg_level[reg] == MB_LEVEL_EACH || m->failed)
         return reg;
     if (m->expanded[reg] >= 0)
         return m->expanded[reg];
-    int32_t d = new_reg(m, MB_RATE_EACH, m->reg_dtype[reg]);
+    int32_t d = new_reg(m, MB_LEVEL_EACH, m->reg_dtype[reg]);
     used(m, reg);
     mb__uop *u = new_uop(m, MB_U_EXPAND);
     if (!u)
         return 0;
     u->a = reg;
     u->d = d;
-    u->ra = m->reg_rate[reg];
-    u->rate = MB_RATE_EACH;
+    u->ra = m->reg_level[reg];
+    u->level = MB_LEVEL_EACH;
     u->size_d = (uint8_t)mb__register_size(m->reg_dtype[reg]);
     m->expanded[reg] = d;
     return d;
@@ -119,8 +119,8 @@ static bool fixed_walk(const maker *m, const mb__walk *w)
 static void make_leaf(maker *m, const mb__instr *i, int index)
 {
     mb__cpu_kernel *o = m->o;
-    int rate = i->rate == MB_RATE_ROW && o->columns == 1 ? MB_RATE_EACH : i->rate;
-    int32_t d = m->reg[index] = new_reg(m, rate, i->dtype);
+    int level = i->level == MB_LEVEL_ROW && o->columns == 1 ? MB_LEVEL_EACH : i->level;
+    int32_t d = m->reg[index] = new_reg(m, level, i->dtype);
     if (m->failed)
         return;
     if (i->op == MB_K_CONST) {
@@ -142,7 +142,7 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     if (!u)
         return;
     u->d = d;
-    u->rate = (uint8_t)rate;
+    u->level = (uint8_t)level;
     u->dtype = i->dtype;
     u->bind = i->bind;
     u->size_d = (uint8_t)mb__register_size(i->dtype);
@@ -158,7 +158,7 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     *w = walk_of(m, &i->view);
     u->walk = w;
     if (i->op == MB_K_LOAD && i->dtype != MB_BOOL) {
-        if (rate == MB_RATE_EACH)
+        if (level == MB_LEVEL_EACH)
             u->direct =
                 (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
                 (o->columns > 1 && w->flat && w->column == 1 && (o->tile_rows == 1 || w->row == o->columns));
@@ -173,11 +173,11 @@ static void make_op(maker *m, const mb__instr *i, int index)
     mb__cpu_kernel *o = m->o;
     const mb__loops *loops = o->loops;
     int32_t in[3] = {-1, -1, -1};
-    int rate = MB_RATE_ONCE, n = 0;
+    int level = MB_LEVEL_ONCE, n = 0;
     for (; n < 3 && i->in[n] >= 0; n++) {
         in[n] = m->reg[i->in[n]];
-        if (m->reg_rate[in[n]] > rate)
-            rate = m->reg_rate[in[n]];
+        if (m->reg_level[in[n]] > level)
+            level = m->reg_level[in[n]];
     }
     if (i->op == MB_K_COPY || (i->op == MB_OP_CAST && i->dtype == i->from)) {
         m->reg[index] = in[0];
@@ -188,14 +188,14 @@ static void make_op(maker *m, const mb__instr *i, int index)
         if (m->failed)
             return;
         used(m, full);
-        int32_t d = new_reg(m, o->columns == 1 ? MB_RATE_EACH : MB_RATE_ROW, i->dtype);
+        int32_t d = new_reg(m, o->columns == 1 ? MB_LEVEL_EACH : MB_LEVEL_ROW, i->dtype);
         mb__uop *u = new_uop(m, MB_U_REDUCE);
         if (!u)
             return;
         u->op = i->op;
         u->a = full;
         u->d = d;
-        u->rate = MB_RATE_ROW;
+        u->level = MB_LEVEL_ROW;
         u->size_a = u->size_d = (uint8_t)mb__register_size(i->dtype);
         u->f.reduce = (i->op == MB_K_SUM ? loops->sum : loops->max)[mb__lane(i->dtype)];
         m->reg[index] = d;
@@ -204,22 +204,22 @@ static void make_op(maker *m, const mb__instr *i, int index)
     int kind = i->op == MB_OP_WHERE ? MB_U_WHERE : i->op == MB_OP_CAST || n == 1 ? MB_U_UNARY : MB_U_BINARY;
     bool mixed = false; /* a row value meets an element value */
     for (int j = 0; j < n; j++)
-        mixed |= rate == MB_RATE_EACH && m->reg_rate[in[j]] == MB_RATE_ROW;
+        mixed |= level == MB_LEVEL_EACH && m->reg_level[in[j]] == MB_LEVEL_ROW;
     if (kind == MB_U_WHERE) /* the condition, and row values, for each element; single values stay */
         for (int j = 0; j < 3; j++)
-            if (m->reg_rate[in[j]] != rate && (j == 0 || m->reg_rate[in[j]] == MB_RATE_ROW)) {
-                if (rate == MB_RATE_EACH)
+            if (m->reg_level[in[j]] != level && (j == 0 || m->reg_level[in[j]] == MB_LEVEL_ROW)) {
+                if (level == MB_LEVEL_EACH)
                     in[j] = expand(m, in[j]);
             }
     if (kind == MB_U_BINARY && mixed && o->columns < EXPAND_BELOW)
         for (int j = 0; j < 2; j++)
-            if (m->reg_rate[in[j]] == MB_RATE_ROW)
+            if (m->reg_level[in[j]] == MB_LEVEL_ROW)
                 in[j] = expand(m, in[j]);
     if (m->failed)
         return;
     for (int j = 0; j < n; j++)
         used(m, in[j]);
-    int32_t d = new_reg(m, rate, i->dtype);
+    int32_t d = new_reg(m, level, i->dtype);
     mb__uop *u = new_uop(m, kind);
     if (!u)
         return;
@@ -229,11 +229,11 @@ static void make_op(maker *m, const mb__instr *i, int index)
     u->a = in[0];
     u->b = in[1];
     u->c = in[2];
-    u->rate = (uint8_t)rate;
+    u->level = (uint8_t)level;
     u->dtype = i->dtype;
-    u->ra = m->reg_rate[in[0]];
-    u->rb = n > 1 ? m->reg_rate[in[1]] : 0;
-    u->rc = n > 2 ? m->reg_rate[in[2]] : 0;
+    u->ra = m->reg_level[in[0]];
+    u->rb = n > 1 ? m->reg_level[in[1]] : 0;
+    u->rc = n > 2 ? m->reg_level[in[2]] : 0;
     u->size_d = (uint8_t)mb__register_size(i->dtype);
     u->size_a = (uint8_t)mb__register_size(i->from);
     u->size_b = u->size_a;
@@ -241,14 +241,15 @@ static void make_op(maker *m, const mb__instr *i, int index)
     if (kind == MB_U_UNARY) {
         u->f.unary = i->op == MB_OP_CAST ? loops->cast[i->from][i->dtype] : loops->unary[i->op][lane];
     } else if (kind == MB_U_BINARY) {
-        u->by_row = u->ra != u->rb && rate == MB_RATE_EACH && (u->ra == MB_RATE_ROW || u->rb == MB_RATE_ROW);
+        u->by_row =
+            u->ra != u->rb && level == MB_LEVEL_EACH && (u->ra == MB_LEVEL_ROW || u->rb == MB_LEVEL_ROW);
         u->form = u->ra == u->rb ? MB_VV : u->ra > u->rb ? MB_VS : MB_SV;
-        if (u->ra == MB_RATE_ONCE && u->rb == MB_RATE_ONCE)
+        if (u->ra == MB_LEVEL_ONCE && u->rb == MB_LEVEL_ONCE)
             u->form = MB_VV;
         u->f.binary = loops->binary[i->op][lane][u->form];
     } else {
-        u->form = (uint8_t)((u->rb < rate ? 1 : 0) | (u->rc < rate ? 2 : 0));
-        u->by_row = u->ra < rate; /* a single condition: one side is copied */
+        u->form = (uint8_t)((u->rb < level ? 1 : 0) | (u->rc < level ? 2 : 0));
+        u->by_row = u->ra < level; /* a single condition: one side is copied */
         u->where = loops->where[i->dtype == MB_FLOAT64];
     }
 }
@@ -330,6 +331,21 @@ static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
     o->units = outer * o->row_tiles * o->column_tiles;
 }
 
+/* Sums of many float32 are compensated, where what that takes beside them is little. */
+static bool compensate(mb__cpu_kernel *o)
+{
+    enum { TERMS = 512, SUMS = 1 << 16 };
+    double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
+    bool any = false;
+    for (int s = 0; s < o->store_count; s++) {
+        mb__cpu_store *st = &o->stores[s];
+        st->compensated = st->mode == MB_STORE_SUM && st->dtype == MB_FLOAT32 && st->count <= SUMS &&
+                          elements > TERMS * (double)st->count;
+        any |= st->compensated;
+    }
+    return any;
+}
+
 /* How many tasks, and where they may be cut. Depends on the kernel alone, never on the number of threads. */
 static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
 {
@@ -347,9 +363,10 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
         o->accumulates = true;
         own_rows &= o->stores[s].walk.outer[0] != 0;
     }
-    if (!o->accumulates || o->tasks == 1)
+    bool compensated = compensate(o);
+    if (!o->accumulates || (o->tasks == 1 && !compensated))
         return;
-    if (own_rows && o->outer[0] > 3) { /* each task has its own part of the result */
+    if (own_rows && o->outer[0] > 3 && !compensated) { /* each task has its own part of the result */
         o->task_unit = o->units / o->outer[0];
         if (o->tasks > o->outer[0])
             o->tasks = (int)o->outer[0];
@@ -361,7 +378,9 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
     for (int s = 0; s < o->store_count; s++)
         if (o->stores[s].mode != MB_STORE) {
             o->stores[s].partial_offset = o->partial_bytes;
-            o->partial_bytes += ((size_t)o->stores[s].count * o->stores[s].size + 63) / 64 * 64;
+            o->partial_bytes +=
+                ((size_t)o->stores[s].count * o->stores[s].size * (o->stores[s].compensated ? 2 : 1) + 63) /
+                64 * 64;
         }
     *partials = o->partial_bytes * (size_t)o->tasks;
 }
@@ -403,14 +422,16 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         if (m.failed)
             break;
         m.reg_last[t->reg] = INT32_MAX;
-        t->rate = m.reg_rate[t->reg];
+        t->level = m.reg_level[t->reg];
         t->size = (uint8_t)mb__register_size(v->dtype);
         int lane = mb__lane(v->dtype);
         t->to = (s->mode == MB_STORE_MAX ? loops->max_to : loops->add_to)[lane];
         t->one = (s->mode == MB_STORE_MAX ? loops->max_one : loops->add_one)[lane];
+        t->to_compensated = loops->add_compensated;
+        t->one_compensated = loops->add_one_compensated;
         /* Computed straight into memory, unless something in memory still has to be read there. */
         const mb__walk *w = &t->walk;
-        bool dense = t->rate == MB_RATE_EACH && w->flat && (o->columns == 1 || w->column == 1) &&
+        bool dense = t->level == MB_LEVEL_EACH && w->flat && (o->columns == 1 || w->column == 1) &&
                      (o->tile_rows == 1 || w->row == o->columns);
         bool computed = false, taken = false;
         for (int u = 0; u < o->uop_count; u++)

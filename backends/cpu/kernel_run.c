@@ -23,9 +23,9 @@ static int64_t start_of(const mb__cpu_kernel *k, const mb__walk *w, const tile *
     return o;
 }
 
-static int64_t count_at(const tile *t, int rate)
+static int64_t count_at(const tile *t, int level)
 {
-    return rate == MB_RATE_EACH ? t->rows * t->columns : rate == MB_RATE_ROW ? t->rows : 1;
+    return level == MB_LEVEL_EACH ? t->rows * t->columns : level == MB_LEVEL_ROW ? t->rows : 1;
 }
 
 /* Steps through the columns of one row where no single stride does: calls for each run along the last axis.
@@ -109,7 +109,7 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
         return;
     }
     char *to = reg[u->d];
-    if (u->rate != MB_RATE_EACH || k->columns == 1) {
+    if (u->level != MB_LEVEL_EACH || k->columns == 1) {
         gather(u->dtype, t->rows, to, from, u->walk->row);
         return;
     }
@@ -173,7 +173,7 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
     uint64_t key = 0;
     if (u->bind >= 0)
         key = f->scalars[u->bind].u.key;
-    if (u->rate != MB_RATE_EACH) {
+    if (u->level != MB_LEVEL_EACH) {
         for (int64_t r = 0; r < t->rows; r++)
             put_position(u, key, to, r, start + r * w->row);
         return;
@@ -215,7 +215,7 @@ static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
         T *d = (T *)(void *)to;                                                                              \
         const T *a = (const T *)(const void *)from;                                                          \
         for (int64_t r = 0; r < t->rows; r++) {                                                              \
-            const T v = a[u->ra == MB_RATE_ROW ? r : 0];                                                     \
+            const T v = a[u->ra == MB_LEVEL_ROW ? r : 0];                                                    \
             for (int64_t i = 0; i < c; i++)                                                                  \
                 d[r * c + i] = v;                                                                            \
         }                                                                                                    \
@@ -228,7 +228,7 @@ static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
 
 static void run_where(const mb__uop *u, const tile *t, char **reg)
 {
-    int64_t n = count_at(t, u->rate);
+    int64_t n = count_at(t, u->level);
     const int32_t *m = (const int32_t *)(void *)reg[u->a];
     if (!u->by_row) {
         u->where[u->form](n, reg[u->d], m, reg[u->b], reg[u->c]);
@@ -242,7 +242,7 @@ static void run_where(const mb__uop *u, const tile *t, char **reg)
 
 static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
 {
-    int64_t n = count_at(t, u->rate);
+    int64_t n = count_at(t, u->level);
     switch (u->kind) {
     case MB_U_LOAD:
         load(k, u, f, t, reg);
@@ -264,8 +264,8 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         }
         for (int64_t r = 0, c = t->columns; r < t->rows; r++)
             u->f.binary(c, reg[u->d] + r * c * u->size_d,
-                        reg[u->a] + (u->ra == MB_RATE_ROW ? r : r * c) * u->size_a,
-                        reg[u->b] + (u->rb == MB_RATE_ROW ? r : r * c) * u->size_b);
+                        reg[u->a] + (u->ra == MB_LEVEL_ROW ? r : r * c) * u->size_a,
+                        reg[u->b] + (u->rb == MB_LEVEL_ROW ? r : r * c) * u->size_b);
         break;
     case MB_U_WHERE:
         run_where(u, t, reg);
@@ -279,6 +279,27 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
     }
 }
 
+static size_t accumulators(const mb__cpu_store *s)
+{
+    return (size_t)s->count * s->size;
+}
+
+static void add_to(const mb__cpu_store *s, int64_t n, char *to, const char *from)
+{
+    if (s->compensated)
+        s->to_compensated(n, to, to + accumulators(s), from);
+    else
+        s->to(n, to, from);
+}
+
+static void add_one(const mb__cpu_store *s, int64_t n, char *to, const char *from)
+{
+    if (s->compensated)
+        s->one_compensated(n, to, to + accumulators(s), from);
+    else
+        s->one(n, to, from);
+}
+
 static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
                        const char *from)
 {
@@ -286,30 +307,30 @@ static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const ti
     to += start_of(k, w, t) * s->size;
     if (s->per_row || k->columns == 1) {
         if (w->row == 1)
-            s->to(t->rows, to, from);
+            add_to(s, t->rows, to, from);
         else if (w->row == 0)
-            s->one(t->rows, to, from);
+            add_one(s, t->rows, to, from);
         else
             for (int64_t r = 0; r < t->rows; r++)
-                s->to(1, to + r * w->row * s->size, from + r * s->size);
+                add_to(s, 1, to + r * w->row * s->size, from + r * s->size);
         return;
     }
     if (w->flat && w->column == 0 && w->row == 0) {
-        s->one(t->rows * t->columns, to, from);
+        add_one(s, t->rows * t->columns, to, from);
         return;
     }
     for (int64_t r = 0; r < t->rows; r++, to += w->row * s->size, from += t->columns * s->size) {
         if (w->flat && w->column == 1)
-            s->to(t->columns, to, from);
+            add_to(s, t->columns, to, from);
         else if (w->flat && w->column == 0)
-            s->one(t->columns, to, from);
+            add_one(s, t->columns, to, from);
         else if (w->flat)
             for (int64_t c = 0; c < t->columns; c++)
-                s->to(1, to + c * w->column * s->size, from + c * s->size);
+                add_to(s, 1, to + c * w->column * s->size, from + c * s->size);
         else
             FOR_RUNS(k, w, at, n, stride, done)
         for (int64_t c = 0; c < n; c++)
-            s->to(1, to + (at + c * stride) * s->size, from + (done + c) * s->size);
+            add_to(s, 1, to + (at + c * stride) * s->size, from + (done + c) * s->size);
     }
 }
 
@@ -340,7 +361,7 @@ static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__fra
 static void fill_identity(const mb__cpu_store *s, char *to)
 {
     if (s->mode == MB_STORE_SUM)
-        memset(to, 0, (size_t)s->count * s->size);
+        memset(to, 0, (s->compensated ? 2 : 1) * accumulators(s));
     else
         for (int64_t i = 0; i < s->count; i++)
             if (s->dtype == MB_FLOAT32)
@@ -438,9 +459,9 @@ void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f)
         const mb__cpu_store *st = &k->stores[s];
         if (st->mode == MB_STORE)
             continue;
-        char *out = f->memory[st->walk.value];
-        memcpy(out, f->partials + st->partial_offset, (size_t)st->count * st->size);
+        char *sums = f->partials + st->partial_offset;
         for (int p = 1; p < k->tasks; p++)
-            st->to(st->count, out, f->partials + k->partial_bytes * (size_t)p + st->partial_offset);
+            add_to(st, st->count, sums, sums + k->partial_bytes * (size_t)p);
+        memcpy(f->memory[st->walk.value], sums, accumulators(st));
     }
 }

@@ -325,6 +325,26 @@ ROWS(float, -INFINITY)
 ROWS(double, -(double)INFINITY)
 ROWS(int32_t, INT32_MIN)
 
+/* Compensated (Kahan): what rounding takes from each sum is kept beside it, and taken off the next term. None
+ * of an infinite one. */
+static void add_compensated(int64_t n, void *RESTRICT d_, void *RESTRICT lost_, const void *RESTRICT a_)
+{
+    float *d = d_, *lost = lost_;
+    const float *a = a_;
+    EACH(n)
+    {
+        float y = a[i] - lost[i], next = d[i] + y, error = (next - d[i]) - y;
+        lost[i] = error - error == 0 ? error : 0;
+        d[i] = next;
+    }
+}
+static void add_one_compensated(int64_t n, void *RESTRICT d, void *RESTRICT lost, const void *RESTRICT a)
+{
+    float s;
+    sum_float(n, &s, a);
+    add_compensated(1, d, lost, &s);
+}
+
 /* ---- small and oddly laid out products ---- */
 
 #define PRODUCT(T)                                                                                           \
@@ -457,6 +477,8 @@ const mb__loops MB_LOOPS = {
     .max = {max_float, max_double, max_int32_t},
     .add_to = {add_to_float, add_to_double, add_to_int32_t},
     .max_to = {max_to_float, max_to_double, max_to_int32_t},
+    .add_compensated = add_compensated,
+    .add_one_compensated = add_one_compensated,
     .add_one = {add_one_float, add_one_double, add_one_int32_t},
     .max_one = {max_one_float, max_one_double, max_one_int32_t},
     .product = {product_float, product_double},

@@ -33,7 +33,7 @@
  *   MB_VULKAN_VALIDATE=1   with Khronos's validation layer, any message of which is an error; "gpu": with
  *                          checks of each access on the device, instead of those of synchronization
  *   MB_VULKAN_CACHE        folder for compiled pipelines, or "off"; default: moebius/ in the user's cache
- *   MB_VULKAN_LABELS=1     each kernel bears its op and line, for tools that capture a run
+ *   MB_VULKAN_LABELS=1     each kernel is labelled with its op and line, for tools that capture a run
  *   MB_VULKAN_SLICE        work in a submit, in operations (3e10; 1e10 on an integrated GPU): less where a
  *                          system ends long work
  * and, for tests:

@@ -59,7 +59,7 @@ mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend
               mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
               mb__lower(&g, &f, backend, passes, &c->pool, &c->plan) == MB_OK &&
               mb__dump_stage(ctx, MB_STAGE_STEPS, &m) &&
-              mb__place(&c->plan, backend, passes, &scratch) == MB_OK &&
+              mb__place_values(&c->plan, backend, passes, &scratch) == MB_OK &&
               mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
     c->plan.node_count = (int)s->count;
     mb__bump_free(&scratch);

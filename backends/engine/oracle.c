@@ -36,7 +36,7 @@ void mb__oracle_close(mb__engine_state *st)
 }
 
 /* A node's value as doubles; freed by the caller. NULL: error set. */
-static double *fetch(mb_context *ctx, const mb__backend *judge, const mb__node *n)
+static double *fetch(mb_context *ctx, const mb__backend *asked, const mb__node *n)
 {
     mb__engine_state *st = ctx->engine_state;
     int64_t count = mb__numel(n->dim, n->rank);
@@ -46,7 +46,7 @@ static double *fetch(mb_context *ctx, const mb__backend *judge, const mb__node *
     bool ok = raw && out &&
               mb__told(ctx, st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype,
                                                   count, raw)) == MB_OK &&
-              judge->upload(st->oracle, out, (mb_dtype)n->dtype, count, raw) == MB_OK;
+              asked->upload(st->oracle, out, (mb_dtype)n->dtype, count, raw) == MB_OK;
     mb__free(ctx, raw, bytes);
     if (!ok) {
         mb__free(ctx, out, bytes);
@@ -132,22 +132,22 @@ static bool compare(mb_context *ctx, const mb__node *n, const double *got, const
 }
 
 /* Runs the node alone; operands: as doubles, inputs of the plan in order of their nodes. */
-static bool ask(mb_context *ctx, const mb__backend *judge, const mb__segment *s, void **inputs, double *out)
+static bool ask(mb_context *ctx, const mb__backend *asked, const mb__segment *s, void **inputs, double *out)
 {
     mb__engine_state *st = ctx->engine_state;
     mb__cached c = {.pool = {.host = &st->host}};
     size_t bytes = 0, arena_bytes = 0;
     void *arena = NULL, *outputs[1] = {out};
-    mb_status status = mb__make_plan(ctx, s, judge, &c);
+    mb_status status = mb__make_plan(ctx, s, asked, &c);
     if (status == MB_OK) {
         arena_bytes = (size_t)c.plan.arena_bytes + 64;
         arena = mb__try_alloc(ctx, arena_bytes);
-        status = arena ? judge->compile(st->oracle, &c.plan, &c.program, &bytes) : MB_NO_MEMORY;
+        status = arena ? asked->compile(st->oracle, &c.plan, &c.program, &bytes) : MB_NO_MEMORY;
     }
     if (status == MB_OK)
-        status = judge->run(st->oracle, c.program, &(mb__binding){arena, inputs, outputs, s->scalars});
+        status = asked->run(st->oracle, c.program, &(mb__binding){arena, inputs, outputs, s->scalars});
     if (c.program)
-        judge->discard(st->oracle, c.program);
+        asked->discard(st->oracle, c.program);
     mb__free(ctx, arena, arena_bytes);
     mb__bump_free(&c.pool);
     return mb__told(ctx, status) == MB_OK;
@@ -162,25 +162,25 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     if (st->backend->oracle || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
         n->nin > OPERANDS_MOST)
         return true;
-    const mb__backend *judge = oracle(ctx);
+    const mb__backend *asked = oracle(ctx);
     mb__segment *s = &st->single;
-    if (!judge || !mb__segment_of_node(ctx, s, id))
+    if (!asked || !mb__segment_of_node(ctx, s, id))
         return false;
     double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL;
     void *inputs[OPERANDS_MOST];
     bool ok = true;
     for (int i = 0; i < n->nin && ok; i++) {
         uint32_t o = mb__in(ctx, n, i);
-        operands[i] = fetch(ctx, judge, mb__at(ctx, o));
+        operands[i] = fetch(ctx, asked, mb__at(ctx, o));
         ok = operands[i] != NULL;
         inputs[st->dense[o]] = operands[i];
     }
     int64_t numel = mb__numel(n->dim, n->rank);
     if (ok)
-        got = fetch(ctx, judge, n);
+        got = fetch(ctx, asked, n);
     if (got)
         want = mb__alloc(ctx, (size_t)(numel + 1) * 8);
-    ok = want && ask(ctx, judge, s, inputs, want) && compare(ctx, n, got, want, operands);
+    ok = want && ask(ctx, asked, s, inputs, want) && compare(ctx, n, got, want, operands);
     for (int i = 0; i < n->nin; i++)
         if (operands[i])
             drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * arena.c - where intermediate values lie in the arena. A value is alive from the step that first writes it
- * to the last step that touches it; a kernel's result takes the place of an operand that dies there, where
+ * to the last step that accesses it; a kernel's result takes the place of an operand that dies there, where
  * both are read and written element by element alike. Best fit among the free gaps; linear in steps and
  * values, times the gaps.
  */
@@ -28,7 +28,7 @@ typedef struct placer {
     bool failed;
 } placer;
 
-/* The i-th value a step touches; false past the last. Read and written ones alike. */
+/* The i-th value a step accesses; false past the last. Read and written ones alike. */
 static bool step_value(const mb__step *s, int i, int32_t *value)
 {
     switch (s->kind) {
@@ -129,7 +129,7 @@ static int32_t origin(const mb__kernel *k, int32_t instr)
 static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb__store *s, int step)
 {
     const mb__value *v = &p->plan->values[s->view.value];
-    if (s->mode != MB_STORE || s->per_row || v->home != MB_IN_ARENA || v->first != step || v->onto >= 0)
+    if (s->mode != MB_STORE || s->per_row || v->storage != MB_IN_ARENA || v->first != step || v->onto >= 0)
         return -1;
     int64_t covered = mb__numel(k->dim, k->rank);
     if (covered != v->count)
@@ -139,7 +139,7 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
         if (in->op != MB_K_LOAD)
             continue;
         const mb__value *u = &p->plan->values[in->view.value];
-        if (u->home != MB_IN_ARENA || u->last != step || u->first == step ||
+        if (u->storage != MB_IN_ARENA || u->last != step || u->first == step ||
             p->state[in->view.value] == GONE || u->count != v->count ||
             p->backend->element_size((mb_dtype)u->dtype) != p->backend->element_size((mb_dtype)v->dtype) ||
             in->view.offset != s->view.offset ||
@@ -157,7 +157,7 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
     return -1;
 }
 
-/* When each value is first and last touched. */
+/* When each value is first and last accessed. */
 static void lifetimes(mb__plan *plan)
 {
     int32_t value;
@@ -191,7 +191,7 @@ static void place_new(placer *p, int step)
 {
     int32_t value;
     for (int i = 0; step_value(&p->plan->steps[step], i, &value); i++)
-        if (value >= 0 && p->plan->values[value].home == MB_IN_ARENA && p->state[value] == UNPLACED) {
+        if (value >= 0 && p->plan->values[value].storage == MB_IN_ARENA && p->state[value] == UNPLACED) {
             p->plan->values[value].offset = take(p, bytes_of(p, &p->plan->values[value]));
             p->state[value] = PLACED;
         }
@@ -201,14 +201,14 @@ static void give_back(placer *p, int step)
 {
     int32_t value;
     for (int i = 0; step_value(&p->plan->steps[step], i, &value); i++)
-        if (value >= 0 && p->plan->values[value].home == MB_IN_ARENA && p->plan->values[value].last == step &&
-            p->state[value] == PLACED) {
+        if (value >= 0 && p->plan->values[value].storage == MB_IN_ARENA &&
+            p->plan->values[value].last == step && p->state[value] == PLACED) {
             give(p, p->plan->values[value].offset, bytes_of(p, &p->plan->values[value]));
             p->state[value] = GONE;
         }
 }
 
-mb_status mb__place(mb__plan *plan, const mb__backend *backend, unsigned passes, mb__bump *scratch)
+mb_status mb__place_values(mb__plan *plan, const mb__backend *backend, unsigned passes, mb__bump *scratch)
 {
     placer p = {.plan = plan,
                 .backend = backend,

@@ -33,9 +33,9 @@ typedef struct mb__binding {
 static inline void *mb__value_at(const mb__plan *plan, const mb__binding *b, int i)
 {
     const mb__value *v = &plan->values[i];
-    return v->home == MB_IN_INPUT    ? b->inputs[v->index]
-           : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
-                                     : (char *)b->arena + v->offset;
+    return v->storage == MB_IN_INPUT    ? b->inputs[v->index]
+           : v->storage == MB_IN_OUTPUT ? b->outputs[v->index]
+                                        : (char *)b->arena + v->offset;
 }
 
 /* What mb_open was told. */

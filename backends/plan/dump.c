@@ -132,10 +132,12 @@ static void add_attributes(const mb__gnode *n, mb__cell cell)
         return;
     case MB_OP_SLICE:
     case MB_OP_PAD:
-        mb__cell_add(cell, "from ");
-        mb__cell_list(cell, n->attr, n->rank);
-        mb__cell_add(cell, " by ");
-        mb__cell_list(cell, n->attr + n->rank, n->rank);
+        for (int j = 0; j < n->nin; j++) { /* pads have a place for each operand */
+            mb__cell_add(cell, "%sfrom ", j ? "; " : "");
+            mb__cell_list(cell, n->attr + 2 * n->rank * j, n->rank);
+            mb__cell_add(cell, " by ");
+            mb__cell_list(cell, n->attr + 2 * n->rank * j + n->rank, n->rank);
+        }
         return;
     default:
         break;

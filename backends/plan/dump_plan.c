@@ -7,8 +7,8 @@
 void mb__cell_value(const mb__plan *plan, int32_t i, mb__cell cell)
 {
     const mb__value *v = &plan->values[i];
-    bool arena = v->home == MB_IN_ARENA;
-    mb__cell_add(cell, "%s%d", arena ? "v" : v->home == MB_IN_INPUT ? "in" : "out", arena ? i : v->index);
+    bool arena = v->storage == MB_IN_ARENA;
+    mb__cell_add(cell, "%s%d", arena ? "v" : v->storage == MB_IN_INPUT ? "in" : "out", arena ? i : v->index);
 }
 
 /* The i-th value that a step reads, or writes; false past the last, -1 for none. */
@@ -85,9 +85,9 @@ static void dot_steps(const mb__writer *w, const mb__plan *plan)
         mb__cell_value(plan, i, name);
         mb__say(w, "  v%d [shape=ellipse label=\"%s\\n%lld %s\"%s];\n", i, name,
                 (long long)plan->values[i].count, mb_dtype_name((mb_dtype)plan->values[i].dtype),
-                plan->values[i].home == MB_IN_OUTPUT  ? " peripheries=2"
-                : plan->values[i].home == MB_IN_INPUT ? " style=filled"
-                                                      : "");
+                plan->values[i].storage == MB_IN_OUTPUT  ? " peripheries=2"
+                : plan->values[i].storage == MB_IN_INPUT ? " style=filled"
+                                                         : "");
     }
     for (int s = 0; s < plan->step_count; s++) {
         const mb__step *step = &plan->steps[s];
@@ -164,7 +164,7 @@ static void store_row(const of_kernel *of, const mb__store *s, mb__cell *cells)
 
 static void kernel_row(const void *of, int row, mb__cell *cells)
 {
-    static const char *const rates[] = {"once", "row", "each"};
+    static const char *const levels[] = {"once", "row", "each"};
     const of_kernel *o = of;
     if (row >= o->k->instr_count) {
         store_row(o, &o->k->stores[row - o->k->instr_count], cells);
@@ -175,7 +175,7 @@ static void kernel_row(const void *of, int row, mb__cell *cells)
     mb__cell_add(cells[1], "%s", mb__kop_name(in->op));
     add_arguments(o->plan, o->k, in, cells[2]);
     mb__cell_add(cells[3], "%s", mb_dtype_name((mb_dtype)in->dtype));
-    mb__cell_add(cells[4], "%s", rates[in->rate]);
+    mb__cell_add(cells[4], "%s", levels[in->level]);
     mb__cell_add(cells[5], "%s", in->site ? in->site : "");
 }
 
@@ -252,10 +252,10 @@ static void value_row(const void *of_, int row, mb__cell *cells)
     mb__cell_add(cells[1], "%lld", (long long)v->count);
     mb__cell_add(cells[2], "%s", mb_dtype_name((mb_dtype)v->dtype));
     mb__cell_add(cells[3], "%lld", bytes_of(of, v));
-    if (v->home == MB_IN_ARENA)
+    if (v->storage == MB_IN_ARENA)
         mb__cell_add(cells[4], "%lld", (long long)v->offset);
     else
-        mb__cell_add(cells[4], v->home == MB_IN_INPUT ? "input" : "output");
+        mb__cell_add(cells[4], v->storage == MB_IN_INPUT ? "input" : "output");
     mb__cell_add(cells[5], "%d", v->first);
     if (v->last > v->first)
         mb__cell_add(cells[5], " to %d", v->last);
@@ -263,7 +263,7 @@ static void value_row(const void *of_, int row, mb__cell *cells)
         mb__cell_add(cells[6], "in place of ");
         mb__cell_value(of->plan, v->onto, cells[6]);
     }
-    if (v->home != MB_IN_INPUT && v->first >= 0 && of->plan->steps[v->first].site)
+    if (v->storage != MB_IN_INPUT && v->first >= 0 && of->plan->steps[v->first].site)
         mb__cell_add(cells[7], "%s", of->plan->steps[v->first].site);
 }
 
@@ -280,7 +280,7 @@ static void arena_dot(const mb__writer *w, const of_arena *of)
     mb__say(w, "</tr>\n");
     for (int i = 0; i < plan->value_count; i++) {
         const mb__value *v = &plan->values[i];
-        if (v->home != MB_IN_ARENA || v->first < 0)
+        if (v->storage != MB_IN_ARENA || v->first < 0)
             continue;
         mb__cell name = "";
         mb__cell_value(plan, i, name);

@@ -93,7 +93,8 @@ struct mb__backend;
 mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
                     mb__bump *pool, mb__plan *plan);
 /* Arena offsets by first and last use. */
-mb_status mb__place(mb__plan *plan, const struct mb__backend *backend, unsigned passes, mb__bump *scratch);
+mb_status mb__place_values(mb__plan *plan, const struct mb__backend *backend, unsigned passes,
+                           mb__bump *scratch);
 
 /* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
 typedef struct mb__axis_info {

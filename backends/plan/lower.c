@@ -19,7 +19,7 @@ typedef struct lower {
     bool failed;
 } lower;
 
-static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int home, int32_t index)
+static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int storage, int32_t index)
 {
     mb__value *grown =
         mb__bump_grow(l->g->bump, l->plan->values, l->plan->value_count, &l->value_room, sizeof *grown);
@@ -29,7 +29,7 @@ static int32_t new_value(lower *l, mb_dtype dtype, int64_t count, int home, int3
     }
     l->plan->values = grown;
     grown[l->plan->value_count] = (mb__value){.dtype = (uint8_t)dtype,
-                                              .home = (uint8_t)home,
+                                              .storage = (uint8_t)storage,
                                               .index = index,
                                               .count = count,
                                               .first = -1,
@@ -125,15 +125,15 @@ static void spread(const mb__gnode *space, const int64_t *stride, int lead, cons
     }
 }
 
-static uint8_t rate_of(const mb__kernel *k, const mb__instr *i)
+static uint8_t level_of(const mb__kernel *k, const mb__instr *i)
 {
-    uint8_t rate = MB_RATE_ONCE;
+    uint8_t level = MB_LEVEL_ONCE;
     if (i->op == MB_K_SUM || i->op == MB_K_MAX)
-        return MB_RATE_ROW;
+        return MB_LEVEL_ROW;
     for (int j = 0; j < 3; j++)
-        if (i->in[j] >= 0 && k->instrs[i->in[j]].rate > rate)
-            rate = k->instrs[i->in[j]].rate;
-    return rate;
+        if (i->in[j] >= 0 && k->instrs[i->in[j]].level > level)
+            level = k->instrs[i->in[j]].level;
+    return level;
 }
 
 /* The instruction that yields operand j of member c. */
@@ -148,7 +148,7 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
         for (int i = 0; i < o->rank; i++)
             stride[i] = o->dim[i] == 1 ? 0 : o->stride[i];
         spread(space, stride, space->rank - o->rank, gr, per_row && !mb__is_reduce(n->op), access);
-        bool b_row = k->instrs[l->instr_of[o->base]].rate <= MB_RATE_ROW &&
+        bool b_row = k->instrs[l->instr_of[o->base]].level <= MB_LEVEL_ROW &&
                      mb__gcount(b) != mb__numel(gr->dim, gr->rank);
         spread(b, b->stride, 0, gr, b_row, own);
         if (o->offset == 0 && !memcmp(access, own, sizeof own))
@@ -171,7 +171,7 @@ static int32_t operand(lower *l, mb__kernel *k, const mb__group *gr, int32_t c, 
         for (int i = 0; i < o->rank; i++)
             stride[i] = o->dim[i] == 1 ? 0 : o->stride[i];
         spread(space, stride, space->rank - o->rank, gr, per_row && !mb__is_reduce(n->op), in.view.stride);
-        in.rate = MB_RATE_EACH; /* settled once the axes are final */
+        in.level = MB_LEVEL_EACH; /* settled once the axes are final */
     }
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *x = &k->instrs[i];
@@ -278,19 +278,19 @@ static void settle_axes(mb__kernel *k, uint32_t row_mask)
     k->inner = row_mask ? k->rank - rows : 1;
 }
 
-static void settle_rates(mb__kernel *k)
+static void settle_levels(mb__kernel *k)
 {
     for (int i = 0; i < k->instr_count; i++) {
         mb__instr *n = &k->instrs[i];
         if (n->op == MB_K_CONST || n->op == MB_K_SCALAR) {
-            n->rate = MB_RATE_ONCE;
+            n->level = MB_LEVEL_ONCE;
         } else if (n->op == MB_K_LOAD || n->op == MB_K_IOTA || n->op == MB_K_RANDOM) {
-            n->rate = MB_RATE_ROW;
+            n->level = MB_LEVEL_ROW;
             for (int a = k->rank - k->inner; a < k->rank; a++)
                 if (n->view.stride[a] && k->dim[a] != 1)
-                    n->rate = MB_RATE_EACH;
+                    n->level = MB_LEVEL_EACH;
         } else {
-            n->rate = rate_of(k, n);
+            n->level = level_of(k, n);
         }
     }
 }
@@ -335,7 +335,7 @@ static void lower_group(lower *l, int32_t group)
         if (row_reduce)
             in.op = n->op == MB_OP_SUM ? MB_K_SUM : MB_K_MAX;
         if (!reduce || row_reduce) {
-            in.rate = per_row ? MB_RATE_ROW : rate_of(&k, &in);
+            in.level = per_row ? MB_LEVEL_ROW : level_of(&k, &in);
             at = new_instr(l, &k, &in);
             l->instr_of[c] = at;
         }
@@ -360,7 +360,7 @@ static void lower_group(lower *l, int32_t group)
     if (l->failed || !k.store_count)
         return;
     settle_axes(&k, gr->row_mask);
-    settle_rates(&k);
+    settle_levels(&k);
     kernel_step(l, l->g->nodes[gr->members[gr->member_count - 1]].site, &k);
 }
 
@@ -376,7 +376,7 @@ static void store_step(lower *l, const char *site, int rank, const int64_t *dim,
     if (l->failed)
         return;
     settle_axes(&k, 0);
-    settle_rates(&k);
+    settle_levels(&k);
     kernel_step(l, site, &k);
 }
 

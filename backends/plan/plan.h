@@ -19,10 +19,10 @@
 
 enum { MB_GUARD_BYTES = 256 };
 
-enum mb__home { MB_IN_ARENA, MB_IN_INPUT, MB_IN_OUTPUT };
+enum mb__storage { MB_IN_ARENA, MB_IN_INPUT, MB_IN_OUTPUT };
 
 typedef struct mb__value {
-    uint8_t dtype, home;
+    uint8_t dtype, storage;
     int32_t index;       /* of the input or output */
     int64_t count;       /* elements */
     int64_t offset;      /* bytes in the arena */
@@ -52,11 +52,11 @@ static inline bool mb__is_source(int op)
     return op == MB_K_LOAD || op == MB_K_CONST || op == MB_K_SCALAR || op == MB_K_IOTA || op == MB_K_RANDOM;
 }
 
-enum mb__rate { MB_RATE_ONCE, MB_RATE_ROW, MB_RATE_EACH }; /* how often an instruction's value changes */
+enum mb__level { MB_LEVEL_ONCE, MB_LEVEL_ROW, MB_LEVEL_EACH }; /* how often an instruction's value changes */
 
 typedef struct mb__instr {
     uint16_t op;
-    uint8_t dtype, from, rate; /* from: operand dtype, for casts and comparisons */
+    uint8_t dtype, from, level; /* from: operand dtype, for casts and comparisons */
     int32_t in[3];
     int32_t bind;
     double number;

@@ -55,7 +55,7 @@ static mb_status open_vulkan(const mb__host *host, const mb__open_options *optio
 
 static mb_status memory_new(void *state, size_t bytes, void **memory)
 {
-    mb__vk_place *place = mb__vk_memory_new(state, bytes);
+    mb__vk_memory *place = mb__vk_memory_new(state, bytes);
     mb_status status = tell(state, place != NULL);
     if (status != MB_OK && place)
         mb__vk_memory_free(state, place);

@@ -31,7 +31,7 @@
  *
  * How a value is found. All memory is in at most `caps.blocks` storage buffers, bound once in one descriptor
  * set beside the table. A program owns a part of the table: its bound scalars, and a region for each
- * dispatch, which begins with block and word of each value that it touches. When a value lies elsewhere than
+ * dispatch, which begins with block and word of each value that it accesses. When a value lies elsewhere than
  * in the last run (a new batch, a parameter's next buffer) the host patches those words. Commands, pipelines
  * and descriptors stay as they were recorded.
  *

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * fault_test.c - the n-th allocation fails, for every n of a training step: once, and from n on. The step
- * must say MB_NO_MEMORY, or have done with what was let go of (caches, unused buffers); nothing may leak, and after
- * mb_clear_error the same context must train on, from the weights it had. */
+ * must say MB_NO_MEMORY, or have done with what was let go of (caches, unused buffers); nothing may leak, and
+ * after mb_clear_error the same context must train on, from the weights it had. */
 #include "training.h"
 
 /* Runs all of it on an allocator that fails; whether an allocation failed at all. */
@@ -79,7 +79,8 @@ static void every_allocation(const char *backend, bool on)
     for (uint64_t n = 1; n <= calls; n++)
         failures += attempt(backend, n, on, want);
     if (on) /* nothing is to be had any more */
-        expect(failures + 5 >= (int)calls, "%s: %d of %llu failed", backend, failures, (unsigned long long)calls);
+        expect(failures + 5 >= (int)calls, "%s: %d of %llu failed", backend, failures,
+               (unsigned long long)calls);
     else
         expect(failures < (int)calls, "%s: no failure was got over", backend);
     fprintf(stderr, "%s: %llu allocations failed in turn\n", backend, (unsigned long long)calls);

@@ -340,7 +340,7 @@ static void call_params(objects *o)
     mb_tensor ts[4];
     NOTHING(mb_params_new_with_at, S, o->ctx, 1, MB_FLOAT32);
     TENSOR(mb_param_at, S, p, "a", SHAPE, mb_init_ones());
-    TENSOR(mb_param_plain_at, S, p, "b", SHAPE, mb_init_ones());
+    TENSOR(mb_param_no_decay_at, S, p, "b", SHAPE, mb_init_ones());
     STATUS(mb_params_enter_at, S, p, "c");
     STATUS(mb_params_leave_at, S, p);
     NOTHING(mb_params_count, p);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * vulkan_barrier_test.c - what the vulkan backend believes its dispatches touch, against what the plan's
+ * vulkan_barrier_test.c - what the vulkan backend believes its dispatches access, against what the plan's
  * steps say; and its barriers against a search of all pairs that shares no code with it. */
 #include "program.h"
 #include "training.h"
@@ -23,16 +23,17 @@ static span span_of(const mb__vk_program *p, int32_t value)
         return (span){OWN, (int64_t)s->offset, (int64_t)(s->offset + s->bytes)};
     }
     const mb__value *v = &p->plan->values[value];
-    if (v->home != MB_IN_ARENA)
+    if (v->storage != MB_IN_ARENA)
         return (span){value, 0, INT64_MAX};
     return (span){ARENA, v->offset, v->offset + v->count * sizes[v->dtype]};
 }
 
 static bool clash(const mb__vk_program *p, const mb__vk_dispatch *a, const mb__vk_dispatch *b)
 {
-    for (int i = 0; i < a->touch_count; i++)
-        for (int j = 0; j < b->touch_count; j++) {
-            const mb__vk_touch *s = &p->touches[a->touch_first + i], *t = &p->touches[b->touch_first + j];
+    for (int i = 0; i < a->access_count; i++)
+        for (int j = 0; j < b->access_count; j++) {
+            const mb__vk_access *s = &p->accesses[a->access_first + i],
+                                *t = &p->accesses[b->access_first + j];
             span x = span_of(p, s->value), y = span_of(p, t->value);
             if ((s->written || t->written) && x.space == y.space && x.first < y.end && y.first < x.end)
                 return true;
@@ -40,12 +41,12 @@ static bool clash(const mb__vk_program *p, const mb__vk_dispatch *a, const mb__v
     return false;
 }
 
-/* Whether a dispatch of the step touches the value so. */
-static bool touched(const mb__vk_program *p, int step, int32_t value, bool written)
+/* Whether a dispatch of the step accesses the value so. */
+static bool accessed(const mb__vk_program *p, int step, int32_t value, bool written)
 {
     for (int i = 0; i < p->dispatch_count; i++)
-        for (int j = 0; p->dispatches[i].step == step && j < p->dispatches[i].touch_count; j++) {
-            const mb__vk_touch *t = &p->touches[p->dispatches[i].touch_first + j];
+        for (int j = 0; p->dispatches[i].step == step && j < p->dispatches[i].access_count; j++) {
+            const mb__vk_access *t = &p->accesses[p->dispatches[i].access_first + j];
             if (t->value == value && t->written == written)
                 return true;
         }
@@ -55,7 +56,7 @@ static bool touched(const mb__vk_program *p, int step, int32_t value, bool writt
 static void wants(const mb__vk_program *p, int step, const mb__view *view, bool written, const char *what)
 {
     expect(view->value < 0 || p->plan->values[view->value].count == 0 ||
-               touched(p, step, view->value, written),
+               accessed(p, step, view->value, written),
            "%s: step %d (kind %d) %s value %d, and no dispatch is known to", what, step,
            p->plan->steps[step].kind, written ? "writes" : "reads", view->value);
 }
@@ -175,7 +176,7 @@ Test(vulkan_barrier, every_pair, .timeout = 240)
            pairs_seen);
 }
 
-/* Programs made up of touches at random: values that overlap by any number of bytes, and few conflicts, so
+/* Programs made up of accesses at random: values that overlap by any number of bytes, and few conflicts, so
  * that each barrier is there for one reason. */
 Test(vulkan_barrier, made_up_programs)
 {
@@ -186,29 +187,29 @@ Test(vulkan_barrier, made_up_programs)
         mb__vk v = {0};
         mb__value values[VALUES] = {0};
         mb__vk_scratch_value scratch[SCRATCH] = {{0, 64}, {256, 300}, {768, 4}};
-        mb__vk_touch touches[3 * DISPATCHES];
+        mb__vk_access accesses[3 * DISPATCHES];
         mb__vk_dispatch dispatches[DISPATCHES] = {0};
         mb__plan plan = {.values = values, .value_count = VALUES};
         mb__vk_program p = {.v = &v,
                             .plan = &plan,
                             .scratch = scratch,
                             .scratch_count = SCRATCH,
-                            .touches = touches,
+                            .accesses = accesses,
                             .dispatches = dispatches,
                             .dispatch_count = DISPATCHES};
         for (int i = 0; i < VALUES; i++)
             values[i] = (mb__value){.dtype = (uint8_t)rng_below(&r, 4),
-                                    .home = (uint8_t)(i < VALUES / 2 ? MB_IN_ARENA
-                                                      : i % 2        ? MB_IN_INPUT
-                                                                     : MB_IN_OUTPUT),
+                                    .storage = (uint8_t)(i < VALUES / 2 ? MB_IN_ARENA
+                                                         : i % 2        ? MB_IN_INPUT
+                                                                        : MB_IN_OUTPUT),
                                     .count = 1 + rng_below(&r, 40),
                                     .offset = 64 * rng_below(&r, 12)};
         for (int i = 0; i < DISPATCHES; i++) {
-            dispatches[i].touch_first = p.touch_count;
-            dispatches[i].touch_count = 1 + (int32_t)rng_below(&r, 3);
-            for (int j = 0; j < dispatches[i].touch_count; j++)
-                touches[p.touch_count++] =
-                    (mb__vk_touch){(int32_t)rng_below(&r, VALUES + SCRATCH), rng_below(&r, 3) == 0};
+            dispatches[i].access_first = p.access_count;
+            dispatches[i].access_count = 1 + (int32_t)rng_below(&r, 3);
+            for (int j = 0; j < dispatches[i].access_count; j++)
+                accesses[p.access_count++] =
+                    (mb__vk_access){(int32_t)rng_below(&r, VALUES + SCRATCH), rng_below(&r, 3) == 0};
         }
         bool before[DISPATCHES] = {false};
         mb__vk_hazards(&p, before);

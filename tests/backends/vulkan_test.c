@@ -54,7 +54,7 @@ Test(vulkan, replays_make_nothing_new, .timeout = 60)
 
 /* ---- barriers ---- */
 
-/* Every two dispatches that touch the same memory, one of them writing, have a barrier between them. */
+/* Every two dispatches that access the same memory, one of them writing, have a barrier between them. */
 static void expect_barriers(mb_context *ctx, const char *what)
 {
     mb__engine_state *st = ctx->engine_state;
@@ -68,10 +68,10 @@ static void expect_barriers(mb_context *ctx, const char *what)
                 bool apart = false, conflict = false;
                 for (int k = i + 1; k <= j; k++)
                     apart |= before[k];
-                for (int x = 0; x < a->touch_count; x++)
-                    for (int y = 0; y < b->touch_count; y++)
-                        conflict |= mb__vk_conflict(p, &p->touches[a->touch_first + x],
-                                                    &p->touches[b->touch_first + y]);
+                for (int x = 0; x < a->access_count; x++)
+                    for (int y = 0; y < b->access_count; y++)
+                        conflict |= mb__vk_conflict(p, &p->accesses[a->access_first + x],
+                                                    &p->accesses[b->access_first + y]);
                 expect(apart || !conflict, "%s: dispatches %d and %d of %d", what, i, j, p->dispatch_count);
             }
         free(before);
@@ -391,7 +391,7 @@ Test(vulkan, a_block_that_is_refused_is_halved)
     enum { VALUES = 400, BYTES = 1 << 20 };
     mb_context *ctx = open_on("vulkan");
     mb__vk *v = device_of(ctx);
-    mb__vk_place *memory[VALUES];
+    mb__vk_memory *memory[VALUES];
     int n = 0;
     for (uint64_t call = 1; call <= 3; call++) { /* vkCreateBuffer, vkAllocateMemory, vkBindBufferMemory */
         uint32_t blocks = v->block_count;
@@ -436,7 +436,7 @@ Test(vulkan, empty_blocks_make_room)
     mb_context *ctx = with_two_blocks();
     mb__vk *v = device_of(ctx);
     uint64_t held = v->host->counters->device_bytes;
-    mb__vk_place *first = mb__vk_memory_new(v, LARGE);
+    mb__vk_memory *first = mb__vk_memory_new(v, LARGE);
     expect(first && v->host->counters->device_bytes >= held + LARGE, "a second block: %s",
            v->failure.message);
     v->fail_at = v->calls + 1;
@@ -448,7 +448,7 @@ Test(vulkan, empty_blocks_make_room)
     training t;
     training_start(&t, ctx);
     expect(training_step(&t, 0, 0.1), "%s", mb_message(ctx));
-    mb__vk_place *second = mb__vk_memory_new(v, LARGE);
+    mb__vk_memory *second = mb__vk_memory_new(v, LARGE);
     expect(second && second->block != first->block, "no room for two: %s", v->failure.message);
     expect(!mb__vk_memory_new(v, LARGE) && v->failure.status == MB_OK, "room for three: %s",
            v->failure.message);

@@ -53,7 +53,7 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
     const mb__vk_shader *s = &bench_shaders[0];
     uint32_t local = v->caps.processor ? 32 : 128;
     VkPipeline pipeline = mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
-    mb__vk_place *out = mb__vk_memory_new(v, (uint64_t)groups * local * 4);
+    mb__vk_memory *out = mb__vk_memory_new(v, (uint64_t)groups * local * 4);
     uint64_t region;
     VkCommandBuffer cb;
     VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: MIT
 """Whether a program uses every public function and macro once; exits 1 and names those that it does not.
 
-  uses.py LIBRARY SOURCE COMPILER [ARGUMENT...]
+  uses.py LIBRARY SOURCE... -- COMPILER [ARGUMENT...]
 
-LIBRARY is the shared library, whose exported functions must be those that the headers declare and those that SOURCE,
-compiled, calls. A macro is used where SOURCE, or another macro that it uses, expands it or asks for it: COMPILER is one
-of gcc's, which can tell (-dU).
+LIBRARY is the shared library, whose exported functions must be those that the headers declare and those that a SOURCE,
+compiled, calls. A macro is used where a SOURCE, or another macro that it uses, expands it or asks for it: COMPILER is
+one of gcc's, which can tell (-dU).
 """
 import os
 import re
@@ -44,15 +44,19 @@ def declared(text):
     return set(re.findall(r'visibility\("default"\)\)\)\s+[\w\s*]*?\b(mb_\w+)\(', text))
 
 
-def main(library, source, *compiler):
+def main(library, sources, compiler):
     exported = symbols("nm", "-D", "--defined-only", library)
-    in_headers = declared(preprocessed(source, compiler, "-P"))
-    defined = macros(preprocessed(source, compiler, "-dM"))
+    in_headers, defined, calls, expanded = set(), set(), set(), set()
+    for source in sources:
+        in_headers |= declared(preprocessed(source, compiler, "-P"))
+        defined |= macros(preprocessed(source, compiler, "-dM"))
+        expanded |= macros(preprocessed(source, compiler, "-dU"))
+        calls |= called(source, compiler)
     missing = [
         ("declared, but not exported", in_headers - exported),
         ("exported, but not declared", exported - in_headers),
-        (f"not called in {source}", exported - called(source, compiler)),
-        (f"not used in {source}", defined - macros(preprocessed(source, compiler, "-dU"))),
+        (f"not called in {' or '.join(sources)}", exported - calls),
+        (f"not used in {' or '.join(sources)}", defined - expanded),
     ]
     for what, names in missing:
         for name in sorted(names):
@@ -62,6 +66,7 @@ def main(library, source, *compiler):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4:
+    if "--" not in sys.argv[3:]:
         sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    split = sys.argv.index("--")
+    sys.exit(main(sys.argv[1], sys.argv[2:split], sys.argv[split + 1:]))

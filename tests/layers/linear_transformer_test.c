@@ -334,8 +334,8 @@ static mb_status all_of_it(const mb_allocator *allocator)
     return mb_close(mb);
 }
 
-/* The n-th allocation fails, and with an odd n all that follow: an error, unless it was got over; nothing crashes,
- * nothing leaks. */
+/* The n-th allocation fails, and with an odd n all that follow: an error, unless it was got over; nothing
+ * crashes, nothing leaks. */
 Test(linear_transformer, every_allocation_fails)
 {
     counter c = {0};
@@ -344,8 +344,9 @@ Test(linear_transformer, every_allocation_fails)
     for (uint64_t n = 1, calls = c.calls; n <= calls; n += 1 + calls / 400) {
         c = (counter){.fail_at = n, .fail_on = n % 2};
         mb_status status = all_of_it(&allocator);
-        expect((status == MB_NO_MEMORY || (status == MB_OK && n % 2 == 0)) && c.blocks == 0, "allocation %llu of %llu fails: %s, %lld blocks left",
-               (unsigned long long)n, (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
+        expect((status == MB_NO_MEMORY || (status == MB_OK && n % 2 == 0)) && c.blocks == 0,
+               "allocation %llu of %llu fails: %s, %lld blocks left", (unsigned long long)n,
+               (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
     }
 }
 

@@ -22,7 +22,7 @@ static toy open_toy(const char *backend, mb_dtype dtype)
     toy t = {.mb = open_on(backend)};
     t.p = mb_params_new_with(t.mb, 7, dtype);
     t.w = mb_param(t.p, "w", MB_SHAPE(W), mb_init_normal(1));
-    t.b = mb_param_plain(t.p, "b", MB_SHAPE(ALL - W), mb_init_uniform(1));
+    t.b = mb_param_no_decay(t.p, "b", MB_SHAPE(ALL - W), mb_init_uniform(1));
     return t;
 }
 

@@ -24,7 +24,7 @@ Test(params, names_and_order)
     mb_params_enter(p, "inner.0");
     mb_tensor w = mb_param(p, "w", MB_SHAPE(4), mb_init_zeros());
     mb_params_leave(p);
-    mb_param_plain(p, "b", MB_SHAPE0, mb_init_zeros());
+    mb_param_no_decay(p, "b", MB_SHAPE0, mb_init_zeros());
     mb_params_leave(p);
     mb_params_enter(p, ""); /* no prefix: names as they are */
     mb_param(p, "c", MB_SHAPE(1), mb_init_zeros());
@@ -210,7 +210,7 @@ static mb_params *small_set(mb_context *mb, uint64_t seed, mb_dtype dtype, int64
 {
     mb_params *p = mb_params_new_with(mb, seed, dtype);
     mb_param(p, "w", MB_SHAPE(3, width), mb_init_normal(1));
-    mb_param_plain(p, "b", MB_SHAPE0, mb_init_normal(1));
+    mb_param_no_decay(p, "b", MB_SHAPE0, mb_init_normal(1));
     return p;
 }
 

@@ -244,3 +244,57 @@ Test(reduce, mean_of_ones_is_one)
             free(ones);
         }
 }
+
+/* Running sums of a million float32: each is good to a few roundings, whatever its length, since what
+ * rounding takes is carried on (cpu: in double; vulkan: compensated, with lanes that add up to 256 neighbours
+ * in pairs before). */
+Test(reduce, running_sums_are_long)
+{
+    enum { N = 1000000 };
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
+    for (int i = 0; i < N; i++)
+        x[i] = 0.1f + 0.05f * (float)(i % 7);
+    for (int from_end = 0; from_end < 2; from_end++) {
+        mb_context *ctx = open_on(backend_names[1]);
+        mb_tensor t = mb_cumsum(mb_from(ctx, MB_FLOAT32, MB_SHAPE(N), x), 0, from_end);
+        expect(mb_read(t, y, N * sizeof *y) == MB_OK, "read");
+        double sum = 0, worst = 0;
+        for (int i = 0; i < N; i++) {
+            int k = from_end ? N - 1 - i : i;
+            sum += (double)x[k];
+            worst = fmax(worst, fabs((double)y[k] - sum) / sum);
+        }
+        expect(worst < 1e-6, "%s: relative error %g", backend_names[1], worst);
+        mb_tensor edge =
+            mb_cumsum(mb_from(ctx, MB_FLOAT32, MB_SHAPE(3), (float[]){1, INFINITY, 1}), 0, from_end);
+        float e[3];
+        expect(mb_read(edge, e, sizeof e) == MB_OK && isinf(e[1]) && isinf(e[from_end ? 0 : 2]), "%g %g %g",
+               (double)e[0], (double)e[1], (double)e[2]);
+        expect(mb_close(ctx) == MB_OK, "close");
+    }
+    free(x);
+    free(y);
+}
+
+/* A column of a million float32, all equal: plain addition loses digits as the sum outgrows its terms. */
+Test(reduce, columns_are_long)
+{
+    enum { ROWS = 1000000, COLUMNS = 4 };
+    mb_context *ctx = open_on(backend_names[1]);
+    mb_tensor one = mb_from(ctx, MB_FLOAT32, MB_SHAPE(1), (float[]){0.1f});
+    mb_tensor x = mb_broadcast(one, MB_SHAPE(ROWS, COLUMNS)), y = mb_add(x, 1.0);
+    float sums[2 * COLUMNS], whole;
+    expect(mb_read(mb_concat(((mb_tensor[]){mb_sum(x, MB_AXES(0)), mb_sum(y, MB_AXES(0))}), 2, 0), sums,
+                   sizeof sums) == MB_OK,
+           "read");
+    expect(mb_read(mb_sum(y, MB_ALL), &whole, sizeof whole) == MB_OK, "read");
+    double tenth = (double)0.1f, more = (double)(float)(0.1f + 1.0f);
+    for (int i = 0; i < 2 * COLUMNS; i++) {
+        double want = (i < COLUMNS ? tenth : more) * ROWS;
+        expect(fabs((double)sums[i] - want) < 1e-6 * want, "%s: column %d: %.9g, not %.9g", backend_names[1],
+               i, (double)sums[i], want);
+    }
+    expect(fabs((double)whole - more * ROWS * COLUMNS) < 1e-6 * more * ROWS * COLUMNS, "all: %.9g",
+           (double)whole);
+    expect(mb_close(ctx) == MB_OK, "close");
+}

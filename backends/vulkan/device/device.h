@@ -59,10 +59,10 @@ typedef struct mb__vk_block {
 } mb__vk_block;
 
 /* What the engine holds as a value's memory. */
-typedef struct mb__vk_place {
+typedef struct mb__vk_memory {
     uint32_t block;
     uint64_t offset, bytes;
-} mb__vk_place;
+} mb__vk_memory;
 
 /* What those above keep here: pipeline/, and program/. */
 enum { VK_PIPELINE_BUCKETS = 1024 };
@@ -193,8 +193,8 @@ int mb__vk_list(mb_device *devices, int room, const char **why);
 
 bool mb__vk_memory_start(mb__vk *v);
 void mb__vk_memory_end(mb__vk *v);
-mb__vk_place *mb__vk_memory_new(mb__vk *v, uint64_t bytes);
-void mb__vk_memory_free(mb__vk *v, mb__vk_place *place);
+mb__vk_memory *mb__vk_memory_new(mb__vk *v, uint64_t bytes);
+void mb__vk_memory_free(mb__vk *v, mb__vk_memory *place);
 size_t mb__vk_element_size(mb_dtype dtype);
 /* A part of the table. */
 bool mb__vk_table_new(mb__vk *v, uint64_t bytes, uint64_t *offset);

@@ -244,9 +244,9 @@ static bool add_block(mb__vk *v, uint64_t bytes)
     return true;
 }
 
-mb__vk_place *mb__vk_memory_new(mb__vk *v, uint64_t bytes)
+mb__vk_memory *mb__vk_memory_new(mb__vk *v, uint64_t bytes)
 {
-    mb__vk_place *p = mb__host_alloc(v->host, sizeof *p);
+    mb__vk_memory *p = mb__host_alloc(v->host, sizeof *p);
     if (!p)
         return NULL;
     p->bytes = aligned(bytes + (v->guard ? MB_GUARD_BYTES : 0));
@@ -263,7 +263,7 @@ mb__vk_place *mb__vk_memory_new(mb__vk *v, uint64_t bytes)
     return NULL;
 }
 
-void mb__vk_memory_free(mb__vk *v, mb__vk_place *place)
+void mb__vk_memory_free(mb__vk *v, mb__vk_memory *place)
 {
     mb__vk_block *b = &v->blocks[place->block];
     gap_put(v, b, place->offset, place->bytes); /* room was made when it was taken */

@@ -70,9 +70,9 @@ static bool add_rows(mb__vk_program *p, int step, const mb__other *o, const char
         mb__vk_param(p, o->in.stride[i]);
         mb__vk_param(p, o->out.stride[i]);
     }
-    mb__vk_touches(p, o->in.value, false);
-    mb__vk_touches(p, o->out.value, false); /* what was written by the dispatch before */
-    mb__vk_touches(p, o->out.value, true);
+    mb__vk_accesses(p, o->in.value, false);
+    mb__vk_accesses(p, o->out.value, false); /* what was written by the dispatch before */
+    mb__vk_accesses(p, o->out.value, true);
     return finish(p, pipeline, region, groups, step, cost);
 }
 
@@ -148,9 +148,9 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
         mb__vk_param(p, indexed ? o->index.stride[of_index] : 0);
         mb__vk_param(p, o->out.stride[i]);
     }
-    mb__vk_touches(p, o->in.value, false);
-    mb__vk_touches(p, o->index.value, false);
-    mb__vk_touches(p, o->out.value, true);
+    mb__vk_accesses(p, o->in.value, false);
+    mb__vk_accesses(p, o->index.value, false);
+    mb__vk_accesses(p, o->out.value, true);
     return finish(p, pipeline, region, (count + local - 1) / local, step, 12.0 * (double)count);
 }
 
@@ -194,10 +194,10 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
             mb__vk_param(p, o->in.stride[i < o->axis ? i : i + o->index_rank - 1]);
             mb__vk_param(p, o->out.stride[i]);
         }
-        mb__vk_touches(p, o->in.value, false);
-        mb__vk_touches(p, o->index.value, false);
-        mb__vk_touches(p, o->out.value, false);
-        mb__vk_touches(p, o->out.value, true);
+        mb__vk_accesses(p, o->in.value, false);
+        mb__vk_accesses(p, o->index.value, false);
+        mb__vk_accesses(p, o->out.value, false);
+        mb__vk_accesses(p, o->out.value, true);
         if (!finish(p, pipeline, region, (others * parts + local - 1) / local, step,
                     8.0 * (double)(others * parts) * (double)(end - first)))
             return false;
@@ -207,17 +207,20 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
 
 bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *o)
 {
+    bool empty = mb__numel(o->in_dim, o->in_rank) == 0;
     switch (o->op) {
     case MB_OP_TAKE:
         return mb__numel(o->out_dim, o->out_rank) == 0 || add_take(p, step, o);
     case MB_OP_SCATTER_ADD:
         return mb__numel(o->out_dim, o->out_rank) == 0 || add_scatter(p, step, o);
+    case MB_OP_ARGMAX:
+        return empty || add_argmax(p, step, o);
+    case MB_OP_CUMSUM:
+        return empty || add_cumsum(p, step, o);
+    case MB_OP_ARGSORT:
+        return empty || add_argsort(p, step, o);
     default:
-        break;
+        return mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: there is no kernel for %s",
+                           mb__ops[o->op].name);
     }
-    if (mb__numel(o->in_dim, o->in_rank) == 0)
-        return true;
-    return o->op == MB_OP_ARGMAX   ? add_argmax(p, step, o)
-           : o->op == MB_OP_CUMSUM ? add_cumsum(p, step, o)
-                                   : add_argsort(p, step, o);
 }

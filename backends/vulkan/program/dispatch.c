@@ -30,7 +30,7 @@ static int words_each(const mb__vk_program *p, int32_t value)
 uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
 {
     uint32_t at = p->word_count;
-    p->touching = p->touch_count;
+    p->touching = p->access_count;
     for (int i = 0; i < count; i++) {
         mb__vk_add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * words_each(p, slots[i].value)));
         mb__vk_add_word(p, 0, -1, 0);
@@ -47,15 +47,16 @@ void mb__vk_param(mb__vk_program *p, int64_t x)
     mb__vk_add_word(p, (uint32_t)x, -1, 0);
 }
 
-void mb__vk_touches(mb__vk_program *p, int32_t value, bool written)
+void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written)
 {
-    mb__vk_touch *grown = mb__bump_grow(&p->pool, p->touches, p->touch_count, &p->touch_room, sizeof *grown);
+    mb__vk_access *grown =
+        mb__bump_grow(&p->pool, p->accesses, p->access_count, &p->access_room, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return;
     }
-    p->touches = grown;
-    grown[p->touch_count++] = (mb__vk_touch){value, written};
+    p->accesses = grown;
+    grown[p->access_count++] = (mb__vk_access){value, written};
 }
 
 void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
@@ -76,8 +77,8 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
                                                    .region = region,
                                                    .x = (uint32_t)x,
                                                    .y = (uint32_t)y,
-                                                   .touch_first = p->touching,
-                                                   .touch_count = p->touch_count - p->touching,
+                                                   .access_first = p->touching,
+                                                   .access_count = p->access_count - p->touching,
                                                    .step = step,
                                                    .cost = cost};
 }

@@ -4,7 +4,7 @@
  * the region.
  *
  * Without columns, each invocation computes one element. With columns, `lanes` invocations share a row. Row
- * reductions are done in levels: a loop over the columns computes what the reductions of a level sum up, the
+ * reductions are done by depth: a loop over the columns computes what the reductions of a depth sum up, the
  * lanes combine, then what depends on the results comes next. What changes with the column is computed again
  * in each loop, unless a lane has one column at most: then it stays in registers and there are no loops.
  * Stores of elements come in the last loop, since a result may take the place of an operand that earlier
@@ -43,7 +43,7 @@ typedef struct emitter {
     uint32_t *block, *base, *base64;                      /* of each slot; 0: not read yet */
     uint32_t row_at[MB_MAX_RANK], column_at[MB_MAX_RANK]; /* coordinates */
     uint32_t *id;                                         /* of each instruction; 0 */
-    uint8_t *rate, *level;
+    uint8_t *level, *depth;
     bool *wanted;
     uint32_t ok, t; /* the row is there; the lane's place in it */
 } emitter;
@@ -168,7 +168,7 @@ static void compute_columns(emitter *e, bool keep)
 {
     want_operands(e);
     for (int i = 0; i < e->k->instr_count; i++)
-        if (e->wanted[i] && e->rate[i] == MB_RATE_EACH && !(keep && e->id[i]))
+        if (e->wanted[i] && e->level[i] == MB_LEVEL_EACH && !(keep && e->id[i]))
             e->id[i] = one(e, i);
 }
 
@@ -238,7 +238,7 @@ static uint32_t begin_columns(emitter *e, const columns *c)
     uint32_t i = mb__vk_loop(e->a, c->first, c->end, c->step);
     split_index(e, i, e->outer, e->k->rank, e->column_at);
     for (int j = 0; j < e->k->instr_count; j++)
-        if (e->rate[j] == MB_RATE_EACH)
+        if (e->level[j] == MB_LEVEL_EACH)
             e->id[j] = 0;
     return i;
 }
@@ -260,15 +260,15 @@ static uint32_t none_of(emitter *e, const mb__instr *n)
     return mb__vk_number(e->a, type_for(n->dtype), n->op == MB_K_MAX ? -(double)INFINITY : 0);
 }
 
-/* The reductions whose operands are of a level. */
-static void reduce_level(emitter *e, const columns *c, int level)
+/* The reductions whose operands are of a depth. */
+static void reduce_depth(emitter *e, const columns *c, int depth)
 {
     const mb__kernel *k = e->k;
     uint32_t var[VK_INSTRS_MOST], rest[VK_INSTRS_MOST];
     int count = 0;
     memset(e->wanted, 0, (size_t)k->instr_count);
     for (int i = 0; i < k->instr_count; i++) {
-        if (!mb__vk_is_reduction(&k->instrs[i]) || e->level[i] != level + 1)
+        if (!mb__vk_is_reduction(&k->instrs[i]) || e->depth[i] != depth + 1)
             continue;
         mb__vk_type type = type_for(k->instrs[i].dtype);
         uint32_t none = none_of(e, &k->instrs[i]);
@@ -289,7 +289,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
         return;
     if (e->p->columns == 0) { /* there is no element to look at: what a reduction starts from is its result */
         for (int i = 0; i < k->instr_count; i++)
-            if (mb__vk_is_reduction(&k->instrs[i]) && e->level[i] == level + 1)
+            if (mb__vk_is_reduction(&k->instrs[i]) && e->depth[i] == depth + 1)
                 e->id[i] = none_of(e, &k->instrs[i]);
         return;
     }
@@ -297,7 +297,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
     compute_columns(e, c->single);
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
-        if (!mb__vk_is_reduction(n) || e->level[i] != level + 1)
+        if (!mb__vk_is_reduction(n) || e->depth[i] != depth + 1)
             continue;
         mb__vk_type type = type_for(n->dtype);
         const char *name = type_names[n->dtype];
@@ -319,7 +319,7 @@ static void reduce_level(emitter *e, const columns *c, int level)
     end_columns(e, c);
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
-        if (!mb__vk_is_reduction(n) || e->level[i] != level + 1)
+        if (!mb__vk_is_reduction(n) || e->depth[i] != depth + 1)
             continue;
         mb__vk_type type = type_for(n->dtype);
         if (!c->single)
@@ -338,12 +338,12 @@ static void emit_rows(emitter *e, const columns *c)
     const mb__kernel *k = e->k;
     int last = 0;
     for (int i = 0; i < k->instr_count; i++)
-        last = e->level[i] > last ? e->level[i] : last;
-    for (int level = 0; level <= last; level++) {
+        last = e->depth[i] > last ? e->depth[i] : last;
+    for (int depth = 0; depth <= last; depth++) {
         for (int i = 0; i < k->instr_count; i++)
-            if (e->level[i] == level && e->rate[i] != MB_RATE_EACH && !mb__vk_is_reduction(&k->instrs[i]))
+            if (e->depth[i] == depth && e->level[i] != MB_LEVEL_EACH && !mb__vk_is_reduction(&k->instrs[i]))
                 e->id[i] = one(e, i);
-        reduce_level(e, c, level);
+        reduce_depth(e, c, depth);
     }
     /* Elements, by every lane; then what is stored once a row, by the first. */
     memset(e->wanted, 0, (size_t)k->instr_count);
@@ -385,20 +385,20 @@ static void settle(emitter *e)
     const mb__kernel *k = e->k;
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
-        uint8_t rate = MB_RATE_ONCE, level = 0;
+        uint8_t level = MB_LEVEL_ONCE, depth = 0;
         if (n->op == MB_K_LOAD || n->op == MB_K_IOTA || n->op == MB_K_RANDOM) {
-            rate = MB_RATE_ROW;
+            level = MB_LEVEL_ROW;
             for (int j = e->outer; j < k->rank; j++)
                 if (n->view.stride[j] && k->dim[j] != 1)
-                    rate = MB_RATE_EACH;
+                    level = MB_LEVEL_EACH;
         }
         for (int j = 0; j < 3; j++)
             if (n->in[j] >= 0) {
-                rate = e->rate[n->in[j]] > rate ? e->rate[n->in[j]] : rate;
                 level = e->level[n->in[j]] > level ? e->level[n->in[j]] : level;
+                depth = e->depth[n->in[j]] > depth ? e->depth[n->in[j]] : depth;
             }
-        e->rate[i] = mb__vk_is_reduction(n) ? MB_RATE_ROW : rate;
-        e->level[i] = mb__vk_is_reduction(n) ? level + 1 : level;
+        e->level[i] = mb__vk_is_reduction(n) ? MB_LEVEL_ROW : level;
+        e->depth[i] = mb__vk_is_reduction(n) ? depth + 1 : depth;
     }
 }
 
@@ -406,7 +406,7 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
 {
     uint32_t block[VK_INSTRS_MOST], base[VK_INSTRS_MOST] = {0}, base64[VK_INSTRS_MOST] = {0},
                                     id[VK_INSTRS_MOST] = {0};
-    uint8_t rate[VK_INSTRS_MOST], level[VK_INSTRS_MOST];
+    uint8_t level[VK_INSTRS_MOST], depth[VK_INSTRS_MOST];
     bool wanted[VK_INSTRS_MOST];
     emitter e = {.a = a,
                  .p = p,
@@ -416,8 +416,8 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
                  .base = base,
                  .base64 = base64,
                  .id = id,
-                 .rate = rate,
                  .level = level,
+                 .depth = depth,
                  .wanted = wanted};
     settle(&e);
     uint32_t group = mb__vk_call(a, "group_index", VK_U32, 0, NULL),

@@ -12,15 +12,15 @@ enum { PATTERN = 0xa5 };
 static unsigned char *band(const mb__vk_program *p, const mb__binding *b, int i, size_t *bytes)
 {
     const mb__value *v = &p->plan->values[i];
-    const mb__vk_place *m = v->home == MB_IN_OUTPUT  ? b->outputs[v->index]
-                            : v->home == MB_IN_ARENA ? b->arena
-                                                     : NULL;
+    const mb__vk_memory *m = v->storage == MB_IN_OUTPUT  ? b->outputs[v->index]
+                             : v->storage == MB_IN_ARENA ? b->arena
+                                                         : NULL;
     if (!m || !p->v->blocks[m->block].mapped || v->first < 0)
         return NULL;
     uint64_t size = (uint64_t)v->count * mb__vk_element_size((mb_dtype)v->dtype);
-    uint64_t end = v->home == MB_IN_ARENA ? (size + 63) / 64 * 64 + MB_GUARD_BYTES : m->bytes;
+    uint64_t end = v->storage == MB_IN_ARENA ? (size + 63) / 64 * 64 + MB_GUARD_BYTES : m->bytes;
     *bytes = (size_t)(end - size);
-    return p->v->blocks[m->block].mapped + m->offset + (v->home == MB_IN_ARENA ? (uint64_t)v->offset : 0) +
+    return p->v->blocks[m->block].mapped + m->offset + (v->storage == MB_IN_ARENA ? (uint64_t)v->offset : 0) +
            size;
 }
 

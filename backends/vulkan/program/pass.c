@@ -199,9 +199,9 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
         for (int j = 0; j < k->store_count; j++)
             written |= k->stores[j].view.value == pass->slots[i].value;
         if (read)
-            mb__vk_touches(s->p, pass->slots[i].value, false);
+            mb__vk_accesses(s->p, pass->slots[i].value, false);
         if (written)
-            mb__vk_touches(s->p, pass->slots[i].value, true);
+            mb__vk_accesses(s->p, pass->slots[i].value, true);
     }
     uint32_t share = pass->local / pass->lanes;
     mb__vk_dispatch_add(s->p, pipeline, region, (rows + share - 1) / share, s->step,

@@ -69,7 +69,7 @@ static int best_kernel(const mb__vk *v, const mb__product *p, bool wide)
 }
 
 /* c^T = b^T a^T where that makes the result's rows contiguous, or its long axis the lanes'. */
-static mb__product turned(const mb__product *p)
+static mb__product transposed(const mb__product *p)
 {
     bool turn = p->c_n != 1 && p->n > 1 && (p->c_m == 1 || p->m > p->n);
     if (!turn)
@@ -109,7 +109,7 @@ static int64_t splits_for(const mb__vk *v, int kernel, int64_t groups, int64_t k
 }
 
 typedef struct layout {
-    mb__product m;                                                                  /* turned */
+    mb__product m;                                                                  /* transposed */
     int batch[MB_MAX_RANK * 3], reduce[MB_MAX_RANK * 3], batch_count, reduce_count; /* its loops */
     int64_t batch_size, reduce_size;
     mb__vk_tile tile;
@@ -120,7 +120,7 @@ typedef struct layout {
 
 static layout layout_of(const mb__vk *v, const mb__product *given, int kernel)
 {
-    layout l = {.m = turned(given), .batch_size = 1, .reduce_size = 1, .tile = mb__vk_tile_of(v, kernel)};
+    layout l = {.m = transposed(given), .batch_size = 1, .reduce_size = 1, .tile = mb__vk_tile_of(v, kernel)};
     const mb__product *m = &l.m;
     for (int i = 0; i < m->loops; i++) {
         if (m->c_loop[i] || m->loop[i] == 1) {
@@ -197,7 +197,7 @@ mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide
 
 mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide)
 {
-    mb__product m = turned(p);
+    mb__product m = transposed(p);
     mb__vk_choice c = mb__vk_product_by(v, p, wide, best_kernel(v, &m, wide));
     return *mb__vk_trust(v, &c) == VK_WRONG ? mb__vk_product_by(v, p, wide, VK_PLAIN) : c;
 }
@@ -329,9 +329,9 @@ static uint32_t put_region(mb__vk_program *p, const layout *l, int32_t target)
         mb__vk_param(p, m->b_loop[loop]);
         mb__vk_param(p, i < l->batch_count ? l->c_loop[loop] : 0);
     }
-    mb__vk_touches(p, m->a.value, false);
-    mb__vk_touches(p, m->b.value, false);
-    mb__vk_touches(p, target, true);
+    mb__vk_accesses(p, m->a.value, false);
+    mb__vk_accesses(p, m->b.value, false);
+    mb__vk_accesses(p, target, true);
     return region;
 }
 

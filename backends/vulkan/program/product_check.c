@@ -71,7 +71,7 @@ bool mb__vk_product_run(mb__vk *v, const mb__product *product, const mb__vk_choi
     mb__value values[3];
     for (int i = 0; i < 3; i++)
         values[i] = (mb__value){.dtype = (uint8_t)dtype,
-                                .home = i < 2 ? MB_IN_INPUT : MB_IN_OUTPUT,
+                                .storage = i < 2 ? MB_IN_INPUT : MB_IN_OUTPUT,
                                 .index = i < 2 ? i : 0,
                                 .count = count[i],
                                 .onto = -1};

@@ -32,7 +32,7 @@ static bool chain_slots(mb__vk_program *p)
         return false;
     for (int i = 0; i < count; i++) {
         p->slot_first[i] = -1;
-        p->bound[i] = (mb__vk_place){UINT32_MAX, 0, 0};
+        p->bound[i] = (mb__vk_memory){UINT32_MAX, 0, 0};
     }
     for (uint32_t i = 0; i < p->word_count; i++)
         if (p->slot_value[i] >= 0) {

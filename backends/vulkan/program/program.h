@@ -18,16 +18,16 @@ typedef struct mb__vk_slot {
     int64_t offset; /* elements */
 } mb__vk_slot;
 
-typedef struct mb__vk_touch {
+typedef struct mb__vk_access {
     int32_t value;
     bool written;
-} mb__vk_touch;
+} mb__vk_access;
 
 typedef struct mb__vk_dispatch {
     VkPipeline pipeline;
     uint64_t region; /* words in the program's part of the table */
     uint32_t x, y;   /* groups */
-    int32_t touch_first, touch_count;
+    int32_t access_first, access_count;
     int step;
     double cost; /* bytes and flops, roughly: where submits are cut */
 } mb__vk_dispatch;
@@ -45,11 +45,11 @@ typedef struct mb__vk_program {
     mb__vk_scratch_value *scratch;
     int scratch_count, scratch_room;
     uint64_t scratch_bytes;
-    mb__vk_place *scratch_memory;
+    mb__vk_memory *scratch_memory;
     mb__vk_dispatch *dispatches;
-    mb__vk_touch *touches;
-    int dispatch_count, dispatch_room, touch_count, touch_room;
-    int touching; /* the first touch of the dispatch that is being added */
+    mb__vk_access *accesses;
+    int dispatch_count, dispatch_room, access_count, access_room;
+    int touching; /* the first access of the dispatch that is being added */
     /* The program's part of the table, while it is made; of each word, the value whose block stands there, or
      * -1. */
     uint32_t *words;
@@ -60,7 +60,7 @@ typedef struct mb__vk_program {
     uint64_t table_at, table_bytes;
     int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
     uint32_t *shift;
-    mb__vk_place *bound;
+    mb__vk_memory *bound;
     VkCommandBuffer slices[VK_SLICES_MOST];
     int slice_count, slices_used, barriers;
     uint32_t generation;
@@ -113,7 +113,7 @@ void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t s
 /* Begins a region for a dispatch: slots for `count` values; parameters follow by mb__vk_param. */
 uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count);
 void mb__vk_param(mb__vk_program *p, int64_t x);
-void mb__vk_touches(mb__vk_program *p, int32_t value, bool written);
+void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written);
 /* Ends the region begun last. groups: counted over both axes. */
 void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
                          double cost);
@@ -204,8 +204,8 @@ bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *other);
 
 /* ---- transfer.c ---- */
 
-bool mb__vk_upload(mb__vk *v, const mb__vk_place *to, mb_dtype dtype, int64_t count, const void *from);
-bool mb__vk_download(mb__vk *v, const mb__vk_place *from, mb_dtype dtype, int64_t count, void *to);
+bool mb__vk_upload(mb__vk *v, const mb__vk_memory *to, mb_dtype dtype, int64_t count, const void *from);
+bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64_t count, void *to);
 
 /* ---- program.c ---- */
 
@@ -219,7 +219,7 @@ void mb__vk_discard(mb__vk_program *p); /* NULL is allowed */
 
 /* Marks the dispatches before which a barrier must stand; before[i] for dispatch i. */
 void mb__vk_hazards(const mb__vk_program *p, bool *before);
-bool mb__vk_conflict(const mb__vk_program *p, const mb__vk_touch *a, const mb__vk_touch *b);
+bool mb__vk_conflict(const mb__vk_program *p, const mb__vk_access *a, const mb__vk_access *b);
 
 /* ---- guard.c ---- */
 

@@ -77,7 +77,7 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
 }
 
 /* Commands are cut into slices that a device finishes in a fraction of a second. Dispatches between two
- * barriers do not touch each other's values, so they may run in any order; `backwards` records them so, for
+ * barriers do not access each other's values, so they may run in any order; `backwards` records them so, for
  * tests of just that. */
 static bool record(mb__vk_program *p)
 {
@@ -158,17 +158,17 @@ static bool read_queries(mb__vk_program *p)
 
 /* ---- running ---- */
 
-static mb__vk_place place_of(const mb__vk_program *p, const mb__binding *b, int value)
+static mb__vk_memory place_of(const mb__vk_program *p, const mb__binding *b, int value)
 {
     if (value >= p->plan->value_count) {
         const mb__vk_scratch_value *s = &p->scratch[value - p->plan->value_count];
-        return (mb__vk_place){p->scratch_memory->block, p->scratch_memory->offset + s->offset, 0};
+        return (mb__vk_memory){p->scratch_memory->block, p->scratch_memory->offset + s->offset, 0};
     }
     const mb__value *v = &p->plan->values[value];
-    const mb__vk_place *m = v->home == MB_IN_INPUT    ? b->inputs[v->index]
-                            : v->home == MB_IN_OUTPUT ? b->outputs[v->index]
-                                                      : b->arena;
-    return (mb__vk_place){m->block, m->offset + (v->home == MB_IN_ARENA ? (uint64_t)v->offset : 0), 0};
+    const mb__vk_memory *m = v->storage == MB_IN_INPUT    ? b->inputs[v->index]
+                             : v->storage == MB_IN_OUTPUT ? b->outputs[v->index]
+                                                          : b->arena;
+    return (mb__vk_memory){m->block, m->offset + (v->storage == MB_IN_ARENA ? (uint64_t)v->offset : 0), 0};
 }
 
 /* A number as each type that a kernel may read it in; a key's bits as they are. */
@@ -193,7 +193,7 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
     for (int i = 0; i < count; i++) {
         if (p->slot_first[i] < 0)
             continue;
-        mb__vk_place now = place_of(p, b, i);
+        mb__vk_memory now = place_of(p, b, i);
         if (now.block == p->bound[i].block && now.offset == p->bound[i].offset)
             continue;
         p->bound[i] = now;

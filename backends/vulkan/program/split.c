@@ -152,7 +152,7 @@ static void spread(const mb__vk *v, mb__vk_pass *s, bool cuttable)
         return;
     }
     s->rows_fastest = rows_lie_closer(k, outer);
-    if (v->caps.processor) { /* a lane of its own for each row; barriers are dear */
+    if (v->caps.processor) { /* a lane of its own for each row; barriers are expensive */
         s->local = mb__vk_power_up(s->rows, 64);
         if (s->rows < 32 && cuttable && s->columns > 1024) {
             int64_t pieces = 256 / (s->rows ? s->rows : 1), largest = s->columns / 512;

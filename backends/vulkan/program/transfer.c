@@ -86,7 +86,7 @@ static void unpack(mb_dtype dtype, int64_t count, const void *from, void *to)
 }
 
 /* Moves values in pieces of the stage; each piece is what `visit` packs or unpacks. */
-static bool through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype, int64_t count, const void *from,
+static bool through_stage(mb__vk *v, const mb__vk_memory *p, mb_dtype dtype, int64_t count, const void *from,
                           void *to)
 {
     int64_t size = (int64_t)mb__vk_element_size(dtype), piece = VK_STAGE_BYTES / size;
@@ -108,7 +108,7 @@ static bool through_stage(mb__vk *v, const mb__vk_place *p, mb_dtype dtype, int6
     return true;
 }
 
-bool mb__vk_upload(mb__vk *v, const mb__vk_place *to, mb_dtype dtype, int64_t count, const void *from)
+bool mb__vk_upload(mb__vk *v, const mb__vk_memory *to, mb_dtype dtype, int64_t count, const void *from)
 {
     if (!mb__vk_has_type(v, NULL, dtype))
         return false;
@@ -123,7 +123,7 @@ bool mb__vk_upload(mb__vk *v, const mb__vk_place *to, mb_dtype dtype, int64_t co
     return true;
 }
 
-bool mb__vk_download(mb__vk *v, const mb__vk_place *from, mb_dtype dtype, int64_t count, void *to)
+bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64_t count, void *to)
 {
     enum { DIRECT_BYTES = 4096 }; /* a window without a cache reads at a few bytes a transaction */
     if (count == 0)

@@ -20,6 +20,13 @@
 
 shared T sums[256];
 
+void add(inout T sum, inout T lost, const T x)
+{
+    precise T y = x - lost, next = sum + y, error = (next - sum) - y;
+    lost = error - error == T(0) ? error : T(0);
+    sum = next;
+}
+
 void main()
 {
     uint lane = gl_LocalInvocationIndex, lanes = param(R_OWN), n = param(R_N), i = lane % lanes;
@@ -31,10 +38,11 @@ void main()
         stride = -stride;
     }
     uint in_block = block_of(0), out_block = block_of(1);
+    T lost = T(0); /* what rounding took from the sum (Kahan); none of an infinite one */
     T sum = first > 0 ? DATA[out_block].at[at.y + int(first - 1) * stride.y] : T(0);
     if (lanes == 1) {
         for (uint j = first; j < last && inside; j++) {
-            sum += DATA[in_block].at[at.x + int(j) * stride.x];
+            add(sum, lost, DATA[in_block].at[at.x + int(j) * stride.x]);
             DATA[out_block].at[at.y + int(j) * stride.y] = sum;
         }
         return;
@@ -53,7 +61,7 @@ void main()
         barrier();
         if (inside && j < last)
             DATA[out_block].at[at.y + int(j) * stride.y] = sum + x;
-        sum += sums[lane - i + lanes - 1];
+        add(sum, lost, sums[lane - i + lanes - 1]);
         barrier();
     }
 }

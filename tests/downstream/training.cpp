@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * training.cpp - every function and macro of optim.h and layers.h once.
+ */
+#include "expect.h"
+
+#include <cstring>
+#include <vector>
+
+/* --------------------------------------------------------------------------------------------- optim.h -- */
+
+static void parameters(mb_context *mb, const std::string &folder)
+{
+    mb_params *p = mb_params_new_with(mb, 1, MB_FLOAT64);
+    EXPECT(mb_params_context(p) == mb && mb_params_dtype(p) == MB_FLOAT64);
+    EXPECT(mb_params_enter(p, "all") == MB_OK);
+    std::vector<mb_init> inits = {mb_init_zeros(),    mb_init_ones(),       mb_init_normal(1),
+                                  mb_init_uniform(1), mb_init_xavier(2, 3), mb_init_lecun(3),
+                                  mb_init_he(3)};
+    for (size_t i = 0; i < inits.size(); i++)
+        mb_param(p, ("w" + std::to_string(i)).c_str(), MB_SHAPE(inits.size()), inits[i]);
+    mb_param_no_decay(p, "bias", MB_SHAPE0, mb_init_zeros());
+    EXPECT(mb_params_leave(p) == MB_OK);
+    EXPECT(mb_params_count(p) == 8 && mb_params_size(p) == 50 &&
+           !std::strcmp(mb_params_name(p, 7), "all.bias"));
+    EXPECT(mb_params_freeze(p, "all.w0") == MB_OK && !mb_params_trainable(p, 0));
+    EXPECT(mb_params_unfreeze(p, "all") == MB_OK && mb_params_trainable(p, 0));
+    EXPECT(mb_params_set_decay(p, "all.w0", false) == MB_OK && !mb_params_decays(p, 0) &&
+           mb_params_decays(p, 1));
+    EXPECT(is(mb_sum(mb_params_get(p, "all.w1"), MB_ALL), 7) &&
+           is(mb_sum(mb_params_tensor(p, 0), MB_ALL), 0));
+    std::vector<mb_tensor> list(8);
+    EXPECT(mb_params_list(p, list.data(), 8) == 8);
+    EXPECT(mb_params_alloc(p, 16));
+    const std::string path = folder + "/params.safetensors";
+    EXPECT(mb_params_save(p, path.c_str()) == MB_OK && mb_params_load(p, path.c_str()) == MB_OK);
+    mb_params_free(p);
+}
+
+static void schedules()
+{
+    EXPECT(mb_schedule_factor(mb_schedule_constant(), 5) == 1);
+    EXPECT(mb_schedule_factor(mb_schedule_warmup_cosine(2, 10), 0) == 0.5);
+    EXPECT(mb_schedule_factor(mb_schedule_steps(3, 0.5), 3) == 0.5);
+}
+
+static void take_steps(mb_params *p, mb_optimizer *opt)
+{
+    mb_tensor w = mb_params_tensor(p, 0), norm,
+              gradient = mb_ones(mb_params_context(p), MB_FLOAT32, MB_SHAPE(2));
+    EXPECT(mb_step(opt, mb_sum(mb_square(w), MB_ALL)) == MB_OK);
+    EXPECT(mb_step_norm(opt, mb_sum(w, MB_ALL), &norm) == MB_OK && is(norm, std::sqrt(2.0)));
+    EXPECT(mb_apply_gradients(opt, &gradient, 1) == MB_OK && mb_optimizer_steps(opt) == 3);
+}
+
+static void optimisers(mb_context *mb, const std::string &folder)
+{
+    mb_params *p = mb_params_new(mb, 1);
+    mb_param(p, "w", MB_SHAPE(2), mb_init_ones());
+    mb_sgd_options sgd = {};
+    sgd.lr = 0.1;
+    mb_adam_options adam = {};
+    adam.lr = 0.1;
+    adam.eps = MB_ZERO;
+    adam.schedule = mb_schedule_steps(10, 0.5);
+    mb_adamw_options adamw = {};
+    adamw.lr = 0.1;
+    for (mb_optimizer *opt : {mb_sgd(p, sgd), mb_adam(p, adam), mb_adamw(p, adamw)}) {
+        take_steps(p, opt);
+        const std::string path = folder + "/optimizer.safetensors";
+        EXPECT(mb_optimizer_save(opt, path.c_str()) == MB_OK &&
+               mb_optimizer_load(opt, path.c_str()) == MB_OK);
+        mb_optimizer_set_lr(opt, 0.2);
+        EXPECT(mb_optimizer_lr(opt) == 0.2);
+        for (int i = 0; i < mb_optimizer_state_count(opt); i++)
+            EXPECT(mb_optimizer_state_name(opt, i) &&
+                   has_shape(mb_optimizer_state_tensor(opt, i), MB_SHAPE(2)));
+        mb_optimizer_free(opt);
+    }
+    mb_params_free(p);
+}
+
+static void rules(mb_context *mb)
+{
+    mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 1.0), lr = mb_scalar(mb, MB_FLOAT64, 0.5),
+              zero = mb_sub(w, w);
+    mb_tensor velocity, m, v, clipped;
+    EXPECT(is(mb_sum(mb_sgd_update(w, w, lr), MB_ALL), 1));
+    EXPECT(is(mb_sum(mb_momentum_update(w, w, lr, zero, 0.9, false, &velocity), MB_ALL), 1));
+    EXPECT(is(mb_sum(mb_adam_update(w, w, lr, zero, zero, 1, nullptr, &m, &v), MB_ALL), 1));
+    EXPECT(is(mb_global_norm(&w, 1), std::sqrt(2.0)) && is(mb_clip_norm(&w, 1, 1, &clipped), std::sqrt(2.0)));
+    EXPECT(is(mb_sum(mb_clip_value(w, 0.25), MB_ALL), 0.5));
+}
+
+/* -------------------------------------------------------------------------------------------- layers.h -- */
+
+static void small_layers(mb_context *mb, mb_params *p)
+{
+    mb_tensor x = mb_normal(mb, mb_key_of(3), MB_FLOAT32, MB_SHAPE(2, 4, 8));
+    mb_linear_options no_bias = {};
+    no_bias.no_bias = true;
+    mb_tensor ids = mb_iota(mb, MB_INT32, 4), one = mb_ones(mb, MB_FLOAT32, MB_SHAPE(8));
+    EXPECT(has_shape(mb_linear_apply(mb_linear_new(p, "linear", 8, 3), x), MB_SHAPE(2, 4, 3)));
+    EXPECT(has_shape(mb_linear_apply(mb_linear_new_with(p, "plain", 8, 3, no_bias), x), MB_SHAPE(2, 4, 3)));
+    EXPECT(has_shape(mb_embedding_apply(mb_embedding_new(p, "embedding", 5, 8), ids), MB_SHAPE(4, 8)));
+    EXPECT(has_shape(mb_layer_normalize(x, one, MB_EMPTY(mb_tensor), 1e-6), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_rms_normalize(x, one, 1e-6), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_layer_norm_apply(mb_layer_norm_new(p, "norm", 8), x), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_rms_norm_apply(mb_rms_norm_new(p, "rms", 8), x), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_mlp_apply(mb_mlp_new(p, "mlp", 8, 16), x), MB_SHAPE(2, 4, 8)));
+    mb_tensor heads = mb_reshape(x, MB_SHAPE(2, 4, 2, 4));
+    EXPECT(has_shape(mb_attend(heads, heads, heads, MB_ATTENTION_LINEAR, true, 0), MB_SHAPE(2, 4, 2, 4)));
+    mb_attend_options masked = {};
+    masked.mask = mb_tril_mask(mb, 4, 4, 0);
+    EXPECT(has_shape(mb_attend_with(heads, heads, heads, masked), MB_SHAPE(2, 4, 2, 4)));
+    mb_attention_options attention = {};
+    attention.dim = 8;
+    attention.heads = 2;
+    mb_attention layer = mb_attention_new(p, "attention", attention);
+    EXPECT(has_shape(mb_attention_apply(layer, x), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_attention_apply_with(layer, x, masked.mask), MB_SHAPE(2, 4, 8)));
+}
+
+static void in_context(mb_context *mb, mb_params *p)
+{
+    mb_tensor x = mb_normal(mb, mb_key_of(4), MB_FLOAT32, MB_SHAPE(2, 5, 3));
+    mb_tensor z = mb_prompt_tokens(x, mb_slice(mb_sum(x, MB_AXES(2)), 1, 0, 4, 1));
+    EXPECT(has_shape(z, MB_SHAPE(2, 5, 4)));
+    mb_linear_transformer_options options = {};
+    options.dim = 3;
+    options.layers = 2;
+    mb_linear_transformer made = mb_linear_transformer_new(p, "linear_transformer", options);
+    mb_tensor theta = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(mb_linear_transformer_size(&options)));
+    mb_linear_transformer view = mb_linear_transformer_view(theta, options);
+    EXPECT(has_shape(mb_linear_transformer_apply(made, z), MB_SHAPE(2, 5, 4)));
+    EXPECT(is(mb_sum(mb_linear_transformer_predict(view, z), MB_ALL), 0));
+
+    mb_self_attention_options self = {};
+    self.dim = 3;
+    self.layers = 1;
+    mb_self_attention layer = mb_self_attention_new(p, "self_attention", self);
+    EXPECT(has_shape(mb_self_attention_apply(layer, z), MB_SHAPE(2, 5, 4)));
+    mb_linear_transformer products = mb_self_attention_products(layer);
+    mb_tensor by_products = mb_linear_transformer_predict(products, z);
+    EXPECT(is(mb_sum(mb_abs(mb_sub(mb_self_attention_predict(layer, z), by_products)), MB_ALL), 0));
+    mb_tensor eta = mb_scalar(mb, MB_FLOAT32, 0.1), none = MB_EMPTY(mb_tensor);
+    mb_self_attention gd = mb_self_attention_gd(eta, none, none, 4, self);
+    EXPECT(has_shape(mb_self_attention_predict(gd, z), MB_SHAPE(2, 1)));
+}
+
+/* A learner and a mixer of one's own, from lambdas. */
+static mb_mixer_options own_mixer()
+{
+    static const mb_learner_weight weight = {"W1", MB_SHAPE(4, 4), mb_init_xavier(4, 4), false};
+    mb_mixer_options mixer = {};
+    mixer.kind = MB_MIXER_CUSTOM;
+    mixer.heads = 2;
+    mixer.make = [](void *, mb_params *p, int64_t dim) {
+        mb_ttt_options options = {};
+        options.dim = dim;
+        options.heads = 2;
+        options.inner_steps = 1;
+        options.learner = MB_LEARNER_CUSTOM;
+        options.custom.apply = [](void *, const mb_tensor *weights, int, mb_tensor x) {
+            return mb_matmul(x, weights[0]);
+        };
+        options.custom.weights = &weight;
+        options.custom.n = 1;
+        mb_ttt *layer = mb_ttt_new(p, "ttt", options);
+        mb_ttt_set_inner_lr(layer, 0, 0.5);
+        mb_mixer made = {};
+        made.layer = layer;
+        made.losses = mb_ttt_inner_steps(layer) + 1;
+        made.apply = [](const void *own, mb_tensor x, mb_key key, mb_tensor *losses) {
+            return mb_ttt_apply(static_cast<const mb_ttt *>(own), x, key, losses);
+        };
+        return made;
+    };
+    return mixer;
+}
+
+static void transformers(mb_context *mb, mb_params *p)
+{
+    mb_mixer_options mixer = own_mixer();
+    mb_tensor x = mb_normal(mb, mb_key_of(5), MB_FLOAT32, MB_SHAPE(2, 4, 8)), losses[4];
+    EXPECT(mb_params_enter(p, "mixer") == MB_OK);
+    mb_mixer mixing = mb_mixer_new(p, 8, &mixer);
+    EXPECT(mb_params_leave(p) == MB_OK);
+    EXPECT(has_shape(mb_mixer_apply(mixing, x, MB_NO_KEY, losses), MB_SHAPE(2, 4, 8)));
+    mb_block block = mb_block_new(p, "block", 8, 0, &mixer);
+    EXPECT(has_shape(mb_block_apply(&block, x, MB_NO_KEY, nullptr), MB_SHAPE(2, 4, 8)));
+
+    mb_tensor patches = mb_patchify(mb_reshape(x, MB_SHAPE(2, 4, 8)), 2);
+    EXPECT(has_shape(mb_sincos2d(mb, MB_FLOAT32, 2, 4, 8), MB_SHAPE(8, 8)) &&
+           has_shape(patches, MB_SHAPE(2, 8, 4)));
+    mb_vit_options options = {};
+    options.tokens = 8;
+    options.patch_values = 4;
+    options.dim = 8;
+    options.depth = 2;
+    options.classes = 3;
+    options.mixer = mixer;
+    mb_vit *vit = mb_vit_new(p, "vit", options);
+    EXPECT(mb_vit_depth(vit) == 2 && mb_vit_losses(vit) == 2 && mb_vit_block(vit, 0)->mixer.losses == 2);
+    mb_tensor logits = mb_vit_apply(vit, patches, mb_key_of(1), losses);
+    EXPECT(has_shape(logits, MB_SHAPE(2, 3)) && std::isfinite(mb_item(mb_sum(logits, MB_ALL))));
+}
+
+void training(mb_context *mb, const std::string &folder)
+{
+    parameters(mb, folder);
+    schedules();
+    optimisers(mb, folder);
+    rules(mb);
+    mb_params *p = mb_params_new(mb, 42);
+    for (auto part : {small_layers, in_context, transformers})
+        part(mb, p);
+    mb_params_free(p);
+}
