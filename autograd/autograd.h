@@ -23,6 +23,9 @@
  * with these conventions: at a tie, a kink or a jump the op's line in ops.h says which value stands, and that
  * is differentiated no further; a^b counts as constant in b where a <= 0; a selection (mb_where, a maximum)
  * has the derivatives of the branch taken. Where a derivative is infinite, those of higher order may be NaN.
+ *
+ * Stability: as in tensor.h. What is recorded for a derivative, and so its last bits, may change from version
+ * to version.
  */
 #ifndef MB_AUTOGRAD_H
 #define MB_AUTOGRAD_H

@@ -18,6 +18,9 @@
  * passed on quietly.
  *
  * Letters: B images or sequences, N tokens, D width (dim), H heads, dh = D / H.
+ *
+ * Stability: as in tensor.h. Option structs may grow at their ends: 0 in a new field means what was before.
+ * The names of parameters, by which files are read, do not change.
  */
 #ifndef MB_LAYERS_H
 #define MB_LAYERS_H

@@ -18,6 +18,8 @@
  * error, is passed on quietly: functions return NULL, a tensor that is none, or MB_NO_MEMORY.
  *
  * layers/ builds on this header; nothing here knows a layer.
+ *
+ * Stability: as in tensor.h. Option structs may grow at their ends: 0 in a new field means what was before.
  */
 #ifndef MB_OPTIM_H
 #define MB_OPTIM_H

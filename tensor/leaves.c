@@ -59,6 +59,22 @@ mb_tensor mb_from_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape
     return t;
 }
 
+mb_tensor mb_from_bytes_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
+                           const void *data, size_t bytes)
+{
+    MB_SITE(ctx, site);
+    if (!mb__enter_context("from_bytes", ctx) || !mb__check_shape(ctx, "from_bytes", dtype, shape))
+        return mb__poison(ctx);
+    size_t want = (size_t)mb__numel(shape.dim, shape.rank) * mb_dtype_size(dtype);
+    char text[128];
+    if (bytes != want) {
+        mb__error(ctx, MB_INVALID, "from_bytes: got %zu bytes; %s %s has %zu", bytes,
+                  mb__shape_text(text, sizeof text, shape.dim, shape.rank), mb_dtype_name(dtype), want);
+        return mb__poison(ctx);
+    }
+    return mb_from(ctx, dtype, shape, data);
+}
+
 mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n)
 {
     MB_SITE(ctx, site);

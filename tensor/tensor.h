@@ -39,6 +39,11 @@
  * repeats. dtypes never convert silently; mb_cast does.
  *
  * C++ (17 or later) calls all of this as C does; cpp.h says what to know.
+ *
+ * Stability. Until 1.0 a minor version may change what is here; CHANGELOG.md says what changed and what takes
+ * its place. Between patch versions source and binary compatibility hold. Enumerators keep their numbers,
+ * structs that grow are passed with their size or by pointers that the library makes. Names that begin with
+ * mb__ are nobody's outside.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
@@ -245,7 +250,10 @@ MB_API mb_status mb_scope_end_at(const char *site, mb_scope scope);
  * The tape keeps its length up to t until the outer scope ends. */
 MB_API mb_tensor mb_keep_at(const char *site, mb_tensor t);
 #define mb_keep(...) mb_keep_at(MB_HERE, __VA_ARGS__)
-/* Computes t now and returns its value, without history, in the scope around the innermost one. A flush. */
+/* Computes t now and returns its value, without history, in the scope around the innermost one. A flush. The
+ * value lives until that scope ends: in a loop whose steps are scopes within no other, until the context is
+ * closed, one more at each step, which the log tells. What is carried from step to step is better a variable:
+ * mb_assign gives it the new value, the end of the step's scope stores it, and nothing is left behind. */
 MB_API mb_tensor mb_detach_at(const char *site, mb_tensor t);
 #define mb_detach(...) mb_detach_at(MB_HERE, __VA_ARGS__)
 
@@ -263,6 +271,10 @@ MB_API mb_tensor mb_full_at(const char *site, mb_context *ctx, mb_dtype dtype, m
 MB_API mb_tensor mb_from_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
                             const void *data);
 #define mb_from(...) mb_from_at(MB_HERE, __VA_ARGS__)
+/* The same of `bytes` bytes, which must be the shape's count times the dtype's size: no read past the end. */
+MB_API mb_tensor mb_from_bytes_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
+                                  const void *data, size_t bytes);
+#define mb_from_bytes(...) mb_from_bytes_at(MB_HERE, __VA_ARGS__)
 /* [n]: 0, 1, ..., n - 1. Not bool. */
 MB_API mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n);
 #define mb_iota(...) mb_iota_at(MB_HERE, __VA_ARGS__)

@@ -48,6 +48,9 @@
  * makes them, on a GPU often within one or two units in the last place; elementary functions are our own,
  * within one to three units. Subnormal numbers (in float32 those below 1.2e-38), NaN and infinities are kept
  * where the device can be asked to keep them (most that have Vulkan 1.2); elsewhere the first may be 0.
+ *
+ * Stability: as in tensor.h. mb_options and mb_stats may grow at their ends; the variables of the environment
+ * that are for tests may change in any version.
  */
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H

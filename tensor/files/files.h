@@ -8,6 +8,8 @@
  * wrong.
  *
  * Owned objects here take memory from the context's allocator and are closed before the context is.
+ *
+ * Stability: as in tensor.h. Files that a version has written, later ones read.
  */
 #ifndef MB_FILES_H
 #define MB_FILES_H

@@ -430,8 +430,9 @@ Test(curvature, every_allocation_fails)
     for (uint64_t n = 1, calls = c.calls; n <= calls; n += 1 + calls / 400) {
         c = (counter){.fail_at = n, .fail_on = n % 2};
         mb_status status = all_of_it(&allocator);
-        expect((status == MB_NO_MEMORY || (status == MB_OK && n % 2 == 0)) && c.blocks == 0, "allocation %llu of %llu fails: %s, %lld blocks left",
-               (unsigned long long)n, (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
+        expect((status == MB_NO_MEMORY || (status == MB_OK && n % 2 == 0)) && c.blocks == 0,
+               "allocation %llu of %llu fails: %s, %lld blocks left", (unsigned long long)n,
+               (unsigned long long)calls, mb_status_name(status), (long long)c.blocks);
     }
 }
 

@@ -213,6 +213,7 @@ static void call_leaves_and_samplers(objects *o)
     TENSOR(mb_scalar_at, S, ctx, MB_FLOAT32, 1);
     TENSOR(mb_full_at, S, ctx, MB_FLOAT32, SHAPE, 1);
     TENSOR(mb_from_at, S, ctx, MB_FLOAT32, SHAPE, data);
+    TENSOR(mb_from_bytes_at, S, ctx, MB_FLOAT32, SHAPE, data, sizeof data);
     TENSOR(mb_iota_at, S, ctx, MB_INT32, 4);
     TENSOR(mb_tril_mask_at, S, ctx, 3, 3, 0);
     TENSOR(mb_eye_at, S, ctx, MB_FLOAT32, 3);

@@ -125,7 +125,8 @@ static void reductions(mb_context *mb)
     EXPECT(is(mb_matmul(row, mb_transpose(row)), 30));
 
     const std::array<int32_t, 2> two = {3, 0};
-    mb_tensor index = mb_from(mb, MB_INT32, MB_SHAPE(two.size()), two.data());
+    mb_tensor index =
+        mb_from_bytes(mb, MB_INT32, MB_SHAPE(two.size()), two.data(), two.size() * sizeof two[0]);
     EXPECT(is(mb_sum(mb_take(x, index, 0), MB_ALL), 5));
     EXPECT(is(mb_sum(mb_scatter_add(mb_take(x, index, 0), index, 0, 4), MB_ALL), 5));
     EXPECT(is(mb_sum(mb_take_along(x, mb_argsort(x)), MB_ALL), 10));

@@ -58,6 +58,9 @@ Test(input, null_where_something_is_wanted)
     REFUSED(ctx, mb_read(x, NULL, 16), MB_INVALID, "read");
     REFUSED(ctx, mb_watch(x, NULL, 16), MB_INVALID, "watch");
     REFUSED(ctx, mb_from(ctx, MB_FLOAT32, MB_SHAPE(2), NULL), MB_INVALID, "from");
+    REFUSED(ctx, mb_from_bytes(ctx, MB_FLOAT32, MB_SHAPE(2), "1234", 4), MB_INVALID, "[2] float32 has 8");
+    REFUSED(ctx, mb_from_bytes(ctx, MB_FLOAT32, MB_SHAPE(2), NULL, 8), MB_INVALID, "from");
+    expect(mb_item(mb_from_bytes(ctx, MB_INT32, MB_SHAPE0, (int32_t[]){7}, 4)) == 7, "as many as there are");
     REFUSED(ctx, mb_einsum(NULL, x, x), MB_INVALID, "einsum");
     REFUSED(ctx, mb_safetensors_open(ctx, NULL), MB_INVALID, "path");
     REFUSED(ctx, mb_safetensors_save(ctx, "/tmp/x", NULL, &x, 1, NULL), MB_INVALID, "names");

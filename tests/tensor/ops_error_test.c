@@ -115,7 +115,7 @@ Test(ops_error, reductions_and_contractions)
     REFUSED(
         MB_INVALID,
         mb_argmax(mb_broadcast(mb_full(ctx, MB_FLOAT32, MB_SHAPE0, 1), MB_SHAPE(((int64_t)1 << 31) + 1)), 0),
-        "argmax", "2147483649", "int32");
+        "argmax", "2147483649", "2147483647");
     REFUSED(MB_INVALID, mb_mean(t.i32, MB_ALL), "mean", "int32");
     REFUSED(MB_INVALID, mb_variance(t.i32, MB_ALL), "int32");
     REFUSED(MB_INVALID, mb_max(t.f32, MB_AXES(-3)), "max", "-3");
@@ -319,7 +319,7 @@ Test(ops_error, names_in_debug_mode)
         mb_tensor x = mb_full(ctx, MB_FLOAT32, MB_SHAPE(2, 2), 1e30),
                   w = mb_full(ctx, MB_FLOAT32, MB_SHAPE(2, 2), 1e-30);
         mb_tensor g;
-        REFUSED(MB_INVALID, mb_item(mb_sum(mb_matmul(x, x), MB_ALL)), ": matmul: the first NaN or infinity");
+        REFUSED(MB_INVALID, mb_item(mb_sum(mb_matmul(x, x), MB_ALL)), ": matmul: the first infinity");
         REFUSED(MB_INVALID, mb_item(mb_sum(mb_einsum("ij,ij->i", x, x), MB_ALL)), ": einsum: the first");
         REFUSED(MB_INVALID, mb_item(mb_sum(mb_square(x), MB_ALL)), ": square (mul): the first");
         REFUSED(MB_INVALID, (mb_vjp(mb_matmul(x, w), x, &w, 1, &g), mb_item(mb_sum(g, MB_ALL))),

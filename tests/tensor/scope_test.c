@@ -302,6 +302,38 @@ Test(scope, values_asked_for_later)
     }
 }
 
+/* State that goes from step to step in a variable leaves nothing behind; values that mb_detach moves out of
+ * every scope stay, and the log tells. */
+static void count_lines(void *user, const char *line)
+{
+    *(int *)user += strstr(line, "the tape has grown") != NULL;
+}
+
+Test(scope, state_carried_between_steps)
+{
+    int told = 0;
+    mb_context *ctx = mb_open_with(&(mb_options){.backend = "cpu", .log = count_lines, .log_user = &told});
+    mb_tensor state = mb_variable(ctx, MB_FLOAT64, MB_SHAPE0), w = num(ctx, 1);
+    uint64_t start = 0, bytes = 0;
+    for (int step = 0; step < 1500; step++) {
+        mb_scope s = mb_scope_begin(ctx);
+        mb_assign(state, mb_add(mb_mul(state, 0.5), 3.0));
+        mb_scope_end(s);
+        if (step == 10)
+            start = nodes(ctx), bytes = mb_get_stats(ctx).bytes;
+    }
+    expect(nodes(ctx) == start && mb_get_stats(ctx).bytes == bytes && !told,
+           "%llu nodes, %llu after 10 steps", (unsigned long long)nodes(ctx), (unsigned long long)start);
+    expect(near(mb_item(state), 6, 1e-12, 0), "the state: %g", mb_item(state));
+    for (int step = 0; step < 1500; step++) {
+        mb_scope s = mb_scope_begin(ctx);
+        w = mb_detach(mb_add(mb_mul(w, 0.5), 3.0));
+        mb_scope_end(s);
+    }
+    expect(told == 1, "told %d times", told);
+    mb_close(ctx);
+}
+
 /* ---- what an error costs ---- */
 
 static void mistake(mb_context *ctx)
