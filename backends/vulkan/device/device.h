@@ -38,7 +38,7 @@ typedef struct mb__vk_caps {
     bool staging;          /* memory is not written by the host, but copied to from a block that is */
 } mb__vk_caps;
 
-/* The first thing that went wrong, until it is told or forgotten. MB_NO_MEMORY has no words. */
+/* The first error, until it is reported or cleared. MB_NO_MEMORY has no message. */
 typedef struct mb__vk_failure {
     mb_status status;
     const char *site; /* of a node; NULL: the call's */
@@ -91,7 +91,7 @@ typedef struct mb__vk {
     double slice;       /* work in a submit, and about as much at most in a dispatch, in operations */
     uint64_t submitted; /* since the device was last seen idle */
     bool lost, validate, every_barrier, backwards, guard, labels;
-    int messages; /* of the validation layer, that nobody was told of; see mb__vk_unheard */
+    int messages; /* of the validation layer, not yet reported; see mb__vk_unheard */
     char message[400];
     uint64_t calls, fail_at; /* the call that is made to fail, counted from 1 */
     VkResult fail_with;
