@@ -64,8 +64,8 @@ typedef struct mb_options {
     const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
     size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
     const char *disable;     /* NULL: $MB_DISABLE                                                        */
-    /* Receives warnings, such as a tape that keeps growing, or gradients that reach no parameter. NULL:
-     * warnings are dropped. */
+    /* Receives warnings, such as a tape that keeps growing, or gradients of parameters that y does not depend
+     * on. NULL: warnings are dropped. */
     void (*log)(void *user, const char *line);
     void *log_user;
 } mb_options;
