@@ -2,10 +2,10 @@
  *
  * backends.h - contexts: a tape and the backend that computes it.
  *
- * A flush takes the part of the tape that the wanted values need, and looks up a plan by its structure: ops,
- * shapes, dtypes, literals, what is kept. If there is none it makes one: simplify, merge equal nodes, drop
- * dead ones, fuse, place memory, compile. Plans are kept, so a training step that repeats is only replayed:
- * with new data, scalars and random keys, and without a heap allocation.
+ * A flush takes the part of the tape that the requested values need, and looks up a plan by its structure:
+ * ops, shapes, dtypes, literals, what is kept. If there is none it makes one: simplify, merge equal nodes,
+ * drop dead ones, fuse, place memory, compile. Plans are kept, so a training step that repeats is only
+ * replayed: with new data, scalars and random keys, and without a heap allocation.
  *
  * Environment, read when a context is opened:
  *   MB_BACKEND   the backend when none is named: cpu, reference, vulkan, or a device of one: vulkan:1,
@@ -19,14 +19,14 @@
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
  *   MB_LOG=1     what mb_options.log would be told, on the standard error, where that is not set
- *   MB_DUMP      stages of each plan that is made, to be written for people, by commas: tape (the nodes
- *                needed, as recorded), graph (simplified, and where each node's elements lie), groups (what
- *                becomes one kernel), steps, arena (where values lie, and from which step to which), kernels
- *                (their instructions, and what the backend makes of them), or all. Each line tells where in
- *                the script it was recorded. CONTRIBUTING.md reads them for a small loss.
+ *   MB_DUMP      stages of each plan that is made, as readable text, by commas: tape (the nodes needed, as
+ *                recorded), graph (simplified, and where each node's elements lie), groups (what becomes one
+ *                kernel), steps, arena (where values lie, and from which step to which), kernels (their
+ *                instructions, and what the backend makes of them), or all; anything else is an error. Each
+ *                line gives the call site that recorded it. CONTRIBUTING.md walks through a small example.
  *   MB_DUMP_TO   the folder they go to, in place of the standard error: plan-0001-graph.txt, and .dot for
- *                graphviz (dot -Tsvg), and so on; plan-0001-kernel-01.spv on vulkan. The folder is made if
- *                it is missing. Plans are numbered by the process.
+ *                graphviz (dot -Tsvg), and so on; plan-0001-kernel-01.spv on vulkan. The folder is made if it
+ *                is missing; one that cannot be written to is an error. Plans are numbered by the process.
  *
  * A value that makes no sense, such as MB_CPU=fast or a file that cannot be written to, is an error of
  * mb_open's. Of the vulkan backend:
@@ -37,8 +37,8 @@
  *   MB_VULKAN_SLICE        work in a submit, in operations (3e10; 1e10 on an integrated GPU): less where a
  *                          system ends long work
  * and, for tests:
- *   MB_VULKAN_LIMITS=minimum   no more than every Vulkan device promises
- *   MB_VULKAN_STAGING=1        as if the host saw no device memory
+ *   MB_VULKAN_LIMITS=minimum   only the limits that Vulkan guarantees on every device
+ *   MB_VULKAN_STAGING=1        as if no device memory were visible to the host
  *   MB_VULKAN_BARRIERS         every: one before each kernel; backwards: kernels between two in reverse
  *   MB_GUARD=1          a kernel that writes past its value is an error
  *   MB_VULKAN_QUIRKS           flags of quirks.c to add
@@ -69,8 +69,8 @@ typedef struct mb_options {
     const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
     size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
     const char *disable;     /* NULL: $MB_DISABLE                                                        */
-    /* Told what a user may want to know: a tape that keeps growing, gradients that no parameter feeds. NULL:
-     * silence. */
+    /* Receives warnings, such as a tape that keeps growing, or gradients of parameters that y does not depend
+     * on. NULL: warnings are dropped. */
     void (*log)(void *user, const char *line);
     void *log_user;
 } mb_options;
@@ -111,11 +111,11 @@ typedef struct mb_stats {
     double plan_seconds;        /* spent making plans, in all                                 */
     /* Of the vulkan backend; from the second replay of a step on, the first four stay as they are. */
     uint64_t pipelines;                      /* made                                                      */
-    uint64_t descriptor_writes;              /* buffers told to the device                                */
+    uint64_t descriptor_writes;              /* buffers bound in descriptors                                */
     uint64_t device_allocations;             /* blocks of device memory                                   */
     uint64_t device_bytes;                   /* in them now                                               */
     uint64_t recordings;                     /* of command buffers                                        */
-    uint64_t submits;                        /* command buffers handed to the device                      */
+    uint64_t submits;                        /* submit batches sent to the device                         */
     uint64_t last_dispatches, last_barriers; /* of the last flush                             */
 } mb_stats;
 

@@ -55,7 +55,8 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     return MB_OK;
 }
 
-/* Un-cut history is the leak of this kind of program: it is noticed, and told once with the scope to blame.
+/* Un-cut history is the leak of this kind of program: it is detected, and reported once with the scope to
+ * blame.
  */
 static void watch_growth(mb_context *ctx, mb__engine_state *st)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * log.c - what a user may want to know, told to the log callback. */
+ * log.c - warnings and notes, sent to the log callback. */
 #include <stdarg.h>
 #include <stdio.h>
 

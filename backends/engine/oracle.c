@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * oracle.c - MB_DEBUG: an op that a backend has just computed is computed again by the oracle, the reference
- * backend, from the same operands, and the two must agree. It is kernels that this looks for, not rounding:
- * the limits are wide.
+ * backend, from the same operands, and the two must agree. It looks for wrong kernels, not for rounding
+ * errors, so the tolerances are wide.
  */
 #include <float.h>
 #include <math.h>
 
 #include "backends/engine/state.h"
 
-/* The backend that computes every dtype as doubles, opened when first asked. NULL: error set. */
+/* The backend that computes every dtype as doubles, opened at its first use. NULL: error set. */
 static const mb__backend *oracle(mb_context *ctx)
 {
     mb__engine_state *st = ctx->engine_state;

@@ -5,7 +5,7 @@
  *
  * A flush: flush.c lists what is wanted; segment.c marks what that needs, and describes it (key, inputs,
  * scalars, outputs); cache.c finds the plan of the key or makes it; run.c binds and runs it. debug.c does so
- * op by op, and oracle.c has a second opinion on each.
+ * op by op, and oracle.c checks each result against the reference backend.
  */
 #ifndef MB_ENGINE_STATE_H
 #define MB_ENGINE_STATE_H
@@ -15,7 +15,7 @@
 #include "backends/plan/graph.h"
 #include "tensor/internal.h"
 
-/* The nodes that a flush needs, and all that a plan and its run want to know of them. */
+/* The nodes that a flush needs, and all that making and running a plan requires of them. */
 typedef struct mb__segment {
     uint32_t *nodes; /* ids, ascending */
     uint32_t count, node_room;
@@ -49,7 +49,7 @@ typedef struct mb__engine_state {
     mb__counters counters;
     unsigned passes;
     bool debug;
-    bool busy;        /* inside of a plan's making or running: nothing is let go of */
+    bool busy;        /* inside of a plan's making or running: nothing may be freed */
     mb_status opened; /* MB_OK, or why the backend could not be opened: nothing is computed then */
     /* plan cache: hash buckets, and a list by last use */
     mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
@@ -69,7 +69,7 @@ typedef struct mb__engine_state {
     void **inputs, **outputs;
     mb__buffer **fresh;
     uint32_t input_room, output_room, fresh_room;
-    void *oracle; /* state of the backend that is asked */
+    void *oracle; /* state of the backend that results are compared with */
     mb_stats stats;
     uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */
     struct mb__profile *profile;   /* NULL: not asked for */
@@ -91,10 +91,10 @@ extern const char *const mb__backends_left_out;
 /* What MB_LOG=1 asks for. */
 void mb__log_to_stderr(void *user, const char *line);
 void mb__log(mb_context *ctx, const char *format, ...) MB_PRINTF(2, 3);
-/* What the planner and the backend may ask. */
+/* The host interface that the planner and the backend are given. */
 mb__host mb__host_of(mb_context *ctx);
 
-/* What a backend's function returned; memory that it had none of becomes the context's error. */
+/* Passes on the status that a backend's function returned; MB_NO_MEMORY becomes the context's error. */
 mb_status mb__told(mb_context *ctx, mb_status status);
 
 /* ---- pool.c ---- */
@@ -104,7 +104,7 @@ mb_status mb__pool_get(mb_context *ctx, size_t bytes, mb__buffer **buffer);
 void mb__buffer_release(mb_context *ctx, mb__buffer *b);
 /* Gives back all that is unused. */
 void mb__pool_clear(mb_context *ctx);
-/* A flush has ended: what was needed long ago is forgotten by and by. */
+/* A flush has ended: buffers that have long been unused are freed gradually. */
 void mb__pool_flushed(mb_context *ctx);
 
 /* ---- buffers.c ---- */
@@ -113,7 +113,7 @@ void mb__pool_flushed(mb_context *ctx);
 mb__buffer *mb__buffer_new(mb_context *ctx, mb_dtype dtype, int64_t count);
 /* The same for a node's value, which the error then names. */
 mb__buffer *mb__buffer_for(mb_context *ctx, const mb__node *n);
-/* Lets go of all that is only kept for speed; false where that was nothing, or cannot be done now. */
+/* Frees all caches; false if there was nothing to free, or it cannot be done now. */
 bool mb__reclaim(mb_context *ctx);
 
 /* ---- segment.c ---- */
@@ -137,16 +137,17 @@ void mb__cache_clear(mb_context *ctx);
 
 /* ---- run.c, debug.c, oracle.c ---- */
 
-/* Computes what st->targets need; mb__compute_checked: one op at a time, each looked at. */
+/* Computes what st->targets need; mb__compute_checked: one op at a time, each checked. */
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets);
-/* Whether the oracle computes a node that has its value, and whose operands do, alike; else an error. */
+/* Whether the oracle computes the same value for a node; the node and its operands must have their values.
+ * Sets an error if not. */
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id);
 void mb__oracle_close(mb__engine_state *st);
 
 /* ---- profile.c ---- */
 
-/* $MB_PROFILE is read; the table is written. */
+/* Reads $MB_PROFILE; writes the table. */
 void mb__profile_start(mb_context *ctx);
 void mb__profile_end(mb_context *ctx);
 /* A mb__host's `timed`. */
@@ -162,10 +163,10 @@ typedef struct mb__making {
     const mb__plan *plan;
 } mb__making;
 
-/* $MB_DUMP and $MB_DUMP_TO are read; what that took is freed. */
+/* Reads $MB_DUMP and $MB_DUMP_TO; frees what that allocated. */
 void mb__dump_start(mb_context *ctx);
 void mb__dump_end(mb_context *ctx);
-/* A stage (enum mb__stage) that was just made is written, if it is wanted. False: error set. */
+/* Writes a stage (enum mb__stage) that was just made, if MB_DUMP selects it. False: error set. */
 bool mb__dump_stage(mb_context *ctx, int stage, const mb__making *m);
 bool mb__dump_wants_listings(const mb_context *ctx);
 /* A mb__host's `listing`; an error is the context's. */

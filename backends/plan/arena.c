@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * arena.c - where intermediate values lie in the arena. A value is alive from the step that first writes it
- * to the last step that accesses it; a kernel's result takes the place of an operand that dies there, where
- * both are read and written element by element alike. Best fit among the free gaps; linear in steps and
- * values, times the gaps.
+ * to the last step that accesses it; a kernel's result reuses the memory of an operand whose last use is
+ * that kernel, if both are accessed element by element in the same order. Best fit among the free gaps;
+ * linear in steps and values, times the gaps.
  */
 #include "backends/plan/backend.h"
 #include "backends/plan/graph.h"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * backend.h - what the engine asks of a backend. backends/reference/ is the example of how to write one.
+ * backend.h - the interface that a backend implements. backends/reference/ is the example of how to write
+ * one.
  *
- * A backend is handed whole plans (plan.h): compile once, run many times. It is opened for one context, is
- * called by one thread, and asks nothing of the library but its host (host.h). Functions that fail return
- * MB_NO_MEMORY and say nothing, or tell the host what is wrong and return that status.
+ * A backend receives whole plans (plan.h): compile once, run many times. It is opened for one context, is
+ * called by one thread, and uses nothing of the library but its host (host.h). Functions that fail return
+ * MB_NO_MEMORY without reporting anything, or report the error to the host and return its status.
  */
 #ifndef MB_BACKEND_H
 #define MB_BACKEND_H
@@ -38,19 +39,19 @@ static inline void *mb__value_at(const mb__plan *plan, const mb__binding *b, int
                                         : (char *)b->arena + v->offset;
 }
 
-/* What mb_open was told. */
+/* The options of mb_open that concern a backend. */
 typedef struct mb__open_options {
     const char *device; /* what follows the colon of the name; NULL */
     int threads;        /* 0: as many as suit */
     bool guard;         /* values lie MB_GUARD_BYTES apart: a write between them can be noticed */
 } mb__open_options;
 
-/* What a backend can do, told when it is opened. */
+/* A backend's limits, filled in when it is opened. */
 typedef struct mb__limits {
     uint64_t buffer_bytes; /* of one value, at most; 0: no limit */
 } mb__limits;
 
-/* Of this struct and all that it passes; a backend of another version is refused. */
+/* Version of this struct and of all types that it uses; a backend of another version is rejected. */
 #define MB_BACKEND_VERSION 2
 
 typedef struct mb__backend {
@@ -58,7 +59,8 @@ typedef struct mb__backend {
     const char *name;
     bool fuses;   /* takes kernels of more than one op; false: one op a step, nothing simplified */
     bool strided; /* takes products of any strides; false: operands are packed where BLAS needs it */
-    bool oracle;  /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG asks it */
+    bool
+        oracle; /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG compares with it */
     /* Fills in up to `room` devices, best first, and returns how many there are. *why: one sentence where
      * there is none, else untouched. */
     int (*list)(mb_device *devices, int room, const char **why);

@@ -2,9 +2,9 @@
  *
  * contraction.c - how a contraction's axes become matrix products. Axes that lie next to each other in every
  * operand that has them are merged; one merged axis of each kind becomes m, n and k, the rest become loops.
- * Which, is decided by an estimate in cycles of what a product of that shape takes on a core with wide
- * vectors: a call has an overhead, narrow results waste lanes, a transposed right operand is turned while it
- * is packed.
+ * The choice is made by estimating how many cycles a product of that shape takes on a core with wide vectors:
+ * each call has an overhead, narrow results waste vector lanes, and a transposed right operand has to be
+ * transposed while it is packed.
  */
 #include "backends/plan/graph.h"
 
@@ -15,7 +15,7 @@ typedef struct axis_list {
 
 static int64_t major_stride(const mb__axis_info *x)
 {
-    return x->present & 4 ? x->c : x->a;
+    return x->present & AXIS_IN_C ? x->c : x->a;
 }
 
 static void add_sorted(axis_list *l, const mb__axis_info *x)
@@ -66,13 +66,13 @@ double mb__product_axes(const mb__axis_info *axes, int count, mb__product *best)
         if (axes[i].size == 1)
             continue;
         switch (axes[i].present) {
-        case 5:
+        case AXIS_M:
             add_sorted(&kinds[0], &axes[i]);
             break;
-        case 6:
+        case AXIS_N:
             add_sorted(&kinds[1], &axes[i]);
             break;
-        case 3:
+        case AXIS_K:
             add_sorted(&kinds[2], &axes[i]);
             break;
         default:

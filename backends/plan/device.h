@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * device.h - what there is to compute on. Part of backends.h.
+ * device.h - the description of a device to compute on. Part of backends.h.
  */
 #ifndef MB_DEVICE_H
 #define MB_DEVICE_H
@@ -11,7 +11,7 @@
 /* Something that mb_open can open. */
 typedef struct mb_device {
     char backend[32]; /* the name to open it by: "cpu", "vulkan:0"                                     */
-    char name[256];   /* what its maker calls it                                                       */
+    char name[256];   /* the vendor's name for it                                                       */
     char driver[64];
     char kind[16];         /* processor, discrete, integrated, virtual, other                               */
     char uuid[40];         /* of Vulkan devices, to name one whatever its position: "vulkan:<uuid>"; or ""  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * dump.h - the stages of a plan as text and as DOT, for people: $MB_DUMP, see backends.h. Takes no memory and
- * cannot fail; whoever gives the writer knows what became of the text.
+ * dump.h - the stages of a plan as text and as DOT, for people: $MB_DUMP, see backends.h. Allocates
+ * no memory and cannot fail; errors in writing are for the supplier of the writer to handle.
  */
 #ifndef MB_DUMP_H
 #define MB_DUMP_H

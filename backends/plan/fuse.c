@@ -8,9 +8,9 @@
  * cheap node is computed in each, or it joins the consumer that runs first and is stored there for the
  * others.
  *
- * `order` numbers groups and single steps from the last to run to the first. Invariant: whoever reads a node
- * outside of its group has a smaller order than the group. So the reverse of order is a valid schedule and
- * there is never a cycle to look for.
+ * `order` numbers groups and single steps from the last to run to the first. Invariant: any reader of a node
+ * that is outside of the node's group has a smaller order than the group. So descending order is a valid
+ * schedule, and no search for cycles is needed.
  */
 #include "backends/plan/graph.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * graph.h - what the passes work on: the needed nodes as a graph, and the groups that become kernels. */
+ * graph.h - the planner's intermediate forms: the needed nodes as a graph, and the groups that become
+ * kernels. */
 #ifndef MB_GRAPH_H
 #define MB_GRAPH_H
 
@@ -46,26 +47,27 @@ static inline bool mb__is_reduce(int op)
 enum mb__passes {
     MB_PASS_SIMPLIFY = 1,
     MB_PASS_MERGE = 2,
-    MB_PASS_DEAD = 4, /* drop what simplification left without a reader */
+    MB_PASS_DEAD = 4, /* drop nodes that simplification left unused */
     MB_PASS_FUSE = 8,
     MB_PASS_SINK = 16, /* recompute cheap producers in each consumer */
     MB_PASS_INPLACE = 32,
     MB_PASS_REUSE = 64, /* arena memory of dead values */
     MB_PASS_CACHE = 128,
     MB_PASS_ALL = 255,
-    MB_PASS_GUARD = 256, /* not a pass: values are set apart, for tests */
+    MB_PASS_GUARD = 256, /* not a pass: space is left between values, for tests */
 };
 
 mb_status mb__simplify(mb__graph *g, unsigned passes);
-/* Sums of pads whose parts do not meet become pads of several operands, with the attributes of each in turn.
+/* Sums of pads whose parts do not overlap become pads of several operands, with the attributes of each in
+ * turn.
  */
 mb_status mb__gather_pads(mb__graph *g);
 /* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
 mb_status mb__layout(mb__graph *g);
 
-/* Nodes computed by one kernel: all over one iteration space, whose last `inner` axes are a row. */
+/* Nodes computed by one kernel, all over the same iteration space. Its last `inner` axes make up a row. */
 typedef struct mb__group {
-    int rank, inner; /* inner: number of row axes; 0 while no reduction has asked for rows */
+    int rank, inner; /* inner: number of row axes; 0 until a reduction joins that needs rows */
     int64_t dim[MB_MAX_RANK];
     uint32_t row_mask; /* axes of the space that rows run over */
     int32_t *members;  /* ascending once finished */
@@ -89,18 +91,29 @@ mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
 /* ---- groups to steps ---- */
 
 struct mb__backend;
-/* Steps of a fused graph. pool: where the plan lives. */
+/* Steps of a fused graph. pool: memory that the plan is allocated from. */
 mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backend, unsigned passes,
                     mb__bump *pool, mb__plan *plan);
 /* Arena offsets by first and last use. */
 mb_status mb__place_values(mb__plan *plan, const struct mb__backend *backend, unsigned passes,
                            mb__bump *scratch);
 
-/* How a contraction's axes become m, n, k and loops, given strides of all three; returns a cost in cycles. */
+/* Which of c = a b a contraction's axis belongs to: bits of each, and the kinds of axis that they make. */
+enum mb__axis_kind {
+    AXIS_IN_A = 1,
+    AXIS_IN_B = 2,
+    AXIS_IN_C = 4,
+    AXIS_K = AXIS_IN_A | AXIS_IN_B, /* summed over              */
+    AXIS_M = AXIS_IN_A | AXIS_IN_C, /* of the result's rows     */
+    AXIS_N = AXIS_IN_B | AXIS_IN_C, /* of the result's columns  */
+    AXIS_BATCH = AXIS_IN_A | AXIS_IN_B | AXIS_IN_C,
+};
+
 typedef struct mb__axis_info {
-    int64_t size, a, b, c; /* strides; where an operand lacks the axis, present is clear and the stride 0 */
-    unsigned present;      /* 1: a, 2: b, 4: c */
+    int64_t size, a, b, c; /* strides; 0 for an operand without the axis, whose bit of present is clear */
+    unsigned present;      /* bits AXIS_IN_... */
 } mb__axis_info;
+/* Chooses which axes become m, n, k and loops, given the strides of all three; returns a cost in cycles. */
 double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
 
 #endif

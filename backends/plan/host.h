@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * host.h - what the planner and the backends may ask of the engine that they work for, and nothing else:
+ * host.h - all that the planner and the backends may use of the engine that calls them:
  * memory, a place for errors, a log, a clock's readings, counters.
  */
 #ifndef MB_HOST_H
@@ -17,10 +17,10 @@ typedef struct mb__counters {
     uint64_t device_bytes;                   /* device memory held now */
 } mb__counters;
 
-/* No memory is not an error down here: a function that gets none gives back what it took and returns NULL,
- * false or MB_NO_MEMORY. The engine then lets go of what it keeps for speed, tries again, and only when that
- * fails is it the context's error. Every other failure is told to `error` by whoever knows best what went
- * wrong, once nobody can do without. */
+/* Running out of memory is not yet an error at this level: the function frees what it took and returns NULL,
+ * false or MB_NO_MEMORY. The engine then frees its caches and tries again; only if that fails too does
+ * it become the context's error. Every other failure is reported through `error` by the
+ * function that knows the cause, once no fallback is left. */
 typedef struct mb__host {
     void *user;                                           /* first argument of all these                 */
     void *(*alloc)(void *user, size_t bytes);             /* not zeroed; NULL: none, and no error is set */
@@ -29,10 +29,10 @@ typedef struct mb__host {
     mb_status (*error)(void *user, mb_status status, const char *site, const char *format, ...)
         MB_PRINTF(4, 5);
     void (*log)(void *user, const char *format, ...) MB_PRINTF(2, 3); /* a line for the user's log */
-    /* The time that a step took; NULL: nobody wants to know. */
+    /* Receives the time that a step took; NULL: steps are not timed. */
     void (*timed)(void *user, const struct mb__plan *plan, int step, double seconds);
-    /* While a plan is compiled: what a kernel became, in lines of text for people, and as code, if there is
-     * any. NULL: nobody asked. */
+    /* While a plan is compiled: receives a listing of each kernel, as readable text and, where there is any,
+     * as code. NULL: no listing was requested. */
     void (*listing)(void *user, const struct mb__plan *plan, int step, const char *text, const void *code,
                     size_t bytes);
     mb__counters *counters;

@@ -397,17 +397,20 @@ static void copy_step(lower *l, const char *site, mb_dtype dtype, int rank, cons
 /* --------------------------------------------------------------------------------------------- contractions
  * -- */
 
-/* Packs the operand's axes (bit `side` of present) in the given order of kinds; returns elements. */
+/* Sets the strides of one operand (side: AXIS_IN_A or AXIS_IN_B) as if packed densely, the axes of kind
+ * `last` innermost, batch axes and those of this operand alone outermost; returns its number of elements. */
 static int64_t packed_strides(mb__axis_info *axes, int count, unsigned side, unsigned last)
 {
     int64_t stride = 1;
-    unsigned kind_order[3] = {last, (side == 1 ? 5u : 6u) == last ? 3u : (side == 1 ? 5u : 6u), 7u};
+    unsigned kind_order[3] = {
+        last, (side == AXIS_IN_A ? AXIS_M : AXIS_N) == last ? AXIS_K : (side == AXIS_IN_A ? AXIS_M : AXIS_N),
+        AXIS_BATCH};
     for (int o = 0; o < 3; o++)
         for (int i = count; i-- > 0;)
             if (axes[i].present == kind_order[o] ||
-                (o == 2 && axes[i].present & side && axes[i].present != 3 && axes[i].present != 5 &&
-                 axes[i].present != 6)) {
-                *(side == 1 ? &axes[i].a : &axes[i].b) = stride;
+                (o == 2 && axes[i].present & side && axes[i].present != AXIS_K && axes[i].present != AXIS_M &&
+                 axes[i].present != AXIS_N)) {
+                *(side == AXIS_IN_A ? &axes[i].a : &axes[i].b) = stride;
                 stride *= axes[i].size;
             }
     return stride;
@@ -426,13 +429,13 @@ static void lower_contract(lower *l, int32_t id)
         memset(o, 0, sizeof *o);
         o->size = x[0] >= 0 ? a->dim[x[0]] : x[1] >= 0 ? b->dim[x[1]] : 1;
         if (x[0] >= 0)
-            o->a = a->stride[x[0]], o->present |= 1;
+            o->a = a->stride[x[0]], o->present |= AXIS_IN_A;
         if (x[1] >= 0)
-            o->b = b->stride[x[1]], o->present |= 2;
+            o->b = b->stride[x[1]], o->present |= AXIS_IN_B;
         if (x[2] >= 0)
-            o->c = n->stride[x[2]], o->present |= 4;
+            o->c = n->stride[x[2]], o->present |= AXIS_IN_C;
         if (o->size == 1)
-            o->present = 7;
+            o->present = AXIS_BATCH;
         work *= (double)o->size;
     }
     l->plan->flops += (uint64_t)(2 * work);
@@ -459,9 +462,11 @@ static void lower_contract(lower *l, int32_t id)
                 memcpy(t, axes, sizeof t);
                 double cost = 0;
                 if (pa)
-                    cost += 1.5 * (double)packed_strides(t, labels, 1, pa == 1 ? 3 : 5) + 1000;
+                    cost +=
+                        1.5 * (double)packed_strides(t, labels, AXIS_IN_A, pa == 1 ? AXIS_K : AXIS_M) + 1000;
                 if (pb)
-                    cost += 1.5 * (double)packed_strides(t, labels, 2, pb == 1 ? 6 : 3) + 1000;
+                    cost +=
+                        1.5 * (double)packed_strides(t, labels, AXIS_IN_B, pb == 1 ? AXIS_N : AXIS_K) + 1000;
                 mb__product p = {.m = 0};
                 cost += mb__product_axes(t, labels, &p);
                 if (cost < lowest) {

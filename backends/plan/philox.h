@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * philox.h - what draw i under a key is, for every backend that runs on the CPU. */
+ * philox.h - the definition of random draw i under a key, shared by the backends that run on the CPU. */
 #ifndef MB_PHILOX_H
 #define MB_PHILOX_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * backend.c - the vulkan backend as the engine sees it. Below, failures are noted; here, at the end of each
- * call, they are told to the host.
+ * call, they are reported to the host.
  */
 #include "backends/vulkan/vulkan.h"
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * vulkan.h - the map of the vulkan backend. Floors from the ground up; each uses only those before it.
+ * vulkan.h - the map of the vulkan backend. Layers from the lowest up; each uses only those before it.
  *
  *   device/               one device, its memory and its queue
- *     call.c              failures, calls that fail; the validation layer
- *     queue.c             handing commands over, waiting
- *     quirks.c            what is known of drivers beyond what they say
+ *     call.c              errors, checked Vulkan calls; the validation layer
+ *     queue.c             submitting commands, waiting
+ *     quirks.c            known driver bugs and limits that drivers do not report
  *     device.c            finding, choosing and opening a device
- *     memory.c            a few large blocks, shared out; the table
+ *     memory.c            allocation from a few large blocks; the table
  *   pipeline/             shaders to pipelines
- *     module.c            what SPIR-V says and GLSL cannot
- *     pipeline.c          pipelines, kept by content and on disk
+ *     module.c            settings that SPIR-V can express and GLSL cannot
+ *     pipeline.c          pipelines, cached by content and on disk
  *     assemble.c          SPIR-V (and its GLSL twin) from a stream of instructions
  *   program/              plans to commands
  *     dispatch.c          dispatches and their regions of the table
@@ -20,11 +20,11 @@
  *     product.c           which kernel a matrix product takes, and its dispatches
  *     axis_and_index.c    gather, scatter, sort, scan
  *     transfer.c          values to the device and back
- *     program.c           a program from its first word to its end
+ *     program.c           creating, finishing and freeing a program
  *     hazard.c            where barriers are needed
  *     guard.c             whether kernels write past their values
  *     run.c               recording a program's commands, and running them
- *     product_check.c     product kernels, tried before they are trusted
+ *     product_check.c     product kernels, tested on the device before they are used
  *     compile.c           a plan to a program
  *   backend.c             the backend that the engine sees
  *   shaders/              GLSL: kernels written by hand, and the functions of generated ones

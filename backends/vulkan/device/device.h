@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * device.h - an open device, its memory and its queue: the ground that the rest of the backend stands on.
+ * device.h - an open device, its memory and its queue: the lowest layer of the backend.
  *
- * Failures. A function that returns false or NULL noted why (mb__vk_fail), or found no memory. Whoever can do
- * without forgets it (mb__vk_forget) and goes on another way; nobody but backend.c tells it to the host.
+ * Failures. A function that returns false or NULL has recorded why (mb__vk_fail), or ran out of memory. A
+ * caller that has a fallback clears the error (mb__vk_forget) and uses it; only backend.c reports errors to
+ * the host.
  */
 #ifndef MB_VULKAN_DEVICE_H
 #define MB_VULKAN_DEVICE_H
@@ -23,9 +24,9 @@ enum { VK_STAGE_BYTES = 4 << 20, VK_REGION_WORDS = 64 };
 /* NaN, infinities and the sign of zero; numbers too small for full precision (subnormal). */
 enum { VK_KEEPS_NAN = 1, VK_KEEPS_SMALL = 2 };
 
-/* What the device allows, after the caps that tests set. */
+/* The device's capabilities, after the limits that tests set. */
 typedef struct mb__vk_caps {
-    uint32_t blocks;       /* storage buffers a kernel sees beside the table */
+    uint32_t blocks;       /* storage buffers that a kernel can access beside the table */
     uint64_t block_bytes;  /* of one of them, at most */
     uint32_t invocations;  /* of a group */
     uint32_t shared_bytes; /* of a group */
@@ -33,12 +34,12 @@ typedef struct mb__vk_caps {
     uint32_t subgroup;     /* lanes that run together */
     uint32_t iterations;   /* an invocation may run before the driver ends its loops; 0: any number */
     bool float64;          /* kernels may compute in double precision */
-    unsigned modes[2];     /* VK_KEEPS_...: what float32 and float64 can be asked for */
+    unsigned modes[2];     /* VK_KEEPS_...: modes that can be requested for float32 and float64 */
     bool processor;        /* the device is a CPU: few lanes, small tiles */
     bool staging;          /* memory is not written by the host, but copied to from a block that is */
 } mb__vk_caps;
 
-/* The first thing that went wrong, until it is told or forgotten. MB_NO_MEMORY has no words. */
+/* The first error, until it is reported or cleared. MB_NO_MEMORY has no message. */
 typedef struct mb__vk_failure {
     mb_status status;
     const char *site; /* of a node; NULL: the call's */
@@ -64,7 +65,7 @@ typedef struct mb__vk_memory {
     uint64_t offset, bytes;
 } mb__vk_memory;
 
-/* What those above keep here: pipeline/, and program/. */
+/* State of the layers above, pipeline/ and program/. */
 enum { VK_PIPELINE_BUCKETS = 1024 };
 typedef struct mb__vk_pipeline mb__vk_pipeline;
 typedef struct mb__vk_known mb__vk_known;
@@ -91,7 +92,7 @@ typedef struct mb__vk {
     double slice;       /* work in a submit, and about as much at most in a dispatch, in operations */
     uint64_t submitted; /* since the device was last seen idle */
     bool lost, validate, every_barrier, backwards, guard, labels;
-    int messages; /* of the validation layer, that nobody was told of; see mb__vk_unheard */
+    int messages; /* of the validation layer, not yet reported; see mb__vk_unheard */
     char message[400];
     uint64_t calls, fail_at; /* the call that is made to fail, counted from 1 */
     VkResult fail_with;
@@ -109,8 +110,8 @@ typedef struct mb__vk {
     VkDescriptorSet set;
     VkCommandPool command_pool;
     VkFence fence;
-    bool in_flight;           /* a submit that the fence tells the end of */
-    bool loose, hung;         /* one that it does not; the device never answered */
+    bool in_flight;           /* a submit whose end the fence signals */
+    bool loose, hung;         /* a submit without a fence; the device never answered */
     VkCommandBuffer transfer; /* the recorded copy, by the table's first region */
     uint32_t transfer_generation;
     uint64_t transfer_region; /* bytes in the table */
@@ -134,31 +135,31 @@ typedef struct mb__vk {
 
 /* ---- call.c ---- */
 
-/* Notes a failure, if it is the first; false. format NULL: no memory. */
+/* Records a failure, if it is the first; returns false. format NULL: out of memory. */
 bool mb__vk_fail(mb__vk *v, mb_status status, const char *site, const char *format, ...) MB_PRINTF(4, 5);
-/* Somebody can do without what failed. False: nobody can, since the device is lost. */
+/* Clears the failure, for a caller that has a fallback. False: there is none, since the device is lost. */
 bool mb__vk_forget(mb__vk *v);
 
-/* Whether a call went well; otherwise that is noted, and a lost device is remembered. The call is not made
+/* Whether a call succeeded; if not, the failure is recorded, also that a device is lost. The call is not made
  * where a fault is injected in its place. */
 #define VK(v, call) mb__vk_ok(v, mb__vk_fault(v) ? (v)->fail_with : (call), #call)
 bool mb__vk_fault(mb__vk *v);
 bool mb__vk_ok(mb__vk *v, VkResult r, const char *call);
-/* Validation messages, if there were any, are a failure, and no longer untold. */
+/* Turns validation messages, if there were any, into a failure; they then count as reported. */
 bool mb__vk_heard(mb__vk *v);
 
-/* Messages of backends that were closed without an error to tell them: of what came after the last run, and
- * of what was not destroyed. Nothing but tests reads it. */
+/* Number of messages that no error reported before their backend was closed: those after the last run, and
+ * those about objects that were not destroyed. Only tests read it. */
 extern atomic_int mb__vk_unheard;
 
-/* Whom the validation layer tells its messages. */
+/* The callback that receives the validation layer's messages. */
 VkDebugUtilsMessengerCreateInfoEXT mb__vk_messenger_info(mb__vk *v);
 
 /* ---- queue.c ---- */
 
 /* Waits for the run in flight, if there is one. False, too, where the device was lost before. */
 bool mb__vk_idle(mb__vk *v);
-/* Hands commands to the device; the fence is signalled by the last. */
+/* Submits commands to the device; the fence is signalled by the last. */
 bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last);
 /* Waits in any case, before what runs is freed. */
 void mb__vk_settle(mb__vk *v);
@@ -184,7 +185,7 @@ unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props)
 bool mb__vk_device_open(mb__vk *v, const char *wanted);
 /* After a failure, too, with whatever had been made; memory and pipelines are gone by then. */
 void mb__vk_device_close(mb__vk *v);
-/* False where float64 is wanted and not to be had. */
+/* False if float64 is requested and not supported. */
 bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype);
 /* The devices, as mb__backend lists them. */
 int mb__vk_list(mb_device *devices, int room, const char **why);

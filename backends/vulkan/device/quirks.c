@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * quirks.c - what is known of drivers beyond what they say of themselves. A row holds for a driver, from one
+ * quirks.c - known driver bugs and limits that drivers do not report. A row holds for a driver, from one
  * version to another; add to it what a device was seen to do, and what it costs to work around it.
  */
 #include <stdlib.h>

@@ -22,8 +22,8 @@ const mb__vk_shader *mb__vk_shader_named(const char *name)
 
 /* ---- on disk ---- */
 
-/* Before the driver's own bytes: what a broken or foreign file is told by. Drivers need not check more than
- * the few words of their header. */
+/* Before the driver's own bytes: by which a damaged or foreign file is recognized. Drivers need not check
+ * more than the few words of their header. */
 typedef struct cache_head {
     char magic[8];
     uint64_t hash, bytes;

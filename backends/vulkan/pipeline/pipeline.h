@@ -16,7 +16,7 @@ struct mb__vk_pipeline {
     VkPipeline pipeline;
 };
 
-/* A pipeline of a generated kernel by what it was made from, so that a pass that is met again is not even
+/* A pipeline of a generated kernel by what it was made from, so that a pass that occurs again is not even
  * assembled. */
 struct mb__vk_known {
     mb__vk_known *next;
@@ -28,7 +28,7 @@ struct mb__vk_known {
 
 /* ---- module.c ---- */
 
-/* A module as the driver is given it. `*bytes` of the host's memory, to be freed by the caller. */
+/* A module in the form that the driver receives. `*bytes` of the host's memory, to be freed by the caller. */
 uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, uint32_t *new_count,
                             size_t *bytes);
 

@@ -148,7 +148,8 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
     return pipeline;
 }
 
-/* What a pass became, told to the host as GLSL and as SPIR-V; made anew, since a known pipeline has neither.
+/* Lists a pass to the host as GLSL and as SPIR-V; both are generated again, since a cached pipeline has
+ * neither.
  */
 static bool list_pass(mb__vk_splitter *s, const mb__vk_pass *pass)
 {

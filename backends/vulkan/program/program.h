@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * program.h - a plan as dispatches that read a table: how it is compiled, kept, run and let go. The files are
- * listed from the ground up: each calls those before it alone.
+ * program.h - a plan as dispatches that read a table: how it is compiled, stored, run and freed. The files
+ * are listed from the lowest layer up: each calls only those before it.
  */
 #ifndef MB_VULKAN_PROGRAM_H
 #define MB_VULKAN_PROGRAM_H
@@ -66,7 +66,7 @@ typedef struct mb__vk_program {
     uint32_t generation;
     VkQueryPool queries;
     bool failed;
-    bool untimed; /* a trial: nobody wants to know how long it took */
+    bool untimed; /* a trial: not timed */
 } mb__vk_program;
 
 /* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
@@ -117,7 +117,7 @@ void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written);
 /* Ends the region begun last. groups: counted over both axes. */
 void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
                          double cost);
-/* A value of the program's own; its number. */
+/* Adds a value of the program's own; returns its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
 
 /* ---- emit.c ---- */
@@ -137,7 +137,7 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
 
 /* ---- pass.c ---- */
 
-/* What the passes of a kernel are made with. */
+/* The state used while making the passes of a kernel. */
 typedef struct mb__vk_splitter {
     mb__vk_program *p;
     mb__bump bump; /* of this kernel */
@@ -166,7 +166,7 @@ enum mb__vk_product_kernel { VK_PLAIN, VK_PLAIN4, VK_LANES, VK_TILE32, VK_TILE64
 typedef struct mb__vk_choice {
     int kernel;
     bool wide;               /* in float64 */
-    bool fours;              /* results are written by fours */
+    bool fours;              /* results are written four at a time */
     uint32_t a_read, b_read; /* how operands are read; as product.comp numbers it */
 } mb__vk_choice;
 
@@ -174,7 +174,7 @@ typedef struct mb__vk_tile {
     uint32_t m, n, local; /* elements of a group, or of an invocation of a plain kernel; invocations */
 } mb__vk_tile;
 
-/* What is known of a choice. Plain kernels are never tried. */
+/* Test results of a choice. Plain kernels are never tried. */
 enum { VK_UNTRIED, VK_TRUSTED, VK_WRONG };
 static inline uint8_t *mb__vk_trust(mb__vk *v, const mb__vk_choice *c)
 {
@@ -211,13 +211,13 @@ bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64
 
 /* A program without dispatches yet, with room for bound scalars. */
 mb__vk_program *mb__vk_program_new(mb__vk *v, const mb__plan *plan);
-/* Once all dispatches are there: its part of the table, and its own memory. */
+/* After the last dispatch: allocates the program's part of the table, and its own memory. */
 bool mb__vk_program_finish(mb__vk_program *p);
 void mb__vk_discard(mb__vk_program *p); /* NULL is allowed */
 
 /* ---- hazard.c ---- */
 
-/* Marks the dispatches before which a barrier must stand; before[i] for dispatch i. */
+/* Marks the dispatches before which a barrier is needed; before[i] for dispatch i. */
 void mb__vk_hazards(const mb__vk_program *p, bool *before);
 bool mb__vk_conflict(const mb__vk_program *p, const mb__vk_access *a, const mb__vk_access *b);
 
@@ -228,7 +228,7 @@ bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b);
 
 /* ---- run.c ---- */
 
-/* A run that failed leaves nothing behind: it may be tried again. */
+/* A run that failed leaves the program unchanged, so it may be tried again. */
 bool mb__vk_run(mb__vk_program *p, const mb__binding *binding);
 
 /* ---- product_check.c ---- */
@@ -236,9 +236,10 @@ bool mb__vk_run(mb__vk_program *p, const mb__binding *binding);
 /* One product by a choice, on values from the host, whose numbers are counted. */
 bool mb__vk_product_run(mb__vk *v, const mb__product *p, const mb__vk_choice *c, const int64_t count[3],
                         const void *a, const void *b, void *result);
-/* Whether a choice computes what it should is known afterwards. False: it could not be tried. */
+/* Tests whether a choice computes correct results, and records the answer. False: it could not be tried. */
 bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c);
-/* Tries the untried choices that a product of a plan takes, until those are known to be right. */
+/* Tries the untried choices that a product of a plan takes, until the choices taken are known to be correct.
+ */
 bool mb__vk_try_product(mb__vk *v, const mb__plan *plan, const mb__product *p);
 
 /* ---- compile.c ---- */
