@@ -544,7 +544,7 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
                    : MB_INVALID;
     bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
                                                     (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
-    uint32_t *yi = ctx->ids, *xi = yi + m, *vi = xi + n;
+    uint32_t *yi = ctx->ids, *xi = ok ? yi + m : NULL, *vi = ok ? xi + n : NULL;
     const char *site_of_call = ctx->site, *call = ctx->call;
     ok = ok && enter(name, ys, m, yi) &&
          (!n || (enter(name, xs, n, xi) == ctx && enter(name, vs, n, vi) == ctx));
