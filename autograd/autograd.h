@@ -81,9 +81,8 @@ MB_API mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tenso
  *
  * They nest, in one another (sqrt(T) steps in each of sqrt(T) checkpoints) and in derivatives: what a
  * gradient records of a checkpoint is a checkpoint again, so the second and third derivative keep the
- * promise. A first gradient has the same bits with and without; later ones may add in another order. Random
- * draws repeat. A gradient by a tensor of the inside is allowed; the checkpoint is then swept as if it were
- * none.
+ * promise. Values and derivatives are the same to rounding with and without. Random draws repeat. A gradient
+ * by a tensor of the inside is allowed; the checkpoint is then swept as if it were none.
  *
  * Checkpoints end in reverse order of their beginning. One whose nodes an ending scope has cut into is
  * forgotten. */

@@ -58,11 +58,9 @@ mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products)
 
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
-    mb_checkpoint c = {NULL, 0, products};
-    if (!mb__enter_context("checkpoint_begin", ctx))
-        return c;
-    c.ctx = ctx;
-    c.first = ctx->node_count;
+    mb_checkpoint c = {ctx, UINT32_MAX, products}; /* after an error: one that holds nothing */
+    if (mb__enter_context("checkpoint_begin", ctx))
+        c.first = ctx->node_count;
     return c;
 }
 

@@ -204,7 +204,7 @@ static inline bool mb__ours(const mb_context *ctx)
 void mb__collect_foreign(mb_context *ctx);
 
 /* In the library's own functions MB_SITE also notes the function's name: what is reported and recorded inside
- * bears that of the outermost one, which the user called. A layer is the user's side of it: it does not
+ * has that of the outermost one, which the user called. A layer is the user's side of it: it does not
  * include this. */
 typedef struct mb__door {
     mb_context *ctx; /* as mb_site's */

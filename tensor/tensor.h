@@ -21,7 +21,8 @@
  * An error costs the scope in which it is made, and nothing from before: what was assigned there and not yet
  * stored by a flush is undone at the scope's end, and variables stand for what they stood for when it began.
  *
- * The library never prints, aborts or exits.
+ * The library never aborts or exits, and prints only what the environment asks for (MB_LOG, MB_PROFILE,
+ * MB_DUMP: backends.h).
  *
  * Ownership. An mb_tensor is a small value, copied freely and never freed: it dies with the scope it was made
  * in. Using it later is an error that says so. Data passed in is copied; data read out goes to the caller's

@@ -189,3 +189,109 @@ Test(checkpoint, mistakes)
     mb_close(ctx);
     expect(mb_checkpoint_end(mb_checkpoint_begin(NULL)) != MB_OK, "no context");
 }
+
+/* ---- random graphs, with and without checkpoints in random places ---- */
+
+static uint32_t pick(uint32_t *state, uint32_t below)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (*state >> 8) % below;
+}
+
+static mb_tensor random_op(uint32_t kind, mb_tensor a, mb_tensor b)
+{
+    switch (kind) {
+    case 0:
+        return mb_add(a, mb_sin(b));
+    case 1:
+        return mb_mul(a, mb_tanh(b));
+    case 2:
+        return mb_mul(mb_matmul(mb_sin(a), b), 0.3);
+    case 3:
+        return mb_sub(a, mb_mean(b, MB_KEEP(0)));
+    case 4:
+        return mb_concat(((mb_tensor[]){mb_slice(a, 0, 1, 2, 1), mb_slice(b, 0, 0, 1, 1)}), 2, 0);
+    case 5:
+        return mb_where(mb_lt(a, b), mb_transpose(a), mb_exp(mb_mul(b, 0.1)));
+    case 6:
+        return mb_add(mb_max(a, MB_KEEP(1)), b);
+    default:
+        return mb_cumsum(mb_sigmoid(a), 1, false);
+    }
+}
+
+/* marks: whether checkpoints are made; the graph, its inner gradients and all draws are the same without. */
+static mb_tensor random_graph(mb_context *ctx, uint32_t seed, bool marks, mb_tensor x, mb_tensor y)
+{
+    enum { NODES = 24, OPEN_MOST = 3 };
+    mb_tensor pool[NODES + 2] = {x, y};
+    mb_checkpoint open[OPEN_MOST];
+    int depth = 0;
+    for (int n = 2; n < NODES + 2; n++) {
+        uint32_t where = pick(&seed, 8), kind = pick(&seed, 9), i = pick(&seed, (uint32_t)n),
+                 j = pick(&seed, (uint32_t)n);
+        if (where < 2 && depth < OPEN_MOST) {
+            if (marks)
+                open[depth] = where ? mb_checkpoint_begin(ctx) : mb_checkpoint_products_begin(ctx);
+            depth++;
+        } else if (where < 4 && depth > 0) {
+            depth--;
+            if (marks)
+                mb_checkpoint_end(open[depth]);
+        }
+        if (kind == 8) /* an inner step: the gradient of a loss by a value on the way */
+            mb_grad(mb_sum(mb_square(mb_tanh(mb_mul(pool[i], pool[j]))), MB_ALL), &pool[i], 1, &pool[n]);
+        else
+            pool[n] = random_op(kind, pool[i], pool[j]);
+        if (marks && where == 7)
+            pool[n] = mb_keep_through(pool[n]);
+    }
+    while (depth-- > 0)
+        if (marks)
+            mb_checkpoint_end(open[depth]);
+    return mb_add(mb_mean(mb_sin(pool[NODES + 1]), MB_ALL), mb_mean(mb_sin(pool[NODES]), MB_ALL));
+}
+
+/* Four derivatives along v: order 1, order 2 in both modes, order 3; of both variables. */
+static void random_derivatives(mb_context *ctx, uint32_t seed, bool marks, double out[5])
+{
+    mb_scope s = mb_scope_begin(ctx);
+    mb_tensor xs[2], v[2], g[2], h[2], line;
+    for (int i = 0; i < 2; i++) {
+        xs[i] = mb_normal(ctx, mb_key_of(seed * 4u + (uint64_t)i), MB_FLOAT64, MB_SHAPE(3, 3));
+        v[i] = mb_normal(ctx, mb_key_of(seed * 4u + 2 + (uint64_t)i), MB_FLOAT64, MB_SHAPE(3, 3));
+    }
+    line = random_graph(ctx, seed, marks, xs[0], xs[1]);
+    out[0] = mb_item(line);
+    mb_hvp(line, xs, v, 2, h);
+    out[4] = mb_item(mb_add(mb_dot(h[0], v[0]), mb_dot(h[1], v[1])));
+    for (int order = 1; order <= 3; order++) {
+        mb_grad(line, xs, 2, g);
+        line = mb_add(mb_dot(g[0], v[0]), mb_dot(g[1], v[1]));
+        out[order] = mb_item(line);
+    }
+    expect(mb_scope_end(s) == MB_OK, "graph %u: %s", seed, mb_message(ctx));
+}
+
+Test(checkpoint, random_graphs, .timeout = 36000)
+{
+    const char *wanted = getenv("FUZZ_COUNT");
+    int count = wanted ? atoi(wanted) : 60;
+    for (int b = 0; b < 2; b++) {
+        mb_context *ctx = open_on(backend_names[b]);
+        for (uint32_t seed = 1; seed <= (uint32_t)count; seed++) {
+            double want[5], got[5];
+            random_derivatives(ctx, seed, false, want);
+            random_derivatives(ctx, seed, true, got);
+            /* Another order of additions: relative to the largest derivative, since terms may cancel. */
+            double largest = 1;
+            for (int k = 0; k < 5; k++)
+                largest = fmax(largest, fabs(want[k]));
+            for (int k = 0; k < 5; k++)
+                expect(fabs(got[k] - want[k]) <= 1e-9 * largest,
+                       "%s, graph %u: derivative %d is %.17g, not %.17g", backend_names[b], seed, k, got[k],
+                       want[k]);
+        }
+        expect(mb_close(ctx) == MB_OK, "close");
+    }
+}
