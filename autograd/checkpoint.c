@@ -15,9 +15,11 @@
 
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
-    mb_checkpoint c = {ctx, UINT32_MAX, products}; /* after an error: one that holds nothing */
-    if (mb__enter_context("checkpoint_begin", ctx))
-        c.first = ctx->node_count;
+    mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
+    if (!mb__enter_context("checkpoint_begin", ctx))
+        return c;
+    c.first = ctx->node_count;
+    c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
     return c;
 }
 
@@ -39,15 +41,14 @@ mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
     MB_SITE(ctx, site);
     if (!mb__enter_context("checkpoint_end", ctx))
         return mb_error(ctx);
-    for (uint32_t i = 0; i < ctx->scan_count; i++)
-        if (ctx->scans[i].first > c.first)
-            return mb__error(ctx, MB_INVALID, "checkpoint_end: the scan begun at %s is still open inside it",
-                             ctx->scans[i].site);
-    for (uint32_t id = c.first; id < ctx->node_count; id++)
-        if (ctx->nodes[id].op == MB_OP_BODY && ctx->nodes[id].bind.first < c.first)
-            return mb__error(ctx, MB_INVALID,
-                             "checkpoint_end: it was begun inside of a scan that has ended, at %s",
-                             ctx->nodes[id].site);
+    const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
+    uint32_t within = open ? open->serial : 0; /* later ones have larger numbers */
+    if (within > c.within)
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: the %s begun at %s is still open inside it",
+                         open->kind, open->site);
+    if (within < c.within)
+        return mb__error(ctx, MB_INVALID,
+                         "checkpoint_end: it was begun inside of a scan or vmap that has ended");
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,

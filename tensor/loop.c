@@ -58,7 +58,7 @@ static bool captures(mb_context *ctx, uint32_t first, uint32_t body, uint32_t **
     *count = 0;
     for (uint32_t id = first; id <= body; id++) {
         const mb__node *n = mb__at(ctx, id);
-        for (int i = 0; n->inside && i < n->nin; i++) {
+        for (int i = 0; n->inside && !n->dead && i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
             if (o >= first && (mb__at(ctx, o)->inside || is_literal(mb__at(ctx, o))))
                 continue;
@@ -148,6 +148,20 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
     return ok ? scan : 0;
 }
 
+/* What a scan begins with and slices is there before it. */
+static bool starts_outside(mb_context *ctx, const mb__loop_parts *p)
+{
+    for (int i = 0; i < p->carries + p->slices; i++) {
+        const mb__bound *b = i < p->carries ? &p->carry[i] : &p->slice[i - p->carries];
+        if (b->from < p->first || !mb__at(ctx, b->from)->inside)
+            continue;
+        mb__error(ctx, MB_INVALID, "scan: what is %s at %s depends on the step itself",
+                  i < p->carries ? "carried" : "sliced", mb__at(ctx, b->at)->site);
+        return false;
+    }
+    return true;
+}
+
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
 {
     uint32_t *read = NULL, capacity = 0, reads = 0, scan = 0;
@@ -160,7 +174,7 @@ uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
     mb_tensor *in = mb__alloc(ctx, operands * sizeof *in);
     uint32_t body = in ? record_body(ctx, p, in) : 0;
     mb__free(ctx, in, operands * sizeof *in);
-    if (body && captures(ctx, p->first, body, &read, &capacity, &reads))
+    if (body && starts_outside(ctx, p) && captures(ctx, p->first, body, &read, &capacity, &reads))
         scan = record_scan(ctx, p, body, read, reads);
     mb__free(ctx, read, capacity * sizeof *read);
     return scan;
@@ -179,44 +193,4 @@ mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
     s.captures = n->nin - 1 - s.carries - s.slices;
     s.first = ctx->nodes[s.body].bind.first;
     return s;
-}
-
-/* ---- open scans ---- */
-
-bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b)
-{
-    if (!mb__reserve(ctx, (void **)&to->list, &to->capacity, (uint64_t)to->count + 1, sizeof *to->list))
-        return false;
-    to->list[to->count++] = b;
-    return true;
-}
-
-static void release(mb_context *ctx, mb__bounds *b)
-{
-    mb__free(ctx, b->list, b->capacity * sizeof *b->list);
-    *b = (mb__bounds){0};
-}
-
-void mb__scans_drop(mb_context *ctx, uint32_t count)
-{
-    while (ctx->scan_count > count) {
-        mb__open_scan *s = &ctx->scans[--ctx->scan_count];
-        release(ctx, &s->carries);
-        release(ctx, &s->slices);
-        release(ctx, &s->stacks);
-    }
-}
-
-mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from)
-{
-    mb__node n = *mb__at(ctx, from);
-    mb_tensor at = mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank - 1, n.dim + 1);
-    return at.id && mb__bound_add(ctx, &s->slices, (mb__bound){NULL, at.id, from}) ? at : mb__poison(ctx);
-}
-
-mb_tensor mb__each_step(mb_context *ctx, mb_tensor t)
-{
-    for (uint32_t i = 0; i < ctx->scan_count && t.id; i++)
-        t = mb__scan_slice(ctx, &ctx->scans[i], t.id);
-    return t;
 }

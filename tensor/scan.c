@@ -13,16 +13,8 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
         mb__error(ctx, MB_INVALID, "scan_begin: got %lld steps; wanted 0 to 2^31 - 1", (long long)steps);
         return s;
     }
-    if (!mb__reserve(ctx, (void **)&ctx->scans, &ctx->scan_room, (uint64_t)ctx->scan_count + 1,
-                     sizeof *ctx->scans))
-        return s;
-    s.serial = ++ctx->next_scan;
-    ctx->scans[ctx->scan_count++] = (mb__open_scan){.serial = s.serial,
-                                                    .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                                                    .first = ctx->node_count,
-                                                    .steps = steps,
-                                                    .backwards = options.backwards,
-                                                    .site = ctx->site};
+    s.serial =
+        mb__bracket_begin(ctx, (mb__bracket){.kind = "scan", .steps = steps, .backwards = options.backwards});
     return s;
 }
 
@@ -32,23 +24,9 @@ mb_scan mb_scan_begin_at(const char *site, mb_context *ctx, int64_t steps)
     return mb_scan_begin_with(ctx, steps, (mb_scan_options){0});
 }
 
-/* The open scan, which must be the innermost one; NULL: error set. */
-static mb__open_scan *innermost(const char *name, mb_scan scan)
+static mb__bracket *innermost(const char *name, mb_scan scan)
 {
-    mb_context *ctx = scan.ctx;
-    if (!mb__enter_context(name, ctx))
-        return NULL;
-    mb__open_scan *top = ctx->scan_count ? &ctx->scans[ctx->scan_count - 1] : NULL;
-    if (top && top->serial == scan.serial)
-        return top;
-    for (uint32_t i = 0; i < ctx->scan_count; i++)
-        if (ctx->scans[i].serial == scan.serial) {
-            mb__error(ctx, MB_INVALID, "%s: the scan begun at %s is still open inside this one", name,
-                      top->site);
-            return NULL;
-        }
-    mb__error(ctx, MB_INVALID, "%s: this scan is not open", name);
-    return NULL;
+    return mb__bracket_innermost(name, "scan", scan.ctx, scan.serial);
 }
 
 mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
@@ -56,7 +34,7 @@ mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
     mb_tensor poison;
-    mb__open_scan *s = innermost("scan_carry", scan);
+    mb__bracket *s = innermost("scan_carry", scan);
     if (!s || !value)
         return s ? mb__error(ctx, MB_INVALID, "scan_carry: no variable") : mb_error(ctx);
     for (uint32_t i = 0; i < s->carries.count; i++)
@@ -71,8 +49,7 @@ mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
     uint32_t from = mb__resolve(ctx, *value);
     if (!from)
         return ctx->status;
-    mb__node n = *mb__at(ctx, from);
-    mb_tensor at = mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank, n.dim);
+    mb_tensor at = mb__bracket_placeholder("scan_carry", ctx, s, from, 0);
     if (!at.id || !mb__bound_add(ctx, &s->carries, (mb__bound){value, at.id, from}))
         return ctx->status;
     *value = at;
@@ -84,7 +61,7 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
     mb_tensor poison;
-    mb__open_scan *s = innermost("scan_slice", scan);
+    mb__bracket *s = innermost("scan_slice", scan);
     if (!s || !mb__enter("scan_slice", (const mb_tensor *[]){&(mb_tensor){ctx, xs.id, xs.scope}}, 1, &poison))
         return mb__poison(ctx);
     mb__node n = *mb__at(ctx, xs.id);
@@ -96,19 +73,19 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
         return mb__poison(ctx);
     }
     uint32_t from = mb__resolve(ctx, xs);
-    return from ? mb__scan_slice(ctx, s, from) : mb__poison(ctx);
+    return from ? mb__bracket_slice("scan_slice", ctx, s, from) : mb__poison(ctx);
 }
 
 mb_tensor mb_scan_step_at(const char *site, mb_scan scan)
 {
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_step", scan);
+    mb__bracket *s = innermost("scan_step", scan);
     if (!s)
         return mb__poison(ctx);
     if (!s->step) {
         mb_tensor all = mb_iota(ctx, MB_INT32, s->steps);
-        s->step = all.id ? mb__scan_slice(ctx, s, all.id).id : 0;
+        s->step = all.id ? mb__bracket_slice("scan_step", ctx, s, all.id).id : 0;
     }
     return s->step ? mb__handle(ctx, s->step) : mb__poison(ctx);
 }
@@ -120,7 +97,7 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
     mb_tensor poison;
     if (ys)
         *ys = mb__poison(ctx);
-    mb__open_scan *s = innermost("scan_stack", scan);
+    mb__bracket *s = innermost("scan_stack", scan);
     if (!s || !ys)
         return s ? mb__error(ctx, MB_INVALID, "scan_stack: nowhere to put the stack") : mb_error(ctx);
     if (!mb__enter("scan_stack", (const mb_tensor *[]){&y}, 1, &poison))
@@ -135,7 +112,7 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
 /* ---- the end ---- */
 
 /* The carries' next values: what the caller's variables hold now. */
-static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
+static bool next_values(mb_context *ctx, const mb__bracket *s, uint32_t *next)
 {
     for (uint32_t i = 0; i < s->carries.count; i++) {
         const mb__bound *c = &s->carries.list[i];
@@ -161,7 +138,7 @@ static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
 }
 
 /* Of no steps: carries as they were, stacks without entries. */
-static bool end_empty(mb_context *ctx, const mb__open_scan *s)
+static bool end_empty(mb_context *ctx, const mb__bracket *s)
 {
     for (uint32_t i = 0; i < s->carries.count; i++)
         *s->carries.list[i].where = mb_alias(mb__handle(ctx, s->carries.list[i].from));
@@ -176,7 +153,7 @@ static bool end_empty(mb_context *ctx, const mb__open_scan *s)
     return mb_error(ctx) == MB_OK;
 }
 
-static bool end_scan(mb_context *ctx, const mb__open_scan *s)
+static bool end_scan(mb_context *ctx, const mb__bracket *s)
 {
     uint32_t carries = s->carries.count, stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
@@ -202,25 +179,15 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_end", scan);
-    if (!s) { /* after an error it ends all the same */
-        uint32_t i = ctx ? ctx->scan_count : 0;
-        while (i && ctx->scans[i - 1].serial != scan.serial)
-            i--;
-        if (!i)
-            return mb_error(ctx);
-        mb__scans_drop(ctx, i);
-        s = &ctx->scans[i - 1];
-    } else if (s->scope != ctx->scopes[ctx->scope_count - 1].serial) {
-        mb__error(ctx, MB_INVALID, "scan_end: the scope begun at %s is still open inside the scan",
-                  ctx->scopes[ctx->scope_count - 1].site);
-    }
+    mb__bracket *s = mb__bracket_ending("scan_end", "scan", ctx, scan.serial);
+    if (!s)
+        return mb_error(ctx);
     if (mb_error(ctx) != MB_OK || !end_scan(ctx, s)) {
         for (uint32_t i = 0; i < s->carries.count; i++)
             *s->carries.list[i].where = mb__poison(ctx);
         for (uint32_t i = 0; i < s->stacks.count; i++)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
-    mb__scans_drop(ctx, ctx->scan_count - 1);
+    mb__brackets_drop(ctx, ctx->bracket_count - 1);
     return mb_error(ctx);
 }
