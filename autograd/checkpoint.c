@@ -9,7 +9,7 @@
  */
 #include "autograd/checkpoint.h"
 #include "autograd/autograd.h"
-#include "autograd/copy.h"
+#include "tensor/copy.h"
 
 /* ---- begin and end ---- */
 

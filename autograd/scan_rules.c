@@ -10,7 +10,7 @@
  * Forward: a scan of the same steps that carries the tangents beside the values, so that nothing is stored.
  */
 #include "autograd/scan_rules.h"
-#include "autograd/copy.h"
+#include "tensor/copy.h"
 
 /* A scan that is being made, of another: as many of everything as there can be. */
 typedef struct making {

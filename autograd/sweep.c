@@ -9,7 +9,7 @@
 
 #include "autograd/autograd.h"
 #include "autograd/checkpoint.h"
-#include "autograd/copy.h"
+#include "tensor/copy.h"
 #include "autograd/rules.h"
 #include "autograd/scan_rules.h"
 #include "autograd/sweep.h"

@@ -84,6 +84,7 @@ typedef struct mb__bounds {
 typedef struct mb__open_scan {
     uint32_t serial, scope, first; /* of the scope that it was begun in; the body's first node */
     int64_t steps;
+    int64_t keep; /* as mb_scan_options' keep_every */
     bool backwards;
     const char *site;
     mb__bounds carries, slices, stacks;
@@ -360,6 +361,10 @@ mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from);
 mb_tensor mb__each_step(mb_context *ctx, mb_tensor t);
 /* Forgets open scans but the first `count`. */
 void mb__scans_drop(mb_context *ctx, uint32_t count);
+
+/* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
+ * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
+bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
 
 /* A recorded scan, read from its node. */
 typedef struct mb__scan_view {

@@ -13,6 +13,12 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
         mb__error(ctx, MB_INVALID, "scan_begin: got %lld steps; wanted 0 to 2^31 - 1", (long long)steps);
         return s;
     }
+    if (options.keep_every < MB_KEEP_LOG) {
+        mb__error(ctx, MB_INVALID,
+                  "scan_begin: keep_every is %lld; wanted a number of steps, MB_KEEP_SQRT or MB_KEEP_LOG",
+                  (long long)options.keep_every);
+        return s;
+    }
     if (!mb__reserve(ctx, (void **)&ctx->scans, &ctx->scan_room, (uint64_t)ctx->scan_count + 1,
                      sizeof *ctx->scans))
         return s;
@@ -21,6 +27,7 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
                                                     .scope = ctx->scopes[ctx->scope_count - 1].serial,
                                                     .first = ctx->node_count,
                                                     .steps = steps,
+                                                    .keep = options.keep_every,
                                                     .backwards = options.backwards,
                                                     .site = ctx->site};
     return s;
@@ -190,10 +197,15 @@ static bool end_scan(mb_context *ctx, const mb__open_scan *s)
         s->steps,    s->backwards,    s->first,       (int)carries, (int)s->slices.count,
         (int)stacks, s->carries.list, s->slices.list, next,         stack};
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
+    uint32_t *results = next; /* no longer needed: as many as carries and stacks */
+    for (uint32_t i = 0; scan && i < carries + stacks; i++)
+        results[i] = scan + 1 + i;
+    if (scan && s->keep && s->keep != 1 && s->steps > 1 && !mb__scan_divide(ctx, scan, s->keep, results))
+        scan = 0;
     for (uint32_t i = 0; scan && i < carries; i++)
-        *s->carries.list[i].where = mb__handle(ctx, scan + 1 + i);
+        *s->carries.list[i].where = mb__handle(ctx, results[i]);
     for (uint32_t i = 0; scan && i < stacks; i++)
-        *s->stacks.list[i].where = mb__handle(ctx, scan + 1 + carries + i);
+        *s->stacks.list[i].where = mb__handle(ctx, results[carries + i]);
     mb__free(ctx, next, count * sizeof *next);
     return scan && (s->steps || end_empty(ctx, s));
 }

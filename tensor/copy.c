@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * copy.c - nodes recorded again, and the inside of a scan with them. */
-#include "autograd/copy.h"
-#include "autograd/checkpoint.h"
+#include "tensor/copy.h"
+
+#include <stdlib.h>
 
 uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
 {
@@ -38,24 +39,47 @@ typedef struct copying {
     uint32_t scan;
     mb__scan_view view;
     const mb__inside *to;
+    struct capture *captures;
     uint32_t *map, *begins; /* by id - first: the copy; where the copies had come to */
     int32_t region;         /* the next checkpoint of the inside, in the order of their ends */
     int32_t region_end;
 } copying;
 
-/* Which capture of the scan a node is; -1: none. They are ascending. */
+typedef struct capture {
+    uint32_t id;
+    int index;
+} capture;
+
+static int by_id(const void *a, const void *b)
+{
+    const capture *x = a, *y = b;
+    return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : x->index - y->index;
+}
+
+/* The captures by node: in a copy of a scan they are in any order. */
+static bool sort_captures(copying *c)
+{
+    int base = 1 + c->view.carries + c->view.slices;
+    c->captures = mb__alloc(c->ctx, ((size_t)c->view.captures + 1) * sizeof *c->captures);
+    for (int i = 0; c->captures && i < c->view.captures; i++)
+        c->captures[i] = (capture){mb__in(c->ctx, mb__at(c->ctx, c->scan), base + i), i};
+    if (c->captures && c->view.captures > 1)
+        qsort(c->captures, (size_t)c->view.captures, sizeof *c->captures, by_id);
+    return c->captures != NULL;
+}
+
+/* Which capture of the scan a node is; -1: none. */
 static int capture_of(const copying *c, uint32_t id)
 {
-    const mb__node *n = mb__at(c->ctx, c->scan);
-    int base = 1 + c->view.carries + c->view.slices, low = 0, high = c->view.captures;
+    int low = 0, high = c->view.captures;
     while (low < high) {
         int mid = (low + high) / 2;
-        if (mb__in(c->ctx, n, base + mid) < id)
+        if (c->captures[mid].id < id)
             low = mid + 1;
         else
             high = mid;
     }
-    return low < c->view.captures && mb__in(c->ctx, n, base + low) == id ? low : -1;
+    return low < c->view.captures && c->captures[low].id == id ? c->captures[low].index : -1;
 }
 
 static uint32_t operand(const copying *c, uint32_t id)
@@ -132,9 +156,10 @@ bool mb__copy_inside(mb_context *ctx, uint32_t scan, const mb__inside *to)
         return false;
     c.begins = c.map + count;
     const char *site = ctx->site, *call = ctx->call;
-    bool ok = copy_all(&c);
+    bool ok = sort_captures(&c) && copy_all(&c);
     ctx->site = site;
     ctx->call = call;
+    mb__free(ctx, c.captures, ((size_t)c.view.captures + 1) * sizeof *c.captures);
     mb__free(ctx, c.map, 2 * count * sizeof *c.map);
     return ok;
 }
