@@ -8,8 +8,7 @@
  * marked on the copies. A node that is not batched itself, but reads copies, is copied as it is.
  */
 #include "autograd/batch.h"
-#include "autograd/checkpoint.h"
-#include "autograd/copy.h"
+#include "tensor/copy.h"
 
 enum {
     COPIED = 1,  /* depends on a placeholder: another node takes its place */
@@ -147,28 +146,24 @@ static uint32_t record_batched(const batching *b, uint32_t id, const mb__operand
 
 static uint32_t record_alike(const batching *b, uint32_t id, const mb__operand *in, int nin)
 {
-    uint32_t few[8], *ids = nin > 8 ? mb__alloc(b->ctx, (size_t)nin * sizeof *ids) : few;
+    uint32_t *ids = mb__temporary(b->ctx, (size_t)nin * sizeof *ids);
     for (int i = 0; ids && i < nin; i++)
         ids[i] = in[i].t.id;
-    uint32_t copy = ids ? mb__record_again(b->ctx, id, ids) : 0;
-    if (ids != few)
-        mb__free(b->ctx, ids, (size_t)nin * sizeof *ids);
-    return copy;
+    return ids ? mb__record_again(b->ctx, id, ids) : 0;
 }
 
 static bool copy_op(const batching *b, uint32_t id)
 {
     mb_context *ctx = b->ctx;
+    MB_TEMPORARY(ctx);
     mb__node n = *mb__at(ctx, id); /* a copy: recording moves the tape */
-    mb__operand few[8], *in = n.nin > 8 ? mb__alloc(ctx, n.nin * sizeof *in) : few;
+    mb__operand *in = mb__temporary(ctx, n.nin * sizeof *in);
     if (!in)
         return false;
     for (int i = 0; i < n.nin; i++)
         in[i] = operand_of(b, mb__in(ctx, &n, i));
     uint32_t start = ctx->node_count,
              copy = flags_of(b, id) & BATCHED ? record_batched(b, id, in) : record_alike(b, id, in, n.nin);
-    if (in != few)
-        mb__free(ctx, in, n.nin * sizeof *in);
     if (copy >= start)
         mb__at(ctx, copy)->through = n.through;
     b->map[id - b->first] = copy;
@@ -237,11 +232,11 @@ static bool copy_scan(const batching *b, uint32_t body)
     const mb__scan_view view = mb__scan_of(ctx, body + 1);
     int own_stacks = view.stacks - view.carries;
     size_t bounds = (size_t)(view.carries + view.slices) + 1, ends = (size_t)(view.carries + own_stacks) + 1;
-    size_t bytes = bounds * sizeof(mb__bound) + ends * sizeof(uint32_t);
-    mb__bound *bound = mb__alloc(ctx, bytes);
-    if (!bound)
+    MB_TEMPORARY(ctx);
+    mb__bound *bound = mb__temporary(ctx, bounds * sizeof *bound);
+    uint32_t *end = mb__temporary(ctx, ends * sizeof *end), first = mb__at(ctx, body)->bind.first;
+    if (!bound || !end)
         return false;
-    uint32_t *end = (uint32_t *)(bound + bounds), first = mb__at(ctx, body)->bind.first;
     const mb__loop_parts parts = {.steps = view.steps,
                                   .backwards = view.backwards,
                                   .first = b->begins[first - b->first],
@@ -255,7 +250,6 @@ static bool copy_scan(const batching *b, uint32_t body)
     bool ok = list_parts(b, body, &view, bound, end, own_stacks);
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     b->map[body + 1 - b->first] = scan;
-    mb__free(ctx, bound, bytes);
     return scan != 0;
 }
 
@@ -349,12 +343,13 @@ bool mb__batch(mb_context *ctx, uint32_t first, int64_t K, const mb__bounds *in,
                mb__operand *outs)
 {
     batching b = {.ctx = ctx, .K = K, .first = first, .end = ctx->node_count};
-    size_t count = b.end - first, bytes = count * (2 * sizeof *b.map + 1) + 1;
-    b.map = mb__alloc(ctx, bytes);
-    if (!b.map)
+    size_t count = b.end - first;
+    MB_TEMPORARY(ctx);
+    b.map = mb__temporary(ctx, count * sizeof *b.map);
+    b.begins = mb__temporary(ctx, count * sizeof *b.begins);
+    b.flags = mb__temporary(ctx, count);
+    if (!b.map || !b.begins || !b.flags)
         return false;
-    b.begins = b.map + count;
-    b.flags = (uint8_t *)(b.begins + count);
     for (uint32_t i = 0; i < in->count; i++) {
         b.flags[in->list[i].at - first] = COPIED | BATCHED;
         b.map[in->list[i].at - first] = in->list[i].from;
@@ -366,6 +361,5 @@ bool mb__batch(mb_context *ctx, uint32_t first, int64_t K, const mb__bounds *in,
     for (uint32_t i = 0; ok && i < out->count; i++)
         outs[i] = operand_of(&b, out->list[i].from);
     bury(&b);
-    mb__free(ctx, b.map, bytes);
     return ok;
 }

@@ -153,12 +153,12 @@ REVERSE(concat)
 BATCH(concat)
 {
     mb_context *ctx = s->ctx;
-    mb_tensor *parts = mb__alloc(ctx, s->node.nin * sizeof *parts), joined = mb__poison(ctx);
+    MB_TEMPORARY(ctx);
+    mb_tensor *parts = mb__temporary(ctx, s->node.nin * sizeof *parts), joined = mb__poison(ctx);
     for (int i = 0; parts && i < s->node.nin && mb_error(ctx) == MB_OK; i++)
         parts[i] = mb__batched(in[i], K);
     if (parts && mb_error(ctx) == MB_OK)
         joined = mb_concat(parts, s->node.nin, (int)attr(s, 0) + 1);
-    mb__free(ctx, parts, s->node.nin * sizeof *parts);
     return joined;
 }
 

@@ -84,15 +84,14 @@ mb_status mb_vmap_out_at(const char *site, mb_vmap v, mb_tensor y, int axis, mb_
 
 static bool end_vmap(mb_context *ctx, mb__bracket *b)
 {
-    size_t bytes = ((size_t)b->stacks.count + 1) * sizeof(mb__operand);
-    mb__operand *outs = mb__alloc(ctx, bytes);
+    MB_TEMPORARY(ctx);
+    mb__operand *outs = mb__temporary(ctx, b->stacks.count * sizeof *outs);
     bool ok = outs && mb__batch(ctx, b->first, b->steps, &b->slices, &b->stacks, outs);
     for (uint32_t i = 0; ok && i < b->stacks.count; i++) {
         mb_tensor t = mb__batched(outs[i], b->steps);
         ok = t.id && (t = mb__move_axis(t, 0, (int)b->stacks.list[i].at)).id;
         *b->stacks.list[i].where = t;
     }
-    mb__free(ctx, outs, bytes);
     return ok;
 }
 
@@ -106,6 +105,6 @@ mb_status mb_vmap_end_at(const char *site, mb_vmap v)
     if (mb_error(ctx) != MB_OK || !end_vmap(ctx, b))
         for (uint32_t i = 0; i < b->stacks.count; i++)
             *b->stacks.list[i].where = mb__poison(ctx);
-    mb__brackets_drop(ctx, ctx->bracket_count - 1);
+    ctx->bracket_count--;
     return mb_error(ctx);
 }

@@ -14,7 +14,12 @@ uint32_t mb__bracket_begin(mb_context *ctx, mb__bracket b)
     b.scope = ctx->scopes[ctx->scope_count - 1].serial;
     b.first = ctx->node_count;
     b.site = ctx->site;
-    ctx->brackets[ctx->bracket_count++] = b;
+    mb__bracket *top = &ctx->brackets[ctx->bracket_count++]; /* whose lists are those of an earlier one */
+    top->carries.count = top->slices.count = top->stacks.count = 0;
+    b.carries = top->carries;
+    b.slices = top->slices;
+    b.stacks = top->stacks;
+    *top = b;
     return b.serial;
 }
 
@@ -62,7 +67,7 @@ mb__bracket *mb__bracket_ending(const char *name, const char *kind, mb_context *
     uint32_t i = ctx ? position(ctx, kind, serial) : 0;
     if (!ctx || i == ctx->bracket_count)
         return NULL;
-    mb__brackets_drop(ctx, i + 1);
+    ctx->bracket_count = i + 1;
     return &ctx->brackets[i];
 }
 
@@ -117,18 +122,13 @@ mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t)
     return t;
 }
 
-static void release(mb_context *ctx, mb__bounds *b)
+void mb__brackets_free(mb_context *ctx)
 {
-    mb__free(ctx, b->list, b->capacity * sizeof *b->list);
-    *b = (mb__bounds){0};
-}
-
-void mb__brackets_drop(mb_context *ctx, uint32_t count)
-{
-    while (ctx->bracket_count > count) {
-        mb__bracket *b = &ctx->brackets[--ctx->bracket_count];
-        release(ctx, &b->carries);
-        release(ctx, &b->slices);
-        release(ctx, &b->stacks);
+    for (uint32_t i = 0; i < ctx->bracket_room; i++) {
+        mb__bracket *b = &ctx->brackets[i];
+        mb__bounds *const lists[] = {&b->carries, &b->slices, &b->stacks};
+        for (int k = 0; k < 3; k++)
+            mb__free(ctx, lists[k]->list, lists[k]->capacity * sizeof *lists[k]->list);
     }
+    mb__free(ctx, ctx->brackets, ctx->bracket_room * sizeof *ctx->brackets);
 }

@@ -73,6 +73,15 @@ typedef struct mb__region {
     bool products;  /* results of contractions are kept */
 } mb__region;
 
+/* What a sweep keeps by node id, from the oldest node that it looks at on. */
+typedef struct mb__scratch {
+    uint32_t *grad;
+    uint8_t *depends, *needed;
+    uint32_t grad_room, depends_room, needed_room;
+    void *parts;
+    uint32_t part_room;
+} mb__scratch;
+
 /* A scan or vmap that has begun: its placeholders and results so far. */
 typedef struct mb__bound {
     mb_tensor *where; /* the caller's variable, which the end fills in; NULL */
@@ -87,6 +96,7 @@ typedef struct mb__bracket {
     const char *kind;              /* "scan" or "vmap", for messages */
     uint32_t serial, scope, first; /* of the scope that it was begun in; the body's first node */
     int64_t steps;                 /* or examples */
+    int64_t keep;                  /* as mb_scan_options' keep_every */
     bool backwards;
     bool same_draws; /* a vmap, whose examples share random draws */
     const char *site;
@@ -172,11 +182,9 @@ struct mb_context {
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
-    uint32_t *sweep_grad;
-    uint8_t *sweep_depends, *sweep_needed;
-    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
-    void *sweep_parts; /* see autograd/sweep.c */
-    uint32_t sweep_part_room;
+    struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/sweep.c */
+    uint32_t sweep_room, sweep_depth;
+    struct mb__chunk_of_temporaries *temporary;
     uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
     uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
@@ -200,6 +208,21 @@ void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
 /* Makes room for `need` items of `item` bytes in a growing array. */
 bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
+
+/* Memory for a while: MB_TEMPORARY(ctx) at the head of a block, and what mb__temporary gives out from there
+ * on goes with the block. It comes from a stack that is kept, so that a replayed step allocates nothing. */
+typedef struct mb__temporaries {
+    mb_context *ctx;
+    struct mb__chunk_of_temporaries *chunk;
+    size_t used;
+} mb__temporaries;
+mb__temporaries mb__temporaries_begin(mb_context *ctx);
+void mb__temporaries_end(const mb__temporaries *t);
+#define MB_TEMPORARY(ctx)                                                                                    \
+    const mb__temporaries mb_temporaries_ __attribute__((cleanup(mb__temporaries_end), unused)) =            \
+        mb__temporaries_begin(ctx)
+void *mb__temporary(mb_context *ctx, size_t bytes); /* zeroed, aligned to 16; NULL: error set */
+void mb__temporaries_free(mb_context *ctx);
 
 extern const mb_allocator mb__default_allocator;
 /* Counts memory that was taken from the allocator. */
@@ -358,6 +381,10 @@ uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
 /* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
 void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
 
+/* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
+ * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
+bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
+
 /* A recorded scan, read from its node. */
 typedef struct mb__scan_view {
     int64_t steps;
@@ -390,8 +417,8 @@ mb_tensor mb__bracket_slice(const char *name, mb_context *ctx, mb__bracket *b, u
 bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);
 /* t, of that shape -> [n]: this step's and example's. */
 mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
-/* Forgets all but the first `count`. */
-void mb__brackets_drop(mb_context *ctx, uint32_t count);
+/* Frees their lists, which are kept for later ones. */
+void mb__brackets_free(mb_context *ctx);
 
 /* ---- what lasts from the next flush on, and is taken back by an error ---- */
 

@@ -13,8 +13,15 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
         mb__error(ctx, MB_INVALID, "scan_begin: got %lld steps; wanted 0 to 2^31 - 1", (long long)steps);
         return s;
     }
-    s.serial =
-        mb__bracket_begin(ctx, (mb__bracket){.kind = "scan", .steps = steps, .backwards = options.backwards});
+    if (options.keep_every < MB_KEEP_LOG) {
+        mb__error(ctx, MB_INVALID,
+                  "scan_begin: keep_every is %lld; wanted a number of steps, MB_KEEP_SQRT or MB_KEEP_LOG",
+                  (long long)options.keep_every);
+        return s;
+    }
+    s.serial = mb__bracket_begin(
+        ctx, (mb__bracket){
+                 .kind = "scan", .steps = steps, .keep = options.keep_every, .backwards = options.backwards});
     return s;
 }
 
@@ -157,7 +164,8 @@ static bool end_scan(mb_context *ctx, const mb__bracket *s)
 {
     uint32_t carries = s->carries.count, stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
-    uint32_t *next = mb__alloc(ctx, count * sizeof *next), *stack = next + carries;
+    MB_TEMPORARY(ctx);
+    uint32_t *next = mb__temporary(ctx, count * sizeof *next), *stack = next + carries;
     if (!next)
         return false;
     bool ok = next_values(ctx, s, next);
@@ -167,11 +175,15 @@ static bool end_scan(mb_context *ctx, const mb__bracket *s)
         s->steps,    s->backwards,    s->first,       (int)carries, (int)s->slices.count,
         (int)stacks, s->carries.list, s->slices.list, next,         stack};
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
+    uint32_t *results = next; /* no longer needed: as many as carries and stacks */
+    for (uint32_t i = 0; scan && i < carries + stacks; i++)
+        results[i] = scan + 1 + i;
+    if (scan && s->keep && s->keep != 1 && s->steps > 1 && !mb__scan_divide(ctx, scan, s->keep, results))
+        scan = 0;
     for (uint32_t i = 0; scan && i < carries; i++)
-        *s->carries.list[i].where = mb__handle(ctx, scan + 1 + i);
+        *s->carries.list[i].where = mb__handle(ctx, results[i]);
     for (uint32_t i = 0; scan && i < stacks; i++)
-        *s->stacks.list[i].where = mb__handle(ctx, scan + 1 + carries + i);
-    mb__free(ctx, next, count * sizeof *next);
+        *s->stacks.list[i].where = mb__handle(ctx, results[carries + i]);
     return scan && (s->steps || end_empty(ctx, s));
 }
 
@@ -188,6 +200,6 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
         for (uint32_t i = 0; i < s->stacks.count; i++)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
-    mb__brackets_drop(ctx, ctx->bracket_count - 1);
+    ctx->bracket_count--;
     return mb_error(ctx);
 }

@@ -123,7 +123,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         if (open < ctx->bracket_count)
             mb__error(ctx, MB_INVALID, "scope_end: the %s begun at %s is still open inside this scope",
                       ctx->brackets[open].kind, ctx->brackets[open].site);
-        mb__brackets_drop(ctx, open);
+        ctx->bracket_count = open;
         cut(ctx, &mark);
         cut_regions(ctx);
         if (ctx->copies) /* they name nodes that are gone */
