@@ -28,8 +28,10 @@ static char *matrix_at(const job *j, const mb__view *v, int64_t item)
 {
     const mb__other *o = j->o;
     int64_t at = v->offset;
-    for (int i = o->axis; i-- > 0 && item; item /= o->out_dim[i])
+    for (int i = o->axis - 1; i > 0 && item; item /= o->out_dim[i--])
         at += item % o->out_dim[i] * v->stride[i];
+    if (o->axis)
+        at += item * v->stride[0];
     return j->f->memory[v->value] + at * element(o);
 }
 

@@ -12,6 +12,45 @@
 /* Matrices up to here are factored an element after the other: a row is too short for vectors. */
 enum { SHORT = 10, BLOCK = MB_TRIANGLE_BLOCK };
 
+#if defined(__AVX512F__)
+enum { BYTES = 64 };
+#elif defined(__AVX2__)
+enum { BYTES = 32 };
+#else
+enum { BYTES = 16 };
+#endif
+
+typedef float vec_float __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_alias));
+typedef float vec16_float __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double vec16_double __attribute__((vector_size(16), aligned(8), may_alias));
+
+/* Substitution for as many columns as COUNT vectors hold, whose sums stay in registers. */
+#define COLUMNS(NAME, T, VEC, COUNT)                                                                         \
+    static void NAME(int64_t n, const T *RESTRICT a, int64_t a_r, int64_t a_c, bool unit, T *x, int64_t ld)  \
+    {                                                                                                        \
+        enum { W = sizeof(VEC) / sizeof(T) };                                                                \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            VEC sum[COUNT];                                                                                  \
+            for (int v = 0; v < COUNT; v++)                                                                  \
+                sum[v] = *(const VEC *)(x + i * ld + v * W);                                                 \
+            for (int64_t j = 0; j < i; j++) {                                                                \
+                const T f = a[i * a_r + j * a_c];                                                            \
+                for (int v = 0; v < COUNT; v++)                                                              \
+                    sum[v] -= f * *(const VEC *)(x + j * ld + v * W);                                        \
+            }                                                                                                \
+            const T d = unit ? 1 : a[i * (a_r + a_c)];                                                       \
+            for (int v = 0; v < COUNT; v++)                                                                  \
+                *(VEC *)(x + i * ld + v * W) = sum[v] / d;                                                   \
+        }                                                                                                    \
+    }
+COLUMNS(four_float, float, vec_float, 4)
+COLUMNS(one_float, float, vec_float, 1)
+COLUMNS(short_float, float, vec16_float, 1)
+COLUMNS(four_double, double, vec_double, 4)
+COLUMNS(one_double, double, vec_double, 1)
+COLUMNS(short_double, double, vec16_double, 1)
+
 #define TRIANGLE(T, SQRT, MOST)                                                                              \
     static void lower_##T(int64_t n, const void *a_, int64_t a_r, int64_t a_c, void *l_, int64_t ld)         \
     {                                                                                                        \
@@ -60,23 +99,16 @@ enum { SHORT = 10, BLOCK = MB_TRIANGLE_BLOCK };
         }                                                                                                    \
         return positive;                                                                                     \
     }                                                                                                        \
-    /* w columns: a constant where this is inlined, and the sums stay in registers. */                       \
-    static inline __attribute__((always_inline)) void columns_##T(const int64_t w, int64_t n,                \
-                                                                  const T *RESTRICT a, int64_t a_r,          \
-                                                                  int64_t a_c, bool unit, T *x, int64_t ld)  \
+    static void columns_##T(int64_t w, int64_t n, const T *RESTRICT a, int64_t a_r, int64_t a_c, bool unit,  \
+                            T *x, int64_t ld)                                                                \
     {                                                                                                        \
         for (int64_t i = 0; i < n; i++) {                                                                    \
-            T sum[64 / sizeof(T) * 2];                                                                       \
-            for (int64_t c = 0; c < w; c++)                                                                  \
-                sum[c] = x[i * ld + c];                                                                      \
-            for (int64_t j = 0; j < i; j++) {                                                                \
-                const T f = a[i * a_r + j * a_c];                                                            \
+            T *y = x + i * ld;                                                                               \
+            for (int64_t j = 0; j < i; j++)                                                                  \
                 for (int64_t c = 0; c < w; c++)                                                              \
-                    sum[c] -= f * x[j * ld + c];                                                             \
-            }                                                                                                \
-            const T d = unit ? 1 : a[i * (a_r + a_c)];                                                       \
-            for (int64_t c = 0; c < w; c++)                                                                  \
-                x[i * ld + c] = sum[c] / d;                                                                  \
+                    y[c] -= a[i * a_r + j * a_c] * x[j * ld + c];                                            \
+            for (int64_t c = 0; c < w && !unit; c++)                                                         \
+                y[c] /= a[i * (a_r + a_c)];                                                                  \
         }                                                                                                    \
     }                                                                                                        \
     /* A single column: four sums, of every fourth term. */                                                  \
@@ -99,17 +131,19 @@ enum { SHORT = 10, BLOCK = MB_TRIANGLE_BLOCK };
     static void substitute_##T(int64_t n, int64_t m, const void *a, int64_t a_r, int64_t a_c, bool unit,     \
                                void *x_, int64_t ld)                                                         \
     {                                                                                                        \
-        enum { W = 64 / sizeof(T) };                                                                         \
+        enum { W = BYTES / sizeof(T), S = 16 / sizeof(T) };                                                  \
         T *x = x_;                                                                                           \
         int64_t c = 0;                                                                                       \
         if (m == 1) {                                                                                        \
             column_##T(n, a, a_r, a_c, unit, x, ld);                                                         \
             return;                                                                                          \
         }                                                                                                    \
-        for (; c + 2 * W <= m; c += 2 * W)                                                                   \
-            columns_##T(2 * W, n, a, a_r, a_c, unit, x + c, ld);                                             \
-        for (; c + W / 2 <= m; c += W / 2)                                                                   \
-            columns_##T(W / 2, n, a, a_r, a_c, unit, x + c, ld);                                             \
+        for (; c + 4 * W <= m; c += 4 * W)                                                                   \
+            four_##T(n, a, a_r, a_c, unit, x + c, ld);                                                       \
+        for (; c + W <= m; c += W)                                                                           \
+            one_##T(n, a, a_r, a_c, unit, x + c, ld);                                                        \
+        for (; c + S <= m; c += S)                                                                           \
+            short_##T(n, a, a_r, a_c, unit, x + c, ld);                                                      \
         if (c < m)                                                                                           \
             columns_##T(m - c, n, a, a_r, a_c, unit, x + c, ld);                                             \
     }                                                                                                        \
