@@ -258,6 +258,12 @@ mb_tensor mb_lstsq_at(const char *site, mb_tensor a, mb_tensor b, mb_tensor ridg
     mb_tensor t = mb_transpose(a), gram = wide ? mb_matmul(a, t) : mb_matmul(t, a);
     if (ridged)
         gram = mb_add(gram, mb_mul(mb_eye(ctx, dtype, wide ? rows : columns), ridge));
-    mb_tensor l = mb_cholesky(gram);
-    return wide ? mb_matmul(t, solve_by(l, b)) : solve_by(l, mb_matmul(t, b));
+    mb_tensor l = mb_cholesky(gram), y = solve_by(l, wide ? b : mb_matmul(t, b));
+    /* What y leaves over, by a and not by its square: that is where the accuracy comes from. */
+    mb_tensor x = wide ? mb_matmul(t, y) : y, left = mb_sub(b, mb_matmul(a, x));
+    left = wide ? left : mb_matmul(t, left);
+    if (ridged)
+        left = mb_sub(left, mb_mul(y, ridge));
+    y = mb_add(y, solve_by(l, left));
+    return wide ? mb_matmul(t, y) : y;
 }

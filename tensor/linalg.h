@@ -79,12 +79,13 @@ MB_API mb_tensor mb_log_det_spd_at(const char *site, mb_tensor a);
  * by column. ridge: a tensor of a's dtype, positive or 0, of any shape that broadcasts to the batch; no
  * tensor, MB_EMPTY(mb_tensor), is 0. With k < n and no ridge it is the shortest of the x with a x = b.
  *
- * By Cholesky's method on the smaller of a^T a + ridge and a a^T + ridge, which costs half of a QR
- * decomposition or less, is all matrix products, and has derivatives as cheap. Their price is accuracy where
- * a is ill-conditioned: the relative error is about eps c^2 with c^2 = (s_1^2 + ridge) / (s_min^2 + ridge) of
- * the extreme singular values of a, where QR has eps c if a x = b nearly fits; beyond c^2 = 1 / eps (c of 3e3
- * in float32, 7e7 in float64), or where the columns are dependent and the ridge is 0, the result is NaN or
- * noise. Scale the columns alike, use a ridge, or float64. */
+ * By Cholesky's method on the smaller of a^T a + ridge and a a^T + ridge, and one step of refinement by what
+ * is left over: all products and triangular solves, half the work of a QR decomposition or less, and its
+ * derivatives are as cheap. With c^2 = (s_1^2 + ridge) / (s_min^2 + ridge) of the extreme singular values of
+ * a, and r = b - a x, the relative error is that of QR, about eps (c + c^2 |r| / |a| |x|), while eps c^2 is
+ * small: the square of that comes on top. From eps c^2 = 0.1 on (c of 1e3 in float32, 3e7 in float64), or
+ * where the columns are dependent and there is no ridge, the result is noise or NaN, where QR would still go
+ * on: scale the columns alike, use a ridge, or float64. */
 MB_API mb_tensor mb_lstsq_at(const char *site, mb_tensor a, mb_tensor b, mb_tensor ridge);
 #define mb_lstsq(...) mb_lstsq_at(MB_HERE, __VA_ARGS__)
 

@@ -228,7 +228,7 @@ void mb__cpu_matrix_run(const mb__other *o, mb__frame *f)
             factor_one(&j, i, true, 0);
         return;
     }
-    while (!factors && (double)(j.matrices * j.parts * 2) <= wanted && j.m / j.parts >= 64)
+    while (!factors && (double)(j.matrices * j.parts * 2) <= wanted && j.m / j.parts >= 128)
         j.parts *= 2;
     double most = (double)j.matrices * (double)j.parts;
     j.tasks = (int)(wanted < most ? wanted : most);

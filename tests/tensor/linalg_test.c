@@ -99,6 +99,13 @@ Test(linalg, large_factor, .timeout = 120)
             mb_tensor a = definite(ctx, &r, (mb_dtype)d, 1, n);
             check_factor(backend_names[k], (mb_dtype)d, values(a), values(mb_cholesky(a)), n);
         }
+    mb_context *ctx = open_as("cpu", "", 2);
+    rng r = {16};
+    for (int d = 0; d < 2 && testing("cpu"); d++) { /* products large enough for BLAS */
+        mb_tensor a = definite(ctx, &r, (mb_dtype)d, 1, 1200);
+        check_factor("cpu", (mb_dtype)d, values(a), values(mb_cholesky(a)), 1200);
+    }
+    close_all();
 }
 
 /* What lies above the diagonal is not read. */
@@ -200,7 +207,7 @@ static void one_solve(mb_context *ctx, rng *r, mb_dtype dtype, int64_t n, int64_
 {
     mb_scope s = mb_scope_begin(ctx);
     char what[80];
-    int64_t batch = n < 12 ? 5 : 2;
+    int64_t batch = n < 12 ? 5 : n < 1000 ? 2 : 1;
     snprintf(what, sizeof what, "%s, %s, n = %d, m = %d", mb_backend_name(ctx), mb_dtype_name(dtype), (int)n,
              (int)m);
     mb_tensor a = triangle(ctx, r, dtype, batch, n, form),
@@ -240,16 +247,25 @@ Test(linalg, large_solve, .timeout = 120)
             one_solve(ctx, &r, (mb_dtype)d, n, 130, MB_UPPER);
             one_solve(ctx, &r, (mb_dtype)d, n, 150, MB_LOWER | MB_TRANSPOSED);
         }
+    mb_context *ctx = open_as("cpu", "", 2);
+    rng r = {17};
+    for (unsigned form = 0; form < 4 && testing("cpu"); form++) /* products large enough for BLAS */
+        one_solve(ctx, &r, (mb_dtype)(form % 2), 2100, 64, form);
+    close_all();
 }
 
 /* Batches of one operand, the other or both, against one system at a time. */
 Test(linalg, batches_broadcast, .timeout = 60)
 {
-    static const mb_shape lead[][2] = {{{0, {0}}, {1, {3}}},       {{1, {3}}, {0, {0}}},
-                                       {{2, {2, 1}}, {1, {3}}},    {{1, {3}}, {2, {2, 1}}},
-                                       {{2, {2, 3}}, {2, {2, 3}}}, {{3, {2, 1, 3}}, {2, {2, 1}}}};
+    static const mb_shape lead[][2] = {{{0, {0}}, {1, {3}}},
+                                       {{1, {3}}, {0, {0}}},
+                                       {{2, {2, 1}}, {1, {3}}},
+                                       {{1, {3}}, {2, {2, 1}}},
+                                       {{2, {2, 3}}, {2, {2, 3}}},
+                                       {{3, {2, 1, 3}}, {2, {2, 1}}},
+                                       {{6, {2, 1, 1, 2, 1, 3}}, {4, {1, 2, 2, 1}}}};
     ON_BOTH
-    for (int c = 0; c < 6; c++) {
+    for (int c = 0; c < 7; c++) {
         rng r = {9};
         mb_shape sa = lead[c][0], sb = lead[c][1];
         sa.dim[sa.rank] = sa.dim[sa.rank + 1] = sb.dim[sb.rank] = 4;
@@ -354,6 +370,47 @@ Test(linalg, least_squares, .timeout = 60)
             expect(mb_count(mb_lstsq(mb_zeros(ctx, t, MB_SHAPE(3, 0)), b = mb_zeros(ctx, t, MB_SHAPE(3, 2)),
                                      nothing)) == 0,
                    "no unknowns");
+        }
+}
+
+/* By the square of a alone, the error would be eps c^2, 900 times as much. */
+Test(linalg, least_squares_are_accurate)
+{
+    ON_BOTH
+    for (int turned = 0; turned < 2; turned++) {
+        const double c = 900;
+        mb_tensor u = mb_slice(mb_orthogonal(ctx, mb_key_of(1), MB_FLOAT64, MB_SHAPE(60, 60)), 1, 0, 10, 1),
+                  v = mb_orthogonal(ctx, mb_key_of(2), MB_FLOAT64, MB_SHAPE(10, 10)),
+                  s = mb_exp(mb_mul(mb_iota(ctx, MB_FLOAT64, 10), -log(c) / 9));
+        mb_tensor a = mb_matmul(mb_mul(u, s), v),
+                  x = mb_normal(ctx, mb_key_of(3), MB_FLOAT64, MB_SHAPE(10, 1));
+        if (turned) { /* the shortest x is in the span of the rows, and of length 1 there */
+            a = mb_transpose(a);
+            x = mb_matmul(u, x);
+        }
+        mb_tensor off = mb_sub(mb_lstsq(a, mb_matmul(a, x), (mb_tensor){0}), x);
+        double error = mb_item(mb_norm(off, MB_ALL)) / mb_item(mb_norm(x, MB_ALL));
+        expect(error < 20 * 1.2e-16 * c, "%s: %g", backend_names[k], error);
+    }
+}
+
+/* Operands without storage, and one matrix as a whole batch. */
+Test(linalg, operands_that_are_made_or_repeated)
+{
+    for (int d = 0; d < 2; d++)
+        ON_BOTH
+        {
+            mb_tensor four = mb_full(ctx, (mb_dtype)d, MB_SHAPE(3, 1, 1), 4), l = mb_cholesky(four);
+            double *v =
+                values(mb_triangular_solve(l, mb_full(ctx, (mb_dtype)d, MB_SHAPE(1, 5), 6), MB_UPPER));
+            for (int i = 0; i < 15; i++)
+                expect(v[i] == 3, "%s: %g", backend_names[k], v[i]);
+            rng r = {14};
+            mb_tensor one = mb_detach(definite(ctx, &r, (mb_dtype)d, 1, 40));
+            mb_tensor all = mb_broadcast(one, MB_SHAPE(4, 40, 40));
+            double *x = values(mb_cholesky(all)), *y = values(mb_cholesky(one));
+            for (int i = 0; i < 4; i++)
+                expect(same_bits(x + (ptrdiff_t)i * 1600, y, 1600), "%s: repeated", backend_names[k]);
         }
 }
 
