@@ -307,6 +307,14 @@ static void call_context(objects *o)
     STATUS(mb_fail_at, S, ctx, MB_INVALID, "no");
     ROW("mb_site_begin", !mb_site_begin(ctx, S).ctx);
     NOTHING(mb_intern_site, ctx, S);
+    mb_scan scan = {o->ctx, 1};
+    ROW("mb_scan_begin_at", !mb_scan_begin_at(S, ctx, 2).serial);
+    ROW("mb_scan_begin_with_at", !mb_scan_begin_with_at(S, ctx, 2, (mb_scan_options){0}).serial);
+    STATUS(mb_scan_carry_at, S, scan, &x);
+    TENSOR(mb_scan_slice_at, S, scan, x);
+    TENSOR(mb_scan_step_at, S, scan);
+    STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
+    STATUS(mb_scan_end_at, S, scan);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
     NOTHING(mb_count, x);
