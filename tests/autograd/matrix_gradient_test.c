@@ -204,3 +204,59 @@ Test(matrix_gradient, not_positive_definite)
         close_all();
     }
 }
+
+/* ---- in a loop, and in a checkpoint ---- */
+
+static mb_tensor relax(mb_tensor a, mb_tensor x)
+{
+    return mb_tanh(mb_add(mb_solve_spd(gram(a), x), mb_lstsq(a, mb_sin(x), mb_exp(mb_mean(x, MB_ALL)))));
+}
+
+/* A loss after five steps, and its first and second derivative by a: unrolled, as a scan, and with each
+ * step's inside computed again. */
+static void relaxed(mb_context *ctx, int way, double out[3])
+{
+    enum { STEPS = 5 };
+    rng r = {21};
+    mb_scope s = mb_scope_begin(ctx);
+    mb_tensor a = draw(ctx, &r, MB_FLOAT64, S(2, 3, 3), -1, 1),
+              x = draw(ctx, &r, MB_FLOAT64, S(2, 3, 2), -1, 1), g;
+    if (way == 1) {
+        mb_scan loop = mb_scan_begin(ctx, STEPS);
+        mb_scan_carry(loop, &x);
+        x = relax(a, x);
+        mb_scan_end(loop);
+    }
+    for (int t = 0; t < STEPS && way != 1; t++) {
+        mb_checkpoint inside = {0};
+        if (way == 2)
+            inside = mb_checkpoint_begin(ctx);
+        x = relax(a, x);
+        if (way == 2)
+            mb_checkpoint_end(inside);
+    }
+    mb_tensor loss = mb_sum(mb_square(x), MB_ALL);
+    out[0] = mb_item(loss);
+    mb_grad(loss, &a, 1, &g);
+    mb_tensor norm = mb_sum(mb_square(g), MB_ALL);
+    out[1] = mb_item(norm);
+    mb_grad(norm, &a, 1, &g);
+    out[2] = mb_item(mb_sum(mb_square(g), MB_ALL));
+    mb_scope_end(s);
+}
+
+Test(matrix_gradient, loops_and_checkpoints, .timeout = 60)
+{
+    for (int k = 0; k < 2; k++) {
+        mb_context *ctx = open_on(backend_names[k]);
+        double want[3], got[3];
+        relaxed(ctx, 0, want);
+        for (int way = testing("vulkan") ? 2 : 1; way < 3; way++) { /* which has no scans yet */
+            relaxed(ctx, way, got);
+            for (int i = 0; i < 3; i++)
+                expect(near(got[i], want[i], 1e-11, 0), "%s, way %d, order %d: %.17g, not %.17g",
+                       backend_names[k], way, i, got[i], want[i]);
+        }
+        close_all();
+    }
+}
