@@ -11,6 +11,7 @@
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
+ *   layers/recurrent.h          layers that go through a sequence step by step
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -26,6 +27,7 @@
 #include "autograd/autograd.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
+#include "layers/recurrent.h"
 #include "optim/optim.h"
 
 #endif
