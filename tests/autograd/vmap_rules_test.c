@@ -168,6 +168,29 @@ Test(vmap_rules, contractions)
         THREE(f_attention, S(3, 2), S(4, 2), S(4, 3)));
 }
 
+/* ---- matrices ---- */
+
+/* Positive definite; triangles that are far from singular. */
+static mb_tensor definite(mb_tensor x)
+{
+    return mb_add(mb_matmul(x, mb_transpose(x)), mb_eye(x.ctx, MB_FLOAT64, mb_dim(x, -1)));
+}
+static mb_tensor steep(mb_tensor x)
+{
+    return mb_add(x, mb_mul(mb_eye(x.ctx, MB_FLOAT64, mb_dim(x, -1)), 3.0));
+}
+CURVED(f_cholesky, mb_cholesky(definite(X)))
+CURVED(f_lower, mb_triangular_solve(steep(X), Y, MB_LOWER))
+CURVED(f_upper, mb_triangular_solve(steep(X), Y, MB_UPPER | MB_UNIT_DIAGONAL | MB_TRANSPOSED))
+CURVED(f_solve, mb_solve(definite(X), Y))
+
+Test(vmap_rules, matrices)
+{
+    RUN(ONE(f_cholesky, S(3, 3)), ONE(f_cholesky, S(2, 2, 2)), TWO(f_lower, S(3, 3), S(3, 2)),
+        TWO(f_lower, S(2, 2), S(2, 2, 3)), TWO(f_upper, S(2, 1, 2, 2), S(3, 2, 1)),
+        TWO(f_solve, S(3, 3), S(3, 2)));
+}
+
 /* ---- by index ---- */
 
 CURVED(f_take, mb_take(X, Y, 0))
