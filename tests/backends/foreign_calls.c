@@ -389,6 +389,7 @@ static void call_optimizer(objects *o)
     TENSOR(mb_sgd_update_at, S, x, x, x);
     TENSOR(mb_momentum_update_at, S, x, x, x, x, 0.9, false, &m);
     TENSOR(mb_adam_update_at, S, x, x, x, x, x, 1, NULL, &m, &v);
+    TENSOR(mb_adam_update_in_scan_at, S, x, x, x, x, x, x, NULL, &m, &v);
     TENSOR(mb_global_norm_at, S, gs, 2);
     TENSOR(mb_clip_norm_at, S, gs, 2, 1, clipped);
     TENSOR(mb_clip_value_at, S, x, 1);

@@ -5,6 +5,9 @@
  *
  *     steps MODEL [--batch 64] [--tokens 49] [--dim 128] [--heads 2] [--depth 4] [--inner-steps 1]
  *                 [--threads 2] [--steps 20] [--forward-only] [--backend NAME] [--check] [--double]
+ *                 [--scan] [--keep-every K]
+ *
+ * --scan: inner steps as one scan, whose derivative stores the weights of every K-th.
  *
  * MODEL: mttt-linear | mttt-mlp | linear-attention | softmax-attention | icl. Prints one line of JSON:
  *   median_ms, min_ms     a step, from the first recorded op to the loss in the program's hands
@@ -37,7 +40,8 @@ enum { ICL_D = 5, ICL_PAIRS = 20, ICL_LAYERS = 3, ICL_PROMPTS = 1000 };
 typedef struct bench {
     const char *model, *backend;
     int64_t batch, tokens, dim, heads, depth, inner_steps, threads, steps;
-    bool forward_only, check, full; /* full: float64 */
+    int64_t keep;
+    bool forward_only, check, full, scan; /* full: float64 */
     mb_context *mb;
     mb_dtype dtype;
     mb_params *params;
@@ -103,6 +107,8 @@ static void make_vit(bench *b)
         mixer.kind = MB_MIXER_TTT;
         mixer.ttt.learner = strcmp(b->model, "mttt-mlp") == 0 ? MB_LEARNER_MLP : MB_LEARNER_LINEAR;
         mixer.ttt.inner_steps = (int)b->inner_steps;
+        mixer.ttt.scan = b->scan ? MB_ON : MB_OFF;
+        mixer.ttt.keep_every = b->keep;
     } else {
         mixer.kind = strcmp(b->model, "linear-attention") == 0 ? MB_MIXER_LINEAR : MB_MIXER_SOFTMAX;
     }
@@ -281,11 +287,14 @@ static void parse(bench *b, int argc, char **argv)
         int64_t *to;
     } numbers[] = {{"--batch", &b->batch},     {"--tokens", &b->tokens}, {"--dim", &b->dim},
                    {"--heads", &b->heads},     {"--depth", &b->depth},   {"--inner-steps", &b->inner_steps},
-                   {"--threads", &b->threads}, {"--steps", &b->steps}};
+                   {"--threads", &b->threads}, {"--steps", &b->steps},   {"--keep-every", &b->keep}};
     const struct {
         const char *name;
         bool *to;
-    } switches[] = {{"--forward-only", &b->forward_only}, {"--check", &b->check}, {"--double", &b->full}};
+    } switches[] = {{"--forward-only", &b->forward_only},
+                    {"--check", &b->check},
+                    {"--double", &b->full},
+                    {"--scan", &b->scan}};
     for (int i = 1; i < argc; i++) {
         bool known = false;
         for (size_t k = 0; !known && k < sizeof numbers / sizeof *numbers; k++)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * regions.c - the list of checkpoints on the tape: in the order of their ends, each with the one around it.
  */
-#include "autograd/checkpoint.h"
+#include "tensor/copy.h"
 
 /* The first region that ends at id or later. */
 static uint32_t first_ending(const mb_context *ctx, uint32_t id)

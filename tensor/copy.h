@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: MIT
- * copy.h - nodes recorded again, and the inside of a scan with them. Private to autograd/. */
+ * copy.h - nodes recorded again, and the inside of a scan with them; the list of
+ * checkpoints, whose copies are checkpoints. For tensor/ and autograd/. */
 #ifndef MB_COPY_H
 #define MB_COPY_H
 
 #include "tensor/internal.h"
+
+/* The outermost checkpoint around a node that begins at node `from` or later; -1: none. */
+int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from);
+/* Nodes [first, now] as a checkpoint. */
+mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products);
 
 /* Node id once more, with these operands, at its own site. 0: error set. */
 uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in);
