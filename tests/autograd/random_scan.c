@@ -460,7 +460,7 @@ static void instruction(maker *m, uint64_t number, int depth_of_list)
     static const char *const names[] = {"matrix", "other", "derivative", "loop", "checkpoint"};
     rng r = {number};
     int kind = below(&r, 20), which = kind < 9 ? 0 : kind < 13 ? 1 : kind < 15 ? 2 : kind < 18 ? 3 : 4;
-    if (which == 3 && m->depth == DEPTH_MOST - (below(&r, 4) != 0))
+    if (which == 3 && m->depth >= DEPTH_MOST - (below(&r, 4) != 0))
         which = 0;
     if (which == 4 && depth_of_list > 3)
         which = 0;
