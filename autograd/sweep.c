@@ -85,7 +85,7 @@ static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t
 {
     for (uint32_t id = from; id <= to; id++) {
         const mb__node *n = mb__at(ctx, id);
-        if (r->depends[id - r->low] || n->dead || n->inside || !passes(n))
+        if (r->depends[id - r->low] || n->dead || n->home || !passes(n))
             continue; /* what is inside of a scan is the scan's: see scan_rules.c */
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);

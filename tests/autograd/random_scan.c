@@ -2,8 +2,8 @@
  * random_scan.c - see random_scan.h. */
 #include "random_scan.h"
 
-/* What values there are: matrices [3,3], vectors [3], numbers; indices 0 to 2, one and [3]; masks [3,3]. Any of
- * them may be stacked. */
+/* What values there are: matrices [3,3], vectors [3], numbers; indices 0 to 2, one and [3]; masks [3,3]. Any
+ * of them may be stacked. */
 enum { MATRIX, VECTOR, NUMBER, INDEX, INDICES, MASK, CLASSES };
 enum { N = 3, POOL_MOST = 160, DEPTH_MOST = 3, STEPS_MOST = 30, BOUND_MOST = 4 };
 
@@ -149,7 +149,8 @@ static mb_tensor matrix_op(maker *m, rng *r, int kind)
     case 16:
         return mb_sub(draw_flat(m, r, MB_FLOAT64, MB_SHAPE(3, 3)), mb_tanh(a));
     case 17:
-        return below(r, 2) ? literal(m, MATRIX, 0.25 * below(r, 5)) : mb_broadcast(mb_tanh(v), MB_SHAPE(3, 3));
+        return below(r, 2) ? literal(m, MATRIX, 0.25 * below(r, 5))
+                           : mb_broadcast(mb_tanh(v), MB_SHAPE(3, 3));
     case 18:
         return mb_stop_gradient(mb_sin(a));
     case 19:
@@ -262,6 +263,7 @@ typedef struct loop {
     rng r;
     int64_t steps;
     bool backwards;
+    int64_t keep;
     int carries, slices, stacks;
     int carry_class[BOUND_MOST], slice_class[BOUND_MOST], stack_class[BOUND_MOST];
     mb_tensor carry[BOUND_MOST], slice[BOUND_MOST];
@@ -298,6 +300,8 @@ static void plan_loop(maker *m, loop *l)
     while (l->steps > 1 && l->steps * around > STEPS_MOST)
         l->steps--;
     l->backwards = below(&l->r, 3) == 0;
+    static const int64_t keeps[] = {0, 0, 0, 1, 2, 3, MB_KEEP_SQRT, MB_KEEP_LOG};
+    l->keep = keeps[below(&l->r, 8)];
     l->carries = below(&l->r, BOUND_MOST + 1);
     l->slices = below(&l->r, 3);
     l->stacks = l->carries ? below(&l->r, BOUND_MOST) : 1 + below(&l->r, 2);
@@ -348,7 +352,8 @@ static void scanned(maker *m, uint64_t number, loop *l)
 {
     mb_tensor stack[BOUND_MOST], next[BOUND_MOST];
     int class[BOUND_MOST];
-    mb_scan s = mb_scan_begin_with(m->ctx, l->steps, (mb_scan_options){.backwards = l->backwards});
+    mb_scan s = mb_scan_begin_with(m->ctx, l->steps,
+                                   (mb_scan_options){.backwards = l->backwards, .keep_every = l->keep});
     for (int i = 0; i < l->carries; i++) {
         mb_scan_carry(s, &l->carry[i]);
         push(m, l->carry[i], l->carry_class[i], -1);
@@ -383,7 +388,9 @@ static void unrolled(maker *m, uint64_t number, loop *l)
             push(m, mb_alias(l->carry[i]), l->carry_class[i], -1);
         for (int i = 0; i < l->slices; i++) {
             mb_shape one = shape_of_class(l->slice_class[i], -1);
-            push(m, l->steps ? mb_reshape(mb_slice(l->slice[i], 0, t, 1, 1), one) : literal(m, l->slice_class[i], 0),
+            push(m,
+                 l->steps ? mb_reshape(mb_slice(l->slice[i], 0, t, 1, 1), one)
+                          : literal(m, l->slice_class[i], 0),
                  l->slice_class[i], -1);
         }
         if (l->step)
@@ -424,10 +431,11 @@ static void record_loop(maker *m, uint64_t number)
         int c = l.stack_class[i];
         push(m, l.stack[i], c, l.steps);
         if (c < INDEX) /* each entry counts differently, and the loss finds them */
-            push(m, mb_tanh(mb_sum(mb_mul(mb_sin(l.stack[i]), mb_reshape(mb_iota(m->ctx, MB_FLOAT64, l.steps),
-                                                                        (mb_shape){mb_shape_of(l.stack[i]).rank,
-                                                                                   {l.steps, 1, 1}})),
-                                   MB_AXES(0))),
+            push(m,
+                 mb_tanh(mb_sum(mb_mul(mb_sin(l.stack[i]),
+                                       mb_reshape(mb_iota(m->ctx, MB_FLOAT64, l.steps),
+                                                  (mb_shape){mb_shape_of(l.stack[i]).rank, {l.steps, 1, 1}})),
+                                MB_AXES(0))),
                  c, -1);
     }
 }

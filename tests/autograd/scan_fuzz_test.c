@@ -8,8 +8,8 @@
  * A failure is made smaller before it is printed.
  *
  * The two ways differ in the order in which cotangents are added, and in what is fused. A number is compared
- * relative to the largest one of its order or below, since terms cancel: 1e-9 of it, which leaves seven digits
- * for what some ten thousand roundings of 1e-16 are magnified by. */
+ * relative to the largest one of its order or below, since terms cancel: 1e-9 of it, which leaves seven
+ * digits for what some ten thousand roundings of 1e-16 are magnified by. */
 #include "random_scan.h"
 
 enum { NUMBERS_MOST = 64 };
@@ -52,7 +52,8 @@ static void record_numbers(mb_context *ctx, const scan_program *p, const way *w,
     for (int i = 0; i < K; i++) {
         mb_shape two = {scan_input_shape[i].rank + 1, {2}};
         memcpy(two.dim + 1, scan_input_shape[i].dim, (size_t)scan_input_shape[i].rank * sizeof *two.dim);
-        x[i] = mb_mul(mb_normal(ctx, mb_key_of(p->seed * 8 + (uint64_t)i), MB_FLOAT64, scan_input_shape[i]), 0.7);
+        x[i] = mb_mul(mb_normal(ctx, mb_key_of(p->seed * 8 + (uint64_t)i), MB_FLOAT64, scan_input_shape[i]),
+                      0.7);
         d[i] = mb_normal(ctx, mb_key_of(p->seed * 8 + 3 + (uint64_t)i), MB_FLOAT64, scan_input_shape[i]);
         batch[i] = mb_normal(ctx, mb_key_of(p->seed * 8 + 6), MB_FLOAT64, two);
     }
@@ -113,8 +114,8 @@ static const char *difference(const numbers *got, const numbers *want)
     for (int i = 0; i < want->count && !text[0]; i++)
         if (!(fabs(got->v[i] - want->v[i]) <= 1e-9 * largest[want->order[i]]) &&
             !(isnan(got->v[i]) && isnan(want->v[i])) && !(got->v[i] == want->v[i]))
-            snprintf(text, sizeof text, "number %d (%s, order %d) is %.17g, not %.17g; the largest is %.3g", i,
-                     want->name[i], want->order[i], got->v[i], want->v[i], largest[want->order[i]]);
+            snprintf(text, sizeof text, "number %d (%s, order %d) is %.17g, not %.17g; the largest is %.3g",
+                     i, want->name[i], want->order[i], got->v[i], want->v[i], largest[want->order[i]]);
     return text;
 }
 
@@ -123,10 +124,8 @@ static const char *difference(const numbers *got, const numbers *want)
 enum { FIRST_WAYS = 5, WAYS_MOST = 32 };
 static way ways[WAYS_MOST] = {
     {"reference", "", {true, false}, false}, /* the oracle: written out, nothing shared */
-    {"cpu", "", {false, false}, false},
-    {"cpu", "", {false, true}, false},
-    {"cpu", "", {false, true}, true},
-    {"reference", "", {false, false}, false},
+    {"cpu", "", {false, false}, false},      {"cpu", "", {false, true}, false},
+    {"cpu", "", {false, true}, true},        {"reference", "", {false, false}, false},
 };
 static int way_count;
 
@@ -220,7 +219,8 @@ static void print(const scan_program *p, int w)
     static numbers n;
     run(p, w, &n, &list);
     for (int i = 0; i < list.count; i++)
-        fprintf(stderr, "  %*s%s %llx\n", 2 * list.depth[i], "", list.name[i], (unsigned long long)list.number[i]);
+        fprintf(stderr, "  %*s%s %llx\n", 2 * list.depth[i], "", list.name[i],
+                (unsigned long long)list.number[i]);
 }
 
 static bool one_program(uint64_t seed, bool every_way)
