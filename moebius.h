@@ -2,7 +2,7 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in seven headers; read them in this order:
+ * The manual is in eight headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
@@ -10,6 +10,7 @@
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
+ *   layers/recurrent.h          layers that go through a sequence step by step
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -24,6 +25,7 @@
 #include "autograd/autograd.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
+#include "layers/recurrent.h"
 #include "optim/optim.h"
 
 #endif

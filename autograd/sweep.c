@@ -277,11 +277,13 @@ static bool push_part(sweep *w, part p)
     return true;
 }
 
-/* Whether a gradient by a tensor of the inside is wanted. */
+/* Whether a gradient by a tensor of the inside is wanted. A leaf, such as a parameter that was first read
+ * there, is not of the inside: copies read it, too. */
 static bool holds_an_x(const sweep *w, const mb__region *region)
 {
     for (int i = 0; i < w->n; i++)
-        if (w->xs[i] >= region->first && w->xs[i] <= region->last)
+        if (w->xs[i] >= region->first && w->xs[i] <= region->last &&
+            !mb__is_kind(mb__at(w->ctx, w->xs[i])->op, MB_KIND_LEAF))
             return true;
     return false;
 }

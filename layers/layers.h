@@ -466,6 +466,7 @@ typedef struct mb_vit_options {
     int64_t rows;           /* of the grid of tokens, for sincos2d; 0: it is square */
     bool pre_logits;        /* a linear layer D -> D and tanh before the head */
     mb_init head_init;      /* of the head's weight; default zeros */
+    bool checkpoint;        /* each block is a checkpoint (autograd.h): gradients compute it once more */
 } mb_vit_options;
 
 /* patches -> embed -> + positions -> depth blocks -> norm -> mean over tokens -> (pre_logits, tanh) -> head.

@@ -447,6 +447,9 @@ static void call_layers(objects *o)
     MEMBER(mb_self_attention_gd_at, query, S, x, none, none, 2, o->sa.options);
     NOTHING(mb_ttt_new_at, S, p, "8", (mb_ttt_options){.dim = 8, .heads = 2});
     TENSOR(mb_ttt_apply_at, S, o->ttt, t, key, losses);
+    MEMBER(mb_recurrent_new_at, input, S, p, "12", (mb_recurrent_options){.in = 2, .hidden = 2});
+    TENSOR(mb_recurrent_apply_at, S, (mb_recurrent){.input = t}, t, NULL);
+    TENSOR(mb_gated_attention_at, S, t, t, t, t, (mb_gated_attention_options){0}, NULL);
     QUIET(mb_ttt_set_inner_lr, o->ttt, 0, 2);
     ROW("mb_mixer_new_at",
         !mb_mixer_new_at(S, p, 8, &mixer).apply ||
