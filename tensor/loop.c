@@ -82,7 +82,7 @@ static uint32_t *captures(mb_context *ctx, uint32_t first, uint32_t body, uint32
         reads = 0;
         for (uint32_t id = first; id <= body; id++) {
             const mb__node *n = mb__at(ctx, id);
-            bool inside = mb__within(ctx, id, body);
+            bool inside = !n->dead && mb__within(ctx, id, body);
             for (int i = 0; inside && i < n->nin; i++)
                 if (is_capture(ctx, first, body, mb__in(ctx, n, i))) {
                     if (list)
