@@ -52,7 +52,7 @@ static bool has_scan(const batching *b, uint32_t body)
 static uint8_t placeholder_flags(const batching *b, const mb__node *n, uint32_t id)
 {
     mb_context *ctx = b->ctx;
-    uint32_t body = n->bind.body, scan = body + 1;
+    uint32_t body = n->home, scan = body + 1;
     if (!within(b, body) || !has_scan(b, body))
         return 0;
     const mb__scan_view view = mb__scan_of(ctx, scan);
@@ -336,7 +336,7 @@ static void bury(const batching *b)
 {
     for (uint32_t id = b->first; id < b->end; id++)
         if (flags_of(b, id) & COPIED)
-            mb__at(b->ctx, id)->dead = mb__at(b->ctx, id)->inside = true;
+            mb__at(b->ctx, id)->dead = mb__at(b->ctx, id)->mapped = true;
 }
 
 bool mb__batch(mb_context *ctx, uint32_t first, int64_t K, const mb__bounds *in, const mb__bounds *out,

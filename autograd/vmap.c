@@ -56,7 +56,7 @@ mb_tensor mb_vmap_in_at(const char *site, mb_vmap v, mb_tensor xs, int axis)
     }
     uint32_t from = mb__resolve(ctx, xs);
     from = from ? mb__move_axis(mb__handle(ctx, from), axis, 0).id : 0;
-    return from ? mb__bracket_slice("vmap_in", ctx, b, from) : mb__poison(ctx);
+    return from ? mb__bracket_slice(ctx, b, from) : mb__poison(ctx);
 }
 
 mb_status mb_vmap_out_at(const char *site, mb_vmap v, mb_tensor y, int axis, mb_tensor *ys)

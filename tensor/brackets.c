@@ -46,24 +46,15 @@ mb__bracket *mb__bracket_innermost(const char *name, const char *kind, mb_contex
     return mb_error(ctx) == MB_OK ? &ctx->brackets[i] : NULL;
 }
 
-/* What is recorded in a scope of its own is gone at that scope's end. */
-static bool within_its_scope(const char *name, mb_context *ctx, const mb__bracket *b)
-{
-    const mb__scope_mark *scope = &ctx->scopes[ctx->scope_count - 1];
-    if (b->scope == scope->serial)
-        return true;
-    mb__error(ctx, MB_INVALID, "%s: the scope begun at %s is still open inside the %s", name, scope->site,
-              b->kind);
-    return false;
-}
-
 mb__bracket *mb__bracket_ending(const char *name, const char *kind, mb_context *ctx, uint32_t serial)
 {
     mb__bracket *b = mb__bracket_innermost(name, kind, ctx, serial);
-    if (b) {
-        within_its_scope(name, ctx, b);
+    const mb__scope_mark *scope = b ? &ctx->scopes[ctx->scope_count - 1] : NULL;
+    if (b && b->scope != scope->serial)
+        mb__error(ctx, MB_INVALID, "%s: the scope begun at %s is still open inside the %s", name, scope->site,
+                  kind);
+    if (b)
         return b;
-    }
     uint32_t i = ctx ? position(ctx, kind, serial) : 0;
     if (!ctx || i == ctx->bracket_count)
         return NULL;
@@ -79,18 +70,10 @@ bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b)
     return true;
 }
 
-mb_tensor mb__bracket_placeholder(const char *name, mb_context *ctx, const mb__bracket *b, uint32_t like,
-                                  int skip)
+mb_tensor mb__bracket_slice(mb_context *ctx, mb__bracket *b, uint32_t from)
 {
-    if (!within_its_scope(name, ctx, b))
-        return mb__poison(ctx);
-    mb__node n = *mb__at(ctx, like);
-    return mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank - skip, n.dim + skip);
-}
-
-mb_tensor mb__bracket_slice(const char *name, mb_context *ctx, mb__bracket *b, uint32_t from)
-{
-    mb_tensor at = mb__bracket_placeholder(name, ctx, b, from, 1);
+    mb__node n = *mb__at(ctx, from);
+    mb_tensor at = mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank - 1, n.dim + 1);
     return at.id && mb__bound_add(ctx, &b->slices, (mb__bound){NULL, at.id, from}) ? at : mb__poison(ctx);
 }
 
@@ -118,7 +101,7 @@ mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t)
 {
     for (uint32_t i = 0; i < ctx->bracket_count && t.id; i++)
         if (!ctx->brackets[i].same_draws)
-            t = mb__bracket_slice("uniform", ctx, &ctx->brackets[i], t.id);
+            t = mb__bracket_slice(ctx, &ctx->brackets[i], t.id);
     return t;
 }
 

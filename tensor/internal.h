@@ -38,12 +38,11 @@ typedef struct mb__node {
     uint32_t in;       /* first operand in tape.operands                             */
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
+    uint32_t home;     /* BODY of the innermost scan that has ended of whose steps it is one; 0: none */
     bool kept;         /* survives its scope (mb_keep)                               */
     bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
-    bool dead;         /* nobody may use it: its scope has ended, while a later kept node pins the tape; or
-                          (`inside` as well) a vmap that has ended has recorded it again, batched */
-    bool inside;       /* has a value only within the steps of a scan, or for the examples of a vmap, that
-                          has ended */
+    bool dead;         /* its scope has ended, while a later kept node pins the tape; or it is mapped */
+    bool mapped;       /* a vmap that has ended has recorded it again, for all examples */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *site;
     const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
@@ -52,7 +51,6 @@ typedef struct mb__node {
         uint64_t key;      /* RANDOM */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
         uint32_t first;    /* BODY: the node that the body begins with */
-        uint32_t body;     /* PLACEHOLDER: the BODY node, 0 while the scan is open */
     } bind;                /* what a replay binds anew: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
@@ -378,6 +376,8 @@ mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64
 /* Records the scan and, right after it, its results: the last carries, the stacks, and for each carry a stack
  * of its values at the beginning of each step. 0: error set. */
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
+/* Whether a node is of the inside of a body, or of that of a scan in it. */
+bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body);
 /* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
 void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
 
@@ -407,11 +407,8 @@ mb__bracket *mb__bracket_innermost(const char *name, const char *kind, mb_contex
 /* The same for its end, which after an error also ends it, and what is open inside. NULL: it is not open. */
 mb__bracket *mb__bracket_ending(const char *name, const char *kind, mb_context *ctx, uint32_t serial);
 bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
-/* A placeholder like a node, without its first `skip` axes. */
-mb_tensor mb__bracket_placeholder(const char *name, mb_context *ctx, const mb__bracket *b, uint32_t like,
-                                  int skip);
-/* One for this step's, or example's, entry of node `from`, [steps, ...]. */
-mb_tensor mb__bracket_slice(const char *name, mb_context *ctx, mb__bracket *b, uint32_t from);
+/* A placeholder for this step's, or example's, entry of node `from`, [steps, ...]. */
+mb_tensor mb__bracket_slice(mb_context *ctx, mb__bracket *b, uint32_t from);
 /* The shape of one draw for all steps and examples: [size of each open bracket, outermost first, n]. False:
  * error set. */
 bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);

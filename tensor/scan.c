@@ -56,7 +56,8 @@ mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
     uint32_t from = mb__resolve(ctx, *value);
     if (!from)
         return ctx->status;
-    mb_tensor at = mb__bracket_placeholder("scan_carry", ctx, s, from, 0);
+    mb__node n = *mb__at(ctx, from);
+    mb_tensor at = mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank, n.dim);
     if (!at.id || !mb__bound_add(ctx, &s->carries, (mb__bound){value, at.id, from}))
         return ctx->status;
     *value = at;
@@ -80,7 +81,7 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
         return mb__poison(ctx);
     }
     uint32_t from = mb__resolve(ctx, xs);
-    return from ? mb__bracket_slice("scan_slice", ctx, s, from) : mb__poison(ctx);
+    return from ? mb__bracket_slice(ctx, s, from) : mb__poison(ctx);
 }
 
 mb_tensor mb_scan_step_at(const char *site, mb_scan scan)
@@ -92,7 +93,7 @@ mb_tensor mb_scan_step_at(const char *site, mb_scan scan)
         return mb__poison(ctx);
     if (!s->step) {
         mb_tensor all = mb_iota(ctx, MB_INT32, s->steps);
-        s->step = all.id ? mb__bracket_slice("scan_step", ctx, s, all.id).id : 0;
+        s->step = all.id ? mb__bracket_slice(ctx, s, all.id).id : 0;
     }
     return s->step ? mb__handle(ctx, s->step) : mb__poison(ctx);
 }

@@ -182,7 +182,7 @@ static mb_tensor steep(mb_tensor x)
 CURVED(f_cholesky, mb_cholesky(definite(X)))
 CURVED(f_lower, mb_triangular_solve(steep(X), Y, MB_LOWER))
 CURVED(f_upper, mb_triangular_solve(steep(X), Y, MB_UPPER | MB_UNIT_DIAGONAL | MB_TRANSPOSED))
-CURVED(f_solve, mb_solve(definite(X), Y))
+CURVED(f_solve, mb_solve_spd(definite(X), Y))
 
 Test(vmap_rules, matrices)
 {
