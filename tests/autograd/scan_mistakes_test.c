@@ -449,7 +449,8 @@ Test(scan_mistakes, step_inside)
     mb_scan_end(s);
     char at[64];
     snprintf(at, sizeof at, "scan_mistakes_test.c:%d", line);
-    expect(mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), at) && strstr(mb_message(ctx), "scan begun at"),
+    expect(mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), at) &&
+               strstr(mb_message(ctx), "scan begun at"),
            "%s", mb_message(ctx));
     mb_scope_end(scope);
     mb_clear_error(ctx);
