@@ -18,7 +18,7 @@ static mb__vk *device_of(mb_context *ctx)
 
 /* ---- scans to try ---- */
 
-enum { MOST = 16384, X = 33 };
+enum { MOST = 32768, X = 97 };
 
 typedef struct results {
     double x[MOST];
@@ -56,7 +56,7 @@ static void of_everything(mb_context *ctx, int64_t steps, bool backwards, uint64
     rng g = {seed};
     mb_tensor xs = draw(ctx, &g, MB_FLOAT32, MB_SHAPE(steps, X), -1, 1),
               wide = draw(ctx, &g, MB_FLOAT64, MB_SHAPE(steps, 3, 5), -1, 1),
-              w = draw(ctx, &g, MB_FLOAT32, MB_SHAPE(X - 1, 64), -0.2, 0.2);
+              w = draw(ctx, &g, MB_FLOAT32, MB_SHAPE(8, 16), -0.2, 0.2);
     mb_tensor a = draw(ctx, &g, MB_FLOAT32, MB_SHAPE(8, 8), -1, 1), b = mb_mul(mb_transpose(a), 0.5),
               sum = draw(ctx, &g, MB_FLOAT64, MB_SHAPE(5, 5), -1, 1), order = mb_iota(ctx, MB_INT32, X),
               odd = mb_lt(mb_full(ctx, MB_INT32, MB_SHAPE(3), 1), 0.0);
@@ -68,8 +68,10 @@ static void of_everything(mb_context *ctx, int64_t steps, bool backwards, uint64
     mb_scan_carry(s, &order);
     mb_scan_carry(s, &odd);
     mb_tensor x = mb_scan_slice(s, xs), y = mb_scan_slice(s, wide);
-    mb_tensor row = mb_matmul(mb_reshape(mb_slice(x, 0, 0, X - 1, 1), MB_SHAPE(1, X - 1)), w);
-    mb_tensor kept = mb_tanh(mb_add(mb_mul(a, 0.3), mb_reshape(row, MB_SHAPE(8, 8))));
+    /* Could be read by fours, if it began at one. */
+    mb_tensor even = mb_transpose(mb_reshape(mb_slice(x, 0, 0, 96, 1), MB_SHAPE(8, 12)));
+    mb_tensor row = mb_matmul(even, w), corner = mb_slice(mb_slice(row, 0, 0, 8, 1), 1, 0, 8, 1);
+    mb_tensor kept = mb_tanh(mb_add(mb_mul(a, 0.3), corner));
     a = mb_tanh(mb_matmul(kept, b));
     b = kept;
     sum = mb_mul(mb_add(sum, mb_matmul(mb_transpose(y), y)), 0.5);
@@ -343,13 +345,14 @@ Test(vulkan_loop, long_steps_go_one_by_one, .timeout = 60)
 
 /* ---- faults ---- */
 
-static bool script(mb_context *ctx, double *result)
+/* The sum of a quarter of x0 + 1, x0 + 2, ... x0 + 700: whole numbers of quarters, so exact. */
+static bool script(mb_context *ctx, double x0, double *result)
 {
     mb_scope scope = mb_scope_begin(ctx);
-    mb_tensor x = mb_full(ctx, MB_FLOAT32, MB_SHAPE(3), 1.0), ys;
+    mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(1), &x0), ys;
     mb_scan s = mb_scan_begin(ctx, 700);
     mb_scan_carry(s, &x);
-    x = mb_mul(mb_add(x, 1.0), 0.5);
+    x = mb_add(x, 1.0);
     mb_tensor y = x;
     mb_scan t = mb_scan_begin(ctx, 2);
     mb_scan_carry(t, &y);
@@ -358,15 +361,16 @@ static bool script(mb_context *ctx, double *result)
     mb_scan_stack(s, y, &ys);
     mb_scan_end(s);
     mb_tensor sum = mb_sum(ys, MB_ALL);
-    float f = 0;
-    bool ok = mb_read(sum, &f, sizeof f) == MB_OK;
-    *result = (double)f;
+    *result = NAN;
+    bool ok = mb_read(sum, result, sizeof *result) == MB_OK && *result == (700 * x0 + 350 * 701) / 4;
+    bool told = mb_error(ctx) != MB_OK;
     mb_scope_end(scope);
+    expect(ok || told, "from %g on: %.17g", x0, *result);
     return ok;
 }
 
-/* 700 steps of one quarter, three times over. Every call is made to fail, in a first run and in a replay; the
- * run after it is right again. */
+/* Every call is made to fail, in a first run and in a replay; the run after it, from elsewhere on, is right.
+ */
 static void fail_each_call(VkResult with)
 {
     for (int replay = 0; replay < 2; replay++) {
@@ -376,19 +380,17 @@ static void fail_each_call(VkResult with)
             mb_context *ctx = open_on("vulkan");
             mb__vk *v = device_of(ctx);
             double sum = 0;
-            expect(!replay || (script(ctx, &sum) && sum == 525), "before: %g", sum);
+            expect(!replay || script(ctx, 5, &sum), "before: %g", sum);
             v->fail_with = with;
             v->fail_at = v->calls + n;
-            bool ok = script(ctx, &sum);
+            bool ok = script(ctx, -20, &sum);
             done = v->calls < v->fail_at;
             v->fail_at = 0;
             failed += !ok;
-            expect(!ok || sum == 525, "call %d failed, and the sum is %g", (int)n, sum);
             expect(ok || mb_error(ctx) != MB_OK, "call %d: no error", (int)n);
             if (!ok && !v->lost) {
                 mb_clear_error(ctx);
-                expect(script(ctx, &sum) && sum == 525, "call %d, then again: %g, %s", (int)n, sum,
-                       mb_message(ctx));
+                expect(script(ctx, 100, &sum), "call %d, then again: %g, %s", (int)n, sum, mb_message(ctx));
             }
             if (mb_error(ctx) == MB_OK)
                 close_all();

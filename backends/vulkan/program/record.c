@@ -212,7 +212,6 @@ static void record_steps(recorder *r, const mb__vk_program *p, int i, int64_t st
         barrier(r);
         reset_queries(r, body);
         record_dispatch(r, p, i);
-        barrier(r);
         record_program(r, body);
     }
 }
