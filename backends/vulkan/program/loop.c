@@ -12,7 +12,8 @@
  */
 #include "backends/vulkan/program/program.h"
 
-enum { MOVES, CARRY_READ, CARRY_WRITTEN }; /* as loop.comp numbers them */
+/* As loop.comp has them: what a port may be, and words of a list. */
+enum { MOVES, CARRY_READ, CARRY_WRITTEN, LIST_HEAD = 3, ENTRY_WORDS = 5 };
 
 /* The port of word w of a body's table, if it says where an input or output lies; -1. Inputs come first. */
 static int port_of(const mb__vk_program *body, uint32_t w)
@@ -32,6 +33,7 @@ static void add_entry(mb__vk_program *body, uint32_t w, int port)
     bool carry = number < l->carries;
     const mb__value *v = &body->plan->values[body->slot_value[w]];
     int64_t step = (input ? l->in : l->out)[number].step, each = v->dtype == MB_FLOAT64 ? 2 : 1;
+    mb__vk_param(body, 0);
     mb__vk_add_word(body, w - body->list, -1, 0); /* modulo 2^32, as there */
     mb__vk_param(body, 4 * port + (!carry ? MOVES : input ? CARRY_READ : CARRY_WRITTEN));
     mb__vk_param(body, body->slot_shift[w]);
@@ -46,7 +48,7 @@ static void add_list(mb__vk_program *body)
     for (uint32_t w = 0; w < end; w++)
         count += port_of(body, w) >= 0;
     body->list = end;
-    mb__vk_param(body, 0);
+    body->entries = (uint32_t)count;
     mb__vk_param(body, body->loop->steps);
     mb__vk_param(body, body->loop->backwards);
     mb__vk_param(body, count);
@@ -74,6 +76,13 @@ static uint32_t add_ports(mb__vk_program *p, const mb__loop *l)
     return region;
 }
 
+void mb__vk_rewind(mb__vk_program *body)
+{
+    uint32_t *list = mb__vk_table_at(body->v, body->table_at) + body->list;
+    for (uint32_t i = 0; i < body->entries; i++)
+        list[LIST_HEAD + ENTRY_WORDS * i] = 0;
+}
+
 bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body)
 {
     const mb__loop *l = body->loop;
@@ -83,15 +92,12 @@ bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body)
     if (!mb__vk_program_finish(body))
         return false;
     const mb__vk_shader *s = mb__vk_shader_named("loop");
-    uint32_t entries = (uint32_t)(body->table_bytes / 4 - body->list) / 4;
-    uint32_t least = p->v->caps.processor ? 8 : 32;
-    uint32_t local = mb__vk_power_up(entries, mb__vk_widest(p->v));
-    VkPipeline pipeline =
-        mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local > least ? local : least, 0, 0);
+    uint32_t local = p->v->caps.processor ? 8 : 32, groups = (body->entries + local - 1) / local;
+    VkPipeline pipeline = mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
     if (!pipeline)
         return false;
     uint32_t region = add_ports(p, l);
-    mb__vk_dispatch_add(p, pipeline, region, 1, step, (double)l->steps * body->all_cost);
+    mb__vk_dispatch_add(p, pipeline, region, groups, step, (double)l->steps * body->all_cost);
     if (p->failed)
         return false;
     p->dispatches[p->dispatch_count - 1].body = body;

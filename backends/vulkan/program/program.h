@@ -57,7 +57,7 @@ struct mb__vk_program {
     const mb__plan *plan;
     mb__vk_program *around;              /* NULL: it is the outermost; else */
     const mb__loop *loop;                /* of `around`, whose body it is, ... */
-    uint32_t list;                       /* ... and the word of its own part where loop.comp's list begins */
+    uint32_t list, entries;              /* ... and the word of its own part where loop.comp's list begins */
     mb__vk_program *bodies, *next_body;  /* inside of it; beside it */
     double commands, own_cost, all_cost; /* of one run: dispatches; their cost without loops; with them */
     bool *barrier;                       /* before each dispatch */
@@ -85,6 +85,7 @@ struct mb__vk_program {
     mb__vk_act *acts;
     int slice_count, slice_room, act_count, act_room;
     uint64_t dispatches_run, barriers_run;
+    bool midway; /* a run failed, perhaps between two steps of a loop */
     uint32_t generation;
     VkQueryPool queries;
     bool failed;
@@ -250,6 +251,8 @@ mb__vk_memory mb__vk_place_of(const mb__vk_program *p, const mb__binding *b, int
 
 /* Adds a loop, whose body is complete but for its end. */
 bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body);
+/* The next step of a body is the first. */
+void mb__vk_rewind(mb__vk_program *body);
 
 /* ---- hazard.c ---- */
 

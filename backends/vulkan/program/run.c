@@ -78,17 +78,27 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
             table[w + 1] = (uint32_t)(now.offset / 4) + p->shift[w];
         }
     }
-    if (p->around)
-        table[p->list] = 0; /* the step: a run before this one may have failed between two */
     for (mb__vk_program *body = p->bodies; body; body = body->next_body) {
         mb__vk_memory arena = mb__vk_place_of(p, b, body->loop->arena);
         bind_values(body, &(mb__binding){.arena = &arena});
     }
 }
 
+static void rewind_bodies(const mb__vk_program *p)
+{
+    for (mb__vk_program *body = p->bodies; body; body = body->next_body) {
+        if (body->table_bytes)
+            mb__vk_rewind(body);
+        rewind_bodies(body);
+    }
+}
+
 static void bind(mb__vk_program *p, const mb__binding *b)
 {
     bind_values(p, b);
+    if (p->midway)
+        rewind_bodies(p);
+    p->midway = false;
     uint32_t *scalars = mb__vk_table_at(p->v, p->table_at);
     for (int i = 0; i < p->plan->scalar_count; i++)
         put_scalar(&b->scalars[i], scalars + i * VK_SCALAR_WORDS);
@@ -163,8 +173,10 @@ bool mb__vk_run(mb__vk_program *p, const mb__binding *binding)
     if (p->generation != v->generation && (!make_queries(p) || !mb__vk_record(p)))
         return false;
     submitter s = {.p = p};
+    p->midway = true;
     if (!run_acts(&s, 0, p->act_count) || (s.count && !submit(&s, true)))
         return false;
+    p->midway = false;
     v->host->counters->last_dispatches = p->dispatches_run;
     v->host->counters->last_barriers = p->barriers_run;
     return !v->guard || (mb__vk_idle(v) && mb__vk_guard_check(p, binding));
