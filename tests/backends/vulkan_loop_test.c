@@ -431,6 +431,8 @@ Test(vulkan_loop, steps_of_bodies_are_timed, .timeout = 60)
     cr_assert(file >= 0);
     close(file);
     setenv("MB_PROFILE", path, 1);
+    setenv("MB_VULKAN_VALIDATE", "1", 1);
+    setenv("MB_VULKAN_LABELS", "1", 1);
     mb_context *ctx = open_on("vulkan");
     results *r = &got;
     r->count = 0;
