@@ -128,14 +128,13 @@ static bool copy_node(const copying *c, uint32_t id)
     mb_context *ctx = c->ctx;
     mb__node n = *mb__at(ctx, id); /* a copy: recording moves the tape */
     uint32_t few[8] = {0}, *in = few;
-    if (n.nin > 8 && !(in = mb__alloc(ctx, n.nin * sizeof *in)))
+    MB_TEMPORARY(ctx);
+    if (n.nin > 8 && !(in = mb__temporary(ctx, n.nin * sizeof *in)))
         return false;
     bool ok = true;
     for (int i = 0; i < n.nin && ok; i++)
         ok = (in[i] = operand(c, mb__in(ctx, &n, i))) != 0;
     uint32_t copy = ok ? mb__record_again(ctx, id, in) : 0;
-    if (in != few)
-        mb__free(ctx, in, n.nin * sizeof *in);
     ctx->copies[id] = copy;
     if (copy && n.op == MB_OP_BODY)
         mb__body_end(ctx, ctx->begins[n.bind.first - c->region->first], copy, mb__body_placeholders(ctx, id));

@@ -23,8 +23,6 @@ typedef struct making {
     uint32_t *placeholders, *captures, *results; /* of the copied inside: see mb__inside */
     uint32_t *ys, *vs, *xs, *gs;                 /* of a sweep */
     int m, n;
-    void *memory;
-    size_t bytes;
 } making;
 
 static uint32_t operand_of(const making *k, int i)
@@ -45,11 +43,11 @@ static bool begin(making *k, mb_context *ctx, uint32_t scan)
 {
     *k = (making){.ctx = ctx, .scan = scan, .of = mb__scan_of(ctx, scan)};
     size_t all = (size_t)(k->of.carries + k->of.slices + k->of.stacks + k->of.captures) * 2 + 1;
-    k->bytes = all * (2 * sizeof *k->carry + 9 * sizeof *k->next);
-    k->memory = mb__alloc(ctx, k->bytes);
-    if (!k->memory)
+    size_t bytes = all * (2 * sizeof *k->carry + 9 * sizeof *k->next);
+    void *memory = mb__temporary(ctx, bytes);
+    if (!memory)
         return false;
-    k->carry = k->memory;
+    k->carry = memory;
     k->slice = k->carry + all;
     uint32_t *words = (uint32_t *)(k->slice + all);
     uint32_t **const lists[] = {&k->next, &k->stack, &k->placeholders, &k->captures, &k->results,
@@ -57,11 +55,6 @@ static bool begin(making *k, mb_context *ctx, uint32_t scan)
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         *lists[i] = words + i * all;
     return true;
-}
-
-static void end(making *k)
-{
-    mb__free(k->ctx, k->memory, k->bytes);
 }
 
 /* ---- pieces; 0 and false: error set ---- */
@@ -202,6 +195,7 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
                            uint32_t *operands)
 {
     making k;
+    MB_TEMPORARY(ctx);
     if (!begin(&k, ctx, scan))
         return ctx->status;
     uint32_t first = ctx->node_count, recorded = 0;
@@ -226,7 +220,6 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
     }
     for (int i = 1; i < 1 + k.of.carries + k.of.slices + k.of.captures; i++)
         operands[i] = recorded && operands[i] ? recorded + operands[i] : 0;
-    end(&k);
     return ctx->status;
 }
 
@@ -278,6 +271,7 @@ mb_status mb__scan_forward(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
                            int64_t lead, uint32_t *results)
 {
     making k;
+    MB_TEMPORARY(ctx);
     if (!begin(&k, ctx, scan))
         return ctx->status;
     int nc = k.of.carries, all = nc + k.of.stacks;
@@ -311,6 +305,5 @@ mb_status mb__scan_forward(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
         if (results[i] && i >= nc && lead >= 0)
             results[i] = swapped(ctx, results[i]);
     }
-    end(&k);
     return ctx->status;
 }

@@ -30,61 +30,22 @@ static bool range_extend(mb_context *ctx, range *r, uint32_t last)
     uint32_t n = last - r->low + 1;
     if (n <= r->count)
         return true;
-    if (!mb__reserve(ctx, (void **)&ctx->sweep_grad, &ctx->sweep_grad_room, n, sizeof *r->grad) ||
-        !mb__reserve(ctx, (void **)&ctx->sweep_depends, &ctx->sweep_depends_room, n, 1) ||
-        !mb__reserve(ctx, (void **)&ctx->sweep_needed, &ctx->sweep_needed_room, n, 1))
+    if (!mb__reserve(ctx, (void **)&ctx->sweeps, &ctx->sweep_room, (uint64_t)ctx->sweep_depth + 1,
+                     sizeof *ctx->sweeps))
         return false;
-    r->grad = ctx->sweep_grad;
-    r->depends = ctx->sweep_depends;
-    r->needed = ctx->sweep_needed;
+    mb__scratch *s = &ctx->sweeps[ctx->sweep_depth];
+    if (!mb__reserve(ctx, (void **)&s->grad, &s->grad_room, n, sizeof *r->grad) ||
+        !mb__reserve(ctx, (void **)&s->depends, &s->depends_room, n, 1) ||
+        !mb__reserve(ctx, (void **)&s->needed, &s->needed_room, n, 1))
+        return false;
+    r->grad = s->grad;
+    r->depends = s->depends;
+    r->needed = s->needed;
     memset(r->grad + r->count, 0, (n - r->count) * sizeof *r->grad);
     memset(r->depends + r->count, 0, n - r->count);
     memset(r->needed + r->count, 0, n - r->count);
     r->count = n;
     return true;
-}
-
-/* A sweep within a sweep, of a scan's body, has scratch memory of its own. */
-typedef struct mb__scratch {
-    uint32_t *grad;
-    uint8_t *depends, *needed;
-    uint32_t grad_room, depends_room, needed_room;
-    void *parts;
-    uint32_t part_room;
-    uint32_t *ids, id_room;
-} mb__scratch;
-
-static mb__scratch set_aside(mb_context *ctx)
-{
-    mb__scratch s = {ctx->sweep_grad,      ctx->sweep_depends,      ctx->sweep_needed,
-                     ctx->sweep_grad_room, ctx->sweep_depends_room, ctx->sweep_needed_room,
-                     ctx->sweep_parts,     ctx->sweep_part_room,    ctx->ids,
-                     ctx->id_room};
-    ctx->sweep_grad = ctx->ids = NULL;
-    ctx->sweep_depends = ctx->sweep_needed = NULL;
-    ctx->sweep_parts = NULL;
-    ctx->sweep_grad_room = ctx->sweep_depends_room = ctx->sweep_needed_room = ctx->sweep_part_room =
-        ctx->id_room = 0;
-    return s;
-}
-
-static void take_back(mb_context *ctx, const mb__scratch *s)
-{
-    mb__free(ctx, ctx->sweep_grad, ctx->sweep_grad_room * sizeof *ctx->sweep_grad);
-    mb__free(ctx, ctx->sweep_depends, ctx->sweep_depends_room);
-    mb__free(ctx, ctx->sweep_needed, ctx->sweep_needed_room);
-    mb__free(ctx, ctx->sweep_parts, ctx->sweep_part_room);
-    mb__free(ctx, ctx->ids, ctx->id_room * sizeof *ctx->ids);
-    ctx->sweep_grad = s->grad;
-    ctx->sweep_depends = s->depends;
-    ctx->sweep_needed = s->needed;
-    ctx->sweep_grad_room = s->grad_room;
-    ctx->sweep_depends_room = s->depends_room;
-    ctx->sweep_needed_room = s->needed_room;
-    ctx->sweep_parts = s->parts;
-    ctx->sweep_part_room = s->part_room;
-    ctx->ids = s->ids;
-    ctx->id_room = s->id_room;
 }
 
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
@@ -231,7 +192,8 @@ static uint32_t slot_of(const range *r, uint32_t id)
 static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
 {
     int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id), any = 0;
-    uint32_t *g = mb__alloc(ctx, (size_t)(operands + results) * sizeof *g), *o = g + results;
+    MB_TEMPORARY(ctx);
+    uint32_t *g = mb__temporary(ctx, (size_t)(operands + results) * sizeof *g), *o = g + results;
     if (!g)
         return ctx->status;
     for (int i = 0; i < results; i++)
@@ -240,16 +202,15 @@ static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
         uint32_t k = mb__in(ctx, mb__at(ctx, id), i);
         o[i] = k >= r->low && r->depends[k - r->low];
     }
-    mb__scratch aside = set_aside(ctx);
+    ctx->sweep_depth++; /* a sweep within this one has scratch memory of its own */
     mb_status status = any ? mb__scan_reverse(ctx, id, &sweeps, g, o) : MB_OK;
-    take_back(ctx, &aside);
+    ctx->sweep_depth--;
     for (int i = 1; i < operands && any && status == MB_OK; i++)
         if (o[i]) {
             uint32_t *slot = &r->grad[mb__in(ctx, mb__at(ctx, id), i) - r->low];
             *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, o[i])).id : o[i];
             status = ctx->status;
         }
-    mb__free(ctx, g, (size_t)(operands + results) * sizeof *g);
     return status;
 }
 
@@ -290,25 +251,28 @@ typedef struct sweep {
     range *r;
     const uint32_t *xs; /* ids */
     int n;
-    part *parts; /* the innermost last; in ctx->sweep_parts */
+    part *parts; /* the innermost last; in the context's scratch */
     uint32_t part_count;
 } sweep;
 
 static bool push_part(sweep *w, part p)
 {
     mb_context *ctx = w->ctx;
-    if (!mb__reserve(ctx, &ctx->sweep_parts, &ctx->sweep_part_room, (w->part_count + 1) * sizeof p, 1))
+    mb__scratch *s = &ctx->sweeps[ctx->sweep_depth];
+    if (!mb__reserve(ctx, &s->parts, &s->part_room, (w->part_count + 1) * sizeof p, 1))
         return false;
-    w->parts = ctx->sweep_parts;
+    w->parts = s->parts;
     w->parts[w->part_count++] = p;
     return true;
 }
 
-/* Whether a gradient by a tensor of the inside is wanted. */
+/* Whether a gradient by a tensor of the inside is wanted. A leaf, such as a parameter that was first read
+ * there, is not of the inside: copies read it, too. */
 static bool holds_an_x(const sweep *w, const mb__region *region)
 {
     for (int i = 0; i < w->n; i++)
-        if (w->xs[i] >= region->first && w->xs[i] <= region->last)
+        if (w->xs[i] >= region->first && w->xs[i] <= region->last &&
+            !mb__is_kind(mb__at(w->ctx, w->xs[i])->op, MB_KIND_LEAF))
             return true;
     return false;
 }
@@ -435,9 +399,10 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
                          !xs && n > 0 ? "no array of them" : "nowhere to put the result");
     if (!enter(name, &y, 1, &id))
         return ctx ? mb_error(ctx) : MB_INVALID;
-    if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, 2 * (uint64_t)n, sizeof *ctx->ids))
+    MB_TEMPORARY(ctx);
+    uint32_t *ids = mb__temporary(ctx, 2 * (size_t)n * sizeof *ids);
+    if (!ids)
         return ctx->status;
-    uint32_t *ids = ctx->ids;
     const char *site_of_call = ctx->site, *call = ctx->call;
     mb_status status = MB_OK;
     if (n && !enter(name, xs, n, ids))
@@ -582,14 +547,15 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
 static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
 {
     int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id);
-    uint32_t *t = mb__alloc(ctx, (size_t)(operands + results) * sizeof *t), *of = t + operands;
+    MB_TEMPORARY(ctx);
+    uint32_t *t = mb__temporary(ctx, (size_t)(operands + results) * sizeof *t), *of = t + operands;
     if (!t)
         return ctx->status;
     for (int i = 1; i < operands; i++)
         t[i] = slot_of(r, mb__in(ctx, mb__at(ctx, id), i));
-    mb__scratch aside = set_aside(ctx);
+    ctx->sweep_depth++;
     mb_status status = mb__scan_forward(ctx, id, &sweeps, t, r->lead, of);
-    take_back(ctx, &aside);
+    ctx->sweep_depth--;
     for (int i = 0; i < results && status == MB_OK; i++) {
         uint32_t k = id + 1 + (uint32_t)i - r->low;
         if (!of[i] || k > r->high - r->low)
@@ -597,7 +563,6 @@ static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
         r->grad[k] = r->grad[k] ? mb_add(mb__handle(ctx, r->grad[k]), mb__handle(ctx, of[i])).id : of[i];
         status = ctx->status;
     }
-    mb__free(ctx, t, (size_t)(operands + results) * sizeof *t);
     return status;
 }
 
@@ -699,9 +664,11 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
     if (!ctx || m < 1 || n < (batch ? 1 : 0) || (n && (!xs || !vs)) || !ts)
         return ctx ? mb__error(ctx, MB_INVALID, "%s: got %d results and %d variables", name, m, n)
                    : MB_INVALID;
-    bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
-                                                    2 * (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
-    uint32_t *yi = ctx->ids, *xi = ok ? yi + m : NULL, *vi = ok ? xi + n : NULL;
+    MB_TEMPORARY(ctx);
+    uint32_t *yi =
+        mb_error(ctx) == MB_OK ? mb__temporary(ctx, 2 * ((size_t)m + (size_t)n) * sizeof *yi) : NULL;
+    bool ok = yi != NULL;
+    uint32_t *xi = ok ? yi + m : NULL, *vi = ok ? xi + n : NULL;
     const char *site_of_call = ctx->site, *call = ctx->call;
     ok = ok && enter(name, ys, m, yi) &&
          (!n || (enter(name, xs, n, xi) == ctx && enter(name, vs, n, vi) == ctx));

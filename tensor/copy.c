@@ -9,7 +9,8 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
     mb__node n = *mb__at(ctx, id); /* copies: recording moves the tape */
     mb_tensor few[8], *handles = few;
     int64_t attrs[1 + 3 * 24];
-    if (n.nin > 8 && !(handles = mb__alloc(ctx, n.nin * sizeof *handles)))
+    MB_TEMPORARY(ctx);
+    if (n.nin > 8 && !(handles = mb__temporary(ctx, n.nin * sizeof *handles)))
         return 0;
     for (int i = 0; i < n.nin; i++)
         handles[i] = mb__handle(ctx, in[i]);
@@ -17,8 +18,6 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
     ctx->site = n.site;
     ctx->call = n.call;
     mb_tensor t = mb__record(ctx, n.op, (mb_dtype)n.dtype, n.rank, n.dim, handles, n.nin, attrs, n.nattr);
-    if (handles != few)
-        mb__free(ctx, handles, n.nin * sizeof *handles);
     return t.id;
 }
 
@@ -60,7 +59,7 @@ static int by_id(const void *a, const void *b)
 static bool sort_captures(copying *c)
 {
     int base = 1 + c->view.carries + c->view.slices;
-    c->captures = mb__alloc(c->ctx, ((size_t)c->view.captures + 1) * sizeof *c->captures);
+    c->captures = mb__temporary(c->ctx, ((size_t)c->view.captures + 1) * sizeof *c->captures);
     for (int i = 0; c->captures && i < c->view.captures; i++)
         c->captures[i] = (capture){mb__in(c->ctx, mb__at(c->ctx, c->scan), base + i), i};
     if (c->captures && c->view.captures > 1)
@@ -95,13 +94,12 @@ static bool copy_node(copying *c, uint32_t id)
     mb_context *ctx = c->ctx;
     mb__node n = *mb__at(ctx, id);
     uint32_t few[8], *in = few;
-    if (n.nin > 8 && !(in = mb__alloc(ctx, n.nin * sizeof *in)))
+    MB_TEMPORARY(ctx);
+    if (n.nin > 8 && !(in = mb__temporary(ctx, n.nin * sizeof *in)))
         return false;
     for (int i = 0; i < n.nin; i++)
         in[i] = operand(c, mb__in(ctx, &n, i));
     uint32_t copy = mb__record_again(ctx, id, in);
-    if (in != few)
-        mb__free(ctx, in, n.nin * sizeof *in);
     c->map[id - c->view.first] = copy;
     if (!copy)
         return false;
@@ -151,7 +149,8 @@ bool mb__copy_inside(mb_context *ctx, uint32_t scan, const mb__inside *to)
 {
     copying c = {.ctx = ctx, .scan = scan, .view = mb__scan_of(ctx, scan), .to = to};
     size_t count = (size_t)(c.view.body - c.view.first) + 1;
-    c.map = mb__alloc(ctx, 2 * count * sizeof *c.map);
+    MB_TEMPORARY(ctx);
+    c.map = mb__temporary(ctx, 2 * count * sizeof *c.map);
     if (!c.map)
         return false;
     c.begins = c.map + count;
@@ -159,7 +158,5 @@ bool mb__copy_inside(mb_context *ctx, uint32_t scan, const mb__inside *to)
     bool ok = sort_captures(&c) && copy_all(&c);
     ctx->site = site;
     ctx->call = call;
-    mb__free(ctx, c.captures, ((size_t)c.view.captures + 1) * sizeof *c.captures);
-    mb__free(ctx, c.map, 2 * count * sizeof *c.map);
     return ok;
 }

@@ -86,7 +86,8 @@ static bool body(const dividing *d, int64_t block, int depth, const uint32_t *in
         return run(d, block, depth + 1, in, out);
     mb_context *ctx = d->ctx;
     size_t captures = (size_t)d->of.captures + 1, results = (size_t)(d->of.carries + d->of.stacks) + 1;
-    uint32_t *words = mb__alloc(ctx, (captures + results) * sizeof *words);
+    MB_TEMPORARY(ctx);
+    uint32_t *words = mb__temporary(ctx, (captures + results) * sizeof *words);
     if (!words)
         return false;
     for (int i = 0; i < d->of.captures; i++)
@@ -95,7 +96,6 @@ static bool body(const dividing *d, int64_t block, int depth, const uint32_t *in
     bool ok = mb__copy_inside(ctx, d->scan, &to);
     if (ok)
         memcpy(out, words + captures, (size_t)d->outs * sizeof *out);
-    mb__free(ctx, words, (captures + results) * sizeof *words);
     return ok;
 }
 
@@ -106,7 +106,8 @@ static bool record(const dividing *d, int64_t steps, int64_t block, int depth, c
 {
     mb_context *ctx = d->ctx;
     size_t bytes = (size_t)(d->ins + 1) * (sizeof(mb__bound) + sizeof *in);
-    mb__bound *bounds = mb__alloc(ctx, bytes);
+    MB_TEMPORARY(ctx);
+    mb__bound *bounds = mb__temporary(ctx, bytes);
     if (!bounds)
         return false;
     uint32_t *at = (uint32_t *)(bounds + d->ins + 1), first = ctx->node_count, scan = 0;
@@ -129,7 +130,6 @@ static bool record(const dividing *d, int64_t steps, int64_t block, int depth, c
     }
     for (int i = 0; i < d->outs && scan; i++)
         out[i] = scan + 1 + (uint32_t)i;
-    mb__free(ctx, bounds, bytes);
     return scan != 0;
 }
 
@@ -171,13 +171,13 @@ static bool run(const dividing *d, int64_t steps, int depth, const uint32_t *in,
         return record(d, steps, 0, depth, in, out);
     mb_context *ctx = d->ctx;
     size_t words = (size_t)(2 * d->ins + 3 * d->outs) + 1;
-    uint32_t *own = mb__alloc(ctx, words * sizeof *own), *results = own + 2 * d->ins;
+    MB_TEMPORARY(ctx);
+    uint32_t *own = mb__temporary(ctx, words * sizeof *own), *results = own + 2 * d->ins;
     if (!own)
         return false;
     memcpy(own, in, (size_t)d->ins * sizeof *in);
     bool ok = run_parts(d, steps, block, depth, own, results);
     memcpy(out, results, (size_t)d->outs * sizeof *out);
-    mb__free(ctx, own, words * sizeof *own);
     return ok;
 }
 
@@ -186,12 +186,12 @@ bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *res
     dividing d = {.ctx = ctx, .scan = scan, .of = mb__scan_of(ctx, scan), .keep = keep};
     d.ins = d.of.carries + d.of.slices;
     d.outs = d.of.stacks; /* carries, and all stacks but the carries' own */
-    uint32_t *in = mb__alloc(ctx, ((size_t)d.ins + 1) * sizeof *in);
+    MB_TEMPORARY(ctx);
+    uint32_t *in = mb__temporary(ctx, ((size_t)d.ins + 1) * sizeof *in);
     if (!in)
         return false;
     for (int i = 0; i < d.ins; i++)
         in[i] = mb__in(ctx, mb__at(ctx, scan), 1 + i);
     bool ok = run(&d, d.of.steps, 0, in, results);
-    mb__free(ctx, in, ((size_t)d.ins + 1) * sizeof *in);
     return ok;
 }

@@ -71,6 +71,15 @@ typedef struct mb__region {
     bool products;  /* results of contractions are kept */
 } mb__region;
 
+/* What a sweep keeps by node id, from the oldest node that it looks at on. */
+typedef struct mb__scratch {
+    uint32_t *grad;
+    uint8_t *depends, *needed;
+    uint32_t grad_room, depends_room, needed_room;
+    void *parts;
+    uint32_t part_room;
+} mb__scratch;
+
 /* A scan that has begun: its placeholders and results so far. */
 typedef struct mb__bound {
     mb_tensor *where; /* the caller's variable, which the end fills in; NULL */
@@ -169,11 +178,9 @@ struct mb_context {
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
-    uint32_t *sweep_grad;
-    uint8_t *sweep_depends, *sweep_needed;
-    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
-    void *sweep_parts; /* see autograd/sweep.c */
-    uint32_t sweep_part_room;
+    struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/sweep.c */
+    uint32_t sweep_room, sweep_depth;
+    struct mb__chunk_of_temporaries *temporary;
     uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
     uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
@@ -197,6 +204,21 @@ void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
 /* Makes room for `need` items of `item` bytes in a growing array. */
 bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
+
+/* Memory for a while: MB_TEMPORARY(ctx) at the head of a block, and what mb__temporary gives out from there
+ * on goes with the block. It comes from a stack that is kept, so that a replayed step allocates nothing. */
+typedef struct mb__temporaries {
+    mb_context *ctx;
+    struct mb__chunk_of_temporaries *chunk;
+    size_t used;
+} mb__temporaries;
+mb__temporaries mb__temporaries_begin(mb_context *ctx);
+void mb__temporaries_end(const mb__temporaries *t);
+#define MB_TEMPORARY(ctx)                                                                                    \
+    const mb__temporaries mb_temporaries_ __attribute__((cleanup(mb__temporaries_end), unused)) =            \
+        mb__temporaries_begin(ctx)
+void *mb__temporary(mb_context *ctx, size_t bytes); /* zeroed, aligned to 16; NULL: error set */
+void mb__temporaries_free(mb_context *ctx);
 
 extern const mb_allocator mb__default_allocator;
 /* Counts memory that was taken from the allocator. */
@@ -359,8 +381,8 @@ bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
 mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from);
 /* t: [steps of the outermost open scan, ..., of the innermost, ...] -> [...], that of this step of each. */
 mb_tensor mb__each_step(mb_context *ctx, mb_tensor t);
-/* Forgets open scans but the first `count`. */
-void mb__scans_drop(mb_context *ctx, uint32_t count);
+/* Frees a scan's lists, which are kept for the next one. */
+void mb__scan_release(mb_context *ctx, mb__open_scan *s);
 
 /* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */

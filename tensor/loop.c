@@ -51,30 +51,36 @@ void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholde
     mb__at(ctx, body)->inside = true;
 }
 
-/* Lists, ascending, what nodes of the inside read that is not of it. */
-static bool captures(mb_context *ctx, uint32_t first, uint32_t body, uint32_t **list, uint32_t *capacity,
-                     uint32_t *count)
+/* Whether the scan reads node o, read by its inside, from outside. */
+static bool is_capture(mb_context *ctx, uint32_t first, uint32_t o)
 {
-    *count = 0;
-    for (uint32_t id = first; id <= body; id++) {
-        const mb__node *n = mb__at(ctx, id);
-        for (int i = 0; n->inside && i < n->nin; i++) {
-            uint32_t o = mb__in(ctx, n, i);
-            if (o >= first && (mb__at(ctx, o)->inside || is_literal(mb__at(ctx, o))))
-                continue;
-            if (!mb__reserve(ctx, (void **)list, capacity, (uint64_t)*count + 1, sizeof **list))
-                return false;
-            (*list)[(*count)++] = o;
+    return o < first || !(mb__at(ctx, o)->inside || is_literal(mb__at(ctx, o)));
+}
+
+/* Lists, ascending, what nodes of the inside read that is not of it, in temporary memory; NULL: error set. */
+static uint32_t *captures(mb_context *ctx, uint32_t first, uint32_t body, uint32_t *count)
+{
+    uint32_t reads = 0, kept = 0, *list = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass && !(list = mb__temporary(ctx, (reads + 1) * sizeof *list)))
+            return NULL;
+        reads = 0;
+        for (uint32_t id = first; id <= body; id++) {
+            const mb__node *n = mb__at(ctx, id);
+            for (int i = 0; n->inside && i < n->nin; i++)
+                if (is_capture(ctx, first, mb__in(ctx, n, i))) {
+                    if (list)
+                        list[reads] = mb__in(ctx, n, i);
+                    reads++;
+                }
         }
     }
-    if (*count)
-        qsort(*list, *count, sizeof **list, ascending);
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < *count; i++)
-        if (!kept || (*list)[kept - 1] != (*list)[i])
-            (*list)[kept++] = (*list)[i];
+    qsort(list, reads, sizeof *list, ascending);
+    for (uint32_t i = 0; i < reads; i++)
+        if (!kept || list[kept - 1] != list[i])
+            list[kept++] = list[i];
     *count = kept;
-    return true;
+    return list;
 }
 
 static uint32_t record_body(mb_context *ctx, const mb__loop_parts *p, mb_tensor *in)
@@ -118,12 +124,12 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
                             uint32_t reads)
 {
     uint32_t n = 0, most = 1 + (uint32_t)(p->carries + p->slices) + reads;
-    char text[64];
     if (most > UINT16_MAX) {
         mb__error(ctx, MB_INVALID, "scan: %u tensors go in; %d is the most", most, UINT16_MAX);
         return 0;
     }
-    mb_tensor *in = mb__alloc(ctx, most * sizeof *in);
+    MB_TEMPORARY(ctx);
+    mb_tensor *in = mb__temporary(ctx, most * sizeof *in);
     if (!in)
         return 0;
     in[n++] = mb__handle(ctx, body);
@@ -135,8 +141,6 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
         in[n++] = mb__handle(ctx, read[i]);
     const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries};
     uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 5).id;
-    mb__free(ctx, in, most * sizeof *in);
-    (void)text;
     int64_t index = 0;
     bool ok = scan != 0;
     for (int i = 0; i < p->carries && ok; i++)
@@ -150,20 +154,17 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
 
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
 {
-    uint32_t *read = NULL, capacity = 0, reads = 0, scan = 0;
     size_t operands = (size_t)(3 * p->carries + p->slices + p->stacks) + 1;
     if (operands > UINT16_MAX) {
         mb__error(ctx, MB_INVALID, "scan: %zu carries, slices and stacks; %d is the most", operands,
                   UINT16_MAX);
         return 0;
     }
-    mb_tensor *in = mb__alloc(ctx, operands * sizeof *in);
-    uint32_t body = in ? record_body(ctx, p, in) : 0;
-    mb__free(ctx, in, operands * sizeof *in);
-    if (body && captures(ctx, p->first, body, &read, &capacity, &reads))
-        scan = record_scan(ctx, p, body, read, reads);
-    mb__free(ctx, read, capacity * sizeof *read);
-    return scan;
+    MB_TEMPORARY(ctx);
+    mb_tensor *in = mb__temporary(ctx, operands * sizeof *in);
+    uint32_t body = in ? record_body(ctx, p, in) : 0, count = 0;
+    uint32_t *read = body ? captures(ctx, p->first, body, &count) : NULL;
+    return read ? record_scan(ctx, p, body, read, count) : 0;
 }
 
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
@@ -191,20 +192,11 @@ bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b)
     return true;
 }
 
-static void release(mb_context *ctx, mb__bounds *b)
+void mb__scan_release(mb_context *ctx, mb__open_scan *s)
 {
-    mb__free(ctx, b->list, b->capacity * sizeof *b->list);
-    *b = (mb__bounds){0};
-}
-
-void mb__scans_drop(mb_context *ctx, uint32_t count)
-{
-    while (ctx->scan_count > count) {
-        mb__open_scan *s = &ctx->scans[--ctx->scan_count];
-        release(ctx, &s->carries);
-        release(ctx, &s->slices);
-        release(ctx, &s->stacks);
-    }
+    mb__bounds *const lists[] = {&s->carries, &s->slices, &s->stacks};
+    for (int i = 0; i < 3; i++)
+        mb__free(ctx, lists[i]->list, lists[i]->capacity * sizeof *lists[i]->list);
 }
 
 mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from)

@@ -23,13 +23,18 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
                      sizeof *ctx->scans))
         return s;
     s.serial = ++ctx->next_scan;
-    ctx->scans[ctx->scan_count++] = (mb__open_scan){.serial = s.serial,
-                                                    .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                                                    .first = ctx->node_count,
-                                                    .steps = steps,
-                                                    .keep = options.keep_every,
-                                                    .backwards = options.backwards,
-                                                    .site = ctx->site};
+    mb__open_scan *top = &ctx->scans[ctx->scan_count++]; /* whose lists are those of an earlier scan */
+    top->carries.count = top->slices.count = top->stacks.count = 0;
+    *top = (mb__open_scan){.serial = s.serial,
+                           .scope = ctx->scopes[ctx->scope_count - 1].serial,
+                           .first = ctx->node_count,
+                           .steps = steps,
+                           .keep = options.keep_every,
+                           .backwards = options.backwards,
+                           .site = ctx->site,
+                           .carries = top->carries,
+                           .slices = top->slices,
+                           .stacks = top->stacks};
     return s;
 }
 
@@ -187,7 +192,8 @@ static bool end_scan(mb_context *ctx, const mb__open_scan *s)
 {
     uint32_t carries = s->carries.count, stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
-    uint32_t *next = mb__alloc(ctx, count * sizeof *next), *stack = next + carries;
+    MB_TEMPORARY(ctx);
+    uint32_t *next = mb__temporary(ctx, count * sizeof *next), *stack = next + carries;
     if (!next)
         return false;
     bool ok = next_values(ctx, s, next);
@@ -206,7 +212,6 @@ static bool end_scan(mb_context *ctx, const mb__open_scan *s)
         *s->carries.list[i].where = mb__handle(ctx, results[i]);
     for (uint32_t i = 0; scan && i < stacks; i++)
         *s->stacks.list[i].where = mb__handle(ctx, results[carries + i]);
-    mb__free(ctx, next, count * sizeof *next);
     return scan && (s->steps || end_empty(ctx, s));
 }
 
@@ -221,7 +226,7 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
             i--;
         if (!i)
             return mb_error(ctx);
-        mb__scans_drop(ctx, i);
+        ctx->scan_count = i;
         s = &ctx->scans[i - 1];
     } else if (s->scope != ctx->scopes[ctx->scope_count - 1].serial) {
         mb__error(ctx, MB_INVALID, "scan_end: the scope begun at %s is still open inside the scan",
@@ -233,6 +238,6 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
         for (uint32_t i = 0; i < s->stacks.count; i++)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
-    mb__scans_drop(ctx, ctx->scan_count - 1);
+    ctx->scan_count--;
     return mb_error(ctx);
 }

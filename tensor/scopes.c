@@ -123,7 +123,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         if (scans < ctx->scan_count)
             mb__error(ctx, MB_INVALID, "scope_end: the scan begun at %s is still open inside this scope",
                       ctx->scans[scans].site);
-        mb__scans_drop(ctx, scans);
+        ctx->scan_count = scans;
         cut(ctx, &mark);
         cut_regions(ctx);
         if (ctx->copies) /* they name nodes that are gone */
