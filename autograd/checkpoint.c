@@ -16,10 +16,10 @@
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
     mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
-    if (!mb__enter_context("checkpoint_begin", ctx))
-        return c;
-    c.first = ctx->node_count;
-    c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
+    if (mb__enter_context("checkpoint_begin", ctx)) {
+        c.first = ctx->node_count;
+        c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
+    }
     return c;
 }
 
@@ -35,6 +35,25 @@ mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx)
     return begin(ctx, true);
 }
 
+/* It was begun in another scan or vmap than the one that is open now. */
+static mb_status crosses(mb_context *ctx, mb_checkpoint c)
+{
+    uint32_t i = 0, id = c.first;
+    while (i < ctx->bracket_count && ctx->brackets[i].serial != c.within)
+        i++;
+    if (!c.within || i < ctx->bracket_count) {
+        const mb__bracket *open = &ctx->brackets[c.within ? i + 1 : 0];
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: the %s begun at %s is still open inside it",
+                         open->kind, open->site);
+    }
+    while (id < ctx->node_count && (ctx->nodes[id].op != MB_OP_BODY || ctx->nodes[id].bind.first > c.first))
+        id++;
+    if (id == ctx->node_count)
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: it was begun inside of a vmap that has ended");
+    return mb__error(ctx, MB_INVALID, "checkpoint_end: it was begun inside of a scan that has ended, at %s",
+                     ctx->nodes[id].site);
+}
+
 mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
 {
     mb_context *ctx = c.ctx;
@@ -42,13 +61,8 @@ mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
     if (!mb__enter_context("checkpoint_end", ctx))
         return mb_error(ctx);
     const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
-    uint32_t within = open ? open->serial : 0; /* later ones have larger numbers */
-    if (within > c.within)
-        return mb__error(ctx, MB_INVALID, "checkpoint_end: the %s begun at %s is still open inside it",
-                         open->kind, open->site);
-    if (within < c.within)
-        return mb__error(ctx, MB_INVALID,
-                         "checkpoint_end: it was begun inside of a scan or vmap that has ended");
+    if (c.within != (open ? open->serial : 0))
+        return crosses(ctx, c);
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,

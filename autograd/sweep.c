@@ -14,7 +14,7 @@
 #include "autograd/scan_rules.h"
 #include "autograd/sweep.h"
 
-/* Scratch over ids from `low`, the oldest x, on. What is older depends on none. */
+/* Scratch over ids from `low` on, which is the oldest x or before it: what is older depends on none. */
 typedef struct range {
     uint32_t low, high;
     uint32_t count;   /* of ids from low on that the arrays hold */
@@ -373,7 +373,12 @@ mb_status mb__vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, i
     memset(gs, 0, (size_t)n * sizeof *gs);
     range r = {0};
     set_ends(&r, ys, m, xs, n);
-    if (r.low > r.high || !range_open(ctx, &r, r.low, r.high))
+    if (r.low > r.high)
+        return ctx->status;
+    int32_t around =
+        mb__region_around(ctx, r.low, 0); /* a leaf of a checkpoint, which is copied as a whole */
+    r.low = around >= 0 ? ctx->regions[around].first : r.low;
+    if (!range_open(ctx, &r, r.low, r.high))
         return ctx->status;
     mark_dependents(ctx, &r, xs, n);
     bool any = false;

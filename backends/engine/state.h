@@ -165,7 +165,8 @@ typedef struct mb__making {
     const mb__backend *backend;
     const mb__graph *graph;
     const mb__fusion *fusion;
-    const mb__plan *plan;
+    mb__plan *plan;
+    const char *loop; /* where the loop whose body it is was recorded; NULL: it is a plan of its own */
 } mb__making;
 
 /* Reads $MB_DUMP and $MB_DUMP_TO; frees what that allocated. */

@@ -2,6 +2,8 @@
  * scan_debug_test.c - what MB_DEBUG, MB_PROFILE and MB_DUMP tell of scans. */
 #include "support.h"
 
+#include <unistd.h>
+
 static mb_context *open_with_env(const char *backend, const char *name, const char *value)
 {
     setenv(name, value, 1);
@@ -80,4 +82,71 @@ Test(scan_debug, names_an_index_in_a_body)
            "%s", mb_message(ctx));
     mb_clear_error(ctx);
     close_all();
+}
+
+/* What was written to a file; in a static buffer. */
+static const char *written(const char *path)
+{
+    static char text[20000];
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    text[n] = 0;
+    if (f)
+        fclose(f);
+    return text;
+}
+
+static int tanh_line;
+static mb_tensor tanhs(mb_context *ctx)
+{
+    mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE(5), 0.3);
+    mb_scan s = mb_scan_begin(ctx, 100);
+    mb_scan_carry(s, &x);
+    tanh_line = __LINE__ + 1;
+    x = mb_tanh(x);
+    mb_scan_end(s);
+    return x;
+}
+
+/* Steps within a loop are timed one by one, under their own lines; the loop is not counted twice. */
+Test(scan_debug, profile_tells_the_body)
+{
+    char path[] = "/tmp/moebius_profile_XXXXXX", want[64];
+    int fd = mkstemp(path);
+    mb_context *ctx = open_with_env("cpu", "MB_PROFILE", path);
+    values(tanhs(ctx));
+    close_all();
+    const char *text = written(path), *line = strstr(text, "tanh over 5");
+    snprintf(want, sizeof want, "scan_debug_test.c:%d", tanh_line);
+    expect(testing("vulkan") || (line && strstr(line, want) && !strstr(text, "loop of")), "%s", text);
+    while (line && line > text && line[-1] != '\n')
+        line--;
+    double share, seconds;
+    int runs;
+    expect(testing("vulkan") ||
+               (line && sscanf(line, "%lf %% %lf %d", &share, &seconds, &runs) == 3 && runs == 100),
+           "%s", text);
+    unlink(path);
+    close(fd);
+}
+
+/* A body's dump says of which scan it is, and the loop names the body's plan. */
+Test(scan_debug, dump_tells_the_body)
+{
+    char folder[] = "/tmp/moebius_dump_XXXXXX", path[64], want[64];
+    cr_assert(mkdtemp(folder), "no folder");
+    setenv("MB_DUMP_TO", folder, 1);
+    mb_context *ctx = open_with_env("cpu", "MB_DUMP", "steps");
+    unsetenv("MB_DUMP_TO");
+    values(tanhs(ctx));
+    close_all();
+    snprintf(want, sizeof want, "scan_debug_test.c:%d, steps:", tanh_line + 1);
+    snprintf(path, sizeof path, "%s/plan-0001-steps.txt", folder);
+    expect(testing("vulkan") ||
+               (strstr(written(path), "the body of the scan at ") && strstr(written(path), want)),
+           "%s", written(path));
+    snprintf(path, sizeof path, "%s/plan-0002-steps.txt", folder);
+    expect(testing("vulkan") || strstr(written(path), "loop of 100, plan 1"), "%s", written(path));
+    snprintf(path, sizeof path, "rm -r %s", folder);
+    expect(system(path) == 0, "%s", path);
 }
