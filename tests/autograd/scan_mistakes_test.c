@@ -376,14 +376,14 @@ static const struct mistake {
     {"hvp by it", hvp_by_it, MB_STALE, "hvp"},
     {"carried again", carried_again, MB_STALE, "scan_carry"},
     {"stacked after", stacked_after, MB_STALE, "scan_stack"},
-    {"read inside", read_inside, MB_INVALID, "scan that has not ended"},
-    {"item inside", item_inside, MB_INVALID, "scan that has not ended"},
-    {"eval inside", eval_inside, MB_INVALID, "scan that has not ended"},
+    {"read inside", read_inside, MB_INVALID, "or vmap that has not ended"},
+    {"item inside", item_inside, MB_INVALID, "or vmap that has not ended"},
+    {"eval inside", eval_inside, MB_INVALID, "or vmap that has not ended"},
     {"watch inside", watch_inside, MB_INVALID, "scan that has not ended"},
     {"detach inside", detach_inside, MB_INVALID, "scan that has not ended"},
     {"assign inside", assign_inside, MB_INVALID, "carry the value, and assign after its end"},
     {"checkpoint ends inside", checkpoint_ends_inside, MB_INVALID, "is still open inside it"},
-    {"checkpoint ends after", checkpoint_ends_after, MB_INVALID, "it was begun inside of a scan"},
+    {"checkpoint ends after", checkpoint_ends_after, MB_INVALID, "it was begun inside of a scan or vmap"},
 };
 
 /* The values of a scan and its gradient, which must be right whatever went wrong before. */
