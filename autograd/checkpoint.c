@@ -16,10 +16,10 @@
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
     mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
-    if (mb__enter_context("checkpoint_begin", ctx)) {
-        c.first = ctx->node_count;
-        c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
-    }
+    if (!mb__enter_context("checkpoint_begin", ctx))
+        return c;
+    c.first = ctx->node_count;
+    c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
     return c;
 }
 
@@ -36,7 +36,7 @@ mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx)
 }
 
 /* It was begun in another scan or vmap than the one that is open now. */
-static mb_status crosses(mb_context *ctx, mb_checkpoint c)
+static mb_status crosses_bracket(mb_context *ctx, mb_checkpoint c)
 {
     uint32_t i = 0, id = c.first;
     while (i < ctx->bracket_count && ctx->brackets[i].serial != c.within)
@@ -48,10 +48,9 @@ static mb_status crosses(mb_context *ctx, mb_checkpoint c)
     }
     while (id < ctx->node_count && (ctx->nodes[id].op != MB_OP_BODY || ctx->nodes[id].bind.first > c.first))
         id++;
-    if (id == ctx->node_count)
-        return mb__error(ctx, MB_INVALID, "checkpoint_end: it was begun inside of a vmap that has ended");
-    return mb__error(ctx, MB_INVALID, "checkpoint_end: it was begun inside of a scan that has ended, at %s",
-                     ctx->nodes[id].site);
+    return mb__error(ctx, MB_INVALID,
+                     "checkpoint_end: it was begun inside of a scan or vmap that has ended, at %s",
+                     id < ctx->node_count ? ctx->nodes[id].site : "an earlier place");
 }
 
 mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
@@ -62,7 +61,7 @@ mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
         return mb_error(ctx);
     const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
     if (c.within != (open ? open->serial : 0))
-        return crosses(ctx, c);
+        return crosses_bracket(ctx, c);
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,

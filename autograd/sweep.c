@@ -333,7 +333,9 @@ static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
     uint32_t end = ctx->node_count - 1;
     for (uint32_t id = region.first; id <= last; id++) {
         uint32_t c = ctx->copies[id];
-        if (c < start || !r->needed[id - r->low])
+        /* A leaf is not copied: what stands for it is its reader, whose cotangent is added to the leaf's own.
+         */
+        if (c < start || !r->needed[id - r->low] || mb__is_kind(mb__at(ctx, id)->op, MB_KIND_LEAF))
             continue;
         r->grad[c - r->low] = r->grad[id - r->low];
     }

@@ -41,8 +41,8 @@ mb__bracket *mb__bracket_innermost(const char *name, const char *kind, mb_contex
     if (i == ctx->bracket_count)
         mb__error(ctx, MB_INVALID, "%s: this %s is not open", name, kind);
     else if (&ctx->brackets[i] != top)
-        mb__error(ctx, MB_INVALID, "%s: the %s begun at %s is still open inside this one", name, top->kind,
-                  top->site);
+        mb__error(ctx, MB_INVALID, "%s: the %s begun at %s is still open inside this %s", name, top->kind,
+                  top->site, kind);
     return mb_error(ctx) == MB_OK ? &ctx->brackets[i] : NULL;
 }
 

@@ -91,9 +91,10 @@ mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value)
         return mb_error(poison.ctx);
     const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
     if (open)
-        return mb__error(ctx, MB_INVALID,
-                         "assign: inside of the %s begun at %s; %s the value, and assign after its end",
-                         open->kind, open->site, strcmp(open->kind, "scan") ? "bring out" : "carry");
+        return mb__error(
+            ctx, MB_INVALID,
+            "assign: inside of the %s begun at %s; bring the value out, and assign after its end", open->kind,
+            open->site);
     mb__node *n = mb__at(ctx, variable.id);
     if (n->op != MB_OP_VARIABLE) {
         char text[128];

@@ -58,7 +58,7 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
         if (node->op == MB_OP_PLACEHOLDER && !node->home) {
             mb__error(
                 ctx, MB_INVALID,
-                "a value of the inside of a vmap or scan that has not ended was asked for; it has one at "
+                "a value of the inside of a scan or vmap that has not ended was asked for; it has one at "
                 "each step, or for each example, and none before the end");
             return false;
         }

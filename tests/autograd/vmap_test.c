@@ -330,9 +330,8 @@ static mb_tensor random_program(mb_context *ctx, const mb_tensor *xs, const void
 Test(vmap, random_programs, .timeout = 36000)
 {
     const char *wanted = getenv("FUZZ_COUNT"), *from = getenv("FUZZ_FROM");
-    uint32_t first = from ? (uint32_t)atoi(from) : 1, count = wanted              ? (uint32_t)atoi(wanted)
-                                                              : testing("vulkan") ? 1
-                                                                                  : 12;
+    uint32_t first = from ? (uint32_t)atoi(from) : 1, count = testing("vulkan") ? 1 : 12;
+    count = wanted ? (uint32_t)atoi(wanted) : count;
     for (uint32_t seed = first; seed < first + count; seed++) {
         char name[32];
         snprintf(name, sizeof name, "program %u", seed);
@@ -464,7 +463,7 @@ Test(vmap, of_the_inside)
     mb_vmap v = mb_vmap_begin(ctx, 3);
     mb_tensor xi = mb_vmap_in(v, x, 0), yi = mb_exp(xi), plain = mb_exp(x);
     mb_read(yi, kept, sizeof kept);
-    refused(ctx, "read", "inside of a vmap or scan that has not ended", "");
+    refused(ctx, "read", "inside of a scan or vmap that has not ended", "");
     expect(mb_item(mb_sum(plain, MB_ALL)) > 16, "what does not depend on an example is a value");
     mb_assign(w, xi);
     refused(ctx, "assigned", "assign", "inside of the vmap begun at");
