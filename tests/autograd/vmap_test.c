@@ -421,6 +421,36 @@ Test(vmap, of_none_and_of_one)
         }
 }
 
+/* A step that was recorded before takes nothing from the heap, and finds its plan. */
+Test(vmap, replayed_without_allocation)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_tensor x = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(4, 3, 3));
+    mb_eval(&x, 1);
+    mb_stats before = {0}, after = {0};
+    for (int i = 0; i < 4; i++) {
+        before = mb_get_stats(ctx);
+        mb_scope scope = mb_scope_begin(ctx);
+        mb_tensor all, g;
+        mb_vmap v = mb_vmap_begin(ctx, 4);
+        mb_tensor a = mb_vmap_in(v, x, 0), first = a;
+        mb_scan s = mb_scan_begin(ctx, 3);
+        mb_scan_carry(s, &a);
+        a = mb_sin(mb_mul(a, mb_scan_slice(s, first)));
+        mb_scan_end(s);
+        mb_grad(mb_sum(a, MB_ALL), &first, 1, &g);
+        mb_vmap_out(v, mb_concat(((mb_tensor[]){g, a}), 2, 0), 0, &all);
+        mb_vmap_end(v);
+        mb_grad(mb_square(all), &x, 1, &g);
+        mb_eval(&g, 1);
+        mb_scope_end(scope);
+        after = mb_get_stats(ctx);
+    }
+    expect(after.allocations == before.allocations && after.plans == before.plans, "%d allocations, %d plans",
+           (int)(after.allocations - before.allocations), (int)(after.plans - before.plans));
+    close_all();
+}
+
 /* ---- mistakes ---- */
 
 /* The context has an error with all these words, and this line's file; goes on without it. */
