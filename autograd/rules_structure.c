@@ -30,7 +30,7 @@ static int64_t attr(const mb__applied *s, int k)
     return mb__attrs(s->ctx, &s->node)[k];
 }
 
-/* ---- the same value: alias, barrier ---- */
+/* ---- the same value: alias, barrier, substitute ---- */
 
 REVERSE(same)
 {
@@ -263,6 +263,7 @@ BATCH(scatter_add)
 const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_ALIAS] = LINEAR(same),
     [MB_OP_BARRIER] = {same_reverse, same_forward, same_batch},
+    [MB_OP_SUBSTITUTE] = {same_reverse, same_forward, same_batch},
     [MB_OP_RESHAPE] = LINEAR(reshape),
     [MB_OP_PERMUTE] = LINEAR(permute),
     [MB_OP_BROADCAST] = LINEAR(broadcast),

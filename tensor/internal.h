@@ -288,6 +288,9 @@ mb_tensor mb__magnitude(mb_tensor x, mb_axes keep);
 mb_tensor mb__norm_scale(mb_tensor magnitude);
 mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude);
 mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude);
+/* The value of one tensor with the derivatives of another, of its shape and dtype: where a formula has the
+ * right derivatives to every order and cannot be computed as it stands. */
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
