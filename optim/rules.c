@@ -17,7 +17,7 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     mb_dtype dtype = mb_dtype_of(x);
     mb_tensor zero = literal(x.ctx, dtype, 0), one = literal(x.ctx, dtype, 1);
     mb_tensor none = mb_eq(x, zero);
-    return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
+    return mb__substitute(mb_sqrt(x), mb_where(none, zero, mb_sqrt(mb_where(none, one, x))));
 }
 
 static bool have_room(mb_context *ctx, const char *name, bool room)
