@@ -38,7 +38,7 @@ static mb_tensor batched_op(const mb__applied *s, const mb_tensor *in, const int
                       attrs, s->node.nattr);
 }
 
-/* ---- the same value: alias, barrier ---- */
+/* ---- the same value: alias, barrier, substitute ---- */
 
 REVERSE(same)
 {
@@ -61,6 +61,10 @@ BATCH(barrier)
     if (s->node.nin > 2)
         ts[2] = mb__batched(in[2], K);
     return batched_op(s, ts, NULL, K);
+}
+BATCH(substitute)
+{
+    return batched_op(s, (mb_tensor[]){mb__batched(in[0], K), mb__batched(in[1], K)}, NULL, K);
 }
 
 /* ---- movement ---- */
@@ -359,6 +363,7 @@ const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_ALIAS] = {same_reverse, same_forward, same_batch},
     [MB_OP_STOP] = {NULL, NULL, same_batch},
     [MB_OP_BARRIER] = {same_reverse, same_forward, barrier_batch},
+    [MB_OP_SUBSTITUTE] = {same_reverse, same_forward, substitute_batch},
     [MB_OP_RESHAPE] = LINEAR(reshape),
     [MB_OP_PERMUTE] = LINEAR(permute),
     [MB_OP_BROADCAST] = LINEAR(broadcast),

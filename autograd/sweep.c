@@ -68,10 +68,12 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 }
 
 /* Whether derivatives go by an operand. A barrier's value is that of operand 0; operand 1 is only waited for;
- * operand 2, where there is one, is the node that computes the value anew. */
+ * operand 2, where there is one, is the node that computes the value anew. Of a substitute, derivatives go by
+ * the last, too. */
 static bool active(const mb__node *n, int i)
 {
-    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (n->nin > 2 ? 2 : 0);
+    bool last = n->nin > 2 || mb__is_kind(n->op, MB_KIND_IDENTITY);
+    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (last ? n->nin - 1 : 0);
 }
 
 /* Derivatives pass through this node at all. */
@@ -660,7 +662,7 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
     for (uint32_t id = r.high;; id--) {
         const mb__node *node = mb__at(ctx, id);
         for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
-            if (mb__in(ctx, node, i) >= r.low)
+            if (mb__in(ctx, node, i) >= r.low && active(node, i))
                 r.needed[mb__in(ctx, node, i) - r.low] = 1;
         if (id == r.low)
             break;

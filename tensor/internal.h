@@ -331,12 +331,18 @@ mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
  * that what is finite beside it is -infinity. */
 mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
-/* The pieces of a norm, m |x / m|, for norms of several tensors (norm.c): the largest magnitude, over axes
- * that keep size 1; what to divide by; the root of the sum of the squares of the quotients; the norm. */
-mb_tensor mb__magnitude(mb_tensor x, mb_axes keep);
-mb_tensor mb__norm_scale(mb_tensor magnitude);
-mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude);
-mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude);
+/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask, which
+ * keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of the
+ * sum, 1 where that is 0; and the norm, which is root / power, or 0. */
+typedef struct mb__squares {
+    mb_tensor sum, power;
+} mb__squares;
+mb__squares mb__squares_of(const mb_tensor *xs, int n, uint32_t mask);
+mb_tensor mb__squares_root(mb__squares s);
+mb_tensor mb__squares_norm(mb__squares s, mb_tensor root);
+/* The value of one tensor with the derivatives of another, of its shape and dtype: where a formula has the
+ * right derivatives to every order and cannot be computed as it stands. */
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);

@@ -121,6 +121,19 @@ mb_tensor mb_alias_at(const char *site, mb_tensor x)
     return mb__record(ctx, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
 }
 
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter("substitute", (const mb_tensor *[]){&value, &formula}, 2, &poison);
+    if (!ctx)
+        return poison;
+    int64_t dim[MB_MAX_RANK];
+    const mb__node *n = mb__at(ctx, formula.id);
+    memcpy(dim, n->dim, sizeof dim);
+    return mb__record(ctx, MB_OP_SUBSTITUTE, (mb_dtype)n->dtype, n->rank, dim, (mb_tensor[]){value, formula},
+                      2, NULL, 0);
+}
+
 mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
