@@ -169,11 +169,7 @@ mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor 
 
 mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 {
-    MB_DOOR(y.ctx, site, mb__poison(y.ctx));
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("jacobian", (const mb_tensor *[]){&y, &x}, 2, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "jacobian", &y, &x);
     mb_shape sy = mb_shape_of(y), sx = mb_shape_of(x), shape = {sy.rank + sx.rank, {0}};
     if (shape.rank > MB_MAX_RANK) {
         mb__error(ctx, MB_INVALID, "jacobian: y and x have %d axes together; %d is the most", shape.rank,

@@ -98,11 +98,7 @@ mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_ten
 
 mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("cast", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "cast", &x);
     const mb__node *n = mb__at(ctx, x.id);
     if ((unsigned)dtype > MB_BOOL) {
         mb__error(ctx, MB_INVALID, "cast: %d is not a dtype", (int)dtype);

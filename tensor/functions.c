@@ -124,11 +124,7 @@ mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis)
 
 mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b)
 {
-    MB_SITE(a.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("dot", (const mb_tensor *[]){&a, &b}, 2, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "dot", &a, &b);
     const mb__node *n = mb__at(ctx, a.id), *m = mb__at(ctx, b.id);
     if (n->rank != m->rank || memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {
         char ta[256], tb[256];
@@ -165,10 +161,8 @@ mb_tensor mb_eye_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n
 
 mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("take_along", (const mb_tensor *[]){&x, &index}, 2, &poison);
-    if (!ctx || !mb__check_index("take_along", ctx, index))
+    MB_ENTER(site, "take_along", &x, &index);
+    if (!mb__check_index("take_along", ctx, index))
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     bool ok = n->rank >= 1 && m->rank == n->rank;
@@ -204,21 +198,17 @@ mb_tensor mb_sort_at(const char *site, mb_tensor x)
 
 mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes)
 {
-    MB_SITE(index.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("one_hot", (const mb_tensor *[]){&index}, 1, &poison);
-    if (!ctx || !mb__check_index("one_hot", ctx, index))
+    MB_ENTER(site, "one_hot", &index);
+    if (!mb__check_index("one_hot", ctx, index))
         return poison;
     return mb_eq(mb_unsqueeze(index, -1), mb_iota(ctx, MB_INT32, classes));
 }
 
 mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("logsumexp", (const mb_tensor *[]){&x}, 1, &poison);
+    MB_ENTER(site, "logsumexp", &x);
     uint32_t mask;
-    if (!ctx || !mb__axes_mask("logsumexp", x, axes, &mask))
+    if (!mb__axes_mask("logsumexp", x, axes, &mask))
         return poison;
     mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
     if (!mb__is_float(dtype)) {

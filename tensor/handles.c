@@ -105,11 +105,17 @@ static void report_stale(mb_context *ctx, const char *op, int i, mb_tensor t)
               i + 1, ended ? ended : "an earlier place");
 }
 
+mb_context *mb__operands_context(const mb_tensor *const *ts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (ts[i]->ctx)
+            return ts[i]->ctx;
+    return NULL;
+}
+
 mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison)
 {
-    mb_context *ctx = NULL;
-    for (int i = 0; i < n && !ctx; i++)
-        ctx = ts[i]->ctx;
+    mb_context *ctx = mb__operands_context(ts, n);
     *poison = (mb_tensor){ctx, 0, 0};
     if (!ctx || !mb__right_thread(ctx, NULL) || ctx->status != MB_OK)
         return NULL;
@@ -123,8 +129,7 @@ mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tens
             mb__error(ctx, MB_INVALID, "%s: operand %d belongs to another context", op, i + 1);
             return NULL;
         }
-        if (t.id == 0) /* poison made before the error was cleared */
-        {
+        if (t.id == 0) { /* poison made before the error was cleared */
             mb__error(ctx, MB_INVALID, "%s: operand %d is the result of an op that failed", op, i + 1);
             return NULL;
         }

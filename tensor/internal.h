@@ -259,6 +259,18 @@ static inline mb_tensor mb__poison(mb_context *ctx)
  * result must be poison (the error is set, or an operand was poison already); *poison then holds the result.
  */
 mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison);
+/* The context of the first operand that has one; NULL: none has. */
+mb_context *mb__operands_context(const mb_tensor *const *ts, int n);
+/* The head of a public function that returns a tensor, given pointers to its operands: MB_SITE and mb__enter.
+ * Declares ctx, and poison, which is returned at once where mb__enter refuses. */
+#define MB_ENTER(site, op, ...)                                                                              \
+    const mb_tensor *const operands_[] = {__VA_ARGS__};                                                      \
+    const int operand_count_ = (int)(sizeof operands_ / sizeof *operands_);                                  \
+    MB_SITE(mb__operands_context(operands_, operand_count_), site);                                          \
+    mb_tensor poison;                                                                                        \
+    mb_context *ctx = mb__enter(op, operands_, operand_count_, &poison);                                     \
+    if (!ctx)                                                                                                \
+    return poison
 /* The same for a function that starts from a context. False: give back mb__poison. */
 bool mb__enter_context(const char *op, mb_context *ctx);
 /* Whether t's node is the one it was made for, and still there. */

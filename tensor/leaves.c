@@ -107,11 +107,7 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("alias", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "alias", &x);
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);
@@ -120,11 +116,7 @@ mb_tensor mb_alias_at(const char *site, mb_tensor x)
 
 mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "stop_gradient", &x);
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);

@@ -46,11 +46,7 @@ mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude)
 
 mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("norm", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "norm", &x);
     if (!mb__is_float(mb__at(ctx, x.id)->dtype)) {
         char a[256];
         mb__error(ctx, MB_INVALID, "norm: got %s; wanted float32 or float64",

@@ -127,11 +127,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
 
 mb_tensor mb_keep_at(const char *site, mb_tensor t)
 {
-    MB_SITE(t.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("keep", (const mb_tensor *[]){&t}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "keep", &t);
     uint32_t id = mb__resolve(ctx, t);
     if (!id)
         return mb__poison(ctx);
