@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * elementwise.c - constructors of elementwise ops: checks, implicit broadcasting, plain-number operands. */
+ * elementwise.c - constructors of elementwise ops: checks, implicit broadcasting, plain numbers as operands.
+ */
 #include "tensor/internal.h"
 
 static bool accepts(char types, int dtype)
@@ -54,7 +55,7 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
     return mb__record(ctx, op, dtype, rank, dim, ts, n, NULL, 0);
 }
 
-/* A plain number beside t becomes a scalar of t's dtype, bound at each run. */
+/* A plain number as the other operand of t: a scalar of t's dtype, bound at each run. */
 static mb_tensor number_like(const char *op, mb_tensor t, double value)
 {
     mb_tensor poison;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * functions.c - common functions, recorded as primitive ops, so that every order of derivative is theirs. */
+ * functions.c - functions made of other ops, which have the derivatives. */
 #include <math.h>
 
 #include "tensor/internal.h"
@@ -21,13 +21,14 @@ mb_tensor mb_square_at(const char *site, mb_tensor x)
 mb_tensor mb_relu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* A select, not a maximum: the derivative at 0 is 0, and NaN passes through. */
+    /* A selection, not a maximum, so that the derivative at 0 is 0; NaN is propagated. */
     mb_tensor zero = lit(x, 0);
     return mb_where(mb_le(x, zero), zero, x);
 }
 
-/* For functions that are 0 below -bound and x above, to rounding and with all derivatives, while their
- * formulas would meet 0 times infinity there: x held within the bounds, and where it is above. */
+/* For functions that equal 0 below -bound and x above bound, to rounding and with all derivatives, but whose
+ * formulas would compute 0 times infinity there: x clamped to the bounds, and *above, where it exceeds them.
+ */
 static mb_tensor levels(mb_tensor x, double bound, mb_tensor *above)
 {
     mb_tensor low = lit(x, -bound), high = lit(x, bound);
@@ -45,8 +46,8 @@ mb_tensor mb_silu_at(const char *site, mb_tensor x)
 mb_tensor mb_softplus_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* max(x, 0) + log1p(e^-|x|). At 0 both selects take the branch of x <= 0, which is log1p(e^x) and has all
-     * its derivatives there. */
+    /* max(x, 0) + log1p(e^-|x|). At 0 both selections take the branch of x <= 0, log1p(e^x), whose
+     * derivatives of every order are right there. */
     mb_tensor positive = mb_lt(lit(x, 0), x);
     mb_tensor minus_abs = mb_where(positive, mb_neg(x), x);
     mb_tensor small = mb_log1p(mb_exp(minus_abs));
@@ -57,11 +58,11 @@ mb_tensor mb_elu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
     mb_tensor zero = lit(x, 0), positive = mb_lt(zero, x);
-    mb_tensor below = mb_where(positive, zero, x); /* expm1 never sees what would overflow */
+    mb_tensor below = mb_where(positive, zero, x); /* so that expm1 never overflows */
     return mb_where(positive, x, mb_expm1(below));
 }
 
-/* tanh and erf are 1 to rounding of float64 at these bounds. */
+/* In both forms of gelu, tanh and erf are 1 to float64 rounding at the bound. */
 mb_tensor mb_gelu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
@@ -82,7 +83,7 @@ mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x)
     return mb_where(above, x, mb_add(half, mb_mul(half, t)));
 }
 
-/* Checks under the function's own name what its parts would report under theirs. */
+/* Checks what the ops inside would report less clearly. */
 static bool float_axis(const char *op, mb_tensor x, int axis)
 {
     mb_tensor poison;
@@ -178,7 +179,7 @@ mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
         return mb__poison(ctx);
     }
     if (size == 0 && m->dim[m->rank - 1] == 0)
-        return x; /* nothing to take from, and nothing wanted */
+        return x; /* no entries, and none are asked for */
     /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
     mb_shape lead = {n->rank, {0}};
     memcpy(lead.dim, n->dim, sizeof lead.dim);
@@ -219,7 +220,7 @@ mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)
     }
     mb_axes keep = axes;
     keep.keep = true;
-    /* Rows of -infinity only, or of nothing: 0 stands for their top, and 1 for their sum of 0. */
+    /* Rows of -infinity alone, or without entries: 0 replaces their largest, and 1 their sum of 0. */
     mb_tensor top = mb_stop_gradient(mb_max(x, keep));
     mb_tensor none = mb_eq(top, mb__const(ctx, dtype, -(double)INFINITY));
     mb_tensor base = mb_where(none, mb__const(ctx, dtype, 0), top);

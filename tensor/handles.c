@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * handles.c - what a handle stands for: questions about tensors, and the checks that every function makes
- * first. */
+ * handles.c - queries of tensors, and the checks of operands that every function begins with. */
 #include <stdio.h>
 
 #include "tensor/internal.h"
@@ -12,7 +11,7 @@ bool mb__alive(const mb_context *ctx, mb_tensor t)
     const mb__node *n = &ctx->nodes[t.id];
     if (n->scope == t.scope)
         return !n->dead;
-    /* mb_keep gave out a handle of the scope around the node's, which is not yet over. */
+    /* Given out by mb_keep: the handle is of the scope around the node's, which has not ended yet. */
     for (uint32_t i = ctx->scope_count; n->kept && i-- > 1;)
         if (ctx->scopes[i].serial == n->scope)
             return ctx->scopes[i - 1].serial == t.scope;
@@ -129,7 +128,7 @@ mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tens
             mb__error(ctx, MB_INVALID, "%s: operand %d belongs to another context", op, i + 1);
             return NULL;
         }
-        if (t.id == 0) { /* poison made before the error was cleared */
+        if (t.id == 0) { /* poison from before the error was cleared */
             mb__error(ctx, MB_INVALID, "%s: operand %d is the result of an op that failed", op, i + 1);
             return NULL;
         }

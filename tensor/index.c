@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * index.c - choosing and adding by index, sorting. Index paths carry no derivative. */
+ * index.c - gathering and scattering by index, sorting. There are no derivatives with respect to indices. */
 #include "tensor/internal.h"
 
 bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * leaves.c - literals, bound scalars, data, counters, random numbers. */
+ * leaves.c - literals, scalars bound at each run, data, iota, random numbers. */
 #include "tensor/internal.h"
 
-/* A number must be one of its dtype's: nothing is rounded to an int32 behind the caller's back. */
+/* Whether the dtype has the value; a bool is made 0 or 1. Nothing is rounded to an int32 silently. */
 static bool representable(mb_context *ctx, mb_dtype dtype, double *value)
 {
     if (dtype == MB_BOOL)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * movement.c - reshape, permute, broadcast, slice, pad, concat, and what is made of them. */
+ * movement.c - reshape, permute, broadcast, slice, pad, concat, and functions made of these. */
 #include "tensor/internal.h"
 
 mb_tensor mb_reshape_at(const char *site, mb_tensor x, mb_shape shape)
@@ -159,8 +159,8 @@ mb_tensor mb_flip_at(const char *site, mb_tensor x, int axis)
     return mb_slice(x, axis, size ? size - 1 : 0, size, -1);
 }
 
-/* before, step: where element 0 goes and how far apart elements land (1: next to each other); size: the
- * result's. */
+/* Per axis: before: the position of element 0; step: the distance between elements (1: adjacent); size: of
+ * the result. */
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size)
 {
     mb_context *ctx = x.ctx;

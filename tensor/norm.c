@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
- * norm.c - Euclidean norms, of which no square overflows or vanishes. */
+ * norm.c - Euclidean norms, computed so that no square overflows or underflows. */
 #include <math.h>
 
 #include "tensor/internal.h"
 
-/* The largest magnitude of x, which only scales: a norm is m |x / m|, whatever m is, so that m counts as
- * constant and the derivatives are right to every order. */
+/* The largest magnitude of x. It only scales: a norm is m |x / m| for any m, so derivatives of every order
+ * are right with m taken as constant. */
 mb_tensor mb__magnitude(mb_tensor x, mb_axes keep)
 {
     return mb_stop_gradient(mb_max(mb_abs(x), keep));
 }
 
-/* By what to divide: the largest magnitude, or 1 where that is 0, infinite, NaN or of nothing. */
+/* The divisor: the largest magnitude, or 1 where that is 0, infinite, NaN or over no elements. */
 mb_tensor mb__norm_scale(mb_tensor magnitude)
 {
     mb_dtype dtype = mb_dtype_of(magnitude);
@@ -23,7 +23,8 @@ mb_tensor mb__norm_scale(mb_tensor magnitude)
     return mb_where(mb_and(positive, finite), magnitude, mb__const(ctx, dtype, 1));
 }
 
-/* sqrt of a sum of squares of x / scale, which is 1 or more but where all are 0: there 1, with derivative 0.
+/* sqrt of a sum of squares of x / scale. That is 1 or more unless all elements are 0: then 1, with derivative
+ * 0.
  */
 mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude)
 {
@@ -59,7 +60,7 @@ mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes)
     mb_tensor unit = mb_div(x, scale);
     mb_tensor root = mb__norm_root(mb_sum(mb_mul(unit, unit), keep), magnitude);
     mb_tensor y = mb__norm_of_root(root, scale, magnitude);
-    if (!axes.keep && y.id) /* of one element each: only the axes go */
+    if (!axes.keep && y.id) /* sums of one element each: drops the axes */
         y = mb_sum(y, axes);
     return y;
 }

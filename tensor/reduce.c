@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * reduce.c - reductions. On the tape they keep reduced axes at size 1; dropping those is a reshape. */
+ * reduce.c - reductions. On the tape, reduced axes stay with size 1; a reshape drops them. */
 #include <math.h>
 
 #include "tensor/internal.h"
