@@ -2,8 +2,8 @@
  *
  * rules_structure.c - derivatives of movement, reductions, contractions and indexing: for each op its reverse
  * rule, its forward rule if it is not linear, and its batching rule. Each adjoint is again one of these ops:
- * slice and pad, sum and broadcast, take and scatter_add, contract and contract. With a batch of tangents,
- * [K, ...], what an op does along its axes it does one axis further back.
+ * slice and pad, sum and broadcast, take and scatter_add, contract and contract. A batching rule, for
+ * tangents [K, ...], applies the op one axis further back.
  */
 #include "autograd/rules.h"
 
@@ -129,7 +129,7 @@ BATCH(pad)
     return mb__pad_all(t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
 }
 
-/* Its tangents are joined by the sweep, which has those of all operands. */
+/* Its forward rule is in the sweep, which has the tangents of all operands. */
 REVERSE(concat)
 {
     int axis = (int)attr(s, 0);
@@ -152,7 +152,7 @@ BATCH(sum)
     return mb__reduce(MB_OP_SUM, t, (uint32_t)attr(s, 0) << 1);
 }
 
-/* v / (number of entries that are the maximum) where x is it, 0 elsewhere, and NaN in all of x where the
+/* v / (number of entries equal to the maximum) at those entries, 0 elsewhere; NaN at all entries if the
  * maximum is NaN. v may have an axis of directions in front. */
 static mb_tensor max_share(const mb__applied *s, mb_tensor v)
 {
@@ -192,7 +192,8 @@ BATCH(cumsum)
 
 enum { LABELS_MOST = 24 };
 
-/* The other operand against the cotangent: labels keep their sizes, the roles of a, b and the result rotate.
+/* The other operand contracted with the cotangent: labels keep their sizes, and a, b and the result swap
+ * roles.
  */
 REVERSE(contract)
 {
@@ -207,7 +208,7 @@ REVERSE(contract)
     }
     return i ? mb__contract(s->in[0], g, labels, axes) : mb__contract(g, s->in[1], labels, axes);
 }
-/* With one more label, which belongs to the tangent and the result. */
+/* One more label, on the tangent and the result. */
 BATCH(contract)
 {
     (void)K;
@@ -229,7 +230,7 @@ BATCH(contract)
     return i ? mb__contract(s->in[0], t, labels + 1, axes) : mb__contract(t, s->in[1], labels + 1, axes);
 }
 
-/* ---- by index; the index itself is int32, which no derivative goes by ---- */
+/* ---- by index; the index itself is int32 and has no derivative ---- */
 
 REVERSE(take)
 {
@@ -253,7 +254,7 @@ BATCH(scatter_add)
     return mb_scatter_add(t, s->in[1], (int)attr(s, 0) + 1, s->node.dim[attr(s, 0)]);
 }
 
-/* ---- the table; stop_gradient, argmax and argsort are constants to every derivative ---- */
+/* ---- the table; stop_gradient, argmax and argsort are constant, and have no rules ---- */
 
 #define LINEAR(NAME)                                                                                         \
     {                                                                                                        \
