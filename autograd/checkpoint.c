@@ -33,7 +33,7 @@ int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from)
      * are around that. */
     uint32_t i = first_ending(ctx, id);
     while (i < ctx->region_count &&
-           ctx->regions[i].first > id) /* a later one, beside id inside an outer one */
+           ctx->regions[i].first > id) /* a later one; a region around both may follow */
         i = ctx->regions[i].around >= 0 ? (uint32_t)ctx->regions[i].around : ctx->region_count;
     int32_t found = -1;
     for (int32_t r = i < ctx->region_count ? (int32_t)i : -1; r >= 0; r = ctx->regions[r].around)

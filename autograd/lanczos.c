@@ -26,9 +26,9 @@ static mb_tensor orthogonalize(mb_tensor w, const mb_tensor *basis, int j)
     return w;
 }
 
-/* Writes m entries each to basis, diagonal and beside, the off-diagonal. */
+/* Writes m entries each to basis, diagonal and off_diagonal. */
 static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, mb_tensor *diagonal,
-                           mb_tensor *beside)
+                           mb_tensor *off_diagonal)
 {
     double tiny = b->dtype == MB_FLOAT64 ? 1e-10 : 1e-5;
     mb_tensor v = mb_normal(b->ctx, key, b->dtype, MB_SHAPE(b->p)), scale = lit(b, 0);
@@ -42,7 +42,7 @@ static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, m
         /* A residual that is tiny relative to the Hessian: the Krylov space is exhausted. */
         mb_tensor length = norm(w), more = mb_lt(mb_mul(scale, lit(b, tiny)), length);
         length = mb_where(more, length, lit(b, 1));
-        beside[j] = mb_where(more, length, lit(b, 0));
+        off_diagonal[j] = mb_where(more, length, lit(b, 0));
         v = mb_where(more, mb_div(w, length), lit(b, 0));
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Update rules and clipping as pure functions on the tape. The optimisers record the same ones, so an inner
- * loop and an outer one cannot disagree about what a step is.
+ * rules.c - update rules and clipping as functions of tensors. The optimisers record them too, so a step is
+ * the same in inner and outer loops.
  */
 #include "optim/internal.h"
 
@@ -20,10 +20,10 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
 }
 
-static bool have_room(mb_context *ctx, const char *name, bool room)
+static bool have_results(mb_context *ctx, const char *name, bool room)
 {
     if (!room)
-        mb_fail(ctx, MB_INVALID, "%s: nowhere to put a result: a pointer is NULL", name);
+        mb_fail(ctx, MB_INVALID, "%s: a pointer for a result is NULL", name);
     return room;
 }
 
@@ -42,7 +42,7 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (new_velocity)
         *new_velocity = (mb_tensor){0};
-    if (!ctx || !have_room(ctx, "mb_momentum_update", new_velocity != NULL))
+    if (!ctx || !have_results(ctx, "mb_momentum_update", new_velocity != NULL))
         return (mb_tensor){0};
     const mb__range range = mb__below_1("momentum", momentum);
     mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
@@ -90,7 +90,7 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
     mb_tensor updated = {0};
-    if (!ctx || !have_room(ctx, "mb_adam_update", new_m && new_v)) {
+    if (!ctx || !have_results(ctx, "mb_adam_update", new_m && new_v)) {
         if (new_m)
             *new_m = updated;
         if (new_v)
@@ -102,7 +102,7 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
     } else if (!lr.ctx) {
-        mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
+        mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is not a tensor; mb_scalar makes one of a number");
     } else if (mb__check_adam(ctx, "mb_adam_update", beta1, beta2, eps)) {
         mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
@@ -114,7 +114,7 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
-/* The norm of n tensors, and what it is made of. */
+/* The norm of n tensors, and its factors. */
 typedef struct measure {
     mb_tensor norm, scale, root; /* norm = root scale */
 } measure;
@@ -150,13 +150,14 @@ mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double m
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
-    if (!ctx || !have_room(ctx, "mb_clip_norm", clipped != NULL))
+    if (!ctx || !have_results(ctx, "mb_clip_norm", clipped != NULL))
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
     measure m = measure_of(gs, n);
     mb_tensor most = mb_scalar(ctx, mb_dtype_of(m.norm), max_norm);
-    /* In two factors: the norm may overflow where no clipped element does. NaN is not within, and spreads. */
+    /* Divides by root and scale one after the other: their product, the norm, may overflow although no
+     * clipped element does. If the norm is NaN, `within` is false and the result NaN. */
     mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
     for (int i = 0; i < n; i++)
         clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));

@@ -83,7 +83,7 @@ static bool read_header(mb_safetensors *f)
         return false;
     }
     if (!strchr("{ \t\r\n", h->text[0])) { /* strchr finds NUL, too: mb__st_parse reports an empty header */
-        mb_fail(ctx, MB_FORMAT, "safetensors: %s: not a safetensors file: its header does not begin with '{'",
+        mb_fail(ctx, MB_FORMAT, "safetensors: %s: not a safetensors file: '{' wanted where its header begins",
                 path);
         return false;
     }
