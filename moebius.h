@@ -2,8 +2,9 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in six headers; read them in this order:
+ * The manual is in seven headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
+ *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
  *   backends/engine/backends.h  contexts, and where numbers are made
@@ -18,6 +19,7 @@
 #define MB_VERSION_PATCH 0
 
 #include "tensor/tensor.h"
+#include "tensor/scan.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
 #include "backends/engine/backends.h"

@@ -3,10 +3,7 @@
 #ifndef MB_CHECKPOINT_H
 #define MB_CHECKPOINT_H
 
-#include "tensor/internal.h"
-
-/* Of the checkpoints that hold node id and begin at `from` or later: the outermost; -1: none. */
-int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from);
+#include "tensor/copy.h"
 
 /* Records copies of the region's nodes up to `last` that are marked in `needed` (indexed by id - low). They
  * read values from outside the region through barriers, which wait for `cotangent`. The copy of node id is
@@ -16,8 +13,5 @@ mb_status mb__region_copy(mb_context *ctx, int32_t region, uint32_t last, const 
 
 /* Whether a node is a barrier that replaces the node before it, the copy of a node whose value was stored. */
 bool mb__is_stand_in(const mb_context *ctx, uint32_t id);
-
-/* Makes a checkpoint of the nodes from `first` to the newest. */
-mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products);
 
 #endif

@@ -27,6 +27,7 @@
 #define MB_LAYERS_H
 
 #include "optim/optim.h"
+#include "tensor/scan.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -326,8 +327,9 @@ typedef struct mb_learner_weight {
 } mb_learner_weight;
 
 /* A learner: one function, written with ordinary ops. weights[i]: [B,H, weight[i].shape...], x: [B,H,m,dh] ->
- * [B,H,m,dh], for each token by itself. Each mb_ttt_apply calls it T + 1 times or more, with different
- * weights; layers/learners.c has two examples. It must not apply the layer that it belongs to. */
+ * [B,H,m,dh], for each token by itself. Each mb_ttt_apply calls it T + 1 times or more (with a scan, twice or
+ * more), with different weights; layers/learners.c has two examples. It must not apply the layer that it
+ * belongs to. */
 typedef struct mb_learner {
     mb_tensor (*apply)(void *user, const mb_tensor *weights, int n, mb_tensor x);
     void *user;                       /* must stay valid as long as the layer */
@@ -352,6 +354,9 @@ typedef struct mb_ttt_options {
     mb_switch decoder_norm;     /* AUTO: off for LINEAR, on otherwise */
     mb_switch learned_start;    /* AUTO: off (W_0 = 0, not a parameter) for LINEAR, on otherwise */
     mb_switch encoder_bias;     /* AUTO: off for LINEAR, on for MLP; not for CUSTOM */
+    mb_switch scan;     /* the T steps as one mb_scan: memory and planning of one step; gradients compute each
+                           step once more. AUTO: on from T = 16 on */
+    int64_t keep_every; /* of a scan: see mb_scan_options */
     bool first_order; /* inner gradients count as constants: cheaper, but a different outer gradient, which is
                          0 for phi, g and the norm */
 } mb_ttt_options;
@@ -465,6 +470,7 @@ typedef struct mb_vit_options {
     int64_t rows;           /* of the grid of tokens, for sincos2d; 0: a square grid */
     bool pre_logits;        /* a linear layer D -> D and tanh before the head */
     mb_init head_init;      /* of the head's weight; default zeros */
+    bool checkpoint;        /* each block is a checkpoint (autograd.h): gradients compute it once more */
 } mb_vit_options;
 
 /* patches -> embed -> + positions -> depth blocks -> norm -> mean over tokens -> (pre_logits, tanh) -> head.

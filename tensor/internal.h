@@ -41,6 +41,7 @@ typedef struct mb__node {
     bool kept;         /* survives its scope (mb_keep)                               */
     bool through;      /* kept by the checkpoint around it (mb_keep_through)         */
     bool dead;         /* its scope has ended; a later kept node holds its place     */
+    bool inside;       /* has a value only within the steps of a scan that has ended */
     mb__buffer *value; /* the value, once computed and stored; a reference            */
     const char *site;
     const char *call; /* the public function that recorded it, such as "mb_softmax_at" */
@@ -48,6 +49,8 @@ typedef struct mb__node {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
+        uint32_t first;    /* BODY: the node that the body begins with */
+        uint32_t body;     /* PLACEHOLDER: the BODY node, 0 while the scan is open */
     } bind;                /* given at each run: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
@@ -67,6 +70,35 @@ typedef struct mb__region {
     int32_t around; /* index of the innermost one around this one; -1: none */
     bool products;  /* results of contractions are kept */
 } mb__region;
+
+/* What a sweep keeps by node id, from the oldest node that it looks at on. */
+typedef struct mb__scratch {
+    uint32_t *grad;
+    uint8_t *depends, *needed;
+    uint32_t grad_room, depends_room, needed_room;
+    void *parts;
+    uint32_t part_room;
+} mb__scratch;
+
+/* A scan that has begun: its placeholders and results so far. */
+typedef struct mb__bound {
+    mb_tensor *where; /* the caller's variable, which the end fills in; NULL */
+    uint32_t at;      /* the placeholder */
+    uint32_t from;    /* the initial value; what is sliced; what is stacked */
+} mb__bound;
+typedef struct mb__bounds {
+    mb__bound *list;
+    uint32_t count, capacity;
+} mb__bounds;
+typedef struct mb__open_scan {
+    uint32_t serial, scope, first; /* of the scope that it was begun in; the body's first node */
+    int64_t steps;
+    int64_t keep; /* as mb_scan_options' keep_every */
+    bool backwards;
+    const char *site;
+    mb__bounds carries, slices, stacks;
+    uint32_t step; /* the placeholder of the step's number; 0: not asked for */
+} mb__open_scan;
 
 /* A change that the next flush makes permanent, with the value before it: if its scope ends after an error
  * and without a flush, the change is undone. It is of a variable's pending node, or of a number in host
@@ -132,6 +164,8 @@ struct mb_context {
     uint32_t watch_count, watch_room;
     mb__region *regions;
     uint32_t region_count, region_room;
+    mb__open_scan *scans; /* innermost last */
+    uint32_t scan_count, scan_room, next_scan;
 
     /* errors */
     mb_status status;
@@ -145,11 +179,9 @@ struct mb_context {
     _Atomic(const char *) foreign; /* site of a refused call from another thread; NULL: none */
 
     /* scratch memory kept between calls: for autograd's sweeps, and for lists of ids */
-    uint32_t *sweep_grad;
-    uint8_t *sweep_depends, *sweep_needed;
-    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
-    void *sweep_parts; /* see autograd/sweep.c */
-    uint32_t sweep_part_room;
+    struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/sweep.c */
+    uint32_t sweep_room, sweep_depth;
+    struct mb__chunk_of_temporaries *temporary;
     uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
     uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
@@ -174,6 +206,21 @@ void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
 /* Grows an array to a capacity of `need` items or more, of `item` bytes each. */
 bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
+
+/* Memory for a while: MB_TEMPORARY(ctx) at the head of a block, and what mb__temporary gives out from there
+ * on goes with the block. It comes from a stack that is kept, so that a replayed step allocates nothing. */
+typedef struct mb__temporaries {
+    mb_context *ctx;
+    struct mb__chunk_of_temporaries *chunk;
+    size_t used;
+} mb__temporaries;
+mb__temporaries mb__temporaries_begin(mb_context *ctx);
+void mb__temporaries_end(const mb__temporaries *t);
+#define MB_TEMPORARY(ctx)                                                                                    \
+    const mb__temporaries mb_temporaries_ __attribute__((cleanup(mb__temporaries_end), unused)) =            \
+        mb__temporaries_begin(ctx)
+void *mb__temporary(mb_context *ctx, size_t bytes); /* zeroed, aligned to 16; NULL: error set */
+void mb__temporaries_free(mb_context *ctx);
 
 extern const mb_allocator mb__default_allocator;
 /* Counts memory that was taken from the allocator. */
@@ -324,6 +371,51 @@ bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
+
+/* ---- scans (loop.c) ---- */
+
+/* What a scan is made of. The body: everything from node `first` on that depends on a placeholder. */
+typedef struct mb__loop_parts {
+    int64_t steps;
+    bool backwards; /* from the last slice to the first; stacks are filled in the same order */
+    uint32_t first;
+    int carries, slices, stacks;
+    const mb__bound *carry; /* at, from: the initial value */
+    const mb__bound *slice; /* at, from: [steps, ...] */
+    const uint32_t *next;   /* each carry's next value */
+    const uint32_t *stack;  /* what is stacked */
+} mb__loop_parts;
+
+mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
+/* Records the scan and, right after it, its results: the last carries, the stacks, and for each carry a stack
+ * of its values at the beginning of each step. 0: error set. */
+uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
+/* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
+void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
+bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
+/* This step's entry of node `from`, [steps, ...]. */
+mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from);
+/* t: [steps of the outermost open scan, ..., of the innermost, ...] -> [...], that of this step of each. */
+mb_tensor mb__each_step(mb_context *ctx, mb_tensor t);
+/* Frees a scan's lists, which are kept for the next one. */
+void mb__scan_release(mb_context *ctx, mb__open_scan *s);
+
+/* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
+ * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
+bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
+
+/* A recorded scan, read from its node. */
+typedef struct mb__scan_view {
+    int64_t steps;
+    bool backwards;
+    int carries, slices, stacks, captures; /* stacks: with those of the carries */
+    uint32_t body, first;
+} mb__scan_view;
+mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);
+static inline int mb__scan_results(const mb__scan_view *s)
+{
+    return s->carries + s->stacks;
+}
 
 /* ---- changes that a flush makes permanent, and an error undoes ---- */
 

@@ -117,6 +117,13 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         mb__changes_undo(ctx, mark.changes); /* after an error; else the flush left none */
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
+        uint32_t scans = ctx->scan_count;
+        while (scans && ctx->scans[scans - 1].scope >= mark.serial)
+            scans--;
+        if (scans < ctx->scan_count)
+            mb__error(ctx, MB_INVALID, "scope_end: the scan begun at %s is still open inside this scope",
+                      ctx->scans[scans].site);
+        ctx->scan_count = scans;
         cut(ctx, &mark);
         cut_regions(ctx);
         if (ctx->copies) /* they are ids of removed nodes */

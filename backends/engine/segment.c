@@ -49,6 +49,13 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
         if (!append(ctx, &s->nodes, &s->count, &s->node_room, id))
             return false;
         const mb__node *node = &ctx->nodes[id];
+        if (node->op == MB_OP_PLACEHOLDER && !node->bind.body) {
+            mb__error(
+                ctx, MB_INVALID,
+                "a value of the inside of a scan that has not ended was asked for; it has one at each step, "
+                "and none before mb_scan_end");
+            return false;
+        }
         for (int i = 0; !node->value && i < node->nin; i++) {
             uint32_t o = mb__in(ctx, node, i);
             if ((st->mark[o] & ~1u) != st->serial) {

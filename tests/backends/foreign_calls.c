@@ -292,6 +292,14 @@ static void call_context(objects *o)
     STATUS(mb_fail_at, S, ctx, MB_INVALID, "no");
     ROW("mb_site_begin", !mb_site_begin(ctx, S).ctx);
     NOTHING(mb_intern_site, ctx, S);
+    mb_scan scan = {o->ctx, 1};
+    ROW("mb_scan_begin_at", !mb_scan_begin_at(S, ctx, 2).serial);
+    ROW("mb_scan_begin_with_at", !mb_scan_begin_with_at(S, ctx, 2, (mb_scan_options){0}).serial);
+    STATUS(mb_scan_carry_at, S, scan, &x);
+    TENSOR(mb_scan_slice_at, S, scan, x);
+    TENSOR(mb_scan_step_at, S, scan);
+    STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
+    STATUS(mb_scan_end_at, S, scan);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
     NOTHING(mb_count, x);
@@ -381,6 +389,7 @@ static void call_optimizer(objects *o)
     TENSOR(mb_sgd_update_at, S, x, x, x);
     TENSOR(mb_momentum_update_at, S, x, x, x, x, 0.9, false, &m);
     TENSOR(mb_adam_update_at, S, x, x, x, x, x, 1, NULL, &m, &v);
+    TENSOR(mb_adam_update_in_scan_at, S, x, x, x, x, x, x, NULL, &m, &v);
     TENSOR(mb_global_norm_at, S, gs, 2);
     TENSOR(mb_clip_norm_at, S, gs, 2, 1, clipped);
     TENSOR(mb_clip_value_at, S, x, 1);

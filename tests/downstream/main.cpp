@@ -279,6 +279,27 @@ static void checkpoints(mb_context *mb)
     EXPECT(mb_grad(y, &x, 1, &g) == MB_OK && is(g, 6 * std::exp(9.0)));
 }
 
+static void scans(mb_context *mb)
+{
+    mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 2.0), start = w, xs = mb_iota(mb, MB_FLOAT64, 3), seen,
+              g;
+    mb_scan s = mb_scan_begin(mb, 3);
+    EXPECT(mb_scan_carry(s, &w) == MB_OK);
+    mb_tensor x = mb_add(mb_scan_slice(s, xs), mb_cast(mb_scan_step(s), MB_FLOAT64));
+    EXPECT(mb_scan_stack(s, mb_mul(w, x), &seen) == MB_OK);
+    w = mb_mul(w, w);
+    EXPECT(mb_scan_end(s) == MB_OK && is(w, 256) && is(mb_sum(seen, MB_ALL), 4 * 2 + 16 * 4));
+    EXPECT(mb_grad(w, &start, 1, &g) == MB_OK && is(g, 8 * 128));
+
+    mb_scan_options options = {};
+    options.backwards = true;
+    s = mb_scan_begin_with(mb, 3, options);
+    w = start;
+    EXPECT(mb_scan_carry(s, &w) == MB_OK);
+    w = mb_add(mb_mul(w, 2.0), mb_scan_slice(s, xs));
+    EXPECT(mb_scan_end(s) == MB_OK && is(w, 2 * (2 * (2 * 2 + 2) + 1)));
+}
+
 /* --------------------------------------------------------------------------------------------- files.h -- */
 
 static void safetensors(mb_context *mb, const std::string &folder)
@@ -340,7 +361,7 @@ int main(int argc, char **argv)
     contexts();
     mb_context *mb = mb_open(nullptr);
     for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, common_functions,
-                      scopes, errors, derivatives, checkpoints})
+                      scopes, errors, derivatives, checkpoints, scans})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

@@ -88,6 +88,8 @@ static void rules(mb_context *mb)
     EXPECT(is(mb_sum(mb_sgd_update(w, w, lr), MB_ALL), 1));
     EXPECT(is(mb_sum(mb_momentum_update(w, w, lr, zero, 0.9, false, &velocity), MB_ALL), 1));
     EXPECT(is(mb_sum(mb_adam_update(w, w, lr, zero, zero, 1, nullptr, &m, &v), MB_ALL), 1));
+    mb_tensor first = mb_full(mb, MB_INT32, MB_SHAPE0, 1);
+    EXPECT(is(mb_sum(mb_adam_update_in_scan(w, w, lr, zero, zero, first, nullptr, &m, &v), MB_ALL), 1));
     EXPECT(is(mb_global_norm(&w, 1), std::sqrt(2.0)) && is(mb_clip_norm(&w, 1, 1, &clipped), std::sqrt(2.0)));
     EXPECT(is(mb_sum(mb_clip_value(w, 0.25), MB_ALL), 0.5));
 }
