@@ -30,8 +30,8 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 
 /* ---- elementwise ---- */
 
-/* Vector functions and scalar ones round differently. So that an element has the same bits wherever it lies
- * in a loop, also when another kernel computes it again, whole vectors only are run: a rest is padded to one.
+/* Vector and scalar functions round differently. So that an element has the same bits at every position in a
+ * loop, and when another kernel recomputes it, only whole vectors are used: the remainder is padded to one.
  */
 enum { WHOLE = 16 };
 
@@ -163,7 +163,7 @@ enum { WHOLE = 16 };
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
 
-/* The one binary op with a vector function, in whole vectors as well. */
+/* The only binary op with a vector function; whole vectors as above. */
 #define WHOLE_POW(T)                                                                                         \
     static void pow_vv_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)   \
     {                                                                                                        \
@@ -325,8 +325,8 @@ ROWS(float, -INFINITY)
 ROWS(double, -(double)INFINITY)
 ROWS(int32_t, INT32_MIN)
 
-/* Compensated (Kahan): what rounding takes from each sum is kept beside it, and taken off the next term. None
- * of an infinite one. */
+/* Compensated sums (Kahan): the rounding error of each sum is stored, and subtracted from the next term; not
+ * if it is infinite. */
 static void add_compensated(int64_t n, void *RESTRICT d_, void *RESTRICT lost_, const void *RESTRICT a_)
 {
     float *d = d_, *lost = lost_;

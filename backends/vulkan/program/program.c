@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * program.c - what a program keeps from its making to its end. Compiling makes the pipelines, the dispatches
- * and the program's part of the table; the first run records the commands, and later runs only patch the
- * table and submit.
+ * program.c - the lifetime of a program. Compiling creates the pipelines, the dispatches and the program's
+ * part of the table; the first run records the commands, and later runs only patch the table and submit.
  */
 #include "backends/vulkan/program/program.h"
 
@@ -20,7 +19,7 @@ mb__vk_program *mb__vk_program_new(mb__vk *v, const mb__plan *plan)
     return p;
 }
 
-/* Chains the table words that say where a value lies. */
+/* Links all table words that hold the address of one value. */
 static bool chain_slots(mb__vk_program *p)
 {
     int count = p->plan->value_count + p->scratch_count;
@@ -43,7 +42,7 @@ static bool chain_slots(mb__vk_program *p)
     return true;
 }
 
-/* Drops what is needed while a program is made only. */
+/* Frees what is needed only while a program is compiled. */
 static void free_words(mb__vk_program *p)
 {
     mb__host_free(p->v->host, p->words, p->word_room * sizeof *p->words);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * run.c - running a program: the commands are recorded at its first run, in slices; every run patches the
- * table where values lie elsewhere than in the run before, and submits.
+ * run.c - running a program: the first run records the commands, in submit batches; every run updates the
+ * table for values whose addresses have changed, and submits.
  */
 #include <stdio.h>
 
@@ -40,7 +40,7 @@ static bool begin_slice(mb__vk_program *p, int i)
 static bool end_slice(mb__vk_program *p, int i, bool last)
 {
     mb__vk *v = p->v;
-    if (last) { /* the host may look */
+    if (last) { /* makes results visible to the host */
         VkMemoryBarrier seen = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
                                 .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
                                 .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
@@ -76,16 +76,16 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
         v->end_label(cb);
 }
 
-/* Commands are cut into slices that a device finishes in a fraction of a second. Dispatches between two
- * barriers do not access each other's values, so they may run in any order; `backwards` records them so, for
- * tests of just that. */
+/* Commands are split into submit batches that a device finishes in a fraction of a second. Dispatches between
+ * two barriers do not access each other's values, so they may run in any order; `backwards` reverses it, to
+ * test that. */
 static bool record(mb__vk_program *p)
 {
     mb__vk *v = p->v;
     double slice = v->slice, total = 0, cost = 0;
     for (int i = 0; i < p->dispatch_count; i++)
         total += p->dispatches[i].cost;
-    /* Two slices beside each other hold more than one's cost. */
+    /* Two adjacent batches together cost more than one batch may. */
     slice = slice < 2 * total / (VK_SLICES_MOST - 2) ? 2 * total / (VK_SLICES_MOST - 2) : slice;
     bool *before = mb__host_alloc(v->host, (size_t)p->dispatch_count + 1);
     if (!before)
@@ -96,7 +96,7 @@ static bool record(mb__vk_program *p)
     bool ok = begin_slice(p, 0);
     VkPipeline bound = VK_NULL_HANDLE;
     for (int i = 0; ok && i < p->dispatch_count;) {
-        int end = i + 1; /* of what runs between two barriers */
+        int end = i + 1; /* of the dispatches up to the next barrier */
         double more = p->dispatches[i].cost;
         while (end < p->dispatch_count && !before[end])
             more += p->dispatches[end++].cost;
@@ -116,11 +116,11 @@ static bool record(mb__vk_program *p)
         i = end;
     }
     ok = ok && end_slice(p, current, true);
-    if (!ok && current < p->slice_count) /* one that is half recorded cannot be begun anew */
+    if (!ok && current < p->slice_count) /* a half-recorded one must be reset */
         v->f.vkResetCommandBuffer(p->slices[current], 0);
     mb__host_free(v->host, before, (size_t)p->dispatch_count + 1);
     p->slices_used = ok ? current + 1 : 0;
-    if (ok) /* else it is recorded anew when it is next run */
+    if (ok) /* else the next run records again */
         p->generation = v->generation;
     v->host->counters->recordings++;
     return ok;
