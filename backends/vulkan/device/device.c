@@ -394,10 +394,10 @@ bool mb__vk_device_open(mb__vk *v, const char *wanted)
     vkGetPhysicalDeviceMemoryProperties(v->physical, &v->memory);
     find_caps(v, c);
     /* Operating systems abort work that occupies a device for more than a second or two. */
-    const char *slice = getenv("MB_VULKAN_SLICE");
-    v->slice = slice && atof(slice) > 0                                        ? atof(slice)
-               : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
-                                                                               : 3e10;
+    const char *batch = getenv("MB_VULKAN_BATCH");
+    v->batch_cost = batch && atof(batch) > 0                                        ? atof(batch)
+                    : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
+                                                                                    : 3e10;
     return make_device(v, c) && make_objects(v);
 }
 

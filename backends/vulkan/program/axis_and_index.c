@@ -33,7 +33,7 @@ static int64_t stretch(const mb__vk *v, int64_t each, int64_t invocations)
 {
     int64_t slow = v->caps.processor ? INT32_MAX : 1 << 20; /* serial, reading memory */
     int64_t most = v->caps.iterations ? v->caps.iterations : slow,
-            in_time = (int64_t)(v->slice / 8 / (double)(invocations ? invocations : 1));
+            in_time = (int64_t)(v->batch_cost / 8 / (double)(invocations ? invocations : 1));
     most = most < in_time ? most : in_time;
     return most > 64 * each ? most / each : 64;
 }

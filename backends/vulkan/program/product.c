@@ -203,7 +203,7 @@ mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide)
     return *mb__vk_trust(v, &c) == VK_WRONG ? mb__vk_product_by(v, p, wide, VK_PLAIN) : c;
 }
 
-/* Cuts along the longest loop, else along rows or columns. */
+/* Cuts along the longest loop over the result, else along its rows or columns. */
 bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[2])
 {
     double cost = 2.0 * (double)m->m * (double)m->n * (double)m->k;
@@ -214,7 +214,7 @@ bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[
             loop = i;
     }
     bool rows = m->m >= m->n;
-    if (v->caps.processor || cost <= 2 * v->slice || (loop < 0 && (rows ? m->m : m->n) < 256))
+    if (v->caps.processor || cost <= 2 * v->batch_cost || (loop < 0 && (rows ? m->m : m->n) < 256))
         return false;
     part[0] = part[1] = *m;
     int64_t size = loop >= 0 ? m->loop[loop] : rows ? m->m : m->n, half = (size + 1) / 2;

@@ -75,8 +75,8 @@ void mb__vk_discard(mb__vk_program *p)
         return;
     mb__vk *v = p->v;
     mb__vk_settle(v);
-    for (int i = 0; i < p->slice_count && !v->hung; i++)
-        v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &p->slices[i]);
+    for (int i = 0; i < p->batch_count && !v->hung; i++)
+        v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &p->batches[i]);
     if (p->queries && !v->hung)
         v->f.vkDestroyQueryPool(v->device, p->queries, NULL);
     if (p->table_bytes)

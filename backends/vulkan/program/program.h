@@ -61,8 +61,8 @@ typedef struct mb__vk_program {
     int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
     uint32_t *shift;
     mb__vk_memory *bound;
-    VkCommandBuffer slices[VK_SLICES_MOST];
-    int slice_count, slices_used, barriers;
+    VkCommandBuffer batches[VK_BATCHES_MOST]; /* submit batches: commands submitted together */
+    int batch_count, batches_used, barriers;
     uint32_t generation;
     VkQueryPool queries;
     bool failed;

@@ -9,19 +9,19 @@
 
 /* ---- recording ---- */
 
-static bool begin_slice(mb__vk_program *p, int i)
+static bool begin_batch(mb__vk_program *p, int i)
 {
     mb__vk *v = p->v;
-    if (i == p->slice_count) {
+    if (i == p->batch_count) {
         VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                             .commandPool = v->command_pool,
                                             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                             .commandBufferCount = 1};
-        if (!VK(v, v->f.vkAllocateCommandBuffers(v->device, &info, &p->slices[i])))
+        if (!VK(v, v->f.vkAllocateCommandBuffers(v->device, &info, &p->batches[i])))
             return false;
-        p->slice_count++;
+        p->batch_count++;
     }
-    VkCommandBuffer cb = p->slices[i];
+    VkCommandBuffer cb = p->batches[i];
     VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
     if (!VK(v, v->f.vkBeginCommandBuffer(cb, &begin)))
         return false;
@@ -37,17 +37,17 @@ static bool begin_slice(mb__vk_program *p, int i)
     return true;
 }
 
-static bool end_slice(mb__vk_program *p, int i, bool last)
+static bool end_batch(mb__vk_program *p, int i, bool last)
 {
     mb__vk *v = p->v;
     if (last) { /* makes results visible to the host */
         VkMemoryBarrier seen = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
                                 .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
                                 .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
-        v->f.vkCmdPipelineBarrier(p->slices[i], VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+        v->f.vkCmdPipelineBarrier(p->batches[i], VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                                   VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &seen, 0, NULL, 0, NULL);
     }
-    return VK(v, v->f.vkEndCommandBuffer(p->slices[i]));
+    return VK(v, v->f.vkEndCommandBuffer(p->batches[i]));
 }
 
 static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipeline *bound)
@@ -82,44 +82,44 @@ static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipe
 static bool record(mb__vk_program *p)
 {
     mb__vk *v = p->v;
-    double slice = v->slice, total = 0, cost = 0;
+    double most = v->batch_cost, total = 0, cost = 0;
     for (int i = 0; i < p->dispatch_count; i++)
         total += p->dispatches[i].cost;
     /* Two adjacent batches together cost more than one batch may. */
-    slice = slice < 2 * total / (VK_SLICES_MOST - 2) ? 2 * total / (VK_SLICES_MOST - 2) : slice;
+    most = most < 2 * total / (VK_BATCHES_MOST - 2) ? 2 * total / (VK_BATCHES_MOST - 2) : most;
     bool *before = mb__host_alloc(v->host, (size_t)p->dispatch_count + 1);
     if (!before)
         return false;
     mb__vk_hazards(p, before);
     p->barriers = 0;
     int current = 0;
-    bool ok = begin_slice(p, 0);
+    bool ok = begin_batch(p, 0);
     VkPipeline bound = VK_NULL_HANDLE;
     for (int i = 0; ok && i < p->dispatch_count;) {
-        int end = i + 1; /* of the dispatches up to the next barrier */
+        int end = i + 1; /* no barrier stands in [i, end) */
         double more = p->dispatches[i].cost;
         while (end < p->dispatch_count && !before[end])
             more += p->dispatches[end++].cost;
-        if (cost > 0 && cost + more > slice && current + 1 < VK_SLICES_MOST) {
-            ok = end_slice(p, current, false) && begin_slice(p, ++current);
+        if (cost > 0 && cost + more > most && current + 1 < VK_BATCHES_MOST) {
+            ok = end_batch(p, current, false) && begin_batch(p, ++current);
             bound = VK_NULL_HANDLE;
             cost = 0;
         } else if (i > 0) {
-            mb__vk_barrier(v, p->slices[current]);
+            mb__vk_barrier(v, p->batches[current]);
             p->barriers++;
         }
         for (int j = i; ok && j < end; j++) {
             int which = v->backwards ? end - 1 - (j - i) : j;
-            record_dispatch(p, p->slices[current], which, &bound);
+            record_dispatch(p, p->batches[current], which, &bound);
         }
         cost += more;
         i = end;
     }
-    ok = ok && end_slice(p, current, true);
-    if (!ok && current < p->slice_count) /* a half-recorded one must be reset */
-        v->f.vkResetCommandBuffer(p->slices[current], 0);
+    ok = ok && end_batch(p, current, true);
+    if (!ok && current < p->batch_count) /* a half-recorded one must be reset */
+        v->f.vkResetCommandBuffer(p->batches[current], 0);
     mb__host_free(v->host, before, (size_t)p->dispatch_count + 1);
-    p->slices_used = ok ? current + 1 : 0;
+    p->batches_used = ok ? current + 1 : 0;
     if (ok) /* else the next run records again */
         p->generation = v->generation;
     v->host->counters->recordings++;
@@ -208,8 +208,8 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
 
 static bool submit_all(mb__vk_program *p)
 {
-    for (int i = 0; i < p->slices_used; i++)
-        if (!mb__vk_submit(p->v, p->slices[i], i + 1 == p->slices_used))
+    for (int i = 0; i < p->batches_used; i++)
+        if (!mb__vk_submit(p->v, p->batches[i], i + 1 == p->batches_used))
             return false;
     return true;
 }
