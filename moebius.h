@@ -2,14 +2,16 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in seven headers; read them in this order:
+ * The manual is in nine headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
+ *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
+ *   layers/recurrent.h          layers that go through a sequence step by step
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -19,11 +21,13 @@
 #define MB_VERSION_PATCH 0
 
 #include "tensor/tensor.h"
+#include "tensor/linalg.h"
 #include "tensor/scan.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
+#include "layers/recurrent.h"
 #include "optim/optim.h"
 
 #endif
