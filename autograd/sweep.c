@@ -2,8 +2,8 @@
  *
  * sweep.c - reverse and forward sweeps over the tape.
  *
- * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on
- * an x and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
+ * A sweep visits the part of the tape between the oldest x and y, and in it only nodes that depend on an x
+ * and that y depends on. So the gradient in the last of a thousand inner steps costs that step alone.
  */
 #include <stdio.h>
 
@@ -17,14 +17,14 @@
 /* Scratch over ids from `low` on, which is the oldest x or before it: what is older depends on none. */
 typedef struct range {
     uint32_t low, high;
-    uint32_t count;   /* of ids from low on that the arrays hold */
+    uint32_t count;   /* length of the arrays */
     uint32_t *grad;   /* id of the accumulated cotangent or tangent; 0: none */
     uint8_t *depends; /* on an x */
     uint8_t *needed;  /* by a y, in forward sweeps; by a copy of a checkpoint */
     int64_t lead;     /* of a batched forward sweep: K, the size of the first axis of tangents; -1: none */
 } range;
 
-/* Room for ids up to `last`, zero where they are new. */
+/* Extends the arrays to id `last`; new entries are 0. */
 static bool range_extend(mb_context *ctx, range *r, uint32_t last)
 {
     uint32_t n = last - r->low + 1;
@@ -76,7 +76,7 @@ static bool active(const mb__node *n, int i)
     return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (last ? n->nin - 1 : 0);
 }
 
-/* Derivatives pass through this node at all. */
+/* Whether the node can have a derivative with respect to any operand. */
 static bool passes(const mb__node *n)
 {
     return mb__is_float(n->dtype) && !mb__has_flag(n->op, MB_FLAG_CONSTANT);
@@ -111,8 +111,7 @@ static mb__applied applied(mb_context *ctx, uint32_t id)
 {
     mb__applied s = {.ctx = ctx, .node = *mb__at(ctx, id), .out = mb__handle(ctx, id)};
     s.site = s.node.site;
-    if (s.node.through &&
-        mb__is_stand_in(ctx, id + 1)) /* the value that was kept, instead of computing it again */
+    if (s.node.through && mb__is_stand_in(ctx, id + 1)) /* a stored value, which need not be recomputed */
         s.out = mb__handle(ctx, id + 1);
     for (int i = 0; i < s.node.nin && i < 3; i++)
         s.in[i] = mb__handle(ctx, mb__in(ctx, &s.node, i));
@@ -252,8 +251,8 @@ static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
     return MB_OK;
 }
 
-/* A part of the tape that is swept, from `id` down to `first`. Copies of a checkpoint are one; then the sweep
- * goes on in the part below, and all that was recorded meanwhile, from `first` on, is a checkpoint. */
+/* A part of the tape being swept, from `id` down to `first`. The copies of a checkpoint are one; when it is
+ * done, everything recorded since `first` becomes a checkpoint, and the sweep continues in the part below. */
 typedef struct part {
     uint32_t id, first;
     bool copies, products;
@@ -279,8 +278,8 @@ static bool push_part(sweep *w, part p)
     return true;
 }
 
-/* Whether a gradient by a tensor of the inside is wanted. A leaf, such as a parameter that was first read
- * there, is not of the inside: copies read it, too. */
+/* Whether a gradient with respect to a tensor inside the region is wanted. A leaf, such as a parameter that
+ * was first read there, is not of the inside: copies read it, too. */
 static bool holds_an_x(const sweep *w, const mb__region *region)
 {
     for (int i = 0; i < w->n; i++)
@@ -290,7 +289,7 @@ static bool holds_an_x(const sweep *w, const mb__region *region)
     return false;
 }
 
-/* The checkpoint to be copied, of which node id is the last that the sweep comes to; -1: none. */
+/* The checkpoint to be copied, if the sweep enters one at node id; -1: none. */
 static int32_t region_at(const sweep *w, uint32_t id, uint32_t from)
 {
     const mb_context *ctx = w->ctx;
@@ -300,7 +299,8 @@ static int32_t region_at(const sweep *w, uint32_t id, uint32_t from)
     return found;
 }
 
-/* Marks what the cotangents in [first, last] want of these nodes; the newest cotangent. 0: there is none. */
+/* Marks the nodes in [first, last] that the rules of those with cotangents need. Returns the newest
+ * cotangent, or 0 if there is none. */
 static uint32_t mark_needed(mb_context *ctx, range *r, uint32_t first, uint32_t last)
 {
     uint32_t newest = 0;
@@ -319,8 +319,8 @@ static uint32_t mark_needed(mb_context *ctx, range *r, uint32_t first, uint32_t 
     }
 }
 
-/* Records a checkpoint again and makes its copies the part to be swept next, with the cotangents of the nodes
- * they stand for. */
+/* Records the copies of a checkpoint and makes them the part to be swept next, with the cotangents of their
+ * originals. */
 static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
 {
     mb_context *ctx = w->ctx;
@@ -461,7 +461,7 @@ mb_status mb__grad_fed(mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, i
     return vjp("grad", y, NULL, xs, n, gs, fed);
 }
 
-/* Zeros by parameters alone are hardly ever meant. */
+/* Warns: gradients that are all zero because y depends on no x are rarely intended. */
 static void tell_unfed(mb_context *ctx, mb_tensor y, const mb_tensor *xs, int n)
 {
     int i = 0;
@@ -496,7 +496,8 @@ mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor 
 
 /* ---- forward mode ---- */
 
-/* The node's op on tangents in place of the operands it is linear in: one of them, or all for a concat. */
+/* The node's op, with the tangent in place of an operand that it is linear in; for concat, of all operands.
+ */
 static mb_tensor rebuild(const mb__applied *s, int operand, mb_tensor t)
 {
     mb_context *ctx = s->ctx;
@@ -526,7 +527,7 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
     return out;
 }
 
-/* What operand i's tangent t gives the result's. */
+/* The contribution of operand i's tangent t to the result's. */
 static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
 {
     const mb__rule *rule = mb__rule_of(s->node.op);
@@ -586,8 +587,8 @@ static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
     return status;
 }
 
-/* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse
- * sweep gives the older x all that flows through the newer one. */
+/* An x may depend on another x: its tangent is then its own plus that of its op, just as in the reverse sweep
+ * the older x gets all that passes through the newer one. */
 static mb_status forward_sweep(mb_context *ctx, range *r)
 {
     for (uint32_t id = r->low; id <= r->high; id++) {
@@ -619,8 +620,8 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
     return MB_OK;
 }
 
-/* Whether v is a tangent for x: x's shape, or that after a first axis, whose size is then *lead; it is -1 for
- * the first x. */
+/* Whether v is a tangent for x: of x's shape, or in a batch of that shape after a first axis of size *lead,
+ * which the first x sets (-1 before). */
 static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead)
 {
     if (!batch)
@@ -633,7 +634,7 @@ static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead
     return *lead == v->dim[0];
 }
 
-/* The tangents of the xs; an x that is there twice moves by the sum. */
+/* Stores the tangents of the xs; for an x that occurs twice, their sum. */
 static bool seed_tangents(mb_context *ctx, range *r, const uint32_t *xs, const uint32_t *vs, int n)
 {
     for (int i = 0; i < n; i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Update rules and clipping as pure functions on the tape. The optimisers record the same ones, so an inner
- * loop and an outer one cannot disagree about what a step is.
+ * rules.c - update rules and clipping as functions of tensors. The optimisers record them too, so a step is
+ * the same in inner and outer loops.
  */
 #include "optim/internal.h"
 
@@ -20,10 +20,10 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     return mb__substitute(mb_sqrt(x), mb_where(none, zero, mb_sqrt(mb_where(none, one, x))));
 }
 
-static bool have_room(mb_context *ctx, const char *name, bool room)
+static bool have_results(mb_context *ctx, const char *name, bool room)
 {
     if (!room)
-        mb_fail(ctx, MB_INVALID, "%s: nowhere to put a result: a pointer is NULL", name);
+        mb_fail(ctx, MB_INVALID, "%s: a pointer for a result is NULL", name);
     return room;
 }
 
@@ -42,7 +42,7 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (new_velocity)
         *new_velocity = (mb_tensor){0};
-    if (!ctx || !have_room(ctx, "mb_momentum_update", new_velocity != NULL))
+    if (!ctx || !have_results(ctx, "mb_momentum_update", new_velocity != NULL))
         return (mb_tensor){0};
     const mb__range range = mb__below_1("momentum", momentum);
     mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
@@ -97,7 +97,7 @@ static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gr
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v, step}, 6);
     mb_tensor updated = {0};
-    if (!ctx || !have_room(ctx, name, new_m && new_v)) {
+    if (!ctx || !have_results(ctx, name, new_m && new_v)) {
         if (new_m)
             *new_m = updated;
         if (new_v)
@@ -110,7 +110,7 @@ static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gr
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "%s: step t = %lld, wanted 1 or more", name, (long long)t);
     } else if (!lr.ctx) {
-        mb_fail(ctx, MB_INVALID, "%s: lr is no tensor; mb_scalar makes one of a number", name);
+        mb_fail(ctx, MB_INVALID, "%s: lr is not a tensor; mb_scalar makes one of a number", name);
     } else if (mb__check_adam(ctx, name, beta1, beta2, eps)) {
         mb__adam_terms k = mb__adam_terms_of(ctx, dtype, lr, 0, t, beta1, beta2, eps);
         if (step.ctx) {
@@ -140,7 +140,8 @@ mb_tensor mb_adam_update_in_scan_at(const char *site, mb_tensor parameter, mb_te
 {
     MB_SITE(parameter.ctx, site);
     if (!t.ctx && parameter.ctx)
-        mb_fail(parameter.ctx, MB_INVALID, "mb_adam_update_in_scan: t is no tensor; mb_scan_step gives one");
+        mb_fail(parameter.ctx, MB_INVALID,
+                "mb_adam_update_in_scan: t is not a tensor; mb_scan_step gives one");
     return adam_update("mb_adam_update_in_scan", parameter, gradient, lr, m, v, t, 1, options, new_m, new_v);
 }
 
@@ -172,7 +173,7 @@ mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double m
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
-    if (!ctx || !have_room(ctx, "mb_clip_norm", clipped != NULL))
+    if (!ctx || !have_results(ctx, "mb_clip_norm", clipped != NULL))
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);

@@ -6,9 +6,9 @@
 
 #include "tensor/internal.h"
 
-/* The outermost checkpoint around a node that begins at node `from` or later; -1: none. */
+/* Of the checkpoints that hold node id and begin at `from` or later: the outermost; -1: none. */
 int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from);
-/* Nodes [first, now] as a checkpoint. */
+/* Makes a checkpoint of the nodes from `first` to the newest. */
 mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products);
 
 /* Node id once more, with these operands, at its own site. 0: error set. */

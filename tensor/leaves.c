@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * leaves.c - literals, bound scalars, data, counters, random numbers. */
+ * leaves.c - literals, scalars bound at each run, data, iota, random numbers. */
 #include "tensor/internal.h"
 
-/* A number must be one of its dtype's: nothing is rounded to an int32 behind the caller's back. */
+/* Whether the dtype has the value; a bool is made 0 or 1. Nothing is rounded to an int32 silently. */
 static bool representable(mb_context *ctx, mb_dtype dtype, double *value)
 {
     if (dtype == MB_BOOL)
@@ -110,11 +110,7 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("alias", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "alias", &x);
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);
@@ -136,11 +132,7 @@ mb_tensor mb__substitute(mb_tensor value, mb_tensor formula)
 
 mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "stop_gradient", &x);
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);

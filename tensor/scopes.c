@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * scopes.c - scopes: where the tape is cut back, and what is kept beyond. */
+ * scopes.c - scopes: cutting the tape back at their end, and values that outlive them. */
 #include "tensor/internal.h"
 
 mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
@@ -53,8 +53,8 @@ static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
     }
 }
 
-/* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
- * tape's length, and the dead between them keep their places but not their values. */
+/* Removes the nodes after the mark. Kept ones stay, with all nodes that they were computed from; dead nodes
+ * between these keep their places on the tape, but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
 {
     uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = mark->nodes;
@@ -81,7 +81,7 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
         n->value = NULL;
         n->dead = true;
     }
-    /* A variable's leaf that was kept is still the variable's current value: it moves out with its node. */
+    /* A variable's leaf that was kept still holds the variable's value: it now belongs to the outer scope. */
     for (uint32_t i = 0; pinned && i < ctx->variable_count; i++) {
         mb__variable *v = &ctx->variables[i];
         if (v->leaf >= mark->nodes && v->leaf < top && v->leaf_scope == mark->serial &&
@@ -100,7 +100,7 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
     }
 }
 
-/* Checkpoints that were cut into are forgotten: their nodes are kept as any others. */
+/* Checkpoints that lost nodes are forgotten: what is left of them are ordinary nodes. */
 static void cut_regions(mb_context *ctx)
 {
     uint32_t before = ctx->region_count;
@@ -111,7 +111,7 @@ static void cut_regions(mb_context *ctx)
             ctx->regions[i].around = -1;
 }
 
-/* Serials grow: those of inner scopes are larger. */
+/* Serials increase, so those of inner scopes are larger. */
 void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill)
 {
     uint32_t left = 0;
@@ -144,7 +144,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
     mb__watches_end(ctx, scope.serial, false);
     while (ctx->scope_count >= depth) {
         mb__scope_mark mark = ctx->scopes[--ctx->scope_count];
-        mb__changes_undo(ctx, mark.changes); /* there are some only after an error */
+        mb__changes_undo(ctx, mark.changes); /* after an error; else the flush left none */
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
         uint32_t open = ctx->bracket_count;
@@ -157,7 +157,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         keep_for_open_brackets(ctx, mark.nodes);
         cut(ctx, &mark);
         cut_regions(ctx);
-        if (ctx->copies) /* they name nodes that are gone */
+        if (ctx->copies) /* they are ids of removed nodes */
             memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
     }
     return ctx->status;
@@ -165,11 +165,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
 
 mb_tensor mb_keep_at(const char *site, mb_tensor t)
 {
-    MB_SITE(t.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("keep", (const mb_tensor *[]){&t}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "keep", &t);
     uint32_t id = mb__resolve(ctx, t);
     if (!id)
         return mb__poison(ctx);

@@ -446,7 +446,8 @@ static void run_task(void *argument, int task, int worker)
             if (st->mode != MB_STORE)
                 accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
                            reg[st->reg]);
-            else if (!st->direct && !(st->per_row && t.column)) /* a row's value once, by its first tile */
+            else if (!st->direct &&
+                     !(st->per_row && t.column)) /* a value per row is stored by its first tile */
                 store(k, st, f, &t, reg[st->reg]);
         }
         if (++ct == k->column_tiles) {

@@ -30,8 +30,8 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 
 /* ---- elementwise ---- */
 
-/* Vector functions and scalar ones round differently. So that an element has the same bits wherever it lies
- * in a loop, also when another kernel computes it again, whole vectors only are run: a rest is padded to one.
+/* Vector and scalar functions round differently. So that an element has the same bits at every position in a
+ * loop, and when another kernel recomputes it, only whole vectors are used: the remainder is padded to one.
  */
 enum { WHOLE = 16 };
 
@@ -163,7 +163,7 @@ enum { WHOLE = 16 };
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
 
-/* The one binary op with a vector function, in whole vectors as well. */
+/* The only binary op with a vector function; whole vectors as above. */
 #define WHOLE_POW(T)                                                                                         \
     static void pow_vv_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)   \
     {                                                                                                        \

@@ -4,7 +4,7 @@
  * op table. loops.c is compiled once for each instruction set; the table of the best one that this CPU has is
  * used.
  *
- * In registers a truth value is an int32 of 0 or 1.
+ * In registers a bool is an int32 of 0 or 1.
  */
 #ifndef MB_LOOPS_H
 #define MB_LOOPS_H

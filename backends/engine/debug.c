@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * debug.c - MB_DEBUG: one op at a time, looking for the first value that is not finite, or not right. */
+ * debug.c - MB_DEBUG: runs one op at a time, to find the first value that is not finite, or that the oracle
+ * contradicts. */
 #include <math.h>
 
 #include "backends/engine/state.h"
 
 enum { INFINITIES = 1, NANS = 2 };
 
-/* What is among a node's values; error set where they cannot be looked at. */
+/* Which non-finite values a node has; error set if they cannot be read. */
 static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
 {
     if (!mb__is_float(n->dtype) || !n->value)
@@ -27,7 +28,7 @@ static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
     return found;
 }
 
-/* An error if an infinity was made of finite operands, or a NaN of operands without one. */
+/* An error if finite operands gave an infinity, or operands without NaN a NaN. */
 static bool no_odd_result(mb_context *ctx, mb__engine_state *st, const mb__node *n)
 {
     int made = odd_values(ctx, st, n), given = 0;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * flush.c - the flush: from wanted nodes to numbers.
+ * flush.c - the flush: from requested nodes to values.
  *
- * What is needed is marked backwards from the wanted nodes to the nearest values; its structure becomes a
- * key; the key finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan
- * runs.
+ * The nodes needed are marked, backwards from the requested ones to the nearest stored values; their
+ * structure is the key of a plan, which is found or made; inputs, scalars and new memory for the results are
+ * bound; the plan runs.
  */
 #include "backends/engine/state.h"
 
@@ -18,7 +18,7 @@ static bool add_target(mb_context *ctx, mb__engine_state *st, uint32_t id, uint3
     return true;
 }
 
-/* The variable that a change is of; NULL: it is not of one. */
+/* The variable that was changed; NULL: the change is of a number. */
 static mb__variable *variable_of(mb_context *ctx, uint32_t change)
 {
     const mb__change *c = &ctx->changes[change];
@@ -35,7 +35,7 @@ static void store_assignments(mb_context *ctx)
         mb__buffer *old = v->value;
         v->value = n->value;
         v->value->refs++;
-        v->leaf = v->pending; /* the variable goes on standing for this node while its scope lasts */
+        v->leaf = v->pending; /* until its scope ends, the variable stands for this node */
         v->leaf_scope = n->scope;
         v->pending = 0;
         mb__buffer_drop(ctx, old);
@@ -55,8 +55,8 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     return MB_OK;
 }
 
-/* Un-cut history is the leak of this kind of program: it is detected, and reported once with the scope to
- * blame.
+/* A tape that grows from step to step is the typical leak of such programs: it is reported once, with the
+ * scope that it grows in.
  */
 static void watch_growth(mb_context *ctx, mb__engine_state *st)
 {
@@ -97,7 +97,7 @@ static mb_status compute(mb_context *ctx, const uint32_t *ids, int n)
     return deliver_watches(ctx, st);
 }
 
-/* A flush is the end of all watches, whether it succeeds or not. */
+/* A flush ends all watches, whether it succeeds or not. */
 static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
 {
     mb_status status = ctx->status == MB_OK ? compute(ctx, ids, n) : ctx->status;

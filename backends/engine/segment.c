@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * segment.c - the nodes that a flush needs, from the wanted ones back to the nearest values, and what a plan
- * and its run want to know of them. One walk (describe) decides what is an input, a scalar or an output, and
- * in which order they are numbered; the key, the graph and the binding all read its lists.
+ * segment.c - the nodes that a flush needs, from the requested ones back to the nearest stored values, and
+ * their key, graph and binding. One walk (describe) decides what is an input, a scalar or an output, and in
+ * which order they are numbered; the key, the graph and the binding all read its lists.
  */
 #include "backends/engine/state.h"
 

@@ -234,8 +234,8 @@ static int list_live(nesting *n, const mb__gnode *body, int from, int count, int
     return kept;
 }
 
-/* Whether a stack is read: what is stacked may be needed for another reason. A scan's results stand behind it;
- * those that have their values already are buffers. */
+/* Whether a stack is read: what is stacked may be needed for another reason. A scan's results stand behind
+ * it; those that have their values already are buffers. */
 static bool stack_live(const nesting *n, int32_t scan, int number)
 {
     for (int32_t i = scan + 1; i < n->count; i++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * reference.c - the oracle: every op by the plainest loop, one op a step, nothing simplified or fused. Every
- * value is kept as a double, whatever its dtype, so that what it computes for float32 is good to float64
- * rounding; integers and truth values are exact. Also the example of how to write a backend.
+ * reference.c - the oracle: every op by the simplest loop, one op per step, nothing simplified or fused.
+ * Values of every dtype are doubles, so results for float32 are accurate to float64 rounding, and integers
+ * and booleans are exact. Also the example of how to write a backend.
  */
 #include <math.h>
 
@@ -83,7 +83,8 @@ static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t cou
 
 /* ---- one element ---- */
 
-/* int32 arithmetic is modulo 2^32. Sums fit a double exactly; a product does not, and is made of integers. */
+/* int32 arithmetic is modulo 2^32. Sums are exact in double; products are not, and are computed in integers.
+ */
 static double wrap(double x)
 {
     return (double)(int32_t)(uint32_t)(int64_t)x;
@@ -154,7 +155,7 @@ typedef struct machine {
     double *registers;
     const mb__scalar *scalars;
     struct machine **bodies; /* of each step that is a loop */
-    void **ports;            /* of a loop's body: inputs, then outputs, at the step that runs */
+    void **ports;            /* of a loop's body: inputs, then outputs, of the current step */
 } machine;
 
 static int64_t at(const mb__view *v, const int64_t *index, int rank)
@@ -407,7 +408,7 @@ static void release(const mb__host *host, machine *m)
     mb__host_free(host, m, sizeof *m);
 }
 
-/* A plan made ready, with the bodies of its loops; *bytes grows by what it holds. NULL: no memory. */
+/* Prepares a plan and the bodies of its loops; adds its memory to *bytes. NULL: no memory. */
 static machine *machine_of(const mb__host *host, const mb__plan *plan, size_t *bytes)
 {
     machine *m = mb__host_alloc(host, sizeof *m);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * backend.c - the vulkan backend as the engine sees it. Below, failures are noted; here, at the end of each
+ * backend.c - the interface of the vulkan backend. Its other files store failures; here, at the end of each
  * call, they are reported to the host.
  */
 #include "backends/vulkan/vulkan.h"
 
-/* What a call gives back that went well or not. A failure that was noted nowhere is that there is no memory.
- */
+/* The status of a call. A failure without a stored message is lack of memory. */
 static mb_status tell(mb__vk *v, bool ok)
 {
     if (v->failure.status == MB_OK && v->messages)

@@ -345,8 +345,8 @@ static void call_autograd(objects *o)
     STATUS(mb_hvp_reverse_at, S, x, &x, &x, 1, &g);
     STATUS(mb_jvp_batch_at, S, &x, 1, &x, &x, 1, &g);
     STATUS(mb_hvp_batch_at, S, x, &x, &x, 1, &g);
-    ROW("mb_checkpoint_begin_at", !mb_checkpoint_begin_at(S, o->ctx).ctx);
-    ROW("mb_checkpoint_products_begin_at", !mb_checkpoint_products_begin_at(S, o->ctx).ctx);
+    ROW("mb_checkpoint_begin_at", mb_checkpoint_begin_at(S, o->ctx).first == UINT32_MAX);
+    ROW("mb_checkpoint_products_begin_at", mb_checkpoint_products_begin_at(S, o->ctx).first == UINT32_MAX);
     STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, 0, false});
     mb_vmap vmap = {o->ctx, 1};
     ROW("mb_vmap_begin_at", !mb_vmap_begin_at(S, o->ctx, 2).serial);

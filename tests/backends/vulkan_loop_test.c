@@ -200,7 +200,7 @@ Test(vulkan_loop, the_same_values, .timeout = 240)
     compare("as on a GPU", "MB_VULKAN_QUIRKS", "16");
     compare("guarded", "MB_GUARD", "1");
     compare("between barriers backwards", "MB_VULKAN_BARRIERS", "backwards");
-    compare("in small slices", "MB_VULKAN_SLICE", "2000");
+    compare("in small batches", "MB_VULKAN_BATCH", "2000");
     compare("unrolled", "MB_DISABLE", "loops");
 }
 
@@ -208,8 +208,8 @@ Test(vulkan_loop, validation_has_nothing_to_say, .timeout = 240)
 {
     all_scans(open_on("reference"), &want);
     compare("validated", "MB_VULKAN_VALIDATE", "1");
-    setenv("MB_VULKAN_SLICE", "2000", 1);
-    compare("validated, in small slices", "MB_VULKAN_VALIDATE", "1");
+    setenv("MB_VULKAN_BATCH", "2000", 1);
+    compare("validated, in small batches", "MB_VULKAN_VALIDATE", "1");
     setenv("MB_VULKAN_LIMITS", "minimum", 1);
     compare("validated, the least device", "MB_VULKAN_VALIDATE", "1");
     expect(atomic_load(&mb__vk_unheard) == 0, "messages that no error reported");
@@ -249,7 +249,7 @@ static made of_steps(int64_t steps, uint64_t *replayed)
               .submits = first.submits,
               .dispatches = p->dispatches_run,
               .device_bytes = first.device_bytes,
-              .commands = p->slice_count,
+              .commands = p->batch_count,
               .acts = p->act_count};
     close_all();
     return m;
@@ -333,7 +333,7 @@ Test(vulkan_loop, long_steps_go_one_by_one, .timeout = 60)
     static results whole, cut;
     whole.count = cut.count = 0;
     small_carry(open_on("vulkan"), 600, 0.5, &whole);
-    setenv("MB_VULKAN_SLICE", "1", 1);
+    setenv("MB_VULKAN_BATCH", "1", 1);
     mb_context *ctx = open_on("vulkan");
     uint64_t before = mb_get_stats(ctx).submits;
     small_carry(ctx, 600, 0.5, &cut); /* more than are left without waiting */
@@ -403,7 +403,7 @@ static void fail_each_call(VkResult with)
 
 Test(vulkan_loop, each_call_fails, .timeout = 240)
 {
-    setenv("MB_VULKAN_SLICE", "20000", 1); /* several submits */
+    setenv("MB_VULKAN_BATCH", "20000", 1); /* several submits */
     fail_each_call(VK_ERROR_INITIALIZATION_FAILED);
     fail_each_call(VK_ERROR_DEVICE_LOST);
 }

@@ -227,12 +227,13 @@ Test(reduce, argmax_and_cumsum)
         }
 }
 
-/* Divided by their number: times 1 / n rounded, 31 of these would be next to 1. */
+/* Divided by their number: times 1 / n rounded, 73 of these in float32 and 31 in float64 would be next to 1.
+ * Each n is a kernel of its own, so vulkan, which compiles them, gets fewer above 64. */
 Test(reduce, mean_of_ones_is_one)
 {
     ON_BOTH
     for (int d = 0; d < 2; d++)
-        for (int64_t n = 1; n <= 500; n++) {
+        for (int64_t n = 1; n <= 500; n += n >= 64 && k == 1 && testing("vulkan") ? 17 : 1) {
             double *ones = calloc((size_t)n, sizeof *ones);
             for (int64_t i = 0; i < n; i++)
                 ones[i] = 1;

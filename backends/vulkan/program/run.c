@@ -132,10 +132,10 @@ static bool submit_and_wait(submitter *s)
     return submit(s, true) && mb__vk_idle(s->p->v);
 }
 
-/* Together in a submit are slices that make up one slice of work at most. */
-static bool add_slice(submitter *s, const mb__vk_act *a)
+/* Batches of small cost are submitted together, up to the cost of one. */
+static bool add_batch(submitter *s, const mb__vk_act *a)
 {
-    if (s->count == TOGETHER || (s->count && s->cost + a->cost > s->p->v->slice))
+    if (s->count == TOGETHER || (s->count && s->cost + a->cost > s->p->v->batch_cost))
         if (s->submits + 1 >= UNWAITED ? !submit_and_wait(s) : !submit(s, false))
             return false;
     s->commands[s->count++] = a->commands;
@@ -148,7 +148,7 @@ static bool run_acts(submitter *s, int first, int end)
     for (int i = first; i < end; i++) {
         const mb__vk_act *a = &s->p->acts[i];
         if (a->commands) {
-            if (!add_slice(s, a))
+            if (!add_batch(s, a))
                 return false;
             continue;
         }
