@@ -142,8 +142,9 @@ static void list_ways(void)
     way_count = FIRST_WAYS;
     ways[way_count++] = (way){"cpu", all, {false, false, false}};
     ways[way_count++] = (way){"reference", all, {false, true, false}};
-    for (char *name = strtok(names, ","); name && way_count < WAYS_MOST; name = strtok(NULL, ","))
-        ways[way_count++] = (way){"cpu", name, {false, way_count % 2, false}};
+    bool marks = false;
+    for (char *name = strtok(names, ","); name && way_count < WAYS_MOST - 1; name = strtok(NULL, ","))
+        ways[way_count++] = (way){"cpu", name, {false, marks = !marks, false}};
     ways[way_count++] = (way){"cpu", "", {true, true, false}};
 }
 
