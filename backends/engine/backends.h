@@ -15,9 +15,11 @@
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
  *                made from operands without one, is an error that names op, shapes and line; so is the
- *                first value that the reference backend disputes, and an index outside of its axis
+ *                first value that the reference backend disputes, and an index outside of its axis.
+ *                The steps of scans are written out for that, one at a time; the step is told, too
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
- *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
+ *                the file that it names instead. Steps are timed one by one, which slows GPUs down; those of
+ *                a loop on their own lines, once for each time that they run
  *   MB_LOG=1     what mb_options.log would be told, on the standard error, where that is not set
  *   MB_DUMP      stages of each plan that is made, as readable text, by commas: tape (the nodes needed, as
  *                recorded), graph (simplified, and where each node's elements lie), groups (what becomes one
@@ -105,7 +107,7 @@ typedef struct mb_stats {
     uint64_t allocations;       /* calls of the allocator that took memory                    */
     uint64_t bytes, peak_bytes; /* held from the allocator now, and at most                   */
     uint64_t last_nodes;        /* of the last flush: nodes computed ...                      */
-    uint64_t last_steps;        /* ... steps they became: kernels, products, ...              */
+    uint64_t last_steps;        /* ... steps they became: kernels, products, loops, ...       */
     uint64_t last_flops;        /* ... floating-point operations of its matrix products       */
     uint64_t last_arena_bytes;  /* ... bytes of memory for intermediate values                */
     double plan_seconds;        /* spent making plans, in all                                 */
