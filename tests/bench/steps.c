@@ -209,15 +209,22 @@ static double median(double *values, int64_t n)
     return values[n / 2];
 }
 
-/* Initial values of parameters and optimizer, so that the first step has the plan of all others. */
+/* Initial values of parameters and optimizer, once more in a scope that ends, as steps leave them: so the
+ * first step has the plan of all others. */
 static void store_initial(bench *b)
 {
+    mb_tensor first = mb_params_tensor(b->params, 0);
+    mb_eval(&first, 1);
+    mb_scope scope = mb_scope_begin(b->mb);
+    for (int i = 0; i < mb_params_count(b->params); i++) {
+        mb_tensor t = mb_params_tensor(b->params, i);
+        mb_assign(t, mb_mul(t, 1.0));
+    }
     for (int i = 0; i < mb_optimizer_state_count(b->optimizer); i++) {
         mb_tensor t = mb_optimizer_state_tensor(b->optimizer, i);
         mb_assign(t, mb_zeros(b->mb, b->dtype, mb_shape_of(t)));
     }
-    mb_tensor first = mb_params_tensor(b->params, 0);
-    mb_eval(&first, 1);
+    mb_scope_end(scope);
 }
 
 /* One step. Writes the milliseconds until the flush. */
