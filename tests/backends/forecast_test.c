@@ -124,7 +124,7 @@ static void step(trainer *t, const char *what, int number)
 
 static void close_trainer(trainer *t)
 {
-    mb_optimizer_free(t->optimizer);
+    mb_optimizer_free(t->optimizer); /* NULL is allowed */
     mb_params_free(t->params);
     mb_close(t->ctx);
     expect(t->memory.blocks == 0, "%lld blocks left", (long long)t->memory.blocks);
@@ -218,6 +218,29 @@ Test(forecast, knows_values_and_changes_nothing)
            "%llu bytes live", (unsigned long long)c.live_bytes);
     expect(values(y)[3] == 2 && values(other)[1] == 2, "values");
     close_all();
+}
+
+/* Of device memory the blocks grow. */
+Test(forecast, foresees_new_memory)
+{
+    enum { MANY = 12 << 20 };
+    for (int b = 0; b < 2; b++) {
+        trainer t;
+        mb_costs c;
+        open_trainer(&t, backend_names[b]);
+        mb_tensor x = mb_zeros(t.ctx, MB_FLOAT32, MB_SHAPE(1, MANY)), y[2];
+        y[0] = mb_add(mb_cumsum(mb_add(x, 1.0), 1, false), 1.0);
+        y[1] = mb_sub(mb_cumsum(y[0], 1, false), y[0]);
+        expect(mb_forecast(t.ctx, y, 2, &c) == MB_OK, "%s", mb_message(t.ctx));
+        t.memory.peak = t.memory.bytes;
+        mb_eval(y, 2);
+        expect_ok(t.ctx);
+        mb_stats s = mb_get_stats(t.ctx);
+        double held = s.device_bytes ? (double)s.device_bytes : (double)t.memory.peak;
+        expect(fabs((double)c.peak_bytes - held) < 1e-3 * held && held > 3.0 * MANY * sizeof(float),
+               "%s: %.0f bytes foretold, %.0f held", backend_names[b], (double)c.peak_bytes, held);
+        close_trainer(&t);
+    }
 }
 
 /* ---- errors ---- */
