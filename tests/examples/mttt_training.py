@@ -252,7 +252,7 @@ def a_step_that_does_not_fit_is_refused(folder):
     """784 tokens in 100 images and 4 heads: a matrix of all pairs takes 1 GB, in the test with its one image 10 MB."""
     def limited():
         resource.setrlimit(resource.RLIMIT_AS, (1200 << 20, 1200 << 20))
-    data = Data(folder, train=100, test=1)
+    data = Data(folder, train=100, test=1, side=28)
     flags = data.flags(folder / "run", learner="softmax", patch=1, heads=4, batch=100)
     done = run("mttt", flags, preexec_fn=limited)
     refused(done, "a step needs", "address space", "--force")
