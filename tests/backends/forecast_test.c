@@ -174,13 +174,11 @@ static mb_costs of_scan(const char *backend, int64_t steps, int64_t keep)
 }
 
 /* A gradient reads the carries at the beginning of each step; with keep_every k those of every k-th step, and
- * k at a time. Vulkan has all steps one after the other. */
+ * k at a time. */
 Test(forecast, counts_carries_kept_by_loops)
 {
     const double carry = WIDTH * sizeof(double);
     for (int b = 0; b < 2; b++) {
-        if (testing("vulkan") && b == 1)
-            continue;
         uint64_t last = 0, more = 0;
         for (int64_t steps = 100; steps <= 300; steps += 100) {
             mb_costs c = of_scan(backend_names[b], steps, 0);
