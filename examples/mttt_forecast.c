@@ -29,7 +29,8 @@ void foretell_step(run *r)
     check(r);
     fprintf(stderr,
             "a step: %.1f MB at most (parameters and optimiser %.1f, batch %.1f, results %.1f, kept through "
-            "loops %.1f, temporaries %.1f, images, tape and plans %.1f), %.2f GFLOP in %llu kernels, planned in %.2f s\n",
+            "loops %.1f, temporaries %.1f, images, tape and plans %.1f), %.2f GFLOP in %llu kernels, planned "
+            "in %.2f s\n",
             mb(c.peak_bytes), mb(c.variable_bytes), mb(c.input_bytes + c.live_bytes), mb(c.result_bytes),
             mb(c.loop_bytes), mb(c.temporary_bytes), mb(c.other_bytes), (double)c.flops * 1e-9,
             (unsigned long long)c.steps, c.plan_seconds);
