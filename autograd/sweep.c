@@ -333,7 +333,9 @@ static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
     uint32_t end = ctx->node_count - 1;
     for (uint32_t id = region.first; id <= last; id++) {
         uint32_t c = ctx->copies[id];
-        if (c < start || !r->needed[id - r->low])
+        /* A leaf is not copied: what stands for it is its reader, whose cotangent is added to the leaf's own.
+         */
+        if (c < start || !r->needed[id - r->low] || mb__is_kind(mb__at(ctx, id)->op, MB_KIND_LEAF))
             continue;
         r->grad[c - r->low] = r->grad[id - r->low];
     }
@@ -526,11 +528,16 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
 static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
 {
     const mb__rule *rule = mb__rule_of(s->node.op);
-    if (lead >= 0)
-        return rule->batch ? rule->batch(s, i, t, lead) : mb__poison(s->ctx);
     if (rule->forward)
-        return rule->forward(s, i, t);
-    return mb__ops[s->node.op].linear >> i & 1 ? rebuild(s, i, t) : mb__poison(s->ctx);
+        return rule->forward(s, i, lead >= 0 && mb__is_elementwise(s->node.op) ? mb__batch_aligned(s, t) : t);
+    if (!(mb__ops[s->node.op].linear >> i & 1) || (lead >= 0 && !rule->batch))
+        return mb__poison(s->ctx);
+    if (lead < 0)
+        return rebuild(s, i, t);
+    mb__operand in[3];
+    for (int k = 0; k < 3; k++)
+        in[k] = (mb__operand){k == i ? t : s->in[k], k == i};
+    return rule->batch(s, in, lead);
 }
 
 static mb_tensor tangent_of(const mb__applied *s, const range *r)

@@ -100,16 +100,12 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
         return mb__poison(ctx);
     }
     mb_shape drawn = shape;
-    if (ctx->scan_count) { /* one draw for all steps of the open scans */
-        drawn.rank = 0;
-        for (uint32_t i = 0; i < ctx->scan_count && drawn.rank < MB_MAX_RANK - 1; i++)
-            drawn.dim[drawn.rank++] = ctx->scans[i].steps;
-        drawn.dim[drawn.rank++] = mb__numel(shape.dim, shape.rank);
-    }
+    if (ctx->bracket_count && !mb__draw_shape(ctx, mb__numel(shape.dim, shape.rank), &drawn))
+        return mb__poison(ctx);
     mb_tensor t = mb__record(ctx, MB_OP_RANDOM, dtype, drawn.rank, drawn.dim, NULL, 0, NULL, 0);
     if (t.id)
         ctx->nodes[t.id].bind.key = key.bits;
-    return ctx->scan_count ? mb_reshape(mb__each_step(ctx, t), shape) : t;
+    return ctx->bracket_count ? mb_reshape(mb__draw_part(ctx, t), shape) : t;
 }
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)
