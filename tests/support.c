@@ -75,6 +75,7 @@ static void *count_alloc(void *user, size_t size)
         memset(p, 0xa5, size); /* whoever reads what was never written gets noise */
         c->blocks++;
         c->bytes += (int64_t)size;
+        c->peak = c->bytes > c->peak ? c->bytes : c->peak;
     }
     return p;
 }

@@ -25,6 +25,20 @@ static mb__variable *variable_of(mb_context *ctx, uint32_t change)
     return c->number || c->variable == MB_NO_VARIABLE ? NULL : &ctx->variables[c->variable];
 }
 
+bool mb__targets_of(mb_context *ctx, const uint32_t *ids, int n, uint32_t *targets)
+{
+    mb__engine_state *st = ctx->engine_state;
+    bool ok = true;
+    *targets = 0;
+    for (int i = 0; ok && i < n; i++)
+        ok = add_target(ctx, st, ids[i], targets);
+    for (uint32_t i = 0; ok && i < ctx->watch_count; i++)
+        ok = add_target(ctx, st, ctx->watches[i].id, targets);
+    for (uint32_t i = 0; ok && i < ctx->change_count; i++)
+        ok = !variable_of(ctx, i) || add_target(ctx, st, variable_of(ctx, i)->pending, targets);
+    return ok;
+}
+
 static void store_assignments(mb_context *ctx)
 {
     for (uint32_t i = 0; i < ctx->change_count; i++) {
@@ -79,15 +93,8 @@ static mb_status compute(mb_context *ctx, const uint32_t *ids, int n)
         return mb__error(ctx, st->opened,
                          "flush: this context's backend could not be opened; close it and open another");
     watch_growth(ctx, st);
-    uint32_t targets = 0;
-    bool ok = true;
-    for (int i = 0; ok && i < n; i++)
-        ok = add_target(ctx, st, ids[i], &targets);
-    for (uint32_t i = 0; ok && i < ctx->watch_count; i++)
-        ok = add_target(ctx, st, ctx->watches[i].id, &targets);
-    for (uint32_t i = 0; ok && i < ctx->change_count; i++)
-        ok = !variable_of(ctx, i) || add_target(ctx, st, variable_of(ctx, i)->pending, &targets);
-    if (!ok)
+    uint32_t targets;
+    if (!mb__targets_of(ctx, ids, n, &targets))
         return ctx->status;
     if (targets &&
         (st->debug ? mb__compute_checked(ctx, st, targets) : mb__compute(ctx, st, targets)) != MB_OK)

@@ -27,7 +27,24 @@ static size_t rounded(size_t bytes, int *class)
     return step < 64 ? size : (bytes + step - 1) / step * step;
 }
 
+size_t mb__pool_rounded(size_t bytes)
+{
+    int class;
+    return rounded(bytes, &class);
+}
+
 /* ---- the pool ---- */
+
+uint32_t mb__pool_unused(const mb_context *ctx, size_t bytes)
+{
+    const mb__engine_state *st = ctx->engine_state;
+    uint32_t count = 0;
+    int class;
+    rounded(bytes, &class);
+    for (const mb__buffer *b = st->pool[class]; b; b = b->next)
+        count += b->bytes == bytes;
+    return count;
+}
 
 static void pool_unlink(mb__engine_state *st, mb__buffer *b, int class)
 {

@@ -3,9 +3,14 @@
  */
 #include "backends/engine/state.h"
 
+size_t mb__arena_bytes(const mb__plan *plan)
+{
+    return (size_t)plan->arena_bytes + 64; /* values of no bytes have a place too */
+}
+
 static mb_status arena_for(mb__engine_state *st, const mb__plan *plan)
 {
-    size_t wanted = (size_t)plan->arena_bytes + 64; /* values of no bytes need an address, too */
+    size_t wanted = mb__arena_bytes(plan);
     if (wanted <= st->arena_bytes)
         return MB_OK;
     if (st->arena)

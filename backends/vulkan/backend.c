@@ -102,6 +102,11 @@ static mb_status run(void *state, void *program, const mb__binding *binding)
     return tell(state, mb__vk_run(program, binding));
 }
 
+static mb_status foresee(void *state, const size_t *bytes, int count, void *freed, uint64_t *more)
+{
+    return mb__vk_memory_foresee(state, bytes, count, freed, more) ? MB_OK : MB_NO_MEMORY;
+}
+
 const mb__backend mb__backend_vulkan = {
     .version = MB_BACKEND_VERSION,
     .name = "vulkan",
@@ -119,4 +124,5 @@ const mb__backend mb__backend_vulkan = {
     .compile = compile,
     .discard = discard,
     .run = run,
+    .foresee = foresee,
 };

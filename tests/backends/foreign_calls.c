@@ -331,6 +331,7 @@ static void call_context(objects *o)
     STATUS(mb_watch_at, S, x, data, sizeof data);
     ROW("mb_backend_name", !*mb_backend_name(ctx));
     ROW("mb_get_stats", !mb_get_stats(ctx).allocations);
+    STATUS(mb_forecast_at, S, ctx, &x, 1, &(mb_costs){0});
     STATUS(mb_close, ctx);
 }
 

@@ -253,7 +253,10 @@ static void contexts()
     options.log = [](void *, const char *) {};
     mb_context *mb = mb_open_with(&options);
     EXPECT(!std::strcmp(mb_backend_name(mb), "reference") && live > 0);
-    EXPECT(is(mb_add(mb_scalar(mb, MB_FLOAT64, 1), 1), 2) && mb_get_stats(mb).flushes == 1);
+    mb_tensor two = mb_add(mb_scalar(mb, MB_FLOAT64, 1), 1);
+    mb_costs costs = {};
+    EXPECT(mb_forecast(mb, &two, 1, &costs) == MB_OK && costs.steps == 1 && mb_get_stats(mb).flushes == 0);
+    EXPECT(is(two, 2) && mb_get_stats(mb).flushes == 1);
     EXPECT(mb_close(mb) == MB_OK && live == 0);
 }
 

@@ -196,6 +196,10 @@ bool mb__vk_memory_start(mb__vk *v);
 void mb__vk_memory_end(mb__vk *v);
 mb__vk_memory *mb__vk_memory_new(mb__vk *v, uint64_t bytes);
 void mb__vk_memory_free(mb__vk *v, mb__vk_memory *place);
+/* What new memory of these sizes would add to the blocks, if `freed` (NULL: nothing) went before the last.
+ * False: no memory. */
+bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__vk_memory *freed,
+                           uint64_t *more);
 size_t mb__vk_element_size(mb_dtype dtype);
 /* A part of the table. */
 bool mb__vk_table_new(mb__vk *v, uint64_t bytes, uint64_t *offset);

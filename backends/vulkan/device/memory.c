@@ -192,18 +192,24 @@ static mb__vk_block *free_block(mb__vk *v)
     return NULL;
 }
 
-/* Allocates a block of at least `bytes`; a larger one if possible, so that there are few. */
-static bool make_block(mb__vk *v, mb__vk_block *b, uint64_t bytes)
+/* What a further block should have, beside these: as much as all of them, so that they stay few. */
+static uint64_t large_block(const mb__vk *v, const mb__vk_block *blocks)
 {
     uint64_t total = (uint64_t)16 << 20;
     uint32_t left = v->caps.blocks;
     for (uint32_t i = 0; i < v->caps.blocks; i++) {
-        total += v->blocks[i].bytes;
-        left -= v->blocks[i].buffer != VK_NULL_HANDLE;
+        total += blocks[i].bytes;
+        left -= blocks[i].buffer != VK_NULL_HANDLE;
     }
     /* If few slots are left, each block must be as large as possible. */
     uint64_t large = left <= 3 && v->block_count ? v->caps.block_bytes : total;
-    large = large > v->caps.block_bytes ? v->caps.block_bytes : large;
+    return large > v->caps.block_bytes ? v->caps.block_bytes : large;
+}
+
+/* One block of at least `bytes`; larger where that is to be had. */
+static bool make_block(mb__vk *v, mb__vk_block *b, uint64_t bytes)
+{
+    uint64_t large = large_block(v, v->blocks);
     VkMemoryPropertyFlags needed = local | (v->caps.staging ? 0 : host), liked = v->caps.staging ? 0 : cached;
     VkBufferUsageFlags usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
     for (; large > bytes; large = aligned(large / 2)) {
@@ -269,6 +275,63 @@ void mb__vk_memory_free(mb__vk *v, mb__vk_memory *place)
     gap_put(v, b, place->offset, place->bytes); /* its entry was reserved by gap_take */
     b->given--;
     mb__host_free(v->host, place, sizeof *place);
+}
+
+/* ---- what would be ---- */
+
+/* Blocks with gaps of their own to take from, at first like v's. What was copied is to be freed in any case.
+ */
+static bool copy_blocks(mb__vk *v, mb__vk_block *blocks)
+{
+    for (uint32_t i = 0; i < v->caps.blocks; i++) {
+        mb__vk_block *b = &blocks[i];
+        *b = v->blocks[i];
+        b->gaps = NULL;
+        b->gap_room = 0;
+        if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + b->given + 2,
+                              sizeof *b->gaps))
+            return false;
+        if (b->gap_count)
+            memcpy(b->gaps, v->blocks[i].gaps, b->gap_count * sizeof *b->gaps);
+    }
+    return true;
+}
+
+/* Takes from a gap, or from a block that would be made. */
+static bool would_take(mb__vk *v, mb__vk_block *blocks, uint64_t bytes, uint64_t *more)
+{
+    uint64_t ignored, large = large_block(v, blocks);
+    mb__vk_block *unmade = NULL;
+    for (uint32_t i = v->stage_block + 1; i < v->caps.blocks; i++) {
+        if (blocks[i].buffer && gap_take(v, &blocks[i], bytes, &ignored))
+            return true;
+        unmade = !unmade && !blocks[i].buffer ? &blocks[i] : unmade;
+    }
+    large = large > bytes ? large : bytes;
+    *more += large;
+    if (!unmade)
+        return true;                      /* the flush will fail, whatever it would have taken */
+    unmade->buffer = v->blocks[0].buffer; /* any that is one */
+    unmade->bytes = large;
+    return gap_put(v, unmade, 0, large) && gap_take(v, unmade, bytes, &ignored);
+}
+
+bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__vk_memory *freed,
+                           uint64_t *more)
+{
+    size_t size = v->caps.blocks * sizeof(mb__vk_block);
+    mb__vk_block *blocks = mb__host_alloc(v->host, size);
+    bool ok = blocks && copy_blocks(v, blocks);
+    *more = 0;
+    for (int i = 0; ok && i < count; i++) {
+        if (freed && i == count - 1)
+            ok = gap_put(v, &blocks[freed->block], freed->offset, freed->bytes);
+        ok = ok && would_take(v, blocks, aligned((uint64_t)bytes[i] + (v->guard ? MB_GUARD_BYTES : 0)), more);
+    }
+    for (uint32_t i = 0; blocks && i < v->caps.blocks; i++)
+        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_room * sizeof(mb__vk_range));
+    mb__host_free(v->host, blocks, size);
+    return ok;
 }
 
 size_t mb__vk_element_size(mb_dtype dtype)
