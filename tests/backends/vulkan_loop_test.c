@@ -408,6 +408,56 @@ Test(vulkan_loop, each_call_fails, .timeout = 240)
     fail_each_call(VK_ERROR_DEVICE_LOST);
 }
 
+/* ---- guards ---- */
+
+/* The bytes behind a body's values are looked at, as those of any other value. */
+Test(vulkan_loop, values_of_bodies_are_guarded, .timeout = 60)
+{
+    setenv("MB_GUARD", "1", 1);
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    results *r = &got;
+    r->count = 0;
+    nested(ctx, 2, 3, 70, r);
+    const mb__cached *c = ((mb__engine_state *)ctx->engine_state)->newest;
+    while (c && !((const mb__vk_program *)c->program)->bodies)
+        c = c->older;
+    cr_assert(c != NULL, "no loop");
+    const mb__vk_program *top = c->program;
+    void *memory[8];
+    const int outputs = top->plan->output_count;
+    cr_assert(outputs < 8);
+    for (int i = 0; i <= outputs; i++)
+        cr_assert_not_null(memory[i] = mb__vk_memory_new(v, (uint64_t)top->plan->arena_bytes + 65536));
+    const mb__binding b = {.arena = memory[outputs], .outputs = memory};
+    mb__vk_guard_fill(top, &b);
+    expect(mb__vk_guard_check(top, &b), "%s", v->failure.message);
+    int64_t at = 0;
+    int bodies = 0, noticed = 0;
+    for (const mb__vk_program *p = top->bodies; p; p = p->bodies) {
+        at += p->around->plan->values[p->loop->arena].offset;
+        for (int i = 0; i < p->plan->value_count; i++) {
+            const mb__value *x = &p->plan->values[i];
+            if (x->storage != MB_IN_ARENA || x->first < 0)
+                continue;
+            const mb__vk_memory *arena = b.arena;
+            unsigned char *end = v->blocks[arena->block].mapped + arena->offset + at + x->offset +
+                                 x->count * (int64_t)mb__vk_element_size((mb_dtype)x->dtype);
+            unsigned char was = *end;
+            *end = 0;
+            expect(!mb__vk_guard_check(top, &b), "a write behind value %d of a body", i);
+            v->failure.status = MB_OK;
+            *end = was;
+            noticed++;
+        }
+        bodies++;
+    }
+    expect(bodies == 3 && noticed > 3, "%d values of %d bodies", noticed, bodies);
+    for (int i = 0; i <= outputs; i++)
+        mb__vk_memory_free(v, memory[i]);
+    close_all();
+}
+
 /* ---- time stamps ---- */
 
 static bool listed(const char *path, int runs, const char *what)
