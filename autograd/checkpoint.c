@@ -15,9 +15,11 @@
 
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
-    mb_checkpoint c = {ctx, UINT32_MAX, products}; /* after an error: one that holds nothing */
-    if (mb__enter_context("checkpoint_begin", ctx))
+    mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
+    if (mb__enter_context("checkpoint_begin", ctx)) {
         c.first = ctx->node_count;
+        c.scan = ctx->scan_count ? ctx->scans[ctx->scan_count - 1].serial : 0;
+    }
     return c;
 }
 
@@ -33,21 +35,30 @@ mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx)
     return begin(ctx, true);
 }
 
+/* It was begun in another scan than the one that is open now. */
+static mb_status crosses_scan(mb_context *ctx, mb_checkpoint c)
+{
+    uint32_t i = 0, id = c.first;
+    while (i < ctx->scan_count && ctx->scans[i].serial != c.scan)
+        i++;
+    if (!c.scan || i < ctx->scan_count)
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: the scan begun at %s is still open inside it",
+                         ctx->scans[c.scan ? i + 1 : 0].site);
+    while (id < ctx->node_count && (ctx->nodes[id].op != MB_OP_BODY || ctx->nodes[id].bind.first > c.first))
+        id++;
+    return mb__error(ctx, MB_INVALID, "checkpoint_end: it was begun inside of a scan that has ended, at %s",
+                     id < ctx->node_count ? ctx->nodes[id].site : "an earlier place");
+}
+
 mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
 {
     mb_context *ctx = c.ctx;
     MB_SITE(ctx, site);
     if (!mb__enter_context("checkpoint_end", ctx))
         return mb_error(ctx);
-    for (uint32_t i = 0; i < ctx->scan_count; i++)
-        if (ctx->scans[i].first > c.first)
-            return mb__error(ctx, MB_INVALID, "checkpoint_end: the scan begun at %s is still open inside it",
-                             ctx->scans[i].site);
-    for (uint32_t id = c.first; id < ctx->node_count; id++)
-        if (ctx->nodes[id].op == MB_OP_BODY && ctx->nodes[id].bind.first < c.first)
-            return mb__error(ctx, MB_INVALID,
-                             "checkpoint_end: it was begun inside of a scan that has ended, at %s",
-                             ctx->nodes[id].site);
+    const mb__open_scan *open = ctx->scan_count ? &ctx->scans[ctx->scan_count - 1] : NULL;
+    if (c.scan != (open ? open->serial : 0))
+        return crosses_scan(ctx, c);
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,
@@ -83,14 +94,14 @@ static bool stays(const copying *c, uint32_t id)
     if (id < c->region->first || id > c->region->last)
         return true;
     if (n->op == MB_OP_PLACEHOLDER)
-        return !n->bind.body || n->bind.body > c->region->last;
+        return !n->home || n->home > c->region->last;
     return mb__is_kind(n->op, MB_KIND_LEAF);
 }
 
 /* The inside of a scan has no one value that could be kept. */
 static bool is_kept(const copying *c, const mb__node *n)
 {
-    if (n->inside)
+    if (n->home)
         return false;
     return n->through || (c->region->products && mb__is_kind(n->op, MB_KIND_CONTRACT));
 }
@@ -138,20 +149,36 @@ static bool copy_node(const copying *c, uint32_t id)
     ctx->copies[id] = copy;
     if (copy && n.op == MB_OP_BODY)
         mb__body_end(ctx, ctx->begins[n.bind.first - c->region->first], copy, mb__body_placeholders(ctx, id));
-    if (!copy || !is_kept(c, &n))
-        return copy != 0;
-    mb__at(ctx, copy)->through = true; /* barrier() is the next node: mb__is_stand_in */
+    return copy != 0;
+}
+
+/* After a node's copy; where it is the next node, it is what mb__is_stand_in finds. */
+static bool keep_node(const copying *c, uint32_t id)
+{
+    mb_context *ctx = c->ctx;
+    uint32_t copy = ctx->copies[id];
+    if (!is_kept(c, mb__at(ctx, id)))
+        return true;
+    mb__at(ctx, copy)->through = true;
     return barrier(c, id, copy) != 0;
 }
 
-/* A scan's results follow it, all of them, wanted or not. */
-static bool copy_with_results(const copying *c, uint32_t id)
+/* A node; or a scan from its body's end on, whose nodes lie one after the other: its results are copied all,
+ * wanted or not, and what stands for its operands comes before. */
+static bool copy_whole(const copying *c, uint32_t id)
 {
     mb_context *ctx = c->ctx;
-    bool ok = copy_node(c, id);
-    int results = ok && mb__at(ctx, id)->op == MB_OP_SCAN ? mb__scan_results_of(ctx, id) : 0;
-    for (int i = 1; i <= results && ok; i++)
-        ok = copy_node(c, id + (uint32_t)i);
+    uint32_t last = id;
+    bool ok = true;
+    if (mb__at(ctx, id)->op == MB_OP_BODY) {
+        for (int i = 1; i < mb__at(ctx, id + 1)->nin && ok; i++)
+            ok = operand(c, mb__in(ctx, mb__at(ctx, id + 1), i)) != 0;
+        last += 1 + (uint32_t)mb__scan_results_of(ctx, id + 1);
+    }
+    for (uint32_t i = id; i <= last && ok; i++)
+        ok = copy_node(c, i);
+    for (uint32_t i = id; i <= last && ok; i++)
+        ok = keep_node(c, i);
     return ok;
 }
 
@@ -168,7 +195,7 @@ static void copy_range(const copying *c, int32_t index, uint32_t last, const uin
     for (uint32_t id = first; id <= last && ok; id++) {
         ctx->begins[id - first] = ctx->node_count;
         if (needed[id - low] && !mb__at(ctx, id)->dead && !stays(c, id) && ctx->copies[id] < c->start)
-            ok = copy_with_results(c, id);
+            ok = copy_whole(c, id);
         for (; ok && next < index && ctx->regions[next].last == id; next++)
             ok = mb__region_add(ctx, ctx->begins[ctx->regions[next].first - first],
                                 ctx->regions[next].products) == MB_OK;

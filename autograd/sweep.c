@@ -14,7 +14,7 @@
 #include "autograd/scan_rules.h"
 #include "autograd/sweep.h"
 
-/* Scratch over ids from `low` on. */
+/* Scratch over ids from `low` on, which is the oldest x or before it: what is older depends on none. */
 typedef struct range {
     uint32_t low, high;
     uint32_t count;   /* of ids from low on that the arrays hold */
@@ -48,6 +48,17 @@ static bool range_extend(mb_context *ctx, range *r, uint32_t last)
     return true;
 }
 
+/* From the oldest x to the newest y. */
+static void set_ends(range *r, const uint32_t *ys, int m, const uint32_t *xs, int n)
+{
+    r->low = UINT32_MAX;
+    r->high = 0;
+    for (int i = 0; i < n; i++)
+        r->low = xs[i] < r->low ? xs[i] : r->low;
+    for (int i = 0; i < m; i++)
+        r->high = ys[i] > r->high ? ys[i] : r->high;
+}
+
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 {
     r->low = low;
@@ -74,7 +85,7 @@ static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t
 {
     for (uint32_t id = from; id <= to; id++) {
         const mb__node *n = mb__at(ctx, id);
-        if (r->depends[id - r->low] || n->dead || n->inside || !passes(n))
+        if (r->depends[id - r->low] || n->dead || n->home || !passes(n))
             continue; /* what is inside of a scan is the scan's: see scan_rules.c */
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
@@ -360,19 +371,19 @@ mb_status mb__vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, i
                       int n, uint32_t *gs)
 {
     memset(gs, 0, (size_t)n * sizeof *gs);
-    range r = {.low = UINT32_MAX};
-    for (int i = 0; i < m; i++) {
-        r.low = ys[i] < r.low ? ys[i] : r.low;
-        r.high = ys[i] > r.high ? ys[i] : r.high;
-    }
-    for (int i = 0; i < n; i++)
-        r.low = xs[i] < r.low ? xs[i] : r.low;
-    if (!m || !range_open(ctx, &r, r.low, r.high))
+    range r = {0};
+    set_ends(&r, ys, m, xs, n);
+    if (r.low > r.high)
+        return ctx->status;
+    int32_t around =
+        mb__region_around(ctx, r.low, 0); /* a leaf of a checkpoint, which is copied as a whole */
+    r.low = around >= 0 ? ctx->regions[around].first : r.low;
+    if (!range_open(ctx, &r, r.low, r.high))
         return ctx->status;
     mark_dependents(ctx, &r, xs, n);
     bool any = false;
     for (int i = 0; i < m; i++) {
-        if (!r.depends[ys[i] - r.low])
+        if (ys[i] < r.low || !r.depends[ys[i] - r.low])
             continue;
         any = true;
         uint32_t *slot = &r.grad[ys[i] - r.low];
@@ -631,18 +642,14 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
                       int n, int64_t lead, uint32_t *ts)
 {
     memset(ts, 0, (size_t)m * sizeof *ts);
-    range r = {.low = UINT32_MAX, .lead = lead};
-    for (int i = 0; i < n; i++)
-        r.low = xs[i] < r.low ? xs[i] : r.low;
-    for (int i = 0; i < m; i++) {
-        r.low = ys[i] < r.low ? ys[i] : r.low;
-        r.high = ys[i] > r.high ? ys[i] : r.high;
-    }
-    if (!m || !range_open(ctx, &r, r.low, r.high))
+    range r = {.lead = lead};
+    set_ends(&r, ys, m, xs, n);
+    if (r.low > r.high || !range_open(ctx, &r, r.low, r.high))
         return ctx->status;
     mark_dependents(ctx, &r, xs, n);
     for (int i = 0; i < m; i++)
-        r.needed[ys[i] - r.low] = 1;
+        if (ys[i] >= r.low)
+            r.needed[ys[i] - r.low] = 1;
     for (uint32_t id = r.high;; id--) {
         const mb__node *node = mb__at(ctx, id);
         for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
@@ -653,7 +660,7 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
     }
     if (seed_tangents(ctx, &r, xs, vs, n) && forward_sweep(ctx, &r) == MB_OK)
         for (int i = 0; i < m; i++)
-            ts[i] = r.grad[ys[i] - r.low];
+            ts[i] = ys[i] >= r.low ? r.grad[ys[i] - r.low] : 0;
     return ctx->status;
 }
 

@@ -132,7 +132,7 @@ mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tens
             report_stale(ctx, op, i, t);
             return NULL;
         }
-        if (ctx->nodes[t.id].inside) {
+        if (ctx->nodes[t.id].home) {
             char text[256];
             mb__error(ctx, MB_STALE,
                       "%s: operand %d, %s, is of the inside of a scan that has ended; mb_scan_stack or "

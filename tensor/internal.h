@@ -38,10 +38,10 @@ typedef struct mb__node {
     uint32_t in;       /* first operand in tape.operands                             */
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
+    uint32_t home;     /* BODY of the innermost scan that has ended of whose steps it is one; 0: none */
     bool kept;         /* survives its scope (mb_keep)                               */
     bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
     bool dead;         /* its scope has ended, while a later kept node pins the tape */
-    bool inside;       /* has a value only within the steps of a scan that has ended */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *site;
     const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
@@ -50,7 +50,6 @@ typedef struct mb__node {
         uint64_t key;      /* RANDOM */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
         uint32_t first;    /* BODY: the node that the body begins with */
-        uint32_t body;     /* PLACEHOLDER: the BODY node, 0 while the scan is open */
     } bind;                /* what a replay binds anew: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
@@ -374,6 +373,8 @@ mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64
 /* Records the scan and, right after it, its results: the last carries, the stacks, and for each carry a stack
  * of its values at the beginning of each step. 0: error set. */
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
+/* Whether a node is of the inside of a body, or of that of a scan in it. */
+bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body);
 /* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
 void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
 bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);

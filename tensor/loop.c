@@ -9,8 +9,9 @@
  * last carries, the stacks, and a stack of each carry's values at the beginning of the steps, which reverse
  * sweeps read.
  *
- * Of the nodes in between, those that depend on a placeholder are the inside; they are marked, and sweeps and
- * plans come to them only through the SCAN. The others are ordinary nodes of the tape around.
+ * Of the nodes in between, those that depend on a placeholder are the inside: the body is their home. Sweeps
+ * and plans come to them only through the SCAN. The others are nodes of the tape around; so may be a scan
+ * whole, which has an inside of its own nevertheless.
  */
 #include "tensor/internal.h"
 
@@ -39,22 +40,36 @@ void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholde
 {
     mb__node *b = mb__at(ctx, body);
     b->bind.first = first;
-    for (int i = 0; i < placeholders; i++) {
-        mb__at(ctx, mb__in(ctx, b, i))->inside = true;
-        mb__at(ctx, mb__in(ctx, b, i))->bind.body = body;
-    }
+    for (int i = 0; i < placeholders; i++)
+        mb__at(ctx, mb__in(ctx, b, i))->home = body;
     for (uint32_t id = first; id <= body; id++) {
         mb__node *n = mb__at(ctx, id);
-        for (int i = n->op == MB_OP_SCAN; i < n->nin && !n->inside; i++) /* not by its body */
-            n->inside = mb__in(ctx, n, i) >= first && mb__at(ctx, mb__in(ctx, n, i))->inside;
+        for (int i = n->op == MB_OP_SCAN; i < n->nin && !n->home; i++) /* not by its body */
+            if (mb__at(ctx, mb__in(ctx, n, i))->home == body)
+                n->home = body;
     }
-    mb__at(ctx, body)->inside = true;
+    b->home = body;
+}
+
+/* The home of the scan that a body belongs to; 0: it has none, or the scan could not be recorded. */
+static uint32_t home_around(const mb_context *ctx, uint32_t body)
+{
+    const mb__node *scan = body + 1 < ctx->node_count ? &ctx->nodes[body + 1] : NULL;
+    return scan && scan->op == MB_OP_SCAN && mb__in(ctx, scan, 0) == body ? scan->home : 0;
+}
+
+bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body)
+{
+    uint32_t home = ctx->nodes[id].home;
+    while (home && home != body)
+        home = home_around(ctx, home);
+    return home != 0;
 }
 
 /* Whether the scan reads node o, read by its inside, from outside. */
-static bool is_capture(mb_context *ctx, uint32_t first, uint32_t o)
+static bool is_capture(mb_context *ctx, uint32_t first, uint32_t body, uint32_t o)
 {
-    return o < first || !(mb__at(ctx, o)->inside || is_literal(mb__at(ctx, o)));
+    return !mb__within(ctx, o, body) && (o < first || !is_literal(mb__at(ctx, o)));
 }
 
 /* Lists, ascending, what nodes of the inside read that is not of it, in temporary memory; NULL: error set. */
@@ -67,8 +82,9 @@ static uint32_t *captures(mb_context *ctx, uint32_t first, uint32_t body, uint32
         reads = 0;
         for (uint32_t id = first; id <= body; id++) {
             const mb__node *n = mb__at(ctx, id);
-            for (int i = 0; n->inside && i < n->nin; i++)
-                if (is_capture(ctx, first, mb__in(ctx, n, i))) {
+            bool inside = !n->dead && mb__within(ctx, id, body);
+            for (int i = 0; inside && i < n->nin; i++)
+                if (is_capture(ctx, first, body, mb__in(ctx, n, i))) {
                     if (list)
                         list[reads] = mb__in(ctx, n, i);
                     reads++;

@@ -3,6 +3,8 @@
 #include "tensor/scan.h"
 #include "tensor/internal.h"
 
+#include <stdio.h>
+
 mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, mb_scan_options options)
 {
     MB_SITE(ctx, site);
@@ -63,23 +65,28 @@ static mb__open_scan *innermost(const char *name, mb_scan scan)
     return NULL;
 }
 
+/* Whether t is a living tensor of this context; false: error set. */
+static bool belongs(const char *name, mb_context *ctx, mb_tensor t)
+{
+    mb_tensor poison;
+    if (t.ctx == ctx)
+        return mb__enter(name, (const mb_tensor *[]){&t}, 1, &poison) != NULL;
+    mb__error(ctx, MB_INVALID, "%s: got %s", name, t.ctx ? "a tensor of another context" : "no tensor");
+    return false;
+}
+
 mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb_tensor poison;
     mb__open_scan *s = innermost("scan_carry", scan);
     if (!s || !value)
         return s ? mb__error(ctx, MB_INVALID, "scan_carry: no variable") : mb_error(ctx);
     for (uint32_t i = 0; i < s->carries.count; i++)
         if (s->carries.list[i].where == value)
             return mb__error(ctx, MB_INVALID, "scan_carry: this variable is a carry already");
-    if (!mb__enter("scan_carry", (const mb_tensor *[]){value}, 1, &poison))
-        return mb_error(ctx) != MB_OK
-                   ? mb_error(ctx)
-                   : mb__error(ctx, MB_INVALID, "scan_carry: the variable holds no tensor");
-    if (value->ctx != ctx)
-        return mb__error(ctx, MB_INVALID, "scan_carry: the tensor belongs to another context");
+    if (!belongs("scan_carry", ctx, *value))
+        return mb_error(ctx);
     uint32_t from = mb__resolve(ctx, *value);
     if (!from)
         return ctx->status;
@@ -95,12 +102,11 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
 {
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
-    mb_tensor poison;
     mb__open_scan *s = innermost("scan_slice", scan);
-    if (!s || !mb__enter("scan_slice", (const mb_tensor *[]){&(mb_tensor){ctx, xs.id, xs.scope}}, 1, &poison))
+    if (!s || !belongs("scan_slice", ctx, xs))
         return mb__poison(ctx);
     mb__node n = *mb__at(ctx, xs.id);
-    if (xs.ctx != ctx || n.rank < 1 || n.dim[0] != s->steps) {
+    if (n.rank < 1 || n.dim[0] != s->steps) {
         char text[256];
         mb__error(ctx, MB_INVALID,
                   "scan_slice: got %s; wanted a first axis of %lld, the steps of the scan begun at %s",
@@ -129,17 +135,13 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb_tensor poison;
     if (ys)
         *ys = mb__poison(ctx);
     mb__open_scan *s = innermost("scan_stack", scan);
     if (!s || !ys)
         return s ? mb__error(ctx, MB_INVALID, "scan_stack: nowhere to put the stack") : mb_error(ctx);
-    if (!mb__enter("scan_stack", (const mb_tensor *[]){&y}, 1, &poison))
-        return mb_error(ctx) != MB_OK ? mb_error(ctx)
-                                      : mb__error(ctx, MB_INVALID, "scan_stack: got no tensor");
-    if (y.ctx != ctx)
-        return mb__error(ctx, MB_INVALID, "scan_stack: the tensor belongs to another context");
+    if (!belongs("scan_stack", ctx, y))
+        return mb_error(ctx);
     uint32_t id = mb__resolve(ctx, y);
     return id && mb__bound_add(ctx, &s->stacks, (mb__bound){ys, 0, id}) ? MB_OK : ctx->status;
 }
@@ -151,12 +153,11 @@ static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
 {
     for (uint32_t i = 0; i < s->carries.count; i++) {
         const mb__bound *c = &s->carries.list[i];
-        mb_tensor poison, v = *c->where;
-        if (!mb__enter("scan_end", (const mb_tensor *[]){&v}, 1, &poison) || v.ctx != ctx) {
-            if (mb_error(ctx) == MB_OK)
-                mb__error(ctx, MB_INVALID, "scan_end: carry %u holds no tensor of this context", i + 1);
+        mb_tensor v = *c->where;
+        char name[32];
+        snprintf(name, sizeof name, "scan_end: carry %u", i + 1);
+        if (!belongs(name, ctx, v))
             return false;
-        }
         if (!(next[i] = mb__resolve(ctx, v)))
             return false;
         const mb__node *a = mb__at(ctx, next[i]), *b = mb__at(ctx, c->at);

@@ -49,7 +49,7 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
         if (!append(ctx, &s->nodes, &s->count, &s->node_room, id))
             return false;
         const mb__node *node = &ctx->nodes[id];
-        if (node->op == MB_OP_PLACEHOLDER && !node->bind.body) {
+        if (node->op == MB_OP_PLACEHOLDER && !node->home) {
             mb__error(
                 ctx, MB_INVALID,
                 "a value of the inside of a scan that has not ended was asked for; it has one at each step, "

@@ -284,7 +284,7 @@ static void emit_scan(level *l, int32_t id)
         return;
     }
     g->loops = loops;
-    mb__gloop loop = {.steps = scan->attr[0], .backwards = scan->attr[1] != 0};
+    mb__gloop loop = {.steps = scan->attr[0], .backwards = scan->attr[1] != 0, .site = scan->site};
     loop.carries = list_live(n, body, 0, nc, kept);
     loop.slices = list_live(n, body, nc, ns, kept + loop.carries);
     int32_t *out = kept + loop.carries + loop.slices;

@@ -347,7 +347,7 @@ static void call_autograd(objects *o)
     STATUS(mb_hvp_batch_at, S, x, &x, &x, 1, &g);
     ROW("mb_checkpoint_begin_at", !mb_checkpoint_begin_at(S, o->ctx).ctx);
     ROW("mb_checkpoint_products_begin_at", !mb_checkpoint_products_begin_at(S, o->ctx).ctx);
-    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, false});
+    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, 0, false});
     ROW("mb_keep_through_at", (mb_keep_through_at(S, x), true)); /* gives back x or none */
     TENSOR(mb_jacobian_at, S, x, x);
     TENSOR(mb_hessian_at, S, x, &x, 1);
