@@ -16,10 +16,10 @@
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
     mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
-    if (mb__enter_context("checkpoint_begin", ctx)) {
-        c.first = ctx->node_count;
-        c.scan = ctx->scan_count ? ctx->scans[ctx->scan_count - 1].serial : 0;
-    }
+    if (!mb__enter_context("checkpoint_begin", ctx))
+        return c;
+    c.first = ctx->node_count;
+    c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
     return c;
 }
 
@@ -35,18 +35,21 @@ mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx)
     return begin(ctx, true);
 }
 
-/* It was begun in another scan than the one that is open now. */
-static mb_status crosses_scan(mb_context *ctx, mb_checkpoint c)
+/* It was begun in another scan or vmap than the one that is open now. */
+static mb_status crosses_bracket(mb_context *ctx, mb_checkpoint c)
 {
     uint32_t i = 0, id = c.first;
-    while (i < ctx->scan_count && ctx->scans[i].serial != c.scan)
+    while (i < ctx->bracket_count && ctx->brackets[i].serial != c.within)
         i++;
-    if (!c.scan || i < ctx->scan_count)
-        return mb__error(ctx, MB_INVALID, "checkpoint_end: the scan begun at %s is still open inside it",
-                         ctx->scans[c.scan ? i + 1 : 0].site);
+    if (!c.within || i < ctx->bracket_count) {
+        const mb__bracket *open = &ctx->brackets[c.within ? i + 1 : 0];
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: the %s begun at %s is still open inside it",
+                         open->kind, open->site);
+    }
     while (id < ctx->node_count && (ctx->nodes[id].op != MB_OP_BODY || ctx->nodes[id].bind.first > c.first))
         id++;
-    return mb__error(ctx, MB_INVALID, "checkpoint_end: it was begun inside of a scan that has ended, at %s",
+    return mb__error(ctx, MB_INVALID,
+                     "checkpoint_end: it was begun inside of a scan or vmap that has ended, at %s",
                      id < ctx->node_count ? ctx->nodes[id].site : "an earlier place");
 }
 
@@ -56,9 +59,9 @@ mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
     MB_SITE(ctx, site);
     if (!mb__enter_context("checkpoint_end", ctx))
         return mb_error(ctx);
-    const mb__open_scan *open = ctx->scan_count ? &ctx->scans[ctx->scan_count - 1] : NULL;
-    if (c.scan != (open ? open->serial : 0))
-        return crosses_scan(ctx, c);
+    const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
+    if (c.within != (open ? open->serial : 0))
+        return crosses_bracket(ctx, c);
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,

@@ -68,10 +68,12 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 }
 
 /* Whether derivatives go by an operand. A barrier's value is that of operand 0; operand 1 is only waited for;
- * operand 2, where there is one, is the node that computes the value anew. */
+ * operand 2, where there is one, is the node that computes the value anew. Of a substitute, derivatives go by
+ * the last, too. */
 static bool active(const mb__node *n, int i)
 {
-    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (n->nin > 2 ? 2 : 0);
+    bool last = n->nin > 2 || mb__is_kind(n->op, MB_KIND_IDENTITY);
+    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (last ? n->nin - 1 : 0);
 }
 
 /* Derivatives pass through this node at all. */
@@ -333,7 +335,9 @@ static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
     uint32_t end = ctx->node_count - 1;
     for (uint32_t id = region.first; id <= last; id++) {
         uint32_t c = ctx->copies[id];
-        if (c < start || !r->needed[id - r->low])
+        /* A leaf is not copied: what stands for it is its reader, whose cotangent is added to the leaf's own.
+         */
+        if (c < start || !r->needed[id - r->low] || mb__is_kind(mb__at(ctx, id)->op, MB_KIND_LEAF))
             continue;
         r->grad[c - r->low] = r->grad[id - r->low];
     }
@@ -526,11 +530,16 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
 static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
 {
     const mb__rule *rule = mb__rule_of(s->node.op);
-    if (lead >= 0)
-        return rule->batch ? rule->batch(s, i, t, lead) : mb__poison(s->ctx);
     if (rule->forward)
-        return rule->forward(s, i, t);
-    return mb__ops[s->node.op].linear >> i & 1 ? rebuild(s, i, t) : mb__poison(s->ctx);
+        return rule->forward(s, i, lead >= 0 && mb__is_elementwise(s->node.op) ? mb__batch_aligned(s, t) : t);
+    if (!(mb__ops[s->node.op].linear >> i & 1) || (lead >= 0 && !rule->batch))
+        return mb__poison(s->ctx);
+    if (lead < 0)
+        return rebuild(s, i, t);
+    mb__operand in[3];
+    for (int k = 0; k < 3; k++)
+        in[k] = (mb__operand){k == i ? t : s->in[k], k == i};
+    return rule->batch(s, in, lead);
 }
 
 static mb_tensor tangent_of(const mb__applied *s, const range *r)
@@ -653,7 +662,7 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
     for (uint32_t id = r.high;; id--) {
         const mb__node *node = mb__at(ctx, id);
         for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
-            if (mb__in(ctx, node, i) >= r.low)
+            if (mb__in(ctx, node, i) >= r.low && active(node, i))
                 r.needed[mb__in(ctx, node, i) - r.low] = 1;
         if (id == r.low)
             break;

@@ -168,6 +168,20 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
     return ok ? scan : 0;
 }
 
+/* What a scan begins with and slices is there before it. */
+static bool starts_outside(mb_context *ctx, const mb__loop_parts *p, uint32_t body)
+{
+    for (int i = 0; i < p->carries + p->slices; i++) {
+        const mb__bound *b = i < p->carries ? &p->carry[i] : &p->slice[i - p->carries];
+        if (!mb__within(ctx, b->from, body))
+            continue;
+        mb__error(ctx, MB_INVALID, "scan: what is %s at %s depends on the step itself",
+                  i < p->carries ? "carried" : "sliced", mb__at(ctx, b->at)->site);
+        return false;
+    }
+    return true;
+}
+
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
 {
     size_t operands = (size_t)(3 * p->carries + p->slices + p->stacks) + 1;
@@ -179,7 +193,7 @@ uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
     MB_TEMPORARY(ctx);
     mb_tensor *in = mb__temporary(ctx, operands * sizeof *in);
     uint32_t body = in ? record_body(ctx, p, in) : 0, count = 0;
-    uint32_t *read = body ? captures(ctx, p->first, body, &count) : NULL;
+    uint32_t *read = body && starts_outside(ctx, p, body) ? captures(ctx, p->first, body, &count) : NULL;
     return read ? record_scan(ctx, p, body, read, count) : 0;
 }
 
@@ -196,35 +210,4 @@ mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
     s.captures = n->nin - 1 - s.carries - s.slices;
     s.first = ctx->nodes[s.body].bind.first;
     return s;
-}
-
-/* ---- open scans ---- */
-
-bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b)
-{
-    if (!mb__reserve(ctx, (void **)&to->list, &to->capacity, (uint64_t)to->count + 1, sizeof *to->list))
-        return false;
-    to->list[to->count++] = b;
-    return true;
-}
-
-void mb__scan_release(mb_context *ctx, mb__open_scan *s)
-{
-    mb__bounds *const lists[] = {&s->carries, &s->slices, &s->stacks};
-    for (int i = 0; i < 3; i++)
-        mb__free(ctx, lists[i]->list, lists[i]->capacity * sizeof *lists[i]->list);
-}
-
-mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from)
-{
-    mb__node n = *mb__at(ctx, from);
-    mb_tensor at = mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank - 1, n.dim + 1);
-    return at.id && mb__bound_add(ctx, &s->slices, (mb__bound){NULL, at.id, from}) ? at : mb__poison(ctx);
-}
-
-mb_tensor mb__each_step(mb_context *ctx, mb_tensor t)
-{
-    for (uint32_t i = 0; i < ctx->scan_count && t.id; i++)
-        t = mb__scan_slice(ctx, &ctx->scans[i], t.id);
-    return t;
 }

@@ -21,22 +21,9 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
                   (long long)options.keep_every);
         return s;
     }
-    if (!mb__reserve(ctx, (void **)&ctx->scans, &ctx->scan_room, (uint64_t)ctx->scan_count + 1,
-                     sizeof *ctx->scans))
-        return s;
-    s.serial = ++ctx->next_scan;
-    mb__open_scan *top = &ctx->scans[ctx->scan_count++]; /* whose lists are those of an earlier scan */
-    top->carries.count = top->slices.count = top->stacks.count = 0;
-    *top = (mb__open_scan){.serial = s.serial,
-                           .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                           .first = ctx->node_count,
-                           .steps = steps,
-                           .keep = options.keep_every,
-                           .backwards = options.backwards,
-                           .site = ctx->site,
-                           .carries = top->carries,
-                           .slices = top->slices,
-                           .stacks = top->stacks};
+    s.serial = mb__bracket_begin(
+        ctx, (mb__bracket){
+                 .kind = "scan", .steps = steps, .keep = options.keep_every, .backwards = options.backwards});
     return s;
 }
 
@@ -46,23 +33,9 @@ mb_scan mb_scan_begin_at(const char *site, mb_context *ctx, int64_t steps)
     return mb_scan_begin_with(ctx, steps, (mb_scan_options){0});
 }
 
-/* The open scan, which must be the innermost one; NULL: error set. */
-static mb__open_scan *innermost(const char *name, mb_scan scan)
+static mb__bracket *innermost(const char *name, mb_scan scan)
 {
-    mb_context *ctx = scan.ctx;
-    if (!mb__enter_context(name, ctx))
-        return NULL;
-    mb__open_scan *top = ctx->scan_count ? &ctx->scans[ctx->scan_count - 1] : NULL;
-    if (top && top->serial == scan.serial)
-        return top;
-    for (uint32_t i = 0; i < ctx->scan_count; i++)
-        if (ctx->scans[i].serial == scan.serial) {
-            mb__error(ctx, MB_INVALID, "%s: the scan begun at %s is still open inside this one", name,
-                      top->site);
-            return NULL;
-        }
-    mb__error(ctx, MB_INVALID, "%s: this scan is not open", name);
-    return NULL;
+    return mb__bracket_innermost(name, "scan", scan.ctx, scan.serial);
 }
 
 /* Whether t is a living tensor of this context; false: error set. */
@@ -79,7 +52,7 @@ mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_carry", scan);
+    mb__bracket *s = innermost("scan_carry", scan);
     if (!s || !value)
         return s ? mb__error(ctx, MB_INVALID, "scan_carry: no variable") : mb_error(ctx);
     for (uint32_t i = 0; i < s->carries.count; i++)
@@ -102,7 +75,7 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
 {
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_slice", scan);
+    mb__bracket *s = innermost("scan_slice", scan);
     if (!s || !belongs("scan_slice", ctx, xs))
         return mb__poison(ctx);
     mb__node n = *mb__at(ctx, xs.id);
@@ -114,19 +87,19 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
         return mb__poison(ctx);
     }
     uint32_t from = mb__resolve(ctx, xs);
-    return from ? mb__scan_slice(ctx, s, from) : mb__poison(ctx);
+    return from ? mb__bracket_slice(ctx, s, from) : mb__poison(ctx);
 }
 
 mb_tensor mb_scan_step_at(const char *site, mb_scan scan)
 {
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_step", scan);
+    mb__bracket *s = innermost("scan_step", scan);
     if (!s)
         return mb__poison(ctx);
     if (!s->step) {
         mb_tensor all = mb_iota(ctx, MB_INT32, s->steps);
-        s->step = all.id ? mb__scan_slice(ctx, s, all.id).id : 0;
+        s->step = all.id ? mb__bracket_slice(ctx, s, all.id).id : 0;
     }
     return s->step ? mb__handle(ctx, s->step) : mb__poison(ctx);
 }
@@ -137,7 +110,7 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
     mb_context *ctx = scan.ctx;
     if (ys)
         *ys = mb__poison(ctx);
-    mb__open_scan *s = innermost("scan_stack", scan);
+    mb__bracket *s = innermost("scan_stack", scan);
     if (!s || !ys)
         return s ? mb__error(ctx, MB_INVALID, "scan_stack: nowhere to put the stack") : mb_error(ctx);
     if (!belongs("scan_stack", ctx, y))
@@ -149,7 +122,7 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
 /* ---- the end ---- */
 
 /* The carries' next values: what the caller's variables hold now. */
-static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
+static bool next_values(mb_context *ctx, const mb__bracket *s, uint32_t *next)
 {
     for (uint32_t i = 0; i < s->carries.count; i++) {
         const mb__bound *c = &s->carries.list[i];
@@ -174,7 +147,7 @@ static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
 }
 
 /* Of no steps: carries as they were, stacks without entries. */
-static bool end_empty(mb_context *ctx, const mb__open_scan *s)
+static bool end_empty(mb_context *ctx, const mb__bracket *s)
 {
     for (uint32_t i = 0; i < s->carries.count; i++)
         *s->carries.list[i].where = mb_alias(mb__handle(ctx, s->carries.list[i].from));
@@ -189,7 +162,7 @@ static bool end_empty(mb_context *ctx, const mb__open_scan *s)
     return mb_error(ctx) == MB_OK;
 }
 
-static bool end_scan(mb_context *ctx, const mb__open_scan *s)
+static bool end_scan(mb_context *ctx, const mb__bracket *s)
 {
     uint32_t carries = s->carries.count, stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
@@ -220,25 +193,15 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_end", scan);
-    if (!s) { /* after an error it ends all the same */
-        uint32_t i = ctx ? ctx->scan_count : 0;
-        while (i && ctx->scans[i - 1].serial != scan.serial)
-            i--;
-        if (!i)
-            return mb_error(ctx);
-        ctx->scan_count = i;
-        s = &ctx->scans[i - 1];
-    } else if (s->scope != ctx->scopes[ctx->scope_count - 1].serial) {
-        mb__error(ctx, MB_INVALID, "scan_end: the scope begun at %s is still open inside the scan",
-                  ctx->scopes[ctx->scope_count - 1].site);
-    }
+    mb__bracket *s = mb__bracket_ending("scan_end", "scan", ctx, scan.serial);
+    if (!s)
+        return mb_error(ctx);
     if (mb_error(ctx) != MB_OK || !end_scan(ctx, s)) {
         for (uint32_t i = 0; i < s->carries.count; i++)
             *s->carries.list[i].where = mb__poison(ctx);
         for (uint32_t i = 0; i < s->stacks.count; i++)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
-    ctx->scan_count--;
+    ctx->bracket_count--;
     return mb_error(ctx);
 }
