@@ -43,6 +43,7 @@ typedef struct mb__vk_scratch_value {
 /* What is submitted, in order: commands, or all up to `end`, `times` over. */
 typedef struct mb__vk_act {
     VkCommandBuffer commands; /* VK_NULL_HANDLE: a repetition */
+    int dispatches;
     double cost;
     int64_t times;
     int32_t end;

@@ -20,6 +20,7 @@ typedef struct recorder {
     bool open, fresh; /* commands are being recorded; since a barrier there were none */
     VkPipeline bound; /* by the commands */
     double cost;      /* of the commands */
+    int dispatches;   /* in them */
     int64_t times;    /* that what is recorded now is run, by repetitions around it */
     bool timed, failed;
 } recorder;
@@ -88,6 +89,7 @@ static void begin_batch(recorder *r)
     r->open = r->fresh = true;
     r->bound = VK_NULL_HANDLE;
     r->cost = 0;
+    r->dispatches = 0;
     mb__vk_barrier(v, r->commands); /* after whatever ran before */
     if (first && !v->table.mapped) {
         copy_tables(r, r->p);
@@ -113,7 +115,7 @@ static void end_batch(recorder *r, bool last)
         r->failed = true;
         v->f.vkResetCommandBuffer(r->commands, 0); /* one that is half recorded cannot be begun anew */
     } else {
-        add_act(r, (mb__vk_act){.commands = r->commands, .cost = r->cost});
+        add_act(r, (mb__vk_act){.commands = r->commands, .dispatches = r->dispatches, .cost = r->cost});
     }
     r->open = false;
 }
@@ -165,6 +167,7 @@ static void record_dispatch(recorder *r, const mb__vk_program *p, int i)
     if (v->labels)
         v->end_label(r->commands);
     r->fresh = false;
+    r->dispatches++;
     r->p->dispatches_run += (uint64_t)r->times;
 }
 
