@@ -2,11 +2,12 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in eight headers; read them in this order:
+ * The manual is in nine headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
+ *   autograd/custom.h           derivatives of one's own
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
@@ -23,6 +24,7 @@
 #include "tensor/scan.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
+#include "autograd/custom.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
 #include "layers/recurrent.h"

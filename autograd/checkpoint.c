@@ -138,20 +138,29 @@ static bool copy_node(const copying *c, uint32_t id)
     ctx->copies[id] = copy;
     if (copy && n.op == MB_OP_BODY)
         mb__body_end(ctx, ctx->begins[n.bind.first - c->region->first], copy, mb__body_placeholders(ctx, id));
-    if (!copy || !is_kept(c, &n))
-        return copy != 0;
+    return copy != 0;
+}
+
+/* A node's copy is not read by other copies, where the value was kept. */
+static bool stand_in(const copying *c, uint32_t id)
+{
+    mb_context *ctx = c->ctx;
+    if (!is_kept(c, mb__at(ctx, id)))
+        return true;
+    uint32_t copy = ctx->copies[id];
     mb__at(ctx, copy)->through = true; /* barrier() is the next node: mb__is_stand_in */
     return barrier(c, id, copy) != 0;
 }
 
-/* A scan's results follow it, all of them, wanted or not. */
-static bool copy_with_results(const copying *c, uint32_t id)
+/* What follows a scan or a rule is copied with it, all of it, wanted or not, and with nothing in between. */
+static bool copy_with_followers(const copying *c, uint32_t id)
 {
-    mb_context *ctx = c->ctx;
-    bool ok = copy_node(c, id);
-    int results = ok && mb__at(ctx, id)->op == MB_OP_SCAN ? mb__scan_results_of(ctx, id) : 0;
-    for (int i = 1; i <= results && ok; i++)
-        ok = copy_node(c, id + (uint32_t)i);
+    uint32_t last = id + (uint32_t)mb__followers(c->ctx, id);
+    bool ok = true;
+    for (uint32_t i = id; i <= last && ok; i++)
+        ok = copy_node(c, i);
+    for (uint32_t i = id; i <= last && ok; i++)
+        ok = stand_in(c, i);
     return ok;
 }
 
@@ -168,7 +177,7 @@ static void copy_range(const copying *c, int32_t index, uint32_t last, const uin
     for (uint32_t id = first; id <= last && ok; id++) {
         ctx->begins[id - first] = ctx->node_count;
         if (needed[id - low] && !mb__at(ctx, id)->dead && !stays(c, id) && ctx->copies[id] < c->start)
-            ok = copy_with_results(c, id);
+            ok = copy_with_followers(c, id);
         for (; ok && next < index && ctx->regions[next].last == id; next++)
             ok = mb__region_add(ctx, ctx->begins[ctx->regions[next].first - first],
                                 ctx->regions[next].products) == MB_OK;

@@ -289,6 +289,11 @@ static inline uint32_t mb__in(const mb_context *ctx, const mb__node *n, int i)
 {
     return ctx->operands[n->in + (uint32_t)i];
 }
+/* How many operands, the first ones, a node's value is made of. */
+static inline int mb__value_operands(const mb__node *n)
+{
+    return n->op == MB_OP_RULED ? 1 : n->nin;
+}
 static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
 {
     return ctx->attrs + n->attr;
@@ -387,6 +392,9 @@ void mb__scan_release(mb_context *ctx, mb__open_scan *s);
 /* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
 bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
+
+/* How many nodes follow this one and belong to it: a scan's results, or a rule's. */
+int mb__followers(const mb_context *ctx, uint32_t id);
 
 /* A recorded scan, read from its node. */
 typedef struct mb__scan_view {

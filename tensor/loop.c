@@ -182,6 +182,17 @@ mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
     return s;
 }
 
+int mb__followers(const mb_context *ctx, uint32_t id)
+{
+    const mb__node *n = &ctx->nodes[id];
+    if (n->op == MB_OP_CUSTOM)
+        return (int)mb__attrs(ctx, n)[0];
+    if (n->op != MB_OP_SCAN)
+        return 0;
+    mb__scan_view s = mb__scan_of(ctx, id);
+    return mb__scan_results(&s);
+}
+
 /* ---- open scans ---- */
 
 bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b)

@@ -23,21 +23,44 @@ mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
     return s;
 }
 
+static void keep_operands(mb_context *ctx, const mb__node *n, uint32_t from)
+{
+    for (int j = 0; j < n->nin; j++)
+        if (mb__in(ctx, n, j) >= from)
+            ctx->nodes[mb__in(ctx, n, j)].kept = true;
+}
+
+/* Derivatives find a scan's results, and a rule's, behind it: all of them stay, or none. Returns the last. */
+static uint32_t keep_followers(mb_context *ctx, uint32_t id, uint32_t from)
+{
+    uint32_t last = id + (uint32_t)mb__followers(ctx, id);
+    for (uint32_t i = id + 1; i <= last && i < ctx->node_count; i++) {
+        ctx->nodes[i].kept = true;
+        keep_operands(ctx, &ctx->nodes[i], from);
+    }
+    return last < ctx->node_count ? last : ctx->node_count - 1;
+}
+
+/* Marks what kept nodes were computed from; returns where the tape may end. */
+static uint32_t keep_history(mb_context *ctx, uint32_t from)
+{
+    uint32_t top = from;
+    for (uint32_t i = ctx->node_count; i-- > from;) {
+        mb__node *n = &ctx->nodes[i];
+        if (!n->kept)
+            continue;
+        keep_operands(ctx, n, from);
+        uint32_t last = keep_followers(ctx, i, from);
+        top = last >= top ? last + 1 : top;
+    }
+    return top;
+}
+
 /* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
  * tape's length, and the dead between them keep their places but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
 {
-    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = mark->nodes;
-    for (uint32_t i = ctx->node_count; i-- > mark->nodes;) {
-        mb__node *n = &ctx->nodes[i];
-        if (!n->kept)
-            continue;
-        if (top == mark->nodes)
-            top = i + 1;
-        for (int j = 0; j < n->nin; j++)
-            if (mb__in(ctx, n, j) >= mark->nodes)
-                ctx->nodes[mb__in(ctx, n, j)].kept = true;
-    }
+    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = keep_history(ctx, mark->nodes);
     bool pinned = false;
     for (uint32_t i = mark->nodes; i < ctx->node_count; i++) {
         mb__node *n = &ctx->nodes[i];
