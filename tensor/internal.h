@@ -97,7 +97,9 @@ typedef struct mb__open_scan {
     bool backwards;
     const char *site;
     mb__bounds carries, slices, stacks;
-    uint32_t step; /* the placeholder of the step's number; 0: not asked for */
+    uint32_t step;      /* the placeholder of the step's number; 0: not asked for */
+    uint32_t done;      /* the placeholder of whether an earlier step was the last; 0: all steps are done */
+    uint32_t condition; /* under which this one is */
 } mb__open_scan;
 
 /* A change that only the next flush makes last, with what was there before: the scope in which it was made
@@ -373,6 +375,8 @@ typedef struct mb__loop_parts {
     const mb__bound *slice; /* at, from: [steps, ...] */
     const uint32_t *next;   /* each carry's next value */
     const uint32_t *stack;  /* what is stacked */
+    int until; /* the carry, bool, that once true makes steps give the carries as they were; from 1, 0: none
+                */
 } mb__loop_parts;
 
 mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
@@ -401,6 +405,7 @@ typedef struct mb__scan_view {
     int64_t steps;
     bool backwards;
     int carries, slices, stacks, captures; /* stacks: with those of the carries */
+    int until;                             /* see mb__loop_parts */
     uint32_t body, first;
 } mb__scan_view;
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);

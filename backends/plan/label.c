@@ -45,8 +45,8 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
         snprintf(out, size, "%s", mb__ops[s->u.other->op].name);
         break;
     case MB_STEP_LOOP:
-        snprintf(out, size, "loop of %lld, %d steps in it", (long long)s->u.loop->steps,
-                 s->u.loop->body->step_count);
+        snprintf(out, size, "loop of %s%lld, %d steps in it", s->u.loop->until < 0 ? "" : "at most ",
+                 (long long)s->u.loop->steps, s->u.loop->body->step_count);
         break;
     default:
         snprintf(out, size, "zeros");
