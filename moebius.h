@@ -2,8 +2,9 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in nine headers; read them in this order:
+ * The manual is in ten headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
+ *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
@@ -21,6 +22,7 @@
 #define MB_VERSION_PATCH 0
 
 #include "tensor/tensor.h"
+#include "tensor/linalg.h"
 #include "tensor/scan.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"

@@ -33,8 +33,9 @@ typedef struct mb__rule {
 
 const mb__rule *mb__rule_of(int op);
 
-/* By op: rules_elementwise.c and rules_structure.c. */
-extern const mb__rule mb__rules_elementwise[MB_OP_COUNT], mb__rules_structure[MB_OP_COUNT];
+/* By op: rules_elementwise.c, rules_matrix.c and rules_structure.c. */
+extern const mb__rule mb__rules_elementwise[MB_OP_COUNT], mb__rules_matrix[MB_OP_COUNT],
+    mb__rules_structure[MB_OP_COUNT];
 
 /* [K, shape of the node] */
 mb_shape mb__batched_shape(const mb__node *n, int64_t K);

@@ -252,6 +252,8 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
         } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
             need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
+        } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
+            need = MB_TRIANGLE_SCRATCH;
         } else if (step->kind == MB_STEP_LOOP &&
                    !(p->bodies[s] = program_of(c, step->u.loop->body, pool, work, scratch, partials))) {
             return false;

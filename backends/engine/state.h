@@ -135,7 +135,7 @@ mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend
 /* Drops every plan. */
 void mb__cache_clear(mb_context *ctx);
 
-/* ---- run.c, debug.c, oracle.c ---- */
+/* ---- run.c, debug.c, oracle.c, residual.c ---- */
 
 /* Computes what st->targets need; mb__compute_checked: one op at a time, each checked. */
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
@@ -144,6 +144,9 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
  * Sets an error if not. */
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id);
 void mb__oracle_close(mb__engine_state *st);
+/* Of an op on matrices, with values as doubles: the first element at which the result does not solve its
+ * problem to rounding; -1: it does. */
+int64_t mb__residual_off(mb_context *ctx, const mb__node *n, double *const *operands, const double *result);
 
 /* ---- profile.c ---- */
 

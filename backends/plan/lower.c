@@ -558,6 +558,15 @@ static void copy_node(lower *l, const char *site, int32_t from, const mb__view *
 
 static void lower_scan(lower *l, int32_t id);
 
+static void matrix_op(lower *l, const mb__gnode *n, mb__other *o)
+{
+    double size = (double)n->dim[n->rank - 2], all = size * (double)mb__gcount(n);
+    o->axis = n->rank - 2;
+    o->flag = n->nattr && n->attr[0];
+    o->unit = n->nattr && n->attr[1];
+    l->plan->flops += (uint64_t)(n->op == MB_OP_CHOLESKY ? all / 3 : all);
+}
+
 static void lower_single(lower *l, int32_t id)
 {
     const mb__gnode *n = &l->g->nodes[id];
@@ -604,6 +613,8 @@ static void lower_single(lower *l, int32_t id)
     const mb__gnode *x = &l->g->nodes[n->in[0]];
     o.dtype = x->dtype;
     o.flag = n->op == MB_OP_CUMSUM && n->attr[1];
+    if (mb__is_kind(n->op, MB_KIND_MATRIX))
+        matrix_op(l, n, &o);
     o.out_rank = n->rank;
     memcpy(o.out_dim, n->dim, sizeof o.out_dim);
     o.in = node_view(l, n->in[0]);

@@ -89,11 +89,14 @@ typedef struct mb__product {
     int64_t loop[MB_MAX_RANK * 3], a_loop[MB_MAX_RANK * 3], b_loop[MB_MAX_RANK * 3], c_loop[MB_MAX_RANK * 3];
 } mb__product;
 
-/* Every other op, by strided views over the axes of its operands and result. */
+/* Every other op, by strided views over the axes of its operands and result. The second operand, where there
+ * is one, is `index`: indices, or the right sides of triangular_solve. Of kind MATRIX all have the result's
+ * rank, and the sizes before the last two axes. */
 typedef struct mb__other {
     int op, dtype;
     int axis;
-    bool flag; /* cumsum: from the end */
+    bool flag; /* cumsum: from the end; triangular_solve: A is upper triangular */
+    bool unit; /* triangular_solve: the diagonal of A counts as ones */
     int out_rank, in_rank, index_rank;
     int64_t out_dim[MB_MAX_RANK], in_dim[MB_MAX_RANK], index_dim[MB_MAX_RANK];
     mb__view out, in, index;

@@ -325,6 +325,58 @@ static void by_index(machine *m, const mb__other *o)
     } while (next(index, dim, rank));
 }
 
+/* Row i is done when those above are: l[i, j] l[j, j] = a[i, j] - sum_k l[i, k] l[j, k] over k < j. */
+static void cholesky(const mb__other *o, const double *a, double *l)
+{
+    int64_t n = o->in_dim[o->axis];
+    const int64_t *as = o->in.stride + o->axis, *ls = o->out.stride + o->axis;
+    bool positive = true;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double rest = j > i ? 0 : a[i * as[0] + j * as[1]];
+            for (int64_t k = 0; k < j && j <= i; k++)
+                rest -= l[i * ls[0] + k * ls[1]] * l[j * ls[0] + k * ls[1]];
+            positive &= i != j || (rest > 0 && isfinite(rest));
+            l[i * ls[0] + j * ls[1]] = j < i ? rest / l[j * ls[0] + j * ls[1]] : sqrt(rest);
+        }
+    for (int64_t i = 0; i < n && !positive; i++)
+        for (int64_t j = 0; j <= i; j++)
+            l[i * ls[0] + j * ls[1]] = (double)NAN;
+}
+
+/* x[i] a[i, i] = b[i] - sum_j a[i, j] x[j] over the j before i, which are those behind it if a is upper. */
+static void triangular_solve(const mb__other *o, const double *a, const double *b, double *x)
+{
+    int64_t n = o->out_dim[o->axis], m = o->out_dim[o->axis + 1];
+    const int64_t *as = o->in.stride + o->axis, *bs = o->index.stride + o->axis,
+                  *xs = o->out.stride + o->axis;
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t c = 0; c < m; c++) {
+            int64_t i = o->flag ? n - 1 - r : r;
+            double rest = b[i * bs[0] + c * bs[1]];
+            for (int64_t q = 0; q < r; q++) {
+                int64_t j = o->flag ? n - 1 - q : q;
+                rest -= a[i * as[0] + j * as[1]] * x[j * xs[0] + c * xs[1]];
+            }
+            x[i * xs[0] + c * xs[1]] = o->unit ? rest : rest / a[i * (as[0] + as[1])];
+        }
+}
+
+static void by_matrix(machine *m, const mb__other *o)
+{
+    int64_t index[MB_MAX_RANK] = {0};
+    if (mb__numel(o->out_dim, o->out_rank) == 0)
+        return;
+    do {
+        const double *a = m->memory[o->in.value] + at(&o->in, index, o->axis);
+        double *y = m->memory[o->out.value] + at(&o->out, index, o->axis);
+        if (o->op == MB_OP_CHOLESKY)
+            cholesky(o, a, y);
+        else
+            triangular_solve(o, a, m->memory[o->index.value] + at(&o->index, index, o->axis), y);
+    } while (next(index, o->out_dim, o->axis));
+}
+
 /* ---- plans ---- */
 
 static int registers_of(const mb__plan *plan)
@@ -440,6 +492,8 @@ static void run_machine(machine *m, const mb__binding *b)
             memset(m->memory[step->u.zero], 0, (size_t)m->plan->values[step->u.zero].count * sizeof(double));
         else if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
             by_index(m, step->u.other);
+        else if (mb__is_kind(step->u.other->op, MB_KIND_MATRIX))
+            by_matrix(m, step->u.other);
         else
             along_axis(m, step->u.other);
     }

@@ -281,6 +281,21 @@ static void call_functions(objects *o)
     TENSOR(mb_cross_entropy_with_at, S, x, o->i, (mb_cross_entropy_options){0});
 }
 
+static void call_linalg(objects *o)
+{
+    mb_tensor x = o->x;
+    TENSOR(mb_tril_at, S, x, 0);
+    TENSOR(mb_triu_at, S, x, 0);
+    TENSOR(mb_diagonal_at, S, x);
+    TENSOR(mb_diagonal_matrix_at, S, x);
+    TENSOR(mb_cholesky_at, S, x);
+    TENSOR(mb_triangular_solve_at, S, x, x, MB_LOWER);
+    TENSOR(mb_cholesky_solve_at, S, x, x);
+    TENSOR(mb_solve_spd_at, S, x, x);
+    TENSOR(mb_log_det_spd_at, S, x);
+    TENSOR(mb_lstsq_at, S, x, x, x);
+}
+
 static void call_context(objects *o)
 {
     mb_context *ctx = o->ctx;
@@ -472,6 +487,7 @@ static void call_all(objects *o)
     call_leaves_and_samplers(o);
     call_movement_and_index(o);
     call_functions(o);
+    call_linalg(o);
     call_autograd(o);
     call_params(o);
     call_optimizer(o);

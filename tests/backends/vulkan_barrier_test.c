@@ -101,7 +101,7 @@ static void check_program(const mb__vk_program *p, const char *what)
             wants(p, s, &step->u.other->out, true, what);
             if (step->u.other->in.value >= 0)
                 wants(p, s, &step->u.other->in, false, what);
-            if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
+            if (step->u.other->index.value >= 0)
                 wants(p, s, &step->u.other->index, false, what);
             break;
         default:

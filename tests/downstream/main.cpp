@@ -133,6 +133,19 @@ static void reductions(mb_context *mb)
     EXPECT(is(mb_sum(mb_sort(x), MB_ALL), 10) && is(mb_sum(mb_one_hot(index, 4), MB_ALL), 2));
 }
 
+static void linear_algebra(mb_context *mb)
+{
+    mb_tensor a = mb_mul(mb_eye(mb, MB_FLOAT64, 3), 4.0), b = mb_full(mb, MB_FLOAT64, MB_SHAPE(3, 2), 8.0);
+    EXPECT(is(mb_sum(mb_tril(b, 0), MB_ALL), 40) && is(mb_sum(mb_triu(b, 0), MB_ALL), 24));
+    EXPECT(is(mb_sum(mb_diagonal(a), MB_ALL), 12) && has_shape(mb_diagonal_matrix(b), MB_SHAPE(3, 2, 2)));
+    mb_tensor l = mb_cholesky(a);
+    EXPECT(is(mb_sum(l, MB_ALL), 6) && is(mb_log_det_spd(a), 3 * std::log(4.0)));
+    EXPECT(is(mb_sum(mb_triangular_solve(l, b, MB_UPPER | MB_TRANSPOSED), MB_ALL), 24));
+    EXPECT(is(mb_sum(mb_triangular_solve(l, b, MB_LOWER | MB_UNIT_DIAGONAL), MB_ALL), 48));
+    EXPECT(is(mb_sum(mb_cholesky_solve(l, b), MB_ALL), 12) && is(mb_sum(mb_solve_spd(a, b), MB_ALL), 12));
+    EXPECT(is(mb_sum(mb_lstsq(a, b, MB_EMPTY(mb_tensor)), MB_ALL), 12));
+}
+
 static void common_functions(mb_context *mb)
 {
     mb_tensor x = mb_full(mb, MB_FLOAT64, MB_SHAPE(1, 2), 2.0), sum = mb_alias(x);
@@ -360,8 +373,8 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, common_functions,
-                      scopes, errors, derivatives, checkpoints, scans})
+    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
+                      common_functions, scopes, errors, derivatives, checkpoints, scans})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

@@ -120,6 +120,9 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
 /* Adds a value of the program's own; returns its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
 
+/* The kernel of that name for a dtype, or, with dtype < 0, for all; VK_NULL_HANDLE: error set. */
+VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local);
+
 /* ---- emit.c ---- */
 
 /* The slot where a view begins; slot_count: none does. */
@@ -197,6 +200,10 @@ VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
 bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product, const mb__vk_choice *c);
 /* The same, cut and decided. */
 bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product);
+
+/* ---- matrix.c ---- */
+
+bool mb__vk_add_matrix(mb__vk_program *p, int step, const mb__other *other);
 
 /* ---- axis_and_index.c ---- */
 
