@@ -92,8 +92,8 @@ typedef enum mb_search {
 } mb_search;
 
 typedef struct mb_implicit_options {
-    double tolerance; /* fixed point: on |f(x) - x| / (1 + |x|); root and minimum: on |g| / (1 + |g at x0|),
-                         where g is the function or the gradient: 1e-10, in float32 1e-5 */
+    double tolerance; /* on |step| / (1 + |x|): 1e-10, in float32 1e-5. The step is f(x) - x of a fixed point,
+                         Newton's own, of full length, and in a descent the gradient */
     int64_t steps;    /* at most: 1000; of Newton's method 50 */
     double damping; /* fixed point: x + damping (f(x) - x), 1; descent: the rate, 0.1; in Newton's method the
                        first length that is tried, 1 */

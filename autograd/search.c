@@ -119,9 +119,10 @@ static bool reads_arguments_only(const mb__point *at, uint32_t first)
 typedef struct search {
     mb__point at; /* xs: what the unknowns are like; params: constants */
     const mb_implicit_options *options;
-    mb_tensor *xs;                                 /* k, of a step */
-    mb_tensor x, g, loss;                          /* [problems, p], the same, [problems, 1] */
-    mb_tensor done, residual, count, scale, least; /* rows; scale and least are of the residual */
+    mb_tensor *xs;                   /* k, of a step */
+    mb_tensor x, g, loss;            /* [problems, p], the same, [problems, 1] */
+    mb_tensor done, residual, count; /* rows: bool, what the tolerance is on; steps */
+    mb_tensor least;                 /* the tolerance */
 } search;
 
 static mb_tensor g_at(search *s, mb_tensor x, mb_tensor *loss)
@@ -148,6 +149,11 @@ static mb_tensor hopeless(const search *s)
     return mb_not(mb_lt(s->residual, mb_full(s->at.ctx, mb_dtype_of(s->x), MB_SHAPE0, (double)INFINITY)));
 }
 
+static mb_tensor relative_to_x(const search *s, mb_tensor step)
+{
+    return mb_div(mb__row_norm(step), mb_add(mb__row_norm(s->x), 1));
+}
+
 static void count_step(search *s, mb_scan scan)
 {
     s->count = mb_add(s->count, 1);
@@ -162,10 +168,8 @@ static void iterate(search *s)
     mb_tensor *const own[] = {&s->x, &s->done, &s->residual, &s->count};
     for (int i = 0; i < 4; i++)
         mb_scan_carry(scan, own[i]);
-    mb_tensor g = g_at(s, s->x, NULL), scale = s->scale;
-    if (s->at.e->kind == MB_FIXED_POINT)
-        scale = mb_add(mb__row_norm(s->x), 1);
-    s->residual = mb_where(s->done, s->residual, mb_div(mb__row_norm(g), scale));
+    mb_tensor g = g_at(s, s->x, NULL);
+    s->residual = mb_where(s->done, s->residual, relative_to_x(s, g));
     s->x = mb_where(mb_or(s->done, hopeless(s)), s->x,
                     mb_sub(s->x, mb_mul(g, mb__number(g, s->options->damping))));
     s->done = mb_or(s->done, mb_or(hopeless(s), mb_le(s->residual, s->least)));
@@ -237,13 +241,13 @@ static void newton(search *s)
     mb_tensor *const own[] = {&s->x, &s->g, &s->loss, &s->done, &s->residual, &s->count};
     for (int i = 0; i < 6; i++)
         mb_scan_carry(scan, own[i]);
-    mb_tensor found, d = newton_direction(s);
+    mb_tensor found, d = newton_direction(s), residual = relative_to_x(s, d);
     search to = line_search(s, d, &found);
+    s->residual = mb_where(s->done, s->residual, residual);
+    s->done = mb_or(mb_or(s->done, mb_not(found)), mb_le(s->residual, s->least));
     s->x = to.x;
     s->g = to.g;
     s->loss = to.loss;
-    s->residual = mb_div(mb__row_norm(s->g), s->scale);
-    s->done = mb_or(mb_or(s->done, mb_not(found)), mb_le(s->residual, s->least));
     count_step(s, scan);
 }
 
@@ -253,16 +257,10 @@ static void run(search *s)
     s->x = mb__pack(e, s->at.xs);
     s->count = mb_full(s->at.ctx, MB_INT32, MB_SHAPE0, 0);
     s->least = mb__number(s->x, s->options->tolerance);
-    s->residual = s->scale = rows_of(s, mb_dtype_of(s->x), 1);
+    s->residual = s->loss = rows_of(s, mb_dtype_of(s->x), 1);
     s->done = rows_of(s, MB_BOOL, 0);
-    s->loss = s->residual;
-    if (e->kind != MB_FIXED_POINT) {
+    if (is_newton(e->kind, s->options))
         s->g = g_at(s, s->x, &s->loss);
-        mb_tensor size = mb__row_norm(s->g);
-        s->scale = mb_add(size, 1);
-        s->residual = mb_div(size, s->scale);
-        s->done = mb_or(hopeless(s), mb_le(s->residual, s->least));
-    }
     if (mb_error(s->at.ctx) == MB_OK)
         is_newton(e->kind, s->options) ? newton(s) : iterate(s);
 }
@@ -277,7 +275,7 @@ static void tell(const search *s, mb_convergence *told)
     told->steps = s->count;
 }
 
-/* memory: 2k + 3 (k + n) tensors. */
+/* memory: 4k + 2n tensors. */
 static mb_status solve(const mb__equation *e, mb_context *ctx, const mb_tensor *x0, const mb_tensor *params,
                        int n, const mb_implicit_options *options, mb_tensor *memory, mb_tensor *x,
                        mb_convergence *told)
