@@ -216,11 +216,12 @@ static mb_tensor root_written_out(mb_tensor a, int steps)
     return x;
 }
 
-/* Values and derivatives of three orders are those of the steps done; backwards and divided, too. */
+/* Values and derivatives of three orders are those of the steps done; backwards and divided, too, but not
+ * where every step of every way is written out. */
 Test(scan, until_equals_the_steps_done)
 {
     for (int b = 0; b < 2; b++)
-        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        for (size_t w = 0; w < (testing("cpu") ? sizeof ways / sizeof *ways : 1); w++) {
             mb_context *ctx = open_on(backend_names[b]);
             const double data[3] = {2, 3, 5};
             mb_tensor a = from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), data), v = mb_mul(a, 0.3);

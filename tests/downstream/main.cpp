@@ -318,6 +318,7 @@ static void implicit(mb_context *mb)
     rule.reverse = pull;
     rule.user = &factor;
     rule.user_bytes = sizeof factor;
+    static_assert(sizeof factor <= MB_MAP_USER_MOST && MB_MAP_USER_MOST <= MB_CUSTOM_USER_MOST, "room");
     mb_tensor p = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 3.0), y = mb_square(p), x, g;
     EXPECT(mb_custom_gradient(&y, 1, &p, 1, rule, &x) == MB_OK && is(x, 9));
     EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 15));
