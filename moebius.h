@@ -2,7 +2,7 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in eleven headers; read them in this order:
+ * The manual is in twelve headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
@@ -10,6 +10,7 @@
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
  *   autograd/implicit.h         what solves an equation, and its derivatives
+ *   autograd/vmap.h             a function of one example, applied to many
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
@@ -29,6 +30,7 @@
 #include "autograd/autograd.h"
 #include "autograd/custom.h"
 #include "autograd/implicit.h"
+#include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
 #include "layers/recurrent.h"

@@ -15,9 +15,11 @@
 
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
-    mb_checkpoint c = {ctx, UINT32_MAX, products}; /* after an error: one that holds nothing */
-    if (mb__enter_context("checkpoint_begin", ctx))
-        c.first = ctx->node_count;
+    mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
+    if (!mb__enter_context("checkpoint_begin", ctx))
+        return c;
+    c.first = ctx->node_count;
+    c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
     return c;
 }
 
@@ -33,21 +35,33 @@ mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx)
     return begin(ctx, true);
 }
 
+/* It was begun in another scan or vmap than the one that is open now. */
+static mb_status crosses_bracket(mb_context *ctx, mb_checkpoint c)
+{
+    uint32_t i = 0, id = c.first;
+    while (i < ctx->bracket_count && ctx->brackets[i].serial != c.within)
+        i++;
+    if (!c.within || i < ctx->bracket_count) {
+        const mb__bracket *open = &ctx->brackets[c.within ? i + 1 : 0];
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: the %s begun at %s is still open inside it",
+                         open->kind, open->site);
+    }
+    while (id < ctx->node_count && (ctx->nodes[id].op != MB_OP_BODY || ctx->nodes[id].bind.first > c.first))
+        id++;
+    return mb__error(ctx, MB_INVALID,
+                     "checkpoint_end: it was begun inside of a scan or vmap that has ended, at %s",
+                     id < ctx->node_count ? ctx->nodes[id].site : "an earlier place");
+}
+
 mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
 {
     mb_context *ctx = c.ctx;
     MB_SITE(ctx, site);
     if (!mb__enter_context("checkpoint_end", ctx))
         return mb_error(ctx);
-    for (uint32_t i = 0; i < ctx->scan_count; i++)
-        if (ctx->scans[i].first > c.first)
-            return mb__error(ctx, MB_INVALID, "checkpoint_end: the scan begun at %s is still open inside it",
-                             ctx->scans[i].site);
-    for (uint32_t id = c.first; id < ctx->node_count; id++)
-        if (ctx->nodes[id].op == MB_OP_BODY && ctx->nodes[id].bind.first < c.first)
-            return mb__error(ctx, MB_INVALID,
-                             "checkpoint_end: it was begun inside of a scan that has ended, at %s",
-                             ctx->nodes[id].site);
+    const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
+    if (c.within != (open ? open->serial : 0))
+        return crosses_bracket(ctx, c);
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,
@@ -83,14 +97,14 @@ static bool stays(const copying *c, uint32_t id)
     if (id < c->region->first || id > c->region->last)
         return true;
     if (n->op == MB_OP_PLACEHOLDER)
-        return !n->bind.body || n->bind.body > c->region->last;
+        return !n->home || n->home > c->region->last;
     return mb__is_kind(n->op, MB_KIND_LEAF);
 }
 
 /* The inside of a scan has no one value that could be kept. */
 static bool is_kept(const copying *c, const mb__node *n)
 {
-    if (n->inside)
+    if (n->home)
         return false;
     return n->through || (c->region->products && mb__is_kind(n->op, MB_KIND_CONTRACT));
 }
@@ -141,26 +155,30 @@ static bool copy_node(const copying *c, uint32_t id)
     return copy != 0;
 }
 
-/* A node's copy is not read by other copies, where the value was kept. */
-static bool stand_in(const copying *c, uint32_t id)
+/* After a node's copy; where it is the next node, it is what mb__is_stand_in finds. */
+static bool keep_node(const copying *c, uint32_t id)
 {
     mb_context *ctx = c->ctx;
+    uint32_t copy = ctx->copies[id];
     if (!is_kept(c, mb__at(ctx, id)))
         return true;
-    uint32_t copy = ctx->copies[id];
-    mb__at(ctx, copy)->through = true; /* barrier() is the next node: mb__is_stand_in */
+    mb__at(ctx, copy)->through = true;
     return barrier(c, id, copy) != 0;
 }
 
-/* What follows a scan or a rule is copied with it, all of it, wanted or not, and with nothing in between. */
-static bool copy_with_followers(const copying *c, uint32_t id)
+/* A node; or a scan from its body's end on, or a rule, whose nodes lie one after the other: its results are
+ * copied all, wanted or not, and what stands for its operands comes before. */
+static bool copy_whole(const copying *c, uint32_t id)
 {
-    uint32_t last = id + (uint32_t)mb__followers(c->ctx, id);
-    bool ok = true;
+    mb_context *ctx = c->ctx;
+    bool body = mb__at(ctx, id)->op == MB_OP_BODY, ok = true;
+    uint32_t head = id + body, last = head + (uint32_t)mb__followers(ctx, head);
+    for (int i = body; head < last && i < mb__at(ctx, head)->nin && ok; i++)
+        ok = operand(c, mb__in(ctx, mb__at(ctx, head), i)) != 0;
     for (uint32_t i = id; i <= last && ok; i++)
         ok = copy_node(c, i);
     for (uint32_t i = id; i <= last && ok; i++)
-        ok = stand_in(c, i);
+        ok = keep_node(c, i);
     return ok;
 }
 
@@ -177,7 +195,7 @@ static void copy_range(const copying *c, int32_t index, uint32_t last, const uin
     for (uint32_t id = first; id <= last && ok; id++) {
         ctx->begins[id - first] = ctx->node_count;
         if (needed[id - low] && !mb__at(ctx, id)->dead && !stays(c, id) && ctx->copies[id] < c->start)
-            ok = copy_with_followers(c, id);
+            ok = copy_whole(c, id);
         for (; ok && next < index && ctx->regions[next].last == id; next++)
             ok = mb__region_add(ctx, ctx->begins[ctx->regions[next].first - first],
                                 ctx->regions[next].products) == MB_OK;

@@ -189,15 +189,15 @@ static bool ask(asking *k, bool reverse, const mb_tensor *in, mb_tensor *out)
 {
     mb_context *ctx = k->ctx;
     const mb_custom_rule *rule = &k->rule.rule;
-    uint32_t scopes = ctx->scope_count, scans = ctx->scan_count, scope = ctx->scopes[scopes - 1].serial;
+    uint32_t scopes = ctx->scope_count, scans = ctx->bracket_count, scope = ctx->scopes[scopes - 1].serial;
     int count = reverse ? k->at.n : k->at.m;
     for (int i = 0; i < count; i++)
         out[i] = (mb_tensor){0};
     mb_status status = (reverse ? rule->reverse : rule->forward)(rule->user, ctx, &k->at, in, out);
     if (status != MB_OK && mb_error(ctx) == MB_OK)
         mb__error_at(ctx, status, k->site, "custom_gradient: the rule failed (%s)", mb_status_name(status));
-    if (mb_error(ctx) == MB_OK &&
-        (ctx->scope_count != scopes || ctx->scan_count != scans || ctx->scopes[scopes - 1].serial != scope))
+    if (mb_error(ctx) == MB_OK && (ctx->scope_count != scopes || ctx->bracket_count != scans ||
+                                   ctx->scopes[scopes - 1].serial != scope))
         mb__error_at(ctx, MB_INVALID, k->site,
                      "custom_gradient: the rule leaves another scope or scan open than it was called in");
     for (int i = 0; i < count && mb_error(ctx) == MB_OK; i++)

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * rules_matrix.c - derivatives of the ops on matrices (kind MATRIX), in terms of triangular solves, products
- * and triangles, which have derivatives of their own. With a batch of tangents, [K, ...], all of these work
- * on the last two axes as before, and broadcast over the new one: the batching rules are the forward ones.
+ * and triangles, which have derivatives of their own. On a batch, [K, ...], all of these work on the last two
+ * axes as before, and broadcast over the new one: so do the ops, and the forward rules.
  */
 #include "autograd/rules.h"
 #include "tensor/linalg.h"
 
 #define REVERSE(NAME) static mb_tensor NAME##_reverse(const mb__applied *s, int i, mb_tensor g)
 #define FORWARD(NAME) static mb_tensor NAME##_forward(const mb__applied *s, int i, mb_tensor t)
-#define BATCH(NAME)   static mb_tensor NAME##_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+#define BATCH(NAME)   static mb_tensor NAME##_batch(const mb__applied *s, const mb__operand *in, int64_t K)
 
 /* ---- Cholesky: Murray, 1602.07527 ---- */
 
@@ -36,8 +36,8 @@ FORWARD(cholesky)
 }
 BATCH(cholesky)
 {
-    (void)K;
-    return cholesky_forward(s, i, t);
+    (void)s, (void)K;
+    return mb_cholesky(in[0].t);
 }
 
 /* With S = L^-T half(L^T g) L^-1, <g, dL> = <S, dA>; an element below the diagonal stands in dA twice. What g
@@ -82,7 +82,7 @@ FORWARD(triangular_solve)
 BATCH(triangular_solve)
 {
     (void)K;
-    return triangular_solve_forward(s, i, t);
+    return mb_triangular_solve(in[0].t, in[1].t, form_of(s));
 }
 
 /* ---- the table ---- */

@@ -15,7 +15,7 @@
 #include "autograd/scan_rules.h"
 #include "autograd/sweep.h"
 
-/* Scratch over ids from `low` on. */
+/* Scratch over ids from `low` on, which is the oldest x or before it: what is older depends on none. */
 typedef struct range {
     uint32_t low, high;
     uint32_t count;   /* of ids from low on that the arrays hold */
@@ -49,6 +49,17 @@ static bool range_extend(mb_context *ctx, range *r, uint32_t last)
     return true;
 }
 
+/* From the oldest x to the newest y. */
+static void set_ends(range *r, const uint32_t *ys, int m, const uint32_t *xs, int n)
+{
+    r->low = UINT32_MAX;
+    r->high = 0;
+    for (int i = 0; i < n; i++)
+        r->low = xs[i] < r->low ? xs[i] : r->low;
+    for (int i = 0; i < m; i++)
+        r->high = ys[i] > r->high ? ys[i] : r->high;
+}
+
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 {
     r->low = low;
@@ -58,14 +69,14 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 }
 
 /* Whether derivatives go by an operand. A barrier's value is that of operand 0; operand 1 is only waited for;
- * operand 2, where there is one, is the node that computes the value anew. */
+ * operand 2, where there is one, is the node that computes the value anew. Of a substitute, derivatives go by
+ * the last, too. */
 static bool active(const mb_context *ctx, const mb__node *n, int i)
 {
     if (n->op == MB_OP_CUSTOM)
         return i >= mb__custom_values(ctx, n);
-    if (n->op == MB_OP_RULED)
-        return i == 1;
-    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (n->nin > 2 ? 2 : 0);
+    bool last = n->nin > 2 || mb__is_kind(n->op, MB_KIND_IDENTITY);
+    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (last ? n->nin - 1 : 0);
 }
 
 /* Derivatives pass through this node at all. */
@@ -79,7 +90,7 @@ static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t
 {
     for (uint32_t id = from; id <= to; id++) {
         const mb__node *n = mb__at(ctx, id);
-        if (r->depends[id - r->low] || n->dead || n->inside || !passes(n))
+        if (r->depends[id - r->low] || n->dead || n->home || !passes(n))
             continue; /* what is inside of a scan is the scan's: see scan_rules.c */
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
@@ -338,7 +349,9 @@ static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
     uint32_t end = ctx->node_count - 1;
     for (uint32_t id = region.first; id <= last; id++) {
         uint32_t c = ctx->copies[id];
-        if (c < start || !r->needed[id - r->low])
+        /* A leaf is not copied: what stands for it is its reader, whose cotangent is added to the leaf's own.
+         */
+        if (c < start || !r->needed[id - r->low] || mb__is_kind(mb__at(ctx, id)->op, MB_KIND_LEAF))
             continue;
         r->grad[c - r->low] = r->grad[id - r->low];
     }
@@ -376,19 +389,19 @@ mb_status mb__vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, i
                       int n, uint32_t *gs)
 {
     memset(gs, 0, (size_t)n * sizeof *gs);
-    range r = {.low = UINT32_MAX};
-    for (int i = 0; i < m; i++) {
-        r.low = ys[i] < r.low ? ys[i] : r.low;
-        r.high = ys[i] > r.high ? ys[i] : r.high;
-    }
-    for (int i = 0; i < n; i++)
-        r.low = xs[i] < r.low ? xs[i] : r.low;
-    if (!m || !range_open(ctx, &r, r.low, r.high))
+    range r = {0};
+    set_ends(&r, ys, m, xs, n);
+    if (r.low > r.high)
+        return ctx->status;
+    int32_t around =
+        mb__region_around(ctx, r.low, 0); /* a leaf of a checkpoint, which is copied as a whole */
+    r.low = around >= 0 ? ctx->regions[around].first : r.low;
+    if (!range_open(ctx, &r, r.low, r.high))
         return ctx->status;
     mark_dependents(ctx, &r, xs, n);
     bool any = false;
     for (int i = 0; i < m; i++) {
-        if (!r.depends[ys[i] - r.low])
+        if (ys[i] < r.low || !r.depends[ys[i] - r.low])
             continue;
         any = true;
         uint32_t *slot = &r.grad[ys[i] - r.low];
@@ -531,11 +544,16 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
 static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
 {
     const mb__rule *rule = mb__rule_of(s->node.op);
-    if (lead >= 0)
-        return rule->batch ? rule->batch(s, i, t, lead) : mb__poison(s->ctx);
     if (rule->forward)
-        return rule->forward(s, i, t);
-    return mb__ops[s->node.op].linear >> i & 1 ? rebuild(s, i, t) : mb__poison(s->ctx);
+        return rule->forward(s, i, lead >= 0 && mb__is_elementwise(s->node.op) ? mb__batch_aligned(s, t) : t);
+    if (!(mb__ops[s->node.op].linear >> i & 1) || (lead >= 0 && !rule->batch))
+        return mb__poison(s->ctx);
+    if (lead < 0)
+        return rebuild(s, i, t);
+    mb__operand in[3];
+    for (int k = 0; k < 3; k++)
+        in[k] = (mb__operand){k == i ? t : s->in[k], k == i};
+    return rule->batch(s, in, lead);
 }
 
 static mb_tensor tangent_of(const mb__applied *s, const range *r)
@@ -651,18 +669,14 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
                       int n, int64_t lead, uint32_t *ts)
 {
     memset(ts, 0, (size_t)m * sizeof *ts);
-    range r = {.low = UINT32_MAX, .lead = lead};
-    for (int i = 0; i < n; i++)
-        r.low = xs[i] < r.low ? xs[i] : r.low;
-    for (int i = 0; i < m; i++) {
-        r.low = ys[i] < r.low ? ys[i] : r.low;
-        r.high = ys[i] > r.high ? ys[i] : r.high;
-    }
-    if (!m || !range_open(ctx, &r, r.low, r.high))
+    range r = {.lead = lead};
+    set_ends(&r, ys, m, xs, n);
+    if (r.low > r.high || !range_open(ctx, &r, r.low, r.high))
         return ctx->status;
     mark_dependents(ctx, &r, xs, n);
     for (int i = 0; i < m; i++)
-        r.needed[ys[i] - r.low] = 1;
+        if (ys[i] >= r.low)
+            r.needed[ys[i] - r.low] = 1;
     for (uint32_t id = r.high;; id--) {
         const mb__node *node = mb__at(ctx, id);
         for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
@@ -673,7 +687,7 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
     }
     if (seed_tangents(ctx, &r, xs, vs, n) && forward_sweep(ctx, &r) == MB_OK)
         for (int i = 0; i < m; i++)
-            ts[i] = r.grad[ys[i] - r.low];
+            ts[i] = ys[i] >= r.low ? r.grad[ys[i] - r.low] : 0;
     return ctx->status;
 }
 

@@ -17,7 +17,7 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     mb_dtype dtype = mb_dtype_of(x);
     mb_tensor zero = literal(x.ctx, dtype, 0), one = literal(x.ctx, dtype, 1);
     mb_tensor none = mb_eq(x, zero);
-    return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
+    return mb__substitute(mb_sqrt(x), mb_where(none, zero, mb_sqrt(mb_where(none, one, x))));
 }
 
 static bool have_room(mb_context *ctx, const char *name, bool room)
@@ -146,26 +146,15 @@ mb_tensor mb_adam_update_in_scan_at(const char *site, mb_tensor parameter, mb_te
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
-/* The norm of n tensors, and what it is made of. */
-typedef struct measure {
-    mb_tensor norm, scale, root; /* norm = root scale */
-} measure;
-
-static measure measure_of(const mb_tensor *gs, int n)
+/* Of n tensors together; its power and sum are []. */
+static mb__squares squares_of(const mb_tensor *gs, int n)
 {
-    mb_tensor most = {0}, squares = {0};
-    for (int i = 0; i < n; i++) {
-        mb_tensor magnitude = mb__magnitude(gs[i], MB_ALL);
-        most = i ? mb_maximum(most, magnitude) : magnitude;
+    mb__squares s = mb__squares_of(gs, n, UINT32_MAX);
+    if (n == 1) {
+        s.sum = mb_reshape(s.sum, MB_SHAPE0);
+        s.power = mb_reshape(s.power, MB_SHAPE0);
     }
-    measure m = {.scale = mb__norm_scale(most)};
-    for (int i = 0; i < n; i++) {
-        mb_tensor sum = mb_sum(mb_square(mb_div(gs[i], m.scale)), MB_ALL);
-        squares = i ? mb_add(squares, sum) : sum;
-    }
-    m.root = mb__norm_root(squares, most);
-    m.norm = mb__norm_of_root(m.root, m.scale, most);
-    return m;
+    return s;
 }
 
 mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
@@ -174,7 +163,8 @@ mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
     mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
     if (!ctx)
         return (mb_tensor){0};
-    mb_tensor norm = measure_of(gs, n).norm;
+    mb__squares s = squares_of(gs, n);
+    mb_tensor norm = mb__squares_norm(s, mb__squares_root(s));
     return norm;
 }
 
@@ -186,13 +176,16 @@ mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double m
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
-    measure m = measure_of(gs, n);
-    mb_tensor most = mb_scalar(ctx, mb_dtype_of(m.norm), max_norm);
-    /* In two factors: the norm may overflow where no clipped element does. NaN is not within, and spreads. */
-    mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
+    mb__squares s = squares_of(gs, n);
+    mb_tensor root = mb__squares_root(s), norm = mb__squares_norm(s, root);
+    mb_tensor most = mb_scalar(ctx, mb_dtype_of(norm), max_norm), one = literal(ctx, mb_dtype_of(norm), 1);
+    /* In two factors, power and most / root: the norm may overflow where no clipped element does. NaN is not
+     * within, and spreads. */
+    mb_tensor within = mb_le(norm, most), first = mb_where(within, one, s.power);
+    mb_tensor second = mb_where(within, one, mb_div(most, root));
     for (int i = 0; i < n; i++)
-        clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
-    return m.norm;
+        clipped[i] = mb_mul(mb_mul(gs[i], first), second);
+    return norm;
 }
 
 mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit)

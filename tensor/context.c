@@ -61,9 +61,7 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->changes, ctx->change_room * sizeof *ctx->changes);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
     mb__free(ctx, ctx->regions, ctx->region_room * sizeof *ctx->regions);
-    for (uint32_t i = 0; i < ctx->scan_room; i++)
-        mb__scan_release(ctx, &ctx->scans[i]);
-    mb__free(ctx, ctx->scans, ctx->scan_room * sizeof *ctx->scans);
+    mb__brackets_free(ctx);
     mb__free(ctx, ctx->copies, ctx->copy_room * sizeof *ctx->copies);
     for (uint32_t i = 0; i < ctx->site_room; i++)
         if (ctx->sites[i])

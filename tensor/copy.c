@@ -77,7 +77,7 @@ static int capture_of(const copying *c, uint32_t id)
 
 static uint32_t operand(const copying *c, uint32_t id)
 {
-    if (id >= c->view.first && id <= c->view.body && mb__at(c->ctx, id)->inside)
+    if (mb__within(c->ctx, id, c->view.body))
         return c->map[id - c->view.first];
     int k = capture_of(c, id);
     return k >= 0 ? c->to->captures[k] : id; /* else a literal */
@@ -128,8 +128,8 @@ static bool copy_all(copying *c)
         c->region++;
     for (uint32_t id = c->view.first; id < c->view.body; id++) {
         c->begins[id - c->view.first] = ctx->node_count;
-        const mb__node *n = mb__at(ctx, id);
-        if (n->inside && !n->dead && !c->map[id - c->view.first] && !copy_node(c, id))
+        if (mb__within(ctx, id, c->view.body) && !mb__at(ctx, id)->dead && !c->map[id - c->view.first] &&
+            !copy_node(c, id))
             return false;
         if (!copy_regions(c, id))
             return false;

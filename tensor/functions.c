@@ -26,20 +26,30 @@ mb_tensor mb_relu_at(const char *site, mb_tensor x)
     return mb_where(mb_le(x, zero), zero, x);
 }
 
-/* For functions that are 0 below -bound and x above, to rounding and with all derivatives, while their
- * formulas would meet 0 times infinity there: x held within the bounds, and where it is above. */
-static mb_tensor levels(mb_tensor x, double bound, mb_tensor *above)
+/* x gate(x), of a gate that is 0 below -bound and 1 above bound, to rounding and with all derivatives 0,
+ * while its formula and theirs meet infinities there: the gate is made of x held within the bounds, `inside`.
+ * The derivatives are the formula's, taken at `inside`: beyond, they are 0 and 1 as they are at the bounds.
+ * So that no select need keep them apart: all that is multiplied is finite. */
+typedef struct gated {
+    mb_tensor from_low, inside; /* x held from below; from below and above */
+} gated;
+
+static gated hold(mb_tensor x, double bound)
 {
-    mb_tensor low = lit(x, -bound), high = lit(x, bound);
-    *above = mb_lt(high, x);
-    return mb_where(*above, high, mb_where(mb_lt(x, low), low, x));
+    mb_tensor low = mb_maximum(x, lit(x, -bound));
+    return (gated){low, mb__substitute(mb_minimum(low, lit(x, bound)), x)};
+}
+
+static mb_tensor gated_by(gated x, mb_tensor gate)
+{
+    return mb__substitute(mb_mul(x.from_low, gate), mb_mul(x.inside, gate));
 }
 
 mb_tensor mb_silu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor above, u = levels(x, 800, &above); /* sigmoid(-800) is 0 in float64, too */
-    return mb_where(above, x, mb_mul(u, mb_sigmoid(u)));
+    gated u = hold(x, 800); /* sigmoid(-800) is 0 in float64, too */
+    return gated_by(u, mb_sigmoid(u.inside));
 }
 
 mb_tensor mb_softplus_at(const char *site, mb_tensor x)
@@ -61,25 +71,23 @@ mb_tensor mb_elu_at(const char *site, mb_tensor x)
     return mb_where(positive, x, mb_expm1(below));
 }
 
-/* tanh and erf are 1 to rounding of float64 at these bounds. */
 mb_tensor mb_gelu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* x (1 + tanh(z)) / 2 = x sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3); at the bound the sigmoid of
-     * -2 z is 0 in float64, too. */
+    /* x (1 + tanh(z)) / 2 = x sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3); at the bound 2 z is 1025,
+     * and the sigmoid of -2 z is 0 in float64, too. */
     const double k = 2 * 0.7978845608028654;
-    mb_tensor above, u = levels(x, 40, &above);
-    mb_tensor inner = mb_add(mb_mul(mb_mul(u, u), lit(x, k * 0.044715)), lit(x, k));
-    return mb_where(above, x, mb_mul(u, mb_sigmoid(mb_mul(u, inner))));
+    gated u = hold(x, 24);
+    mb_tensor inner = mb_add(mb_mul(mb_mul(u.inside, u.inside), lit(x, k * 0.044715)), lit(x, k));
+    return gated_by(u, mb_sigmoid(mb_mul(u.inside, inner)));
 }
 
 mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor above, u = levels(x, 9, &above);
-    mb_tensor t = mb_erf(mb_mul(u, lit(x, 0.7071067811865476)));
-    mb_tensor half = mb_mul(u, lit(x, 0.5));
-    return mb_where(above, x, mb_add(half, mb_mul(half, t)));
+    gated u = hold(x, 40); /* where the slope of erf, e^-800, is 0 in float64, too */
+    mb_tensor t = mb_erf(mb_mul(u.inside, lit(x, 0.7071067811865476)));
+    return gated_by(u, mb_mul(mb_add(t, lit(x, 1)), lit(x, 0.5)));
 }
 
 /* Checks under the function's own name what its parts would report under theirs. */

@@ -38,10 +38,11 @@ typedef struct mb__node {
     uint32_t in;       /* first operand in tape.operands                             */
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
+    uint32_t home;     /* BODY of the innermost scan that has ended of whose steps it is one; 0: none */
     bool kept;         /* survives its scope (mb_keep)                               */
     bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
-    bool dead;         /* its scope has ended, while a later kept node pins the tape */
-    bool inside;       /* has a value only within the steps of a scan that has ended */
+    bool dead;         /* its scope has ended, while a later kept node pins the tape; or it is mapped */
+    bool mapped;       /* a vmap that has ended has recorded it again, for all examples */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *site;
     const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
@@ -50,7 +51,6 @@ typedef struct mb__node {
         uint64_t key;      /* RANDOM */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
         uint32_t first;    /* BODY: the node that the body begins with */
-        uint32_t body;     /* PLACEHOLDER: the BODY node, 0 while the scan is open */
     } bind;                /* what a replay binds anew: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
@@ -80,27 +80,29 @@ typedef struct mb__scratch {
     uint32_t part_room;
 } mb__scratch;
 
-/* A scan that has begun: its placeholders and results so far. */
+/* A scan or vmap that has begun: its placeholders and results so far. */
 typedef struct mb__bound {
     mb_tensor *where; /* the caller's variable, which the end fills in; NULL */
-    uint32_t at;      /* the placeholder */
+    uint32_t at;      /* the placeholder; of a vmap's result: the axis of the examples */
     uint32_t from;    /* the initial value; what is sliced; what is stacked */
 } mb__bound;
 typedef struct mb__bounds {
     mb__bound *list;
     uint32_t count, capacity;
 } mb__bounds;
-typedef struct mb__open_scan {
+typedef struct mb__bracket {
+    const char *kind;              /* "scan" or "vmap", for messages */
     uint32_t serial, scope, first; /* of the scope that it was begun in; the body's first node */
-    int64_t steps;
-    int64_t keep; /* as mb_scan_options' keep_every */
+    int64_t steps;                 /* or examples */
+    int64_t keep;                  /* as mb_scan_options' keep_every */
     bool backwards;
+    bool same_draws; /* a vmap, whose examples share random draws */
     const char *site;
-    mb__bounds carries, slices, stacks;
-    uint32_t step;      /* the placeholder of the step's number; 0: not asked for */
+    mb__bounds carries, slices, stacks; /* of a vmap: none, the operands, the results */
+    uint32_t step;                      /* the placeholder of the step's number; 0: not asked for */
     uint32_t done;      /* the placeholder of whether an earlier step was the last; 0: all steps are done */
     uint32_t condition; /* under which this one is */
-} mb__open_scan;
+} mb__bracket;
 
 /* A change that only the next flush makes last, with what was there before: the scope in which it was made
  * takes it back if an error ends it first. Of a variable's pending node; or of a number of the host's. */
@@ -165,8 +167,8 @@ struct mb_context {
     uint32_t watch_count, watch_room;
     mb__region *regions;
     uint32_t region_count, region_room;
-    mb__open_scan *scans; /* innermost last */
-    uint32_t scan_count, scan_room, next_scan;
+    mb__bracket *brackets; /* open scans and vmaps, innermost last */
+    uint32_t bracket_count, bracket_room, next_bracket;
 
     /* errors */
     mb_status status;
@@ -336,12 +338,18 @@ mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
  * that what is finite beside it is -infinity. */
 mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
-/* The pieces of a norm, m |x / m|, for norms of several tensors (norm.c): the largest magnitude, over axes
- * that keep size 1; what to divide by; the root of the sum of the squares of the quotients; the norm. */
-mb_tensor mb__magnitude(mb_tensor x, mb_axes keep);
-mb_tensor mb__norm_scale(mb_tensor magnitude);
-mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude);
-mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude);
+/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask,
+ * which keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of
+ * the sum, 1 where that is 0; and the norm, which is root / power, or 0. */
+typedef struct mb__squares {
+    mb_tensor sum, power;
+} mb__squares;
+mb__squares mb__squares_of(const mb_tensor *xs, int n, uint32_t mask);
+mb_tensor mb__squares_root(mb__squares s);
+mb_tensor mb__squares_norm(mb__squares s, mb_tensor root);
+/* The value of one tensor with the derivatives of another, of its shape and dtype: where a formula has the
+ * right derivatives to every order and cannot be computed as it stands. */
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
@@ -383,15 +391,10 @@ mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64
 /* Records the scan and, right after it, its results: the last carries, the stacks, and for each carry a stack
  * of its values at the beginning of each step. 0: error set. */
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
+/* Whether a node is of the inside of a body, or of that of a scan in it. */
+bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body);
 /* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
 void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
-bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
-/* This step's entry of node `from`, [steps, ...]. */
-mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from);
-/* t: [steps of the outermost open scan, ..., of the innermost, ...] -> [...], that of this step of each. */
-mb_tensor mb__each_step(mb_context *ctx, mb_tensor t);
-/* Frees a scan's lists, which are kept for the next one. */
-void mb__scan_release(mb_context *ctx, mb__open_scan *s);
 
 /* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
@@ -413,6 +416,25 @@ static inline int mb__scan_results(const mb__scan_view *s)
 {
     return s->carries + s->stacks;
 }
+
+/* ---- open scans and vmaps (brackets.c) ---- */
+
+/* Opens one with these properties; its serial, 0: error set. */
+uint32_t mb__bracket_begin(mb_context *ctx, mb__bracket b);
+/* The open one of this kind and serial, which must be the innermost; NULL: error set. */
+mb__bracket *mb__bracket_innermost(const char *name, const char *kind, mb_context *ctx, uint32_t serial);
+/* The same for its end, which after an error also ends it, and what is open inside. NULL: it is not open. */
+mb__bracket *mb__bracket_ending(const char *name, const char *kind, mb_context *ctx, uint32_t serial);
+bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
+/* A placeholder for this step's, or example's, entry of node `from`, [steps, ...]. */
+mb_tensor mb__bracket_slice(mb_context *ctx, mb__bracket *b, uint32_t from);
+/* The shape of one draw for all steps and examples: [size of each open bracket, outermost first, n]. False:
+ * error set. */
+bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);
+/* t, of that shape -> [n]: this step's and example's. */
+mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
+/* Frees their lists, which are kept for later ones. */
+void mb__brackets_free(mb_context *ctx);
 
 /* ---- what lasts from the next flush on, and is taken back by an error ---- */
 

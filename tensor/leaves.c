@@ -100,16 +100,12 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
         return mb__poison(ctx);
     }
     mb_shape drawn = shape;
-    if (ctx->scan_count) { /* one draw for all steps of the open scans */
-        drawn.rank = 0;
-        for (uint32_t i = 0; i < ctx->scan_count && drawn.rank < MB_MAX_RANK - 1; i++)
-            drawn.dim[drawn.rank++] = ctx->scans[i].steps;
-        drawn.dim[drawn.rank++] = mb__numel(shape.dim, shape.rank);
-    }
+    if (ctx->bracket_count && !mb__draw_shape(ctx, mb__numel(shape.dim, shape.rank), &drawn))
+        return mb__poison(ctx);
     mb_tensor t = mb__record(ctx, MB_OP_RANDOM, dtype, drawn.rank, drawn.dim, NULL, 0, NULL, 0);
     if (t.id)
         ctx->nodes[t.id].bind.key = key.bits;
-    return ctx->scan_count ? mb_reshape(mb__each_step(ctx, t), shape) : t;
+    return ctx->bracket_count ? mb_reshape(mb__draw_part(ctx, t), shape) : t;
 }
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)
@@ -123,6 +119,19 @@ mb_tensor mb_alias_at(const char *site, mb_tensor x)
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);
     return mb__record(ctx, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
+}
+
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter("substitute", (const mb_tensor *[]){&value, &formula}, 2, &poison);
+    if (!ctx)
+        return poison;
+    int64_t dim[MB_MAX_RANK];
+    const mb__node *n = mb__at(ctx, formula.id);
+    memcpy(dim, n->dim, sizeof dim);
+    return mb__record(ctx, MB_OP_SUBSTITUTE, (mb_dtype)n->dtype, n->rank, dim, (mb_tensor[]){value, formula},
+                      2, NULL, 0);
 }
 
 mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)

@@ -9,8 +9,9 @@
  * last carries, the stacks, and a stack of each carry's values at the beginning of the steps, which reverse
  * sweeps read.
  *
- * Of the nodes in between, those that depend on a placeholder are the inside; they are marked, and sweeps and
- * plans come to them only through the SCAN. The others are ordinary nodes of the tape around.
+ * Of the nodes in between, those that depend on a placeholder are the inside: the body is their home. Sweeps
+ * and plans come to them only through the SCAN. The others are nodes of the tape around; so may be a scan
+ * whole, which has an inside of its own nevertheless.
  */
 #include "tensor/internal.h"
 
@@ -39,22 +40,36 @@ void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholde
 {
     mb__node *b = mb__at(ctx, body);
     b->bind.first = first;
-    for (int i = 0; i < placeholders; i++) {
-        mb__at(ctx, mb__in(ctx, b, i))->inside = true;
-        mb__at(ctx, mb__in(ctx, b, i))->bind.body = body;
-    }
+    for (int i = 0; i < placeholders; i++)
+        mb__at(ctx, mb__in(ctx, b, i))->home = body;
     for (uint32_t id = first; id <= body; id++) {
         mb__node *n = mb__at(ctx, id);
-        for (int i = n->op == MB_OP_SCAN; i < n->nin && !n->inside; i++) /* not by its body */
-            n->inside = mb__in(ctx, n, i) >= first && mb__at(ctx, mb__in(ctx, n, i))->inside;
+        for (int i = n->op == MB_OP_SCAN; i < n->nin && !n->home; i++) /* not by its body */
+            if (mb__at(ctx, mb__in(ctx, n, i))->home == body)
+                n->home = body;
     }
-    mb__at(ctx, body)->inside = true;
+    b->home = body;
+}
+
+/* The home of the scan that a body belongs to; 0: it has none, or the scan could not be recorded. */
+static uint32_t home_around(const mb_context *ctx, uint32_t body)
+{
+    const mb__node *scan = body + 1 < ctx->node_count ? &ctx->nodes[body + 1] : NULL;
+    return scan && scan->op == MB_OP_SCAN && mb__in(ctx, scan, 0) == body ? scan->home : 0;
+}
+
+bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body)
+{
+    uint32_t home = ctx->nodes[id].home;
+    while (home && home != body)
+        home = home_around(ctx, home);
+    return home != 0;
 }
 
 /* Whether the scan reads node o, read by its inside, from outside. */
-static bool is_capture(mb_context *ctx, uint32_t first, uint32_t o)
+static bool is_capture(mb_context *ctx, uint32_t first, uint32_t body, uint32_t o)
 {
-    return o < first || !(mb__at(ctx, o)->inside || is_literal(mb__at(ctx, o)));
+    return !mb__within(ctx, o, body) && (o < first || !is_literal(mb__at(ctx, o)));
 }
 
 /* Lists, ascending, what nodes of the inside read that is not of it, in temporary memory; NULL: error set. */
@@ -67,8 +82,9 @@ static uint32_t *captures(mb_context *ctx, uint32_t first, uint32_t body, uint32
         reads = 0;
         for (uint32_t id = first; id <= body; id++) {
             const mb__node *n = mb__at(ctx, id);
-            for (int i = 0; n->inside && i < n->nin; i++)
-                if (is_capture(ctx, first, mb__in(ctx, n, i))) {
+            bool inside = !n->dead && mb__within(ctx, id, body);
+            for (int i = 0; inside && i < n->nin; i++)
+                if (is_capture(ctx, first, body, mb__in(ctx, n, i))) {
                     if (list)
                         list[reads] = mb__in(ctx, n, i);
                     reads++;
@@ -152,6 +168,20 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
     return ok ? scan : 0;
 }
 
+/* What a scan begins with and slices is there before it. */
+static bool starts_outside(mb_context *ctx, const mb__loop_parts *p, uint32_t body)
+{
+    for (int i = 0; i < p->carries + p->slices; i++) {
+        const mb__bound *b = i < p->carries ? &p->carry[i] : &p->slice[i - p->carries];
+        if (!mb__within(ctx, b->from, body))
+            continue;
+        mb__error(ctx, MB_INVALID, "scan: what is %s at %s depends on the step itself",
+                  i < p->carries ? "carried" : "sliced", mb__at(ctx, b->at)->site);
+        return false;
+    }
+    return true;
+}
+
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
 {
     size_t operands = (size_t)(3 * p->carries + p->slices + p->stacks) + 1;
@@ -163,7 +193,7 @@ uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
     MB_TEMPORARY(ctx);
     mb_tensor *in = mb__temporary(ctx, operands * sizeof *in);
     uint32_t body = in ? record_body(ctx, p, in) : 0, count = 0;
-    uint32_t *read = body ? captures(ctx, p->first, body, &count) : NULL;
+    uint32_t *read = body && starts_outside(ctx, p, body) ? captures(ctx, p->first, body, &count) : NULL;
     return read ? record_scan(ctx, p, body, read, count) : 0;
 }
 
@@ -192,35 +222,4 @@ int mb__followers(const mb_context *ctx, uint32_t id)
         return 0;
     mb__scan_view s = mb__scan_of(ctx, id);
     return mb__scan_results(&s);
-}
-
-/* ---- open scans ---- */
-
-bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b)
-{
-    if (!mb__reserve(ctx, (void **)&to->list, &to->capacity, (uint64_t)to->count + 1, sizeof *to->list))
-        return false;
-    to->list[to->count++] = b;
-    return true;
-}
-
-void mb__scan_release(mb_context *ctx, mb__open_scan *s)
-{
-    mb__bounds *const lists[] = {&s->carries, &s->slices, &s->stacks};
-    for (int i = 0; i < 3; i++)
-        mb__free(ctx, lists[i]->list, lists[i]->capacity * sizeof *lists[i]->list);
-}
-
-mb_tensor mb__scan_slice(mb_context *ctx, mb__open_scan *s, uint32_t from)
-{
-    mb__node n = *mb__at(ctx, from);
-    mb_tensor at = mb__placeholder(ctx, (mb_dtype)n.dtype, n.rank - 1, n.dim + 1);
-    return at.id && mb__bound_add(ctx, &s->slices, (mb__bound){NULL, at.id, from}) ? at : mb__poison(ctx);
-}
-
-mb_tensor mb__each_step(mb_context *ctx, mb_tensor t)
-{
-    for (uint32_t i = 0; i < ctx->scan_count && t.id; i++)
-        t = mb__scan_slice(ctx, &ctx->scans[i], t.id);
-    return t;
 }

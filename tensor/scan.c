@@ -3,6 +3,8 @@
 #include "tensor/scan.h"
 #include "tensor/internal.h"
 
+#include <stdio.h>
+
 mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, mb_scan_options options)
 {
     MB_SITE(ctx, site);
@@ -19,22 +21,9 @@ mb_scan mb_scan_begin_with_at(const char *site, mb_context *ctx, int64_t steps, 
                   (long long)options.keep_every);
         return s;
     }
-    if (!mb__reserve(ctx, (void **)&ctx->scans, &ctx->scan_room, (uint64_t)ctx->scan_count + 1,
-                     sizeof *ctx->scans))
-        return s;
-    s.serial = ++ctx->next_scan;
-    mb__open_scan *top = &ctx->scans[ctx->scan_count++]; /* whose lists are those of an earlier scan */
-    top->carries.count = top->slices.count = top->stacks.count = 0;
-    *top = (mb__open_scan){.serial = s.serial,
-                           .scope = ctx->scopes[ctx->scope_count - 1].serial,
-                           .first = ctx->node_count,
-                           .steps = steps,
-                           .keep = options.keep_every,
-                           .backwards = options.backwards,
-                           .site = ctx->site,
-                           .carries = top->carries,
-                           .slices = top->slices,
-                           .stacks = top->stacks};
+    s.serial = mb__bracket_begin(
+        ctx, (mb__bracket){
+                 .kind = "scan", .steps = steps, .keep = options.keep_every, .backwards = options.backwards});
     return s;
 }
 
@@ -44,42 +33,33 @@ mb_scan mb_scan_begin_at(const char *site, mb_context *ctx, int64_t steps)
     return mb_scan_begin_with(ctx, steps, (mb_scan_options){0});
 }
 
-/* The open scan, which must be the innermost one; NULL: error set. */
-static mb__open_scan *innermost(const char *name, mb_scan scan)
+static mb__bracket *innermost(const char *name, mb_scan scan)
 {
-    mb_context *ctx = scan.ctx;
-    if (!mb__enter_context(name, ctx))
-        return NULL;
-    mb__open_scan *top = ctx->scan_count ? &ctx->scans[ctx->scan_count - 1] : NULL;
-    if (top && top->serial == scan.serial)
-        return top;
-    for (uint32_t i = 0; i < ctx->scan_count; i++)
-        if (ctx->scans[i].serial == scan.serial) {
-            mb__error(ctx, MB_INVALID, "%s: the scan begun at %s is still open inside this one", name,
-                      top->site);
-            return NULL;
-        }
-    mb__error(ctx, MB_INVALID, "%s: this scan is not open", name);
-    return NULL;
+    return mb__bracket_innermost(name, "scan", scan.ctx, scan.serial);
+}
+
+/* Whether t is a living tensor of this context; false: error set. */
+static bool belongs(const char *name, mb_context *ctx, mb_tensor t)
+{
+    mb_tensor poison;
+    if (t.ctx == ctx)
+        return mb__enter(name, (const mb_tensor *[]){&t}, 1, &poison) != NULL;
+    mb__error(ctx, MB_INVALID, "%s: got %s", name, t.ctx ? "a tensor of another context" : "no tensor");
+    return false;
 }
 
 mb_status mb_scan_carry_at(const char *site, mb_scan scan, mb_tensor *value)
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb_tensor poison;
-    mb__open_scan *s = innermost("scan_carry", scan);
+    mb__bracket *s = innermost("scan_carry", scan);
     if (!s || !value)
         return s ? mb__error(ctx, MB_INVALID, "scan_carry: no variable") : mb_error(ctx);
     for (uint32_t i = 0; i < s->carries.count; i++)
         if (s->carries.list[i].where == value)
             return mb__error(ctx, MB_INVALID, "scan_carry: this variable is a carry already");
-    if (!mb__enter("scan_carry", (const mb_tensor *[]){value}, 1, &poison))
-        return mb_error(ctx) != MB_OK
-                   ? mb_error(ctx)
-                   : mb__error(ctx, MB_INVALID, "scan_carry: the variable holds no tensor");
-    if (value->ctx != ctx)
-        return mb__error(ctx, MB_INVALID, "scan_carry: the tensor belongs to another context");
+    if (!belongs("scan_carry", ctx, *value))
+        return mb_error(ctx);
     uint32_t from = mb__resolve(ctx, *value);
     if (!from)
         return ctx->status;
@@ -95,12 +75,11 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
 {
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
-    mb_tensor poison;
-    mb__open_scan *s = innermost("scan_slice", scan);
-    if (!s || !mb__enter("scan_slice", (const mb_tensor *[]){&(mb_tensor){ctx, xs.id, xs.scope}}, 1, &poison))
+    mb__bracket *s = innermost("scan_slice", scan);
+    if (!s || !belongs("scan_slice", ctx, xs))
         return mb__poison(ctx);
     mb__node n = *mb__at(ctx, xs.id);
-    if (xs.ctx != ctx || n.rank < 1 || n.dim[0] != s->steps) {
+    if (n.rank < 1 || n.dim[0] != s->steps) {
         char text[256];
         mb__error(ctx, MB_INVALID,
                   "scan_slice: got %s; wanted a first axis of %lld, the steps of the scan begun at %s",
@@ -108,19 +87,19 @@ mb_tensor mb_scan_slice_at(const char *site, mb_scan scan, mb_tensor xs)
         return mb__poison(ctx);
     }
     uint32_t from = mb__resolve(ctx, xs);
-    return from ? mb__scan_slice(ctx, s, from) : mb__poison(ctx);
+    return from ? mb__bracket_slice(ctx, s, from) : mb__poison(ctx);
 }
 
 mb_tensor mb_scan_step_at(const char *site, mb_scan scan)
 {
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_step", scan);
+    mb__bracket *s = innermost("scan_step", scan);
     if (!s)
         return mb__poison(ctx);
     if (!s->step) {
         mb_tensor all = mb_iota(ctx, MB_INT32, s->steps);
-        s->step = all.id ? mb__scan_slice(ctx, s, all.id).id : 0;
+        s->step = all.id ? mb__bracket_slice(ctx, s, all.id).id : 0;
     }
     return s->step ? mb__handle(ctx, s->step) : mb__poison(ctx);
 }
@@ -129,17 +108,13 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb_tensor poison;
     if (ys)
         *ys = mb__poison(ctx);
-    mb__open_scan *s = innermost("scan_stack", scan);
+    mb__bracket *s = innermost("scan_stack", scan);
     if (!s || !ys)
         return s ? mb__error(ctx, MB_INVALID, "scan_stack: nowhere to put the stack") : mb_error(ctx);
-    if (!mb__enter("scan_stack", (const mb_tensor *[]){&y}, 1, &poison))
-        return mb_error(ctx) != MB_OK ? mb_error(ctx)
-                                      : mb__error(ctx, MB_INVALID, "scan_stack: got no tensor");
-    if (y.ctx != ctx)
-        return mb__error(ctx, MB_INVALID, "scan_stack: the tensor belongs to another context");
+    if (!belongs("scan_stack", ctx, y))
+        return mb_error(ctx);
     uint32_t id = mb__resolve(ctx, y);
     return id && mb__bound_add(ctx, &s->stacks, (mb__bound){ys, 0, id}) ? MB_OK : ctx->status;
 }
@@ -149,7 +124,7 @@ mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition)
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
     mb_tensor poison;
-    mb__open_scan *s = innermost("scan_until", scan);
+    mb__bracket *s = innermost("scan_until", scan);
     if (!s)
         return mb_error(ctx);
     if (!mb__enter("scan_until", (const mb_tensor *[]){&condition}, 1, &poison) || condition.ctx != ctx)
@@ -172,16 +147,15 @@ mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition)
 /* ---- the end ---- */
 
 /* The carries' next values: what the caller's variables hold now. */
-static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
+static bool next_values(mb_context *ctx, const mb__bracket *s, uint32_t *next)
 {
     for (uint32_t i = 0; i < s->carries.count; i++) {
         const mb__bound *c = &s->carries.list[i];
-        mb_tensor poison, v = *c->where;
-        if (!mb__enter("scan_end", (const mb_tensor *[]){&v}, 1, &poison) || v.ctx != ctx) {
-            if (mb_error(ctx) == MB_OK)
-                mb__error(ctx, MB_INVALID, "scan_end: carry %u holds no tensor of this context", i + 1);
+        mb_tensor v = *c->where;
+        char name[32];
+        snprintf(name, sizeof name, "scan_end: carry %u", i + 1);
+        if (!belongs(name, ctx, v))
             return false;
-        }
         if (!(next[i] = mb__resolve(ctx, v)))
             return false;
         const mb__node *a = mb__at(ctx, next[i]), *b = mb__at(ctx, c->at);
@@ -198,7 +172,7 @@ static bool next_values(mb_context *ctx, const mb__open_scan *s, uint32_t *next)
 }
 
 /* Of no steps: carries as they were, stacks without entries. */
-static bool end_empty(mb_context *ctx, const mb__open_scan *s)
+static bool end_empty(mb_context *ctx, const mb__bracket *s)
 {
     for (uint32_t i = 0; i < s->carries.count && s->carries.list[i].where; i++)
         *s->carries.list[i].where = mb_alias(mb__handle(ctx, s->carries.list[i].from));
@@ -214,7 +188,7 @@ static bool end_empty(mb_context *ctx, const mb__open_scan *s)
 }
 
 /* The last carry: whether an earlier step was the last. Then the others keep their values. */
-static bool add_done(mb_context *ctx, mb__open_scan *s, uint32_t *next)
+static bool add_done(mb_context *ctx, mb__bracket *s, uint32_t *next)
 {
     mb_tensor done = mb__handle(ctx, s->done);
     for (uint32_t i = 0; i < s->carries.count; i++) {
@@ -227,7 +201,7 @@ static bool add_done(mb_context *ctx, mb__open_scan *s, uint32_t *next)
     return mb_error(ctx) == MB_OK && mb__bound_add(ctx, &s->carries, (mb__bound){NULL, s->done, from});
 }
 
-static bool end_scan(mb_context *ctx, mb__open_scan *s)
+static bool end_scan(mb_context *ctx, mb__bracket *s)
 {
     uint32_t own = s->carries.count, carries = own + (s->done != 0), stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
@@ -258,25 +232,15 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
 {
     MB_DOOR(scan.ctx, site, MB_THREAD);
     mb_context *ctx = scan.ctx;
-    mb__open_scan *s = innermost("scan_end", scan);
-    if (!s) { /* after an error it ends all the same */
-        uint32_t i = ctx ? ctx->scan_count : 0;
-        while (i && ctx->scans[i - 1].serial != scan.serial)
-            i--;
-        if (!i)
-            return mb_error(ctx);
-        ctx->scan_count = i;
-        s = &ctx->scans[i - 1];
-    } else if (s->scope != ctx->scopes[ctx->scope_count - 1].serial) {
-        mb__error(ctx, MB_INVALID, "scan_end: the scope begun at %s is still open inside the scan",
-                  ctx->scopes[ctx->scope_count - 1].site);
-    }
+    mb__bracket *s = mb__bracket_ending("scan_end", "scan", ctx, scan.serial);
+    if (!s)
+        return mb_error(ctx);
     if (mb_error(ctx) != MB_OK || !end_scan(ctx, s)) {
         for (uint32_t i = 0; i < s->carries.count && s->carries.list[i].where; i++)
             *s->carries.list[i].where = mb__poison(ctx);
         for (uint32_t i = 0; i < s->stacks.count; i++)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
-    ctx->scan_count--;
+    ctx->bracket_count--;
     return mb_error(ctx);
 }

@@ -56,6 +56,28 @@ static uint32_t keep_history(mb_context *ctx, uint32_t from)
     return top;
 }
 
+/* Open scans and vmaps still want their placeholders, and what they slice and stack, though a scope that was
+ * begun in them ends. */
+static void keep_bounds(mb_context *ctx, const mb__bounds *b, bool placeholders, uint32_t from)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (placeholders)
+            ctx->nodes[b->list[i].at].kept |= b->list[i].at >= from;
+        ctx->nodes[b->list[i].from].kept |= b->list[i].from >= from;
+    }
+}
+
+static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
+{
+    for (uint32_t i = 0; i < ctx->bracket_count; i++) {
+        keep_bounds(ctx, &ctx->brackets[i].carries, true, from);
+        keep_bounds(ctx, &ctx->brackets[i].slices, true, from);
+        keep_bounds(ctx, &ctx->brackets[i].stacks, false, from);
+        ctx->nodes[ctx->brackets[i].done].kept |= ctx->brackets[i].done >= from;
+        ctx->nodes[ctx->brackets[i].condition].kept |= ctx->brackets[i].condition >= from;
+    }
+}
+
 /* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
  * tape's length, and the dead between them keep their places but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
@@ -140,13 +162,14 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         mb__changes_undo(ctx, mark.changes); /* there are some only after an error */
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
-        uint32_t scans = ctx->scan_count;
-        while (scans && ctx->scans[scans - 1].scope >= mark.serial)
-            scans--;
-        if (scans < ctx->scan_count)
-            mb__error(ctx, MB_INVALID, "scope_end: the scan begun at %s is still open inside this scope",
-                      ctx->scans[scans].site);
-        ctx->scan_count = scans;
+        uint32_t open = ctx->bracket_count;
+        while (open && ctx->brackets[open - 1].scope >= mark.serial)
+            open--;
+        if (open < ctx->bracket_count)
+            mb__error(ctx, MB_INVALID, "scope_end: the %s begun at %s is still open inside this scope",
+                      ctx->brackets[open].kind, ctx->brackets[open].site);
+        ctx->bracket_count = open;
+        keep_for_open_brackets(ctx, mark.nodes);
         cut(ctx, &mark);
         cut_regions(ctx);
         if (ctx->copies) /* they name nodes that are gone */

@@ -59,6 +59,7 @@ typedef struct mb__cpu_store {
     int64_t count;         /* elements of an accumulator */
     size_t partial_offset; /* bytes in a task's partial block */
     mb__accumulate to, one;
+    mb__add_rows add_rows; /* NULL for maxima */
     mb__compensated to_compensated, one_compensated;
 } mb__cpu_store;
 

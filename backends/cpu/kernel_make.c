@@ -427,6 +427,7 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         int lane = mb__lane(v->dtype);
         t->to = (s->mode == MB_STORE_MAX ? loops->max_to : loops->add_to)[lane];
         t->one = (s->mode == MB_STORE_MAX ? loops->max_one : loops->add_one)[lane];
+        t->add_rows = s->mode == MB_STORE_SUM ? loops->add_rows[lane] : NULL;
         t->to_compensated = loops->add_compensated;
         t->one_compensated = loops->add_one_compensated;
         /* Computed straight into memory, unless something in memory still has to be read there. */

@@ -45,8 +45,12 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
         snprintf(out, size, "%s", mb__ops[s->u.other->op].name);
         break;
     case MB_STEP_LOOP:
-        snprintf(out, size, "loop of %s%lld, %d steps in it", s->u.loop->until < 0 ? "" : "at most ",
-                 (long long)s->u.loop->steps, s->u.loop->body->step_count);
+        if (s->u.loop->body->number)
+            snprintf(out, size, "loop of %s%lld, plan %u", s->u.loop->until < 0 ? "" : "at most ",
+                     (long long)s->u.loop->steps, s->u.loop->body->number);
+        else
+            snprintf(out, size, "loop of %s%lld, %d steps in it", s->u.loop->until < 0 ? "" : "at most ",
+                     (long long)s->u.loop->steps, s->u.loop->body->step_count);
         break;
     default:
         snprintf(out, size, "zeros");

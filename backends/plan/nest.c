@@ -234,13 +234,17 @@ static int list_live(nesting *n, const mb__gnode *body, int from, int count, int
     return kept;
 }
 
-/* Whether a stack is read: what is stacked may be needed for another reason. Result k is at most k + 1 nodes
- * behind the scan; those that have their values already are inputs, and others may not be there. */
+/* Whether a stack is read: what is stacked may be needed for another reason. A scan's results stand behind
+ * it; those that have their values already are buffers. */
 static bool stack_live(const nesting *n, int32_t scan, int number)
 {
-    for (int32_t i = scan + 1; i <= scan + 1 + number && i < n->count; i++)
-        if (n->nodes[i].op == MB_OP_RESULT && n->nodes[i].in[0] == scan && n->nodes[i].attr[0] == number)
+    for (int32_t i = scan + 1; i < n->count; i++) {
+        const mb__gnode *x = &n->nodes[i];
+        if (x->op == MB_OP_RESULT && x->in[0] == scan && x->attr[0] == number)
             return n->live[i];
+        if (x->op != MB_OP_BUFFER && (x->op != MB_OP_RESULT || x->in[0] != scan))
+            break;
+    }
     return false;
 }
 
@@ -289,7 +293,7 @@ static void emit_scan(level *l, int32_t id)
         return;
     }
     g->loops = loops;
-    mb__gloop loop = {.steps = scan->attr[0], .backwards = scan->attr[1] != 0};
+    mb__gloop loop = {.steps = scan->attr[0], .backwards = scan->attr[1] != 0, .site = scan->site};
     loop.carries = list_live(n, body, 0, nc, kept);
     loop.slices = list_live(n, body, nc, ns, kept + loop.carries);
     int32_t *out = kept + loop.carries + loop.slices;

@@ -145,6 +145,7 @@ typedef struct mb__plan {
     int64_t arena_bytes;
     uint64_t flops;
     int node_count;
+    unsigned number; /* that dumps name it by; 0: it was not dumped */
 } mb__plan;
 
 /* Where input or output i of the body lies at a step, counted as they run. */

@@ -332,3 +332,24 @@ Test(checkpoint, parameters_first_read_inside)
         expect(arena[1] < 0.6 * arena[0], "%s: %g bytes, unmarked %g", backend_names[b], arena[1], arena[0]);
     }
 }
+
+/* A parameter that is first read in the middle of a checkpoint, and differentiated alone. */
+Test(checkpoint, parameter_read_in_the_middle)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.7), w = mb_variable(ctx, MB_FLOAT64, MB_SHAPE0), y, g,
+              t;
+    mb_checkpoint c = mb_checkpoint_begin(ctx);
+    for (int i = 0; i < 10; i++)
+        x = mb_sin(x);
+    y = mb_sin(mb_mul(x, mb_exp(w)));
+    mb_checkpoint_end(c);
+    mb_grad(mb_square(y), &w, 1, &g);
+    mb_jvp(&y, 1, &w, &x, 1, &t);
+    double v = mb_item(x);
+    expect(near(mb_item(g), 2 * sin(v) * cos(v) * v, 1e-14, 0), "%g", mb_item(g));
+    expect(near(mb_item(t), cos(v) * v * v, 1e-14, 0), "%g", mb_item(t));
+    mb_grad(g, &w, 1, &g);
+    expect(near(mb_item(g), 2 * cos(2 * v) * v * v + sin(2 * v) * v, 1e-13, 0), "%g", mb_item(g));
+    close_all();
+}

@@ -307,3 +307,45 @@ Test(scan, wrong_conditions_are_told)
     expect(mb_scan_until((mb_scan){0}, (mb_tensor){0}) != MB_OK, "no scan");
     close_all();
 }
+
+/* ---- some of the results at one time, the others later ---- */
+
+/* Carries x and y and stacks of both: what is read first is a value when the rest is computed. */
+static void results_of(mb_context *ctx, mb_tensor out[4])
+{
+    mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 1), y = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 2);
+    mb_scan s = mb_scan_begin(ctx, 4);
+    mb_scan_carry(s, &x);
+    mb_scan_carry(s, &y);
+    x = mb_mul(x, 3.0);
+    y = mb_add(y, x);
+    mb_scan_stack(s, x, &out[2]);
+    mb_scan_stack(s, y, &out[3]);
+    mb_scan_end(s);
+    out[0] = x;
+    out[1] = y;
+}
+
+Test(scan, results_one_after_the_other)
+{
+    static const double total[4] = {81, 122, 3 + 9 + 27 + 81, 5 + 14 + 41 + 122};
+    for (int b = 0; b < 2; b++)
+        for (int first = 1; first < 16; first++) {
+            mb_context *ctx = open_on(backend_names[b]);
+            mb_tensor r[4], all = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0);
+            double want = 0;
+            results_of(ctx, r);
+            for (int i = 0; i < 4; i++) {
+                all = mb_add(all, mb_mul(mb_sum(r[i], MB_ALL), i + 1.0));
+                want += (i + 1) * total[i];
+            }
+            for (int i = 0; i < 4; i++)
+                if (first >> i & 1) {
+                    double *x = values(r[i]);
+                    expect(x[0] == (i == 0 ? 81 : i == 1 ? 122 : i == 2 ? 3 : 5), "result %d: %g", i, x[0]);
+                }
+            double got = mb_item(all);
+            expect(got == want, "%s, those of %d first: %g, not %g", backend_names[b], first, got, want);
+            close_all();
+        }
+}

@@ -366,7 +366,13 @@ static void call_autograd(objects *o)
     STATUS(mb_hvp_batch_at, S, x, &x, &x, 1, &g);
     ROW("mb_checkpoint_begin_at", !mb_checkpoint_begin_at(S, o->ctx).ctx);
     ROW("mb_checkpoint_products_begin_at", !mb_checkpoint_products_begin_at(S, o->ctx).ctx);
-    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, false});
+    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, 0, false});
+    mb_vmap vmap = {o->ctx, 1};
+    ROW("mb_vmap_begin_at", !mb_vmap_begin_at(S, o->ctx, 2).serial);
+    ROW("mb_vmap_begin_with_at", !mb_vmap_begin_with_at(S, o->ctx, 2, (mb_vmap_options){0}).serial);
+    TENSOR(mb_vmap_in_at, S, vmap, x, 0);
+    STATUS(mb_vmap_out_at, S, vmap, x, 0, &g);
+    STATUS(mb_vmap_end_at, S, vmap);
     ROW("mb_keep_through_at", (mb_keep_through_at(S, x), true)); /* gives back x or none */
     TENSOR(mb_jacobian_at, S, x, x);
     TENSOR(mb_hessian_at, S, x, &x, 1);

@@ -343,6 +343,25 @@ static void implicit(mb_context *mb)
     EXPECT(mb_scan_end(s) == MB_OK && is(x, 32));
 }
 
+static void vmaps(mb_context *mb)
+{
+    mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 3.0), xs = mb_iota(mb, MB_FLOAT64, 6), gs, losses;
+    mb_vmap v = mb_vmap_begin(mb, 3);
+    mb_tensor x = mb_vmap_in(v, mb_reshape(xs, MB_SHAPE(2, 3)), -1); /* (0,3), (1,4), (2,5) */
+    mb_tensor loss = mb_square(mb_dot(w, x)), g;
+    EXPECT(mb_grad(loss, &w, 1, &g) == MB_OK);
+    EXPECT(mb_vmap_out(v, g, 0, &gs) == MB_OK && mb_vmap_out(v, loss, 0, &losses) == MB_OK);
+    EXPECT(mb_vmap_end(v) == MB_OK && has_shape(gs, MB_SHAPE(3, 2)));
+    EXPECT(is(mb_sum(losses, MB_ALL), 81 + 225 + 441) &&
+           is(mb_sum(gs, MB_ALL), 2 * (9 * 3 + 15 * 5 + 21 * 7)));
+
+    mb_vmap_options options = {};
+    options.same_draws = true;
+    v = mb_vmap_begin_with(mb, 3, options);
+    EXPECT(mb_vmap_out(v, mb_uniform(mb, mb_key_of(1), MB_FLOAT64, MB_SHAPE0), 0, &gs) == MB_OK);
+    EXPECT(mb_vmap_end(v) == MB_OK && is(mb_sub(mb_max(gs, MB_ALL), mb_min(gs, MB_ALL)), 0));
+}
+
 static void scans(mb_context *mb)
 {
     mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 2.0), start = w, xs = mb_iota(mb, MB_FLOAT64, 3), seen,
@@ -425,7 +444,7 @@ int main(int argc, char **argv)
     contexts();
     mb_context *mb = mb_open(nullptr);
     for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
-                      common_functions, scopes, errors, derivatives, checkpoints, scans, implicit})
+                      common_functions, scopes, errors, derivatives, checkpoints, scans, implicit, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

@@ -29,14 +29,19 @@ static int words_each(const mb__vk_program *p, int32_t value)
     return value < p->plan->value_count && p->plan->values[value].dtype == MB_FLOAT64 ? 2 : 1;
 }
 
-uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
+void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count)
 {
-    uint32_t at = p->word_count;
-    p->touching = p->access_count;
     for (int i = 0; i < count; i++) {
         mb__vk_add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * words_each(p, slots[i].value)));
         mb__vk_add_word(p, 0, -1, 0);
     }
+}
+
+uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
+{
+    uint32_t at = p->word_count;
+    p->touching = p->access_count;
+    mb__vk_slots(p, slots, count);
     return at;
 }
 
