@@ -308,3 +308,24 @@ Test(custom, wrong_calls_are_told)
     expect(mb_custom_gradient(NULL, 1, &x, 1, rule, &z) == MB_INVALID, "no values");
     close_all();
 }
+
+/* A rule says nothing of many examples at once: what depends on them is refused, and what does not is not. */
+Test(custom, examples_are_refused)
+{
+    for (int depends = 0; depends < 2; depends++) {
+        mb_context *ctx = open_on("cpu");
+        mb_tensor xs = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(3, 2)), a = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(2)),
+                  out[2];
+        mb_vmap v = mb_vmap_begin(ctx, 3);
+        mb_tensor x = mb_vmap_in(v, xs, 0), all;
+        two_values(BOTH, depends ? x : a, mb_sin(a), out);
+        mb_vmap_out(v, mb_mul(out[0], x), 0, &all);
+        mb_vmap_end(v);
+        if (depends)
+            expect_sentence(ctx, "a vmap", "no form for many examples");
+        else
+            expect(near(values(all)[0], sin(sin(1)), 1e-15, 0), "%g", values(all)[0]);
+        close_failed(ctx);
+        close_all();
+    }
+}

@@ -349,3 +349,22 @@ Test(scan, results_one_after_the_other)
             close_all();
         }
 }
+
+/* In a vmap each example ends at a step of its own. */
+Test(scan, until_of_many_examples)
+{
+    mb_context *ctx = open_on("cpu");
+    const double starts[3] = {1, 5, 40}, want[3] = {64, 80, 80};
+    mb_tensor all = from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), starts), ends;
+    mb_vmap v = mb_vmap_begin(ctx, 3);
+    mb_tensor x = mb_vmap_in(v, all, 0);
+    mb_scan s = mb_scan_begin(ctx, 20);
+    mb_scan_carry(s, &x);
+    x = mb_mul(x, 2);
+    mb_scan_until(s, mb_lt(mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 50), x));
+    mb_scan_end(s);
+    mb_vmap_out(v, x, 0, &ends);
+    mb_vmap_end(v);
+    expect(same_bits(values(ends), want, 3), "%g %g %g", values(ends)[0], values(ends)[1], values(ends)[2]);
+    close_all();
+}
