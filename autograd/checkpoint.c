@@ -167,18 +167,15 @@ static bool keep_node(const copying *c, uint32_t id)
     return barrier(c, id, copy) != 0;
 }
 
-/* A node; or a scan from its body's end on, whose nodes lie one after the other: its results are copied all,
- * wanted or not, and what stands for its operands comes before. */
+/* A node; or a scan from its body's end on, or a rule, whose nodes lie one after the other: its results are
+ * copied all, wanted or not, and what stands for its operands comes before. */
 static bool copy_whole(const copying *c, uint32_t id)
 {
     mb_context *ctx = c->ctx;
-    uint32_t last = id;
-    bool ok = true;
-    if (mb__at(ctx, id)->op == MB_OP_BODY) {
-        for (int i = 1; i < mb__at(ctx, id + 1)->nin && ok; i++)
-            ok = operand(c, mb__in(ctx, mb__at(ctx, id + 1), i)) != 0;
-        last += 1 + (uint32_t)mb__scan_results_of(ctx, id + 1);
-    }
+    bool body = mb__at(ctx, id)->op == MB_OP_BODY, ok = true;
+    uint32_t head = id + body, last = head + (uint32_t)mb__followers(ctx, head);
+    for (int i = body; head < last && i < mb__at(ctx, head)->nin && ok; i++)
+        ok = operand(c, mb__in(ctx, mb__at(ctx, head), i)) != 0;
     for (uint32_t i = id; i <= last && ok; i++)
         ok = copy_node(c, i);
     for (uint32_t i = id; i <= last && ok; i++)

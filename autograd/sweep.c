@@ -9,6 +9,7 @@
 
 #include "autograd/autograd.h"
 #include "autograd/checkpoint.h"
+#include "autograd/custom_rules.h"
 #include "tensor/copy.h"
 #include "autograd/rules.h"
 #include "autograd/scan_rules.h"
@@ -70,8 +71,10 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 /* Whether derivatives go by an operand. A barrier's value is that of operand 0; operand 1 is only waited for;
  * operand 2, where there is one, is the node that computes the value anew. Of a substitute, derivatives go by
  * the last, too. */
-static bool active(const mb__node *n, int i)
+static bool active(const mb_context *ctx, const mb__node *n, int i)
 {
+    if (n->op == MB_OP_CUSTOM)
+        return i >= mb__custom_values(ctx, n);
     bool last = n->nin > 2 || mb__is_kind(n->op, MB_KIND_IDENTITY);
     return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (last ? n->nin - 1 : 0);
 }
@@ -91,7 +94,7 @@ static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t
             continue; /* what is inside of a scan is the scan's: see scan_rules.c */
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
-            if (o >= r->low && r->depends[o - r->low] && active(n, i)) {
+            if (o >= r->low && r->depends[o - r->low] && active(ctx, n, i)) {
                 r->depends[id - r->low] = 1;
                 break;
             }
@@ -200,25 +203,36 @@ static uint32_t slot_of(const range *r, uint32_t id)
     return id >= r->low && id - r->low < r->count ? r->grad[id - r->low] : 0;
 }
 
-/* From the cotangents of a scan's results to those of its operands. */
-static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
+static bool has_followers(int op)
 {
-    int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id), any = 0;
+    return op == MB_OP_SCAN || op == MB_OP_CUSTOM;
+}
+
+/* From the cotangents of a scan's or a rule's results to those of its operands. */
+static mb_status reverse_with_results(mb_context *ctx, range *r, uint32_t id)
+{
+    int operands = mb__at(ctx, id)->nin, results = mb__followers(ctx, id), any = 0;
     MB_TEMPORARY(ctx);
-    uint32_t *g = mb__temporary(ctx, (size_t)(operands + results) * sizeof *g), *o = g + results;
+    uint32_t *g = mb__temporary(ctx, (size_t)(2 * operands + results) * sizeof *g), *o = g + results;
+    uint32_t *wanted = o + operands;
     if (!g)
         return ctx->status;
     for (int i = 0; i < results; i++)
         any |= (g[i] = slot_of(r, id + 1 + (uint32_t)i)) != 0;
-    for (int i = 1; i < operands; i++) {
-        uint32_t k = mb__in(ctx, mb__at(ctx, id), i);
-        o[i] = k >= r->low && r->depends[k - r->low];
+    const mb__node *n = mb__at(ctx, id);
+    bool scan = n->op == MB_OP_SCAN;
+    for (int i = 0; i < operands; i++) {
+        uint32_t k = mb__in(ctx, n, i);
+        o[i] = wanted[i] = active(ctx, n, i) && i >= scan && k >= r->low && r->depends[k - r->low];
     }
+    int values = scan ? 0 : mb__custom_values(ctx, n);
     ctx->sweep_depth++; /* a sweep within this one has scratch memory of its own */
-    mb_status status = any ? mb__scan_reverse(ctx, id, &sweeps, g, o) : MB_OK;
+    mb_status status = !any   ? MB_OK
+                       : scan ? mb__scan_reverse(ctx, id, &sweeps, g, o)
+                              : mb__custom_reverse(ctx, id, &sweeps, g, o + values);
     ctx->sweep_depth--;
-    for (int i = 1; i < operands && any && status == MB_OK; i++)
-        if (o[i]) {
+    for (int i = 0; i < operands && any && status == MB_OK; i++)
+        if (wanted[i] && o[i]) {
             uint32_t *slot = &r->grad[mb__in(ctx, mb__at(ctx, id), i) - r->low];
             *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, o[i])).id : o[i];
             status = ctx->status;
@@ -229,12 +243,12 @@ static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
 static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
 {
     int op = mb__at(ctx, id)->op;
-    if (op == MB_OP_RESULT)
-        return MB_OK; /* it waits for the scan */
-    if (op == MB_OP_SCAN && r->depends[id - r->low]) {
+    if (op == MB_OP_RESULT || op == MB_OP_RULED)
+        return MB_OK; /* it waits for the scan, or the rule */
+    if (has_followers(op) && r->depends[id - r->low]) {
         ctx->site = mb__at(ctx, id)->site;
         ctx->call = mb__at(ctx, id)->call;
-        return reverse_scan(ctx, r, id);
+        return reverse_with_results(ctx, r, id);
     }
     uint32_t g = r->grad[id - r->low];
     if (!g || !r->depends[id - r->low] || !passes(mb__at(ctx, id)))
@@ -244,7 +258,7 @@ static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
     ctx->call = s.node.call;
     for (int i = 0; i < s.node.nin; i++) {
         uint32_t o = mb__in(ctx, &s.node, i);
-        if (o >= r->low && r->depends[o - r->low] && active(&s.node, i) &&
+        if (o >= r->low && r->depends[o - r->low] && active(ctx, &s.node, i) &&
             add_cotangent(ctx, r, &s, i, mb__handle(ctx, g)) != MB_OK)
             return ctx->status;
     }
@@ -551,7 +565,7 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
     mb_tensor sum = {0};
     for (int i = 0; i < s->node.nin; i++) {
         uint32_t o = mb__in(ctx, &s->node, i), id = o >= r->low ? r->grad[o - r->low] : 0;
-        if (!id || !active(&s->node, i))
+        if (!id || !active(ctx, &s->node, i))
             continue;
         mb_tensor t = tangent_by(s, i, mb__handle(ctx, id), r->lead);
         if (!t.id) {
@@ -564,18 +578,22 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
     return sum.id ? mb_broadcast(sum, shape_with(&s->node, r->lead)) : sum;
 }
 
-/* The tangents of a scan's results. */
-static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
+/* The tangents of a scan's or a rule's results. */
+static mb_status forward_with_results(mb_context *ctx, range *r, uint32_t id)
 {
-    int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id);
+    int operands = mb__at(ctx, id)->nin, results = mb__followers(ctx, id);
     MB_TEMPORARY(ctx);
     uint32_t *t = mb__temporary(ctx, (size_t)(operands + results) * sizeof *t), *of = t + operands;
     if (!t)
         return ctx->status;
-    for (int i = 1; i < operands; i++)
-        t[i] = slot_of(r, mb__in(ctx, mb__at(ctx, id), i));
+    const mb__node *n = mb__at(ctx, id);
+    bool scan = n->op == MB_OP_SCAN;
+    for (int i = scan; i < operands; i++)
+        t[i] = active(ctx, n, i) ? slot_of(r, mb__in(ctx, n, i)) : 0;
+    int values = scan ? 0 : mb__custom_values(ctx, n);
     ctx->sweep_depth++;
-    mb_status status = mb__scan_forward(ctx, id, &sweeps, t, r->lead, of);
+    mb_status status = scan ? mb__scan_forward(ctx, id, &sweeps, t, r->lead, of)
+                            : mb__custom_forward(ctx, id, &sweeps, t + values, r->lead, of);
     ctx->sweep_depth--;
     for (int i = 0; i < results && status == MB_OK; i++) {
         uint32_t k = id + 1 + (uint32_t)i - r->low;
@@ -595,13 +613,13 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
         uint32_t k = id - r->low;
         if (!r->depends[k] || !r->needed[k] || !passes(mb__at(ctx, id)))
             continue;
-        if (mb__at(ctx, id)->op == MB_OP_RESULT)
-            continue; /* its scan has given it */
+        if (mb__at(ctx, id)->op == MB_OP_RESULT || mb__at(ctx, id)->op == MB_OP_RULED)
+            continue; /* the scan or the rule has given it */
         mb__applied s = applied(ctx, id);
         ctx->site = s.site;
         ctx->call = s.node.call;
-        if (s.node.op == MB_OP_SCAN) {
-            if (forward_scan(ctx, r, id) != MB_OK)
+        if (has_followers(s.node.op)) {
+            if (forward_with_results(ctx, r, id) != MB_OK)
                 return ctx->status;
             continue;
         }
@@ -663,7 +681,7 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
     for (uint32_t id = r.high;; id--) {
         const mb__node *node = mb__at(ctx, id);
         for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
-            if (mb__in(ctx, node, i) >= r.low && active(node, i))
+            if (mb__in(ctx, node, i) >= r.low && active(ctx, node, i))
                 r.needed[mb__in(ctx, node, i) - r.low] = 1;
         if (id == r.low)
             break;

@@ -16,7 +16,6 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in);
 
 /* How many placeholders the body has that ends with this node. */
 int mb__body_placeholders(const mb_context *ctx, uint32_t body);
-int mb__scan_results_of(const mb_context *ctx, uint32_t scan);
 
 /* What the copy of a scan's inside reads and gives. */
 typedef struct mb__inside {

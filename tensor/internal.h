@@ -100,6 +100,8 @@ typedef struct mb__bracket {
     const char *site;
     mb__bounds carries, slices, stacks; /* of a vmap: none, the operands, the results */
     uint32_t step;                      /* the placeholder of the step's number; 0: not asked for */
+    uint32_t done;      /* the placeholder of whether an earlier step was the last; 0: all steps are done */
+    uint32_t condition; /* under which this one is */
 } mb__bracket;
 
 /* A change that the next flush makes permanent, with the value before it: if its scope ends after an error
@@ -294,6 +296,11 @@ static inline uint32_t mb__in(const mb_context *ctx, const mb__node *n, int i)
 {
     return ctx->operands[n->in + (uint32_t)i];
 }
+/* How many operands, the first ones, a node's value is made of. */
+static inline int mb__value_operands(const mb__node *n)
+{
+    return n->op == MB_OP_RULED ? 1 : n->nin;
+}
 static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
 {
     return ctx->attrs + n->attr;
@@ -347,9 +354,9 @@ mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN where top is infinite: entries of +infinity
  * become 0, and so finite entries of their row -infinity. */
 mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
-/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask, which
- * keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of the
- * sum, 1 where that is 0; and the norm, which is root / power, or 0. */
+/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask,
+ * which keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of
+ * the sum, 1 where that is 0; and the norm, which is root / power, or 0. */
 typedef struct mb__squares {
     mb_tensor sum, power;
 } mb__squares;
@@ -392,6 +399,8 @@ typedef struct mb__loop_parts {
     const mb__bound *slice; /* at, from: [steps, ...] */
     const uint32_t *next;   /* each carry's next value */
     const uint32_t *stack;  /* what is stacked */
+    int until; /* the carry, bool, that once true makes steps give the carries as they were; from 1, 0: none
+                */
 } mb__loop_parts;
 
 mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
@@ -407,11 +416,15 @@ void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholde
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
 bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
 
+/* How many nodes follow this one and belong to it: a scan's results, or a rule's. */
+int mb__followers(const mb_context *ctx, uint32_t id);
+
 /* A recorded scan, read from its node. */
 typedef struct mb__scan_view {
     int64_t steps;
     bool backwards;
     int carries, slices, stacks, captures; /* stacks: with those of the carries */
+    int until;                             /* see mb__loop_parts */
     uint32_t body, first;
 } mb__scan_view;
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);

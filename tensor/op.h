@@ -35,6 +35,7 @@ typedef enum mb__kind {
     MB_KIND_IDENTITY,
     MB_KIND_MATRIX,
     MB_KIND_LOOP,
+    MB_KIND_RULE,
 } mb__kind;
 
 enum mb__op_flag {

@@ -23,14 +23,37 @@ mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
     return s;
 }
 
-/* Of a scan all results are kept, or none: its derivatives read them. Gives back the end of the last one. */
-static uint32_t keep_results(mb_context *ctx, uint32_t scan)
+static void keep_operands(mb_context *ctx, const mb__node *n, uint32_t from)
 {
-    mb__scan_view s = mb__scan_of(ctx, scan);
-    uint32_t end = scan + 1 + (uint32_t)mb__scan_results(&s);
-    for (uint32_t i = scan + 1; i < end && i < ctx->node_count; i++)
+    for (int j = 0; j < n->nin; j++)
+        if (mb__in(ctx, n, j) >= from)
+            ctx->nodes[mb__in(ctx, n, j)].kept = true;
+}
+
+/* Derivatives find a scan's results, and a rule's, behind it: all of them stay, or none. Returns the last. */
+static uint32_t keep_followers(mb_context *ctx, uint32_t id, uint32_t from)
+{
+    uint32_t last = id + (uint32_t)mb__followers(ctx, id);
+    for (uint32_t i = id + 1; i <= last && i < ctx->node_count; i++) {
         ctx->nodes[i].kept = true;
-    return end < ctx->node_count ? end : ctx->node_count;
+        keep_operands(ctx, &ctx->nodes[i], from);
+    }
+    return last < ctx->node_count ? last : ctx->node_count - 1;
+}
+
+/* Marks what kept nodes were computed from; returns where the tape may end. */
+static uint32_t keep_history(mb_context *ctx, uint32_t from)
+{
+    uint32_t top = from;
+    for (uint32_t i = ctx->node_count; i-- > from;) {
+        mb__node *n = &ctx->nodes[i];
+        if (!n->kept)
+            continue;
+        keep_operands(ctx, n, from);
+        uint32_t last = keep_followers(ctx, i, from);
+        top = last >= top ? last + 1 : top;
+    }
+    return top;
 }
 
 /* Open scans and vmaps still want their placeholders, and what they slice and stack, though a scope that was
@@ -50,6 +73,8 @@ static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
         keep_bounds(ctx, &ctx->brackets[i].carries, true, from);
         keep_bounds(ctx, &ctx->brackets[i].slices, true, from);
         keep_bounds(ctx, &ctx->brackets[i].stacks, false, from);
+        ctx->nodes[ctx->brackets[i].done].kept |= ctx->brackets[i].done >= from;
+        ctx->nodes[ctx->brackets[i].condition].kept |= ctx->brackets[i].condition >= from;
     }
 }
 
@@ -57,17 +82,7 @@ static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
  * between these keep their places on the tape, but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
 {
-    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = mark->nodes;
-    for (uint32_t i = ctx->node_count; i-- > mark->nodes;) {
-        mb__node *n = &ctx->nodes[i];
-        if (!n->kept)
-            continue;
-        uint32_t end = n->op == MB_OP_SCAN ? keep_results(ctx, i) : i + 1;
-        top = end > top ? end : top;
-        for (int j = 0; j < n->nin; j++)
-            if (mb__in(ctx, n, j) >= mark->nodes)
-                ctx->nodes[mb__in(ctx, n, j)].kept = true;
-    }
+    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = keep_history(ctx, mark->nodes);
     bool pinned = false;
     for (uint32_t i = mark->nodes; i < ctx->node_count; i++) {
         mb__node *n = &ctx->nodes[i];

@@ -318,9 +318,22 @@ static char *port_at(const mb__plan *plan, char *const *memory, mb__port port)
     return memory[port.value] + (size_t)port.offset * mb_dtype_size((mb_dtype)plan->values[port.value].dtype);
 }
 
+/* Whether the steps from t on change nothing; then the carries are where the last step leaves them. */
+static bool left(const mb__loop *l, int64_t t, const mb__frame *f)
+{
+    if (l->until < 0 || !*port_at(f->plan, f->memory, mb__loop_input(l, l->until, t)))
+        return false;
+    for (int i = 0; i < l->carries; i++) {
+        const mb__value *v = &f->plan->values[l->out[i].value];
+        memcpy(port_at(f->plan, f->memory, l->out[i]), port_at(f->plan, f->memory, mb__loop_input(l, i, t)),
+               (size_t)v->count * mb_dtype_size((mb_dtype)v->dtype));
+    }
+    return true;
+}
+
 static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
 {
-    for (int64_t t = 0; t < l->steps; t++) {
+    for (int64_t t = 0; t < l->steps && !left(l, t, f); t++) {
         for (int i = 0; i < l->inputs; i++)
             body->ports[i] = port_at(f->plan, f->memory, mb__loop_input(l, i, t));
         for (int i = 0; i < l->outputs; i++)

@@ -34,7 +34,7 @@ static bool no_odd_result(mb_context *ctx, mb__engine_state *st, const mb__node 
     int made = odd_values(ctx, st, n), given = 0;
     if (!made || n->op == MB_OP_CONST || n->op == MB_OP_SCALAR)
         return ctx->status == MB_OK;
-    for (int j = 0; j < n->nin; j++)
+    for (int j = 0; j < mb__value_operands(n); j++)
         given |= odd_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)]);
     char text[128], name[128];
     if (ctx->status == MB_OK && (made & NANS ? !(given & NANS) : !given))

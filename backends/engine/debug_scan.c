@@ -103,11 +103,22 @@ static void tell_step(const checking *c, int64_t t)
                  (long long)t, (long long)c->of.steps, site ? site : "?");
 }
 
+/* Whether the steps that are left change nothing. */
+static bool is_done(const checking *c, mb__engine_state *st)
+{
+    unsigned char done = 0;
+    mb_context *ctx = c->ctx;
+    return c->of.until &&
+           mb__told(ctx, st->backend->download(st->backend_state, c->carries[c->of.until - 1]->memory,
+                                               MB_BOOL, 1, &done)) == MB_OK &&
+           done;
+}
+
 static void check_steps(checking *c, mb__engine_state *st)
 {
     mb_context *ctx = c->ctx;
     const tape_end end = {ctx->node_count, ctx->operand_count, ctx->attr_count, ctx->region_count};
-    for (int64_t s = 0; s < c->of.steps && ctx->status == MB_OK; s++) {
+    for (int64_t s = 0; s < c->of.steps && ctx->status == MB_OK && !is_done(c, st); s++) {
         int64_t t = c->of.backwards ? c->of.steps - 1 - s : s;
         if (check_step(c, st, t) != MB_OK)
             tell_step(c, t);

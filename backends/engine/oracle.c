@@ -75,7 +75,7 @@ static double size_of_sums(mb_context *ctx, const mb__node *n, double *const *op
     if (!mb__has_flag(n->op, MB_FLAG_ADDS))
         return 0;
     double size = 1, terms = 1;
-    for (int i = 0; i < n->nin; i++) {
+    for (int i = 0; i < mb__value_operands(n); i++) {
         const mb__node *x = mb__at(ctx, mb__in(ctx, n, i));
         if (mb__is_float(x->dtype))
             size *= largest(operands[i], mb__numel(x->dim, x->rank));
@@ -175,7 +175,7 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     mb__engine_state *st = ctx->engine_state;
     const mb__node *n = mb__at(ctx, id);
     if (st->backend->oracle || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
-        n->nin > OPERANDS_MOST)
+        mb__value_operands(n) > OPERANDS_MOST)
         return true;
     const mb__backend *asked = oracle(ctx);
     mb__segment *s = &st->single;
@@ -184,7 +184,7 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL;
     void *inputs[OPERANDS_MOST];
     bool ok = true;
-    for (int i = 0; i < n->nin && ok; i++) {
+    for (int i = 0; i < mb__value_operands(n) && ok; i++) {
         uint32_t o = mb__in(ctx, n, i);
         operands[i] = fetch(ctx, asked, mb__at(ctx, o));
         ok = operands[i] != NULL;
@@ -200,7 +200,7 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
         ok = got && solves(ctx, n, got, operands);
     else
         ok = want && ask(ctx, asked, s, inputs, want) && compare(ctx, n, got, want, operands);
-    for (int i = 0; i < n->nin; i++)
+    for (int i = 0; i < mb__value_operands(n); i++)
         if (operands[i])
             drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);
     if (got)

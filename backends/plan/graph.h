@@ -40,6 +40,7 @@ typedef struct mb__gloop {
     int64_t steps;
     bool backwards;
     int carries, slices, captures, stacks;
+    int until; /* as of mb__loop */
     const char *site;
     mb__plan *plan; /* of the body, once made */
 } mb__gloop;

@@ -267,6 +267,15 @@ static void body_graph(level *l, mb__gloop *loop, const mb__gnode *scan, const m
     loop->captures = l->captures;
 }
 
+/* Which of the live carries says that the rest of the steps change nothing, where they can be left out. */
+static int until_of(const mb__gloop *loop, const mb__gnode *scan, const int32_t *kept)
+{
+    for (int i = 0; i < loop->carries && !loop->stacks; i++)
+        if (kept[i] + 1 == scan->attr[5])
+            return i;
+    return -1;
+}
+
 /* A SCAN with its body; its RESULTs are counted among the live ones from now on. */
 static void emit_scan(level *l, int32_t id)
 {
@@ -288,6 +297,7 @@ static void emit_scan(level *l, int32_t id)
     for (int i = 0; i < stacks; i++)
         if (stack_live(n, id, nc + i))
             out[loop.stacks++] = i;
+    loop.until = until_of(&loop, scan, kept);
     loop.body = (mb__graph){.bump = n->bump, .scalar_count = g->scalar_count};
     level inside = {.n = n, .g = &loop.body, .home = scan->in[0], .number = l->number + 1};
     body_graph(&inside, &loop, scan, body, kept);

@@ -448,12 +448,28 @@ static void discard(void *state, void *program)
 
 static void run_machine(machine *m, const mb__binding *b);
 
+static double *port_at(const machine *m, mb__port p)
+{
+    return m->memory[p.value] + p.offset;
+}
+
+/* Whether the steps from t on change nothing; then the carries are where the last step leaves them. */
+static bool left(const machine *m, const mb__loop *l, int64_t t)
+{
+    if (l->until < 0 || *port_at(m, mb__loop_input(l, l->until, t)) == 0)
+        return false;
+    for (int i = 0; i < l->carries; i++)
+        memcpy(port_at(m, l->out[i]), port_at(m, mb__loop_input(l, i, t)),
+               (size_t)m->plan->values[l->out[i].value].count * sizeof(double));
+    return true;
+}
+
 static void run_loop(machine *m, const mb__loop *l, machine *body)
 {
-    for (int64_t t = 0; t < l->steps; t++) {
+    for (int64_t t = 0; t < l->steps && !left(m, l, t); t++) {
         for (int i = 0; i < l->inputs + l->outputs; i++) {
             mb__port p = i < l->inputs ? mb__loop_input(l, i, t) : mb__loop_output(l, i - l->inputs, t);
-            body->ports[i] = m->memory[p.value] + p.offset;
+            body->ports[i] = port_at(m, p);
         }
         const mb__binding b = {m->memory[l->arena], body->ports, body->ports + l->inputs, m->scalars};
         run_machine(body, &b);
