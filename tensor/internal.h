@@ -282,9 +282,9 @@ mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
  * that what is finite beside it is -infinity. */
 mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
-/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask, which
- * keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of the
- * sum, 1 where that is 0; and the norm, which is root / power, or 0. */
+/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask,
+ * which keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of
+ * the sum, 1 where that is 0; and the norm, which is root / power, or 0. */
 typedef struct mb__squares {
     mb_tensor sum, power;
 } mb__squares;
