@@ -2,13 +2,17 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in six headers; read them in this order:
+ * The manual is in ten headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
+ *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
+ *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
+ *   autograd/vmap.h             a function of one example, applied to many
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
+ *   layers/recurrent.h          layers that go through a sequence step by step
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -18,10 +22,14 @@
 #define MB_VERSION_PATCH 0
 
 #include "tensor/tensor.h"
+#include "tensor/linalg.h"
+#include "tensor/scan.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
+#include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
+#include "layers/recurrent.h"
 #include "optim/optim.h"
 
 #endif

@@ -88,7 +88,7 @@ MB_API mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tenso
  * forgotten. */
 typedef struct mb_checkpoint {
     mb_context *ctx;
-    uint32_t first;
+    uint32_t first, within; /* the next node then; the scan or vmap that it was begun in */
     bool products;
 } mb_checkpoint;
 MB_API mb_checkpoint mb_checkpoint_begin_at(const char *site, mb_context *ctx);

@@ -9,58 +9,17 @@
  */
 #include "autograd/checkpoint.h"
 #include "autograd/autograd.h"
-
-/* ---- the list ---- */
-
-/* The first region that ends at id or later. */
-static uint32_t first_ending(const mb_context *ctx, uint32_t id)
-{
-    uint32_t low = 0, high = ctx->region_count;
-    while (low < high) {
-        uint32_t mid = (low + high) / 2;
-        if (ctx->regions[mid].last < id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
-int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from)
-{
-    /* The innermost one is the first that ends here or later and begins before; the others are around it. */
-    uint32_t i = first_ending(ctx, id);
-    while (i < ctx->region_count && ctx->regions[i].first > id) /* later siblings inside of one around all */
-        i = ctx->regions[i].around >= 0 ? (uint32_t)ctx->regions[i].around : ctx->region_count;
-    int32_t found = -1;
-    for (int32_t r = i < ctx->region_count ? (int32_t)i : -1; r >= 0; r = ctx->regions[r].around)
-        if (ctx->regions[r].first >= from)
-            found = r;
-    return found;
-}
-
-mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products)
-{
-    if (ctx->node_count <= first)
-        return MB_OK; /* nothing was recorded */
-    if (!mb__reserve(ctx, (void **)&ctx->regions, &ctx->region_room, (uint64_t)ctx->region_count + 1,
-                     sizeof *ctx->regions))
-        return ctx->status;
-    int32_t self = (int32_t)ctx->region_count++;
-    ctx->regions[self] = (mb__region){first, ctx->node_count - 1, -1, products};
-    for (int32_t i = self - 1; i >= 0 && ctx->regions[i].last >= first; i--)
-        if (ctx->regions[i].around < 0)
-            ctx->regions[i].around = self;
-    return MB_OK;
-}
+#include "tensor/copy.h"
 
 /* ---- begin and end ---- */
 
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
-    mb_checkpoint c = {ctx, UINT32_MAX, products}; /* after an error: one that holds nothing */
-    if (mb__enter_context("checkpoint_begin", ctx))
-        c.first = ctx->node_count;
+    mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
+    if (!mb__enter_context("checkpoint_begin", ctx))
+        return c;
+    c.first = ctx->node_count;
+    c.within = ctx->bracket_count ? ctx->brackets[ctx->bracket_count - 1].serial : 0;
     return c;
 }
 
@@ -76,12 +35,33 @@ mb_checkpoint mb_checkpoint_products_begin_at(const char *site, mb_context *ctx)
     return begin(ctx, true);
 }
 
+/* It was begun in another scan or vmap than the one that is open now. */
+static mb_status crosses_bracket(mb_context *ctx, mb_checkpoint c)
+{
+    uint32_t i = 0, id = c.first;
+    while (i < ctx->bracket_count && ctx->brackets[i].serial != c.within)
+        i++;
+    if (!c.within || i < ctx->bracket_count) {
+        const mb__bracket *open = &ctx->brackets[c.within ? i + 1 : 0];
+        return mb__error(ctx, MB_INVALID, "checkpoint_end: the %s begun at %s is still open inside it",
+                         open->kind, open->site);
+    }
+    while (id < ctx->node_count && (ctx->nodes[id].op != MB_OP_BODY || ctx->nodes[id].bind.first > c.first))
+        id++;
+    return mb__error(ctx, MB_INVALID,
+                     "checkpoint_end: it was begun inside of a scan or vmap that has ended, at %s",
+                     id < ctx->node_count ? ctx->nodes[id].site : "an earlier place");
+}
+
 mb_status mb_checkpoint_end_at(const char *site, mb_checkpoint c)
 {
     mb_context *ctx = c.ctx;
     MB_SITE(ctx, site);
     if (!mb__enter_context("checkpoint_end", ctx))
         return mb_error(ctx);
+    const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
+    if (c.within != (open ? open->serial : 0))
+        return crosses_bracket(ctx, c);
     for (uint32_t i = ctx->region_count; i-- > 0 && ctx->regions[i].last >= c.first;)
         if (ctx->regions[i].first < c.first)
             return mb__error(ctx, MB_INVALID,
@@ -109,14 +89,23 @@ typedef struct copying {
     uint32_t start, cotangent;
 } copying;
 
-/* Whether the copies read a node as it was: one from outside, or a leaf. */
+/* Whether the copies read a node as it was: one from outside, or a leaf. A placeholder is copied with the
+ * body of its scan. */
 static bool stays(const copying *c, uint32_t id)
 {
-    return id < c->region->first || id > c->region->last || mb__is_kind(mb__at(c->ctx, id)->op, MB_KIND_LEAF);
+    const mb__node *n = mb__at(c->ctx, id);
+    if (id < c->region->first || id > c->region->last)
+        return true;
+    if (n->op == MB_OP_PLACEHOLDER)
+        return !n->home || n->home > c->region->last;
+    return mb__is_kind(n->op, MB_KIND_LEAF);
 }
 
+/* The inside of a scan has no one value that could be kept. */
 static bool is_kept(const copying *c, const mb__node *n)
 {
+    if (n->home)
+        return false;
     return n->through || (c->region->products && mb__is_kind(n->op, MB_KIND_CONTRACT));
 }
 
@@ -152,28 +141,48 @@ static bool copy_node(const copying *c, uint32_t id)
 {
     mb_context *ctx = c->ctx;
     mb__node n = *mb__at(ctx, id); /* a copy: recording moves the tape */
-    mb_tensor few[8], *in = few;
-    if (n.nin > 8 && !(in = mb__alloc(ctx, n.nin * sizeof *in)))
+    uint32_t few[8] = {0}, *in = few;
+    MB_TEMPORARY(ctx);
+    if (n.nin > 8 && !(in = mb__temporary(ctx, n.nin * sizeof *in)))
         return false;
-    ctx->site = n.site;
-    ctx->call = n.call;
     bool ok = true;
-    for (int i = 0; i < n.nin && ok; i++) {
-        uint32_t o = operand(c, mb__in(ctx, &n, i));
-        in[i] = mb__handle(ctx, o);
-        ok = o != 0;
+    for (int i = 0; i < n.nin && ok; i++)
+        ok = (in[i] = operand(c, mb__in(ctx, &n, i))) != 0;
+    uint32_t copy = ok ? mb__record_again(ctx, id, in) : 0;
+    ctx->copies[id] = copy;
+    if (copy && n.op == MB_OP_BODY)
+        mb__body_end(ctx, ctx->begins[n.bind.first - c->region->first], copy, mb__body_placeholders(ctx, id));
+    return copy != 0;
+}
+
+/* After a node's copy; where it is the next node, it is what mb__is_stand_in finds. */
+static bool keep_node(const copying *c, uint32_t id)
+{
+    mb_context *ctx = c->ctx;
+    uint32_t copy = ctx->copies[id];
+    if (!is_kept(c, mb__at(ctx, id)))
+        return true;
+    mb__at(ctx, copy)->through = true;
+    return barrier(c, id, copy) != 0;
+}
+
+/* A node; or a scan from its body's end on, whose nodes lie one after the other: its results are copied all,
+ * wanted or not, and what stands for its operands comes before. */
+static bool copy_whole(const copying *c, uint32_t id)
+{
+    mb_context *ctx = c->ctx;
+    uint32_t last = id;
+    bool ok = true;
+    if (mb__at(ctx, id)->op == MB_OP_BODY) {
+        for (int i = 1; i < mb__at(ctx, id + 1)->nin && ok; i++)
+            ok = operand(c, mb__in(ctx, mb__at(ctx, id + 1), i)) != 0;
+        last += 1 + (uint32_t)mb__scan_results_of(ctx, id + 1);
     }
-    int64_t attrs[1 + 3 * 24];
-    memcpy(attrs, mb__attrs(ctx, &n), n.nattr * sizeof *attrs);
-    mb_tensor t = ok ? mb__record(ctx, n.op, (mb_dtype)n.dtype, n.rank, n.dim, in, n.nin, attrs, n.nattr)
-                     : mb__poison(ctx);
-    if (in != few)
-        mb__free(ctx, in, n.nin * sizeof *in);
-    ctx->copies[id] = t.id;
-    if (!t.id || !is_kept(c, &n))
-        return t.id != 0;
-    mb__at(ctx, t.id)->through = true; /* barrier() is the next node: mb__is_stand_in */
-    return barrier(c, id, t.id) != 0;
+    for (uint32_t i = id; i <= last && ok; i++)
+        ok = copy_node(c, i);
+    for (uint32_t i = id; i <= last && ok; i++)
+        ok = keep_node(c, i);
+    return ok;
 }
 
 /* Where the copies had come to at each node of the region; checkpoints inside begin there. */
@@ -188,8 +197,8 @@ static void copy_range(const copying *c, int32_t index, uint32_t last, const uin
         next--;
     for (uint32_t id = first; id <= last && ok; id++) {
         ctx->begins[id - first] = ctx->node_count;
-        if (needed[id - low] && !mb__at(ctx, id)->dead && !stays(c, id))
-            ok = copy_node(c, id);
+        if (needed[id - low] && !mb__at(ctx, id)->dead && !stays(c, id) && ctx->copies[id] < c->start)
+            ok = copy_whole(c, id);
         for (; ok && next < index && ctx->regions[next].last == id; next++)
             ok = mb__region_add(ctx, ctx->begins[ctx->regions[next].first - first],
                                 ctx->regions[next].products) == MB_OK;

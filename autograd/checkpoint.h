@@ -3,10 +3,7 @@
 #ifndef MB_CHECKPOINT_H
 #define MB_CHECKPOINT_H
 
-#include "tensor/internal.h"
-
-/* The outermost checkpoint around a node that begins at node `from` or later; -1: none. */
-int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from);
+#include "tensor/copy.h"
 
 /* Records again the nodes of [first, last] that are marked in `needed` (by id - low), from barriers of what
  * they read from outside, which wait for `cotangent`. The copy of node id is then ctx->copies[id]; it is one
@@ -16,8 +13,5 @@ mb_status mb__region_copy(mb_context *ctx, int32_t region, uint32_t last, const 
 
 /* Whether a node stands for the one before it, a copy of a node whose value was kept. */
 bool mb__is_stand_in(const mb_context *ctx, uint32_t id);
-
-/* Nodes [first, now] as a checkpoint. */
-mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products);
 
 #endif

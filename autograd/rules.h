@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * rules.h - what a derivative rule sees, and where an op's three rules stand together. Private to autograd/.
+ * rules.h - what a rule sees, and where an op's three rules stand together. Private to autograd/.
  *
  * Rules are written with the constructors users call, so their results have derivatives of their own. The
  * sweeps (sweep.c) do the rest: which operands matter, summing back over broadcasts, accumulation, checks.
@@ -19,28 +19,43 @@ typedef struct mb__applied {
     mb_tensor in[3]; /* the first three operands           */
 } mb__applied;
 
+/* An operand of an op that is applied to K examples: one for all, or [K, shape of the operand]. */
+typedef struct mb__operand {
+    mb_tensor t;
+    bool batched;
+} mb__operand;
+
 /* The rules of an op; NULL: there is none, which is an error where it is wanted (MB_NO_RULE). */
 typedef struct mb__rule {
     /* The cotangent of operand i from the result's, g. Elementwise: before it is summed back to the operand's
      * shape. */
     mb_tensor (*reverse)(const mb__applied *s, int i, mb_tensor g);
     /* The result's tangent from that of operand i, t. NULL for ops that ops.def calls linear in the operand:
-     * the op itself on the tangent. */
+     * the op itself on the tangent. Of K tangents at once, t is [K, shape of the operand], and the result
+     * wants K in front; for elementwise ops t then has as many axes as that. */
     mb_tensor (*forward)(const mb__applied *s, int i, mb_tensor t);
-    /* The same for K tangents at once: t [K, shape of the operand] -> [K, shape of the result]. */
-    mb_tensor (*batch)(const mb__applied *s, int i, mb_tensor t, int64_t K);
+    /* The op on K examples, of which at least one operand is batched -> [K, shape of the result]. It serves
+     * vmaps; and K tangents at once of an op without a forward rule, which are the batched operand. */
+    mb_tensor (*batch)(const mb__applied *s, const mb__operand *in, int64_t K);
 } mb__rule;
 
 const mb__rule *mb__rule_of(int op);
 
-/* By op: rules_elementwise.c and rules_structure.c. */
-extern const mb__rule mb__rules_elementwise[MB_OP_COUNT], mb__rules_structure[MB_OP_COUNT];
+/* By op: rules_elementwise.c, rules_matrix.c and rules_structure.c. */
+extern const mb__rule mb__rules_elementwise[MB_OP_COUNT], mb__rules_matrix[MB_OP_COUNT],
+    mb__rules_structure[MB_OP_COUNT];
 
 /* [K, shape of the node] */
 mb_shape mb__batched_shape(const mb__node *n, int64_t K);
 /* t: [K, ...] of an operand with fewer axes than the result, with axes of size 1 after the first, so that it
  * broadcasts as the operand did. */
 mb_tensor mb__batch_aligned(const mb__applied *s, mb_tensor t);
+/* Any operand as [K, ...]. */
+mb_tensor mb__batched(mb__operand o, int64_t K);
+/* The error of a shape that has no room for the examples. */
+void mb__no_axis_left(mb_context *ctx, const mb__node *n);
+/* t with axis `from` at place `to` of the result. */
+mb_tensor mb__move_axis(mb_tensor t, int from, int to);
 /* 0, or NaN where the result is NaN: what an operand gets that did not win. */
 mb_tensor mb__zero_or_nan(const mb__applied *s);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def. x, y: operand and
- * result of a unary op; a, b: operands of a binary one; v: what the derivative is applied to. */
+ * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def, and one batching rule.
+ * x, y: operand and result of a unary op; a, b: operands of a binary one; v: what the derivative is applied
+ * to. */
 #include "autograd/rules.h"
 
 #define x          s->in[0]
@@ -105,18 +106,20 @@ static mb_tensor cast_forward(const mb__applied *s, int i, mb_tensor t)
     (void)i;
     return mb_cast(t, (mb_dtype)s->node.dtype);
 }
-static mb_tensor cast_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+static mb_tensor cast_batch(const mb__applied *s, const mb__operand *in, int64_t K)
 {
     (void)K;
-    return cast_forward(s, i, t);
+    return cast_forward(s, 0, in[0].t);
 }
 
-/* With as many axes as the result, a batch of tangents broadcasts as the operand did: the rule holds as it
- * is. */
-static mb_tensor elementwise_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+/* With as many axes as the result, what is batched broadcasts as the operand did. */
+static mb_tensor elementwise_batch(const mb__applied *s, const mb__operand *in, int64_t K)
 {
     (void)K;
-    return mb__rules_elementwise[s->node.op].forward(s, i, mb__batch_aligned(s, t));
+    mb_tensor ts[3];
+    for (int i = 0; i < s->node.nin; i++)
+        ts[i] = in[i].batched ? mb__batch_aligned(s, in[i].t) : in[i].t;
+    return mb__elementwise(s->node.op, ts, s->node.nin);
 }
 
 /* Locally constant ops never get here: the sweeps stop at them. */
@@ -136,6 +139,7 @@ NO_RULE(OR)
 const mb__rule mb__rules_elementwise[MB_OP_COUNT] = {
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         [MB_OP_##NAME] = BOTH(NAME),
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) [MB_OP_##NAME] = BOTH(NAME),
+#define MB_COMPARE(NAME, name, types, expr, doc)                     [MB_OP_##NAME] = {NULL, NULL, elementwise_batch},
 #include "tensor/ops.def"
     [MB_OP_WHERE] = BOTH(WHERE),
     [MB_OP_CAST] = {cast_reverse, cast_forward, cast_batch},

@@ -2,14 +2,14 @@
  *
  * rules_structure.c - derivatives of movement, reductions, contractions and indexing: for each op its reverse
  * rule, its forward rule if it is not linear, and its batching rule. Each adjoint is again one of these ops:
- * slice and pad, sum and broadcast, take and scatter_add, contract and contract. With a batch of tangents,
- * [K, ...], what an op does along its axes it does one axis further back.
+ * slice and pad, sum and broadcast, take and scatter_add, contract and contract. On a batch, [K, ...], what
+ * an op does along its axes it does one axis further back.
  */
 #include "autograd/rules.h"
 
 #define REVERSE(NAME) static mb_tensor NAME##_reverse(const mb__applied *s, int i, mb_tensor g)
 #define FORWARD(NAME) static mb_tensor NAME##_forward(const mb__applied *s, int i, mb_tensor t)
-#define BATCH(NAME)   static mb_tensor NAME##_batch(const mb__applied *s, int i, mb_tensor t, int64_t K)
+#define BATCH(NAME)   static mb_tensor NAME##_batch(const mb__applied *s, const mb__operand *in, int64_t K)
 
 static mb_shape shape_of(const mb__node *n)
 {
@@ -30,6 +30,14 @@ static int64_t attr(const mb__applied *s, int k)
     return mb__attrs(s->ctx, &s->node)[k];
 }
 
+/* The op itself on other operands, with a shape of [K, that of the result]. */
+static mb_tensor batched_op(const mb__applied *s, const mb_tensor *in, const int64_t *attrs, int64_t K)
+{
+    mb_shape shape = mb__batched_shape(&s->node, K);
+    return mb__record(s->ctx, s->node.op, (mb_dtype)s->node.dtype, shape.rank, shape.dim, in, s->node.nin,
+                      attrs, s->node.nattr);
+}
+
 /* ---- the same value: alias, barrier, substitute ---- */
 
 REVERSE(same)
@@ -44,8 +52,19 @@ FORWARD(same)
 }
 BATCH(same)
 {
-    (void)s, (void)i, (void)K;
-    return t;
+    return batched_op(s, &in[0].t, NULL, K);
+}
+/* What is waited for may have any shape. */
+BATCH(barrier)
+{
+    mb_tensor ts[3] = {mb__batched(in[0], K), in[1].t};
+    if (s->node.nin > 2)
+        ts[2] = mb__batched(in[2], K);
+    return batched_op(s, ts, NULL, K);
+}
+BATCH(substitute)
+{
+    return batched_op(s, (mb_tensor[]){mb__batched(in[0], K), mb__batched(in[1], K)}, NULL, K);
 }
 
 /* ---- movement ---- */
@@ -57,8 +76,7 @@ REVERSE(reshape)
 }
 BATCH(reshape)
 {
-    (void)i;
-    return mb_reshape(t, mb__batched_shape(&s->node, K));
+    return mb_reshape(in[0].t, mb__batched_shape(&s->node, K));
 }
 
 REVERSE(permute)
@@ -71,11 +89,11 @@ REVERSE(permute)
 }
 BATCH(permute)
 {
-    (void)i, (void)K;
+    (void)K;
     mb_axes order = {s->node.rank + 1, false, {0}};
     for (int k = 0; k < s->node.rank; k++)
         order.axis[k + 1] = (int)attr(s, k) + 1;
-    return mb_permute(t, order);
+    return mb_permute(in[0].t, order);
 }
 
 REVERSE(broadcast)
@@ -85,8 +103,7 @@ REVERSE(broadcast)
 }
 BATCH(broadcast)
 {
-    (void)i;
-    return mb_broadcast(mb__batch_aligned(s, t), mb__batched_shape(&s->node, K));
+    return mb_broadcast(mb__batch_aligned(s, in[0].t), mb__batched_shape(&s->node, K));
 }
 
 /* A slice and a pad: the first half of the attributes are starts, the second are steps. */
@@ -111,9 +128,8 @@ REVERSE(slice)
 }
 BATCH(slice)
 {
-    (void)i;
     along a = ranges(s, 1);
-    return mb__slice_all(t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
+    return mb__slice_all(in[0].t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
 }
 
 REVERSE(pad)
@@ -124,9 +140,8 @@ REVERSE(pad)
 }
 BATCH(pad)
 {
-    (void)i;
     along a = ranges(s, 1);
-    return mb__pad_all(t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
+    return mb__pad_all(in[0].t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
 }
 
 /* Its tangents are joined by the sweep, which has those of all operands. */
@@ -139,6 +154,18 @@ REVERSE(concat)
     return mb_slice(g, axis, count ? start : 0, count, 1);
 }
 
+BATCH(concat)
+{
+    mb_context *ctx = s->ctx;
+    MB_TEMPORARY(ctx);
+    mb_tensor *parts = mb__temporary(ctx, s->node.nin * sizeof *parts), joined = mb__poison(ctx);
+    for (int i = 0; parts && i < s->node.nin && mb_error(ctx) == MB_OK; i++)
+        parts[i] = mb__batched(in[i], K);
+    if (parts && mb_error(ctx) == MB_OK)
+        joined = mb_concat(parts, s->node.nin, (int)attr(s, 0) + 1);
+    return joined;
+}
+
 /* ---- reductions ---- */
 
 REVERSE(sum)
@@ -146,10 +173,10 @@ REVERSE(sum)
     mb__node x = operand(s, i);
     return mb_broadcast(g, shape_of(&x));
 }
-BATCH(sum)
+BATCH(reduce)
 {
-    (void)i, (void)K;
-    return mb__reduce(MB_OP_SUM, t, (uint32_t)attr(s, 0) << 1);
+    (void)K;
+    return mb__reduce(s->node.op, in[0].t, (uint32_t)attr(s, 0) << 1);
 }
 
 /* v / (number of entries that are the maximum) where x is it, 0 elsewhere, and NaN in all of x where the
@@ -168,13 +195,20 @@ REVERSE(max)
 FORWARD(max)
 {
     (void)i;
-    return mb__reduce(MB_OP_SUM, max_share(s, t), (uint32_t)attr(s, 0));
-}
-BATCH(max)
-{
-    (void)i, (void)K;
     mb_tensor share = max_share(s, t);
-    return share.id ? mb__reduce(MB_OP_SUM, share, (uint32_t)attr(s, 0) << 1) : share;
+    int lead = share.id ? mb__at(s->ctx, share.id)->rank - s->node.rank : 0;
+    return share.id ? mb__reduce(MB_OP_SUM, share, (uint32_t)attr(s, 0) << lead) : share;
+}
+
+BATCH(argmax)
+{
+    const int64_t axis = attr(s, 0) + 1;
+    return batched_op(s, &in[0].t, &axis, K);
+}
+/* Of the last axis. */
+BATCH(argsort)
+{
+    return batched_op(s, &in[0].t, NULL, K);
 }
 
 REVERSE(cumsum)
@@ -184,8 +218,8 @@ REVERSE(cumsum)
 }
 BATCH(cumsum)
 {
-    (void)i, (void)K;
-    return mb_cumsum(t, (int)attr(s, 0) + 1, attr(s, 1) != 0);
+    (void)K;
+    return mb_cumsum(in[0].t, (int)attr(s, 0) + 1, attr(s, 1) != 0);
 }
 
 /* ---- contractions ---- */
@@ -207,7 +241,7 @@ REVERSE(contract)
     }
     return i ? mb__contract(s->in[0], g, labels, axes) : mb__contract(g, s->in[1], labels, axes);
 }
-/* With one more label, which belongs to the tangent and the result. */
+/* With one more label, which belongs to what is batched. */
 BATCH(contract)
 {
     (void)K;
@@ -215,18 +249,17 @@ BATCH(contract)
     int labels = (int)attrs[0];
     int64_t axes[3 * LABELS_MOST];
     if (labels >= LABELS_MOST) {
-        mb__error(s->ctx, MB_INVALID, "contract: no label is left for a batch of directions");
+        mb__error(s->ctx, MB_INVALID, "contract: no label is left for a batch");
         return mb__poison(s->ctx);
     }
     for (int l = 0; l < labels; l++)
         for (int k = 0; k < 3; k++) {
             int64_t axis = attrs[1 + 3 * l + k];
-            axes[3 * l + k] = axis >= 0 && (k == 2 || k == i) ? axis + 1 : axis;
+            axes[3 * l + k] = axis >= 0 && (k == 2 || in[k].batched) ? axis + 1 : axis;
         }
-    int64_t *lead = axes + 3 * labels;
-    lead[i] = lead[2] = 0;
-    lead[1 - i] = -1;
-    return i ? mb__contract(s->in[0], t, labels + 1, axes) : mb__contract(t, s->in[1], labels + 1, axes);
+    for (int k = 0; k < 3; k++)
+        axes[3 * labels + k] = k == 2 || in[k].batched ? 0 : -1;
+    return mb__contract(in[0].t, in[1].t, labels + 1, axes);
 }
 
 /* ---- by index; the index itself is int32, which no derivative goes by ---- */
@@ -236,10 +269,60 @@ REVERSE(take)
     mb__node x = operand(s, i);
     return mb_scatter_add(g, s->in[1], (int)attr(s, 0), x.dim[attr(s, 0)]);
 }
+
+/* [K, shape of index] -> positions in K times `size` entries. An index outside of [0, size) would be one of
+ * another example: it is clamped here, as the op would. */
+static mb_tensor flat_index(const mb__applied *s, mb_tensor index, int64_t K, int64_t size)
+{
+    mb_context *ctx = s->ctx;
+    int64_t all;
+    if (__builtin_mul_overflow(K, size, &all) || all > INT32_MAX) {
+        mb__error(ctx, MB_INVALID,
+                  "%s: an axis of %lld entries for each of %lld examples; 2^31 - 1 are the most",
+                  mb__ops[s->node.op].name, (long long)size, (long long)K);
+        return mb__poison(ctx);
+    }
+    mb_shape row = {mb__at(ctx, index.id)->rank, {K, 1, 1, 1, 1, 1, 1, 1}};
+    mb_tensor last = mb__const(ctx, MB_INT32, (double)(size - 1)), zero = mb__const(ctx, MB_INT32, 0);
+    mb_tensor base = mb_mul(mb_iota(ctx, MB_INT32, K), mb__const(ctx, MB_INT32, (double)size));
+    return mb_add(mb_reshape(base, row), mb_maximum(mb_minimum(index, last), zero));
+}
+
+/* The axes [first, first + count) of t behind the next `more`. */
+static mb_tensor exchanged(mb_tensor t, int first, int count, int more)
+{
+    mb_axes order = {mb__at(t.ctx, t.id)->rank, false, {0, 1, 2, 3, 4, 5, 6, 7}};
+    for (int k = 0; k < count + more; k++)
+        order.axis[first + k] = first + (k < more ? count + k : k - more);
+    return mb_permute(t, order);
+}
+
+/* [K, size, ...] as [K * size, ...] */
+static mb_tensor joined(mb_tensor t)
+{
+    const mb__node *n = mb__at(t.ctx, t.id);
+    mb_shape flat = {n->rank - 1, {n->dim[0] * n->dim[1]}};
+    memcpy(flat.dim + 1, n->dim + 2, (size_t)(n->rank - 2) * sizeof *n->dim);
+    return mb_reshape(t, flat);
+}
+
+/* With an index for each example, of entries of its own: of the axes of all examples, end to end. */
 BATCH(take)
 {
-    (void)i, (void)K;
-    return mb_take(t, s->in[1], (int)attr(s, 0) + 1);
+    mb__node x = operand(s, 0), index = operand(s, 1);
+    int axis = (int)attr(s, 0);
+    if (!in[1].batched)
+        return mb_take(in[0].t, in[1].t, axis + 1);
+    if (!in[0].batched) {
+        mb_tensor t = mb_take(in[0].t, in[1].t, axis);
+        return t.id ? mb__move_axis(t, axis, 0) : t;
+    }
+    if (!x.dim[axis]) /* the index is empty, too */
+        return mb_full(s->ctx, (mb_dtype)s->node.dtype, mb__batched_shape(&s->node, K), 0);
+    mb_tensor flat = mb__move_axis(in[0].t, axis + 1, 1), t = {0};
+    if (flat.id)
+        t = mb_take(joined(flat), flat_index(s, in[1].t, K, x.dim[axis]), 0);
+    return t.id ? exchanged(t, 1, index.rank, axis) : mb__poison(s->ctx);
 }
 
 REVERSE(scatter_add)
@@ -249,11 +332,27 @@ REVERSE(scatter_add)
 }
 BATCH(scatter_add)
 {
-    (void)i, (void)K;
-    return mb_scatter_add(t, s->in[1], (int)attr(s, 0) + 1, s->node.dim[attr(s, 0)]);
+    mb_context *ctx = s->ctx;
+    int axis = (int)attr(s, 0), rank = operand(s, 1).rank;
+    int64_t size = s->node.dim[axis];
+    if (!in[1].batched)
+        return mb_scatter_add(in[0].t, in[1].t, axis + 1, size);
+    mb_shape shape = mb__batched_shape(&s->node, K), flat = shape;
+    if (!size) /* the index is empty, too */
+        return mb_full(ctx, (mb_dtype)s->node.dtype, shape, 0);
+    mb_tensor updates = mb__batched(in[0], K), index = flat_index(s, in[1].t, K, size);
+    if (!updates.id || !index.id)
+        return mb__poison(ctx);
+    updates = exchanged(updates, 1, axis, rank);
+    mb_tensor t = mb_scatter_add(updates, index, 0, K * size);
+    memmove(flat.dim + 2, flat.dim + 1, (size_t)axis * sizeof *flat.dim);
+    flat.dim[1] = size; /* K, the axis, then those before it */
+    t = mb_reshape(t, flat);
+    return t.id ? mb__move_axis(t, 1, axis + 1) : t;
 }
 
-/* ---- the table; stop_gradient, argmax and argsort are constants to every derivative ---- */
+/* ---- the table; stop_gradient, argmax and argsort are constants to every derivative. Leaves are one for all
+ * examples; scans are recorded again as a whole (batch.c). ---- */
 
 #define LINEAR(NAME)                                                                                         \
     {                                                                                                        \
@@ -261,17 +360,20 @@ BATCH(scatter_add)
     }
 
 const mb__rule mb__rules_structure[MB_OP_COUNT] = {
-    [MB_OP_ALIAS] = LINEAR(same),
-    [MB_OP_BARRIER] = {same_reverse, same_forward, same_batch},
-    [MB_OP_SUBSTITUTE] = {same_reverse, same_forward, same_batch},
+    [MB_OP_ALIAS] = {same_reverse, same_forward, same_batch},
+    [MB_OP_STOP] = {NULL, NULL, same_batch},
+    [MB_OP_BARRIER] = {same_reverse, same_forward, barrier_batch},
+    [MB_OP_SUBSTITUTE] = {same_reverse, same_forward, substitute_batch},
     [MB_OP_RESHAPE] = LINEAR(reshape),
     [MB_OP_PERMUTE] = LINEAR(permute),
     [MB_OP_BROADCAST] = LINEAR(broadcast),
     [MB_OP_SLICE] = LINEAR(slice),
     [MB_OP_PAD] = LINEAR(pad),
-    [MB_OP_CONCAT] = {concat_reverse, NULL, NULL},
-    [MB_OP_SUM] = LINEAR(sum),
-    [MB_OP_MAX] = {max_reverse, max_forward, max_batch},
+    [MB_OP_CONCAT] = LINEAR(concat),
+    [MB_OP_SUM] = {sum_reverse, NULL, reduce_batch},
+    [MB_OP_MAX] = {max_reverse, max_forward, reduce_batch},
+    [MB_OP_ARGMAX] = {NULL, NULL, argmax_batch},
+    [MB_OP_ARGSORT] = {NULL, NULL, argsort_batch},
     [MB_OP_CUMSUM] = LINEAR(cumsum),
     [MB_OP_CONTRACT] = LINEAR(contract),
     [MB_OP_TAKE] = LINEAR(take),

@@ -9,10 +9,12 @@
 
 #include "autograd/autograd.h"
 #include "autograd/checkpoint.h"
+#include "tensor/copy.h"
 #include "autograd/rules.h"
+#include "autograd/scan_rules.h"
 #include "autograd/sweep.h"
 
-/* Scratch over ids from `low` on. */
+/* Scratch over ids from `low` on, which is the oldest x or before it: what is older depends on none. */
 typedef struct range {
     uint32_t low, high;
     uint32_t count;   /* of ids from low on that the arrays hold */
@@ -28,18 +30,33 @@ static bool range_extend(mb_context *ctx, range *r, uint32_t last)
     uint32_t n = last - r->low + 1;
     if (n <= r->count)
         return true;
-    if (!mb__reserve(ctx, (void **)&ctx->sweep_grad, &ctx->sweep_grad_room, n, sizeof *r->grad) ||
-        !mb__reserve(ctx, (void **)&ctx->sweep_depends, &ctx->sweep_depends_room, n, 1) ||
-        !mb__reserve(ctx, (void **)&ctx->sweep_needed, &ctx->sweep_needed_room, n, 1))
+    if (!mb__reserve(ctx, (void **)&ctx->sweeps, &ctx->sweep_room, (uint64_t)ctx->sweep_depth + 1,
+                     sizeof *ctx->sweeps))
         return false;
-    r->grad = ctx->sweep_grad;
-    r->depends = ctx->sweep_depends;
-    r->needed = ctx->sweep_needed;
+    mb__scratch *s = &ctx->sweeps[ctx->sweep_depth];
+    if (!mb__reserve(ctx, (void **)&s->grad, &s->grad_room, n, sizeof *r->grad) ||
+        !mb__reserve(ctx, (void **)&s->depends, &s->depends_room, n, 1) ||
+        !mb__reserve(ctx, (void **)&s->needed, &s->needed_room, n, 1))
+        return false;
+    r->grad = s->grad;
+    r->depends = s->depends;
+    r->needed = s->needed;
     memset(r->grad + r->count, 0, (n - r->count) * sizeof *r->grad);
     memset(r->depends + r->count, 0, n - r->count);
     memset(r->needed + r->count, 0, n - r->count);
     r->count = n;
     return true;
+}
+
+/* From the oldest x to the newest y. */
+static void set_ends(range *r, const uint32_t *ys, int m, const uint32_t *xs, int n)
+{
+    r->low = UINT32_MAX;
+    r->high = 0;
+    for (int i = 0; i < n; i++)
+        r->low = xs[i] < r->low ? xs[i] : r->low;
+    for (int i = 0; i < m; i++)
+        r->high = ys[i] > r->high ? ys[i] : r->high;
 }
 
 static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
@@ -70,8 +87,8 @@ static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t
 {
     for (uint32_t id = from; id <= to; id++) {
         const mb__node *n = mb__at(ctx, id);
-        if (r->depends[id - r->low] || n->dead || !passes(n))
-            continue;
+        if (r->depends[id - r->low] || n->dead || n->home || !passes(n))
+            continue; /* what is inside of a scan is the scan's: see scan_rules.c */
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
             if (o >= r->low && r->depends[o - r->low] && active(n, i)) {
@@ -177,8 +194,49 @@ static mb_status add_cotangent(mb_context *ctx, range *r, const mb__applied *s, 
     return ctx->status;
 }
 
+static const mb__sweeps sweeps = {mb__vjp_ids, mb__jvp_ids};
+
+static uint32_t slot_of(const range *r, uint32_t id)
+{
+    return id >= r->low && id - r->low < r->count ? r->grad[id - r->low] : 0;
+}
+
+/* From the cotangents of a scan's results to those of its operands. */
+static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
+{
+    int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id), any = 0;
+    MB_TEMPORARY(ctx);
+    uint32_t *g = mb__temporary(ctx, (size_t)(operands + results) * sizeof *g), *o = g + results;
+    if (!g)
+        return ctx->status;
+    for (int i = 0; i < results; i++)
+        any |= (g[i] = slot_of(r, id + 1 + (uint32_t)i)) != 0;
+    for (int i = 1; i < operands; i++) {
+        uint32_t k = mb__in(ctx, mb__at(ctx, id), i);
+        o[i] = k >= r->low && r->depends[k - r->low];
+    }
+    ctx->sweep_depth++; /* a sweep within this one has scratch memory of its own */
+    mb_status status = any ? mb__scan_reverse(ctx, id, &sweeps, g, o) : MB_OK;
+    ctx->sweep_depth--;
+    for (int i = 1; i < operands && any && status == MB_OK; i++)
+        if (o[i]) {
+            uint32_t *slot = &r->grad[mb__in(ctx, mb__at(ctx, id), i) - r->low];
+            *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, o[i])).id : o[i];
+            status = ctx->status;
+        }
+    return status;
+}
+
 static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
 {
+    int op = mb__at(ctx, id)->op;
+    if (op == MB_OP_RESULT)
+        return MB_OK; /* it waits for the scan */
+    if (op == MB_OP_SCAN && r->depends[id - r->low]) {
+        ctx->site = mb__at(ctx, id)->site;
+        ctx->call = mb__at(ctx, id)->call;
+        return reverse_scan(ctx, r, id);
+    }
     uint32_t g = r->grad[id - r->low];
     if (!g || !r->depends[id - r->low] || !passes(mb__at(ctx, id)))
         return MB_OK;
@@ -206,25 +264,28 @@ typedef struct sweep {
     range *r;
     const uint32_t *xs; /* ids */
     int n;
-    part *parts; /* the innermost last; in ctx->sweep_parts */
+    part *parts; /* the innermost last; in the context's scratch */
     uint32_t part_count;
 } sweep;
 
 static bool push_part(sweep *w, part p)
 {
     mb_context *ctx = w->ctx;
-    if (!mb__reserve(ctx, &ctx->sweep_parts, &ctx->sweep_part_room, (w->part_count + 1) * sizeof p, 1))
+    mb__scratch *s = &ctx->sweeps[ctx->sweep_depth];
+    if (!mb__reserve(ctx, &s->parts, &s->part_room, (w->part_count + 1) * sizeof p, 1))
         return false;
-    w->parts = ctx->sweep_parts;
+    w->parts = s->parts;
     w->parts[w->part_count++] = p;
     return true;
 }
 
-/* Whether a gradient by a tensor of the inside is wanted. */
+/* Whether a gradient by a tensor of the inside is wanted. A leaf, such as a parameter that was first read
+ * there, is not of the inside: copies read it, too. */
 static bool holds_an_x(const sweep *w, const mb__region *region)
 {
     for (int i = 0; i < w->n; i++)
-        if (w->xs[i] >= region->first && w->xs[i] <= region->last)
+        if (w->xs[i] >= region->first && w->xs[i] <= region->last &&
+            !mb__is_kind(mb__at(w->ctx, w->xs[i])->op, MB_KIND_LEAF))
             return true;
     return false;
 }
@@ -274,7 +335,9 @@ static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
     uint32_t end = ctx->node_count - 1;
     for (uint32_t id = region.first; id <= last; id++) {
         uint32_t c = ctx->copies[id];
-        if (c < start || !r->needed[id - r->low])
+        /* A leaf is not copied: what stands for it is its reader, whose cotangent is added to the leaf's own.
+         */
+        if (c < start || !r->needed[id - r->low] || mb__is_kind(mb__at(ctx, id)->op, MB_KIND_LEAF))
             continue;
         r->grad[c - r->low] = r->grad[id - r->low];
     }
@@ -308,13 +371,33 @@ static mb_status sweep_parts(sweep *w)
     return MB_OK;
 }
 
-static mb_status reverse_sweep(mb_context *ctx, range *r, uint32_t y, mb_tensor seed, const uint32_t *xs,
-                               int n)
+mb_status mb__vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, int m, const uint32_t *xs,
+                      int n, uint32_t *gs)
 {
-    sweep w = {.ctx = ctx, .r = r, .xs = xs, .n = n};
-    r->grad[y - r->low] = seed.id;
-    if (push_part(&w, (part){y, r->low, false, false}))
+    memset(gs, 0, (size_t)n * sizeof *gs);
+    range r = {0};
+    set_ends(&r, ys, m, xs, n);
+    if (r.low > r.high)
+        return ctx->status;
+    int32_t around =
+        mb__region_around(ctx, r.low, 0); /* a leaf of a checkpoint, which is copied as a whole */
+    r.low = around >= 0 ? ctx->regions[around].first : r.low;
+    if (!range_open(ctx, &r, r.low, r.high))
+        return ctx->status;
+    mark_dependents(ctx, &r, xs, n);
+    bool any = false;
+    for (int i = 0; i < m; i++) {
+        if (ys[i] < r.low || !r.depends[ys[i] - r.low])
+            continue;
+        any = true;
+        uint32_t *slot = &r.grad[ys[i] - r.low];
+        *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, vs[i])).id : vs[i];
+    }
+    sweep w = {.ctx = ctx, .r = &r, .xs = xs, .n = n};
+    if (any && ctx->status == MB_OK && push_part(&w, (part){r.high, r.low, false, false}))
         sweep_parts(&w);
+    for (int i = 0; i < n && ctx->status == MB_OK; i++)
+        gs[i] = xs[i] <= r.high ? r.grad[xs[i] - r.low] : 0;
     return ctx->status;
 }
 
@@ -331,9 +414,10 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
                          !xs && n > 0 ? "no array of them" : "nowhere to put the result");
     if (!enter(name, &y, 1, &id))
         return ctx ? mb_error(ctx) : MB_INVALID;
-    if (!mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids))
+    MB_TEMPORARY(ctx);
+    uint32_t *ids = mb__temporary(ctx, 2 * (size_t)n * sizeof *ids);
+    if (!ids)
         return ctx->status;
-    uint32_t *ids = ctx->ids;
     const char *site_of_call = ctx->site, *call = ctx->call;
     mb_status status = MB_OK;
     if (n && !enter(name, xs, n, ids))
@@ -357,25 +441,16 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
         memcpy(shape.dim, ny->dim, sizeof shape.dim);
         seed = mb_full(ctx, (mb_dtype)ny->dtype, shape, 1);
     }
-    range r = {.low = id};
-    for (int i = 0; i < n && status == MB_OK; i++)
-        if (ids[i] < r.low)
-            r.low = ids[i];
     if (status == MB_OK && !seed.id)
         status = ctx->status;
-    if (status == MB_OK && !range_open(ctx, &r, r.low, id))
-        status = ctx->status;
-    if (status == MB_OK) {
-        mark_dependents(ctx, &r, ids, n);
-        if (r.depends[id - r.low])
-            status = reverse_sweep(ctx, &r, id, seed, ids, n);
-    }
+    uint32_t *found = ids + n;
+    if (status == MB_OK)
+        status = mb__vjp_ids(ctx, &id, &seed.id, 1, ids, n, found);
     ctx->site = site_of_call;
     ctx->call = call;
     for (int i = 0; i < n && status == MB_OK; i++) {
-        uint32_t g = ids[i] <= id ? r.grad[ids[i] - r.low] : 0;
-        gs[i] = g ? mb__handle(ctx, g) : zeros_like(ctx, ids[i], -1);
-        *fed += g != 0;
+        gs[i] = found[i] ? mb__handle(ctx, found[i]) : zeros_like(ctx, ids[i], -1);
+        *fed += found[i] != 0;
         status = ctx->status;
     }
     return status;
@@ -455,11 +530,16 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
 static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
 {
     const mb__rule *rule = mb__rule_of(s->node.op);
-    if (lead >= 0)
-        return rule->batch ? rule->batch(s, i, t, lead) : mb__poison(s->ctx);
     if (rule->forward)
-        return rule->forward(s, i, t);
-    return mb__ops[s->node.op].linear >> i & 1 ? rebuild(s, i, t) : mb__poison(s->ctx);
+        return rule->forward(s, i, lead >= 0 && mb__is_elementwise(s->node.op) ? mb__batch_aligned(s, t) : t);
+    if (!(mb__ops[s->node.op].linear >> i & 1) || (lead >= 0 && !rule->batch))
+        return mb__poison(s->ctx);
+    if (lead < 0)
+        return rebuild(s, i, t);
+    mb__operand in[3];
+    for (int k = 0; k < 3; k++)
+        in[k] = (mb__operand){k == i ? t : s->in[k], k == i};
+    return rule->batch(s, in, lead);
 }
 
 static mb_tensor tangent_of(const mb__applied *s, const range *r)
@@ -483,6 +563,29 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
     return sum.id ? mb_broadcast(sum, shape_with(&s->node, r->lead)) : sum;
 }
 
+/* The tangents of a scan's results. */
+static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
+{
+    int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id);
+    MB_TEMPORARY(ctx);
+    uint32_t *t = mb__temporary(ctx, (size_t)(operands + results) * sizeof *t), *of = t + operands;
+    if (!t)
+        return ctx->status;
+    for (int i = 1; i < operands; i++)
+        t[i] = slot_of(r, mb__in(ctx, mb__at(ctx, id), i));
+    ctx->sweep_depth++;
+    mb_status status = mb__scan_forward(ctx, id, &sweeps, t, r->lead, of);
+    ctx->sweep_depth--;
+    for (int i = 0; i < results && status == MB_OK; i++) {
+        uint32_t k = id + 1 + (uint32_t)i - r->low;
+        if (!of[i] || k > r->high - r->low)
+            continue;
+        r->grad[k] = r->grad[k] ? mb_add(mb__handle(ctx, r->grad[k]), mb__handle(ctx, of[i])).id : of[i];
+        status = ctx->status;
+    }
+    return status;
+}
+
 /* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse
  * sweep gives the older x all that flows through the newer one. */
 static mb_status forward_sweep(mb_context *ctx, range *r)
@@ -491,9 +594,16 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
         uint32_t k = id - r->low;
         if (!r->depends[k] || !r->needed[k] || !passes(mb__at(ctx, id)))
             continue;
+        if (mb__at(ctx, id)->op == MB_OP_RESULT)
+            continue; /* its scan has given it */
         mb__applied s = applied(ctx, id);
         ctx->site = s.site;
         ctx->call = s.node.call;
+        if (s.node.op == MB_OP_SCAN) {
+            if (forward_scan(ctx, r, id) != MB_OK)
+                return ctx->status;
+            continue;
+        }
         if (r->lead >= 0 && s.node.rank == MB_MAX_RANK)
             return mb__error(ctx, MB_INVALID,
                              "%s: has %d axes; a batch of directions wants one more, and %d is the most",
@@ -537,6 +647,32 @@ static bool seed_tangents(mb_context *ctx, range *r, const uint32_t *xs, const u
     return true;
 }
 
+mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t *xs, const uint32_t *vs,
+                      int n, int64_t lead, uint32_t *ts)
+{
+    memset(ts, 0, (size_t)m * sizeof *ts);
+    range r = {.lead = lead};
+    set_ends(&r, ys, m, xs, n);
+    if (r.low > r.high || !range_open(ctx, &r, r.low, r.high))
+        return ctx->status;
+    mark_dependents(ctx, &r, xs, n);
+    for (int i = 0; i < m; i++)
+        if (ys[i] >= r.low)
+            r.needed[ys[i] - r.low] = 1;
+    for (uint32_t id = r.high;; id--) {
+        const mb__node *node = mb__at(ctx, id);
+        for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
+            if (mb__in(ctx, node, i) >= r.low && active(node, i))
+                r.needed[mb__in(ctx, node, i) - r.low] = 1;
+        if (id == r.low)
+            break;
+    }
+    if (seed_tangents(ctx, &r, xs, vs, n) && forward_sweep(ctx, &r) == MB_OK)
+        for (int i = 0; i < m; i++)
+            ts[i] = ys[i] >= r.low ? r.grad[ys[i] - r.low] : 0;
+    return ctx->status;
+}
+
 static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, const mb_tensor *xs,
                      const mb_tensor *vs, int n, mb_tensor *ts)
 {
@@ -544,15 +680,17 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
     if (!ctx || m < 1 || n < (batch ? 1 : 0) || (n && (!xs || !vs)) || !ts)
         return ctx ? mb__error(ctx, MB_INVALID, "%s: got %d results and %d variables", name, m, n)
                    : MB_INVALID;
-    bool ok = mb_error(ctx) == MB_OK && mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room,
-                                                    (uint64_t)m + 2 * (uint64_t)n, sizeof *ctx->ids);
-    uint32_t *yi = ctx->ids, *xi = ok ? yi + m : NULL, *vi = ok ? xi + n : NULL;
+    MB_TEMPORARY(ctx);
+    uint32_t *yi =
+        mb_error(ctx) == MB_OK ? mb__temporary(ctx, 2 * ((size_t)m + (size_t)n) * sizeof *yi) : NULL;
+    bool ok = yi != NULL;
+    uint32_t *xi = ok ? yi + m : NULL, *vi = ok ? xi + n : NULL;
     const char *site_of_call = ctx->site, *call = ctx->call;
     ok = ok && enter(name, ys, m, yi) &&
          (!n || (enter(name, xs, n, xi) == ctx && enter(name, vs, n, vi) == ctx));
-    range r = {.low = UINT32_MAX, .high = 0, .lead = -1};
+    int64_t lead = -1;
     for (int i = 0; ok && i < n; i++)
-        if (!fits(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]), batch, &r.lead)) {
+        if (!fits(mb__at(ctx, xi[i]), mb__at(ctx, vi[i]), batch, &lead)) {
             char a[256], b[256];
             mb__error(ctx, MB_INVALID,
                       batch ? "%s: got the tangents %s for %s; wanted its shape after an axis for the "
@@ -570,32 +708,12 @@ static mb_status jvp(const char *name, bool batch, const mb_tensor *ys, int m, c
         }
     for (int i = 0; i < m; i++) /* only now: ts may be ys */
         ts[i] = mb__poison(ctx);
-    for (int i = 0; ok && i < n; i++)
-        r.low = xi[i] < r.low ? xi[i] : r.low;
-    for (int i = 0; ok && i < m; i++) {
-        r.low = yi[i] < r.low ? yi[i] : r.low;
-        r.high = yi[i] > r.high ? yi[i] : r.high;
-    }
-    ok = ok && range_open(ctx, &r, r.low, r.high);
-    if (ok) {
-        mark_dependents(ctx, &r, xi, n);
-        for (int i = 0; i < m; i++)
-            r.needed[yi[i] - r.low] = 1;
-        for (uint32_t id = r.high;; id--) {
-            const mb__node *node = mb__at(ctx, id);
-            for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
-                if (mb__in(ctx, node, i) >= r.low && active(node, i))
-                    r.needed[mb__in(ctx, node, i) - r.low] = 1;
-            if (id == r.low)
-                break;
-        }
-        ok = seed_tangents(ctx, &r, xi, vi, n) && forward_sweep(ctx, &r) == MB_OK;
-    }
+    uint32_t *ti = ok ? vi + n : NULL;
+    ok = ok && mb__jvp_ids(ctx, yi, m, xi, vi, n, lead, ti) == MB_OK;
     ctx->site = site_of_call;
     ctx->call = call;
     for (int i = 0; ok && i < m; i++) {
-        uint32_t t = r.grad[yi[i] - r.low];
-        ts[i] = t ? mb__handle(ctx, t) : zeros_like(ctx, yi[i], r.lead);
+        ts[i] = ti[i] ? mb__handle(ctx, ti[i]) : zeros_like(ctx, yi[i], lead);
         ok = ctx->status == MB_OK;
     }
     return mb_error(ctx);

@@ -26,6 +26,7 @@
 #define MB_LAYERS_H
 
 #include "optim/optim.h"
+#include "tensor/scan.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -324,8 +325,8 @@ typedef struct mb_learner_weight {
 
 /* A learner of the caller's: one function, written with ordinary ops.
  * weights[i]: [B,H, weight[i].shape...], x: [B,H,m,dh] -> [B,H,m,dh], token by token. It is called T + 1
- * times or more by each mb_ttt_apply, with other weights each time; layers/learners.c has two examples. It
- * must not apply the layer that it belongs to. */
+ * times (with a scan, twice) or more by each mb_ttt_apply, with other weights each time; layers/learners.c
+ * has two examples. It must not apply the layer that it belongs to. */
 typedef struct mb_learner {
     mb_tensor (*apply)(void *user, const mb_tensor *weights, int n, mb_tensor x);
     void *user;                       /* must live as long as the layer */
@@ -349,8 +350,11 @@ typedef struct mb_ttt_options {
     mb_switch decoder_norm;     /* AUTO: off for LINEAR, on otherwise */
     mb_switch learned_start;    /* AUTO: off (W_0 = 0, not a parameter) for LINEAR, on otherwise */
     mb_switch encoder_bias;     /* AUTO: off for LINEAR, on for MLP; not for CUSTOM */
-    bool first_order; /* inner gradients count as constants: cheaper, and another outer gradient, in which
-                       * phi, g and the norm get none */
+    mb_switch scan;     /* the T steps as one mb_scan: memory and planning of one step, and each computed once
+                         * more     by gradients. AUTO: from T = 16 on */
+    int64_t keep_every; /* of a scan: see mb_scan_options */
+    bool first_order;   /* inner gradients count as constants: cheaper, and another outer gradient, in which
+                         * phi, g and the norm get none */
 } mb_ttt_options;
 
 typedef struct mb_ttt mb_ttt;
@@ -462,6 +466,7 @@ typedef struct mb_vit_options {
     int64_t rows;           /* of the grid of tokens, for sincos2d; 0: it is square */
     bool pre_logits;        /* a linear layer D -> D and tanh before the head */
     mb_init head_init;      /* of the head's weight; default zeros */
+    bool checkpoint;        /* each block is a checkpoint (autograd.h): gradients compute it once more */
 } mb_vit_options;
 
 /* patches -> embed -> + positions -> depth blocks -> norm -> mean over tokens -> (pre_logits, tanh) -> head.

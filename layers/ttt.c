@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { SCANNED = 16 }; /* steps, from which on they are a scan */
+
 static mb_switch decide(mb_switch wanted, bool automatic)
 {
     return wanted == MB_AUTO ? (automatic ? MB_ON : MB_OFF) : wanted;
@@ -25,6 +27,10 @@ static bool check_options(mb_params *p, const mb_ttt_options *o)
         mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no kind of learner", (int)o->learner);
     else if (o->learner == MB_LEARNER_CUSTOM && (!o->custom.apply || !o->custom.weights || o->custom.n < 1))
         mb_fail(ctx, MB_INVALID, "mb_ttt: a custom learner needs a function and at least one weight");
+    else if (o->keep_every < MB_KEEP_LOG)
+        mb_fail(ctx, MB_INVALID,
+                "mb_ttt: keep_every is %lld; wanted a number of steps, MB_KEEP_SQRT or MB_KEEP_LOG",
+                (long long)o->keep_every);
     else if (o->inner_rule < MB_INNER_SGD || o->inner_rule > MB_INNER_ADAM)
         mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no inner rule", (int)o->inner_rule);
     else
@@ -116,6 +122,7 @@ mb_ttt *mb_ttt_new_at(const char *site, mb_params *p, const char *name, mb_ttt_o
     bool linear = options.learner == MB_LEARNER_LINEAR;
     options.decoder_norm = decide(options.decoder_norm, !linear);
     options.learned_start = decide(options.learned_start, !linear);
+    options.scan = decide(options.scan, options.inner_steps >= SCANNED);
     options.encoder_bias = decide(options.encoder_bias, !linear);
     options.inner_lr = lr;
     layer->options = options;

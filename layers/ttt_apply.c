@@ -16,6 +16,11 @@ typedef struct call {
     mb_tensor phi;   /* [B,H,N,dh] training view of all tokens */
     mb_tensor order; /* [H,N] int32, a random order per head, where m < N */
     mb_tensor row;   /* [H,1] int32, where a head begins in [H*N]: h N */
+    /* Of a step: */
+    mb_tensor index; /* [H,m] int32, its tokens, where m < N */
+    mb_tensor rate;  /* 0-d */
+    mb_tensor step;  /* 0-d int32, counted from 1; none where `number` is that */
+    int64_t number;
 } call;
 
 /* x: [B,N,D], kernel: [H,D,dh], bias: [H,dh] -> [B,H,N,dh] */
@@ -76,38 +81,106 @@ static void start(const call *c)
     }
 }
 
-/* The tokens of step t: views [B,H,m,dh], targets [B,m,D] for full batches, else [B,H,m,D]. */
-static void batch(const call *c, int t, mb_tensor *views, mb_tensor *targets)
+/* The tokens of a step: views [B,H,m,dh], targets [B,m,D] for full batches, else [B,H,m,D]. */
+static void batch(const call *c, mb_tensor *views, mb_tensor *targets)
 {
     *views = c->phi;
     *targets = c->x;
     if (c->m == c->N)
         return;
-    int64_t H = c->layer->options.heads, first = t % (c->N / c->m) * c->m;
-    mb_tensor index = mb_slice(c->order, 1, first, c->m, 1); /* [H,m], of [N] */
-    mb_tensor flat = mb_add(index, c->row);                  /* [H,m], of [H*N] */
-    *targets = mb_take(c->x, index, 1);
-    *views = mb_take(mb_reshape(c->phi, MB_SHAPE(c->B, H * c->N, mb_dim(c->phi, 3))), flat, 1);
+    mb_tensor flat = mb_add(c->index, c->row); /* [H,m], of [H*N] */
+    *targets = mb_take(c->x, c->index, 1);
+    *views = mb_take(mb_reshape(c->phi, MB_SHAPE(c->B, c->layer->options.heads * c->N, mb_dim(c->phi, 3))),
+                     flat, 1);
 }
 
 /* W_t of W_{t-1}, eq. 2, by the inner rule. */
-static void update(const call *c, int t)
+static void update(const call *c)
 {
     const mb_ttt *l = c->layer;
     const mb_ttt_options *o = &l->options;
-    mb_tensor lr = mb_scalar(c->x.ctx, mb_dtype_of(c->x), l->lr[t]);
     for (int i = 0; i < l->learner.n; i++) {
-        mb_tensor *w = &l->weights[i], g = l->gradients[i];
+        mb_tensor *w = &l->weights[i], g = l->gradients[i], *m = &l->state1[i], *v = &l->state2[i];
         if (o->first_order)
             g = mb_stop_gradient(g);
         if (o->inner_rule == MB_INNER_SGD)
-            *w = mb_sgd_update(*w, g, lr);
+            *w = mb_sgd_update(*w, g, c->rate);
         else if (o->inner_rule == MB_INNER_MOMENTUM)
-            *w = mb_momentum_update(*w, g, lr, l->state1[i], o->inner_momentum, false, &l->state1[i]);
+            *w = mb_momentum_update(*w, g, c->rate, *m, o->inner_momentum, false, m);
+        else if (c->step.ctx)
+            *w = mb_adam_update_in_scan(*w, g, c->rate, *m, *v, c->step, &o->inner_adam, m, v);
         else
-            *w = mb_adam_update(*w, g, lr, l->state1[i], l->state2[i], t + 1, &o->inner_adam, &l->state1[i],
-                                &l->state2[i]);
+            *w = mb_adam_update(*w, g, c->rate, *m, *v, c->number, &o->inner_adam, m, v);
     }
+}
+
+/* One inner step; its loss is that before it. */
+static mb_tensor inner_step(const call *c, bool log)
+{
+    const mb_ttt *l = c->layer;
+    mb_tensor views, targets, before = {0};
+    batch(c, &views, &targets);
+    mb_tensor loss = inner_loss(c, views, targets);
+    if (log)
+        before = for_log(c, c->m == c->N ? loss : inner_loss(c, c->phi, c->x));
+    /* A vector of losses: mb_grad sums them, and no image's loss depends on another's weights. */
+    mb_grad(loss, l->weights, l->learner.n, l->gradients);
+    update(c);
+    return before;
+}
+
+static void unrolled(call *c, mb_tensor *losses)
+{
+    const mb_ttt *l = c->layer;
+    for (int t = 0; t < l->options.inner_steps && mb_error(c->x.ctx) == MB_OK; t++) {
+        if (c->m < c->N)
+            c->index = mb_slice(c->order, 1, t % (c->N / c->m) * c->m, c->m, 1);
+        c->rate = mb_scalar(c->x.ctx, mb_dtype_of(c->x), l->lr[t]);
+        c->number = t + 1;
+        mb_tensor before = inner_step(c, losses != NULL);
+        if (losses)
+            losses[t] = before;
+    }
+}
+
+/* [T,H,m]: the tokens of each step, which start over past the last. */
+static mb_tensor all_tokens(const call *c, int T)
+{
+    int64_t H = c->layer->options.heads, parts = c->N / c->m;
+    mb_tensor each = mb_permute(mb_reshape(c->order, MB_SHAPE(H, parts, c->m)), MB_AXES(1, 0, 2));
+    mb_tensor once = mb_unsqueeze(each, 0); /* [1,parts,H,m] */
+    int64_t rounds = (T + parts - 1) / parts;
+    mb_tensor often =
+        mb_reshape(mb_broadcast(once, MB_SHAPE(rounds, parts, H, c->m)), MB_SHAPE(rounds * parts, H, c->m));
+    return mb_slice(often, 0, 0, T, 1);
+}
+
+static void scanned(call *c, mb_tensor *losses)
+{
+    const mb_ttt *l = c->layer;
+    int T = l->options.inner_steps;
+    mb_context *ctx = c->x.ctx;
+    mb_tensor rates = mb_cast(mb_from(ctx, MB_FLOAT64, MB_SHAPE(T), l->lr), mb_dtype_of(c->x)), stack = {0};
+    mb_tensor tokens = c->m < c->N ? all_tokens(c, T) : (mb_tensor){0};
+    mb_scan s = mb_scan_begin_with(ctx, T, (mb_scan_options){.keep_every = l->options.keep_every});
+    for (int i = 0; i < l->learner.n; i++) {
+        mb_scan_carry(s, &l->weights[i]);
+        if (l->options.inner_rule != MB_INNER_SGD)
+            mb_scan_carry(s, &l->state1[i]);
+        if (l->options.inner_rule == MB_INNER_ADAM)
+            mb_scan_carry(s, &l->state2[i]);
+    }
+    c->rate = mb_scan_slice(s, rates);
+    if (c->m < c->N)
+        c->index = mb_scan_slice(s, tokens);
+    if (l->options.inner_rule == MB_INNER_ADAM)
+        c->step = mb_add(mb_scan_step(s), mb_full(ctx, MB_INT32, MB_SHAPE0, 1));
+    mb_tensor before = inner_step(c, losses != NULL);
+    if (losses)
+        mb_scan_stack(s, before, &stack);
+    mb_scan_end(s);
+    for (int t = 0; losses && t < T; t++)
+        losses[t] = mb_squeeze(mb_slice(stack, 0, t, 1, 1), 0);
 }
 
 static bool prepare(call *c, mb_key key)
@@ -137,19 +210,12 @@ static bool prepare(call *c, mb_key key)
 static mb_tensor apply(call *c, mb_tensor *losses)
 {
     const mb_ttt *l = c->layer;
-    int T = l->options.inner_steps;
-    for (int t = 0; t < T && mb_error(c->x.ctx) == MB_OK; t++) {
-        mb_tensor views, targets;
-        batch(c, t, &views, &targets);
-        mb_tensor loss = inner_loss(c, views, targets);
-        if (losses)
-            losses[t] = for_log(c, c->m == c->N ? loss : inner_loss(c, c->phi, c->x));
-        /* A vector of losses: mb_grad sums them, and no image's loss depends on another's weights. */
-        mb_grad(loss, l->weights, l->learner.n, l->gradients);
-        update(c, t);
-    }
+    if (l->options.scan == MB_ON && l->options.inner_steps > 0)
+        scanned(c, losses);
+    else
+        unrolled(c, losses);
     if (losses)
-        losses[T] = for_log(c, inner_loss(c, c->phi, c->x));
+        losses[l->options.inner_steps] = for_log(c, inner_loss(c, c->phi, c->x));
     mb_tensor answers = learn(c, view(c->x, l->psi_k, l->psi_b)); /* eq. 3: [B,H,N,dh] */
     return mb_add(mb_einsum("bhne,hed->bnd", answers, l->h_k), l->h_bias);
 }

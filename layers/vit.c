@@ -182,7 +182,12 @@ mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches
             z = mb_add(z, vit->positions);
         for (int i = 0; i < (int)o->depth && mb_valid(z); i++) {
             mb_tensor *to = losses ? losses + (ptrdiff_t)i * mb_vit_losses(vit) : NULL;
+            mb_checkpoint c = {0};
+            if (o->checkpoint)
+                c = mb_checkpoint_begin(z.ctx);
             z = mb_block_apply(&vit->blocks[i], z, mb_key_fold(key, (uint64_t)i), to);
+            if (o->checkpoint)
+                mb_checkpoint_end(c);
         }
         z = mb_mean(mb_layer_norm_apply(vit->norm, z), MB_AXES(1)); /* [B,D] */
         if (o->pre_logits)

@@ -271,6 +271,12 @@ MB_API mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_ten
                                    mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                                    mb_tensor *new_m, mb_tensor *new_v);
 #define mb_adam_update(...) mb_adam_update_at(MB_HERE, __VA_ARGS__)
+/* The same with the number of the step, t >= 1, as a tensor: 0-d int32, as in the body of a scan. */
+MB_API mb_tensor mb_adam_update_in_scan_at(const char *site, mb_tensor parameter, mb_tensor gradient,
+                                           mb_tensor lr, mb_tensor m, mb_tensor v, mb_tensor t,
+                                           const mb_adam_options *options, mb_tensor *new_m,
+                                           mb_tensor *new_v);
+#define mb_adam_update_in_scan(...) mb_adam_update_in_scan_at(MB_HERE, __VA_ARGS__)
 
 /* sqrt(sum of the squares of all elements of the n tensors), 0-d, as by mb_norm; its derivatives where all
  * are 0 are 0.

@@ -82,15 +82,22 @@ mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor 
     return mb_sub(parameter, mb_mul(k->rate, mb_div(*m, scale)));
 }
 
-mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
-                            mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
-                            mb_tensor *new_m, mb_tensor *new_v)
+/* 1 / (1 - beta^t), without cancellation. t: 0-d, of the dtype that is wanted. */
+static mb_tensor correction(mb_tensor t, double beta)
 {
-    MB_SITE(parameter.ctx, site);
+    mb_tensor power = mb_mul(t, literal(t.ctx, mb_dtype_of(t), log(beta)));
+    return beta > 0 ? mb_recip(mb_neg(mb_expm1(power))) : literal(t.ctx, mb_dtype_of(t), 1);
+}
+
+/* An update with the step's number as one of the two: a tensor, or a number. */
+static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+                             mb_tensor m, mb_tensor v, mb_tensor step, int64_t t,
+                             const mb_adam_options *options, mb_tensor *new_m, mb_tensor *new_v)
+{
     mb_adam_options o = options ? *options : (mb_adam_options){0};
-    mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v}, 5);
+    mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v, step}, 6);
     mb_tensor updated = {0};
-    if (!ctx || !have_room(ctx, "mb_adam_update", new_m && new_v)) {
+    if (!ctx || !have_room(ctx, name, new_m && new_v)) {
         if (new_m)
             *new_m = updated;
         if (new_v)
@@ -99,17 +106,42 @@ mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gra
     }
     double beta1 = mb__option(o.beta1, MB__BETA1), beta2 = mb__option(o.beta2, MB__BETA2),
            eps = mb__option(o.eps, MB__EPS);
+    mb_dtype dtype = mb_dtype_of(gradient);
     if (t < 1) {
-        mb_fail(ctx, MB_INVALID, "mb_adam_update: step t = %lld, wanted 1 or more", (long long)t);
+        mb_fail(ctx, MB_INVALID, "%s: step t = %lld, wanted 1 or more", name, (long long)t);
     } else if (!lr.ctx) {
-        mb_fail(ctx, MB_INVALID, "mb_adam_update: lr is no tensor; mb_scalar makes one of a number");
-    } else if (mb__check_adam(ctx, "mb_adam_update", beta1, beta2, eps)) {
-        mb__adam_terms k = mb__adam_terms_of(ctx, mb_dtype_of(gradient), lr, 0, t, beta1, beta2, eps);
+        mb_fail(ctx, MB_INVALID, "%s: lr is no tensor; mb_scalar makes one of a number", name);
+    } else if (mb__check_adam(ctx, name, beta1, beta2, eps)) {
+        mb__adam_terms k = mb__adam_terms_of(ctx, dtype, lr, 0, t, beta1, beta2, eps);
+        if (step.ctx) {
+            mb_tensor number = mb_cast(step, dtype);
+            k.rate = mb_mul(lr, correction(number, beta1));
+            k.root = mb_sqrt(correction(number, beta2));
+        }
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
     *new_m = m;
     *new_v = v;
     return updated;
+}
+
+mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+                            mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
+                            mb_tensor *new_m, mb_tensor *new_v)
+{
+    MB_SITE(parameter.ctx, site);
+    return adam_update("mb_adam_update", parameter, gradient, lr, m, v, (mb_tensor){0}, t, options, new_m,
+                       new_v);
+}
+
+mb_tensor mb_adam_update_in_scan_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
+                                    mb_tensor m, mb_tensor v, mb_tensor t, const mb_adam_options *options,
+                                    mb_tensor *new_m, mb_tensor *new_v)
+{
+    MB_SITE(parameter.ctx, site);
+    if (!t.ctx && parameter.ctx)
+        mb_fail(parameter.ctx, MB_INVALID, "mb_adam_update_in_scan: t is no tensor; mb_scan_step gives one");
+    return adam_update("mb_adam_update_in_scan", parameter, gradient, lr, m, v, t, 1, options, new_m, new_v);
 }
 
 /* ------------------------------------------------------------------------------------------ clipping -- */

@@ -61,15 +61,21 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->changes, ctx->change_room * sizeof *ctx->changes);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
     mb__free(ctx, ctx->regions, ctx->region_room * sizeof *ctx->regions);
+    mb__brackets_free(ctx);
     mb__free(ctx, ctx->copies, ctx->copy_room * sizeof *ctx->copies);
     for (uint32_t i = 0; i < ctx->site_room; i++)
         if (ctx->sites[i])
             mb__free(ctx, ctx->sites[i], strlen(ctx->sites[i]) + 1);
     mb__free(ctx, ctx->sites, ctx->site_room * sizeof *ctx->sites);
-    mb__free(ctx, ctx->sweep_grad, ctx->sweep_grad_room * sizeof *ctx->sweep_grad);
-    mb__free(ctx, ctx->sweep_depends, ctx->sweep_depends_room);
-    mb__free(ctx, ctx->sweep_needed, ctx->sweep_needed_room);
-    mb__free(ctx, ctx->sweep_parts, ctx->sweep_part_room); /* counted in bytes */
+    for (uint32_t i = 0; i < ctx->sweep_room; i++) {
+        const mb__scratch *w = &ctx->sweeps[i];
+        mb__free(ctx, w->grad, w->grad_room * sizeof *w->grad);
+        mb__free(ctx, w->depends, w->depends_room);
+        mb__free(ctx, w->needed, w->needed_room);
+        mb__free(ctx, w->parts, w->part_room); /* counted in bytes */
+    }
+    mb__free(ctx, ctx->sweeps, ctx->sweep_room * sizeof *ctx->sweeps);
+    mb__temporaries_free(ctx);
     mb__free(ctx, ctx->begins, ctx->begin_room * sizeof *ctx->begins);
     mb__free(ctx, ctx->ids, ctx->id_room * sizeof *ctx->ids);
     mb_allocator a = ctx->allocator;

@@ -96,6 +96,17 @@ bool mb__enter_context(const char *op, mb_context *ctx)
 
 static void report_stale(mb_context *ctx, const char *op, int i, mb_tensor t)
 {
+    const mb__node *n = t.id < ctx->node_count ? &ctx->nodes[t.id] : NULL;
+    if (n && (n->home || n->mapped) && n->scope == t.scope) {
+        char text[128];
+        mb__error(
+            ctx, MB_STALE,
+            "%s: operand %d, %s %s (%s), is of the inside of a %s that has ended; %s brings a result out", op,
+            i + 1, mb__shape_text(text, sizeof text, n->dim, n->rank), mb_dtype_name((mb_dtype)n->dtype),
+            n->site ? n->site : "?", n->mapped ? "vmap" : "scan",
+            n->mapped ? "mb_vmap_out" : "mb_scan_stack or mb_scan_carry");
+        return;
+    }
     const char *ended = NULL;
     for (int e = 0; e < MB_ENDED_SCOPES; e++)
         if (ctx->ended[e].serial == t.scope)
@@ -128,7 +139,7 @@ mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tens
             mb__error(ctx, MB_INVALID, "%s: operand %d is the result of an op that failed", op, i + 1);
             return NULL;
         }
-        if (!mb__alive(ctx, t)) {
+        if (!mb__alive(ctx, t) || ctx->nodes[t.id].home) {
             report_stale(ctx, op, i, t);
             return NULL;
         }

@@ -38,9 +38,11 @@ typedef struct mb__node {
     uint32_t in;       /* first operand in tape.operands                             */
     uint32_t attr;     /* first word in tape.attrs                                   */
     uint32_t scope;    /* serial of the scope it was recorded in                     */
+    uint32_t home;     /* BODY of the innermost scan that has ended of whose steps it is one; 0: none */
     bool kept;         /* survives its scope (mb_keep)                               */
     bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
-    bool dead;         /* its scope has ended, while a later kept node pins the tape */
+    bool dead;         /* its scope has ended, while a later kept node pins the tape; or it is mapped */
+    bool mapped;       /* a vmap that has ended has recorded it again, for all examples */
     mb__buffer *value; /* the value, once computed and kept; held                    */
     const char *site;
     const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
@@ -48,6 +50,7 @@ typedef struct mb__node {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
+        uint32_t first;    /* BODY: the node that the body begins with */
     } bind;                /* what a replay binds anew: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
@@ -67,6 +70,37 @@ typedef struct mb__region {
     int32_t around; /* the innermost one that holds this one; -1 */
     bool products;  /* results of contractions are kept */
 } mb__region;
+
+/* What a sweep keeps by node id, from the oldest node that it looks at on. */
+typedef struct mb__scratch {
+    uint32_t *grad;
+    uint8_t *depends, *needed;
+    uint32_t grad_room, depends_room, needed_room;
+    void *parts;
+    uint32_t part_room;
+} mb__scratch;
+
+/* A scan or vmap that has begun: its placeholders and results so far. */
+typedef struct mb__bound {
+    mb_tensor *where; /* the caller's variable, which the end fills in; NULL */
+    uint32_t at;      /* the placeholder; of a vmap's result: the axis of the examples */
+    uint32_t from;    /* the initial value; what is sliced; what is stacked */
+} mb__bound;
+typedef struct mb__bounds {
+    mb__bound *list;
+    uint32_t count, capacity;
+} mb__bounds;
+typedef struct mb__bracket {
+    const char *kind;              /* "scan" or "vmap", for messages */
+    uint32_t serial, scope, first; /* of the scope that it was begun in; the body's first node */
+    int64_t steps;                 /* or examples */
+    int64_t keep;                  /* as mb_scan_options' keep_every */
+    bool backwards;
+    bool same_draws; /* a vmap, whose examples share random draws */
+    const char *site;
+    mb__bounds carries, slices, stacks; /* of a vmap: none, the operands, the results */
+    uint32_t step;                      /* the placeholder of the step's number; 0: not asked for */
+} mb__bracket;
 
 /* A change that only the next flush makes last, with what was there before: the scope in which it was made
  * takes it back if an error ends it first. Of a variable's pending node; or of a number of the host's. */
@@ -131,6 +165,8 @@ struct mb_context {
     uint32_t watch_count, watch_room;
     mb__region *regions;
     uint32_t region_count, region_room;
+    mb__bracket *brackets; /* open scans and vmaps, innermost last */
+    uint32_t bracket_count, bracket_room, next_bracket;
 
     /* errors */
     mb_status status;
@@ -144,11 +180,9 @@ struct mb_context {
     _Atomic(const char *) foreign; /* a call from another thread was refused here */
 
     /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
-    uint32_t *sweep_grad;
-    uint8_t *sweep_depends, *sweep_needed;
-    uint32_t sweep_grad_room, sweep_depends_room, sweep_needed_room;
-    void *sweep_parts; /* see autograd/sweep.c */
-    uint32_t sweep_part_room;
+    struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/sweep.c */
+    uint32_t sweep_room, sweep_depth;
+    struct mb__chunk_of_temporaries *temporary;
     uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
     uint32_t *begins, begin_room;
     uint32_t *ids, id_room;
@@ -172,6 +206,21 @@ void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
 /* Makes room for `need` items of `item` bytes in a growing array. */
 bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
+
+/* Memory for a while: MB_TEMPORARY(ctx) at the head of a block, and what mb__temporary gives out from there
+ * on goes with the block. It comes from a stack that is kept, so that a replayed step allocates nothing. */
+typedef struct mb__temporaries {
+    mb_context *ctx;
+    struct mb__chunk_of_temporaries *chunk;
+    size_t used;
+} mb__temporaries;
+mb__temporaries mb__temporaries_begin(mb_context *ctx);
+void mb__temporaries_end(const mb__temporaries *t);
+#define MB_TEMPORARY(ctx)                                                                                    \
+    const mb__temporaries mb_temporaries_ __attribute__((cleanup(mb__temporaries_end), unused)) =            \
+        mb__temporaries_begin(ctx)
+void *mb__temporary(mb_context *ctx, size_t bytes); /* zeroed, aligned to 16; NULL: error set */
+void mb__temporaries_free(mb_context *ctx);
 
 extern const mb_allocator mb__default_allocator;
 /* Counts memory that was taken from the allocator. */
@@ -314,6 +363,65 @@ bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
+
+/* ---- scans (loop.c) ---- */
+
+/* What a scan is made of. The body: everything from node `first` on that depends on a placeholder. */
+typedef struct mb__loop_parts {
+    int64_t steps;
+    bool backwards; /* from the last slice to the first; stacks are filled in the same order */
+    uint32_t first;
+    int carries, slices, stacks;
+    const mb__bound *carry; /* at, from: the initial value */
+    const mb__bound *slice; /* at, from: [steps, ...] */
+    const uint32_t *next;   /* each carry's next value */
+    const uint32_t *stack;  /* what is stacked */
+} mb__loop_parts;
+
+mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
+/* Records the scan and, right after it, its results: the last carries, the stacks, and for each carry a stack
+ * of its values at the beginning of each step. 0: error set. */
+uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
+/* Whether a node is of the inside of a body, or of that of a scan in it. */
+bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body);
+/* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
+void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
+
+/* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
+ * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
+bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
+
+/* A recorded scan, read from its node. */
+typedef struct mb__scan_view {
+    int64_t steps;
+    bool backwards;
+    int carries, slices, stacks, captures; /* stacks: with those of the carries */
+    uint32_t body, first;
+} mb__scan_view;
+mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);
+static inline int mb__scan_results(const mb__scan_view *s)
+{
+    return s->carries + s->stacks;
+}
+
+/* ---- open scans and vmaps (brackets.c) ---- */
+
+/* Opens one with these properties; its serial, 0: error set. */
+uint32_t mb__bracket_begin(mb_context *ctx, mb__bracket b);
+/* The open one of this kind and serial, which must be the innermost; NULL: error set. */
+mb__bracket *mb__bracket_innermost(const char *name, const char *kind, mb_context *ctx, uint32_t serial);
+/* The same for its end, which after an error also ends it, and what is open inside. NULL: it is not open. */
+mb__bracket *mb__bracket_ending(const char *name, const char *kind, mb_context *ctx, uint32_t serial);
+bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
+/* A placeholder for this step's, or example's, entry of node `from`, [steps, ...]. */
+mb_tensor mb__bracket_slice(mb_context *ctx, mb__bracket *b, uint32_t from);
+/* The shape of one draw for all steps and examples: [size of each open bracket, outermost first, n]. False:
+ * error set. */
+bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);
+/* t, of that shape -> [n]: this step's and example's. */
+mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
+/* Frees their lists, which are kept for later ones. */
+void mb__brackets_free(mb_context *ctx);
 
 /* ---- what lasts from the next flush on, and is taken back by an error ---- */
 

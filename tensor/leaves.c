@@ -99,10 +99,13 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
         mb__error(ctx, MB_INVALID, "uniform: got bool; wanted float32, float64 or int32");
         return mb__poison(ctx);
     }
-    mb_tensor t = mb__record(ctx, MB_OP_RANDOM, dtype, shape.rank, shape.dim, NULL, 0, NULL, 0);
+    mb_shape drawn = shape;
+    if (ctx->bracket_count && !mb__draw_shape(ctx, mb__numel(shape.dim, shape.rank), &drawn))
+        return mb__poison(ctx);
+    mb_tensor t = mb__record(ctx, MB_OP_RANDOM, dtype, drawn.rank, drawn.dim, NULL, 0, NULL, 0);
     if (t.id)
         ctx->nodes[t.id].bind.key = key.bits;
-    return t;
+    return ctx->bracket_count ? mb_reshape(mb__draw_part(ctx, t), shape) : t;
 }
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)

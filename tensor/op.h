@@ -33,6 +33,8 @@ typedef enum mb__kind {
     MB_KIND_AXIS,
     MB_KIND_INDEX,
     MB_KIND_IDENTITY,
+    MB_KIND_MATRIX,
+    MB_KIND_LOOP,
 } mb__kind;
 
 enum mb__op_flag {

@@ -23,6 +23,36 @@ mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
     return s;
 }
 
+/* Of a scan all results are kept, or none: its derivatives read them. Gives back the end of the last one. */
+static uint32_t keep_results(mb_context *ctx, uint32_t scan)
+{
+    mb__scan_view s = mb__scan_of(ctx, scan);
+    uint32_t end = scan + 1 + (uint32_t)mb__scan_results(&s);
+    for (uint32_t i = scan + 1; i < end && i < ctx->node_count; i++)
+        ctx->nodes[i].kept = true;
+    return end < ctx->node_count ? end : ctx->node_count;
+}
+
+/* Open scans and vmaps still want their placeholders, and what they slice and stack, though a scope that was
+ * begun in them ends. */
+static void keep_bounds(mb_context *ctx, const mb__bounds *b, bool placeholders, uint32_t from)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (placeholders)
+            ctx->nodes[b->list[i].at].kept |= b->list[i].at >= from;
+        ctx->nodes[b->list[i].from].kept |= b->list[i].from >= from;
+    }
+}
+
+static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
+{
+    for (uint32_t i = 0; i < ctx->bracket_count; i++) {
+        keep_bounds(ctx, &ctx->brackets[i].carries, true, from);
+        keep_bounds(ctx, &ctx->brackets[i].slices, true, from);
+        keep_bounds(ctx, &ctx->brackets[i].stacks, false, from);
+    }
+}
+
 /* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
  * tape's length, and the dead between them keep their places but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
@@ -32,8 +62,8 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
         mb__node *n = &ctx->nodes[i];
         if (!n->kept)
             continue;
-        if (top == mark->nodes)
-            top = i + 1;
+        uint32_t end = n->op == MB_OP_SCAN ? keep_results(ctx, i) : i + 1;
+        top = end > top ? end : top;
         for (int j = 0; j < n->nin; j++)
             if (mb__in(ctx, n, j) >= mark->nodes)
                 ctx->nodes[mb__in(ctx, n, j)].kept = true;
@@ -117,6 +147,14 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         mb__changes_undo(ctx, mark.changes); /* there are some only after an error */
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
+        uint32_t open = ctx->bracket_count;
+        while (open && ctx->brackets[open - 1].scope >= mark.serial)
+            open--;
+        if (open < ctx->bracket_count)
+            mb__error(ctx, MB_INVALID, "scope_end: the %s begun at %s is still open inside this scope",
+                      ctx->brackets[open].kind, ctx->brackets[open].site);
+        ctx->bracket_count = open;
+        keep_for_open_brackets(ctx, mark.nodes);
         cut(ctx, &mark);
         cut_regions(ctx);
         if (ctx->copies) /* they name nodes that are gone */

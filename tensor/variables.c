@@ -89,6 +89,12 @@ mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value)
     mb_context *ctx = mb__enter("assign", (const mb_tensor *[]){&variable, &value}, 2, &poison);
     if (!ctx)
         return mb_error(poison.ctx);
+    const mb__bracket *open = ctx->bracket_count ? &ctx->brackets[ctx->bracket_count - 1] : NULL;
+    if (open)
+        return mb__error(
+            ctx, MB_INVALID,
+            "assign: inside of the %s begun at %s; bring the value out, and assign after its end", open->kind,
+            open->site);
     mb__node *n = mb__at(ctx, variable.id);
     if (n->op != MB_OP_VARIABLE) {
         char text[128];

@@ -174,6 +174,10 @@ static void axis_task(void *argument, int task, int worker)
 void mb__cpu_other_run(const mb__other *o, mb__frame *f)
 {
     job j = {o, f, 0, 1};
+    if (mb__is_kind(o->op, MB_KIND_MATRIX)) {
+        mb__cpu_matrix_run(o, f);
+        return;
+    }
     if (o->op == MB_OP_SCATTER_ADD) {
         memset(f->memory[o->out.value], 0,
                (size_t)mb__numel(o->out_dim, o->out_rank) * (size_t)size_of(o->dtype));

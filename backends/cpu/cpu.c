@@ -195,6 +195,8 @@ typedef struct program {
     mb__bump pool;
     const mb__plan *plan;
     mb__cpu_kernel **kernels; /* of each step */
+    struct program **bodies;  /* of each step that is a loop */
+    void **ports;             /* of a loop's body: inputs, then outputs, at the step that runs */
     char **memory;
     char *partials;
     size_t partial_bytes;
@@ -231,8 +233,12 @@ static bool grow_scratch(mb__cpu *c, size_t bytes)
     return ok;
 }
 
-/* Kernels made ready, and the most scratch that a step wants. */
-static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work, size_t *scratch)
+static program *program_of(const mb__cpu *c, const mb__plan *plan, mb__bump *pool, mb__bump *work,
+                           size_t *scratch, size_t *partials);
+
+/* Kernels and the bodies of loops made ready, and the most scratch and partial results that a step wants. */
+static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work, size_t *scratch,
+                    size_t *partials)
 {
     const mb__plan *plan = p->plan;
     for (int s = 0; s < plan->step_count; s++) {
@@ -246,38 +252,82 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
         } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
             need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
+        } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
+            need = MB_TRIANGLE_SCRATCH;
+        } else if (step->kind == MB_STEP_LOOP &&
+                   !(p->bodies[s] = program_of(c, step->u.loop->body, pool, work, scratch, partials))) {
+            return false;
         }
         need += 65536;
         *scratch = need > *scratch ? need : *scratch;
-        p->partial_bytes = part > p->partial_bytes ? part : p->partial_bytes;
+        *partials = part > *partials ? part : *partials;
     }
     return true;
+}
+
+static program *program_of(const mb__cpu *c, const mb__plan *plan, mb__bump *pool, mb__bump *work,
+                           size_t *scratch, size_t *partials)
+{
+    program *p = mb__bump_get(pool, sizeof *p);
+    size_t steps = (size_t)plan->step_count + 1;
+    if (!p || !(p->kernels = mb__bump_get(pool, steps * sizeof *p->kernels)) ||
+        !(p->bodies = mb__bump_get(pool, steps * sizeof *p->bodies)) ||
+        !(p->memory = mb__bump_get(pool, (size_t)(plan->value_count + 1) * sizeof *p->memory)) ||
+        !(p->ports =
+              mb__bump_get(pool, (size_t)(plan->input_count + plan->output_count + 1) * sizeof *p->ports)))
+        return NULL;
+    p->plan = plan;
+    return prepare(c, p, pool, work, scratch, partials) ? p : NULL;
+}
+
+/* The partial results are shared with the bodies of loops: only one step runs at a time. */
+static void share_partials(program *p, char *partials)
+{
+    p->partials = partials;
+    for (int s = 0; s < p->plan->step_count; s++)
+        if (p->bodies[s])
+            share_partials(p->bodies[s], partials);
 }
 
 static mb_status compile(void *state, const mb__plan *plan, void **made, size_t *bytes)
 {
     mb__cpu *c = state;
     mb__bump pool = {.host = c->host}, work = pool;
-    program *p = mb__bump_get(&pool, sizeof *p);
-    size_t scratch = 4096;
-    bool ok = p && (p->kernels = mb__bump_get(&pool, (size_t)(plan->step_count + 1) * sizeof *p->kernels)) &&
-              (p->memory = mb__bump_get(&pool, (size_t)(plan->value_count + 1) * sizeof *p->memory));
-    if (ok)
-        p->plan = plan;
-    ok = ok && prepare(c, p, &pool, &work, &scratch) &&
-         (!p->partial_bytes || (p->partials = mb__host_alloc(c->host, p->partial_bytes))) &&
-         grow_scratch(c, scratch);
+    size_t scratch = 4096, partials = 0;
+    char *memory = NULL;
+    program *p = program_of(c, plan, &pool, &work, &scratch, &partials);
+    bool ok = p && (!partials || (memory = mb__host_alloc(c->host, partials))) && grow_scratch(c, scratch);
     mb__bump_free(&work);
     if (!ok) {
-        if (p)
-            mb__host_free(c->host, p->partials, p->partial_bytes);
+        mb__host_free(c->host, memory, partials);
         mb__bump_free(&pool);
         return MB_NO_MEMORY;
     }
+    share_partials(p, memory);
+    p->partial_bytes = partials;
     p->pool = pool;
-    *bytes = pool.total + p->partial_bytes;
+    *bytes = pool.total + partials;
     *made = p;
     return MB_OK;
+}
+
+static void run_plan(mb__cpu *c, program *p, const mb__binding *b);
+
+static char *port_at(const mb__plan *plan, char *const *memory, mb__port port)
+{
+    return memory[port.value] + (size_t)port.offset * mb_dtype_size((mb_dtype)plan->values[port.value].dtype);
+}
+
+static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
+{
+    for (int64_t t = 0; t < l->steps; t++) {
+        for (int i = 0; i < l->inputs; i++)
+            body->ports[i] = port_at(f->plan, f->memory, mb__loop_input(l, i, t));
+        for (int i = 0; i < l->outputs; i++)
+            body->ports[l->inputs + i] = port_at(f->plan, f->memory, mb__loop_output(l, i, t));
+        const mb__binding b = {f->memory[l->arena], body->ports, body->ports + l->inputs, f->scalars};
+        run_plan(f->cpu, body, &b);
+    }
 }
 
 static void run_step(program *p, int s, mb__frame *f)
@@ -290,16 +340,16 @@ static void run_step(program *p, int s, mb__frame *f)
         mb__cpu_product_run(step->u.product, plan->values[step->u.product->c.value].dtype, f);
     else if (step->kind == MB_STEP_OTHER)
         mb__cpu_other_run(step->u.other, f);
+    else if (step->kind == MB_STEP_LOOP)
+        run_loop(step->u.loop, p->bodies[s], f);
     else
         memset(p->memory[step->u.zero], 0,
                (size_t)plan->values[step->u.zero].count *
                    mb_dtype_size((mb_dtype)plan->values[step->u.zero].dtype));
 }
 
-static mb_status run(void *state, void *program_, const mb__binding *b)
+static void run_plan(mb__cpu *c, program *p, const mb__binding *b)
 {
-    program *p = program_;
-    mb__cpu *c = state;
     const mb__plan *plan = p->plan;
     for (int i = 0; i < plan->value_count; i++)
         p->memory[i] = mb__value_at(plan, b, i);
@@ -311,9 +361,15 @@ static mb_status run(void *state, void *program_, const mb__binding *b)
         if (!host->timed)
             continue;
         double after = mb__now();
-        host->timed(host->user, plan, s, after - before);
+        if (plan->steps[s].kind != MB_STEP_LOOP) /* whose steps were timed themselves */
+            host->timed(host->user, plan, s, after - before);
         before = after;
     }
+}
+
+static mb_status run(void *state, void *program_, const mb__binding *b)
+{
+    run_plan(state, program_, b);
     return MB_OK;
 }
 
@@ -321,6 +377,7 @@ const mb__backend mb__backend_cpu = {
     .version = MB_BACKEND_VERSION,
     .name = "cpu",
     .fuses = true,
+    .loops = true,
     .strided = false,
     .list = list,
     .open = open_cpu,

@@ -44,6 +44,14 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
                                     const mb__loops *loops, size_t *scratch, size_t *partials);
 void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f);
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f);
+/* c -= a b for elements of any strides, by the worker that calls it. */
+typedef struct mb__cpu_update {
+    int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n;
+    const void *a, *b;
+    void *c;
+} mb__cpu_update;
+void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, int worker);
+void mb__cpu_matrix_run(const mb__other *o, mb__frame *f);
 void mb__cpu_other_run(const mb__other *o, mb__frame *f);
 
 #endif

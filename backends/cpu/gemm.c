@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * gemm.c - matrix products small enough to live in a core's own cache, of any strides: c = a b, or c += a b.
+ * gemm.c - matrix products small enough to live in a core's own cache, of any strides: c = a b, c += a b, or
+ * c -= a b.
  *
  * c is cut into tiles of MR rows and NR columns, held in vector registers while k runs. A panel of b, NR
  * columns wide and at most KC deep, is copied to scratch once and used by all rows; a is read in place, an
@@ -17,6 +18,9 @@ enum { BYTES = 32, MR = 6, MASKS = 0 };
 enum { BYTES = 16, MR = 6, MASKS = 0 };
 #endif
 enum { KC = 256 };
+
+/* What becomes of what c held: it is overwritten, added to, subtracted from. */
+enum { SET, ADD, SUBTRACT };
 
 #define RESTRICT __restrict
 
@@ -41,7 +45,7 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #define TILE(T)                                                                                              \
     static inline __attribute__((always_inline)) void tile_##T(                                              \
         const int rows, const int wide, int64_t k, const T *RESTRICT a, int64_t a_m, int64_t a_k,            \
-        const T *RESTRICT b, int64_t b_k, T *RESTRICT c, int64_t c_m, bool add, uint32_t mask)               \
+        const T *RESTRICT b, int64_t b_k, T *RESTRICT c, int64_t c_m, int add, uint32_t mask)                \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T) };                                                                      \
         vec_##T s0[MR], s1[MR];                                                                              \
@@ -60,18 +64,22 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                              \
         {                                                                                                    \
             T *c0 = c + i * c_m, *c1 = c0 + W;                                                               \
-            if (add)                                                                                         \
+            if (add == ADD)                                                                                  \
                 s0[i] += LOAD_##T(c0, mask);                                                                 \
+            if (add == SUBTRACT)                                                                             \
+                s0[i] = LOAD_##T(c0, mask) - s0[i];                                                          \
             STORE_##T(c0, mask, s0[i]);                                                                      \
             if (wide > 1) {                                                                                  \
-                if (add)                                                                                     \
+                if (add == ADD)                                                                              \
                     s1[i] += LOAD_##T(c1, mask >> W);                                                        \
+                if (add == SUBTRACT)                                                                         \
+                    s1[i] = LOAD_##T(c1, mask >> W) - s1[i];                                                 \
                 STORE_##T(c1, mask >> W, s1[i]);                                                             \
             }                                                                                                \
         }                                                                                                    \
     }                                                                                                        \
     static void rows_##T(int rows, bool wide, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b,   \
-                         int64_t b_k, T *c, int64_t c_m, bool add, uint32_t mask)                            \
+                         int64_t b_k, T *c, int64_t c_m, int add, uint32_t mask)                             \
     {                                                                                                        \
         switch (2 * rows + wide) {                                                                           \
             ROWS_UP_TO_6(T)                                                                                  \
@@ -141,7 +149,7 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         int64_t blocks = (g->m + MR - 1) / MR;                                                               \
         for (int64_t l = 0; l < g->k; l += KC) {                                                             \
             int64_t depth = g->k - l < KC ? g->k - l : KC;                                                   \
-            bool more = g->add || l > 0;                                                                     \
+            int more = g->subtract ? SUBTRACT : g->add || l > 0 ? ADD : SET;                                 \
             for (int64_t j = 0; j < g->n; j += NR) {                                                         \
                 int64_t w = g->n - j < NR ? g->n - j : NR, stride = NR;                                      \
                 uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                        \
@@ -162,11 +170,12 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
                                  mask);                                                                      \
                         continue;                                                                            \
                     }                                                                                        \
-                    rows_##T((int)rows, w > W, depth, x, g->a_m, g->a_k, p, stride, spare, NR, false, mask); \
+                    rows_##T((int)rows, w > W, depth, x, g->a_m, g->a_k, p, stride, spare, NR, SET, mask);   \
                     for (int64_t r = 0; r < rows; r++)                                                       \
-                        for (int64_t q = 0; q < w; q++)                                                      \
-                            y[r * g->c_m + q * g->c_n] =                                                     \
-                                (more ? y[r * g->c_m + q * g->c_n] : 0) + spare[r * NR + q];                 \
+                        for (int64_t q = 0; q < w; q++) {                                                    \
+                            T *z = y + r * g->c_m + q * g->c_n, v = spare[r * NR + q];                       \
+                            *z = more == SUBTRACT ? *z - v : (more ? *z : 0) + v;                            \
+                        }                                                                                    \
                 }                                                                                            \
             }                                                                                                \
         }                                                                                                    \

@@ -497,6 +497,7 @@ static void random_floats(uint64_t key, uint64_t first, int64_t blocks, float *R
     .binary[MB_OP_##NAME][at][MB_SV] = sv_##NAME##_##T,
 
 extern const mb__gemm MB_GEMM[2];
+extern const mb__triangle_loops MB_TRIANGLE[2];
 
 #pragma GCC diagnostic ignored "-Woverride-init" /* the row of pow is replaced */
 const mb__loops MB_LOOPS = {
@@ -530,5 +531,6 @@ const mb__loops MB_LOOPS = {
     .max_one = {max_one_float, max_one_double, max_one_int32_t},
     .product = {product_float, product_double},
     .gemm = MB_GEMM,
+    .triangle = MB_TRIANGLE,
     .random_floats = random_floats,
 };

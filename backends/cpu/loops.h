@@ -31,10 +31,27 @@ typedef struct mb__gemm_call {
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n, count, a_step, c_step;
     const void *a, *b;
     void *c, *scratch;
-    bool add;
+    bool add, subtract; /* c += a b; c -= a b */
 } mb__gemm_call;
 typedef void (*mb__gemm)(const mb__gemm_call *call);
 
+/* Triangular matrices, of any strides where two are given: row and column, which may be negative; else rows
+ * that are `ld` elements apart. */
+typedef struct mb__triangle_loops {
+    /* l = the lower triangle of a, zeros above. */
+    void (*lower)(int64_t n, const void *a, int64_t a_r, int64_t a_c, void *l, int64_t ld);
+    /* The factor of a symmetric matrix in place of its lower triangle, n <= MB_TRIANGLE_BLOCK; false where it
+     * is not positive definite. */
+    bool (*factor)(int64_t n, void *l, int64_t ld);
+    /* x = a^-1 x for a lower triangular a; x has m columns. */
+    void (*substitute)(int64_t n, int64_t m, const void *a, int64_t a_r, int64_t a_c, bool unit, void *x,
+                       int64_t ld);
+    /* The rows below a factored block, x = x l^-T: at most MB_TRIANGLE_BLOCK rows of n columns. scratch:
+     * MB_TRIANGLE_SCRATCH bytes. */
+    void (*below)(int64_t rows, int64_t n, const void *l, void *x, int64_t ld, void *scratch);
+} mb__triangle_loops;
+
+enum { MB_TRIANGLE_BLOCK = 64, MB_TRIANGLE_SCRATCH = MB_TRIANGLE_BLOCK * MB_TRIANGLE_BLOCK * 8 };
 enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960 };
 
 typedef struct mb__loops {
@@ -48,7 +65,8 @@ typedef struct mb__loops {
     mb__compensated add_compensated, add_one_compensated;        /* of float32 */
     mb__accumulate add_to[3], max_to[3], add_one[3], max_one[3]; /* element by element */
     mb__plain_product product[2];
-    const mb__gemm *gemm; /* float32, float64 */
+    const mb__gemm *gemm;               /* float32, float64 */
+    const mb__triangle_loops *triangle; /* as well */
     /* The uniform float32 draws of whole Philox blocks: 4 * blocks values from block `first` on. */
     void (*random_floats)(uint64_t key, uint64_t first, int64_t blocks, float *d);
 } mb__loops;

@@ -60,9 +60,9 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
         !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
         mb__gemm_call g = {m,      n,     p->k,   p->a_m, p->a_k, p->b_k, p->b_n, p->c_m,
                            p->c_n, count, a_step, c_step, a,      b,      c,      cpu->scratch[worker],
-                           add};
+                           add,    false};
         mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k, p->a_m,    p->c_n, p->c_m,
-                                1, 0, 0,    b,      a,      c,      g.scratch, add};
+                                1, 0, 0,    b,      a,      c,      g.scratch, add,    false};
         if (p->c_n == 1 || p->c_m != 1) {
             cpu->loops->gemm[w->dtype](&g);
             return;
@@ -83,6 +83,58 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
         else
             cpu->blas->dgemm(order, ta, tb, (int)m, (int)n, (int)p->k, 1, (const void *)a, lda,
                              (const void *)b, ldb, add ? 1 : 0, (void *)c, ldc);
+}
+
+/* Runs through an index the other way where its stride is negative: BLAS knows none such. */
+static void upright(int64_t count, const char **x, int64_t *x_stride, const char **y, int64_t *y_stride,
+                    int64_t bytes)
+{
+    if (*x_stride >= 0 || *y_stride == 0)
+        return;
+    *x += (count - 1) * *x_stride * bytes;
+    *y += (count - 1) * *y_stride * bytes;
+    *x_stride = -*x_stride;
+    *y_stride = -*y_stride;
+}
+
+void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, int worker)
+{
+    int64_t bytes = dtype == MB_FLOAT64 ? 8 : 4, a_m = u->a_m, a_k = u->a_k, b_k = u->b_k, c_m = u->c_m;
+    const char *a = u->a, *b = u->b, *c = u->c;
+    bool at, bt, ct;
+    int lda, ldb, ldc;
+    if (u->m <= 0 || u->n <= 0 || u->k <= 0)
+        return;
+    upright(u->m, &a, &a_m, &c, &c_m, bytes);
+    upright(u->k, &a, &a_k, &b, &b_k, bytes);
+    if ((double)u->m * (double)u->n * (double)u->k < LARGE || !cpu->blas ||
+        !blas_takes(u->m, u->k, a_m, a_k, &at, &lda) || !blas_takes(u->k, u->n, b_k, u->b_n, &bt, &ldb) ||
+        !blas_takes(u->m, u->n, c_m, u->c_n, &ct, &ldc)) {
+        cpu->loops->gemm[dtype](&(mb__gemm_call){.m = u->m,
+                                                 .n = u->n,
+                                                 .k = u->k,
+                                                 .a_m = a_m,
+                                                 .a_k = a_k,
+                                                 .b_k = b_k,
+                                                 .b_n = u->b_n,
+                                                 .c_m = c_m,
+                                                 .c_n = u->c_n,
+                                                 .count = 1,
+                                                 .a = a,
+                                                 .b = b,
+                                                 .c = (void *)(uintptr_t)c,
+                                                 .scratch = cpu->scratch[worker],
+                                                 .subtract = true});
+        return;
+    }
+    CBLAS_ORDER order = ct ? CblasColMajor : CblasRowMajor;
+    CBLAS_TRANSPOSE ta = at != ct ? CblasTrans : CblasNoTrans, tb = bt != ct ? CblasTrans : CblasNoTrans;
+    if (dtype == MB_FLOAT32)
+        cpu->blas->sgemm(order, ta, tb, (int)u->m, (int)u->n, (int)u->k, -1, (const void *)a, lda,
+                         (const void *)b, ldb, 1, (void *)(uintptr_t)c, ldc);
+    else
+        cpu->blas->dgemm(order, ta, tb, (int)u->m, (int)u->n, (int)u->k, -1, (const void *)a, lda,
+                         (const void *)b, ldb, 1, (void *)(uintptr_t)c, ldc);
 }
 
 /* Where a loop nest stands: an index for each loop and the offsets that belong to it. */

@@ -43,24 +43,51 @@ void mb__cache_clear(mb_context *ctx)
         drop(ctx, st->newest);
 }
 
+static bool plan_graph(mb_context *ctx, mb__graph *g, const char *loop, const mb__backend *backend,
+                       unsigned passes, mb__bump *pool, mb__plan *plan);
+
+/* The bodies of a graph's loops. */
+static bool plan_bodies(mb_context *ctx, mb__graph *g, const mb__backend *backend, unsigned passes,
+                        mb__bump *pool)
+{
+    for (int i = 0; i < g->loop_count; i++) {
+        mb__gloop *l = &g->loops[i];
+        if (!(l->plan = mb__bump_get(pool, sizeof *l->plan)) ||
+            !plan_graph(ctx, &l->body, l->site ? l->site : "?", backend, passes, pool, l->plan))
+            return false;
+    }
+    return true;
+}
+
+/* From a graph to a plan of its own, bodies of loops first. loop: whose body it is itself; NULL. */
+static bool plan_graph(mb_context *ctx, mb__graph *g, const char *loop, const mb__backend *backend,
+                       unsigned passes, mb__bump *pool, mb__plan *plan)
+{
+    mb__fusion f;
+    const mb__making m = {backend, g, &f, plan, loop};
+    plan->node_count = g->count;
+    return plan_bodies(ctx, g, backend, passes, pool) && mb__dump_stage(ctx, MB_STAGE_TAPE, &m) &&
+           mb__simplify(g, passes) == MB_OK && mb__layout(g) == MB_OK &&
+           mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(g, passes, &f) == MB_OK &&
+           mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
+           mb__lower(g, &f, backend, passes, pool, plan) == MB_OK &&
+           mb__dump_stage(ctx, MB_STAGE_STEPS, &m) &&
+           mb__place_values(plan, backend, passes, g->bump) == MB_OK &&
+           mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
+}
+
 mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
     mb__bump scratch = {.host = &st->host};
     mb__graph g = {.bump = &scratch};
-    mb__fusion f;
-    const mb__making m = {backend, &g, &f, &c->plan};
     unsigned passes = st->passes;
     if (!backend->fuses)
         passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
-    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__dump_stage(ctx, MB_STAGE_TAPE, &m) &&
-              mb__simplify(&g, passes) == MB_OK && mb__layout(&g) == MB_OK &&
-              mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(&g, passes, &f) == MB_OK &&
-              mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
-              mb__lower(&g, &f, backend, passes, &c->pool, &c->plan) == MB_OK &&
-              mb__dump_stage(ctx, MB_STAGE_STEPS, &m) &&
-              mb__place_values(&c->plan, backend, passes, &scratch) == MB_OK &&
-              mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
+    bool loops = backend->loops && passes & MB_PASS_LOOPS;
+    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__nest(&g) == MB_OK &&
+              (loops || mb__unroll(&g) == MB_OK) &&
+              plan_graph(ctx, &g, NULL, backend, passes, &c->pool, &c->plan);
     c->plan.node_count = (int)s->count;
     mb__bump_free(&scratch);
     return ok ? MB_OK : ctx->status != MB_OK ? ctx->status : MB_NO_MEMORY;

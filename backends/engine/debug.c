@@ -70,6 +70,30 @@ static bool indices_fit(mb_context *ctx, mb__engine_state *st, const mb__node *n
     return ctx->status == MB_OK;
 }
 
+static mb_status compute_one(mb_context *ctx, mb__engine_state *st, uint32_t id)
+{
+    st->targets[0] = id;
+    if (mb__compute(ctx, st, 1) == MB_OK && indices_fit(ctx, st, &ctx->nodes[id]) &&
+        mb__oracle_agrees(ctx, id))
+        no_odd_result(ctx, st, &ctx->nodes[id]);
+    return ctx->status;
+}
+
+/* Those results of a scan that are among the nodes, from number i on, at once. */
+static mb_status compute_results(mb_context *ctx, mb__engine_state *st, const uint32_t *nodes, uint32_t count,
+                                 uint32_t scan)
+{
+    uint32_t targets = 0;
+    if (mb__check_scan(ctx, st, scan) != MB_OK ||
+        !mb__reserve(ctx, (void **)&st->targets, &st->target_room, count, sizeof *st->targets))
+        return ctx->status;
+    for (uint32_t i = 0; i < count; i++)
+        if (mb__at(ctx, nodes[i])->op == MB_OP_RESULT && mb__in(ctx, mb__at(ctx, nodes[i]), 0) == scan &&
+            !mb__at(ctx, nodes[i])->value)
+            st->targets[targets++] = nodes[i];
+    return targets ? mb__compute(ctx, st, targets) : MB_OK;
+}
+
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets)
 {
     if (!mb__segment_of(ctx, &st->segment, targets))
@@ -80,13 +104,13 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
         return ctx->status;
     memcpy(nodes, st->segment.nodes, count * sizeof *nodes);
     for (uint32_t i = 0; i < count && ctx->status == MB_OK; i++) {
-        mb__node *n = &ctx->nodes[nodes[i]];
-        if (n->value)
+        const mb__node *n = &ctx->nodes[nodes[i]];
+        if (n->value || n->home || n->op == MB_OP_BODY) /* what is inside has no one value */
             continue;
-        st->targets[0] = nodes[i];
-        if (mb__compute(ctx, st, 1) == MB_OK && indices_fit(ctx, st, &ctx->nodes[nodes[i]]) &&
-            mb__oracle_agrees(ctx, nodes[i]))
-            no_odd_result(ctx, st, &ctx->nodes[nodes[i]]);
+        if (n->op == MB_OP_SCAN)
+            compute_results(ctx, st, nodes + i, count - i, nodes[i]);
+        else
+            compute_one(ctx, st, nodes[i]);
     }
     mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);
     return ctx->status;

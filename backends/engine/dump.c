@@ -144,7 +144,7 @@ bool mb__dump_stage(mb_context *ctx, int stage, const mb__making *m)
     if (!d || m->backend != st->backend) /* the oracle's plans are not the user's */
         return true;
     if (stage == MB_STAGE_TAPE) {
-        d->plan = atomic_fetch_add(&plans_dumped, 1) + 1;
+        d->plan = m->plan->number = atomic_fetch_add(&plans_dumped, 1) + 1;
         d->kernels = 0;
     }
     if (!(d->stages >> stage & 1))
@@ -157,7 +157,9 @@ bool mb__dump_stage(mb_context *ctx, int stage, const mb__making *m)
             return false;
         const mb__writer w = {to_file, f};
         if (!dot)
-            mb__say(&w, "plan %u on %s, %s:\n", d->plan, m->backend->name, names[stage]);
+            mb__say(&w, "plan %u on %s, %s%s%s%s:\n", d->plan, m->backend->name,
+                    m->loop ? "the body of the scan at " : "", m->loop ? m->loop : "", m->loop ? ", " : "",
+                    names[stage]);
         write_stage(&w, (enum mb__stage)stage, m, dot);
         if (!*d->folder)
             mb__say(&w, "\n");
@@ -179,6 +181,7 @@ void mb__dump_listing(void *user, const mb__plan *plan, int step, const char *te
     mb_context *ctx = user;
     struct mb__dump *d = ((mb__engine_state *)ctx->engine_state)->dump;
     d->kernels++;
+    d->plan = plan->number;
     FILE *f = begin(ctx, d, "kernels.txt", "a");
     if (!f)
         return;

@@ -56,7 +56,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
         unsigned pass;
     } names[] = {{"simplify", MB_PASS_SIMPLIFY}, {"merge", MB_PASS_MERGE}, {"dead", MB_PASS_DEAD},
                  {"fuse", MB_PASS_FUSE},         {"sink", MB_PASS_SINK},   {"inplace", MB_PASS_INPLACE},
-                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE}};
+                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE}, {"loops", MB_PASS_LOOPS}};
     unsigned passes = MB_PASS_ALL;
     while (list && *list) {
         size_t n = strcspn(list, ","), i = 0;
@@ -68,7 +68,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
         if (n && i == sizeof names / sizeof *names)
             mb__error(ctx, MB_INVALID,
                       "open: there is no pass \"%.*s\" to disable; wanted some of "
-                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache",
+                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops",
                       (int)n, list);
         list += n + (list[n] == ',');
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * oracle.c - MB_DEBUG: an op that a backend has just computed is computed again by the oracle, the reference
- * backend, from the same operands, and the two must agree. It looks for wrong kernels, not for rounding
- * errors, so the tolerances are wide.
+ * backend, from the same operands, and the two must agree; of matrices the result must solve the problem
+ * (residual.c). It looks for wrong kernels, not for rounding errors, so the tolerances are wide.
  */
 #include <float.h>
 #include <math.h>
@@ -131,6 +131,21 @@ static bool compare(mb_context *ctx, const mb__node *n, const double *got, const
     return true;
 }
 
+static bool solves(mb_context *ctx, const mb__node *n, const double *got, double *const *operands)
+{
+    int64_t off = mb__residual_off(ctx, n, operands, got);
+    char text[128], name[128];
+    mb__engine_state *st = ctx->engine_state;
+    if (off >= 0)
+        mb__error_at(
+            ctx, MB_BACKEND, n->site,
+            "%s: a result of the %s backend, of shape %s, is no solution: element %lld, %.9g, leaves "
+            "over more than rounding",
+            mb__node_text(name, sizeof name, n), st->backend->name,
+            mb__shape_text(text, sizeof text, n->dim, n->rank), (long long)off, got[off]);
+    return off < 0;
+}
+
 /* Runs the node alone; operands: as doubles, inputs of the plan in order of their nodes. */
 static bool ask(mb_context *ctx, const mb__backend *asked, const mb__segment *s, void **inputs, double *out)
 {
@@ -178,9 +193,13 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     int64_t numel = mb__numel(n->dim, n->rank);
     if (ok)
         got = fetch(ctx, asked, n);
-    if (got)
+    bool matrices = mb__is_kind(n->op, MB_KIND_MATRIX);
+    if (got && !matrices)
         want = mb__alloc(ctx, (size_t)(numel + 1) * 8);
-    ok = want && ask(ctx, asked, s, inputs, want) && compare(ctx, n, got, want, operands);
+    if (matrices)
+        ok = got && solves(ctx, n, got, operands);
+    else
+        ok = want && ask(ctx, asked, s, inputs, want) && compare(ctx, n, got, want, operands);
     for (int i = 0; i < n->nin; i++)
         if (operands[i])
             drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);

@@ -37,6 +37,12 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
     s->count = 0;
     for (uint32_t i = 0; i < targets; i++) {
         uint32_t id = st->targets[i];
+        if (ctx->nodes[id].home || ctx->nodes[id].mapped) { /* watched */
+            mb__error_at(ctx, MB_INVALID, ctx->nodes[id].site,
+                         "a value of the inside of a scan or vmap was asked for, which has one at each step, "
+                         "or for each example");
+            return false;
+        }
         if ((st->mark[id] & ~1u) != st->serial)
             waiting++;
         st->mark[id] = st->serial | 1;
@@ -49,6 +55,13 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
         if (!append(ctx, &s->nodes, &s->count, &s->node_room, id))
             return false;
         const mb__node *node = &ctx->nodes[id];
+        if (node->op == MB_OP_PLACEHOLDER && !node->home) {
+            mb__error(
+                ctx, MB_INVALID,
+                "a value of the inside of a scan or vmap that has not ended was asked for; it has one at "
+                "each step, or for each example, and none before the end");
+            return false;
+        }
         for (int i = 0; !node->value && i < node->nin; i++) {
             uint32_t o = mb__in(ctx, node, i);
             if ((st->mark[o] & ~1u) != st->serial) {

@@ -135,15 +135,20 @@ mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend
 /* Drops every plan. */
 void mb__cache_clear(mb_context *ctx);
 
-/* ---- run.c, debug.c, oracle.c ---- */
+/* ---- run.c, debug.c, debug_scan.c, oracle.c, residual.c ---- */
 
 /* Computes what st->targets need; mb__compute_checked: one op at a time, each checked. */
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets);
+/* The same for each step of a scan whose operands have their values; its results are not computed. */
+mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan);
 /* Whether the oracle computes the same value for a node; the node and its operands must have their values.
  * Sets an error if not. */
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id);
 void mb__oracle_close(mb__engine_state *st);
+/* Of an op on matrices, with values as doubles: the first element at which the result does not solve its
+ * problem to rounding; -1: it does. */
+int64_t mb__residual_off(mb_context *ctx, const mb__node *n, double *const *operands, const double *result);
 
 /* ---- profile.c ---- */
 
@@ -160,7 +165,8 @@ typedef struct mb__making {
     const mb__backend *backend;
     const mb__graph *graph;
     const mb__fusion *fusion;
-    const mb__plan *plan;
+    mb__plan *plan;
+    const char *loop; /* where the loop whose body it is was recorded; NULL: it is a plan of its own */
 } mb__making;
 
 /* Reads $MB_DUMP and $MB_DUMP_TO; frees what that allocated. */

@@ -28,6 +28,18 @@ typedef struct placer {
     bool failed;
 } placer;
 
+static bool loop_value(const mb__loop *l, int i, int32_t *value)
+{
+    int ports = l->inputs + l->outputs;
+    if (i < ports)
+        *value = i < l->inputs ? l->in[i].value : l->out[i - l->inputs].value;
+    else if (i < ports + 2 * l->carries)
+        *value = l->swap[(i - ports) / 2][(i - ports) % 2];
+    else
+        *value = l->arena;
+    return i <= ports + 2 * l->carries;
+}
+
 /* The i-th value a step accesses; false past the last. Read and written ones alike. */
 static bool step_value(const mb__step *s, int i, int32_t *value)
 {
@@ -45,6 +57,8 @@ static bool step_value(const mb__step *s, int i, int32_t *value)
     case MB_STEP_OTHER:
         *value = i == 0 ? s->u.other->in.value : i == 1 ? s->u.other->index.value : s->u.other->out.value;
         return i < 3;
+    case MB_STEP_LOOP:
+        return loop_value(s->u.loop, i, value);
     default:
         *value = s->u.zero;
         return i < 1;

@@ -52,13 +52,14 @@ typedef struct mb__limits {
 } mb__limits;
 
 /* Version of this struct and of all types that it uses; a backend of another version is rejected. */
-#define MB_BACKEND_VERSION 2
+#define MB_BACKEND_VERSION 3
 
 typedef struct mb__backend {
     int version; /* MB_BACKEND_VERSION */
     const char *name;
     bool fuses;   /* takes kernels of more than one op; false: one op a step, nothing simplified */
     bool strided; /* takes products of any strides; false: operands are packed where BLAS needs it */
+    bool loops;   /* runs steps that are loops; false: gets all their steps one after the other */
     bool
         oracle; /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG compares with it */
     /* Fills in up to `room` devices, best first, and returns how many there are. *why: one sentence where

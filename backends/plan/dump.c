@@ -130,6 +130,15 @@ static void add_attributes(const mb__gnode *n, mb__cell cell)
     case MB_OP_CONTRACT:
         add_labels(n, cell);
         return;
+    case MB_OP_TRIANGULAR_SOLVE:
+        mb__cell_add(cell, "%s%s", n->attr[0] ? "upper" : "lower", n->attr[1] ? ", unit diagonal" : "");
+        return;
+    case MB_OP_SCAN: /* its operands are in the order of the body's inputs */
+        mb__cell_add(cell, "loop %lld", (long long)n->attr[0]);
+        return;
+    case MB_OP_RESULT:
+        mb__cell_add(cell, "result %lld", (long long)n->attr[0]);
+        return;
     case MB_OP_SLICE:
     case MB_OP_PAD:
         for (int j = 0; j < n->nin; j++) { /* pads have a place for each operand */

@@ -26,6 +26,9 @@ static bool step_reads(const mb__step *s, int i, int32_t *value)
     case MB_STEP_OTHER:
         *value = i ? s->u.other->index.value : s->u.other->in.value;
         return i < 2;
+    case MB_STEP_LOOP:
+        *value = i < s->u.loop->inputs ? s->u.loop->in[i].value : -1;
+        return i < s->u.loop->inputs;
     default:
         return false;
     }
@@ -36,6 +39,10 @@ static bool step_writes(const mb__step *s, int i, int32_t *value)
     if (s->kind == MB_STEP_KERNEL) {
         *value = i < s->u.kernel.store_count ? s->u.kernel.stores[i].view.value : -1;
         return i < s->u.kernel.store_count;
+    }
+    if (s->kind == MB_STEP_LOOP) {
+        *value = i < s->u.loop->outputs ? s->u.loop->out[i].value : -1;
+        return i < s->u.loop->outputs;
     }
     *value = s->kind == MB_STEP_PRODUCT ? s->u.product->c.value
              : s->kind == MB_STEP_OTHER ? s->u.other->out.value

@@ -29,7 +29,20 @@ typedef struct mb__graph {
     int count, room;
     int32_t *outputs; /* node of each output */
     int output_count, input_count, scalar_count;
+    struct mb__gloop *loops; /* by the first attribute of SCAN nodes */
+    int loop_count, loop_room;
 } mb__graph;
+
+/* A scan's body. Its inputs: carries, slices, captures, as the SCAN node has them as operands; its outputs:
+ * the carries' next values, stacks, in the order of the RESULT nodes' numbers. Inputs lie packed. */
+typedef struct mb__gloop {
+    mb__graph body;
+    int64_t steps;
+    bool backwards;
+    int carries, slices, captures, stacks;
+    const char *site;
+    mb__plan *plan; /* of the body, once made */
+} mb__gloop;
 
 static inline int64_t mb__gcount(const mb__gnode *n)
 {
@@ -53,10 +66,15 @@ enum mb__passes {
     MB_PASS_INPLACE = 32,
     MB_PASS_REUSE = 64, /* arena memory of dead values */
     MB_PASS_CACHE = 128,
-    MB_PASS_ALL = 255,
-    MB_PASS_GUARD = 256, /* not a pass: space is left between values, for tests */
+    MB_PASS_LOOPS = 256, /* scans are loops of a plan; without it, all their steps one after the other */
+    MB_PASS_ALL = 511,
+    MB_PASS_GUARD = 512, /* not a pass: space is left between values, for tests */
 };
 
+/* Moves what belongs to bodies of scans, and is needed, into graphs of their own. */
+mb_status mb__nest(mb__graph *g);
+/* Puts each step of the loops in their place. */
+mb_status mb__unroll(mb__graph *g);
 mb_status mb__simplify(mb__graph *g, unsigned passes);
 /* Sums of pads whose parts do not overlap become pads of several operands, with the attributes of each in
  * turn.

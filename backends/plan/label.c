@@ -44,6 +44,14 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
     case MB_STEP_OTHER:
         snprintf(out, size, "%s", mb__ops[s->u.other->op].name);
         break;
+    case MB_STEP_LOOP:
+        if (s->u.loop->body->number)
+            snprintf(out, size, "loop of %lld, plan %u", (long long)s->u.loop->steps,
+                     s->u.loop->body->number);
+        else
+            snprintf(out, size, "loop of %lld, %d steps in it", (long long)s->u.loop->steps,
+                     s->u.loop->body->step_count);
+        break;
     default:
         snprintf(out, size, "zeros");
     }

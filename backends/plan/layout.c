@@ -128,6 +128,24 @@ static int32_t copy_of(layout *l, int32_t id)
     return append(l, &c);
 }
 
+/* Whether the elements lie one after the other. */
+static bool is_packed(const mb__gnode *n)
+{
+    int64_t stride = 1;
+    for (int i = n->rank; i-- > 0; stride *= n->dim[i])
+        if (n->dim[i] != 1 && n->stride[i] != stride)
+            return false;
+    return true;
+}
+
+/* Whether a step cannot read the operand where it is. */
+static bool needs_copy(const mb__graph *g, const mb__gnode *reader, const mb__gnode *x)
+{
+    return mb__has_flag(reader->op, MB_FLAG_STORED_OPERANDS) &&
+           (mb__has_flag(g->nodes[x->base].op, MB_FLAG_GENERATED) ||
+            (reader->op == MB_OP_SCAN && !is_packed(x)));
+}
+
 mb_status mb__layout(mb__graph *g)
 {
     layout l = {.old = g, .fresh = *g};
@@ -143,8 +161,7 @@ mb_status mb__layout(mb__graph *g)
         mb__gnode n = g->nodes[i];
         for (int j = 0; j < n.nin; j++) {
             n.in[j] = map[n.in[j]];
-            if (mb__has_flag(n.op, MB_FLAG_STORED_OPERANDS) &&
-                mb__has_flag(l.fresh.nodes[l.fresh.nodes[n.in[j]].base].op, MB_FLAG_GENERATED))
+            if (needs_copy(&l.fresh, &n, &l.fresh.nodes[n.in[j]]))
                 n.in[j] = copy_of(&l, n.in[j]);
         }
         if (l.failed)

@@ -556,11 +556,28 @@ static void copy_node(lower *l, const char *site, int32_t from, const mb__view *
     store_step(l, site, n->rank, n->dim, &in, to);
 }
 
+static void lower_scan(lower *l, int32_t id);
+
+static void matrix_op(lower *l, const mb__gnode *n, mb__other *o)
+{
+    double size = (double)n->dim[n->rank - 2], all = size * (double)mb__gcount(n);
+    o->axis = n->rank - 2;
+    o->flag = n->nattr && n->attr[0];
+    o->unit = n->nattr && n->attr[1];
+    l->plan->flops += (uint64_t)(n->op == MB_OP_CHOLESKY ? all / 3 : all);
+}
+
 static void lower_single(lower *l, int32_t id)
 {
     const mb__gnode *n = &l->g->nodes[id];
     if (n->op == MB_OP_CONTRACT) {
         lower_contract(l, id);
+        return;
+    }
+    if (n->op == MB_OP_RESULT)
+        return; /* its scan writes it */
+    if (n->op == MB_OP_SCAN) {
+        lower_scan(l, id);
         return;
     }
     mb__view out = node_view(l, id);
@@ -596,6 +613,8 @@ static void lower_single(lower *l, int32_t id)
     const mb__gnode *x = &l->g->nodes[n->in[0]];
     o.dtype = x->dtype;
     o.flag = n->op == MB_OP_CUMSUM && n->attr[1];
+    if (mb__is_kind(n->op, MB_KIND_MATRIX))
+        matrix_op(l, n, &o);
     o.out_rank = n->rank;
     memcpy(o.out_dim, n->dim, sizeof o.out_dim);
     o.in = node_view(l, n->in[0]);
@@ -611,6 +630,79 @@ static void lower_single(lower *l, int32_t id)
     mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_OTHER, n->site);
     if (s)
         s->u.other = keep(l, &o, sizeof o);
+}
+
+/* ------------------------------------------------------------------------------------------------- loops --
+ */
+
+/* Bytes of the plan's element sizes, as elements of a value. */
+static int64_t as_elements(const lower *l, int64_t bytes)
+{
+    int64_t size = (int64_t)l->backend->element_size(MB_FLOAT32);
+    return (bytes + size - 1) / size;
+}
+
+/* Where input i lies, the scan's operand of that number. */
+static mb__port input_port(lower *l, const mb__gnode *scan, const mb__gloop *g, int i)
+{
+    const mb__gnode *x = &l->g->nodes[scan->in[i]];
+    mb__port p = {value_of(l, x->base), x->offset, 0};
+    if (i >= g->carries && i < g->carries + g->slices)
+        p.step = x->dim[0] ? mb__gcount(x) / x->dim[0] : 0;
+    return p;
+}
+
+/* The same of output i, whose RESULT may be gone, if nothing read it; every entry then lies at one place. */
+static mb__port output_port(lower *l, const mb__gloop *g, int32_t result, int i)
+{
+    const mb__gnode *out = &g->body.nodes[g->body.outputs[i]];
+    if (result < 0)
+        return (mb__port){new_value(l, (mb_dtype)out->dtype, mb__gcount(out), MB_IN_ARENA, -1), 0, 0};
+    return (mb__port){value_of(l, result), 0, i < g->carries ? 0 : mb__gcount(out)};
+}
+
+static void lower_scan(lower *l, int32_t id)
+{
+    const mb__gnode *scan = &l->g->nodes[id];
+    const mb__gloop *g = &l->g->loops[scan->attr[0]];
+    int inputs = scan->nin, outputs = g->carries + g->stacks;
+    mb__loop *loop = mb__bump_get(l->pool, sizeof *loop);
+    mb__port *in = mb__bump_get(l->pool, (size_t)(inputs + outputs + 1) * sizeof *in);
+    int32_t(*swap)[2] = mb__bump_get(l->pool, (size_t)(g->carries + 1) * sizeof *swap);
+    int32_t *results = mb__bump_get(l->g->bump, (size_t)(outputs + 1) * sizeof *results);
+    if (!loop || !in || !swap || !results) {
+        l->failed = true;
+        return;
+    }
+    for (int i = 0; i < outputs; i++)
+        results[i] = -1;
+    for (int i = id + 1; i < l->g->count; i++)
+        if (l->g->nodes[i].op == MB_OP_RESULT && l->g->nodes[i].in[0] == id)
+            results[l->g->nodes[i].attr[0]] = i;
+    *loop = (mb__loop){.body = g->plan,
+                       .steps = g->steps,
+                       .backwards = g->backwards,
+                       .carries = g->carries,
+                       .inputs = inputs,
+                       .outputs = outputs,
+                       .in = in,
+                       .out = in + inputs,
+                       .swap = swap};
+    for (int i = 0; i < inputs; i++)
+        loop->in[i] = input_port(l, scan, g, i);
+    for (int i = 0; i < outputs; i++)
+        loop->out[i] = output_port(l, g, results[i], i);
+    for (int i = 0; i < g->carries; i++)
+        for (int k = 0; k < 2; k++) {
+            const mb__gnode *out = &g->body.nodes[g->body.outputs[i]];
+            swap[i][k] =
+                g->steps > 1 + k ? new_value(l, (mb_dtype)out->dtype, mb__gcount(out), MB_IN_ARENA, -1) : -1;
+        }
+    loop->arena = new_value(l, MB_FLOAT32, as_elements(l, g->plan->arena_bytes + 64), MB_IN_ARENA, -1);
+    l->plan->flops += (uint64_t)g->steps * g->plan->flops;
+    mb__step *s = l->failed ? NULL : new_step(l, MB_STEP_LOOP, scan->site);
+    if (s)
+        s->u.loop = loop;
 }
 
 mb_status mb__lower(mb__graph *g, mb__fusion *f, const mb__backend *backend, unsigned passes, mb__bump *pool,

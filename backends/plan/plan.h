@@ -89,17 +89,39 @@ typedef struct mb__product {
     int64_t loop[MB_MAX_RANK * 3], a_loop[MB_MAX_RANK * 3], b_loop[MB_MAX_RANK * 3], c_loop[MB_MAX_RANK * 3];
 } mb__product;
 
-/* Every other op, by strided views over the axes of its operands and result. */
+/* Every other op, by strided views over the axes of its operands and result. The second operand, where there
+ * is one, is `index`: indices, or the right sides of triangular_solve. Of kind MATRIX all have the result's
+ * rank, and the sizes before the last two axes. */
 typedef struct mb__other {
     int op, dtype;
     int axis;
-    bool flag; /* cumsum: from the end */
+    bool flag; /* cumsum: from the end; triangular_solve: A is upper triangular */
+    bool unit; /* triangular_solve: the diagonal of A counts as ones */
     int out_rank, in_rank, index_rank;
     int64_t out_dim[MB_MAX_RANK], in_dim[MB_MAX_RANK], index_dim[MB_MAX_RANK];
     mb__view out, in, index;
 } mb__other;
 
-enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZERO };
+/* Where an input or output of a loop's body lies at step t: t * step elements after the offset. */
+typedef struct mb__port {
+    int32_t value; /* of the plan around */
+    int64_t offset, step;
+} mb__port;
+
+/* A plan run again and again. Its inputs: carries, then all others; its outputs: the carries' next values,
+ * then all others. Of a carry the ports say where the first value is and where the last one goes; between
+ * them it is written to and read from `swap` by turns. */
+typedef struct mb__loop {
+    const struct mb__plan *body;
+    int64_t steps; /* at least 1 */
+    bool backwards;
+    int carries, inputs, outputs;
+    mb__port *in, *out;
+    int32_t (*swap)[2]; /* values, for each carry; -1 where none is needed */
+    int32_t arena;      /* the value that is the body's arena */
+} mb__loop;
+
+enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZERO, MB_STEP_LOOP };
 
 typedef struct mb__step {
     int kind;
@@ -108,6 +130,7 @@ typedef struct mb__step {
         mb__kernel kernel;
         const mb__product *product;
         const mb__other *other;
+        const mb__loop *loop;
         int32_t zero; /* value to clear */
     } u;
 } mb__step;
@@ -120,7 +143,26 @@ typedef struct mb__plan {
     int64_t arena_bytes;
     uint64_t flops;
     int node_count;
+    unsigned number; /* that dumps name it by; 0: it was not dumped */
 } mb__plan;
+
+/* Where input or output i of the body lies at a step, counted as they run. */
+static inline mb__port mb__loop_input(const mb__loop *l, int i, int64_t step)
+{
+    if (i < l->carries && step > 0)
+        return (mb__port){l->swap[i][(step - 1) & 1], 0, 0};
+    mb__port p = l->in[i];
+    p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
+    return p;
+}
+static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
+{
+    if (i < l->carries && step < l->steps - 1)
+        return (mb__port){l->swap[i][step & 1], 0, 0};
+    mb__port p = l->out[i];
+    p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
+    return p;
+}
 
 void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 /* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */

@@ -153,6 +153,8 @@ typedef struct machine {
     double **memory; /* of each value */
     double *registers;
     const mb__scalar *scalars;
+    struct machine **bodies; /* of each step that is a loop */
+    void **ports;            /* of a loop's body: inputs, then outputs, at the step that runs */
 } machine;
 
 static int64_t at(const mb__view *v, const int64_t *index, int rank)
@@ -323,6 +325,58 @@ static void by_index(machine *m, const mb__other *o)
     } while (next(index, dim, rank));
 }
 
+/* Row i is done when those above are: l[i, j] l[j, j] = a[i, j] - sum_k l[i, k] l[j, k] over k < j. */
+static void cholesky(const mb__other *o, const double *a, double *l)
+{
+    int64_t n = o->in_dim[o->axis];
+    const int64_t *as = o->in.stride + o->axis, *ls = o->out.stride + o->axis;
+    bool positive = true;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double rest = j > i ? 0 : a[i * as[0] + j * as[1]];
+            for (int64_t k = 0; k < j && j <= i; k++)
+                rest -= l[i * ls[0] + k * ls[1]] * l[j * ls[0] + k * ls[1]];
+            positive &= i != j || (rest > 0 && isfinite(rest));
+            l[i * ls[0] + j * ls[1]] = j < i ? rest / l[j * ls[0] + j * ls[1]] : sqrt(rest);
+        }
+    for (int64_t i = 0; i < n && !positive; i++)
+        for (int64_t j = 0; j <= i; j++)
+            l[i * ls[0] + j * ls[1]] = (double)NAN;
+}
+
+/* x[i] a[i, i] = b[i] - sum_j a[i, j] x[j] over the j before i, which are those behind it if a is upper. */
+static void triangular_solve(const mb__other *o, const double *a, const double *b, double *x)
+{
+    int64_t n = o->out_dim[o->axis], m = o->out_dim[o->axis + 1];
+    const int64_t *as = o->in.stride + o->axis, *bs = o->index.stride + o->axis,
+                  *xs = o->out.stride + o->axis;
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t c = 0; c < m; c++) {
+            int64_t i = o->flag ? n - 1 - r : r;
+            double rest = b[i * bs[0] + c * bs[1]];
+            for (int64_t q = 0; q < r; q++) {
+                int64_t j = o->flag ? n - 1 - q : q;
+                rest -= a[i * as[0] + j * as[1]] * x[j * xs[0] + c * xs[1]];
+            }
+            x[i * xs[0] + c * xs[1]] = o->unit ? rest : rest / a[i * (as[0] + as[1])];
+        }
+}
+
+static void by_matrix(machine *m, const mb__other *o)
+{
+    int64_t index[MB_MAX_RANK] = {0};
+    if (mb__numel(o->out_dim, o->out_rank) == 0)
+        return;
+    do {
+        const double *a = m->memory[o->in.value] + at(&o->in, index, o->axis);
+        double *y = m->memory[o->out.value] + at(&o->out, index, o->axis);
+        if (o->op == MB_OP_CHOLESKY)
+            cholesky(o, a, y);
+        else
+            triangular_solve(o, a, m->memory[o->index.value] + at(&o->index, index, o->axis), y);
+    } while (next(index, o->out_dim, o->axis));
+}
+
 /* ---- plans ---- */
 
 static int registers_of(const mb__plan *plan)
@@ -334,31 +388,56 @@ static int registers_of(const mb__plan *plan)
     return most;
 }
 
+static size_t ports_of(const mb__plan *plan)
+{
+    return (size_t)(plan->input_count + plan->output_count) + 1;
+}
+
 static void release(const mb__host *host, machine *m)
 {
-    int most = registers_of(m->plan);
-    mb__host_free(host, m->memory, ((size_t)m->plan->value_count + 1) * sizeof *m->memory);
-    mb__host_free(host, m->registers, (size_t)(most + 1) * sizeof *m->registers);
+    if (!m)
+        return;
+    const mb__plan *plan = m->plan;
+    for (int s = 0; m->bodies && s < plan->step_count; s++)
+        release(host, m->bodies[s]);
+    mb__host_free(host, m->bodies, ((size_t)plan->step_count + 1) * sizeof(*m->bodies));
+    mb__host_free(host, m->ports, ports_of(plan) * sizeof *m->ports);
+    mb__host_free(host, m->memory, ((size_t)plan->value_count + 1) * sizeof *m->memory);
+    mb__host_free(host, m->registers, (size_t)(registers_of(plan) + 1) * sizeof *m->registers);
     mb__host_free(host, m, sizeof *m);
+}
+
+/* A plan made ready, with the bodies of its loops; *bytes grows by what it holds. NULL: no memory. */
+static machine *machine_of(const mb__host *host, const mb__plan *plan, size_t *bytes)
+{
+    machine *m = mb__host_alloc(host, sizeof *m);
+    if (!m)
+        return NULL;
+    size_t memory = ((size_t)plan->value_count + 1) * sizeof *m->memory;
+    size_t registers = (size_t)(registers_of(plan) + 1) * sizeof *m->registers;
+    size_t bodies = ((size_t)plan->step_count + 1) * sizeof(*m->bodies),
+           ports = ports_of(plan) * sizeof *m->ports;
+    m->plan = plan;
+    m->memory = mb__host_alloc(host, memory);
+    m->registers = mb__host_alloc(host, registers);
+    m->bodies = mb__host_alloc(host, bodies);
+    m->ports = mb__host_alloc(host, ports);
+    bool ok = m->memory && m->registers && m->bodies && m->ports;
+    for (int s = 0; s < plan->step_count && ok; s++)
+        if (plan->steps[s].kind == MB_STEP_LOOP)
+            ok = (m->bodies[s] = machine_of(host, plan->steps[s].u.loop->body, bytes)) != NULL;
+    *bytes += sizeof *m + memory + registers + bodies + ports;
+    if (ok)
+        return m;
+    release(host, m);
+    return NULL;
 }
 
 static mb_status compile(void *state, const mb__plan *plan, void **program, size_t *bytes)
 {
-    machine *m = mb__host_alloc(state, sizeof *m);
-    if (!m)
-        return MB_NO_MEMORY;
-    size_t memory = ((size_t)plan->value_count + 1) * sizeof *m->memory;
-    size_t registers = (size_t)(registers_of(plan) + 1) * sizeof *m->registers;
-    m->plan = plan;
-    m->memory = mb__host_alloc(state, memory);
-    m->registers = mb__host_alloc(state, registers);
-    if (!m->memory || !m->registers) {
-        release(state, m);
-        return MB_NO_MEMORY;
-    }
-    *program = m;
-    *bytes = sizeof *m + memory + registers;
-    return MB_OK;
+    *bytes = 0;
+    *program = machine_of(state, plan, bytes);
+    return *program ? MB_OK : MB_NO_MEMORY;
 }
 
 static void discard(void *state, void *program)
@@ -366,10 +445,22 @@ static void discard(void *state, void *program)
     release(state, program);
 }
 
-static mb_status run(void *state, void *program, const mb__binding *b)
+static void run_machine(machine *m, const mb__binding *b);
+
+static void run_loop(machine *m, const mb__loop *l, machine *body)
 {
-    (void)state;
-    machine *m = program;
+    for (int64_t t = 0; t < l->steps; t++) {
+        for (int i = 0; i < l->inputs + l->outputs; i++) {
+            mb__port p = i < l->inputs ? mb__loop_input(l, i, t) : mb__loop_output(l, i - l->inputs, t);
+            body->ports[i] = m->memory[p.value] + p.offset;
+        }
+        const mb__binding b = {m->memory[l->arena], body->ports, body->ports + l->inputs, m->scalars};
+        run_machine(body, &b);
+    }
+}
+
+static void run_machine(machine *m, const mb__binding *b)
+{
     m->scalars = b->scalars;
     for (int i = 0; i < m->plan->value_count; i++)
         m->memory[i] = mb__value_at(m->plan, b, i);
@@ -379,13 +470,23 @@ static mb_status run(void *state, void *program, const mb__binding *b)
             run_kernel(m, &step->u.kernel);
         else if (step->kind == MB_STEP_PRODUCT)
             run_product(m, step->u.product);
+        else if (step->kind == MB_STEP_LOOP)
+            run_loop(m, step->u.loop, m->bodies[s]);
         else if (step->kind == MB_STEP_ZERO)
             memset(m->memory[step->u.zero], 0, (size_t)m->plan->values[step->u.zero].count * sizeof(double));
         else if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
             by_index(m, step->u.other);
+        else if (mb__is_kind(step->u.other->op, MB_KIND_MATRIX))
+            by_matrix(m, step->u.other);
         else
             along_axis(m, step->u.other);
     }
+}
+
+static mb_status run(void *state, void *program, const mb__binding *b)
+{
+    (void)state;
+    run_machine(program, b);
     return MB_OK;
 }
 
@@ -393,6 +494,7 @@ const mb__backend mb__backend_reference = {
     .version = MB_BACKEND_VERSION,
     .name = "reference",
     .fuses = false,
+    .loops = true,
     .strided = true,
     .oracle = true,
     .list = list,

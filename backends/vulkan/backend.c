@@ -88,7 +88,7 @@ static mb_status compile(void *state, const mb__plan *plan, void **program, size
         return status;
     }
     *program = p;
-    *bytes = p->pool.total + p->table_bytes + p->scratch_bytes;
+    *bytes = mb__vk_program_bytes(p);
     return MB_OK;
 }
 
@@ -108,6 +108,7 @@ const mb__backend mb__backend_vulkan = {
     .name = "vulkan",
     .fuses = true,
     .strided = true,
+    .loops = true,
     .list = mb__vk_list,
     .open = open_vulkan,
     .close = close_vulkan,

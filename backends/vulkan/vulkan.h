@@ -18,6 +18,7 @@
  *     pass.c              a pass as a dispatch
  *     split.c             kernels cut into passes that one dispatch can run
  *     product.c           which kernel a matrix product takes, and its dispatches
+ *     matrix.c            Cholesky factors, triangular solves
  *     axis_and_index.c    gather, scatter, sort, scan
  *     transfer.c          values to the device and back
  *     program.c           creating, finishing and freeing a program

@@ -295,3 +295,61 @@ Test(checkpoint, random_graphs, .timeout = 36000)
         expect(mb_close(ctx) == MB_OK, "close");
     }
 }
+
+/* A parameter is first read inside, where its node then lies; and the checkpoint is one all the same. */
+Test(checkpoint, parameters_first_read_inside)
+{
+    for (int b = 0; b < 2; b++) {
+        double arena[2] = {0}, slope[2] = {0};
+        for (int marked = 0; marked < 2; marked++) {
+            mb_context *ctx = open_on(backend_names[b]);
+            mb_tensor w[STEPS], g[STEPS], x = mb_normal(ctx, mb_key_of(1), MB_FLOAT64, MB_SHAPE(64, 4));
+            for (int t = 0; t < STEPS; t++)
+                w[t] = mb_variable(ctx, MB_FLOAT64, MB_SHAPE(4, 4));
+            for (int t = 0; t < STEPS; t++)
+                mb_assign(w[t], mb_normal(ctx, mb_key_of(2 + (uint64_t)t), MB_FLOAT64, MB_SHAPE(4, 4)));
+            mb_eval(&x, 1);
+            mb_scope scope = mb_scope_begin(ctx);
+            mb_tensor y = x;
+            for (int t = 0; t < STEPS; t++) {
+                mb_checkpoint c = mb_checkpoint_begin(ctx);
+                for (int i = 0; i < 4; i++)
+                    y = mb_tanh(mb_matmul(y, w[t]));
+                if (marked)
+                    mb_checkpoint_end(c);
+            }
+            mb_grad(y, w, STEPS, g);
+            for (int t = 1; t < STEPS; t++)
+                g[0] = mb_add(g[0], g[t]);
+            slope[marked] = mb_item(mb_sum(g[0], MB_ALL));
+            arena[marked] = (double)mb_get_stats(ctx).last_arena_bytes;
+            expect_ok(ctx);
+            mb_scope_end(scope);
+            close_all();
+        }
+        expect(fabs(slope[0] - slope[1]) <= 1e-10 * fabs(slope[0]), "%s: %.17g, unmarked %.17g",
+               backend_names[b], slope[1], slope[0]);
+        expect(arena[1] < 0.6 * arena[0], "%s: %g bytes, unmarked %g", backend_names[b], arena[1], arena[0]);
+    }
+}
+
+/* A parameter that is first read in the middle of a checkpoint, and differentiated alone. */
+Test(checkpoint, parameter_read_in_the_middle)
+{
+    mb_context *ctx = open_on("cpu");
+    mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.7), w = mb_variable(ctx, MB_FLOAT64, MB_SHAPE0), y, g,
+              t;
+    mb_checkpoint c = mb_checkpoint_begin(ctx);
+    for (int i = 0; i < 10; i++)
+        x = mb_sin(x);
+    y = mb_sin(mb_mul(x, mb_exp(w)));
+    mb_checkpoint_end(c);
+    mb_grad(mb_square(y), &w, 1, &g);
+    mb_jvp(&y, 1, &w, &x, 1, &t);
+    double v = mb_item(x);
+    expect(near(mb_item(g), 2 * sin(v) * cos(v) * v, 1e-14, 0), "%g", mb_item(g));
+    expect(near(mb_item(t), cos(v) * v * v, 1e-14, 0), "%g", mb_item(t));
+    mb_grad(g, &w, 1, &g);
+    expect(near(mb_item(g), 2 * cos(2 * v) * v * v + sin(2 * v) * v, 1e-13, 0), "%g", mb_item(g));
+    close_all();
+}

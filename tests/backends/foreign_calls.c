@@ -281,6 +281,21 @@ static void call_functions(objects *o)
     TENSOR(mb_cross_entropy_with_at, S, x, o->i, (mb_cross_entropy_options){0});
 }
 
+static void call_linalg(objects *o)
+{
+    mb_tensor x = o->x;
+    TENSOR(mb_tril_at, S, x, 0);
+    TENSOR(mb_triu_at, S, x, 0);
+    TENSOR(mb_diagonal_at, S, x);
+    TENSOR(mb_diagonal_matrix_at, S, x);
+    TENSOR(mb_cholesky_at, S, x);
+    TENSOR(mb_triangular_solve_at, S, x, x, MB_LOWER);
+    TENSOR(mb_cholesky_solve_at, S, x, x);
+    TENSOR(mb_solve_spd_at, S, x, x);
+    TENSOR(mb_log_det_spd_at, S, x);
+    TENSOR(mb_lstsq_at, S, x, x, x);
+}
+
 static void call_context(objects *o)
 {
     mb_context *ctx = o->ctx;
@@ -292,6 +307,14 @@ static void call_context(objects *o)
     STATUS(mb_fail_at, S, ctx, MB_INVALID, "no");
     ROW("mb_site_begin", !mb_site_begin(ctx, S).ctx);
     NOTHING(mb_intern_site, ctx, S);
+    mb_scan scan = {o->ctx, 1};
+    ROW("mb_scan_begin_at", !mb_scan_begin_at(S, ctx, 2).serial);
+    ROW("mb_scan_begin_with_at", !mb_scan_begin_with_at(S, ctx, 2, (mb_scan_options){0}).serial);
+    STATUS(mb_scan_carry_at, S, scan, &x);
+    TENSOR(mb_scan_slice_at, S, scan, x);
+    TENSOR(mb_scan_step_at, S, scan);
+    STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
+    STATUS(mb_scan_end_at, S, scan);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
     NOTHING(mb_count, x);
@@ -324,7 +347,13 @@ static void call_autograd(objects *o)
     STATUS(mb_hvp_batch_at, S, x, &x, &x, 1, &g);
     ROW("mb_checkpoint_begin_at", !mb_checkpoint_begin_at(S, o->ctx).ctx);
     ROW("mb_checkpoint_products_begin_at", !mb_checkpoint_products_begin_at(S, o->ctx).ctx);
-    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, false});
+    STATUS(mb_checkpoint_end_at, S, (mb_checkpoint){o->ctx, 1, 0, false});
+    mb_vmap vmap = {o->ctx, 1};
+    ROW("mb_vmap_begin_at", !mb_vmap_begin_at(S, o->ctx, 2).serial);
+    ROW("mb_vmap_begin_with_at", !mb_vmap_begin_with_at(S, o->ctx, 2, (mb_vmap_options){0}).serial);
+    TENSOR(mb_vmap_in_at, S, vmap, x, 0);
+    STATUS(mb_vmap_out_at, S, vmap, x, 0, &g);
+    STATUS(mb_vmap_end_at, S, vmap);
     ROW("mb_keep_through_at", (mb_keep_through_at(S, x), true)); /* gives back x or none */
     TENSOR(mb_jacobian_at, S, x, x);
     TENSOR(mb_hessian_at, S, x, &x, 1);
@@ -381,6 +410,7 @@ static void call_optimizer(objects *o)
     TENSOR(mb_sgd_update_at, S, x, x, x);
     TENSOR(mb_momentum_update_at, S, x, x, x, x, 0.9, false, &m);
     TENSOR(mb_adam_update_at, S, x, x, x, x, x, 1, NULL, &m, &v);
+    TENSOR(mb_adam_update_in_scan_at, S, x, x, x, x, x, x, NULL, &m, &v);
     TENSOR(mb_global_norm_at, S, gs, 2);
     TENSOR(mb_clip_norm_at, S, gs, 2, 1, clipped);
     TENSOR(mb_clip_value_at, S, x, 1);
@@ -438,6 +468,9 @@ static void call_layers(objects *o)
     MEMBER(mb_self_attention_gd_at, query, S, x, none, none, 2, o->sa.options);
     NOTHING(mb_ttt_new_at, S, p, "8", (mb_ttt_options){.dim = 8, .heads = 2});
     TENSOR(mb_ttt_apply_at, S, o->ttt, t, key, losses);
+    MEMBER(mb_recurrent_new_at, input, S, p, "12", (mb_recurrent_options){.in = 2, .hidden = 2});
+    TENSOR(mb_recurrent_apply_at, S, (mb_recurrent){.input = t}, t, NULL);
+    TENSOR(mb_gated_attention_at, S, t, t, t, t, (mb_gated_attention_options){0}, NULL);
     QUIET(mb_ttt_set_inner_lr, o->ttt, 0, 2);
     ROW("mb_mixer_new_at",
         !mb_mixer_new_at(S, p, 8, &mixer).apply ||
@@ -460,6 +493,7 @@ static void call_all(objects *o)
     call_leaves_and_samplers(o);
     call_movement_and_index(o);
     call_functions(o);
+    call_linalg(o);
     call_autograd(o);
     call_params(o);
     call_optimizer(o);

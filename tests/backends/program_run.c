@@ -146,8 +146,38 @@ static mb_tensor f_unsqueeze(mb_tensor x)
 {
     return mb_unsqueeze(x, -1);
 }
-static mb_tensor (*const function[])(mb_tensor) = {f_softmax, f_log_softmax, f_sort, f_norm,     f_dot,
-                                                   f_flip,    f_normalized,  f_gram, f_unsqueeze};
+/* x as matrices [..., k, n], and I + 0.2 y^T y of y = tanh(x), which is positive definite. */
+static mb_tensor matrices(mb_tensor x)
+{
+    return mb_shape_of(x).rank < 2 ? mb_unsqueeze(x, 0) : x;
+}
+static mb_tensor definite(mb_tensor x)
+{
+    mb_tensor y = mb_tanh(matrices(x)), one = mb_eye(x.ctx, mb_dtype_of(x), mb_dim(y, -1));
+    return mb_add(mb_mul(mb_matmul(mb_transpose(y), y), 0.2), one);
+}
+static mb_tensor f_cholesky(mb_tensor x)
+{
+    return mb_cholesky(definite(x));
+}
+static mb_tensor f_solve(mb_tensor x)
+{
+    return mb_solve_spd(definite(x), mb_transpose(matrices(x)));
+}
+static mb_tensor f_substitute(mb_tensor x)
+{
+    mb_tensor a = definite(x);
+    return mb_triangular_solve(mb_flip(mb_flip(a, -1), -2), mb_slice(a, -1, 0, mb_dim(a, -1) ? 1 : 0, 1),
+                               MB_UPPER);
+}
+static mb_tensor f_diagonal(mb_tensor x)
+{
+    mb_tensor y = matrices(x);
+    return mb_mul(mb_tril(mb_diagonal_matrix(mb_diagonal(y)), 0), 0.7);
+}
+static mb_tensor (*const function[])(mb_tensor) = {
+    f_softmax, f_log_softmax, f_sort,     f_norm,  f_dot,        f_flip,    f_normalized,
+    f_gram,    f_unsqueeze,   f_cholesky, f_solve, f_substitute, f_diagonal};
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
 int program_choices(int kind)

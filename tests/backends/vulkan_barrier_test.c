@@ -70,7 +70,7 @@ static bool runs(const mb__vk_program *p, int step)
     return false;
 }
 
-static int steps_seen[4], pairs_seen;
+static int steps_seen[5], pairs_seen;
 
 static void check_program(const mb__vk_program *p, const char *what)
 {
@@ -101,8 +101,10 @@ static void check_program(const mb__vk_program *p, const char *what)
             wants(p, s, &step->u.other->out, true, what);
             if (step->u.other->in.value >= 0)
                 wants(p, s, &step->u.other->in, false, what);
-            if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
+            if (step->u.other->index.value >= 0)
                 wants(p, s, &step->u.other->index, false, what);
+            break;
+        case MB_STEP_LOOP: /* apart from all others, whatever it accesses */
             break;
         default:
             wants(p, s, &zero, true, what);
@@ -119,7 +121,8 @@ static void check_program(const mb__vk_program *p, const char *what)
         bool apart = false;
         for (int j = i + 1; j < p->dispatch_count; j++) {
             apart |= before[j];
-            bool conflict = clash(p, &p->dispatches[i], &p->dispatches[j]);
+            bool conflict = clash(p, &p->dispatches[i], &p->dispatches[j]) || p->dispatches[i].body ||
+                            p->dispatches[j].body;
             pairs_seen += conflict;
             expect(apart || !conflict, "%s: no barrier between dispatches %d (step %d) and %d (step %d)",
                    what, i, p->dispatches[i].step, j, p->dispatches[j].step);
@@ -127,6 +130,8 @@ static void check_program(const mb__vk_program *p, const char *what)
         expect(i == 0 || p->dispatches[i].step >= p->dispatches[i - 1].step, "%s: steps out of order", what);
     }
     free(before);
+    for (const mb__vk_program *body = p->bodies; body; body = body->next_body)
+        check_program(body, what);
 }
 
 static void check_context(mb_context *ctx, const char *what)
@@ -147,6 +152,20 @@ static void check_all(const char *what)
     mb_tensor x = mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(3, 40000)),
               y[4] = {mb_exp(x), mb_sum(x, MB_AXES(1)), mb_sum(mb_square(x), MB_ALL), mb_max(x, MB_AXES(0))};
     expect(mb_eval(y, 4) == MB_OK, "%s: %s", what, mb_message(ctx));
+    check_context(ctx, what);
+    /* A learner in a loop, and its gradient. */
+    ctx = open_on("vulkan");
+    mb_tensor w0 = mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(5, 5)), w = w0, g,
+              xs = mb_normal(ctx, mb_key_of(2), MB_FLOAT32, MB_SHAPE(6, 9, 5)), losses;
+    mb_scan s = mb_scan_begin(ctx, 6);
+    mb_scan_carry(s, &w);
+    mb_tensor loss = mb_sum(mb_square(mb_tanh(mb_matmul(mb_scan_slice(s, xs), w))), MB_ALL);
+    mb_grad(loss, &w, 1, &g);
+    w = mb_sub(w, mb_mul(g, 0.01));
+    mb_scan_stack(s, loss, &losses);
+    mb_scan_end(s);
+    mb_grad(mb_sum(losses, MB_ALL), &w0, 1, &g);
+    expect(mb_eval(&g, 1) == MB_OK, "%s: %s", what, mb_message(ctx));
     check_context(ctx, what);
     for (uint64_t seed = 700; seed < 712; seed++) {
         program p;
@@ -171,7 +190,7 @@ Test(vulkan_barrier, every_pair, .timeout = 240)
     setenv("MB_VULKAN_QUIRKS", "16", 1); /* work spread as on a GPU: other pieces */
     check_all("as on a GPU");
     expect(steps_seen[MB_STEP_KERNEL] > 100 && steps_seen[MB_STEP_PRODUCT] > 20 &&
-               steps_seen[MB_STEP_OTHER] > 10 && pairs_seen > 500,
+               steps_seen[MB_STEP_OTHER] > 10 && steps_seen[MB_STEP_LOOP] >= 6 && pairs_seen > 500,
            "only %d kernels, %d products, %d others, %d pairs", steps_seen[0], steps_seen[1], steps_seen[2],
            pairs_seen);
 }

@@ -80,7 +80,7 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
     bool ok = VK(v, v->f.vkEndCommandBuffer(cb));
     for (int i = 0; i < 5 && ok; i++) {
         double start = now();
-        ok = mb__vk_submit(v, cb, true) && mb__vk_idle(v);
+        ok = mb__vk_submit(v, &cb, 1, true) && mb__vk_idle(v);
         best = fmin(best, now() - start);
     }
     v->f.vkFreeCommandBuffers(v->device, v->command_pool, 1, &cb);

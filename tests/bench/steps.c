@@ -4,7 +4,12 @@
  * clipping, AdamW, and the loss read back. torch_steps.py is the same in PyTorch, compare runs both.
  *
  *     steps MODEL [--batch 64] [--tokens 49] [--dim 128] [--heads 2] [--depth 4] [--inner-steps 1]
- *                 [--threads 2] [--steps 20] [--forward-only] [--backend NAME] [--check] [--double]
+ *                 [--threads 2] [--steps 20] [--warm-up 3] [--forward-only] [--backend NAME] [--check]
+ * [--double]
+ *                 [--scan] [--keep-every K] [--checkpoint]
+ *
+ * --scan: inner steps as one scan, whose derivative stores the weights of every K-th. --checkpoint: each
+ * block is one.
  *
  * MODEL: mttt-linear | mttt-mlp | linear-attention | softmax-attention | icl. Prints one line of JSON:
  *   median_ms, min_ms     a step, from the first recorded op to the loss in the program's hands
@@ -31,13 +36,14 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { WARM_UP = 3, PATCH_VALUES = 16, CLASSES = 10, CHECK_STEPS = 3, MOST_STEPS = 100000 };
+enum { PATCH_VALUES = 16, CLASSES = 10, CHECK_STEPS = 3, MOST_STEPS = 100000 };
 enum { ICL_D = 5, ICL_PAIRS = 20, ICL_LAYERS = 3, ICL_PROMPTS = 1000 };
 
 typedef struct bench {
     const char *model, *backend;
     int64_t batch, tokens, dim, heads, depth, inner_steps, threads, steps;
-    bool forward_only, check, full; /* full: float64 */
+    int64_t keep, warm_up;
+    bool forward_only, check, full, scan, checkpoint; /* full: float64 */
     mb_context *mb;
     mb_dtype dtype;
     mb_params *params;
@@ -103,6 +109,8 @@ static void make_vit(bench *b)
         mixer.kind = MB_MIXER_TTT;
         mixer.ttt.learner = strcmp(b->model, "mttt-mlp") == 0 ? MB_LEARNER_MLP : MB_LEARNER_LINEAR;
         mixer.ttt.inner_steps = (int)b->inner_steps;
+        mixer.ttt.scan = b->scan ? MB_ON : MB_OFF;
+        mixer.ttt.keep_every = b->keep;
     } else {
         mixer.kind = strcmp(b->model, "linear-attention") == 0 ? MB_MIXER_LINEAR : MB_MIXER_SOFTMAX;
     }
@@ -114,6 +122,7 @@ static void make_vit(bench *b)
                             .depth = b->depth,
                             .classes = CLASSES,
                             .mixer = mixer,
+                            .checkpoint = b->checkpoint,
                             .positions_init = mb_init_normal(0.02),
                             .head_init = mb_init_uniform(1 / sqrt((double)b->dim)),
                         });
@@ -237,10 +246,10 @@ static void run_timed(bench *b)
     uint64_t allocations = 0;
     if (!ms || !record)
         die("no memory", "");
-    for (int64_t i = -WARM_UP; i < b->steps; i++) {
+    for (int64_t i = -b->warm_up; i < b->steps; i++) {
         double begun = now_ms();
-        loss = step(b, i + WARM_UP, i < 0 ? &ignored : &record[i]);
-        if (i == -WARM_UP)
+        loss = step(b, i + b->warm_up, i < 0 ? &ignored : &record[i]);
+        if (i == -b->warm_up)
             first = now_ms() - first;
         if (i == -1)
             allocations = mb_get_stats(b->mb).allocations;
@@ -281,11 +290,16 @@ static void parse(bench *b, int argc, char **argv)
         int64_t *to;
     } numbers[] = {{"--batch", &b->batch},     {"--tokens", &b->tokens}, {"--dim", &b->dim},
                    {"--heads", &b->heads},     {"--depth", &b->depth},   {"--inner-steps", &b->inner_steps},
-                   {"--threads", &b->threads}, {"--steps", &b->steps}};
+                   {"--threads", &b->threads}, {"--steps", &b->steps},   {"--keep-every", &b->keep},
+                   {"--warm-up", &b->warm_up}};
     const struct {
         const char *name;
         bool *to;
-    } switches[] = {{"--forward-only", &b->forward_only}, {"--check", &b->check}, {"--double", &b->full}};
+    } switches[] = {{"--forward-only", &b->forward_only},
+                    {"--check", &b->check},
+                    {"--double", &b->full},
+                    {"--scan", &b->scan},
+                    {"--checkpoint", &b->checkpoint}};
     for (int i = 1; i < argc; i++) {
         bool known = false;
         for (size_t k = 0; !known && k < sizeof numbers / sizeof *numbers; k++)
@@ -328,7 +342,8 @@ int main(int argc, char **argv)
                .depth = 4,
                .inner_steps = 1,
                .threads = 2,
-               .steps = 20};
+               .steps = 20,
+               .warm_up = 3};
     parse(&b, argc, argv);
     b.dtype = b.full ? MB_FLOAT64 : MB_FLOAT32;
     b.mb = mb_open_with(&(mb_options){.backend = b.backend, .threads = (int)b.threads});

@@ -133,6 +133,19 @@ static void reductions(mb_context *mb)
     EXPECT(is(mb_sum(mb_sort(x), MB_ALL), 10) && is(mb_sum(mb_one_hot(index, 4), MB_ALL), 2));
 }
 
+static void linear_algebra(mb_context *mb)
+{
+    mb_tensor a = mb_mul(mb_eye(mb, MB_FLOAT64, 3), 4.0), b = mb_full(mb, MB_FLOAT64, MB_SHAPE(3, 2), 8.0);
+    EXPECT(is(mb_sum(mb_tril(b, 0), MB_ALL), 40) && is(mb_sum(mb_triu(b, 0), MB_ALL), 24));
+    EXPECT(is(mb_sum(mb_diagonal(a), MB_ALL), 12) && has_shape(mb_diagonal_matrix(b), MB_SHAPE(3, 2, 2)));
+    mb_tensor l = mb_cholesky(a);
+    EXPECT(is(mb_sum(l, MB_ALL), 6) && is(mb_log_det_spd(a), 3 * std::log(4.0)));
+    EXPECT(is(mb_sum(mb_triangular_solve(l, b, MB_UPPER | MB_TRANSPOSED), MB_ALL), 24));
+    EXPECT(is(mb_sum(mb_triangular_solve(l, b, MB_LOWER | MB_UNIT_DIAGONAL), MB_ALL), 48));
+    EXPECT(is(mb_sum(mb_cholesky_solve(l, b), MB_ALL), 12) && is(mb_sum(mb_solve_spd(a, b), MB_ALL), 12));
+    EXPECT(is(mb_sum(mb_lstsq(a, b, MB_EMPTY(mb_tensor)), MB_ALL), 12));
+}
+
 static void common_functions(mb_context *mb)
 {
     mb_tensor x = mb_full(mb, MB_FLOAT64, MB_SHAPE(1, 2), 2.0), sum = mb_alias(x);
@@ -279,6 +292,45 @@ static void checkpoints(mb_context *mb)
     EXPECT(mb_grad(y, &x, 1, &g) == MB_OK && is(g, 6 * std::exp(9.0)));
 }
 
+static void vmaps(mb_context *mb)
+{
+    mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 3.0), xs = mb_iota(mb, MB_FLOAT64, 6), gs, losses;
+    mb_vmap v = mb_vmap_begin(mb, 3);
+    mb_tensor x = mb_vmap_in(v, mb_reshape(xs, MB_SHAPE(2, 3)), -1); /* (0,3), (1,4), (2,5) */
+    mb_tensor loss = mb_square(mb_dot(w, x)), g;
+    EXPECT(mb_grad(loss, &w, 1, &g) == MB_OK);
+    EXPECT(mb_vmap_out(v, g, 0, &gs) == MB_OK && mb_vmap_out(v, loss, 0, &losses) == MB_OK);
+    EXPECT(mb_vmap_end(v) == MB_OK && has_shape(gs, MB_SHAPE(3, 2)));
+    EXPECT(is(mb_sum(losses, MB_ALL), 81 + 225 + 441) && is(mb_sum(gs, MB_ALL), 2 * (9 * 3 + 15 * 5 + 21 * 7)));
+
+    mb_vmap_options options = {};
+    options.same_draws = true;
+    v = mb_vmap_begin_with(mb, 3, options);
+    EXPECT(mb_vmap_out(v, mb_uniform(mb, mb_key_of(1), MB_FLOAT64, MB_SHAPE0), 0, &gs) == MB_OK);
+    EXPECT(mb_vmap_end(v) == MB_OK && is(mb_sub(mb_max(gs, MB_ALL), mb_min(gs, MB_ALL)), 0));
+}
+
+static void scans(mb_context *mb)
+{
+    mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 2.0), start = w, xs = mb_iota(mb, MB_FLOAT64, 3), seen,
+              g;
+    mb_scan s = mb_scan_begin(mb, 3);
+    EXPECT(mb_scan_carry(s, &w) == MB_OK);
+    mb_tensor x = mb_add(mb_scan_slice(s, xs), mb_cast(mb_scan_step(s), MB_FLOAT64));
+    EXPECT(mb_scan_stack(s, mb_mul(w, x), &seen) == MB_OK);
+    w = mb_mul(w, w);
+    EXPECT(mb_scan_end(s) == MB_OK && is(w, 256) && is(mb_sum(seen, MB_ALL), 4 * 2 + 16 * 4));
+    EXPECT(mb_grad(w, &start, 1, &g) == MB_OK && is(g, 8 * 128));
+
+    mb_scan_options options = {};
+    options.backwards = true;
+    s = mb_scan_begin_with(mb, 3, options);
+    w = start;
+    EXPECT(mb_scan_carry(s, &w) == MB_OK);
+    w = mb_add(mb_mul(w, 2.0), mb_scan_slice(s, xs));
+    EXPECT(mb_scan_end(s) == MB_OK && is(w, 2 * (2 * (2 * 2 + 2) + 1)));
+}
+
 /* --------------------------------------------------------------------------------------------- files.h -- */
 
 static void safetensors(mb_context *mb, const std::string &folder)
@@ -339,8 +391,8 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, common_functions,
-                      scopes, errors, derivatives, checkpoints})
+    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
+                      common_functions, scopes, errors, derivatives, checkpoints, scans, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

@@ -88,6 +88,8 @@ static void rules(mb_context *mb)
     EXPECT(is(mb_sum(mb_sgd_update(w, w, lr), MB_ALL), 1));
     EXPECT(is(mb_sum(mb_momentum_update(w, w, lr, zero, 0.9, false, &velocity), MB_ALL), 1));
     EXPECT(is(mb_sum(mb_adam_update(w, w, lr, zero, zero, 1, nullptr, &m, &v), MB_ALL), 1));
+    mb_tensor first = mb_full(mb, MB_INT32, MB_SHAPE0, 1);
+    EXPECT(is(mb_sum(mb_adam_update_in_scan(w, w, lr, zero, zero, first, nullptr, &m, &v), MB_ALL), 1));
     EXPECT(is(mb_global_norm(&w, 1), std::sqrt(2.0)) && is(mb_clip_norm(&w, 1, 1, &clipped), std::sqrt(2.0)));
     EXPECT(is(mb_sum(mb_clip_value(w, 0.25), MB_ALL), 0.5));
 }
@@ -206,6 +208,26 @@ static void transformers(mb_context *mb, mb_params *p)
     EXPECT(has_shape(logits, MB_SHAPE(2, 3)) && std::isfinite(mb_item(mb_sum(logits, MB_ALL))));
 }
 
+static void recurrent(mb_context *mb, mb_params *p)
+{
+    mb_recurrent_options options = {};
+    options.cell = MB_CELL_LSTM;
+    options.in = 3;
+    options.hidden = 4;
+    mb_recurrent lstm = mb_recurrent_new(p, "lstm", options);
+    mb_recurrent_state state = {};
+    mb_tensor x = mb_ones(mb, MB_FLOAT32, MB_SHAPE(2, 5, 3));
+    EXPECT(has_shape(mb_recurrent_apply(lstm, x, &state), MB_SHAPE(2, 5, 4)));
+    EXPECT(has_shape(state.h, MB_SHAPE(2, 4)) && std::isfinite(mb_item(mb_sum(state.c, MB_ALL))));
+
+    mb_gated_attention_options chunks = {};
+    chunks.chunk = 2;
+    mb_tensor q = mb_ones(mb, MB_FLOAT32, MB_SHAPE(1, 1, 4, 1)),
+              none = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(1, 1, 4, 1)), last;
+    EXPECT(is(mb_sum(mb_gated_attention(q, q, q, none, chunks, &last), MB_ALL), 1 + 2 + 3 + 4) &&
+           is(mb_sum(last, MB_ALL), 4));
+}
+
 void training(mb_context *mb, const std::string &folder)
 {
     parameters(mb, folder);
@@ -213,7 +235,7 @@ void training(mb_context *mb, const std::string &folder)
     optimisers(mb, folder);
     rules(mb);
     mb_params *p = mb_params_new(mb, 42);
-    for (auto part : {small_layers, in_context, transformers})
+    for (auto part : {small_layers, in_context, transformers, recurrent})
         part(mb, p);
     mb_params_free(p);
 }

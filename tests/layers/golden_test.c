@@ -85,8 +85,9 @@ Test(golden, mttt_mlp)
 Test(golden, passes_left_out)
 {
     static const char *const passes[] = {
-        "simplify", "merge",   "dead",  "fuse",
-        "sink",     "inplace", "reuse", "simplify,merge,dead,fuse,sink,inplace,reuse,cache"};
+        "simplify", "merge", "dead",
+        "fuse",     "sink",  "inplace",
+        "reuse",    "loops", "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops"};
     for (size_t k = 0; k < sizeof passes / sizeof *passes; k++)
         for (int i = 0; i < 2; i++) {
             linear_case(backend_names[i], passes[k]);

@@ -149,6 +149,40 @@ Test(ops_error, reductions_and_contractions)
     close_all();
 }
 
+Test(ops_error, linear_algebra)
+{
+    OPEN;
+    mb_tensor a = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3, 3)),
+              many = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, 3, 3));
+    mb_tensor three = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3, 3, 1)),
+              whole = mb_zeros(ctx, MB_INT32, MB_SHAPE(3, 3));
+    mb_tensor wide = mb_cast(a, MB_FLOAT64), none = {0};
+    REFUSED(MB_INVALID, mb_tril(t.row, 0), "tril", "[5]", "rank 2");
+    REFUSED(MB_INVALID, mb_triu(t.row, 0), "triu", "[5]", "rank 2");
+    REFUSED(MB_INVALID, mb_diagonal(t.row), "diagonal", "[5]", "rank 2");
+    REFUSED(MB_INVALID, mb_diagonal_matrix(mb_scalar(ctx, MB_FLOAT32, 1)), "diagonal_matrix", "rank 1 to 7");
+    REFUSED(MB_INVALID, mb_diagonal_matrix(mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(1, 1, 1, 1, 1, 1, 1, 1))),
+            "diagonal_matrix", "rank 1 to 7");
+    REFUSED(MB_INVALID, mb_cholesky(t.f32), "cholesky", "[3,4]", "square");
+    REFUSED(MB_INVALID, mb_cholesky(t.row), "cholesky", "[5]", "rank 2");
+    REFUSED(MB_INVALID, mb_cholesky(whole), "cholesky", "int32", "floats");
+    REFUSED(MB_INVALID, mb_log_det_spd(t.f32), "log_det_spd", "[3,4]", "square");
+    REFUSED(MB_INVALID, mb_triangular_solve(t.f32, a, MB_LOWER), "triangular_solve", "[3,4]", "square");
+    REFUSED(MB_INVALID, mb_triangular_solve(a, t.row, MB_LOWER), "triangular_solve", "[5]", "rank 2");
+    REFUSED(MB_INVALID, mb_triangular_solve(a, mb_transpose(t.f32), MB_LOWER), "[4,3]", "as many rows");
+    REFUSED(MB_INVALID, mb_triangular_solve(a, wide, MB_LOWER), "float64", "one float dtype");
+    REFUSED(MB_INVALID, mb_triangular_solve(many, three, MB_LOWER), "[2,3,3]", "[3,3,1]", "broadcast");
+    REFUSED(MB_INVALID, mb_triangular_solve(a, a, 8), "triangular_solve", "8", "MB_LOWER");
+    REFUSED(MB_INVALID, mb_cholesky_solve(t.f32, a), "cholesky_solve", "[3,4]", "square");
+    REFUSED(MB_INVALID, mb_solve_spd(whole, whole), "solve_spd", "int32", "one float dtype");
+    REFUSED(MB_INVALID, mb_solve_spd(many, three), "solve_spd", "[2,3,3]", "[3,3,1]", "broadcast");
+    REFUSED(MB_INVALID, mb_lstsq(t.f32, mb_transpose(t.f32), none), "lstsq", "[4,3]", "as many rows");
+    REFUSED(MB_INVALID, mb_lstsq(a, a, mb_scalar(ctx, MB_FLOAT64, 1)), "lstsq", "ridge", "float32");
+    REFUSED(MB_INVALID, mb_lstsq(many, a, mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3))), "ridge", "[3]", "[2]");
+    REFUSED(MB_INVALID, mb_lstsq(a, a, mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(1))), "ridge", "[1]", "[]");
+    close_all();
+}
+
 Test(ops_error, indexing_and_functions)
 {
     OPEN;

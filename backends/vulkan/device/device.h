@@ -159,8 +159,8 @@ VkDebugUtilsMessengerCreateInfoEXT mb__vk_messenger_info(mb__vk *v);
 
 /* Waits for the run in flight, if there is one. False, too, where the device was lost before. */
 bool mb__vk_idle(mb__vk *v);
-/* Submits commands to the device; the fence is signalled by the last. */
-bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last);
+/* Submits commands to the device, in one go; the fence is signalled by the last. */
+bool mb__vk_submit(mb__vk *v, const VkCommandBuffer *commands, uint32_t count, bool last);
 /* Waits in any case, before what runs is freed. */
 void mb__vk_settle(mb__vk *v);
 

@@ -2,10 +2,10 @@
  * queue.c - handing commands to the device, and waiting for it. */
 #include "backends/vulkan/device/device.h"
 
-bool mb__vk_submit(mb__vk *v, VkCommandBuffer cb, bool last)
+bool mb__vk_submit(mb__vk *v, const VkCommandBuffer *commands, uint32_t count, bool last)
 {
     VkSubmitInfo submit = {
-        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &cb};
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = count, .pCommandBuffers = commands};
     bool ok = (!last || VK(v, v->f.vkResetFences(v->device, 1, &v->fence))) &&
               VK(v, v->f.vkQueueSubmit(v->queue, 1, &submit, last ? v->fence : VK_NULL_HANDLE));
     v->in_flight = ok && last;

@@ -3,29 +3,10 @@
  * axis_and_index.c - gather, scatter, sort, scan: kernels written by hand, whose regions their sources
  * describe. All do the same in every run: sums are added in a fixed order, however the work is spread.
  */
-#include <stdio.h>
-
 #include "backends/vulkan/program/program.h"
 
 /* Rows up to here are sorted by counting, on GPUs and on processors; longer ones by merges. */
 enum { COUNTED_MOST = 1024, COUNTED_MOST_PROCESSOR = 128 };
-
-static VkPipeline pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
-{
-    static const char *const types[] = {"f32", "f64", "i32", "i32"};
-    char name[40];
-    if (dtype < 0)
-        snprintf(name, sizeof name, "%s", kernel);
-    else
-        snprintf(name, sizeof name, "%s_%s", kernel, types[dtype]);
-    const mb__vk_shader *s = mb__vk_shader_named(name);
-    if (!s || (dtype == MB_FLOAT64 && !p->v->caps.float64)) {
-        mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: no kernel %s on %s", name,
-                    p->v->props.deviceName);
-        return VK_NULL_HANDLE;
-    }
-    return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
-}
 
 /* How many loop iterations of `each` an invocation may do in one dispatch: no more than the driver lets it,
  * nor than `invocations` of them do in the time of a slice. */
@@ -51,7 +32,7 @@ static bool finish(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int6
 static bool add_rows(mb__vk_program *p, int step, const mb__other *o, const char *kernel, int64_t groups,
                      uint32_t local, const int64_t own[4], double cost)
 {
-    VkPipeline pipeline = pipeline_named(p, step, kernel, o->dtype, local);
+    VkPipeline pipeline = mb__vk_pipeline_named(p, step, kernel, o->dtype, local);
     if (!pipeline)
         return false;
     mb__vk_slot slots[2] = {{o->in.value, o->in.offset}, {o->out.value, o->out.offset}};
@@ -131,7 +112,8 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
     const mb__vk *v = p->v;
     int64_t count = mb__numel(o->out_dim, o->out_rank);
     uint32_t local = v->caps.processor ? 64 : mb__vk_widest(v);
-    VkPipeline pipeline = pipeline_named(p, step, o->dtype == MB_FLOAT64 ? "take_wide" : "take", -1, local);
+    VkPipeline pipeline =
+        mb__vk_pipeline_named(p, step, o->dtype == MB_FLOAT64 ? "take_wide" : "take", -1, local);
     if (!pipeline)
         return false;
     mb__vk_slot slots[3] = {
@@ -167,7 +149,7 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
     uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
     int64_t wanted = v->caps.processor ? 16 : 16384, parts = others < wanted ? wanted / others : 1;
     parts = parts < size ? parts : size;
-    VkPipeline pipeline = pipeline_named(p, step, "scatter_add", o->dtype, local);
+    VkPipeline pipeline = mb__vk_pipeline_named(p, step, "scatter_add", o->dtype, local);
     if (!pipeline)
         return false;
     /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off.
@@ -219,6 +201,9 @@ bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *o)
         return empty || add_cumsum(p, step, o);
     case MB_OP_ARGSORT:
         return empty || add_argsort(p, step, o);
+    case MB_OP_CHOLESKY:
+    case MB_OP_TRIANGULAR_SOLVE:
+        return mb__numel(o->out_dim, o->out_rank) == 0 || mb__vk_add_matrix(p, step, o);
     default:
         return mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: there is no kernel for %s",
                            mb__ops[o->op].name);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * dispatch.c - the dispatches of a program under construction, with their regions of its part of the table.
  */
+#include <stdio.h>
+
 #include "backends/vulkan/program/program.h"
 
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift)
@@ -27,14 +29,19 @@ static int words_each(const mb__vk_program *p, int32_t value)
     return value < p->plan->value_count && p->plan->values[value].dtype == MB_FLOAT64 ? 2 : 1;
 }
 
-uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
+void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count)
 {
-    uint32_t at = p->word_count;
-    p->touching = p->access_count;
     for (int i = 0; i < count; i++) {
         mb__vk_add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * words_each(p, slots[i].value)));
         mb__vk_add_word(p, 0, -1, 0);
     }
+}
+
+uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count)
+{
+    uint32_t at = p->word_count;
+    p->touching = p->access_count;
+    mb__vk_slots(p, slots, count);
     return at;
 }
 
@@ -96,4 +103,21 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
     grown[p->scratch_count] = (mb__vk_scratch_value){p->scratch_bytes, bytes};
     p->scratch_bytes += (bytes + VK_ALIGN - 1) / VK_ALIGN * VK_ALIGN;
     return p->plan->value_count + p->scratch_count++;
+}
+
+VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
+{
+    static const char *const types[] = {"f32", "f64", "i32", "i32"};
+    char name[40];
+    if (dtype < 0)
+        snprintf(name, sizeof name, "%s", kernel);
+    else
+        snprintf(name, sizeof name, "%s_%s", kernel, types[dtype]);
+    const mb__vk_shader *s = mb__vk_shader_named(name);
+    if (!s || (dtype == MB_FLOAT64 && !p->v->caps.float64)) {
+        mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: no kernel %s on %s", name,
+                    p->v->props.deviceName);
+        return VK_NULL_HANDLE;
+    }
+    return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
 }

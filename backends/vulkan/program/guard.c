@@ -12,9 +12,9 @@ enum { PATTERN = 0xa5 };
 static unsigned char *band(const mb__vk_program *p, const mb__binding *b, int i, size_t *bytes)
 {
     const mb__value *v = &p->plan->values[i];
-    const mb__vk_memory *m = v->storage == MB_IN_OUTPUT  ? b->outputs[v->index]
-                             : v->storage == MB_IN_ARENA ? b->arena
-                                                         : NULL;
+    const mb__vk_memory *m = v->storage == MB_IN_OUTPUT && !p->around ? b->outputs[v->index]
+                             : v->storage == MB_IN_ARENA              ? b->arena
+                                                                      : NULL;
     if (!m || !p->v->blocks[m->block].mapped || v->first < 0)
         return NULL;
     uint64_t size = (uint64_t)v->count * mb__vk_element_size((mb_dtype)v->dtype);
@@ -32,6 +32,10 @@ void mb__vk_guard_fill(const mb__vk_program *p, const mb__binding *b)
         if (at)
             memset(at, PATTERN, bytes);
     }
+    for (const mb__vk_program *body = p->bodies; body; body = body->next_body) {
+        mb__vk_memory arena = mb__vk_place_of(p, b, body->loop->arena);
+        mb__vk_guard_fill(body, &(mb__binding){.arena = &arena});
+    }
 }
 
 bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b)
@@ -46,6 +50,11 @@ bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b)
                                    "vulkan: byte %zu behind a value of %lld %s was written to", j,
                                    (long long)v->count, mb_dtype_name((mb_dtype)v->dtype));
             }
+    }
+    for (const mb__vk_program *body = p->bodies; body; body = body->next_body) {
+        mb__vk_memory arena = mb__vk_place_of(p, b, body->loop->arena);
+        if (!mb__vk_guard_check(body, &(mb__binding){.arena = &arena}))
+            return false;
     }
     return true;
 }

@@ -202,6 +202,26 @@ mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide)
     return *mb__vk_trust(v, &c) == VK_WRONG ? mb__vk_product_by(v, p, wide, VK_PLAIN) : c;
 }
 
+/* Whether a value begins at a multiple of four elements, in every step of a loop. */
+static bool begins_even(const mb__vk_program *p, int32_t value)
+{
+    if (!p->around || value >= p->plan->value_count || p->plan->values[value].storage == MB_IN_ARENA)
+        return true;
+    const mb__value *v = &p->plan->values[value];
+    const mb__port *port = v->storage == MB_IN_INPUT ? &p->loop->in[v->index] : &p->loop->out[v->index];
+    return port->offset % 4 == 0 && port->step % 4 == 0 && begins_even(p->around, port->value);
+}
+
+mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__product *p)
+{
+    mb__product m = *p;
+    mb__view *const views[3] = {&m.a, &m.b, &m.c};
+    for (int i = 0; i < 3; i++)
+        if (!begins_even(program, views[i]->value))
+            views[i]->offset = 1; /* whatever it is, it is nowhere in particular */
+    return mb__vk_product_decide(program->v, &m, program->plan->values[p->c.value].dtype == MB_FLOAT64);
+}
+
 /* Along the loop that it is repeated over most often, else along rows or columns. */
 bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[2])
 {
@@ -361,7 +381,6 @@ bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product)
     mb__product part[2];
     if (mb__vk_product_cut(p->v, product, part))
         return mb__vk_add_product(p, step, &part[0]) && mb__vk_add_product(p, step, &part[1]);
-    bool wide = p->plan->values[product->c.value].dtype == MB_FLOAT64;
-    mb__vk_choice c = mb__vk_product_decide(p->v, product, wide);
+    mb__vk_choice c = mb__vk_product_choose(p, product);
     return mb__vk_product_emit(p, step, product, &c);
 }

@@ -156,13 +156,14 @@ bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c)
     return true;
 }
 
-bool mb__vk_try_product(mb__vk *v, const mb__plan *plan, const mb__product *p)
+bool mb__vk_try_product(const mb__vk_program *program, const mb__product *p)
 {
+    mb__vk *v = program->v;
     mb__product part[2];
     if (mb__vk_product_cut(v, p, part))
-        return mb__vk_try_product(v, plan, &part[0]) && mb__vk_try_product(v, plan, &part[1]);
+        return mb__vk_try_product(program, &part[0]) && mb__vk_try_product(program, &part[1]);
     for (;;) {
-        mb__vk_choice c = mb__vk_product_decide(v, p, plan->values[p->c.value].dtype == MB_FLOAT64);
+        mb__vk_choice c = mb__vk_product_choose(program, p);
         if (mb__vk_is_plain(&c) || *mb__vk_trust(v, &c) != VK_UNTRIED)
             return true;
         if (!mb__vk_try_choice(v, &c))

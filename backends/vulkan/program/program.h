@@ -23,13 +23,16 @@ typedef struct mb__vk_access {
     bool written;
 } mb__vk_access;
 
+typedef struct mb__vk_program mb__vk_program;
+
 typedef struct mb__vk_dispatch {
     VkPipeline pipeline;
     uint64_t region; /* words in the program's part of the table */
     uint32_t x, y;   /* groups */
     int32_t access_first, access_count;
     int step;
-    double cost; /* bytes and flops, roughly: where submits are cut */
+    double cost;          /* bytes and flops, roughly: where submits are cut */
+    mb__vk_program *body; /* of a loop, whose steps each begin with this dispatch; NULL */
 } mb__vk_dispatch;
 
 /* Memory of the program's own, for what is kept between two of its dispatches. */
@@ -37,11 +40,27 @@ typedef struct mb__vk_scratch_value {
     uint64_t offset, bytes;
 } mb__vk_scratch_value;
 
-/* Values are numbered: the plan's, then scratch. */
-typedef struct mb__vk_program {
+/* What is submitted, in order: commands, or all up to `end`, `times` over. */
+typedef struct mb__vk_act {
+    VkCommandBuffer commands; /* VK_NULL_HANDLE: a repetition */
+    double cost;
+    int64_t times;
+    int32_t end;
+    const mb__vk_program *timed; /* whose time stamps are read afterwards; NULL */
+} mb__vk_act;
+
+/* Values are numbered: the plan's, then scratch. A loop's body is a program inside of another: it has a part
+ * of the table and time stamps of its own, and is recorded and run with the outermost. */
+struct mb__vk_program {
     mb__vk *v;
     mb__bump pool;
     const mb__plan *plan;
+    mb__vk_program *around;              /* NULL: it is the outermost; else */
+    const mb__loop *loop;                /* of `around`, whose body it is, ... */
+    uint32_t list, entries;              /* ... and the word of its own part where loop.comp's list begins */
+    mb__vk_program *bodies, *next_body;  /* inside of it; beside it */
+    double commands, own_cost, all_cost; /* of one run: dispatches; their cost without loops; with them */
+    bool *barrier;                       /* before each dispatch */
     mb__vk_scratch_value *scratch;
     int scratch_count, scratch_room;
     uint64_t scratch_bytes;
@@ -61,13 +80,17 @@ typedef struct mb__vk_program {
     int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
     uint32_t *shift;
     mb__vk_memory *bound;
-    VkCommandBuffer slices[VK_SLICES_MOST];
-    int slice_count, slices_used, barriers;
+    /* Of the outermost: what was recorded, and how to run it. */
+    VkCommandBuffer *slices;
+    mb__vk_act *acts;
+    int slice_count, slice_room, act_count, act_room;
+    uint64_t dispatches_run, barriers_run;
+    bool midway; /* a run failed, perhaps between two steps of a loop */
     uint32_t generation;
     VkQueryPool queries;
     bool failed;
     bool untimed; /* a trial: not timed */
-} mb__vk_program;
+};
 
 /* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
  * every element is a row of its own. Stores are plain or once a row. Values are slots of the region. */
@@ -110,8 +133,9 @@ static inline bool mb__vk_is_reduction(const mb__instr *i)
 /* Adds a word to the program's part of the table. value: whose block it will name, with where it begins
  * there, and `shift` words on, in the word behind it; -1: it stays as it is. */
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift);
-/* Begins a region for a dispatch: slots for `count` values; parameters follow by mb__vk_param. */
+/* Begins a region for a dispatch: slots for `count` values; more, and parameters, may follow. */
 uint32_t mb__vk_region(mb__vk_program *p, const mb__vk_slot *slots, int count);
+void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count);
 void mb__vk_param(mb__vk_program *p, int64_t x);
 void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written);
 /* Ends the region begun last. groups: counted over both axes. */
@@ -119,6 +143,9 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
                          double cost);
 /* Adds a value of the program's own; returns its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
+
+/* The kernel of that name for a dtype, or, with dtype < 0, for all; VK_NULL_HANDLE: error set. */
+VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local);
 
 /* ---- emit.c ---- */
 
@@ -192,11 +219,17 @@ bool mb__vk_product_cut(const mb__vk *v, const mb__product *p, mb__product part[
 mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide, int kernel);
 /* How a product, which is not to be cut, is computed, given what is known to be wrong. */
 mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide);
+/* The same in a program, whose values may begin anywhere. */
+mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__product *p);
 VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
 /* Adds the dispatches of a product by a choice. */
 bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product, const mb__vk_choice *c);
 /* The same, cut and decided. */
 bool mb__vk_add_product(mb__vk_program *p, int step, const mb__product *product);
+
+/* ---- matrix.c ---- */
+
+bool mb__vk_add_matrix(mb__vk_program *p, int step, const mb__other *other);
 
 /* ---- axis_and_index.c ---- */
 
@@ -209,11 +242,24 @@ bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64
 
 /* ---- program.c ---- */
 
-/* A program without dispatches yet, with room for bound scalars. */
+/* A program without dispatches yet, with room for bound scalars; and so the bodies of its loops, in the order
+ * of its steps. */
 mb__vk_program *mb__vk_program_new(mb__vk *v, const mb__plan *plan);
 /* After the last dispatch: allocates the program's part of the table, and its own memory. */
 bool mb__vk_program_finish(mb__vk_program *p);
 void mb__vk_discard(mb__vk_program *p); /* NULL is allowed */
+/* Memory that a program holds, with its bodies. */
+size_t mb__vk_program_bytes(const mb__vk_program *p);
+const mb__vk_program *mb__vk_outermost(const mb__vk_program *p);
+/* Where a value lies in a run; of a body, but for what moves from step to step. */
+mb__vk_memory mb__vk_place_of(const mb__vk_program *p, const mb__binding *b, int value);
+
+/* ---- loop.c ---- */
+
+/* Adds a loop, whose body is complete but for its end. */
+bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body);
+/* The next step of a body is the first. */
+void mb__vk_rewind(mb__vk_program *body);
 
 /* ---- hazard.c ---- */
 
@@ -225,6 +271,11 @@ bool mb__vk_conflict(const mb__vk_program *p, const mb__vk_access *a, const mb__
 
 void mb__vk_guard_fill(const mb__vk_program *p, const mb__binding *b);
 bool mb__vk_guard_check(const mb__vk_program *p, const mb__binding *b);
+
+/* ---- record.c ---- */
+
+/* Records the commands of a program and its bodies, and what to submit. */
+bool mb__vk_record(mb__vk_program *p);
 
 /* ---- run.c ---- */
 
@@ -238,9 +289,9 @@ bool mb__vk_product_run(mb__vk *v, const mb__product *p, const mb__vk_choice *c,
                         const void *a, const void *b, void *result);
 /* Tests whether a choice computes correct results, and records the answer. False: it could not be tried. */
 bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c);
-/* Tries the untried choices that a product of a plan takes, until the choices taken are known to be correct.
- */
-bool mb__vk_try_product(mb__vk *v, const mb__plan *plan, const mb__product *p);
+/* Tries the untried choices that a product of a program takes, until the choices taken are known to be
+ * correct. */
+bool mb__vk_try_product(const mb__vk_program *program, const mb__product *p);
 
 /* ---- compile.c ---- */
 

@@ -1,137 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * run.c - running a program: the commands are recorded at its first run, in slices; every run patches the
- * table where values lie elsewhere than in the run before, and submits.
+ * run.c - running a program: the commands are recorded at its first run; every run patches the table where
+ * values lie elsewhere than in the run before, and submits.
  */
-#include <stdio.h>
-
 #include "backends/vulkan/program/program.h"
-
-/* ---- recording ---- */
-
-static bool begin_slice(mb__vk_program *p, int i)
-{
-    mb__vk *v = p->v;
-    if (i == p->slice_count) {
-        VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-                                            .commandPool = v->command_pool,
-                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-                                            .commandBufferCount = 1};
-        if (!VK(v, v->f.vkAllocateCommandBuffers(v->device, &info, &p->slices[i])))
-            return false;
-        p->slice_count++;
-    }
-    VkCommandBuffer cb = p->slices[i];
-    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
-    if (!VK(v, v->f.vkBeginCommandBuffer(cb, &begin)))
-        return false;
-    mb__vk_barrier(v, cb); /* after whatever ran before */
-    if (i == 0 && p->table_bytes && !v->table.mapped) {
-        mb__vk_table_copy(v, cb, p->table_at, p->table_bytes);
-        mb__vk_barrier(v, cb);
-    }
-    if (i == 0 && p->queries)
-        v->f.vkCmdResetQueryPool(cb, p->queries, 0, 2 * (uint32_t)p->dispatch_count);
-    v->f.vkCmdBindDescriptorSets(cb, VK_PIPELINE_BIND_POINT_COMPUTE, v->pipeline_layout, 0, 1, &v->set, 0,
-                                 NULL);
-    return true;
-}
-
-static bool end_slice(mb__vk_program *p, int i, bool last)
-{
-    mb__vk *v = p->v;
-    if (last) { /* the host may look */
-        VkMemoryBarrier seen = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
-                                .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
-                                .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
-        v->f.vkCmdPipelineBarrier(p->slices[i], VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-                                  VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &seen, 0, NULL, 0, NULL);
-    }
-    return VK(v, v->f.vkEndCommandBuffer(p->slices[i]));
-}
-
-static void record_dispatch(mb__vk_program *p, VkCommandBuffer cb, int i, VkPipeline *bound)
-{
-    mb__vk *v = p->v;
-    const mb__vk_dispatch *d = &p->dispatches[i];
-    if (d->pipeline != *bound)
-        v->f.vkCmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, d->pipeline);
-    *bound = d->pipeline;
-    uint32_t scalars = (uint32_t)(p->table_at / 4), push[2] = {scalars + d->region, scalars};
-    v->f.vkCmdPushConstants(cb, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, push);
-    if (v->labels) {
-        char text[160], label[64];
-        const char *place = p->plan->steps[d->step].site;
-        mb__step_label(p->plan, d->step, label, sizeof label);
-        snprintf(text, sizeof text, "%s, %.80s", label, place ? place : "?");
-        VkDebugUtilsLabelEXT info = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_LABEL_EXT, .pLabelName = text};
-        v->begin_label(cb, &info);
-    }
-    if (p->queries)
-        v->f.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, p->queries, 2 * (uint32_t)i);
-    v->f.vkCmdDispatch(cb, d->x, d->y, 1);
-    if (p->queries)
-        v->f.vkCmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, p->queries, 2 * (uint32_t)i + 1);
-    if (v->labels)
-        v->end_label(cb);
-}
-
-/* Commands are cut into slices that a device finishes in a fraction of a second. Dispatches between two
- * barriers do not access each other's values, so they may run in any order; `backwards` records them so, for
- * tests of just that. */
-static bool record(mb__vk_program *p)
-{
-    mb__vk *v = p->v;
-    double slice = v->slice, total = 0, cost = 0;
-    for (int i = 0; i < p->dispatch_count; i++)
-        total += p->dispatches[i].cost;
-    /* Two slices beside each other hold more than one's cost. */
-    slice = slice < 2 * total / (VK_SLICES_MOST - 2) ? 2 * total / (VK_SLICES_MOST - 2) : slice;
-    bool *before = mb__host_alloc(v->host, (size_t)p->dispatch_count + 1);
-    if (!before)
-        return false;
-    mb__vk_hazards(p, before);
-    p->barriers = 0;
-    int current = 0;
-    bool ok = begin_slice(p, 0);
-    VkPipeline bound = VK_NULL_HANDLE;
-    for (int i = 0; ok && i < p->dispatch_count;) {
-        int end = i + 1; /* of what runs between two barriers */
-        double more = p->dispatches[i].cost;
-        while (end < p->dispatch_count && !before[end])
-            more += p->dispatches[end++].cost;
-        if (cost > 0 && cost + more > slice && current + 1 < VK_SLICES_MOST) {
-            ok = end_slice(p, current, false) && begin_slice(p, ++current);
-            bound = VK_NULL_HANDLE;
-            cost = 0;
-        } else if (i > 0) {
-            mb__vk_barrier(v, p->slices[current]);
-            p->barriers++;
-        }
-        for (int j = i; ok && j < end; j++) {
-            int which = v->backwards ? end - 1 - (j - i) : j;
-            record_dispatch(p, p->slices[current], which, &bound);
-        }
-        cost += more;
-        i = end;
-    }
-    ok = ok && end_slice(p, current, true);
-    if (!ok && current < p->slice_count) /* one that is half recorded cannot be begun anew */
-        v->f.vkResetCommandBuffer(p->slices[current], 0);
-    mb__host_free(v->host, before, (size_t)p->dispatch_count + 1);
-    p->slices_used = ok ? current + 1 : 0;
-    if (ok) /* else it is recorded anew when it is next run */
-        p->generation = v->generation;
-    v->host->counters->recordings++;
-    return ok;
-}
 
 /* ---- time stamps ---- */
 
 static bool make_queries(mb__vk_program *p)
 {
     mb__vk *v = p->v;
-    if (p->queries || v->period == 0 || !v->host->timed || p->untimed)
+    if (v->period == 0 || !v->host->timed || p->untimed)
+        return true;
+    for (mb__vk_program *body = p->bodies; body; body = body->next_body)
+        if (!make_queries(body))
+            return false;
+    if (p->queries || p->dispatch_count == 0)
         return true;
     VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                   .queryType = VK_QUERY_TYPE_TIMESTAMP,
@@ -142,11 +26,14 @@ static bool make_queries(mb__vk_program *p)
     return false;
 }
 
-static bool read_queries(mb__vk_program *p)
+/* The steps of loops were timed themselves. */
+static bool read_queries(const mb__vk_program *p)
 {
     mb__vk *v = p->v;
     for (int i = 0; i < p->dispatch_count; i++) {
         uint64_t ticks[2];
+        if (p->dispatches[i].body)
+            continue;
         if (!VK(v, v->f.vkGetQueryPoolResults(v->device, p->queries, 2 * (uint32_t)i, 2, sizeof ticks, ticks,
                                               8, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT)))
             return false;
@@ -156,20 +43,7 @@ static bool read_queries(mb__vk_program *p)
     return true;
 }
 
-/* ---- running ---- */
-
-static mb__vk_memory place_of(const mb__vk_program *p, const mb__binding *b, int value)
-{
-    if (value >= p->plan->value_count) {
-        const mb__vk_scratch_value *s = &p->scratch[value - p->plan->value_count];
-        return (mb__vk_memory){p->scratch_memory->block, p->scratch_memory->offset + s->offset, 0};
-    }
-    const mb__value *v = &p->plan->values[value];
-    const mb__vk_memory *m = v->storage == MB_IN_INPUT    ? b->inputs[v->index]
-                             : v->storage == MB_IN_OUTPUT ? b->outputs[v->index]
-                                                          : b->arena;
-    return (mb__vk_memory){m->block, m->offset + (v->storage == MB_IN_ARENA ? (uint64_t)v->offset : 0), 0};
-}
+/* ---- the table ---- */
 
 /* A number as each type that a kernel may read it in; a key's bits as they are. */
 static void put_scalar(const mb__scalar *s, uint32_t *w)
@@ -188,12 +62,14 @@ static void put_scalar(const mb__scalar *s, uint32_t *w)
 
 static void bind_values(mb__vk_program *p, const mb__binding *b)
 {
+    if (!p->table_bytes)
+        return;
     uint32_t *table = mb__vk_table_at(p->v, p->table_at);
     int count = p->plan->value_count + p->scratch_count;
     for (int i = 0; i < count; i++) {
         if (p->slot_first[i] < 0)
             continue;
-        mb__vk_memory now = place_of(p, b, i);
+        mb__vk_memory now = mb__vk_place_of(p, b, i);
         if (now.block == p->bound[i].block && now.offset == p->bound[i].offset)
             continue;
         p->bound[i] = now;
@@ -202,15 +78,85 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
             table[w + 1] = (uint32_t)(now.offset / 4) + p->shift[w];
         }
     }
-    for (int i = 0; i < p->plan->scalar_count; i++)
-        put_scalar(&b->scalars[i], table + i * VK_SCALAR_WORDS);
+    for (mb__vk_program *body = p->bodies; body; body = body->next_body) {
+        mb__vk_memory arena = mb__vk_place_of(p, b, body->loop->arena);
+        bind_values(body, &(mb__binding){.arena = &arena});
+    }
 }
 
-static bool submit_all(mb__vk_program *p)
+static void rewind_bodies(const mb__vk_program *p)
 {
-    for (int i = 0; i < p->slices_used; i++)
-        if (!mb__vk_submit(p->v, p->slices[i], i + 1 == p->slices_used))
+    for (mb__vk_program *body = p->bodies; body; body = body->next_body) {
+        if (body->table_bytes)
+            mb__vk_rewind(body);
+        rewind_bodies(body);
+    }
+}
+
+static void bind(mb__vk_program *p, const mb__binding *b)
+{
+    bind_values(p, b);
+    if (p->midway)
+        rewind_bodies(p);
+    p->midway = false;
+    uint32_t *scalars = mb__vk_table_at(p->v, p->table_at);
+    for (int i = 0; i < p->plan->scalar_count; i++)
+        put_scalar(&b->scalars[i], scalars + i * VK_SCALAR_WORDS);
+}
+
+/* ---- submitting ---- */
+
+/* Commands of a submit; submits that are not waited for, so that a queue need not hold any number. */
+enum { TOGETHER = 64, UNWAITED = 256 };
+
+typedef struct submitter {
+    const mb__vk_program *p;
+    VkCommandBuffer commands[TOGETHER];
+    uint32_t count;
+    double cost;
+    int submits; /* since the last wait */
+} submitter;
+
+static bool submit(submitter *s, bool last)
+{
+    bool ok = mb__vk_submit(s->p->v, s->commands, s->count, last);
+    s->count = 0;
+    s->cost = 0;
+    s->submits++;
+    return ok;
+}
+
+static bool submit_and_wait(submitter *s)
+{
+    s->submits = -1;
+    return submit(s, true) && mb__vk_idle(s->p->v);
+}
+
+/* Together in a submit are slices that make up one slice of work at most. */
+static bool add_slice(submitter *s, const mb__vk_act *a)
+{
+    if (s->count == TOGETHER || (s->count && s->cost + a->cost > s->p->v->slice))
+        if (s->submits + 1 >= UNWAITED ? !submit_and_wait(s) : !submit(s, false))
             return false;
+    s->commands[s->count++] = a->commands;
+    s->cost += a->cost;
+    return !a->timed || (submit_and_wait(s) && read_queries(a->timed));
+}
+
+static bool run_acts(submitter *s, int first, int end)
+{
+    for (int i = first; i < end; i++) {
+        const mb__vk_act *a = &s->p->acts[i];
+        if (a->commands) {
+            if (!add_slice(s, a))
+                return false;
+            continue;
+        }
+        for (int64_t t = 0; t < a->times; t++)
+            if (!run_acts(s, i + 1, a->end))
+                return false;
+        i = a->end - 1;
+    }
     return true;
 }
 
@@ -221,16 +167,17 @@ bool mb__vk_run(mb__vk_program *p, const mb__binding *binding)
         return false;
     if (p->dispatch_count == 0)
         return true;
-    bind_values(p, binding);
+    bind(p, binding);
     if (v->guard)
         mb__vk_guard_fill(p, binding);
-    if (p->generation != v->generation && (!make_queries(p) || !record(p)))
+    if (p->generation != v->generation && (!make_queries(p) || !mb__vk_record(p)))
         return false;
-    if (!submit_all(p))
+    submitter s = {.p = p};
+    p->midway = true;
+    if (!run_acts(&s, 0, p->act_count) || (s.count && !submit(&s, true)))
         return false;
-    v->host->counters->last_dispatches = (uint64_t)p->dispatch_count;
-    v->host->counters->last_barriers = (uint64_t)p->barriers;
-    if (p->queries && !(mb__vk_idle(v) && read_queries(p)))
-        return false;
+    p->midway = false;
+    v->host->counters->last_dispatches = p->dispatches_run;
+    v->host->counters->last_barriers = p->barriers_run;
     return !v->guard || (mb__vk_idle(v) && mb__vk_guard_check(p, binding));
 }

@@ -62,7 +62,7 @@ static bool copy_words(mb__vk *v, uint32_t from_block, uint64_t from, uint32_t t
     r[2] = to_block;
     r[3] = (uint32_t)(to / 4);
     r[4] = (uint32_t)words;
-    return mb__vk_submit(v, v->transfer, true) && mb__vk_idle(v);
+    return mb__vk_submit(v, &v->transfer, 1, true) && mb__vk_idle(v);
 }
 
 static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)

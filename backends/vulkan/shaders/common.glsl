@@ -13,7 +13,10 @@
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint BLOCKS = 3;
 
-layout(std430, set = 0, binding = 0) readonly buffer Table { uint table[]; };
+#ifndef TABLE_ACCESS
+#define TABLE_ACCESS readonly
+#endif
+layout(std430, set = 0, binding = 0) TABLE_ACCESS buffer Table { uint table[]; };
 layout(std430, set = 0, binding = 1) buffer Words { uint at[]; } words[BLOCKS];
 layout(std430, set = 0, binding = 1) buffer Ints { int at[]; } ints[BLOCKS];
 layout(std430, set = 0, binding = 1) buffer Floats { float at[]; } floats[BLOCKS];
