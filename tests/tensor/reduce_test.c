@@ -299,3 +299,42 @@ Test(reduce, columns_are_long)
            (double)whole);
     expect(mb_close(ctx) == MB_OK, "close");
 }
+
+/* Sums over rows, of columns of any number: to 40 roundings of what the magnitudes come to (a few rows are
+ * added plainly before what is lost is kept), the same bits on one thread and on two, and an infinity stays
+ * in its column. */
+Test(reduce, columns_of_any_width)
+{
+    enum { ROWS = 3001, WIDTHS = 8 };
+    const int widths[WIDTHS] = {1, 2, 3, 33, 128, 500, 1024, 1100};
+    for (int d = 0; d < 2; d++)
+        for (int w = 0; w < WIDTHS; w++) {
+            int n = widths[w];
+            double *sums[2];
+            for (int threads = 1; threads <= 2; threads++) {
+                mb_context *ctx = open_as(backend_names[1], NULL, threads);
+                rng r = {(uint64_t)w};
+                mb_tensor x = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(ROWS, n), 0.5, 1.5);
+                mb_tensor y = mb_sum(mb_mul(x, x), MB_AXES(0)); /* with something to compute before */
+                mb_tensor at = mb_eq(mb_iota(ctx, MB_INT32, n), (double)(n - 1));
+                mb_tensor high = mb_where(at, mb_full(ctx, (mb_dtype)d, MB_SHAPE0, (double)INFINITY), x);
+                const double *v = values(x), *got = values(y), *inf = values(mb_sum(high, MB_AXES(0)));
+                for (int j = 0; j < n; j++) {
+                    double want = 0, eps = d ? 2.3e-16 : 6e-8;
+                    for (int i = 0; i < ROWS; i++)
+                        want += v[i * n + j] * v[i * n + j];
+                    expect(near(got[j], want, (d ? ROWS : 40) * eps, 0), "column %d of %d: %.17g, not %.17g",
+                           j, n, got[j], want);
+                    expect(!isfinite(inf[j]) == (j == n - 1), "beside an infinity: column %d of %d is %g", j,
+                           n, inf[j]);
+                }
+                sums[threads - 1] = malloc(sizeof **sums * (size_t)n);
+                cr_assert(sums[threads - 1] != NULL);
+                memcpy(sums[threads - 1], got, sizeof **sums * (size_t)n);
+                close_all();
+            }
+            expect(same_bits(sums[0], sums[1], n), "%d columns: one thread and two differ", n);
+            free(sums[0]);
+            free(sums[1]);
+        }
+}
