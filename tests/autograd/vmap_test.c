@@ -251,6 +251,33 @@ Test(vmap, memory_of_checkpoints)
     close_all();
 }
 
+/* What checkpoints keep is kept by those of the copies, too: no product is computed again. */
+Test(vmap, kept_values_of_checkpoints)
+{
+    mb_context *ctx = open_on("cpu");
+    double flops[4]; /* unmarked; marked; products kept; the product kept by name */
+    for (int way = 0; way < 4; way++) {
+        mb_tensor x = mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(8, 64, 32)), all, g;
+        mb_tensor w = mb_normal(ctx, mb_key_of(2), MB_FLOAT32, MB_SHAPE(32, 32));
+        mb_vmap v = mb_vmap_begin(ctx, 8);
+        mb_tensor xi = mb_vmap_in(v, x, 0);
+        mb_checkpoint c = way == 2 ? mb_checkpoint_products_begin(ctx) : mb_checkpoint_begin(ctx);
+        mb_tensor y = mb_matmul(xi, w);
+        y = mb_sum(mb_exp(mb_sin(way == 3 ? mb_keep_through(y) : y)), MB_ALL);
+        if (way)
+            mb_checkpoint_end(c);
+        mb_vmap_out(v, y, 0, &all);
+        mb_vmap_end(v);
+        mb_grad(mb_square(all), &w, 1, &g);
+        mb_eval(&g, 1);
+        flops[way] = (double)mb_get_stats(ctx).last_flops;
+    }
+    expect(flops[1] > flops[0] && flops[2] == flops[0] && flops[3] == flops[0],
+           "flops of products: %g unmarked, %g marked, %g and %g where they are kept", flops[0], flops[1],
+           flops[2], flops[3]);
+    close_all();
+}
+
 /* ---- random programs ---- */
 
 static uint32_t pick(uint32_t *state, uint32_t below)
