@@ -85,7 +85,7 @@ static mb_status compute_results(mb_context *ctx, mb__engine_state *st, const ui
                                  uint32_t scan)
 {
     uint32_t targets = 0;
-    if (mb__check_scan(ctx, st, scan) != MB_OK ||
+    if (mb__check_scan(ctx, st, scan, mb__compute_checked) != MB_OK ||
         !mb__reserve(ctx, (void **)&st->targets, &st->target_room, count, sizeof *st->targets))
         return ctx->status;
     for (uint32_t i = 0; i < count; i++)

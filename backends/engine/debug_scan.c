@@ -28,6 +28,8 @@ typedef struct checking {
     mb__scan_view of;
     mb__buffer **carries; /* their values at the step's beginning, held */
     uint32_t *in, *captures, *out;
+    mb_status (*compute)(mb_context *ctx, mb__engine_state *st,
+                         uint32_t targets); /* an op at a time, checked */
 } checking;
 
 static uint32_t operand_of(const checking *c, int i)
@@ -86,7 +88,7 @@ static mb_status check_step(const checking *c, mb__engine_state *st, int64_t t)
         if (!mb__at(ctx, c->out[i])->value)
             st->targets[targets++] = c->out[i];
     if (targets)
-        mb__compute_checked(ctx, st, targets);
+        c->compute(ctx, st, targets);
     if (ctx->status == MB_OK)
         hold_carries(c, c->out);
     return ctx->status;
@@ -126,9 +128,10 @@ static void check_steps(checking *c, mb__engine_state *st)
     }
 }
 
-mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan)
+mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
+                         mb_status (*compute)(mb_context *, mb__engine_state *, uint32_t))
 {
-    checking c = {.ctx = ctx, .scan = scan, .of = mb__scan_of(ctx, scan)};
+    checking c = {.ctx = ctx, .scan = scan, .compute = compute, .of = mb__scan_of(ctx, scan)};
     int nc = c.of.carries, ns = c.of.slices, base = 1 + nc + ns;
     size_t words = (size_t)(2 * nc + ns + c.of.captures + c.of.stacks) + 1;
     MB_TEMPORARY(ctx);

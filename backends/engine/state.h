@@ -154,7 +154,8 @@ size_t mb__arena_bytes(const mb__plan *plan);
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 /* The same for each step of a scan whose operands have their values; its results are not computed. */
-mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan);
+mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
+                         mb_status (*compute)(mb_context *, mb__engine_state *, uint32_t));
 /* Whether the oracle computes the same value for a node; the node and its operands must have their values.
  * Sets an error if not. */
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id);
