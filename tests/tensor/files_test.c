@@ -876,8 +876,8 @@ static void test_other_files(mb_context *mb)
     }
     char small[32] = {8, 0, 0, 0, 0, 0, 0, 0, '[', '1', ']'};
     put_file(in_folder("other"), small, sizeof small);
-    check(!mb_safetensors_open(mb, in_folder("other")) && strstr(mb_message(mb), "not a safetensors file"), "%s",
-          mb_message(mb));
+    check(!mb_safetensors_open(mb, in_folder("other")) && strstr(mb_message(mb), "not a safetensors file"),
+          "%s", mb_message(mb));
     mb_clear_error(mb);
 }
 
