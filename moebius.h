@@ -2,12 +2,14 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in ten headers; read them in this order:
+ * The manual is in twelve headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
+ *   autograd/custom.h           derivatives of one's own
+ *   autograd/implicit.h         what solves an equation, and its derivatives
  *   autograd/vmap.h             a function of one example, applied to many
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
@@ -26,6 +28,8 @@
 #include "tensor/scan.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
+#include "autograd/custom.h"
+#include "autograd/implicit.h"
 #include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"

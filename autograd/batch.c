@@ -225,6 +225,14 @@ static bool list_parts(const batching *b, uint32_t body, const mb__scan_view *vi
     return true;
 }
 
+/* Examples end at steps of their own; then the loop is not left before the last of them. */
+static int until_of(const batching *b, uint32_t body, const mb__scan_view *view)
+{
+    if (!view->until)
+        return 0;
+    return flags_of(b, mb__in(b->ctx, mb__at(b->ctx, body), view->until - 1)) & BATCHED ? 0 : view->until;
+}
+
 /* The scan with its results, where its body ends. */
 static bool copy_scan(const batching *b, uint32_t body)
 {
@@ -246,7 +254,8 @@ static bool copy_scan(const batching *b, uint32_t body)
                                   .carry = bound,
                                   .slice = bound + view.carries,
                                   .next = end,
-                                  .stack = end + view.carries};
+                                  .stack = end + view.carries,
+                                  .until = until_of(b, body, &view)};
     bool ok = list_parts(b, body, &view, bound, end, own_stacks);
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     b->map[body + 1 - b->first] = scan;
@@ -283,6 +292,12 @@ static bool copy_node(const batching *b, uint32_t id)
         return true; /* done with its body */
     case MB_OP_RESULT:
         return copy_result(b, id);
+    case MB_OP_CUSTOM:
+        mb__error(ctx, MB_NO_RULE,
+                  "custom_gradient: the rule at %s has no form for many examples at once, "
+                  "and what it is for depends on them",
+                  n->site);
+        return false;
     default:
         return copy_op(b, id);
     }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * checkpoint.c - parts of the tape whose inside derivatives record again instead of keeping it.
+ * checkpoint.c - parts of the tape that derivatives recompute instead of storing their values.
  *
- * A checkpoint is a range of nodes, whose forward values nobody reads later, so that a plan drops them. When
- * the reverse sweep comes to it, its nodes are recorded again, reading what they read before through
- * barriers: views of the same values that equal nothing on the tape, so that no plan merges the copies with
- * the originals. The copies and all that is derived from them are again one checkpoint.
+ * A checkpoint is a range of nodes. When the reverse sweep comes to it, it records the range once more, and
+ * differentiates these copies; so the originals' values are not read again, and a plan need not store them.
+ * The copies read inputs through barriers, ops that return their operand but that planning never takes for
+ * the same value: otherwise equal nodes would be merged, and the copies with their originals. The copies, and
+ * what is derived from them, are a checkpoint again.
  */
 #include "autograd/checkpoint.h"
 #include "autograd/autograd.h"
@@ -15,7 +16,7 @@
 
 static mb_checkpoint begin(mb_context *ctx, bool products)
 {
-    mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: one that holds nothing */
+    mb_checkpoint c = {ctx, UINT32_MAX, 0, products}; /* after an error: empty */
     if (!mb__enter_context("checkpoint_begin", ctx))
         return c;
     c.first = ctx->node_count;
@@ -85,12 +86,12 @@ mb_tensor mb_keep_through_at(const char *site, mb_tensor x)
 
 typedef struct copying {
     mb_context *ctx;
-    const mb__region *region; /* a copy of it: the list may move */
+    const mb__region *region; /* not in the list, which may move */
     uint32_t start, cotangent;
 } copying;
 
-/* Whether the copies read a node as it was: one from outside, or a leaf. A placeholder is copied with the
- * body of its scan. */
+/* Whether copies read the node itself: it is from outside the region, or a leaf. A placeholder is copied with
+ * the body of its scan. */
 static bool stays(const copying *c, uint32_t id)
 {
     const mb__node *n = mb__at(c->ctx, id);
@@ -109,7 +110,7 @@ static bool is_kept(const copying *c, const mb__node *n)
     return n->through || (c->region->products && mb__is_kind(n->op, MB_KIND_CONTRACT));
 }
 
-/* The value of node id as another one; copy: what computes it anew, 0: nothing does. 0: error set. */
+/* A barrier of node id. copy: the node that recomputes its value, or 0. Returns 0 after an error. */
 static uint32_t barrier(const copying *c, uint32_t id, uint32_t copy)
 {
     mb_context *ctx = c->ctx;
@@ -125,7 +126,7 @@ bool mb__is_stand_in(const mb_context *ctx, uint32_t id)
     return n && n->op == MB_OP_BARRIER && n->nin == 3 && mb__in(ctx, n, 2) == id - 1;
 }
 
-/* What stands for an operand in a copy; 0: error set. */
+/* The operand of a copy, for node id as the operand of the original. 0 after an error. */
 static uint32_t operand(const copying *c, uint32_t id)
 {
     mb_context *ctx = c->ctx;
@@ -133,7 +134,7 @@ static uint32_t operand(const copying *c, uint32_t id)
         return ctx->copies[id];
     int op = mb__at(ctx, id)->op;
     if (mb__has_flag(op, MB_FLAG_GENERATED) && op != MB_OP_RANDOM)
-        return id; /* nothing is stored of it */
+        return id; /* it has no storage */
     return barrier(c, id, 0);
 }
 
@@ -166,18 +167,15 @@ static bool keep_node(const copying *c, uint32_t id)
     return barrier(c, id, copy) != 0;
 }
 
-/* A node; or a scan from its body's end on, whose nodes lie one after the other: its results are copied all,
- * wanted or not, and what stands for its operands comes before. */
+/* A node; or a scan from its body's end on, or a rule, whose nodes lie one after the other: its results are
+ * copied all, wanted or not, and what stands for its operands comes before. */
 static bool copy_whole(const copying *c, uint32_t id)
 {
     mb_context *ctx = c->ctx;
-    uint32_t last = id;
-    bool ok = true;
-    if (mb__at(ctx, id)->op == MB_OP_BODY) {
-        for (int i = 1; i < mb__at(ctx, id + 1)->nin && ok; i++)
-            ok = operand(c, mb__in(ctx, mb__at(ctx, id + 1), i)) != 0;
-        last += 1 + (uint32_t)mb__scan_results_of(ctx, id + 1);
-    }
+    bool body = mb__at(ctx, id)->op == MB_OP_BODY, ok = true;
+    uint32_t head = id + body, last = head + (uint32_t)mb__followers(ctx, head);
+    for (int i = body; head < last && i < mb__at(ctx, head)->nin && ok; i++)
+        ok = operand(c, mb__in(ctx, mb__at(ctx, head), i)) != 0;
     for (uint32_t i = id; i <= last && ok; i++)
         ok = copy_node(c, i);
     for (uint32_t i = id; i <= last && ok; i++)
@@ -185,14 +183,15 @@ static bool copy_whole(const copying *c, uint32_t id)
     return ok;
 }
 
-/* Where the copies had come to at each node of the region; checkpoints inside begin there. */
+/* Copies a range. Stores how far the tape had grown at each node: the copies of inner checkpoints begin
+ * there. */
 static void copy_range(const copying *c, int32_t index, uint32_t last, const uint8_t *needed, uint32_t low)
 {
     mb_context *ctx = c->ctx;
     uint32_t first = c->region->first;
     bool ok = mb__reserve(ctx, (void **)&ctx->begins, &ctx->begin_room, (uint64_t)last - first + 1,
                           sizeof *ctx->begins);
-    int32_t next = index; /* of those inside, in the order of their ends */
+    int32_t next = index; /* index of an inner region, sorted by end */
     while (next > 0 && ctx->regions[next - 1].last >= first)
         next--;
     for (uint32_t id = first; id <= last && ok; id++) {

@@ -5,13 +5,13 @@
 
 #include "tensor/copy.h"
 
-/* Records again the nodes of [first, last] that are marked in `needed` (by id - low), from barriers of what
- * they read from outside, which wait for `cotangent`. The copy of node id is then ctx->copies[id]; it is one
- * of these copies only if that is `*start` or more. Checkpoints inside have their copies, too. */
+/* Records copies of the region's nodes up to `last` that are marked in `needed` (indexed by id - low). They
+ * read values from outside the region through barriers, which wait for `cotangent`. The copy of node id is
+ * then ctx->copies[id], if that is *start or more. Checkpoints inside the region are copied as well. */
 mb_status mb__region_copy(mb_context *ctx, int32_t region, uint32_t last, const uint8_t *needed, uint32_t low,
                           uint32_t cotangent, uint32_t *start);
 
-/* Whether a node stands for the one before it, a copy of a node whose value was kept. */
+/* Whether a node is a barrier that replaces the node before it, the copy of a node whose value was stored. */
 bool mb__is_stand_in(const mb_context *ctx, uint32_t id);
 
 #endif

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * curvature.c - Jacobians and second derivatives: products with the Hessian both ways and for many
- * directions, the dense Hessian and its diagonal, the second derivative along a line. All are made of the
- * sweeps.
+ * curvature.c - Jacobians and second derivatives, by the sweeps: Hessian-vector products in both modes and in
+ * batches, the dense Hessian and its diagonal, the second derivative along a line.
  */
 #include "autograd/directions.h"
 
 /* ---- products ---- */
 
-/* Room for the gradient and whatever else of n tensors: on the stack for the usual few, so that a step takes
- * nothing from the heap. hs may be vs, so nothing is written there before the end. */
+/* An array for the gradient and the like: on the stack if it is small, so that a usual step allocates
+ * nothing. Results do not go to hs before the end, since hs may be vs. */
 typedef struct room {
     mb_tensor few[32], *all;
     size_t count;
@@ -67,7 +66,7 @@ mb_status mb_hvp_batch_at(const char *site, mb_tensor y, const mb_tensor *xs, co
     return forward_over_reverse("hvp_batch", true, y, xs, vs, n, hs);
 }
 
-/* All ts in one vector. */
+/* All ts as one vector. */
 static mb_tensor flat(const mb_tensor *ts, int n, mb_tensor *scratch)
 {
     for (int i = 0; i < n; i++)
@@ -90,12 +89,12 @@ mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, 
     for (int i = 0; status == MB_OK && i < n; i++) {
         mb_shape g = mb_shape_of(gs[i]), v = mb_shape_of(vs[i]);
         if (g.rank != v.rank || memcmp(g.dim, v.dim, (size_t)g.rank * sizeof *g.dim) != 0)
-            status =
-                mb__error(ctx, MB_INVALID, "hvp_reverse: vector %d has not the shape of its variable", i + 1);
+            status = mb__error(ctx, MB_INVALID,
+                               "hvp_reverse: vector %d does not have the shape of its variable", i + 1);
     }
     if (status == MB_OK) {
-        /* One sweep from all gradients at once, with vs as the cotangent: a scalar <gs, vs> would be
-         * differentiated through vs as well. */
+        /* One sweep from all gradients, with vs as the cotangent: the gradient of <gs, vs> would have terms
+         * through vs as well. */
         mb_tensor g = flat(gs, n, parts), v = flat(vs, n, parts);
         status = mb_vjp(g, v, xs, n, hs);
     }
@@ -107,7 +106,7 @@ mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, 
 
 /* ---- dense ---- */
 
-/* Whether p directions, with `width` results of each, can be numbered at all: said before any work. */
+/* Whether p directions of `width` results each can be indexed by int32; checked before any work. */
 static bool can_list(mb_context *ctx, const char *name, int64_t p, int64_t width)
 {
     if (p <= INT32_MAX && mb__countable((int64_t[]){p, width}, 2))
@@ -154,7 +153,7 @@ mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor 
         for (int64_t first = 0; first < p && mb_error(b.ctx) == MB_OK; first += K) {
             int64_t now = first + K < p ? K : p - first;
             mb_tensor v = mb__unit_rows(b.ctx, b.dtype, first, now, p);
-            mb_tensor h = mb__bundle_hvp(&b, v); /* [K,p], of which entry (k, first + k) is wanted */
+            mb_tensor h = mb__bundle_hvp(&b, v); /* [K,p]; its entries (k, first + k) are on the diagonal */
             diagonal = mb_add(diagonal, mb_sum(mb_mul(v, h), MB_AXES(0)));
         }
         for (int i = 0; i < n; i++) {
@@ -169,11 +168,7 @@ mb_status mb_hessian_diagonal_at(const char *site, mb_tensor y, const mb_tensor 
 
 mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
 {
-    MB_DOOR(y.ctx, site, mb__poison(y.ctx));
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("jacobian", (const mb_tensor *[]){&y, &x}, 2, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "jacobian", &y, &x);
     mb_shape sy = mb_shape_of(y), sx = mb_shape_of(x), shape = {sy.rank + sx.rank, {0}};
     if (shape.rank > MB_MAX_RANK) {
         mb__error(ctx, MB_INVALID, "jacobian: y and x have %d axes together; %d is the most", shape.rank,
@@ -185,7 +180,7 @@ mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
     bool forward = mb_count(x) <= mb_count(y);
     mb_tensor from = x, to = y;
     if (!forward) {
-        /* g(c) = c^T dy/dx is linear in c: its tangents by c are the rows, whatever c is. */
+        /* g(c) = c^T dy/dx is linear in c: its tangents with respect to c are the rows, for any c. */
         from = mb_zeros(ctx, mb_dtype_of(y), sy);
         if (mb_vjp(y, from, &x, 1, &to) != MB_OK)
             return mb__poison(ctx);

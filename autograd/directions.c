@@ -26,7 +26,7 @@ int64_t mb__largest_since(mb_context *ctx, const mb_tensor *xs, int n)
 
 int64_t mb__batch_of(mb_dtype dtype, int64_t largest, int64_t p)
 {
-    const int64_t budget = 4 << 20; /* bytes of a tangent: within caches, and kernels are large enough */
+    const int64_t budget = 4 << 20; /* bytes of the largest tangent: fits caches, and keeps kernels large */
     int64_t K = budget / (int64_t)mb_dtype_size(dtype) / largest;
     return K < 1 ? 1 : K > p ? p : K;
 }
@@ -84,7 +84,7 @@ int64_t mb__bundle_batch(const mb__bundle *b)
 
 mb_tensor mb__bundle_hvp(mb__bundle *b, mb_tensor vs)
 {
-    if (!mb_valid(vs)) /* no memory: it has no shape either */
+    if (!mb_valid(vs)) /* an error, so no shape */
         return mb__poison(b->ctx);
     int lead = mb_shape_of(vs).rank - 1; /* 1 where there is an axis of directions */
     int64_t K = lead ? mb_dim(vs, 0) : 0, start = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * lanczos.c - the ends of the Hessian's spectrum from a few Hessian-vector products.
+ * lanczos.c - extreme eigenvalues of the Hessian from a few Hessian-vector products.
  */
 #include <math.h>
 
@@ -16,8 +16,8 @@ static mb_tensor norm(mb_tensor v)
     return mb_norm(v, MB_ALL);
 }
 
-/* w less its part in the span of the j orthonormal vectors; twice, because once leaves as much as was rounded
- * away (Golub and Van Loan, section 10.3). */
+/* w minus its projection on the j orthonormal vectors; done twice, because after once the rounding errors of
+ * the first pass remain (Golub and Van Loan, section 10.3). */
 static mb_tensor orthogonalize(mb_tensor w, const mb_tensor *basis, int j)
 {
     mb_tensor V = mb_stack(basis, j, 0); /* [j,p] */
@@ -26,9 +26,9 @@ static mb_tensor orthogonalize(mb_tensor w, const mb_tensor *basis, int j)
     return w;
 }
 
-/* basis: room for m vectors; diagonal, beside: for m numbers. */
+/* Writes m entries each to basis, diagonal and off_diagonal. */
 static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, mb_tensor *diagonal,
-                           mb_tensor *beside)
+                           mb_tensor *off_diagonal)
 {
     double tiny = b->dtype == MB_FLOAT64 ? 1e-10 : 1e-5;
     mb_tensor v = mb_normal(b->ctx, key, b->dtype, MB_SHAPE(b->p)), scale = lit(b, 0);
@@ -39,10 +39,10 @@ static void tridiagonalize(mb__bundle *b, int m, mb_key key, mb_tensor *basis, m
         scale = mb_maximum(scale, norm(w));
         diagonal[j] = mb_dot(v, w);
         w = orthogonalize(w, basis, j + 1);
-        /* A length that is small beside the Hessian's ends the space. */
+        /* A residual that is tiny relative to the Hessian: the Krylov space is exhausted. */
         mb_tensor length = norm(w), more = mb_lt(mb_mul(scale, lit(b, tiny)), length);
         length = mb_where(more, length, lit(b, 1));
-        beside[j] = mb_where(more, length, lit(b, 0));
+        off_diagonal[j] = mb_where(more, length, lit(b, 0));
         v = mb_where(more, mb_div(w, length), lit(b, 0));
     }
 }
@@ -53,7 +53,7 @@ mb_status mb_lanczos_at(const char *site, mb_tensor y, const mb_tensor *xs, int 
     MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
     if (!alpha || !beta)
-        return mb__error(ctx, MB_INVALID, "lanczos: nowhere to put the result");
+        return mb__error(ctx, MB_INVALID, "lanczos: no alpha or no beta");
     *alpha = *beta = mb__poison(ctx);
     mb__bundle b;
     if (mb__bundle_open(&b, "lanczos", y, xs, n)) {
@@ -76,8 +76,8 @@ mb_status mb_lanczos_at(const char *site, mb_tensor y, const mb_tensor *xs, int 
     return mb_error(ctx);
 }
 
-/* How many eigenvalues of the tridiagonal matrix lie below x: negative pivots of its factorisation (Golub and
- * Van Loan, section 8.4). */
+/* The number of eigenvalues of the tridiagonal matrix below x: the negative pivots of its factorisation
+ * (Golub and Van Loan, section 8.4). */
 static int below(const double *alpha, const double *beta, int m, double x)
 {
     int count = 0;
@@ -92,7 +92,7 @@ static int below(const double *alpha, const double *beta, int m, double x)
     return count;
 }
 
-/* The eigenvalue number k, from the smallest, by bisection between Gershgorin's bounds. */
+/* The k-th smallest eigenvalue, by bisection between Gershgorin's bounds. */
 static double eigenvalue(const double *alpha, const double *beta, int m, int k)
 {
     double low = INFINITY, high = -INFINITY;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * rules.c - the rules of an op, wherever they stand. */
+ * rules.c - looks up the rules of an op in the two tables. */
 #include "autograd/rules.h"
 
 const mb__rule *mb__rule_of(int op)

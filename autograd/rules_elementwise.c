@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def, and one batching rule.
- * x, y: operand and result of a unary op; a, b: operands of a binary one; v: what the derivative is applied
- * to. */
+ * x, y: operand and result of a unary op; a, b: operands of a binary one; v: the cotangent or tangent. */
 #include "autograd/rules.h"
 
 #define x          s->in[0]
@@ -55,8 +54,8 @@ RULE(DIV)
 {
     return i ? mb_neg(mb_div(MUL(v, y), b)) : mb_div(v, b);
 }
-/* A select decides by a value that is itself differentiated, so its branches must agree with the function
- * around the point, not only at it: in every derivative that is not said to be 0. */
+/* The selections below depend on values that are differentiated as well, so each branch must have the right
+ * derivatives of every order at its points, not only the right value. */
 RULE(POW)
 {
     mb_tensor zero = lit(s, 0), one = lit(s, 1), positive = mb_lt(zero, a);
@@ -64,9 +63,10 @@ RULE(POW)
         mb_tensor logarithm = mb_log(mb_where(positive, a, one));
         return mb_where(positive, MUL(v, MUL(y, logarithm)), zero);
     }
-    /* c a^(c-1), where c is b, a constant where a <= 0; where b is 0, as (c / a) a^c: that is 0 to every
-     * order by a, even if 1 / a is infinite, and has the derivatives by b. At a = b = 0 it is (0 / 1) 1^0.
-     * Neither formula sees the operands of the other: a zero cotangent into an infinite slope would be NaN.
+    /* c a^(c-1), where c is b, taken as constant where a <= 0. Where b is 0, in the form (c / a) a^c: its
+     * derivatives of every order with respect to a are 0, even if 1 / a is infinite, and those with respect
+     * to b are right. At a = b = 0 it is (0 / 1) 1^0. Each form gets harmless operands where the other one is
+     * used: a zero cotangent times an infinite slope would be NaN.
      */
     mb_tensor c = mb_where(positive, b, mb_stop_gradient(b)), none = mb_eq(b, zero);
     mb_tensor base = mb_where(none, mb_where(mb_eq(a, zero), one, a), one);
@@ -75,8 +75,8 @@ RULE(POW)
     return MUL(v, mb_where(none, at_0, elsewhere));
 }
 
-/* v where operand i wins alone, half of it at a tie, NaN where the result is. A select, so that an infinite v
- * does not become NaN. */
+/* v where operand i alone is the result, half of it at a tie, NaN where the result is NaN. By selections,
+ * since a product with an infinite v could be NaN. */
 static mb_tensor share(const mb__applied *s, mb_tensor wins, mb_tensor v)
 {
     mb_tensor tie = mb_eq(a, b), half = MUL(v, lit(s, 0.5));
@@ -96,7 +96,7 @@ RULE(WHERE)
     return i == 1 ? mb_where(s->in[0], v, zero) : mb_where(s->in[0], zero, v);
 }
 
-/* A cast's operand has another dtype: both directions convert. */
+/* A cast between float dtypes: cotangents and tangents are converted. */
 static mb_tensor cast_reverse(const mb__applied *s, int i, mb_tensor g)
 {
     return mb_cast(g, (mb_dtype)mb__at(s->ctx, mb__in(s->ctx, &s->node, i))->dtype);
@@ -122,7 +122,7 @@ static mb_tensor elementwise_batch(const mb__applied *s, const mb__operand *in, 
     return mb__elementwise(s->node.op, ts, s->node.nin);
 }
 
-/* Locally constant ops never get here: the sweeps stop at them. */
+/* Locally constant ops: the sweeps never ask for their rules. */
 #define NO_RULE(NAME) UNARY_RULE(NAME, ((void)s, (void)v, mb__poison(s->ctx)))
 NO_RULE(SIGN)
 NO_RULE(FLOOR)
@@ -130,7 +130,7 @@ NO_RULE(NOT)
 NO_RULE(AND)
 NO_RULE(OR)
 
-/* The Jacobian is diagonal: one function serves both modes. */
+/* The Jacobian is diagonal, so both modes have the same rule. */
 #define BOTH(NAME)                                                                                           \
     {                                                                                                        \
         rule_##NAME, rule_##NAME, elementwise_batch                                                          \

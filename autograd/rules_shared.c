@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * rules_shared.c - what rules share. */
+ * rules_shared.c - functions that rules of both tables use. */
 #include <math.h>
 
 #include "autograd/rules.h"

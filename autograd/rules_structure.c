@@ -38,7 +38,7 @@ static mb_tensor batched_op(const mb__applied *s, const mb_tensor *in, const int
                       attrs, s->node.nattr);
 }
 
-/* ---- the same value: alias, barrier ---- */
+/* ---- the same value: alias, barrier, substitute ---- */
 
 REVERSE(same)
 {
@@ -61,6 +61,10 @@ BATCH(barrier)
     if (s->node.nin > 2)
         ts[2] = mb__batched(in[2], K);
     return batched_op(s, ts, NULL, K);
+}
+BATCH(substitute)
+{
+    return batched_op(s, (mb_tensor[]){mb__batched(in[0], K), mb__batched(in[1], K)}, NULL, K);
 }
 
 /* ---- movement ---- */
@@ -140,7 +144,7 @@ BATCH(pad)
     return mb__pad_all(in[0].t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
 }
 
-/* Its tangents are joined by the sweep, which has those of all operands. */
+/* Its forward rule is in the sweep, which has the tangents of all operands. */
 REVERSE(concat)
 {
     int axis = (int)attr(s, 0);
@@ -175,7 +179,7 @@ BATCH(reduce)
     return mb__reduce(s->node.op, in[0].t, (uint32_t)attr(s, 0) << 1);
 }
 
-/* v / (number of entries that are the maximum) where x is it, 0 elsewhere, and NaN in all of x where the
+/* v / (number of entries equal to the maximum) at those entries, 0 elsewhere; NaN at all entries if the
  * maximum is NaN. v may have an axis of directions in front. */
 static mb_tensor max_share(const mb__applied *s, mb_tensor v)
 {
@@ -222,7 +226,8 @@ BATCH(cumsum)
 
 enum { LABELS_MOST = 24 };
 
-/* The other operand against the cotangent: labels keep their sizes, the roles of a, b and the result rotate.
+/* The other operand contracted with the cotangent: labels keep their sizes, and a, b and the result swap
+ * roles.
  */
 REVERSE(contract)
 {
@@ -258,7 +263,7 @@ BATCH(contract)
     return mb__contract(in[0].t, in[1].t, labels + 1, axes);
 }
 
-/* ---- by index; the index itself is int32, which no derivative goes by ---- */
+/* ---- by index; the index itself is int32 and has no derivative ---- */
 
 REVERSE(take)
 {
@@ -347,7 +352,7 @@ BATCH(scatter_add)
     return t.id ? mb__move_axis(t, 1, axis + 1) : t;
 }
 
-/* ---- the table; stop_gradient, argmax and argsort are constants to every derivative. Leaves are one for all
+/* ---- the table; stop_gradient, argmax and argsort are constant, and have no rules. Leaves are one for all
  * examples; scans are recorded again as a whole (batch.c). ---- */
 
 #define LINEAR(NAME)                                                                                         \
@@ -359,6 +364,7 @@ const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_ALIAS] = {same_reverse, same_forward, same_batch},
     [MB_OP_STOP] = {NULL, NULL, same_batch},
     [MB_OP_BARRIER] = {same_reverse, same_forward, barrier_batch},
+    [MB_OP_SUBSTITUTE] = {same_reverse, same_forward, substitute_batch},
     [MB_OP_RESHAPE] = LINEAR(reshape),
     [MB_OP_PERMUTE] = LINEAR(permute),
     [MB_OP_BROADCAST] = LINEAR(broadcast),

@@ -106,12 +106,13 @@ static bool copy(making *k)
     return mb_error(k->ctx) == MB_OK && mb__copy_inside(k->ctx, k->scan, &to);
 }
 
-static uint32_t record(making *k, uint32_t first, bool backwards)
+/* A step of the reverse sweep gives its carries on however many were done. */
+static uint32_t record(making *k, uint32_t first, bool backwards, int until)
 {
     if (mb_error(k->ctx) != MB_OK)
         return 0;
-    const mb__loop_parts parts = {k->of.steps, backwards, first,    k->carries, k->slices,
-                                  k->stacks,   k->carry,  k->slice, k->next,    k->stack};
+    const mb__loop_parts parts = {k->of.steps, backwards, first,   k->carries, k->slices, k->stacks,
+                                  k->carry,    k->slice,  k->next, k->stack,   until};
     return mb__scan_record(k->ctx, &parts);
 }
 
@@ -216,7 +217,7 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
         }
         bring_out(&k, operands);
         number_slices(&k, operands, stacked);
-        recorded = record(&k, first, !k.of.backwards);
+        recorded = record(&k, first, !k.of.backwards, 0);
     }
     for (int i = 1; i < 1 + k.of.carries + k.of.slices + k.of.captures; i++)
         operands[i] = recorded && operands[i] ? recorded + operands[i] : 0;
@@ -299,7 +300,7 @@ mb_status mb__scan_forward(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
             results[i] = (uint32_t)(k.carries + k.stacks);
         }
     }
-    recorded = ok ? record(&k, first, k.of.backwards) : 0;
+    recorded = ok ? record(&k, first, k.of.backwards, k.of.until) : 0;
     for (int i = 0; i < all; i++) {
         results[i] = recorded && results[i] ? recorded + results[i] : 0;
         if (results[i] && i >= nc && lead >= 0)

@@ -2,13 +2,14 @@
  *
  * sweep.c - reverse and forward sweeps over the tape.
  *
- * Only the part of the tape between the oldest x and y is looked at, and of that only nodes which depend on
- * an x and which y depends on. So the gradient of the newest of a thousand inner steps costs that step alone.
+ * A sweep visits the part of the tape between the oldest x and y, and in it only nodes that depend on an x
+ * and that y depends on. So the gradient in the last of a thousand inner steps costs that step alone.
  */
 #include <stdio.h>
 
 #include "autograd/autograd.h"
 #include "autograd/checkpoint.h"
+#include "autograd/custom_rules.h"
 #include "tensor/copy.h"
 #include "autograd/rules.h"
 #include "autograd/scan_rules.h"
@@ -17,14 +18,14 @@
 /* Scratch over ids from `low` on, which is the oldest x or before it: what is older depends on none. */
 typedef struct range {
     uint32_t low, high;
-    uint32_t count;   /* of ids from low on that the arrays hold */
+    uint32_t count;   /* length of the arrays */
     uint32_t *grad;   /* id of the accumulated cotangent or tangent; 0: none */
     uint8_t *depends; /* on an x */
     uint8_t *needed;  /* by a y, in forward sweeps; by a copy of a checkpoint */
     int64_t lead;     /* of a batched forward sweep: K, the size of the first axis of tangents; -1: none */
 } range;
 
-/* Room for ids up to `last`, zero where they are new. */
+/* Extends the arrays to id `last`; new entries are 0. */
 static bool range_extend(mb_context *ctx, range *r, uint32_t last)
 {
     uint32_t n = last - r->low + 1;
@@ -68,13 +69,17 @@ static bool range_open(mb_context *ctx, range *r, uint32_t low, uint32_t high)
 }
 
 /* Whether derivatives go by an operand. A barrier's value is that of operand 0; operand 1 is only waited for;
- * operand 2, where there is one, is the node that computes the value anew. */
-static bool active(const mb__node *n, int i)
+ * operand 2, where there is one, is the node that computes the value anew. Of a substitute, derivatives go by
+ * the last, too. */
+static bool active(const mb_context *ctx, const mb__node *n, int i)
 {
-    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (n->nin > 2 ? 2 : 0);
+    if (n->op == MB_OP_CUSTOM)
+        return i >= mb__custom_values(ctx, n);
+    bool last = n->nin > 2 || mb__is_kind(n->op, MB_KIND_IDENTITY);
+    return !mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) || i == (last ? n->nin - 1 : 0);
 }
 
-/* Derivatives pass through this node at all. */
+/* Whether the node can have a derivative with respect to any operand. */
 static bool passes(const mb__node *n)
 {
     return mb__is_float(n->dtype) && !mb__has_flag(n->op, MB_FLAG_CONSTANT);
@@ -89,7 +94,7 @@ static void spread_dependence(mb_context *ctx, range *r, uint32_t from, uint32_t
             continue; /* what is inside of a scan is the scan's: see scan_rules.c */
         for (int i = 0; i < n->nin; i++) {
             uint32_t o = mb__in(ctx, n, i);
-            if (o >= r->low && r->depends[o - r->low] && active(n, i)) {
+            if (o >= r->low && r->depends[o - r->low] && active(ctx, n, i)) {
                 r->depends[id - r->low] = 1;
                 break;
             }
@@ -109,8 +114,7 @@ static mb__applied applied(mb_context *ctx, uint32_t id)
 {
     mb__applied s = {.ctx = ctx, .node = *mb__at(ctx, id), .out = mb__handle(ctx, id)};
     s.site = s.node.site;
-    if (s.node.through &&
-        mb__is_stand_in(ctx, id + 1)) /* the value that was kept, instead of computing it again */
+    if (s.node.through && mb__is_stand_in(ctx, id + 1)) /* a stored value, which need not be recomputed */
         s.out = mb__handle(ctx, id + 1);
     for (int i = 0; i < s.node.nin && i < 3; i++)
         s.in[i] = mb__handle(ctx, mb__in(ctx, &s.node, i));
@@ -199,25 +203,36 @@ static uint32_t slot_of(const range *r, uint32_t id)
     return id >= r->low && id - r->low < r->count ? r->grad[id - r->low] : 0;
 }
 
-/* From the cotangents of a scan's results to those of its operands. */
-static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
+static bool has_followers(int op)
 {
-    int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id), any = 0;
+    return op == MB_OP_SCAN || op == MB_OP_CUSTOM;
+}
+
+/* From the cotangents of a scan's or a rule's results to those of its operands. */
+static mb_status reverse_with_results(mb_context *ctx, range *r, uint32_t id)
+{
+    int operands = mb__at(ctx, id)->nin, results = mb__followers(ctx, id), any = 0;
     MB_TEMPORARY(ctx);
-    uint32_t *g = mb__temporary(ctx, (size_t)(operands + results) * sizeof *g), *o = g + results;
+    uint32_t *g = mb__temporary(ctx, (size_t)(2 * operands + results) * sizeof *g), *o = g + results;
+    uint32_t *wanted = o + operands;
     if (!g)
         return ctx->status;
     for (int i = 0; i < results; i++)
         any |= (g[i] = slot_of(r, id + 1 + (uint32_t)i)) != 0;
-    for (int i = 1; i < operands; i++) {
-        uint32_t k = mb__in(ctx, mb__at(ctx, id), i);
-        o[i] = k >= r->low && r->depends[k - r->low];
+    const mb__node *n = mb__at(ctx, id);
+    bool scan = n->op == MB_OP_SCAN;
+    for (int i = 0; i < operands; i++) {
+        uint32_t k = mb__in(ctx, n, i);
+        o[i] = wanted[i] = active(ctx, n, i) && i >= scan && k >= r->low && r->depends[k - r->low];
     }
+    int values = scan ? 0 : mb__custom_values(ctx, n);
     ctx->sweep_depth++; /* a sweep within this one has scratch memory of its own */
-    mb_status status = any ? mb__scan_reverse(ctx, id, &sweeps, g, o) : MB_OK;
+    mb_status status = !any   ? MB_OK
+                       : scan ? mb__scan_reverse(ctx, id, &sweeps, g, o)
+                              : mb__custom_reverse(ctx, id, &sweeps, g, o + values);
     ctx->sweep_depth--;
-    for (int i = 1; i < operands && any && status == MB_OK; i++)
-        if (o[i]) {
+    for (int i = 0; i < operands && any && status == MB_OK; i++)
+        if (wanted[i] && o[i]) {
             uint32_t *slot = &r->grad[mb__in(ctx, mb__at(ctx, id), i) - r->low];
             *slot = *slot ? mb_add(mb__handle(ctx, *slot), mb__handle(ctx, o[i])).id : o[i];
             status = ctx->status;
@@ -228,12 +243,12 @@ static mb_status reverse_scan(mb_context *ctx, range *r, uint32_t id)
 static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
 {
     int op = mb__at(ctx, id)->op;
-    if (op == MB_OP_RESULT)
-        return MB_OK; /* it waits for the scan */
-    if (op == MB_OP_SCAN && r->depends[id - r->low]) {
+    if (op == MB_OP_RESULT || op == MB_OP_RULED)
+        return MB_OK; /* it waits for the scan, or the rule */
+    if (has_followers(op) && r->depends[id - r->low]) {
         ctx->site = mb__at(ctx, id)->site;
         ctx->call = mb__at(ctx, id)->call;
-        return reverse_scan(ctx, r, id);
+        return reverse_with_results(ctx, r, id);
     }
     uint32_t g = r->grad[id - r->low];
     if (!g || !r->depends[id - r->low] || !passes(mb__at(ctx, id)))
@@ -243,15 +258,15 @@ static mb_status reverse_node(mb_context *ctx, range *r, uint32_t id)
     ctx->call = s.node.call;
     for (int i = 0; i < s.node.nin; i++) {
         uint32_t o = mb__in(ctx, &s.node, i);
-        if (o >= r->low && r->depends[o - r->low] && active(&s.node, i) &&
+        if (o >= r->low && r->depends[o - r->low] && active(ctx, &s.node, i) &&
             add_cotangent(ctx, r, &s, i, mb__handle(ctx, g)) != MB_OK)
             return ctx->status;
     }
     return MB_OK;
 }
 
-/* A part of the tape that is swept, from `id` down to `first`. Copies of a checkpoint are one; then the sweep
- * goes on in the part below, and all that was recorded meanwhile, from `first` on, is a checkpoint. */
+/* A part of the tape being swept, from `id` down to `first`. The copies of a checkpoint are one; when it is
+ * done, everything recorded since `first` becomes a checkpoint, and the sweep continues in the part below. */
 typedef struct part {
     uint32_t id, first;
     bool copies, products;
@@ -277,8 +292,8 @@ static bool push_part(sweep *w, part p)
     return true;
 }
 
-/* Whether a gradient by a tensor of the inside is wanted. A leaf, such as a parameter that was first read
- * there, is not of the inside: copies read it, too. */
+/* Whether a gradient with respect to a tensor inside the region is wanted. A leaf, such as a parameter that
+ * was first read there, is not of the inside: copies read it, too. */
 static bool holds_an_x(const sweep *w, const mb__region *region)
 {
     for (int i = 0; i < w->n; i++)
@@ -288,7 +303,7 @@ static bool holds_an_x(const sweep *w, const mb__region *region)
     return false;
 }
 
-/* The checkpoint to be copied, of which node id is the last that the sweep comes to; -1: none. */
+/* The checkpoint to be copied, if the sweep enters one at node id; -1: none. */
 static int32_t region_at(const sweep *w, uint32_t id, uint32_t from)
 {
     const mb_context *ctx = w->ctx;
@@ -298,7 +313,8 @@ static int32_t region_at(const sweep *w, uint32_t id, uint32_t from)
     return found;
 }
 
-/* Marks what the cotangents in [first, last] want of these nodes; the newest cotangent. 0: there is none. */
+/* Marks the nodes in [first, last] that the rules of those with cotangents need. Returns the newest
+ * cotangent, or 0 if there is none. */
 static uint32_t mark_needed(mb_context *ctx, range *r, uint32_t first, uint32_t last)
 {
     uint32_t newest = 0;
@@ -317,8 +333,8 @@ static uint32_t mark_needed(mb_context *ctx, range *r, uint32_t first, uint32_t 
     }
 }
 
-/* Records a checkpoint again and makes its copies the part to be swept next, with the cotangents of the nodes
- * they stand for. */
+/* Records the copies of a checkpoint and makes them the part to be swept next, with the cotangents of their
+ * originals. */
 static mb_status enter_region(sweep *w, int32_t index, uint32_t last)
 {
     mb_context *ctx = w->ctx;
@@ -459,7 +475,7 @@ mb_status mb__grad_fed(mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, i
     return vjp("grad", y, NULL, xs, n, gs, fed);
 }
 
-/* Zeros by parameters alone are hardly ever meant. */
+/* Warns: gradients that are all zero because y depends on no x are rarely intended. */
 static void tell_unfed(mb_context *ctx, mb_tensor y, const mb_tensor *xs, int n)
 {
     int i = 0;
@@ -494,7 +510,8 @@ mb_status mb_vjp_at(const char *site, mb_tensor y, mb_tensor v, const mb_tensor 
 
 /* ---- forward mode ---- */
 
-/* The node's op on tangents in place of the operands it is linear in: one of them, or all for a concat. */
+/* The node's op, with the tangent in place of an operand that it is linear in; for concat, of all operands.
+ */
 static mb_tensor rebuild(const mb__applied *s, int operand, mb_tensor t)
 {
     mb_context *ctx = s->ctx;
@@ -524,7 +541,7 @@ static mb_tensor tangent_concat(const mb__applied *s, const range *r)
     return out;
 }
 
-/* What operand i's tangent t gives the result's. */
+/* The contribution of operand i's tangent t to the result's. */
 static mb_tensor tangent_by(const mb__applied *s, int i, mb_tensor t, int64_t lead)
 {
     const mb__rule *rule = mb__rule_of(s->node.op);
@@ -548,7 +565,7 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
     mb_tensor sum = {0};
     for (int i = 0; i < s->node.nin; i++) {
         uint32_t o = mb__in(ctx, &s->node, i), id = o >= r->low ? r->grad[o - r->low] : 0;
-        if (!id || !active(&s->node, i))
+        if (!id || !active(ctx, &s->node, i))
             continue;
         mb_tensor t = tangent_by(s, i, mb__handle(ctx, id), r->lead);
         if (!t.id) {
@@ -561,18 +578,22 @@ static mb_tensor tangent_of(const mb__applied *s, const range *r)
     return sum.id ? mb_broadcast(sum, shape_with(&s->node, r->lead)) : sum;
 }
 
-/* The tangents of a scan's results. */
-static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
+/* The tangents of a scan's or a rule's results. */
+static mb_status forward_with_results(mb_context *ctx, range *r, uint32_t id)
 {
-    int operands = mb__at(ctx, id)->nin, results = mb__scan_results_of(ctx, id);
+    int operands = mb__at(ctx, id)->nin, results = mb__followers(ctx, id);
     MB_TEMPORARY(ctx);
     uint32_t *t = mb__temporary(ctx, (size_t)(operands + results) * sizeof *t), *of = t + operands;
     if (!t)
         return ctx->status;
-    for (int i = 1; i < operands; i++)
-        t[i] = slot_of(r, mb__in(ctx, mb__at(ctx, id), i));
+    const mb__node *n = mb__at(ctx, id);
+    bool scan = n->op == MB_OP_SCAN;
+    for (int i = scan; i < operands; i++)
+        t[i] = active(ctx, n, i) ? slot_of(r, mb__in(ctx, n, i)) : 0;
+    int values = scan ? 0 : mb__custom_values(ctx, n);
     ctx->sweep_depth++;
-    mb_status status = mb__scan_forward(ctx, id, &sweeps, t, r->lead, of);
+    mb_status status = scan ? mb__scan_forward(ctx, id, &sweeps, t, r->lead, of)
+                            : mb__custom_forward(ctx, id, &sweeps, t + values, r->lead, of);
     ctx->sweep_depth--;
     for (int i = 0; i < results && status == MB_OK; i++) {
         uint32_t k = id + 1 + (uint32_t)i - r->low;
@@ -584,21 +605,21 @@ static mb_status forward_scan(mb_context *ctx, range *r, uint32_t id)
     return status;
 }
 
-/* An x may itself depend on another x: its tangent is then its own plus what comes through, as the reverse
- * sweep gives the older x all that flows through the newer one. */
+/* An x may depend on another x: its tangent is then its own plus that of its op, just as in the reverse sweep
+ * the older x gets all that passes through the newer one. */
 static mb_status forward_sweep(mb_context *ctx, range *r)
 {
     for (uint32_t id = r->low; id <= r->high; id++) {
         uint32_t k = id - r->low;
         if (!r->depends[k] || !r->needed[k] || !passes(mb__at(ctx, id)))
             continue;
-        if (mb__at(ctx, id)->op == MB_OP_RESULT)
-            continue; /* its scan has given it */
+        if (mb__at(ctx, id)->op == MB_OP_RESULT || mb__at(ctx, id)->op == MB_OP_RULED)
+            continue; /* the scan or the rule has given it */
         mb__applied s = applied(ctx, id);
         ctx->site = s.site;
         ctx->call = s.node.call;
-        if (s.node.op == MB_OP_SCAN) {
-            if (forward_scan(ctx, r, id) != MB_OK)
+        if (has_followers(s.node.op)) {
+            if (forward_with_results(ctx, r, id) != MB_OK)
                 return ctx->status;
             continue;
         }
@@ -617,8 +638,8 @@ static mb_status forward_sweep(mb_context *ctx, range *r)
     return MB_OK;
 }
 
-/* Whether v is a tangent for x: x's shape, or that after a first axis, whose size is then *lead; it is -1 for
- * the first x. */
+/* Whether v is a tangent for x: of x's shape, or in a batch of that shape after a first axis of size *lead,
+ * which the first x sets (-1 before). */
 static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead)
 {
     if (!batch)
@@ -631,7 +652,7 @@ static bool fits(const mb__node *x, const mb__node *v, bool batch, int64_t *lead
     return *lead == v->dim[0];
 }
 
-/* The tangents of the xs; an x that is there twice moves by the sum. */
+/* Stores the tangents of the xs; for an x that occurs twice, their sum. */
 static bool seed_tangents(mb_context *ctx, range *r, const uint32_t *xs, const uint32_t *vs, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -660,7 +681,7 @@ mb_status mb__jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t
     for (uint32_t id = r.high;; id--) {
         const mb__node *node = mb__at(ctx, id);
         for (int i = 0; r.needed[id - r.low] && i < node->nin; i++)
-            if (mb__in(ctx, node, i) >= r.low)
+            if (mb__in(ctx, node, i) >= r.low && active(ctx, node, i))
                 r.needed[mb__in(ctx, node, i) - r.low] = 1;
         if (id == r.low)
             break;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * sweep.h - gradients for callers inside the library that want to know what was found. Private.
+ * sweep.h - gradients, with the number of tensors that they depend on. Private to the library.
  */
 #ifndef MB_SWEEP_H
 #define MB_SWEEP_H
@@ -8,7 +8,7 @@
 #include "autograd/autograd.h"
 #include "tensor/internal.h"
 
-/* mb_grad; *fed: how many of the xs y depends on. The gradients by the others are zeros. */
+/* mb_grad; *fed: how many of the xs y depends on. The gradients of the others are zeros. */
 mb_status mb__grad_fed(mb_tensor y, const mb_tensor *xs, int n, mb_tensor *gs, int *fed);
 
 /* The same by node: gs[i] = the sum over k of vs[k]^T dys[k]/dxs[i], or 0 where that is zero by structure.

@@ -57,6 +57,16 @@ void flags_save(const char *path, const flag *flags, int n);
  */
 int flags_compare(const char *path, const flag *flags, int n);
 
+/* ---- memory.c: how much there is ---- */
+
+typedef struct memory_left {
+    double bytes;
+    const char *of; /* what leaves no more: "this machine" */
+} memory_left;
+
+/* The least of what the machine, a control group and ulimit -v leave this process. */
+memory_left memory_available(void);
+
 /* ---- progress.c: how far it is ---- */
 
 typedef struct progress {

@@ -12,11 +12,11 @@
 enum { CLASSES = 10 };
 
 typedef struct settings {
-    const char *learner, *positions, *backend, *data, *out;
+    const char *learner, *positions, *backend, *data, *out, *keep_every;
     int64_t inner_steps, inner_batch, patch, dim, heads, depth, epochs, batch, warmup, seed, threads,
         train_images, test_images, save_every, log_every;
     double inner_lr, lr, weight_decay, clip;
-    bool resume;
+    bool resume, scan, checkpoint, force;
 } settings;
 
 extern settings set;
@@ -40,6 +40,7 @@ typedef struct run {
     double window_loss, window_correct; /* sums over the window_steps since the last row of metrics.csv */
     int64_t window_steps;
     double seconds, test_loss, test_accuracy;
+    bool foretold;  /* what a step takes */
     double started; /* of this process's share of `seconds` */
 } run;
 
@@ -97,6 +98,12 @@ void load(run *r);
 bool row_after(const run *r, int64_t steps);
 /* Until all is done (true), or somebody wants it to stop; saved then. */
 bool train(run *r);
+
+/* ---- mttt_forecast.c ---- */
+
+/* In the scope of a step of training that is recorded: tells what it will take, and dies where the memory is
+ * not there. */
+void foretell_step(run *r);
 
 /* ---- mttt_plot.c ---- */
 

@@ -40,6 +40,20 @@ static void plan_steps(run *r)
             (long long)set.epochs, (long long)r->per_epoch, INT32_MAX);
 }
 
+/* Of --keep-every. */
+static int64_t keep_every(void)
+{
+    char *end;
+    long long k = strtoll(set.keep_every, &end, 10);
+    if (strcmp(set.keep_every, "sqrt") == 0)
+        return MB_KEEP_SQRT;
+    if (strcmp(set.keep_every, "log") == 0)
+        return MB_KEEP_LOG;
+    if (!*set.keep_every || *end || k < 1 || k > 1000)
+        die("--keep-every: wanted a number from 1 to 1000, sqrt or log; got \"%s\"", set.keep_every);
+    return k;
+}
+
 static mb_mixer_options mixer(const double *inner_lr)
 {
     mb_mixer_options m = {.heads = set.heads};
@@ -52,7 +66,9 @@ static mb_mixer_options mixer(const double *inner_lr)
     m.ttt = (mb_ttt_options){.learner = strcmp(set.learner, "mlp") == 0 ? MB_LEARNER_MLP : MB_LEARNER_LINEAR,
                              .inner_steps = (int)set.inner_steps,
                              .inner_batch = set.inner_batch,
-                             .inner_lr = inner_lr};
+                             .inner_lr = inner_lr,
+                             .scan = set.scan ? MB_ON : MB_AUTO,
+                             .keep_every = keep_every()};
     return m;
 }
 
@@ -79,11 +95,21 @@ static void make_model(run *r)
                                          .depth = set.depth,
                                          .classes = CLASSES,
                                          .mixer = mixer(inner_lr),
+                                         .checkpoint = set.checkpoint,
                                          /* zeros learn slower in so few epochs */
                                          .head_init = mb_init_xavier(set.dim, CLASSES),
                                          .positions = learned ? MB_POSITIONS_LEARNED : MB_POSITIONS_SINCOS2D,
                                          .rows = height / set.patch});
     free(inner_lr);
+}
+
+/* Zeros, as they are anyway, but stored: so that the first step takes what all others take. */
+static void store_state(run *r)
+{
+    for (int i = 0; i < mb_optimizer_state_count(r->optimizer); i++) {
+        mb_tensor t = mb_optimizer_state_tensor(r->optimizer, i);
+        mb_assign(t, mb_zeros(r->mb, mb_dtype_of(t), mb_shape_of(t)));
+    }
 }
 
 void build(run *r)
@@ -97,6 +123,7 @@ void build(run *r)
                                                .weight_decay = set.weight_decay,
                                                .clip_norm = set.clip,
                                                .schedule = mb_schedule_warmup_cosine(set.warmup, r->total)});
+    store_state(r);
     check(r);
     r->inner_losses = (int)set.depth * mb_vit_losses(r->vit);
     r->losses = calloc((size_t)r->inner_losses + 1, sizeof *r->losses);

@@ -30,6 +30,8 @@ static outcome advance(run *r, bool log)
     mb_watch(a.correct, &o.correct, sizeof o.correct);
     for (int i = 0; log && i < r->inner_losses; i++)
         mb_watch(r->losses[i], &r->inner_loss[i], sizeof *r->inner_loss);
+    if (!r->foretold)
+        foretell_step(r);
     mb_scope_end(scope); /* everything is computed here */
     check(r);
     return o;

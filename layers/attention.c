@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Attention: softmax, and linear with a constant and with an adaptive normaliser.
+ * attention.c - attention: softmax, linear with a constant scale, and linear with a normaliser.
  */
 #include "layers/internal.h"
 
 #include <math.h>
 
-/* What queries see: which scores [B,H,N,M] count. */
+/* Which keys each query may see, of the scores [B,H,N,M]. */
 typedef struct sight {
-    mb_tensor seen;     /* bool, broadcasts to the scores; no tensor: all are seen */
-    mb_tensor anything; /* the same over the last axis: whether a query sees any key; no tensor: each does */
+    mb_tensor seen;     /* bool, broadcasts to the scores; null: all are seen */
+    mb_tensor anything; /* its any() over the last axis: whether a query sees a key; null: each does */
 } sight;
 
 /* causal: j <= i + M - N; the last query sees the last key. */
@@ -26,7 +26,7 @@ static sight sight_of(mb_tensor q, mb_tensor k, bool causal, mb_tensor mask)
     return s;
 }
 
-/* The scores that are seen, `elsewhere` in place of the others. */
+/* The scores, with `elsewhere` in place of those that are not seen. */
 static mb_tensor seen_or(const sight *s, mb_tensor scores, mb_tensor elsewhere)
 {
     return s->seen.ctx ? mb_where(s->seen, scores, elsewhere) : scores;
@@ -52,14 +52,15 @@ static mb_tensor softmax_attention(mb_tensor q, mb_tensor k, mb_tensor v, const 
     mb_tensor never = mb__literal(q, -(double)INFINITY), zero = mb__literal(q, 0);
     if (!s->anything.ctx)
         return weighted(mb_softmax(seen_or(s, scores, never), -1), v);
-    /* A query that sees nothing has scores of 0, so that its softmax is a number, and then no weights. */
+    /* The scores of a query that sees nothing are 0, so that its softmax is not NaN; its weights are then set
+     * to 0. */
     mb_tensor elsewhere = mb_where(s->anything, never, zero);
     return weighted(mb_where(s->anything, mb_softmax(seen_or(s, scores, elsewhere), -1), zero), v);
 }
 
 static mb_tensor linear_attention(mb_tensor q, mb_tensor k, mb_tensor v, const sight *s, double scale)
 {
-    if (scale == 0) /* of no keys, 0 is a fine sum */
+    if (scale == 0) /* without keys any scale will do: the sum is 0 */
         scale = 1 / (fmax((double)mb_dim(k, 1), 1) * (double)mb_dim(q, -1));
     if (s->seen.ctx)
         return weighted(seen_or(s, mb_mul(products(q, k), mb__literal(q, scale)), mb__literal(q, 0)), v);
@@ -85,13 +86,13 @@ static mb_tensor adaptive_attention(mb_tensor q, mb_tensor k, mb_tensor v, const
     return mb_div(mb_einsum("bnhd,bhde->bnhe", q, state), divisor);
 }
 
-/* Four axes each, which fit, and a mask that broadcasts to the scores. */
+/* Checks four axes each, of matching sizes, and that the mask broadcasts to the scores. */
 static bool check_operands(mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor mask)
 {
     mb_shape a = mb_shape_of(q), b = mb_shape_of(k), c = mb_shape_of(v), m = mb_shape_of(mask);
     char text[3][MB__SHAPE_TEXT];
     if (!mb_valid(k) || !mb_valid(v) || (mask.ctx && !mb_valid(mask)))
-        return true; /* an op on it states what is wrong */
+        return true; /* an op on it reports the error */
     if (a.rank != 4 || b.rank != 4 || c.rank != 4 || a.dim[0] != b.dim[0] || b.dim[0] != c.dim[0] ||
         a.dim[2] != b.dim[2] || b.dim[2] != c.dim[2] || a.dim[3] != b.dim[3] || b.dim[1] != c.dim[1]) {
         mb_fail(q.ctx, MB_INVALID, "attend: got q %s, k %s, v %s; wanted [B,N,H,dk], [B,M,H,dk], [B,M,H,dv]",
@@ -124,7 +125,7 @@ static mb_tensor attend(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_o
     case MB_ATTENTION_ADAPTIVE:
         return adaptive_attention(q, k, v, &s);
     }
-    mb_fail(q.ctx, MB_INVALID, "attend: %d is no kind of attention", (int)o->kind);
+    mb_fail(q.ctx, MB_INVALID, "attend: %d is not a kind of attention", (int)o->kind);
     return (mb_tensor){0};
 }
 

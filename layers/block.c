@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Mixers behind one function, and the pre-norm transformer block around them.
+ * block.c - mixers behind one function, the MLP, and the pre-norm transformer block.
  */
 #include "layers/internal.h"
 
@@ -67,7 +67,7 @@ mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, const mb_m
             return options->make(options->user, p, dim);
     }
     mb_fail(mb_params_context(p), MB_INVALID,
-            "mb_mixer: %d is no kind of mixer, or it has no function to make it", (int)options->kind);
+            "mb_mixer: %d is not a kind of mixer, or it has no function to make it", (int)options->kind);
     return (mb_mixer){0};
 }
 

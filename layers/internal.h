@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Small helpers of the layers.
+ * internal.h - small helpers of the layers.
  */
 #ifndef MB_LAYERS_INTERNAL_H
 #define MB_LAYERS_INTERNAL_H
@@ -8,34 +8,34 @@
 #include "layers/layers.h"
 #include "tensor/door.h"
 
-/* Of an axis of a layer's: sums and products of a few such sizes fit int64_t, and a weight of more could not
- * be held. */
+/* The largest size of an axis of a layer: sums and products of a few such sizes fit int64_t, and larger
+ * weights would not fit memory. */
 #define MB_SIZE_MAX ((int64_t)1 << 31)
 
-/* A 0-d literal of t's dtype: the plan knows its value. */
+/* A 0-d literal of t's dtype. */
 static inline mb_tensor mb__literal(mb_tensor t, double value)
 {
     return mb_full(t.ctx, mb_dtype_of(t), MB_SHAPE0, value);
 }
 
-/* Whether a layer can be applied to x. An x that is none, stale or of an earlier error is not: the reason is
- * then in the context, and the layer returns mb__refused. */
+/* Whether a layer can be applied to x: not if x is null, stale or poisoned. The layer then returns
+ * mb__refused. */
 static inline bool mb__usable(mb_tensor x)
 {
     return x.ctx && mb_valid(x);
 }
 
-/* A poisoned result; an op on x states what is wrong with x, if nothing was wrong before. */
+/* A poisoned result; an op on x reports what is wrong with x, unless there is an error already. */
 static inline mb_tensor mb__refused(mb_tensor x)
 {
     return mb_valid(x) ? (mb_tensor){0} : mb_alias(x);
 }
 
-/* A tensor's shape for a message, "[25,3,4]", in `out`. */
+/* Writes a tensor's shape to `out` for a message: "[25,3,4]". */
 #define MB__SHAPE_TEXT 192
 const char *mb__shape(char out[MB__SHAPE_TEXT], mb_tensor t);
 
-/* Checks x: [B,N,dim]. `layer` begins the message. */
+/* Checks x: [B,N,dim]. Messages begin with `layer`. */
 bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer);
 
 /* Reports a size below 1, or heads that do not divide dim. For constructors. */

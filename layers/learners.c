@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The learners of 2310.13807: linear, and a perceptron with one hidden layer of 4 dh. Examples for a caller's
- * own.
+ * learners.c - the learners of 2310.13807: linear, and an MLP with one hidden layer of 4 dh. Examples for
+ * custom learners.
  */
 #include "layers/ttt.h"
 

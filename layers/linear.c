@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Linear maps, embeddings, and the checks that layers share.
+ * linear.c - linear layers, embeddings, and checks that layers share.
  */
 #include "layers/internal.h"
 
@@ -77,7 +77,7 @@ mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x)
                 "linear: x is %s, weight is %s; wanted weight [out,in] and x with a last axis of in",
                 mb__shape(a, x), mb__shape(b, layer.weight));
     } else {
-        /* "abi,oi->abo": one contraction whatever x's rank, so that the weight is never repeated over the
+        /* "abi,oi->abo": one contraction for any rank of x, so that the weight is not broadcast over the
          * batch. */
         char equation[2 * MB_MAX_RANK + 16];
         int n = 0;

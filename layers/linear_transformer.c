@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Linear transformers on prompts of pairs. Tokens are rows here, so that with U = T^T the formulas of
- * layers.h read z <- z + z U, S <- (I + U)^T S (I + U), U = c sum_h Q_h^T S P_h^T.
+ * linear_transformer.c - linear transformers on prompts of pairs. Tokens are rows here, so with U = T^T the
+ * formulas of layers.h are z <- z + z U, S <- (I + U)^T S (I + U), U = c sum_h Q_h^T S P_h^T.
  */
 #include "layers/in_context.h"
 
 typedef struct model {
-    mb_linear_transformer_options o; /* zeros replaced by what they mean */
-    mb_tensor P, Q;                  /* [T,H,m,m], c not in them */
+    mb_linear_transformer_options o; /* zeros replaced by defaults */
+    mb_tensor P, Q;                  /* [T,H,m,m], without the factor c */
     mb_tensor z;                     /* [B,N,m] */
-    int64_t B, N, n, m;              /* n: tokens of the context */
+    int64_t B, N, n, m;              /* n: tokens in the context */
     double c;
 } model;
 
@@ -50,7 +50,7 @@ mb_tensor mb_prompt_tokens_at(const char *site, mb_tensor x, mb_tensor y)
 
 /* ---- parameters ---- */
 
-/* Of P, and of Q. */
+/* The shape of P, and of Q. */
 static mb_shape weight_shape(const mb_linear_transformer_options *o)
 {
     int64_t T = o->tied ? 1 : o->layers, H = mb__at_least_one(o->heads);
@@ -64,7 +64,7 @@ static bool check_options(mb_context *ctx, const mb_linear_transformer_options *
         return false;
     if (o->scores >= MB_SCORES_LINEAR && o->scores <= MB_SCORES_SOFTMAX_MASKED)
         return true;
-    mb_fail(ctx, MB_INVALID, "linear_transformer: %d is no kind of scores", (int)o->scores);
+    mb_fail(ctx, MB_INVALID, "linear_transformer: %d is not a kind of scores", (int)o->scores);
     return false;
 }
 
@@ -86,7 +86,7 @@ int64_t mb_linear_transformer_size(const mb_linear_transformer_options *options)
 {
     if (!options)
         return 0;
-    if (!check_options(NULL, options)) /* which tells nobody */
+    if (!check_options(NULL, options)) /* NULL: reports nothing */
         return 0;
     mb_shape s = weight_shape(options);
     int64_t count = 2;
@@ -121,7 +121,7 @@ mb_linear_transformer mb_linear_transformer_view_at(const char *site, mb_tensor 
 
 /* ---- what a layer is applied to ---- */
 
-/* [T,w,w] or [T,H,w,w] -> [T,H,m,m]; where sparse, with the identity in y's corner of P. */
+/* [T,w,w] or [T,H,w,w] -> [T,H,m,m]; if sparse, with the identity in y's block of P. */
 static mb_tensor full_weights(const mb_linear_transformer_options *o, mb_tensor t, bool corner)
 {
     int64_t e = mb__at_least_one(o->outputs);
@@ -139,7 +139,7 @@ static mb_tensor full_weights(const mb_linear_transformer_options *o, mb_tensor 
 static bool right_shape(const mb_linear_transformer_options *o, mb_tensor t)
 {
     mb_shape s = mb_shape_of(t), want = weight_shape(o);
-    if (s.rank == 4 && want.rank == 3) /* one head, written out */
+    if (s.rank == 4 && want.rank == 3) /* one head, with an axis for it */
         want = MB_SHAPE(want.dim[0], 1, want.dim[1], want.dim[2]);
     if (s.rank != want.rank)
         return false;
@@ -182,7 +182,7 @@ static bool prepare(const mb_linear_transformer *layer, mb_tensor z, model *a)
     return true;
 }
 
-/* Of layer l: [H,m,m]. */
+/* The weights of layer l: [H,m,m]. */
 static mb_tensor of_layer(const model *a, mb_tensor t, int64_t l)
 {
     return mb_squeeze(mb_slice(t, 0, a->o.tied ? 0 : l, 1, 1), 0);
@@ -219,8 +219,8 @@ static mb_tensor next_moments(mb_tensor S, mb_tensor U)
     return mb_add(W, mb_matmul(mb_transpose(U), W));
 }
 
-/* Whether products of m by m matrices cost less than scores of N tokens with n: multiplications of one
- * prompt. whole: all tokens are wanted; a prediction's last layer costs next to nothing. */
+/* Whether products of m by m matrices cost less than N by n scores, in multiplications per prompt. whole: all
+ * tokens are asked for; else the last layer costs almost nothing. */
 static bool through_moments(const model *a, bool whole)
 {
     if (a->o.scores != MB_SCORES_LINEAR || a->o.clip > 0)
@@ -251,7 +251,7 @@ static mb_tensor attend(const model *a, mb_tensor z, int64_t l)
 static mb_tensor through_tokens(const model *a)
 {
     mb_tensor z = a->z;
-    model one = *a; /* with clip alone, S still serves within a layer */
+    model one = *a; /* with clip, S is still used within a layer */
     one.o.clip = 0;
     one.o.layers = 1;
     bool by_moments = through_moments(&one, true);
@@ -271,7 +271,7 @@ static mb_tensor all_tokens(const model *a)
 {
     if (!through_moments(a, true))
         return through_tokens(a);
-    mb_tensor S = {0}, A = {0}; /* z <- z A, A the product of all I + U so far, less the first I */
+    mb_tensor S = {0}, A = {0}; /* the tokens are z + z A: I + A is the product of all I + U so far */
     for (int64_t l = 0; l < a->o.layers && (!l || A.id); l++) {
         S = l ? S : moments(a, a->z);
         mb_tensor U = update(a, S, l);
@@ -282,8 +282,8 @@ static mb_tensor all_tokens(const model *a)
     return A.ctx ? mb_add(a->z, mb_matmul(a->z, A)) : a->z;
 }
 
-/* y-entries of the query's token q: [B,m] after the last layer: of all the layer does, this row and these
- * columns. */
+/* The y-entries of the query's token q: [B,m] after the last layer: computes only this row and these columns.
+ */
 static mb_tensor last_layer(const model *a, mb_tensor S, mb_tensor q)
 {
     int64_t l = a->o.layers - 1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Normalisation over the last axis, as functions and as layers.
+ * norm.c - normalisation over the last axis, as functions and as layers.
  */
 #include "layers/internal.h"
 
@@ -55,7 +55,7 @@ mb_layer_norm mb_layer_norm_new_at(const char *site, mb_params *p, const char *n
     return layer;
 }
 
-/* A size of 1 would broadcast where it should be refused. */
+/* Checks the sizes: a scale of size 1 would broadcast silently. */
 static bool check_dim(mb_tensor x, mb_tensor scale, const char *layer)
 {
     if (mb_shape_of(x).rank >= 1 && (!mb_valid(scale) || mb_dim(x, -1) == mb_dim(scale, 0)))

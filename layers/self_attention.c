@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Linear self-attention with keys, queries, values and a projection, which becomes a linear transformer of
- * their products; and gradient descent as such weights.
+ * self_attention.c - linear self-attention with keys, queries, values and a projection: computed as a linear
+ * transformer of their products; and weights that make it gradient descent.
  */
 #include "layers/in_context.h"
 
@@ -73,7 +73,7 @@ mb_tensor mb_self_attention_predict_at(const char *site, mb_self_attention layer
 
 /* ---- gradient descent ---- */
 
-/* t: [rows, columns] at (row, column) of an [m,m] matrix of zeros. */
+/* An [m,m] matrix of zeros with t: [rows, columns] at (row, column). */
 static mb_tensor block(mb_tensor t, int64_t row, int64_t column, int64_t m)
 {
     t = mb_pad(t, 0, row, m - row - mb_dim(t, 0));
@@ -93,7 +93,7 @@ static bool rate(mb_tensor *t, int64_t layers, const char *name)
     return true;
 }
 
-/* The constructions; eta's and gamma's shapes are checked here. */
+/* Fills the weights of gradient descent; checks the shapes of eta and gamma. */
 static bool descend(mb_self_attention *layer, mb_tensor eta, mb_tensor gamma, mb_tensor W0, int64_t n)
 {
     mb_self_attention_options *o = &layer->options;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The test-time-training layer's parameters. Its forward pass is in ttt_apply.c.
+ * ttt.c - parameters of the test-time-training layer. Its forward pass is in ttt_apply.c.
  */
 #include "layers/ttt.h"
 
@@ -24,7 +24,7 @@ static bool check_options(mb_params *p, const mb_ttt_options *o)
             "mb_ttt: inner_steps %d, inner_batch %lld: neither may be negative, and 10^6 steps are the most",
             o->inner_steps, (long long)o->inner_batch);
     else if (o->learner < MB_LEARNER_LINEAR || o->learner > MB_LEARNER_CUSTOM)
-        mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no kind of learner", (int)o->learner);
+        mb_fail(ctx, MB_INVALID, "mb_ttt: %d is not a kind of learner", (int)o->learner);
     else if (o->learner == MB_LEARNER_CUSTOM && (!o->custom.apply || !o->custom.weights || o->custom.n < 1))
         mb_fail(ctx, MB_INVALID, "mb_ttt: a custom learner needs a function and at least one weight");
     else if (o->keep_every < MB_KEEP_LOG)
@@ -32,7 +32,7 @@ static bool check_options(mb_params *p, const mb_ttt_options *o)
                 "mb_ttt: keep_every is %lld; wanted a number of steps, MB_KEEP_SQRT or MB_KEEP_LOG",
                 (long long)o->keep_every);
     else if (o->inner_rule < MB_INNER_SGD || o->inner_rule > MB_INNER_ADAM)
-        mb_fail(ctx, MB_INVALID, "mb_ttt: %d is no inner rule", (int)o->inner_rule);
+        mb_fail(ctx, MB_INVALID, "mb_ttt: %d is not an inner rule", (int)o->inner_rule);
     else
         return true;
     return false;
@@ -46,7 +46,7 @@ static mb_shape with_heads(int64_t heads, mb_shape shape)
     return s;
 }
 
-/* Copies the learner's shapes and makes its weights, unless they start at zero. */
+/* Copies the learner's shapes and creates its initial weights, unless they are zero. */
 static bool make_learner(mb_params *p, mb_ttt *layer)
 {
     const mb_ttt_options *o = &layer->options;
@@ -83,7 +83,7 @@ static bool make_learner(mb_params *p, mb_ttt *layer)
         layer->start[i] = w->no_decay ? mb_param_no_decay(p, w->name, shape, w->init)
                                       : mb_param(p, w->name, shape, w->init);
     }
-    layer->learner.weights = NULL; /* the caller's array may go now */
+    layer->learner.weights = NULL; /* the caller's array need not stay valid */
     layer->options.custom.weights = NULL;
     return true;
 }

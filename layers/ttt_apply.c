@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Test-time training, forward: T recorded gradient steps on each image and head, then the answer of the
- * trained learner. The outer mb_grad goes through all of it, because the inner one is on the same tape.
- * Equations of Sun et al. 2310.13807; rows are tokens.
+ * ttt_apply.c - the forward pass of test-time training: T recorded gradient steps for each image and head,
+ * then the output of the trained learner. The outer mb_grad differentiates through it, since the inner
+ * gradients are on the same tape. Equations of Sun et al. 2310.13807; rows are tokens.
  */
 #include "layers/ttt.h"
 
 #include <string.h>
 
-/* What one call works on. */
+/* The values of one call. */
 typedef struct call {
     const mb_ttt *layer;
     mb_tensor x;     /* [B,N,D] */
@@ -37,7 +37,7 @@ static mb_tensor learn(const call *c, mb_tensor x)
     mb_shape got = mb_shape_of(e), wanted = mb_shape_of(x);
     if (mb_valid(e) && (got.rank != 4 || memcmp(got.dim, wanted.dim, 4 * sizeof got.dim[0]) != 0)) {
         mb_fail(c->x.ctx, MB_INVALID,
-                "ttt: the learner's result has not the shape of its input [%lld,%lld,%lld,%lld]",
+                "ttt: the learner's result does not have the shape of its input [%lld,%lld,%lld,%lld]",
                 (long long)wanted.dim[0], (long long)wanted.dim[1], (long long)wanted.dim[2],
                 (long long)wanted.dim[3]);
         return (mb_tensor){0};
@@ -45,8 +45,8 @@ static mb_tensor learn(const call *c, mb_tensor x)
     return e;
 }
 
-/* Eq. 1, with the code's 1/dh: views [B,H,m,dh], targets [B,m,D] or [B,H,m,D] -> [B,H], a loss per image and
- * head. */
+/* Eq. 1, with the factor 1/dh of the authors' code: views [B,H,m,dh], targets [B,m,D] or [B,H,m,D] -> [B,H],
+ * a loss per image and head. */
 static mb_tensor inner_loss(const call *c, mb_tensor views, mb_tensor targets)
 {
     const mb_ttt *l = c->layer;
@@ -60,21 +60,20 @@ static mb_tensor inner_loss(const call *c, mb_tensor views, mb_tensor targets)
     return mb_mul(squares, mb__literal(squares, 0.5 / (m * dh)));
 }
 
-/* Summed over heads, averaged over images: what the paper plots. [B,H] -> 0-d */
+/* Summed over heads, averaged over images, as in the paper's plots. [B,H] -> 0-d */
 static mb_tensor for_log(const call *c, mb_tensor loss)
 {
     return mb_mul(mb_sum(loss, MB_ALL), mb__literal(loss, 1 / (double)c->B));
 }
 
-/* The weights that each image starts from: a copy of its own, so that inner gradients are per image and head.
- */
+/* The first weights: broadcast to one copy per image, so that inner gradients are per image and head. */
 static void start(const call *c)
 {
     const mb_ttt *l = c->layer;
     for (int i = 0; i < l->learner.n; i++) {
         mb_shape s = {l->shapes[i].rank + 2, {c->B, l->options.heads}};
         memcpy(s.dim + 2, l->shapes[i].dim, (size_t)l->shapes[i].rank * sizeof s.dim[0]);
-        /* A literal zero, so that the plan drops every product with it. */
+        /* A literal zero, so that planning removes every product with it. */
         l->weights[i] =
             l->start[i].ctx ? mb_broadcast(l->start[i], s) : mb_zeros(c->x.ctx, mb_dtype_of(c->x), s);
         l->state1[i] = l->state2[i] = mb_zeros(c->x.ctx, mb_dtype_of(c->x), s);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The vision transformer of 2310.13807, section 2.1 of the notes: pre-norm, no class token, mean over tokens.
+ * vit.c - the vision transformer of 2310.13807: pre-norm, no class token, mean over tokens.
  */
 #include "layers/internal.h"
 #include "tensor/internal.h"
@@ -11,7 +11,7 @@
 struct mb_vit {
     mb_vit_options options;
     mb_linear embed, pre_logits, head;
-    mb_tensor positions; /* [N,D], a parameter or fixed; none without positions */
+    mb_tensor positions; /* [N,D], a parameter or fixed; null without positions */
     mb_block *blocks;    /* [depth] */
     mb_layer_norm norm;
 };
@@ -54,7 +54,7 @@ mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int6
     mb_tensor none = {0};
     if (!ctx)
         return none;
-    const int64_t most = 1 << 20; /* so that the number of bytes cannot overflow */
+    const int64_t most = 1 << 20; /* so that the number of bytes does not overflow */
     if (rows < 1 || columns < 1 || dim < 8 || dim % 4 != 0 || rows > most || columns > most || dim > most ||
         (dtype != MB_FLOAT32 && dtype != MB_FLOAT64)) {
         mb_fail(ctx, MB_INVALID,
@@ -92,11 +92,11 @@ static bool make_positions(mb_params *p, mb_vit *vit)
     } else if (o->positions == MB_POSITIONS_SINCOS2D) {
         int64_t rows = o->rows > 0 ? o->rows : (int64_t)(sqrt((double)o->tokens) + 0.5);
         if (o->tokens % rows != 0 || (o->rows == 0 && rows * rows != o->tokens)) {
-            mb_fail(mb_params_context(p), MB_INVALID, "mb_vit: %lld tokens are no grid of %lld rows",
+            mb_fail(mb_params_context(p), MB_INVALID, "mb_vit: %lld tokens do not form a grid of %lld rows",
                     (long long)o->tokens, (long long)rows);
             return false;
         }
-        /* Recorded outside of every scope, as parameters are, so it lives as long as the context. */
+        /* Recorded outside of every scope, as parameters are, so it stays valid as long as the context. */
         vit->positions =
             mb_sincos2d(mb_params_context(p), mb_params_dtype(p), rows, o->tokens / rows, o->dim);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Parameter sets and optimisers to and from safetensors files. A load checks everything before it assigns
+ * checkpoint.c - saving and loading parameter sets and optimisers. A load checks everything before it assigns
  * anything.
  */
 #include "optim/optimizer.h"
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What a file holds: n names and tensors, and room for what was loaded. One allocation each. */
+/* The content of a file: n names and tensors, and an array for the loaded tensors. One allocation each. */
 typedef struct list {
     mb_context *ctx;
     const char **names;
@@ -116,7 +116,7 @@ mb_status mb_params_load_at(const char *site, mb_params *p, const char *path)
     if (!p)
         return MB_NO_MEMORY;
     list l;
-    mb_scope scope = mb_scope_begin(p->ctx); /* what is loaded dies once it is stored */
+    mb_scope scope = mb_scope_begin(p->ctx); /* frees the loaded tensors once they are stored */
     mb_status status = list_open(&l, p->ctx, p->count);
     if (status == MB_OK) {
         list_params(&l, p);
@@ -131,7 +131,7 @@ mb_status mb_params_load_at(const char *site, mb_params *p, const char *path)
 
 /* ---------------------------------------------------------------------------------------- optimisers -- */
 
-/* Parameters, states and last the step count, whose tensor is made here: a flush may not change it. */
+/* Parameters, states, and last the step count as a tensor. */
 static mb_status list_optimizer(list *l, const mb_optimizer *opt)
 {
     mb_context *ctx = opt->params->ctx;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the files of optim/ share: the parameter set's layout, and Adam's rule with its constants made once.
+ * internal.h - shared by the files of optim/: the parameter set's layout, checks of options, Adam's rule.
  */
 #ifndef MB_OPTIM_INTERNAL_H
 #define MB_OPTIM_INTERNAL_H
@@ -8,17 +8,17 @@
 #include "optim/optim.h"
 #include "tensor/internal.h"
 
-/* Bytes of a full name: with what an optimiser puts before it, it still fits a file. */
+/* The longest full name, in bytes; with an optimiser's prefix it is still valid in a file. */
 #define MB__PARAM_NAME_MAX 4000
 
 typedef struct mb__param {
     const char *name; /* full, dotted; from mb_params_alloc */
-    uint64_t hash;    /* of the name: the fold of its key */
+    uint64_t hash;    /* of the name: folded into the set's key */
     mb_tensor tensor; /* a variable */
     bool trainable, decays;
 } mb__param;
 
-/* A piece of memory owned by the set; the caller's bytes follow it. */
+/* The header of a block of mb_params_alloc; the caller's bytes follow it. */
 typedef struct mb__piece {
     struct mb__piece *next;
     size_t size;
@@ -30,30 +30,30 @@ struct mb_params {
     mb_dtype dtype;
     mb__param *items;
     int count, capacity;
-    char *prefix; /* the entered names, each followed by a dot; no terminating zero */
+    char *prefix; /* the entered names, each followed by a dot; not NUL-terminated */
     int prefix_length, prefix_capacity;
     int *marks; /* prefix_length before each enter */
     int depth, depth_capacity;
     mb__piece *pieces;
 };
 
-/* Makes room for `need` items of `item` bytes in *array, which holds *capacity. Keeps what is there. */
+/* Grows *array, of *capacity items of `item` bytes each, to a capacity of `need` or more. */
 bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item);
-/* name, or prefix followed by name, in memory of p's. NULL without memory. */
+/* A copy of prefix + name in memory of p. NULL if there is no memory. */
 const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length, const char *name);
 
-/* Loads n tensors and checks that each has the shape and dtype of like[i]; ts[i] is then to be assigned. */
+/* Loads n tensors and checks that each has the shape and dtype of like[i]; the caller then assigns ts[i]. */
 mb_status mb__load_like(mb_context *ctx, const char *path, const char *const *names, const mb_tensor *like,
                         mb_tensor *ts, int n);
 
-/* sqrt with derivative 0 at 0, at every order: both branches of the where are finite there. NaN stays NaN. */
+/* sqrt whose derivatives of every order are 0 at 0. NaN stays NaN. */
 mb_tensor mb__safe_sqrt(mb_tensor x);
 
 #define MB__BETA1 0.9
 #define MB__BETA2 0.999
 #define MB__EPS   1e-8
 
-/* An option and what it may be. */
+/* An option and its range. */
 typedef struct mb__range {
     const char *name;
     double value, least, most;
@@ -63,7 +63,7 @@ typedef struct mb__range {
 mb__range mb__any_from_0(const char *name, double value);
 mb__range mb__below_1(const char *name, double value);
 mb__range mb__positive(const char *name, double value);
-/* An option as it was meant: 0 is the default, MB_ZERO is 0. */
+/* The value that an option means: `standard` for 0, 0 for MB_ZERO. */
 double mb__option(double value, double standard);
 /* Each is false after reporting, under `name`, the first that is out of range or not finite. */
 bool mb__check_ranges(mb_context *ctx, const char *name, const mb__range *ranges, int n);
@@ -77,7 +77,7 @@ typedef struct mb__adam_terms {
     mb_tensor beta1, beta2, rest1, rest2, eps, rate, root;
 } mb__adam_terms;
 
-/* lr: a tensor, or none: then `rate` is bound to lr_value's. */
+/* lr: a tensor; if it is null, `rate` is computed from lr_value on the host. */
 mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
                                  double beta1, double beta2, double eps);
 mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor gradient, mb_tensor *m,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * optim.h - parameters, and what changes them.
+ * optim.h - parameters and optimisers.
  *
  *     mb_params *p = mb_params_new(mb, 42);
  *     mb_tensor w = mb_param(p, "w", MB_SHAPE(10, 784), mb_init_xavier(784, 10));
@@ -15,9 +15,9 @@
  * functions, differentiable to any order, for inner loops.
  *
  * Errors are sticky on the context, as in tensor.h. A NULL mb_params or mb_optimizer, left by an earlier
- * error, is passed on quietly: functions return NULL, a tensor that is none, or MB_NO_MEMORY.
+ * error, is accepted: functions then return NULL, a null tensor, or MB_NO_MEMORY.
  *
- * layers/ builds on this header; nothing here knows a layer.
+ * layers/ builds on this header; nothing here depends on layers/.
  *
  * Stability: as in tensor.h. Option structs may grow at their ends: 0 in a new field means what was before.
  */
@@ -34,14 +34,14 @@ extern "C" {
 /* ------------------------------------------------------------------------------------ initial values -- */
 
 typedef enum mb_init_kind {
-    MB_INIT_DEFAULT = 0, /* what the layer's documentation says; zeros where there is no layer */
+    MB_INIT_DEFAULT = 0, /* the layer's default, see layers.h; zeros outside of layers */
     MB_INIT_ZEROS,
     MB_INIT_ONES,
     MB_INIT_NORMAL,  /* mean 0, standard deviation `size` */
     MB_INIT_UNIFORM, /* on [-size, size) */
 } mb_init_kind;
 
-/* How a parameter starts. Write MB_INIT_... literals or use the functions below. */
+/* A parameter's initial value: made by the functions below, or by hand. */
 typedef struct mb_init {
     mb_init_kind kind;
     double size;
@@ -60,12 +60,12 @@ MB_API mb_init mb_init_he(int64_t fan_in);
 
 /* ---------------------------------------------------------------------------------------- parameters -- */
 
-/* A set of variables with dotted names. The initial value of a parameter depends on the seed and its full
- * name alone: adding, removing or reordering others does not change it. */
+/* A set of variables with dotted names. The initial value of a parameter depends only on the seed and its
+ * full name: adding, removing or reordering others does not change it. */
 typedef struct mb_params mb_params;
 
-/* float32; mb_params_new_with takes the dtype of all parameters, MB_FLOAT32 or MB_FLOAT64. The caller frees
- * the set with mb_params_free before mb_close. The variables themselves belong to the context. */
+/* Parameters are float32, or of the dtype given to mb_params_new_with, MB_FLOAT32 or MB_FLOAT64. The caller
+ * frees the set with mb_params_free before mb_close. The variables themselves belong to the context. */
 MB_API mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype);
 #define mb_params_new_with(...)  mb_params_new_with_at(MB_HERE, __VA_ARGS__)
 #define mb_params_new(ctx, seed) mb_params_new_with_at(MB_HERE, ctx, seed, MB_FLOAT32)
@@ -74,26 +74,26 @@ MB_API mb_context *mb_params_context(const mb_params *p);
 MB_API mb_dtype mb_params_dtype(const mb_params *p);
 
 /* A new parameter, a variable whose full name is the entered prefixes and `name`, joined by dots. A name that
- * is empty or already taken, or that no file can hold (UTF-8 of at most 4000 bytes with its prefixes, not
- * "__metadata__"), is an error. It is trainable. mb_param takes weight decay (kernels);
- * mb_param_no_decay does not (biases, scales, positions). Parameters are made outside of every scope. The
- * initial value is stored at the next flush. */
+ * is empty or already taken, or that a file cannot hold (UTF-8 of at most 4000 bytes with its prefixes, not
+ * "__metadata__"), is an error. The parameter is trainable. Weight decay applies to those made by mb_param
+ * (kernels), not to those made by mb_param_no_decay (biases, scales, positions). Parameters must be created
+ * outside of every scope. The initial value is stored at the next flush. */
 MB_API mb_tensor mb_param_at(const char *site, mb_params *p, const char *name, mb_shape shape, mb_init init);
 #define mb_param(...) mb_param_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_param_no_decay_at(const char *site, mb_params *p, const char *name, mb_shape shape,
                                       mb_init init);
 #define mb_param_no_decay(...) mb_param_no_decay_at(MB_HERE, __VA_ARGS__)
 
-/* Between enter and leave, names get the prefix "name."; nested ones add up, "" adds nothing. A leave without
- * an enter is an error. */
+/* Between enter and leave, names get the prefix "name."; nested prefixes are joined, "" adds nothing. A leave
+ * without an enter is an error. */
 MB_API mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name);
 #define mb_params_enter(...) mb_params_enter_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_params_leave_at(const char *site, mb_params *p);
 #define mb_params_leave(...) mb_params_leave_at(MB_HERE, __VA_ARGS__)
 
-/* In order of creation, 0 <= i < count. Outside: NULL, a tensor that is none, false. */
+/* In order of creation, 0 <= i < count. For other i: NULL, a null tensor, false. */
 MB_API int mb_params_count(const mb_params *p);
-MB_API const char *mb_params_name(const mb_params *p, int i); /* lives as long as p */
+MB_API const char *mb_params_name(const mb_params *p, int i); /* valid as long as p */
 MB_API mb_tensor mb_params_tensor(const mb_params *p, int i);
 MB_API bool mb_params_trainable(const mb_params *p, int i);
 MB_API bool mb_params_decays(const mb_params *p, int i);
@@ -102,12 +102,13 @@ MB_API int64_t mb_params_size(const mb_params *p);
 /* By full name; an unknown one is an error. */
 MB_API mb_tensor mb_params_get_at(const char *site, const mb_params *p, const char *name);
 #define mb_params_get(...) mb_params_get_at(MB_HERE, __VA_ARGS__)
-/* Writes the trainable parameters, in order, to ts, at most `capacity` of them: what to give mb_grad. Returns
- * how many there are; ts may be NULL to ask just that. */
+/* Writes the trainable parameters, in order, to ts, at most `capacity` of them: the xs of mb_grad. Returns
+ * how many there are; ts may be NULL to ask only for that. */
 MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
 
-/* For the parameter of this full name, and all whose name begins with it and a dot ("" is every one): whether
- * optimisers change it, whether it takes weight decay. A prefix of no parameter is an error. */
+/* For the parameter of this full name and all whose names begin with it and a dot ("": all parameters):
+ * whether optimisers change them, and whether weight decay applies to them. A prefix of no parameter is an
+ * error. */
 MB_API mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix,
                                             bool trainable);
 #define mb_params_freeze(p, prefix)   mb_params_set_trainable_at(MB_HERE, p, prefix, false)
@@ -115,12 +116,12 @@ MB_API mb_status mb_params_set_trainable_at(const char *site, mb_params *p, cons
 MB_API mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays);
 #define mb_params_set_decay(...) mb_params_set_decay_at(MB_HERE, __VA_ARGS__)
 
-/* Zeroed memory that lives as long as p: for a layer's own struct. NULL, and the sticky error, without
- * memory. */
+/* Zeroed memory, valid as long as p: for a layer's own struct. NULL, and the context's error, if there is
+ * none. */
 MB_API void *mb_params_alloc(mb_params *p, size_t size);
 
-/* All parameters, frozen ones included, as one safetensors file. Loading wants exactly these names, shapes
- * and dtypes, and changes nothing if one differs. Both are flushes. */
+/* All parameters, frozen ones included, as one safetensors file. A file to be loaded must have exactly these
+ * names, shapes and dtypes; if one differs, nothing is changed. Both are flushes. */
 MB_API mb_status mb_params_save_at(const char *site, const mb_params *p, const char *path);
 #define mb_params_save(...) mb_params_save_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_params_load_at(const char *site, mb_params *p, const char *path);
@@ -134,40 +135,39 @@ typedef enum mb_schedule_kind {
     MB_SCHEDULE_STEPS,
 } mb_schedule_kind;
 
-/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. What a kind
- * has no use for must be 0. */
+/* A factor on the learning rate as a function of the step number. All zeros is the constant 1. Fields that a
+ * kind does not use must be 0. */
 typedef struct mb_schedule {
     mb_schedule_kind kind;
     int64_t warmup; /* >= 0; linear: the factor of step s < warmup is (s + 1) / warmup; then as below */
     int64_t total; /* COSINE, >= 1: floor + (1 - floor) / 2 (1 + cos(pi (s - warmup) / (total - warmup))), and
-                    * `floor` from step `total` on: Loshchilov and Hutter 1608.03983, eq. 5. With a warmup as
-                    * long as that there is no cosine. */
+                    * `floor` from step `total` on: Loshchilov and Hutter 1608.03983, eq. 5. If warmup >=
+                    * total there is no cosine part. */
     double floor;  /* COSINE, in [0, 1] */
-    int64_t every; /* STEPS, >= 1: factor^(s / every), rounded down, s counted from the first step, not from
-                    * `warmup` */
+    int64_t every; /* STEPS, >= 1: factor^floor(s / every), with s counted from the first step, not from
+                      `warmup` */
     double factor; /* STEPS, > 0 */
 } mb_schedule;
 
 MB_API mb_schedule mb_schedule_constant(void);
 MB_API mb_schedule mb_schedule_warmup_cosine(int64_t warmup, int64_t total);
 MB_API mb_schedule mb_schedule_steps(int64_t every, double factor);
-/* The factor of a step, counted from 0; NaN where the schedule is not as above. */
+/* The factor of a step, counted from 0; NaN if the schedule is not valid. */
 MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
 
 /* ---------------------------------------------------------------------------------------- optimisers -- */
 
-/* All options: 0 means the default in brackets, [off] where there is none; MB_ZERO means 0, where that is
- * meant. An option that is not finite or out of its range is an error. With clip_norm c, all gradients are
- * multiplied by c / max(norm, c), norm over all trainable parameters together. */
+/* In all options 0 means the default in brackets, where [off] means that nothing is done; MB_ZERO means the
+ * number 0. An option that is not finite or out of its range is an error. With clip_norm c, all gradients are
+ * multiplied by c / max(norm, c), where norm is that of all trainable parameters together. */
 #define MB_ZERO 1e-300
 
 typedef struct mb_sgd_options {
     double lr;           /* learning rate, > 0; times the schedule's factor */
     double momentum;     /* [off], in [0, 1): v <- momentum v + g, parameter <- parameter - lr v */
-    bool nesterov;       /* step along g + momentum v instead, v the new one; not without momentum */
-    double weight_decay; /* [off], >= 0: adds weight_decay * parameter to the gradient of those that take
-                            decay */
-    double clip_norm;    /* [off], >= 0: largest global norm of the gradients, before all else */
+    bool nesterov;       /* step along g + momentum v instead, with the new v; needs momentum */
+    double weight_decay; /* [off], >= 0: adds weight_decay * parameter to its gradient, where decay applies */
+    double clip_norm;    /* [off], >= 0: largest global norm of the gradients; applied first */
     double clip_value;   /* [off], >= 0: largest magnitude of an element, after clip_norm */
     mb_schedule schedule;
 } mb_sgd_options;
@@ -183,19 +183,20 @@ typedef struct mb_adam_options {
 typedef struct mb_adamw_options {
     double lr;           /* > 0 */
     double weight_decay; /* [off], >= 0: parameter <- (1 - lr weight_decay) parameter before Adam's step,
-                          * where it takes decay, lr with the schedule's factor: Loshchilov and Hutter
-                          * 1711.05101 in PyTorch's scaling. MTTT's decay is not times the base lr: its 1e-4
-                          * with lr 1e-3 is 0.1 here. */
+                            where decay applies, lr with the schedule's factor: Loshchilov and Hutter
+                            1711.05101 in PyTorch's scaling. In MTTT's code decay is not multiplied by the
+                            base lr: its 1e-4 with lr 1e-3 is 0.1 here. */
     double beta1, beta2; /* [0.9, 0.999], in [0, 1) */
     double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
 } mb_adamw_options;
 
-/* Changes the trainable parameters of p, and keeps its state (momentum, second moments) in variables of the
- * context, made of zeros for each parameter that p has now; so it is made after the parameters, outside of
- * every scope. Everything that changes from step to step is bound at run time: no step needs a new plan. p
- * must outlive it; free it with mb_optimizer_free. NULL after an error. */
+/* An optimiser updates the trainable parameters of p, and keeps its state (momentum, second moments) in
+ * variables of the context, zeros at first, for each parameter that p has when the optimiser is created; so
+ * create it after the parameters, outside of every scope. Everything that changes from step to step is bound
+ * at run time: no step needs a new plan. p must outlive it; free it with mb_optimizer_free. NULL after an
+ * error. */
 typedef struct mb_optimizer mb_optimizer;
 
 MB_API mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options options);
@@ -209,34 +210,35 @@ MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
 /* Records gradients of sum(loss) with respect to the trainable parameters, clipping, the update, and the
  * assignment of parameters and state. loss: of the parameters' dtype, any shape. Nothing is computed until
  * the next flush (the end of the step's scope, or a read: mb_item(loss) after mb_step does all in one).
- * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step,
- * where nothing is trainable, a parameter was made after the optimiser, or the loss depends on no trainable
- * parameter: such as one recorded before the step before, which is of the old values. The parameters then
- * stand for their new values, history included: end the scope before the next step, or that history grows. */
+ * mb_step_norm also gives the global norm of the gradients before clipping, 0-d. MB_INVALID, and no step, if
+ * nothing is trainable, a parameter was created after the optimiser, or the loss depends on no trainable
+ * parameter: such as a loss recorded before the last step, which depends on the old values. After mb_step the
+ * parameters stand for their new values, with their history: end the scope before the next step, or that
+ * history grows. */
 MB_API mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
-/* The same from n gradients of the caller's, shaped like and in the order of mb_params_list: for accumulation
- * over batches, or gradients that are not of a loss. */
+/* The same with n given gradients, in the order and of the shapes of mb_params_list: for accumulation over
+ * batches, or gradients that are not of a loss. */
 MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
                                        mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
-/* Steps taken; one that an error has undone, with its scope's assignments, is not counted. */
+/* The number of steps; a step that an error has undone is not counted. */
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
-MB_API double mb_optimizer_lr(const mb_optimizer *opt); /* what the next step uses, schedule included */
+MB_API double mb_optimizer_lr(const mb_optimizer *opt);        /* of the next step, schedule included */
 MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor; >= 0 */
 
 /* State tensors: "optimizer.momentum.NAME", or "optimizer.m.NAME" and "optimizer.v.NAME", shaped like the
- * parameter NAME. Outside 0 <= i < count: NULL, a tensor that is none. */
+ * parameter NAME. For i outside 0 <= i < count: NULL, a null tensor. */
 MB_API int mb_optimizer_state_count(const mb_optimizer *opt);
 MB_API const char *mb_optimizer_state_name(const mb_optimizer *opt, int i);
 MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
 
 /* Parameters, state and the number of steps ("optimizer.step", int32) in one safetensors file: a run
- * continued from it equals one that was not interrupted, bit for bit. Options are not in it: they are the
- * script's. Loading wants a file of the same parameters and optimiser, and changes nothing if one tensor
- * differs. */
+ * continued from it equals one that was not interrupted, bit for bit. Options are not saved. A file to be
+ * loaded must be of the same parameters and optimiser; if one tensor differs in name, shape or dtype, nothing
+ * is changed. */
 MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path);
 #define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);
@@ -247,7 +249,7 @@ MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const
 /* One step as a function of its arguments, without variables: for inner loops. The result is the new
  * parameter; it can be differentiated, to any order, with respect to all tensor arguments, lr included.
  * parameter, gradient and state: floats of one shape; lr: a tensor, 0-d (mb_scalar), or of any shape that
- * broadcasts to the parameter's (one rate per head). State starts as mb_zeros. The optimisers above record
+ * broadcasts to the parameter's (one rate per head). The first state is mb_zeros. The optimisers above record
  * these same rules. */
 
 /* parameter - lr gradient */
@@ -264,9 +266,10 @@ MB_API mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb
 /* Adam (Kingma and Ba 1412.6980, algorithm 1), step t = 1, 2, ...:
  *     m' = beta1 m + (1 - beta1) g,  v' = beta2 v + (1 - beta2) g^2,
  *     parameter - lr (m' / (1 - beta1^t)) / (sqrt(v' / (1 - beta2^t)) + eps)
- * Of options, beta1, beta2 and eps are used (NULL, or 0: the defaults; MB_ZERO: 0). sqrt(v') counts as having
- * derivative 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives. Writes m' to
- * *new_m and v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for t < 1. */
+ * Of the options only beta1, beta2 and eps are used (NULL, or 0: the defaults; MB_ZERO: 0). sqrt(v') counts
+ * as having derivative 0 where v' is 0, so that a gradient of exactly 0 gives no NaN in later derivatives.
+ * Writes m' to *new_m and v' to *new_v, which may be the addresses of m's and v's own handles. MB_INVALID for
+ * t < 1. */
 MB_API mb_tensor mb_adam_update_at(const char *site, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                                    mb_tensor m, mb_tensor v, int64_t t, const mb_adam_options *options,
                                    mb_tensor *new_m, mb_tensor *new_v);
@@ -278,18 +281,18 @@ MB_API mb_tensor mb_adam_update_in_scan_at(const char *site, mb_tensor parameter
                                            mb_tensor *new_v);
 #define mb_adam_update_in_scan(...) mb_adam_update_in_scan_at(MB_HERE, __VA_ARGS__)
 
-/* sqrt(sum of the squares of all elements of the n tensors), 0-d, as by mb_norm; its derivatives where all
- * are 0 are 0.
+/* sqrt(sum of the squares of all elements of the n tensors), 0-d, computed as by mb_norm; if all elements are
+ * 0, its derivatives are 0.
  */
 MB_API mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n);
 #define mb_global_norm(...) mb_global_norm_at(MB_HERE, __VA_ARGS__)
-/* clipped[i] = gs[i] max_norm / max(norm, max_norm), also where the norm is beyond the dtype's range; clipped
- * may be gs. Returns the norm, 0-d, before clipping. max_norm > 0. Differentiable, through the norm as well.
+/* clipped[i] = gs[i] max_norm / max(norm, max_norm), also if the norm overflows; clipped may be gs. Returns
+ * the norm, 0-d, before clipping. max_norm > 0. Differentiable, through the norm as well.
  */
 MB_API mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double max_norm,
                                  mb_tensor *clipped);
 #define mb_clip_norm(...) mb_clip_norm_at(MB_HERE, __VA_ARGS__)
-/* Each element to [-limit, limit]; the derivative of those beyond is 0, and 1/2 at a limit. */
+/* Each element clamped to [-limit, limit]; the derivative is 0 outside, and 1/2 at a limit. */
 MB_API mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit);
 #define mb_clip_value(...) mb_clip_value_at(MB_HERE, __VA_ARGS__)
 

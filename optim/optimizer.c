@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Optimisers: the rules of rules.c applied to a parameter set, with their state in variables. The learning
- * rate and Adam's bias corrections are computed on the host and bound as scalars, so that every step replays
- * one plan.
+ * optimizer.c - optimisers: the rules of rules.c applied to a parameter set, with their state in variables.
+ * The learning rate and Adam's bias corrections are computed on the host and bound as scalars, so that all
+ * steps run one plan.
  */
 #include "optim/optimizer.h"
 
@@ -13,7 +13,7 @@
 
 /* --------------------------------------------------------------------------------------------- state -- */
 
-/* The prefixes of the state's names, per rule; NULL past the last. */
+/* Per rule: the prefixes of the names of states; NULL after the last. */
 static const char *const state_names[][2] = {
     [MB__SGD] = {NULL, NULL},
     [MB__MOMENTUM] = {"optimizer.momentum.", NULL},
@@ -25,20 +25,20 @@ static int states_of(const mb_optimizer *opt)
     return opt->rule == MB__SGD ? 0 : opt->rule == MB__MOMENTUM ? 1 : 2;
 }
 
-/* Whether a parameter has a name that the optimiser's file gives to something else; then an error. */
+/* Whether a parameter has the name of a state; that is an error, since one file holds both. */
 static bool taken(const mb_params *p, const char *name)
 {
     for (int i = 0; i < p->count; i++)
         if (strcmp(p->items[i].name, name) == 0) {
-            mb_fail(p->ctx, MB_INVALID, "optimizer: \"%.80s\" is its state's name, and that of a parameter",
+            mb_fail(p->ctx, MB_INVALID, "optimizer: \"%.80s\" is the name of a state and of a parameter",
                     name);
             return true;
         }
     return false;
 }
 
-/* Makes the state of every parameter, frozen ones too: they may be unfrozen in a step's scope, where no
- * variable can be made, and a variable takes no memory until it is first used. */
+/* Creates the state of every parameter, frozen ones included: they may be unfrozen inside a scope, where
+ * variables cannot be created, and a variable takes no memory before its first use. */
 static mb_status make_state(mb_optimizer *opt)
 {
     mb_params *p = opt->params;
@@ -67,7 +67,7 @@ static mb_status make_state(mb_optimizer *opt)
     return MB_OK;
 }
 
-/* Of this thread's and process's context; else as if there were none. */
+/* Whether there is an optimiser, and this thread may use its context. */
 static bool usable(const mb_optimizer *opt, const char *name)
 {
     return opt && mb__right_thread(opt->params->ctx, name);
@@ -94,7 +94,7 @@ mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i)
 
 /* -------------------------------------------------------------------------------- opening, closing -- */
 
-/* Every option, whatever the rule: those that a rule has not are 0. */
+/* All options, for any rule: those that a rule does not have are 0. */
 static bool check_options(mb_context *ctx, const char *name, const mb_optimizer *o)
 {
     const mb__range ranges[] = {
@@ -213,10 +213,10 @@ void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
 
 /* --------------------------------------------------------------------------------------------- steps -- */
 
-/* What a step shares between parameters: tensors of rank 0, recorded once. */
+/* 0-d tensors that all parameters share in a step; recorded once. */
 typedef struct shared {
     mb_tensor lr;    /* SGD, momentum */
-    mb_tensor decay; /* added: the factor; decoupled: 1 - lr weight_decay */
+    mb_tensor decay; /* added decay: the factor; decoupled: 1 - lr weight_decay */
     mb__adam_terms adam;
 } shared;
 
@@ -238,7 +238,7 @@ static shared shared_of(const mb_optimizer *opt)
     return s;
 }
 
-/* The new value of one parameter; its new state replaces state[]. */
+/* Returns the new value of one parameter; replaces state[] by its new state. */
 static mb_tensor update(const mb_optimizer *opt, const shared *s, const mb__param *item, mb_tensor gradient,
                         mb_tensor state[2])
 {
@@ -259,7 +259,7 @@ static mb_tensor update(const mb_optimizer *opt, const shared *s, const mb__para
 }
 
 /* Clips the n gradients and assigns every trainable parameter and its state. All updates are recorded before
- * the first assignment, so none of them can see another's result. */
+ * the first assignment, so that none reads an updated value. */
 static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
 {
     const mb_params *p = opt->params;
@@ -275,7 +275,7 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
             gs[i] = mb_clip_value(gs[i], opt->clip_value);
 
     shared s = shared_of(opt);
-    mb_tensor *values = gs, *states = gs + n; /* values take the gradients' places; states: n pairs */
+    mb_tensor *values = gs, *states = gs + n; /* values overwrite the gradients; states: n pairs */
     for (int i = 0, k = 0; i < p->count; i++) {
         if (!p->items[i].trainable)
             continue;
@@ -285,7 +285,7 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     }
     if (mb_error(p->ctx) != MB_OK)
         return mb_error(p->ctx);
-    uint32_t before = p->ctx->change_count; /* all of a step or nothing of it */
+    uint32_t before = p->ctx->change_count; /* a step is made completely or not at all */
     mb_status status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) ? MB_OK : mb_error(p->ctx);
     for (int i = 0, k = 0; i < p->count && status == MB_OK; i++) {
         if (!p->items[i].trainable)
@@ -300,7 +300,7 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     return status;
 }
 
-/* Lists what is trained in work[0..n). */
+/* Writes the trainable parameters to work[0..n). */
 static mb_status begin(mb_optimizer *opt, int *n)
 {
     mb_params *p = opt->params;
@@ -324,7 +324,7 @@ mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_ten
     int n = 0;
     mb_status status = begin(opt, &n);
     if (status == MB_OK && !loss.ctx)
-        status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is no tensor");
+        status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is not a tensor");
     int fed = 0;
     if (status == MB_OK)
         status = mb__grad_fed(loss, opt->work, n, opt->work + n, &fed);
@@ -360,8 +360,8 @@ mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_te
         mb_shape a = mb_shape_of(gradients[i]), b = mb_shape_of(opt->work[i]);
         if (mb_valid(gradients[i]) &&
             (a.rank != b.rank || memcmp(a.dim, b.dim, (size_t)a.rank * sizeof a.dim[0]) != 0))
-            status =
-                mb_fail(ctx, MB_INVALID, "mb_apply_gradients: gradient %d has not its parameter's shape", i);
+            status = mb_fail(ctx, MB_INVALID,
+                             "mb_apply_gradients: gradient %d does not have its parameter's shape", i);
         opt->work[n + i] = gradients[i];
     }
     if (status == MB_OK)

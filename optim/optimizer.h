@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * An optimiser's layout, for optimizer.c and files.c.
+ * optimizer.h - an optimiser's layout, for optimizer.c and checkpoint.c.
  */
 #ifndef MB_OPTIM_OPTIMIZER_H
 #define MB_OPTIM_OPTIMIZER_H
@@ -9,13 +9,13 @@
 
 typedef enum mb__rule { MB__SGD, MB__MOMENTUM, MB__ADAM } mb__rule;
 
-/* State of the parameter of the same index. */
+/* The state of the parameter with the same index. */
 typedef struct mb__slot {
     mb_tensor state[2];
     const char *name[2];
 } mb__slot;
 
-/* Tensors of scratch a parameter: itself, its gradient and then new value, two new states. */
+/* Scratch tensors per parameter: itself, its gradient (then its new value), two new states. */
 #define MB__WORK_PER_PARAM 4
 
 struct mb_optimizer {
@@ -26,7 +26,7 @@ struct mb_optimizer {
     mb_schedule schedule;
     int64_t steps;
     mb__slot *slots;
-    int count, capacity; /* slots: one for each parameter when the optimiser was made */
+    int count, capacity; /* slots: one for each parameter at the optimiser's creation */
     mb_tensor *work;
     size_t work_count;
 };

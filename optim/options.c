@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What options may be: one row for each, so that none goes unchecked.
+ * options.c - the ranges of options, one row for each.
  */
 #include "optim/internal.h"
 
@@ -35,7 +35,7 @@ mb__range mb__any_from_0(const char *name, double value)
 
 mb__range mb__below_1(const char *name, double value)
 {
-    return (mb__range){name, value, 0, 1 - DBL_EPSILON / 2, "a number from 0 up to, but not, 1"};
+    return (mb__range){name, value, 0, 1 - DBL_EPSILON / 2, "a number from 0 to below 1"};
 }
 
 mb__range mb__positive(const char *name, double value)
@@ -43,7 +43,7 @@ mb__range mb__positive(const char *name, double value)
     return (mb__range){name, value, DBL_TRUE_MIN, DBL_MAX, "more than 0"};
 }
 
-/* An option of another kind of schedule. */
+/* An option that this kind of schedule does not use. */
 static mb__range unused(const char *name, double value)
 {
     return (mb__range){name, value, 0, 0, "0 with this schedule.kind, which has no use for it"};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Parameter sets: named variables, their initial values and flags.
+ * params.c - parameter sets: named variables, their initial values and flags.
  */
 #include "optim/internal.h"
 #include "tensor/files/safetensors.h"
@@ -61,7 +61,7 @@ bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item
     void *old, *grown = mb__alloc(ctx, (size_t)wanted * item);
     if (!grown)
         return false;
-    memcpy(&old, array, sizeof old); /* `array` is the address of some T *, which no void ** may alias */
+    memcpy(&old, array, sizeof old); /* `array` points to some T *, which must not be accessed as a void * */
     if (old) {
         memcpy(grown, old, (size_t)*capacity * item);
         mb__free(ctx, old, (size_t)*capacity * item);
@@ -71,7 +71,7 @@ bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item
     return true;
 }
 
-/* The header's size, rounded so that what follows is aligned for any type. */
+/* The header's size, rounded up so that the bytes after it are aligned for any type. */
 #define PIECE_HEAD                                                                                           \
     ((sizeof(mb__piece) + alignof(max_align_t) - 1) / alignof(max_align_t) * alignof(max_align_t))
 
@@ -80,7 +80,7 @@ void *mb_params_alloc(mb_params *p, size_t size)
     if (!p || !mb__right_thread(p->ctx, "mb_params_alloc"))
         return NULL;
     if (size > SIZE_MAX - PIECE_HEAD)
-        size = SIZE_MAX - PIECE_HEAD; /* refused by the allocator */
+        size = SIZE_MAX - PIECE_HEAD; /* too much: the allocator refuses it */
     mb__piece *piece = mb__alloc(p->ctx, PIECE_HEAD + size);
     if (!piece)
         return NULL;
@@ -171,7 +171,7 @@ mb_status mb_params_leave_at(const char *site, mb_params *p)
     return MB_OK;
 }
 
-/* FNV-1a, 64 bits: the same on every machine, as the initial values depend on it. */
+/* FNV-1a, 64 bits: the same on every machine, since initial values depend on it. */
 static uint64_t hash_of(const char *text)
 {
     uint64_t h = 14695981039346656037u;
@@ -191,7 +191,7 @@ static const mb__param *find(const mb_params *p, const char *name)
 
 /* ------------------------------------------------------------------------------------ new parameters -- */
 
-/* Gives the variable its initial value; a variable is zeros by itself. */
+/* Assigns the initial value, if it is not zeros. */
 static void initialise(const mb_params *p, mb_tensor t, mb_shape shape, mb_key key, mb_init init)
 {
     switch (init.kind) {
@@ -210,7 +210,7 @@ static void initialise(const mb_params *p, mb_tensor t, mb_shape shape, mb_key k
         return;
     }
     }
-    mb_fail(p->ctx, MB_INVALID, "mb_param: %d is no kind of initial value", (int)init.kind);
+    mb_fail(p->ctx, MB_INVALID, "mb_param: %d is not a kind of initial value", (int)init.kind);
 }
 
 static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_init init, bool decays)
@@ -227,7 +227,7 @@ static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_in
         return none;
     if (strlen(full) > MB__PARAM_NAME_MAX || !mb__st_name(full)) {
         mb_fail(p->ctx, MB_INVALID,
-                "mb_param: no file can hold the name \"%.80s\": wanted UTF-8 of at most %d bytes, not "
+                "mb_param: a file cannot hold the name \"%.80s\": wanted UTF-8 of at most %d bytes, not "
                 "__metadata__",
                 full, MB__PARAM_NAME_MAX);
         return none;
@@ -337,7 +337,7 @@ int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity)
     return n;
 }
 
-/* Whether `prefix` is the name, or the name up to one of its dots; "" is a prefix of all. */
+/* Whether `prefix` equals the name, or the part of it before a dot, or is "". */
 static bool begins(const char *name, const char *prefix)
 {
     size_t length = strlen(prefix);

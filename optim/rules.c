@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Update rules and clipping as pure functions on the tape. The optimisers record the same ones, so an inner
- * loop and an outer one cannot disagree about what a step is.
+ * rules.c - update rules and clipping as functions of tensors. The optimisers record them too, so a step is
+ * the same in inner and outer loops.
  */
 #include "optim/internal.h"
 
@@ -17,13 +17,13 @@ mb_tensor mb__safe_sqrt(mb_tensor x)
     mb_dtype dtype = mb_dtype_of(x);
     mb_tensor zero = literal(x.ctx, dtype, 0), one = literal(x.ctx, dtype, 1);
     mb_tensor none = mb_eq(x, zero);
-    return mb_where(none, zero, mb_sqrt(mb_where(none, one, x)));
+    return mb__substitute(mb_sqrt(x), mb_where(none, zero, mb_sqrt(mb_where(none, one, x))));
 }
 
-static bool have_room(mb_context *ctx, const char *name, bool room)
+static bool have_results(mb_context *ctx, const char *name, bool room)
 {
     if (!room)
-        mb_fail(ctx, MB_INVALID, "%s: nowhere to put a result: a pointer is NULL", name);
+        mb_fail(ctx, MB_INVALID, "%s: a pointer for a result is NULL", name);
     return room;
 }
 
@@ -42,7 +42,7 @@ mb_tensor mb_momentum_update_at(const char *site, mb_tensor parameter, mb_tensor
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, velocity}, 3);
     if (new_velocity)
         *new_velocity = (mb_tensor){0};
-    if (!ctx || !have_room(ctx, "mb_momentum_update", new_velocity != NULL))
+    if (!ctx || !have_results(ctx, "mb_momentum_update", new_velocity != NULL))
         return (mb_tensor){0};
     const mb__range range = mb__below_1("momentum", momentum);
     mb__check_ranges(ctx, "mb_momentum_update", &range, 1);
@@ -97,7 +97,7 @@ static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gr
     mb_adam_options o = options ? *options : (mb_adam_options){0};
     mb_context *ctx = mb__context_of((mb_tensor[]){parameter, gradient, lr, m, v, step}, 6);
     mb_tensor updated = {0};
-    if (!ctx || !have_room(ctx, name, new_m && new_v)) {
+    if (!ctx || !have_results(ctx, name, new_m && new_v)) {
         if (new_m)
             *new_m = updated;
         if (new_v)
@@ -110,7 +110,7 @@ static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gr
     if (t < 1) {
         mb_fail(ctx, MB_INVALID, "%s: step t = %lld, wanted 1 or more", name, (long long)t);
     } else if (!lr.ctx) {
-        mb_fail(ctx, MB_INVALID, "%s: lr is no tensor; mb_scalar makes one of a number", name);
+        mb_fail(ctx, MB_INVALID, "%s: lr is not a tensor; mb_scalar makes one of a number", name);
     } else if (mb__check_adam(ctx, name, beta1, beta2, eps)) {
         mb__adam_terms k = mb__adam_terms_of(ctx, dtype, lr, 0, t, beta1, beta2, eps);
         if (step.ctx) {
@@ -140,32 +140,22 @@ mb_tensor mb_adam_update_in_scan_at(const char *site, mb_tensor parameter, mb_te
 {
     MB_SITE(parameter.ctx, site);
     if (!t.ctx && parameter.ctx)
-        mb_fail(parameter.ctx, MB_INVALID, "mb_adam_update_in_scan: t is no tensor; mb_scan_step gives one");
+        mb_fail(parameter.ctx, MB_INVALID,
+                "mb_adam_update_in_scan: t is not a tensor; mb_scan_step gives one");
     return adam_update("mb_adam_update_in_scan", parameter, gradient, lr, m, v, t, 1, options, new_m, new_v);
 }
 
 /* ------------------------------------------------------------------------------------------ clipping -- */
 
-/* The norm of n tensors, and what it is made of. */
-typedef struct measure {
-    mb_tensor norm, scale, root; /* norm = root scale */
-} measure;
-
-static measure measure_of(const mb_tensor *gs, int n)
+/* Of n tensors together; its power and sum are []. */
+static mb__squares squares_of(const mb_tensor *gs, int n)
 {
-    mb_tensor most = {0}, squares = {0};
-    for (int i = 0; i < n; i++) {
-        mb_tensor magnitude = mb__magnitude(gs[i], MB_ALL);
-        most = i ? mb_maximum(most, magnitude) : magnitude;
+    mb__squares s = mb__squares_of(gs, n, UINT32_MAX);
+    if (n == 1) {
+        s.sum = mb_reshape(s.sum, MB_SHAPE0);
+        s.power = mb_reshape(s.power, MB_SHAPE0);
     }
-    measure m = {.scale = mb__norm_scale(most)};
-    for (int i = 0; i < n; i++) {
-        mb_tensor sum = mb_sum(mb_square(mb_div(gs[i], m.scale)), MB_ALL);
-        squares = i ? mb_add(squares, sum) : sum;
-    }
-    m.root = mb__norm_root(squares, most);
-    m.norm = mb__norm_of_root(m.root, m.scale, most);
-    return m;
+    return s;
 }
 
 mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
@@ -174,7 +164,8 @@ mb_tensor mb_global_norm_at(const char *site, const mb_tensor *gs, int n)
     mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
     if (!ctx)
         return (mb_tensor){0};
-    mb_tensor norm = measure_of(gs, n).norm;
+    mb__squares s = squares_of(gs, n);
+    mb_tensor norm = mb__squares_norm(s, mb__squares_root(s));
     return norm;
 }
 
@@ -182,17 +173,20 @@ mb_tensor mb_clip_norm_at(const char *site, const mb_tensor *gs, int n, double m
 {
     MB_SITE(gs ? gs->ctx : NULL, site);
     mb_context *ctx = gs ? mb__context_of(gs, n) : NULL;
-    if (!ctx || !have_room(ctx, "mb_clip_norm", clipped != NULL))
+    if (!ctx || !have_results(ctx, "mb_clip_norm", clipped != NULL))
         return (mb_tensor){0};
     if (!(max_norm > 0))
         mb_fail(ctx, MB_INVALID, "mb_clip_norm: max_norm is %g, wanted more than 0", max_norm);
-    measure m = measure_of(gs, n);
-    mb_tensor most = mb_scalar(ctx, mb_dtype_of(m.norm), max_norm);
-    /* In two factors: the norm may overflow where no clipped element does. NaN is not within, and spreads. */
-    mb_tensor within = mb_le(m.norm, most), factor = mb_div(most, m.root);
+    mb__squares s = squares_of(gs, n);
+    mb_tensor root = mb__squares_root(s), norm = mb__squares_norm(s, root);
+    mb_tensor most = mb_scalar(ctx, mb_dtype_of(norm), max_norm), one = literal(ctx, mb_dtype_of(norm), 1);
+    /* In two factors, power and most / root: the norm may overflow where no clipped element does. NaN is not
+     * within, and spreads. */
+    mb_tensor within = mb_le(norm, most), first = mb_where(within, one, s.power);
+    mb_tensor second = mb_where(within, one, mb_div(most, root));
     for (int i = 0; i < n; i++)
-        clipped[i] = mb_where(within, gs[i], mb_mul(mb_div(gs[i], m.scale), factor));
-    return m.norm;
+        clipped[i] = mb_mul(mb_mul(gs[i], first), second);
+    return norm;
 }
 
 mb_tensor mb_clip_value_at(const char *site, mb_tensor g, double limit)

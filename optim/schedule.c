@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Learning rate schedules: factors computed on the host, in double, and bound at run time.
+ * schedule.c - learning rate schedules: factors, computed on the host in double and bound at run time.
  */
 #include "optim/internal.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * compute.c - the points where the tape asks its engine for numbers. */
+ * compute.c - flushes: where the engine is asked to compute values. */
 #include <math.h>
 
 #include "tensor/internal.h"
 
-/* A flush that was refused ends watches like one that failed. */
+/* A flush that was refused ends watches, like one that failed. */
 static mb_status refused(mb_context *ctx)
 {
     mb__watches_end(ctx, 0, true);
@@ -62,7 +62,7 @@ mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
     MB_SITE(t.ctx, site);
     mb_status status = !t.ctx ? MB_INVALID : mb__right_thread(t.ctx, NULL) ? read(t, dst, bytes) : MB_THREAD;
     if (status != MB_OK)
-        mb__no_number(dst, bytes, (int)mb_dtype_of(t)); /* of a tensor that is none: float32 */
+        mb__no_number(dst, bytes, (int)mb_dtype_of(t)); /* of the null tensor: float32 */
     if (status != MB_OK && status != MB_THREAD && t.ctx)
         refused(t.ctx);
     return status;

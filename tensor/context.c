@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * context.c - a context's birth and death. */
+ * context.c - allocating and freeing a context. */
 #include "tensor/internal.h"
 
 atomic_uint mb__forks;
@@ -11,7 +11,7 @@ static void forked(void)
 
 static void watch_forks(void)
 {
-    pthread_atfork(NULL, NULL, forked); /* without memory for it a child is not told from its parent */
+    pthread_atfork(NULL, NULL, forked); /* if it fails, a forked child is taken for its parent */
 }
 
 mb_context *mb__context_new(const mb_allocator *allocator)

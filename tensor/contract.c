@@ -26,26 +26,22 @@ mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes
                       2, attrs, 1 + 3 * labels);
 }
 
-static mb_context *enter(const char *op, mb_tensor a, mb_tensor b, mb_tensor *poison)
+/* Whether both are of one float dtype; if not, that is the error. */
+static bool same_floats(const char *op, mb_context *ctx, mb_tensor a, mb_tensor b)
 {
-    mb_context *ctx = mb__enter(op, (const mb_tensor *[]){&a, &b}, 2, poison);
-    if (!ctx)
-        return NULL;
     const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
     if (mb__is_float(na->dtype) && na->dtype == nb->dtype)
-        return ctx;
+        return true;
     char ta[256], tb[256];
     mb__error(ctx, MB_INVALID, "%s: got a %s, b %s; wanted two of one float dtype", op,
               mb__tensor_text(ta, sizeof ta, a), mb__tensor_text(tb, sizeof tb, b));
-    return NULL;
+    return false;
 }
 
 mb_tensor mb_matmul_at(const char *site, mb_tensor a, mb_tensor b)
 {
-    MB_SITE(a.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = enter("matmul", a, b, &poison);
-    if (!ctx)
+    MB_ENTER(site, "matmul", &a, &b);
+    if (!same_floats("matmul", ctx, a, b))
         return poison;
     const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
     int ra = na->rank, rb = nb->rank;
@@ -100,10 +96,8 @@ mb_tensor mb_matmul_at(const char *site, mb_tensor a, mb_tensor b)
 
 mb_tensor mb_einsum_at(const char *site, const char *equation, mb_tensor a, mb_tensor b)
 {
-    MB_SITE(a.ctx ? a.ctx : b.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = enter("einsum", a, b, &poison);
-    if (!ctx)
+    MB_ENTER(site, "einsum", &a, &b);
+    if (!same_floats("einsum", ctx, a, b))
         return poison;
     const mb__node *n[2] = {mb__at(ctx, a.id), mb__at(ctx, b.id)};
     char letters[24];

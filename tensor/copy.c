@@ -27,12 +27,6 @@ int mb__body_placeholders(const mb_context *ctx, uint32_t body)
     return s.carries + s.slices;
 }
 
-int mb__scan_results_of(const mb_context *ctx, uint32_t scan)
-{
-    mb__scan_view s = mb__scan_of(ctx, scan);
-    return mb__scan_results(&s);
-}
-
 typedef struct copying {
     mb_context *ctx;
     uint32_t scan;

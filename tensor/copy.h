@@ -6,9 +6,9 @@
 
 #include "tensor/internal.h"
 
-/* The outermost checkpoint around a node that begins at node `from` or later; -1: none. */
+/* Of the checkpoints that hold node id and begin at `from` or later: the outermost; -1: none. */
 int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from);
-/* Nodes [first, now] as a checkpoint. */
+/* Makes a checkpoint of the nodes from `first` to the newest. */
 mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products);
 
 /* Node id once more, with these operands, at its own site. 0: error set. */
@@ -16,7 +16,6 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in);
 
 /* How many placeholders the body has that ends with this node. */
 int mb__body_placeholders(const mb_context *ctx, uint32_t body);
-int mb__scan_results_of(const mb_context *ctx, uint32_t scan);
 
 /* What the copy of a scan's inside reads and gives. */
 typedef struct mb__inside {

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
- * cross_entropy.c - the loss of a classifier from its logits, with what labels need: some that are ignored,
- * some that are wrong, weights, smoothing. */
+ * cross_entropy.c - the loss of a classifier, from its logits: labels to ignore, labels out of range, class
+ * weights, label smoothing. */
 #include <math.h>
 
 #include "tensor/internal.h"
 
-/* What a loss is made of; all have the rows' shape with a last axis of 1, but for logits, [..., C]. */
+/* What a loss is computed from. labels and counts have the rows' shape and a last axis of size 1. */
 typedef struct loss {
     mb_context *ctx;
     mb_dtype dtype;
     int64_t classes;
-    mb_tensor labels, weights; /* weights: [C], or no tensor */
-    mb_tensor counts;          /* bool: the row is not ignored; no tensor: all count */
+    mb_tensor labels, weights; /* weights: [C], or the null tensor */
+    mb_tensor counts;          /* bool: the row is not ignored; null tensor: all count */
 } loss;
 
 static mb_tensor lit(const loss *l, double value)
@@ -45,9 +45,8 @@ static bool check(mb_context *ctx, mb_tensor logits, mb_tensor labels, const mb_
     return true;
 }
 
-/* 1 where the label is a class, NaN where it is none: 0 / 0, so that MB_DEBUG finds the division. As a factor
- * it makes NaN of the derivatives, too: a label that no class has is no label that nothing need be learnt
- * from. */
+/* 1 where the label is in range, else NaN, by 0 / 0, so that MB_DEBUG reports the division. As a factor it
+ * makes the derivatives NaN as well: a label out of range is a mistake, not a row to ignore. */
 static mb_tensor one_or_nan(const loss *l)
 {
     mb_context *ctx = l->ctx;
@@ -59,13 +58,13 @@ static mb_tensor one_or_nan(const loss *l)
     return mb_div(one, one);
 }
 
-/* Where the row counts, x; elsewhere 0, and no derivative. */
+/* x where the row is not ignored; elsewhere 0, without a derivative. */
 static mb_tensor counted(const loss *l, mb_tensor x)
 {
     return l->counts.id ? mb_where(l->counts, x, lit(l, 0)) : x;
 }
 
-/* The weight of each row's label; 0 where the row does not count. */
+/* The weight of each row's label; 0 where the row is ignored. */
 static mb_tensor label_weights(const loss *l, mb_tensor hit)
 {
     mb_tensor one = lit(l, 1);
@@ -74,7 +73,8 @@ static mb_tensor label_weights(const loss *l, mb_tensor hit)
     return counted(l, one);
 }
 
-/* sum_c w_c target_c (log sum_i e^x_i - x_c) of each row, where x, `shifted`, is logits less the largest. */
+/* sum_c w_c target_c (log sum_i e^x_i - x_c) of each row, where x, `shifted`, is the logits minus their
+ * largest. */
 static mb_tensor row_losses(const loss *l, mb_tensor logits, mb_tensor hit, double smoothing)
 {
     mb_tensor top = mb_stop_gradient(mb_max(logits, MB_KEEP(-1)));
@@ -97,7 +97,7 @@ static mb_tensor row_losses(const loss *l, mb_tensor logits, mb_tensor hit, doub
     return counted(l, row);
 }
 
-/* Sum over sum of weights; where that is 0, the sum. */
+/* The sum of the losses divided by the sum of the weights; where that is 0, the sum of the losses. */
 static mb_tensor mean(const loss *l, mb_tensor rows, mb_tensor hit)
 {
     int64_t count = mb_count(rows);

@@ -125,7 +125,8 @@ static bool record(const dividing *d, int64_t steps, int64_t block, int depth, c
                                       .carry = bounds,
                                       .slice = bounds + d->of.carries,
                                       .next = out,
-                                      .stack = out + d->of.carries};
+                                      .stack = out + d->of.carries,
+                                      .until = d->of.until};
         scan = mb__scan_record(ctx, &parts);
     }
     for (int i = 0; i < d->outs && scan; i++)

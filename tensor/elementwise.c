@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * elementwise.c - constructors of elementwise ops: checks, implicit broadcasting, plain-number operands. */
+ * elementwise.c - constructors of elementwise ops: checks, implicit broadcasting, plain numbers as operands.
+ */
 #include "tensor/internal.h"
 
 static bool accepts(char types, int dtype)
@@ -54,7 +55,7 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
     return mb__record(ctx, op, dtype, rank, dim, ts, n, NULL, 0);
 }
 
-/* A plain number beside t becomes a scalar of t's dtype, bound at each run. */
+/* A plain number as the other operand of t: a scalar of t's dtype, bound at each run. */
 static mb_tensor number_like(const char *op, mb_tensor t, double value)
 {
     mb_tensor poison;
@@ -98,11 +99,7 @@ mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_ten
 
 mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("cast", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "cast", &x);
     const mb__node *n = mb__at(ctx, x.id);
     if ((unsigned)dtype > MB_BOOL) {
         mb__error(ctx, MB_INVALID, "cast: %d is not a dtype", (int)dtype);

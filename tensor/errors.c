@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * errors.c - the sticky error and its sentence. */
+ * errors.c - a context's error and its message. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -13,7 +13,7 @@ static mb_status verror(mb_context *ctx, mb_status status, const char *site, con
     int n = site ? snprintf(ctx->message, sizeof ctx->message, "%s: ", site) : 0;
     if (n >= 0 && (size_t)n < sizeof ctx->message)
         vsnprintf(ctx->message + n, sizeof ctx->message - (size_t)n, format ? format : "no message", args);
-    for (char *c = ctx->message; *c; c++) /* one line, whatever names and paths it quotes */
+    for (char *c = ctx->message; *c; c++) /* names and paths that it quotes may hold line breaks */
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
     return status;
@@ -33,8 +33,8 @@ static int call_name(const char *call, const char **name)
     return (int)length;
 }
 
-/* A sentence begins with the name of what reports it; the user knows that of the function which was called.
- * Names that begin with mb_ are such functions'. */
+/* A message begins with the name of the op that reports it, "exp: ...". Replaces that by the name of the
+ * function that the user called, "softmax: ...". Names that begin with mb_ are such names already. */
 static void name_call(char *sentence, size_t room, const char *call)
 {
     size_t own = strspn(sentence, "abcdefghijklmnopqrstuvwxyz_0123456789"), rest = strlen(sentence + own);
@@ -91,7 +91,7 @@ mb_status mb_fail_at(const char *site, mb_context *ctx, mb_status status, const 
     return status;
 }
 
-/* A call that another thread made is told to the owner here, when it next asks. */
+/* Called by the owner: a refused call from another thread becomes the context's error. */
 void mb__collect_foreign(mb_context *ctx)
 {
     const char *site = atomic_exchange_explicit(&ctx->foreign, NULL, memory_order_acquire);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * functions.c - common functions, recorded as primitive ops, so that every order of derivative is theirs. */
+ * functions.c - functions made of other ops, which have the derivatives. */
 #include <math.h>
 
 #include "tensor/internal.h"
@@ -21,32 +21,42 @@ mb_tensor mb_square_at(const char *site, mb_tensor x)
 mb_tensor mb_relu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* A select, not a maximum: the derivative at 0 is 0, and NaN passes through. */
+    /* A selection, not a maximum, so that the derivative at 0 is 0; NaN is propagated. */
     mb_tensor zero = lit(x, 0);
     return mb_where(mb_le(x, zero), zero, x);
 }
 
-/* For functions that are 0 below -bound and x above, to rounding and with all derivatives, while their
- * formulas would meet 0 times infinity there: x held within the bounds, and where it is above. */
-static mb_tensor levels(mb_tensor x, double bound, mb_tensor *above)
+/* x gate(x), of a gate that is 0 below -bound and 1 above bound, to rounding and with all derivatives 0,
+ * while its formula and theirs meet infinities there: the gate is made of x held within the bounds, `inside`.
+ * The derivatives are the formula's, taken at `inside`: beyond, they are 0 and 1 as they are at the bounds.
+ * So that no select need keep them apart: all that is multiplied is finite. */
+typedef struct gated {
+    mb_tensor from_low, inside; /* x held from below; from below and above */
+} gated;
+
+static gated hold(mb_tensor x, double bound)
 {
-    mb_tensor low = lit(x, -bound), high = lit(x, bound);
-    *above = mb_lt(high, x);
-    return mb_where(*above, high, mb_where(mb_lt(x, low), low, x));
+    mb_tensor low = mb_maximum(x, lit(x, -bound));
+    return (gated){low, mb__substitute(mb_minimum(low, lit(x, bound)), x)};
+}
+
+static mb_tensor gated_by(gated x, mb_tensor gate)
+{
+    return mb__substitute(mb_mul(x.from_low, gate), mb_mul(x.inside, gate));
 }
 
 mb_tensor mb_silu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor above, u = levels(x, 800, &above); /* sigmoid(-800) is 0 in float64, too */
-    return mb_where(above, x, mb_mul(u, mb_sigmoid(u)));
+    gated u = hold(x, 800); /* sigmoid(-800) is 0 in float64, too */
+    return gated_by(u, mb_sigmoid(u.inside));
 }
 
 mb_tensor mb_softplus_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* max(x, 0) + log1p(e^-|x|). At 0 both selects take the branch of x <= 0, which is log1p(e^x) and has all
-     * its derivatives there. */
+    /* max(x, 0) + log1p(e^-|x|). At 0 both selections take the branch of x <= 0, log1p(e^x), whose
+     * derivatives of every order are right there. */
     mb_tensor positive = mb_lt(lit(x, 0), x);
     mb_tensor minus_abs = mb_where(positive, mb_neg(x), x);
     mb_tensor small = mb_log1p(mb_exp(minus_abs));
@@ -57,32 +67,30 @@ mb_tensor mb_elu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
     mb_tensor zero = lit(x, 0), positive = mb_lt(zero, x);
-    mb_tensor below = mb_where(positive, zero, x); /* expm1 never sees what would overflow */
+    mb_tensor below = mb_where(positive, zero, x); /* so that expm1 never overflows */
     return mb_where(positive, x, mb_expm1(below));
 }
 
-/* tanh and erf are 1 to rounding of float64 at these bounds. */
 mb_tensor mb_gelu_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    /* x (1 + tanh(z)) / 2 = x sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3); at the bound the sigmoid of
-     * -2 z is 0 in float64, too. */
+    /* x (1 + tanh(z)) / 2 = x sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3); at the bound 2 z is 1025,
+     * and the sigmoid of -2 z is 0 in float64, too. */
     const double k = 2 * 0.7978845608028654;
-    mb_tensor above, u = levels(x, 40, &above);
-    mb_tensor inner = mb_add(mb_mul(mb_mul(u, u), lit(x, k * 0.044715)), lit(x, k));
-    return mb_where(above, x, mb_mul(u, mb_sigmoid(mb_mul(u, inner))));
+    gated u = hold(x, 24);
+    mb_tensor inner = mb_add(mb_mul(mb_mul(u.inside, u.inside), lit(x, k * 0.044715)), lit(x, k));
+    return gated_by(u, mb_sigmoid(mb_mul(u.inside, inner)));
 }
 
 mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor above, u = levels(x, 9, &above);
-    mb_tensor t = mb_erf(mb_mul(u, lit(x, 0.7071067811865476)));
-    mb_tensor half = mb_mul(u, lit(x, 0.5));
-    return mb_where(above, x, mb_add(half, mb_mul(half, t)));
+    gated u = hold(x, 40); /* where the slope of erf, e^-800, is 0 in float64, too */
+    mb_tensor t = mb_erf(mb_mul(u.inside, lit(x, 0.7071067811865476)));
+    return gated_by(u, mb_mul(mb_add(t, lit(x, 1)), lit(x, 0.5)));
 }
 
-/* Checks under the function's own name what its parts would report under theirs. */
+/* Checks what the ops inside would report less clearly. */
 static bool float_axis(const char *op, mb_tensor x, int axis)
 {
     mb_tensor poison;
@@ -124,11 +132,7 @@ mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis)
 
 mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b)
 {
-    MB_SITE(a.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("dot", (const mb_tensor *[]){&a, &b}, 2, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "dot", &a, &b);
     const mb__node *n = mb__at(ctx, a.id), *m = mb__at(ctx, b.id);
     if (n->rank != m->rank || memcmp(n->dim, m->dim, (size_t)n->rank * sizeof *n->dim)) {
         char ta[256], tb[256];
@@ -165,10 +169,8 @@ mb_tensor mb_eye_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n
 
 mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("take_along", (const mb_tensor *[]){&x, &index}, 2, &poison);
-    if (!ctx || !mb__check_index("take_along", ctx, index))
+    MB_ENTER(site, "take_along", &x, &index);
+    if (!mb__check_index("take_along", ctx, index))
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     bool ok = n->rank >= 1 && m->rank == n->rank;
@@ -184,7 +186,7 @@ mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
         return mb__poison(ctx);
     }
     if (size == 0 && m->dim[m->rank - 1] == 0)
-        return x; /* nothing to take from, and nothing wanted */
+        return x; /* no entries, and none are asked for */
     /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
     mb_shape lead = {n->rank, {0}};
     memcpy(lead.dim, n->dim, sizeof lead.dim);
@@ -204,21 +206,17 @@ mb_tensor mb_sort_at(const char *site, mb_tensor x)
 
 mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes)
 {
-    MB_SITE(index.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("one_hot", (const mb_tensor *[]){&index}, 1, &poison);
-    if (!ctx || !mb__check_index("one_hot", ctx, index))
+    MB_ENTER(site, "one_hot", &index);
+    if (!mb__check_index("one_hot", ctx, index))
         return poison;
     return mb_eq(mb_unsqueeze(index, -1), mb_iota(ctx, MB_INT32, classes));
 }
 
 mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("logsumexp", (const mb_tensor *[]){&x}, 1, &poison);
+    MB_ENTER(site, "logsumexp", &x);
     uint32_t mask;
-    if (!ctx || !mb__axes_mask("logsumexp", x, axes, &mask))
+    if (!mb__axes_mask("logsumexp", x, axes, &mask))
         return poison;
     mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
     if (!mb__is_float(dtype)) {
@@ -229,7 +227,7 @@ mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)
     }
     mb_axes keep = axes;
     keep.keep = true;
-    /* Rows of -infinity only, or of nothing: 0 stands for their top, and 1 for their sum of 0. */
+    /* Rows of -infinity alone, or without entries: 0 replaces their largest, and 1 their sum of 0. */
     mb_tensor top = mb_stop_gradient(mb_max(x, keep));
     mb_tensor none = mb_eq(top, mb__const(ctx, dtype, -(double)INFINITY));
     mb_tensor base = mb_where(none, mb__const(ctx, dtype, 0), top);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * handles.c - what a handle stands for: questions about tensors, and the checks that every function makes
- * first. */
+ * handles.c - queries of tensors, and the checks of operands that every function begins with. */
 #include <stdio.h>
 
 #include "tensor/internal.h"
@@ -12,7 +11,7 @@ bool mb__alive(const mb_context *ctx, mb_tensor t)
     const mb__node *n = &ctx->nodes[t.id];
     if (n->scope == t.scope)
         return !n->dead;
-    /* mb_keep gave out a handle of the scope around the node's, which is not yet over. */
+    /* Given out by mb_keep: the handle is of the scope around the node's, which has not ended yet. */
     for (uint32_t i = ctx->scope_count; n->kept && i-- > 1;)
         if (ctx->scopes[i].serial == n->scope)
             return ctx->scopes[i - 1].serial == t.scope;
@@ -116,11 +115,17 @@ static void report_stale(mb_context *ctx, const char *op, int i, mb_tensor t)
               i + 1, ended ? ended : "an earlier place");
 }
 
+mb_context *mb__operands_context(const mb_tensor *const *ts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (ts[i]->ctx)
+            return ts[i]->ctx;
+    return NULL;
+}
+
 mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison)
 {
-    mb_context *ctx = NULL;
-    for (int i = 0; i < n && !ctx; i++)
-        ctx = ts[i]->ctx;
+    mb_context *ctx = mb__operands_context(ts, n);
     *poison = (mb_tensor){ctx, 0, 0};
     if (!ctx || !mb__right_thread(ctx, NULL) || ctx->status != MB_OK)
         return NULL;
@@ -134,8 +139,7 @@ mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tens
             mb__error(ctx, MB_INVALID, "%s: operand %d belongs to another context", op, i + 1);
             return NULL;
         }
-        if (t.id == 0) /* poison made before the error was cleared */
-        {
+        if (t.id == 0) { /* poison from before the error was cleared */
             mb__error(ctx, MB_INVALID, "%s: operand %d is the result of an op that failed", op, i + 1);
             return NULL;
         }

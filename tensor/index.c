@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * index.c - choosing and adding by index, sorting. Index paths carry no derivative. */
+ * index.c - gathering and scattering by index, sorting. There are no derivatives with respect to indices. */
 #include "tensor/internal.h"
 
 bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index)
@@ -13,10 +13,8 @@ bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index)
 
 mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("take", (const mb_tensor *[]){&x, &index}, 2, &poison);
-    if (!ctx || !mb__check_index("take", ctx, index) || (axis = mb__axis("take", x, axis)) < 0)
+    MB_ENTER(site, "take", &x, &index);
+    if (!mb__check_index("take", ctx, index) || (axis = mb__axis("take", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     int64_t dim[2 * MB_MAX_RANK], attr = axis;
@@ -39,10 +37,8 @@ mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 
 mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis, int64_t size)
 {
-    MB_SITE(updates.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("scatter_add", (const mb_tensor *[]){&updates, &index}, 2, &poison);
-    if (!ctx || !mb__check_index("scatter_add", ctx, index))
+    MB_ENTER(site, "scatter_add", &updates, &index);
+    if (!mb__check_index("scatter_add", ctx, index))
         return poison;
     const mb__node *n = mb__at(ctx, updates.id), *m = mb__at(ctx, index.id);
     int rank = n->rank - m->rank + 1;
@@ -74,11 +70,7 @@ mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index
 
 mb_tensor mb_argsort_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("argsort", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "argsort", &x);
     const mb__node *n = mb__at(ctx, x.id);
     if (n->rank < 1 || n->dtype == MB_BOOL || n->dim[n->rank - 1] > INT32_MAX) {
         char a[256];

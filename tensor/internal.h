@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * internal.h - the inside of a context, for tensor/, autograd/ and backends/. Not installed.
+ * internal.h - the layout of a context, for tensor/, autograd/ and backends/. Not installed.
  *
  * The tape is one growing array of nodes; a node's id is its position, its operands have smaller ids, so id
- * order is topological order and nothing recurses. Operands and attributes of variable length lie in two side
- * arrays which grow and shrink with the tape. A scope remembers three lengths and cuts the arrays back to
- * them.
+ * order is topological order and nothing recurses. Operand lists and attributes, of variable length, lie in
+ * two side arrays which grow and shrink with the tape. A scope stores the three lengths at its beginning; its
+ * end cuts the arrays back to them.
  *
  * Node 0 is the poison node: the result of every failed op, and an operand that makes results poison.
  *
@@ -23,7 +23,7 @@
 #include "tensor/op.h"
 #include "tensor/tensor.h"
 
-/* Values in a backend's memory, counted by reference: held by nodes and variables. */
+/* Values in a backend's memory, reference-counted: held by nodes and variables. */
 typedef struct mb__buffer {
     int refs;
     size_t bytes;                                   /* capacity                                       */
@@ -40,18 +40,18 @@ typedef struct mb__node {
     uint32_t scope;    /* serial of the scope it was recorded in                     */
     uint32_t home;     /* BODY of the innermost scan that has ended of whose steps it is one; 0: none */
     bool kept;         /* survives its scope (mb_keep)                               */
-    bool through;      /* kept by the checkpoint that it lies in (mb_keep_through)   */
+    bool through;      /* kept by the checkpoint around it (mb_keep_through)         */
     bool dead;         /* its scope has ended, while a later kept node pins the tape; or it is mapped */
     bool mapped;       /* a vmap that has ended has recorded it again, for all examples */
-    mb__buffer *value; /* the value, once computed and kept; held                    */
+    mb__buffer *value; /* the value, once computed and stored; a reference            */
     const char *site;
-    const char *call; /* the function that the user called, "mb_softmax_at", of which the op may be a part */
+    const char *call; /* the public function that recorded it, such as "mb_softmax_at" */
     union {
         double scalar;     /* SCALAR */
         uint64_t key;      /* RANDOM */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
         uint32_t first;    /* BODY: the node that the body begins with */
-    } bind;                /* what a replay binds anew: never part of a plan's key */
+    } bind;                /* given at each run: never part of a plan's key */
     int64_t dim[MB_MAX_RANK];
 } mb__node;
 
@@ -63,11 +63,11 @@ typedef struct mb__variable {
     uint32_t pending; /* node assigned but not yet stored; 0: none                   */
 } mb__variable;
 
-/* A checkpoint: the nodes [first, last], of which derivatives use copies. In the order of their ends; ones
- * that lie in another come before it. */
+/* A checkpoint: the nodes [first, last], of which derivatives use recorded copies. Sorted by `last`; nested
+ * ones come before the one around them. */
 typedef struct mb__region {
     uint32_t first, last;
-    int32_t around; /* the innermost one that holds this one; -1 */
+    int32_t around; /* index of the innermost one around this one; -1: none */
     bool products;  /* results of contractions are kept */
 } mb__region;
 
@@ -100,10 +100,13 @@ typedef struct mb__bracket {
     const char *site;
     mb__bounds carries, slices, stacks; /* of a vmap: none, the operands, the results */
     uint32_t step;                      /* the placeholder of the step's number; 0: not asked for */
+    uint32_t done;      /* the placeholder of whether an earlier step was the last; 0: all steps are done */
+    uint32_t condition; /* under which this one is */
 } mb__bracket;
 
-/* A change that only the next flush makes last, with what was there before: the scope in which it was made
- * takes it back if an error ends it first. Of a variable's pending node; or of a number of the host's. */
+/* A change that the next flush makes permanent, with the value before it: if its scope ends after an error
+ * and without a flush, the change is undone. It is of a variable's pending node, or of a number in host
+ * memory. */
 #define MB_NO_VARIABLE UINT32_MAX
 typedef struct mb__change {
     uint32_t variable, before; /* index in ctx->variables; its pending node, 0 for none */
@@ -112,33 +115,33 @@ typedef struct mb__change {
 } mb__change;
 
 typedef struct mb__watch {
-    uint32_t id, scope; /* node; serial of the scope in which it was asked for, which ends it */
+    uint32_t id, scope; /* node; serial of the scope of the mb_watch, whose end cancels it */
     void *dst;
     size_t bytes;
 } mb__watch;
 
-/* `nodes` and so on: the tape's lengths at the beginning. Just below lie a few spare nodes, the scope
- * around's, where detached results are put, so that they need not pin the tape that they leave; `spare_used`
- * of them are taken. */
+/* nodes, operands, attrs: the tape's lengths at the scope's beginning. Just below lie MB_SPARE_NODES spare
+ * nodes that belong to the outer scope: mb_detach puts its results there, so that they do not keep the tape
+ * of the scope that they leave. `spare_used` of them are taken. */
 enum { MB_SPARE_NODES = 8 };
 typedef struct mb__scope_mark {
     uint32_t serial, nodes, operands, attrs, spare_used;
-    uint32_t changes; /* of ctx->changes, those made before */
+    uint32_t changes; /* length of ctx->changes at the beginning */
     const char *site;
 } mb__scope_mark;
 
-/* What a backend's driver (backends/engine/flush.c) gives the tape. tensor/ computes nothing itself. */
+/* What the engine (backends/engine/flush.c) does for the tape. tensor/ computes nothing itself. */
 typedef struct mb__engine {
     mb_status (*flush)(mb_context *ctx, const uint32_t *ids, int n);
     mb__buffer *(*buffer)(mb_context *ctx, mb_dtype dtype, int64_t count); /* NULL: error is set */
-    void (*release)(mb_context *ctx, mb__buffer *buffer);                  /* its last reference went */
+    void (*release)(mb_context *ctx, mb__buffer *buffer);                  /* its last reference is gone */
     /* from: packed values of mb_dtype_size each, or NULL for zeros */
     mb_status (*upload)(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from);
     mb_status (*download)(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to);
-    /* Lets go of memory that is only kept for speed; false where there is none. */
+    /* Frees memory that is only kept for speed; false if there is none. */
     bool (*reclaim)(mb_context *ctx);
     void (*close)(mb_context *ctx);
-    void (*log)(mb_context *ctx, const char *line); /* told to mb_options.log, if there is one */
+    void (*log)(mb_context *ctx, const char *line); /* passed to mb_options.log, if set */
 } mb__engine;
 
 #define MB_ENDED_SCOPES 64
@@ -159,7 +162,7 @@ struct mb_context {
 
     mb__variable *variables;
     uint32_t variable_count, variable_room;
-    mb__change *changes; /* not stored yet, in the order in which they were made */
+    mb__change *changes; /* not permanent yet, oldest first */
     uint32_t change_count, change_room;
     mb__watch *watches;
     uint32_t watch_count, watch_room;
@@ -173,13 +176,13 @@ struct mb_context {
     char message[1024];
     const char *site; /* of the outermost call that is being recorded; NULL between calls */
     const char *call; /* that function's name, "mb_softmax_at" */
-    char **sites;     /* interned; NULL where a slot is free */
+    char **sites;     /* interned: a hash table; NULL: a free slot */
     uint32_t site_count, site_room;
-    pthread_t thread;              /* the owner: in a process, ... */
-    uint32_t process;              /* ... which is told by mb__forks when it opened the context */
-    _Atomic(const char *) foreign; /* a call from another thread was refused here */
+    pthread_t thread;              /* the owner, ... */
+    uint32_t process;              /* ... and its process: mb__forks when it opened the context */
+    _Atomic(const char *) foreign; /* site of a refused call from another thread; NULL: none */
 
-    /* scratch memory kept between calls: of autograd's sweeps, and of lists of ids */
+    /* scratch memory kept between calls: for autograd's sweeps, and for lists of ids */
     struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/sweep.c */
     uint32_t sweep_room, sweep_depth;
     struct mb__chunk_of_temporaries *temporary;
@@ -195,16 +198,17 @@ struct mb_context {
     void *engine_state;
 };
 
-/* ---- memory. On failure, after what the engine could let go of was not enough: NULL, and MB_NO_MEMORY is
- * the context's error. free(NULL) is allowed. ---- */
+/* ---- memory. On failure, also after the engine has freed what it could: NULL, and the context's error is
+ * MB_NO_MEMORY. free(NULL) is allowed. ---- */
 
-/* Sets no error, and asks the allocator once: for those who can do without, or who know what to say. */
+/* Sets no error and asks the allocator once: for callers that can do without, or that report it themselves.
+ */
 void *mb__try_alloc(mb_context *ctx, size_t size);
 void *mb__alloc(mb_context *ctx, size_t size); /* zeroed */
 void *mb__alloc_raw(mb_context *ctx, size_t size);
 void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
-/* Makes room for `need` items of `item` bytes in a growing array. */
+/* Grows an array to a capacity of `need` items or more, of `item` bytes each. */
 bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
 
 /* Memory for a while: MB_TEMPORARY(ctx) at the head of a block, and what mb__temporary gives out from there
@@ -230,7 +234,7 @@ mb_context *mb__context_new(const mb_allocator *allocator); /* NULL: no memory *
 void mb__context_free(mb_context *ctx);
 
 /* ---- errors ---- */
-/* At the site of the call that is being recorded; mb__error_at: at another, such as a node's. */
+/* Reported at the site of the call that is being recorded; by mb__error_at at another, such as a node's. */
 mb_status mb__error(mb_context *ctx, mb_status status, const char *format, ...) MB_PRINTF(3, 4);
 mb_status mb__error_at(mb_context *ctx, mb_status status, const char *site, const char *format, ...)
     MB_PRINTF(4, 5);
@@ -238,7 +242,8 @@ const char *mb__shape_text(char *out, size_t size, const int64_t *dim, int rank)
 /* "[32,784] float32 (train.c:17)" for an operand. */
 const char *mb__tensor_text(char *out, size_t size, mb_tensor t);
 
-/* "exp", or "softmax (exp)" where the op is a part of it; a contraction is always one, and not named itself.
+/* "exp", or "softmax (exp)" if mb_softmax recorded the exp. A contraction is named by its function alone:
+ * "matmul".
  */
 const char *mb__node_text(char *out, size_t size, const mb__node *n);
 
@@ -249,12 +254,12 @@ static inline bool mb__ours(const mb_context *ctx)
     return pthread_equal(ctx->thread, pthread_self()) &&
            ctx->process == atomic_load_explicit(&mb__forks, memory_order_relaxed);
 }
-/* A call that another thread made is told to the owner here. */
+/* Turns a refused call of another thread into the context's error. */
 void mb__collect_foreign(mb_context *ctx);
 
-/* In the library's own functions MB_SITE also notes the function's name: what is reported and recorded inside
- * has that of the outermost one, which the user called. A layer is the user's side of it: it does not
- * include this. */
+/* In functions of the library MB_SITE also sets the function's name, which errors and nodes made inside it
+ * then carry: that of the outermost one, which the user called. Layers do not include this header, and so are
+ * treated like user code. */
 typedef struct mb__door {
     mb_context *ctx; /* as mb_site's */
     mb_site site;
@@ -291,6 +296,11 @@ static inline uint32_t mb__in(const mb_context *ctx, const mb__node *n, int i)
 {
     return ctx->operands[n->in + (uint32_t)i];
 }
+/* How many operands, the first ones, a node's value is made of. */
+static inline int mb__value_operands(const mb__node *n)
+{
+    return n->op == MB_OP_RULED ? 1 : n->nin;
+}
 static inline const int64_t *mb__attrs(const mb_context *ctx, const mb__node *n)
 {
     return ctx->attrs + n->attr;
@@ -304,22 +314,35 @@ static inline mb_tensor mb__poison(mb_context *ctx)
     return (mb_tensor){ctx, 0, 0};
 }
 
-/* Checks operands: one context, right thread, alive. Returns the context to record into, or NULL when the
- * result must be poison (the error is set, or an operand was poison already); *poison then holds the result.
+/* Checks operands: one context, its own thread, none stale. Returns the context to record into, or NULL when
+ * the result must be poison (the error is set, or an operand was poison already); *poison is then that
+ * result.
  */
 mb_context *mb__enter(const char *op, const mb_tensor *const *ts, int n, mb_tensor *poison);
-/* The same for a function that starts from a context. False: give back mb__poison. */
+/* The context of the first operand that has one; NULL: none has. */
+mb_context *mb__operands_context(const mb_tensor *const *ts, int n);
+/* The head of a public function that returns a tensor, given pointers to its operands: MB_SITE and mb__enter.
+ * Declares ctx, and poison, which is returned at once where mb__enter refuses. */
+#define MB_ENTER(site, op, ...)                                                                              \
+    const mb_tensor *const operands_[] = {__VA_ARGS__};                                                      \
+    const int operand_count_ = (int)(sizeof operands_ / sizeof *operands_);                                  \
+    MB_SITE(mb__operands_context(operands_, operand_count_), site);                                          \
+    mb_tensor poison;                                                                                        \
+    mb_context *ctx = mb__enter(op, operands_, operand_count_, &poison);                                     \
+    if (!ctx)                                                                                                \
+    return poison
+/* The same for a function without operands. False: return mb__poison. */
 bool mb__enter_context(const char *op, mb_context *ctx);
-/* Whether t's node is the one it was made for, and still there. */
+/* Whether t's node is still the one that the handle was made for. */
 bool mb__alive(const mb_context *ctx, mb_tensor t);
-/* The node that t stands for now: a variable's current value, or t itself. 0 on error. */
+/* The node that t stands for now: t itself, or a variable's current value. 0 on error. */
 uint32_t mb__resolve(mb_context *ctx, mb_tensor t);
 
-/* Appends a node. Operands are resolved here. Returns poison after an error. */
+/* Appends a node. Resolves the operands (mb__resolve). Returns poison after an error. */
 mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const int64_t *dim,
                      const mb_tensor *in, int nin, const int64_t *attrs, int nattr);
 
-/* 0-d literal of a dtype, under the rules of mb_full. */
+/* A 0-d literal of a dtype, checked as in mb_full. */
 mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
 mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
@@ -328,15 +351,21 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
-/* x - top, where top is the largest of each row, without NaN at an infinite top: +infinity counts as 0, so
- * that what is finite beside it is -infinity. */
+/* x - top, where top is the largest of each row, without NaN where top is infinite: entries of +infinity
+ * become 0, and so finite entries of their row -infinity. */
 mb_tensor mb__below_top(mb_tensor x, mb_tensor top);
-/* The pieces of a norm, m |x / m|, for norms of several tensors (norm.c): the largest magnitude, over axes
- * that keep size 1; what to divide by; the root of the sum of the squares of the quotients; the norm. */
-mb_tensor mb__magnitude(mb_tensor x, mb_axes keep);
-mb_tensor mb__norm_scale(mb_tensor magnitude);
-mb_tensor mb__norm_root(mb_tensor squares, mb_tensor magnitude);
-mb_tensor mb__norm_of_root(mb_tensor root, mb_tensor scale, mb_tensor magnitude);
+/* The pieces of a norm (norm.c): sum = the sum of the squares of x times power, over the axes of a mask,
+ * which keep size 1, or of several tensors over all their axes, [], with UINT32_MAX for the mask; the root of
+ * the sum, 1 where that is 0; and the norm, which is root / power, or 0. */
+typedef struct mb__squares {
+    mb_tensor sum, power;
+} mb__squares;
+mb__squares mb__squares_of(const mb_tensor *xs, int n, uint32_t mask);
+mb_tensor mb__squares_root(mb__squares s);
+mb_tensor mb__squares_norm(mb__squares s, mb_tensor root);
+/* The value of one tensor with the derivatives of another, of its shape and dtype: where a formula has the
+ * right derivatives to every order and cannot be computed as it stands. */
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula);
 /* Structure ops with their attributes as recorded (see record sites). */
 mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, const int64_t *count);
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size);
@@ -346,7 +375,7 @@ mb_tensor mb__reduce(int op, mb_tensor x, uint32_t mask); /* SUM or MAX; axes ke
 int mb__axis(const char *op, mb_tensor t, int axis);
 /* The set of axes as bits; false after reporting. */
 bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
-/* Without the axes of the mask, which have size 1. */
+/* x without the axes in the mask, which have size 1. */
 mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 /* Whether a tensor can have this dtype and shape; false after reporting. */
 bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
@@ -370,6 +399,8 @@ typedef struct mb__loop_parts {
     const mb__bound *slice; /* at, from: [steps, ...] */
     const uint32_t *next;   /* each carry's next value */
     const uint32_t *stack;  /* what is stacked */
+    int until; /* the carry, bool, that once true makes steps give the carries as they were; from 1, 0: none
+                */
 } mb__loop_parts;
 
 mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
@@ -385,11 +416,15 @@ void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholde
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
 bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
 
+/* How many nodes follow this one and belong to it: a scan's results, or a rule's. */
+int mb__followers(const mb_context *ctx, uint32_t id);
+
 /* A recorded scan, read from its node. */
 typedef struct mb__scan_view {
     int64_t steps;
     bool backwards;
     int carries, slices, stacks, captures; /* stacks: with those of the carries */
+    int until;                             /* see mb__loop_parts */
     uint32_t body, first;
 } mb__scan_view;
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);
@@ -417,15 +452,15 @@ mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
 /* Frees their lists, which are kept for later ones. */
 void mb__brackets_free(mb_context *ctx);
 
-/* ---- what lasts from the next flush on, and is taken back by an error ---- */
+/* ---- changes that a flush makes permanent, and an error undoes ---- */
 
 /* Sets a number that counts along with assignments, such as an optimiser's steps; false: error set. */
 bool mb__number_set(mb_context *ctx, int64_t *number, int64_t value);
-/* Its memory goes: nothing is taken back any more. */
+/* The number's memory is about to be freed: forgets its changes. */
 void mb__number_forget(mb_context *ctx, const int64_t *number);
-/* Undoes all but the first `count` changes: variables stand for what they stood for then. */
+/* Undoes all but the first `count` changes. */
 void mb__changes_undo(mb_context *ctx, uint32_t count);
-/* All were stored. */
+/* All were stored: none is to be undone. */
 void mb__changes_keep(mb_context *ctx);
 /* Ends the watches asked for in the scope of this serial and in those inside it; with `fill`, their floats
  * become NaN first. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * leaves.c - literals, bound scalars, data, counters, random numbers. */
+ * leaves.c - literals, scalars bound at each run, data, iota, random numbers. */
 #include "tensor/internal.h"
 
-/* A number must be one of its dtype's: nothing is rounded to an int32 behind the caller's back. */
+/* Whether the dtype has the value; a bool is made 0 or 1. Nothing is rounded to an int32 silently. */
 static bool representable(mb_context *ctx, mb_dtype dtype, double *value)
 {
     if (dtype == MB_BOOL)
@@ -110,24 +110,29 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("alias", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "alias", &x);
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);
     return mb__record(ctx, MB_OP_ALIAS, (mb_dtype)n->dtype, n->rank, dim, &x, 1, NULL, 0);
 }
 
-mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)
+mb_tensor mb__substitute(mb_tensor value, mb_tensor formula)
 {
-    MB_SITE(x.ctx, site);
     mb_tensor poison;
-    mb_context *ctx = mb__enter("stop_gradient", (const mb_tensor *[]){&x}, 1, &poison);
+    mb_context *ctx = mb__enter("substitute", (const mb_tensor *[]){&value, &formula}, 2, &poison);
     if (!ctx)
         return poison;
+    int64_t dim[MB_MAX_RANK];
+    const mb__node *n = mb__at(ctx, formula.id);
+    memcpy(dim, n->dim, sizeof dim);
+    return mb__record(ctx, MB_OP_SUBSTITUTE, (mb_dtype)n->dtype, n->rank, dim, (mb_tensor[]){value, formula},
+                      2, NULL, 0);
+}
+
+mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x)
+{
+    MB_ENTER(site, "stop_gradient", &x);
     int64_t dim[MB_MAX_RANK];
     const mb__node *n = mb__at(ctx, x.id);
     memcpy(dim, n->dim, sizeof dim);

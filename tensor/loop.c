@@ -155,8 +155,8 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
         in[n++] = mb__handle(ctx, p->slice[i].from);
     for (uint32_t i = 0; i < reads; i++)
         in[n++] = mb__handle(ctx, read[i]);
-    const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries};
-    uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 5).id;
+    const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries, p->until};
+    uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 6).id;
     int64_t index = 0;
     bool ok = scan != 0;
     for (int i = 0; i < p->carries && ok; i++)
@@ -206,8 +206,20 @@ mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
                        .carries = (int)a[2],
                        .slices = (int)a[3],
                        .stacks = (int)a[4],
+                       .until = (int)a[5],
                        .body = mb__in(ctx, n, 0)};
     s.captures = n->nin - 1 - s.carries - s.slices;
     s.first = ctx->nodes[s.body].bind.first;
     return s;
+}
+
+int mb__followers(const mb_context *ctx, uint32_t id)
+{
+    const mb__node *n = &ctx->nodes[id];
+    if (n->op == MB_OP_CUSTOM)
+        return (int)mb__attrs(ctx, n)[0];
+    if (n->op != MB_OP_SCAN)
+        return 0;
+    mb__scan_view s = mb__scan_of(ctx, id);
+    return mb__scan_results(&s);
 }

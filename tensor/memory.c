@@ -5,7 +5,8 @@
 
 #include "tensor/internal.h"
 
-/* Large blocks are aligned to huge pages, and ask for them: arenas are walked from end to end at every step.
+/* Large blocks are aligned to huge pages and advise the kernel to use them: arenas are read and written from
+ * end to end at every step.
  */
 static void *default_alloc(void *user, size_t size)
 {
@@ -50,7 +51,7 @@ void *mb__try_alloc(mb_context *ctx, size_t size)
     return p;
 }
 
-/* Whether it is worth trying again: what the engine keeps for speed has been let go of. */
+/* Frees what the engine keeps only for speed. Whether anything was freed, so that another try may succeed. */
 static bool reclaimed(mb_context *ctx)
 {
     return ctx->engine && ctx->engine->reclaim(ctx);

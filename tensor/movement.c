@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * movement.c - reshape, permute, broadcast, slice, pad, concat, and what is made of them. */
+ * movement.c - reshape, permute, broadcast, slice, pad, concat, and functions made of these. */
 #include "tensor/internal.h"
 
 mb_tensor mb_reshape_at(const char *site, mb_tensor x, mb_shape shape)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("reshape", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "reshape", &x);
     const mb__node *n = mb__at(ctx, x.id);
     char a[256], b[128];
     int64_t have = mb__numel(n->dim, n->rank), want = 1;
@@ -42,11 +38,7 @@ mb_tensor mb_reshape_at(const char *site, mb_tensor x, mb_shape shape)
 
 mb_tensor mb_permute_at(const char *site, mb_tensor x, mb_axes order)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("permute", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "permute", &x);
     const mb__node *n = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK], axes[MB_MAX_RANK];
     unsigned seen = 0;
@@ -77,11 +69,7 @@ mb_tensor mb_permute_at(const char *site, mb_tensor x, mb_axes order)
 
 mb_tensor mb_transpose_at(const char *site, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("transpose", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "transpose", &x);
     int rank = mb__at(ctx, x.id)->rank;
     if (rank < 2) {
         char a[256];
@@ -97,11 +85,7 @@ mb_tensor mb_transpose_at(const char *site, mb_tensor x)
 
 mb_tensor mb_broadcast_at(const char *site, mb_tensor x, mb_shape shape)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("broadcast", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "broadcast", &x);
     const mb__node *n = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK];
     int rank;
@@ -138,11 +122,7 @@ mb_tensor mb__slice_all(mb_tensor x, const int64_t *start, const int64_t *step, 
 
 mb_tensor mb_slice_at(const char *site, mb_tensor x, int axis, int64_t start, int64_t count, int64_t step)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("slice", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "slice", &x);
     axis = mb__axis("slice", x, axis);
     if (axis < 0)
         return mb__poison(ctx);
@@ -179,8 +159,8 @@ mb_tensor mb_flip_at(const char *site, mb_tensor x, int axis)
     return mb_slice(x, axis, size ? size - 1 : 0, size, -1);
 }
 
-/* before, step: where element 0 goes and how far apart elements land (1: next to each other); size: the
- * result's. */
+/* Per axis: before: the position of element 0; step: the distance between elements (1: adjacent); size: of
+ * the result. */
 mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, const int64_t *size)
 {
     mb_context *ctx = x.ctx;
@@ -195,11 +175,7 @@ mb_tensor mb__pad_all(mb_tensor x, const int64_t *before, const int64_t *step, c
 
 mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int64_t after)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("pad", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "pad", &x);
     axis = mb__axis("pad", x, axis);
     if (axis < 0)
         return mb__poison(ctx);
@@ -287,11 +263,7 @@ mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis)
 
 mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("unsqueeze", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "unsqueeze", &x);
     const mb__node *n = mb__at(ctx, x.id);
     int a = axis < 0 ? axis + n->rank + 1 : axis;
     if (a < 0 || a > n->rank || n->rank == MB_MAX_RANK) {
@@ -308,11 +280,7 @@ mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis)
 
 mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("squeeze", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "squeeze", &x);
     axis = mb__axis("squeeze", x, axis);
     if (axis < 0)
         return mb__poison(ctx);

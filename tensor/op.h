@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * op.h - the ops by number, and what is known of each: the rows of ops.def as data. For tensor/, autograd/
- * and backends/, which ask it by kind and flag.
+ * op.h - the ops by number, and their properties: the rows of ops.def as data, for tensor/, autograd/ and
+ * backends/.
  */
 #ifndef MB_OP_H
 #define MB_OP_H
@@ -17,8 +17,8 @@ typedef enum mb__op {
     MB_OP_COUNT
 } mb__op;
 
-/* What an op is to the sweeps and the planner. Elementwise ones first: the elements of the result are a
- * function of the operands' elements there, and the operands broadcast. */
+/* How sweeps and planner treat an op. The elementwise kinds come first: each element of the result is a
+ * function of the operands' elements at its position, after broadcasting. */
 typedef enum mb__kind {
     MB_KIND_UNARY,
     MB_KIND_BINARY,
@@ -35,6 +35,7 @@ typedef enum mb__kind {
     MB_KIND_IDENTITY,
     MB_KIND_MATRIX,
     MB_KIND_LOOP,
+    MB_KIND_RULE,
 } mb__kind;
 
 enum mb__op_flag {
@@ -57,7 +58,7 @@ typedef struct mb__op_info {
 
 extern const mb__op_info mb__ops[MB_OP_COUNT];
 
-/* An op beyond the table, such as a planner's, has no kind. */
+/* Ops that are not in the table, such as the planner's own, have no kind. */
 static inline bool mb__is_elementwise(int op)
 {
     return op < MB_OP_COUNT && mb__ops[op].kind <= MB_KIND_CAST;
@@ -75,7 +76,8 @@ static inline bool mb__is_float(int dtype)
     return dtype == MB_FLOAT32 || dtype == MB_FLOAT64;
 }
 
-/* Elements of a shape that was checked; a size of 0 makes them none, however large the others. */
+/* The number of elements of a checked shape: 0 if any size is 0, even where the product of the others
+ * overflows. */
 static inline int64_t mb__numel(const int64_t *dim, int rank)
 {
     int64_t n = 1;

@@ -2,7 +2,7 @@
  * ops.c - the op table and the dtypes as data. */
 #include "tensor/op.h"
 
-enum { /* the words of the table */
+enum { /* the flags as ops.def writes them */
        COMMUTES = MB_FLAG_COMMUTES,
        GENERATED = MB_FLAG_GENERATED,
        STORED_OPERANDS = MB_FLAG_STORED_OPERANDS,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * reduce.c - reductions. On the tape they keep reduced axes at size 1; dropping those is a reshape. */
+ * reduce.c - reductions. On the tape, reduced axes stay with size 1; a reshape drops them. */
 #include <math.h>
 
 #include "tensor/internal.h"
@@ -126,10 +126,8 @@ mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes)
 
 mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("argmax", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx || (axis = mb__axis("argmax", x, axis)) < 0)
+    MB_ENTER(site, "argmax", &x);
+    if ((axis = mb__axis("argmax", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dim[axis] == 0 || n->dim[axis] > INT32_MAX || n->dtype == MB_BOOL) {
@@ -146,10 +144,8 @@ mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
 
 mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("cumsum", (const mb_tensor *[]){&x}, 1, &poison);
-    if (!ctx || (axis = mb__axis("cumsum", x, axis)) < 0)
+    MB_ENTER(site, "cumsum", &x);
+    if ((axis = mb__axis("cumsum", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dtype == MB_BOOL) {

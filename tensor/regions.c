@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * regions.c - the list of checkpoints on the tape: in the order of their ends, each with the one around it.
+ * regions.c - the list of checkpoints on the tape: sorted by their ends, each with the one around it.
  */
 #include "tensor/copy.h"
 
@@ -19,9 +19,10 @@ static uint32_t first_ending(const mb_context *ctx, uint32_t id)
 
 int32_t mb__region_around(const mb_context *ctx, uint32_t id, uint32_t from)
 {
-    /* The innermost one is the first that ends here or later and begins before; the others are around it. */
+    /* The innermost one is the first in the list that ends at id or later and begins before it; the others
+     * are around that. */
     uint32_t i = first_ending(ctx, id);
-    while (i < ctx->region_count && ctx->regions[i].first > id) /* later siblings inside of one around all */
+    while (i < ctx->region_count && ctx->regions[i].first > id) /* a later one; one around both may follow */
         i = ctx->regions[i].around >= 0 ? (uint32_t)ctx->regions[i].around : ctx->region_count;
     int32_t found = -1;
     for (int32_t r = i < ctx->region_count ? (int32_t)i : -1; r >= 0; r = ctx->regions[r].around)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * samplers.c - distributions made of uniform and normal draws: exponential, Laplace, Gamma, sphere,
- * orthogonal matrices. All are recorded without a branch, so that a draw stays a function of its key and
- * position. */
+ * samplers.c - distributions made of uniform draws: normal, exponential, Laplace, Gamma, sphere, orthogonal
+ * matrices, permutations; and keys. None branches, so that a draw is a function of its key and position. */
 #include "tensor/internal.h"
 
 #include <math.h>
 
-/* Uses of a key within one draw. mb_normal folds 1 and 2 into the key that it gets, hence a fold for each. */
+/* What the uses of a key within one sampler fold into it, so that they are independent. */
 enum { FOLD_SIGN = 1, FOLD_SIZE, FOLD_BOOST, FOLD_CANDIDATE };
 
 static mb_tensor lit(mb_tensor x, double value)
@@ -15,7 +14,7 @@ static mb_tensor lit(mb_tensor x, double value)
     return x.id ? mb__const(x.ctx, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value) : mb__poison(x.ctx);
 }
 
-/* Checks under the sampler's own name what its parts would report under theirs. */
+/* Checks what the ops inside would report less clearly. */
 static bool check_float(const char *name, mb_context *ctx, mb_dtype dtype)
 {
     if (!mb__enter_context(name, ctx))
@@ -46,7 +45,7 @@ mb_tensor mb_laplace_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
     MB_SITE(ctx, site);
     if (!check_float("laplace", ctx, dtype))
         return mb__poison(ctx);
-    /* A sign of its own, not one uniform for both: the tails keep all of the exponential's resolution. */
+    /* The sign is a draw of its own, so that the tails have the full resolution of the exponential. */
     mb_tensor size = log_uniform(ctx, mb_key_fold(key, FOLD_SIZE), dtype, shape);
     mb_tensor u = mb_uniform(ctx, mb_key_fold(key, FOLD_SIGN), dtype, shape);
     return mb_where(mb_lt(u, lit(u, 0.5)), size, mb_neg(size));
@@ -65,7 +64,7 @@ static mb_tensor candidate(mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape
     mb_tensor zero = lit(z, 0), one = lit(z, 1), dl = lit(z, d);
     mb_tensor root = mb_add(one, mb_mul(z, lit(z, 1 / sqrt(9 * d))));
     mb_tensor positive = mb_lt(zero, root);
-    root = mb_where(positive, root, one); /* so that the logarithm sees no negative number */
+    root = mb_where(positive, root, one); /* so that the logarithm is of positive numbers */
     mb_tensor v = mb_mul(root, mb_mul(root, root));
     mb_tensor half_square = mb_mul(mb_mul(z, z), lit(z, 0.5));
     mb_tensor bound = mb_add(mb_sub(one, v), mb_mul(lit(z, 3), mb_log(root)));
@@ -103,9 +102,8 @@ mb_tensor mb_gamma_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dt
 
 /* ---- directions ---- */
 
-/* Squared lengths along the last axis, which stays with size 1. Not as a reduction, which would be fused with
- * the draws and draw them twice, in rows as short as d: short rows are added column by column, for long ones
- * a contraction does the same. */
+/* Squared lengths along the last axis, which stays with size 1. A reduction would be fused with the draws,
+ * and the draws made twice; so short rows are added column by column, and long ones by a contraction. */
 static mb_tensor squared_lengths(mb_tensor x, mb_shape shape)
 {
     int64_t d = shape.dim[shape.rank - 1];
@@ -134,8 +132,7 @@ mb_tensor mb_sphere_at(const char *site, mb_context *ctx, mb_key key, mb_dtype d
     mb_tensor x = mb_normal(ctx, key, dtype, shape);
     mb_tensor zero = lit(x, 0), one = lit(x, 1);
     mb_tensor square = squared_lengths(x, shape);
-    /* A normal vector of all zeros, one float32 draw in 2^24 where d is 1, is taken as the first unit vector.
-     */
+    /* A normal vector of zeros (for d = 1, one float32 draw in 2^24) is replaced by the first unit vector. */
     mb_tensor none = mb_eq(square, zero);
     mb_tensor first = mb_one_hot(mb_full(ctx, MB_INT32, MB_SHAPE0, 0), shape.dim[shape.rank - 1]);
     mb_tensor unit = mb_div(x, mb_sqrt(mb_where(none, one, square)));
@@ -150,8 +147,8 @@ static mb_tensor column(mb_tensor x, int64_t k)
 
 /* Q = H_1 ... H_{n-1} D, where H_k reflects the k-th normal vector x_k, of n - k + 1 entries, to -s_k |x_k|
  * e_k, and D_kk = -s_k, s_k the sign of x_k's first entry; for the last, of one entry, D_nn = s_n. All x_k,
- * normals v_k and factors 2 / |v_k|^2 are made at once, as the rows of a triangle; only the n - 1 products
- * are in sequence. */
+ * reflection vectors v_k and factors 2 / |v_k|^2 are computed at once, as rows of a triangular matrix; only
+ * the n - 1 products are sequential. */
 mb_tensor mb_orthogonal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
 {
     MB_SITE(ctx, site);
@@ -172,7 +169,8 @@ mb_tensor mb_orthogonal_at(const char *site, mb_context *ctx, mb_key key, mb_dty
     mb_tensor sign = mb_where(negative, mb_neg(one), one);
     mb_tensor square = mb_sum(mb_mul(x, x), MB_KEEP(-1));
     mb_tensor length = mb_sqrt(square);
-    /* v = x + s |x| e_k has |v|^2 / 2 = |x|^2 + |x_k| |x|: nothing cancels. A vector of zeros is left alone.
+    /* v = x + s |x| e_k has |v|^2 / 2 = |x|^2 + |x_k| |x|: nothing cancels. A vector of zeros is not
+     * reflected.
      */
     mb_tensor v = mb_add(x, mb_mul(eye, mb_mul(sign, length)));
     mb_tensor half = mb_add(square, mb_mul(mb_mul(sign, head), length));
@@ -189,7 +187,7 @@ mb_tensor mb_orthogonal_at(const char *site, mb_context *ctx, mb_key key, mb_dty
     return q;
 }
 
-/* SplitMix64's finaliser (Steele, Lea, Flood 2014): spreads every input bit over the key. */
+/* SplitMix64's finaliser (Steele, Lea, Flood 2014): every input bit affects every output bit. */
 static uint64_t mix(uint64_t z)
 {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;

@@ -119,6 +119,31 @@ mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tenso
     return id && mb__bound_add(ctx, &s->stacks, (mb__bound){ys, 0, id}) ? MB_OK : ctx->status;
 }
 
+mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition)
+{
+    MB_DOOR(scan.ctx, site, MB_THREAD);
+    mb_context *ctx = scan.ctx;
+    mb_tensor poison;
+    mb__bracket *s = innermost("scan_until", scan);
+    if (!s)
+        return mb_error(ctx);
+    if (!mb__enter("scan_until", (const mb_tensor *[]){&condition}, 1, &poison) || condition.ctx != ctx)
+        return mb_error(ctx) != MB_OK
+                   ? mb_error(ctx)
+                   : mb__error(ctx, MB_INVALID, "scan_until: got no condition of this context");
+    const mb__node *n = mb__at(ctx, condition.id);
+    char text[256];
+    if (n->dtype != MB_BOOL || n->rank)
+        return mb__error(ctx, MB_INVALID, "scan_until: got the condition %s; wanted [] bool",
+                         mb__tensor_text(text, sizeof text, condition));
+    if (!s->done)
+        s->done = mb__placeholder(ctx, MB_BOOL, 0, NULL).id;
+    if (s->condition)
+        condition = mb_or(mb__handle(ctx, s->condition), condition);
+    s->condition = mb__resolve(ctx, condition);
+    return mb_error(ctx);
+}
+
 /* ---- the end ---- */
 
 /* The carries' next values: what the caller's variables hold now. */
@@ -149,7 +174,7 @@ static bool next_values(mb_context *ctx, const mb__bracket *s, uint32_t *next)
 /* Of no steps: carries as they were, stacks without entries. */
 static bool end_empty(mb_context *ctx, const mb__bracket *s)
 {
-    for (uint32_t i = 0; i < s->carries.count; i++)
+    for (uint32_t i = 0; i < s->carries.count && s->carries.list[i].where; i++)
         *s->carries.list[i].where = mb_alias(mb__handle(ctx, s->carries.list[i].from));
     for (uint32_t i = 0; i < s->stacks.count; i++) {
         mb__node n = *mb__at(ctx, s->stacks.list[i].from);
@@ -162,27 +187,41 @@ static bool end_empty(mb_context *ctx, const mb__bracket *s)
     return mb_error(ctx) == MB_OK;
 }
 
-static bool end_scan(mb_context *ctx, const mb__bracket *s)
+/* The last carry: whether an earlier step was the last. Then the others keep their values. */
+static bool add_done(mb_context *ctx, mb__bracket *s, uint32_t *next)
 {
-    uint32_t carries = s->carries.count, stacks = s->stacks.count;
+    mb_tensor done = mb__handle(ctx, s->done);
+    for (uint32_t i = 0; i < s->carries.count; i++) {
+        mb_tensor at = mb__handle(ctx, s->carries.list[i].at);
+        if (next[i] != at.id)
+            next[i] = mb_where(done, at, mb__handle(ctx, next[i])).id;
+    }
+    next[s->carries.count] = mb_or(done, mb__handle(ctx, s->condition)).id;
+    uint32_t from = mb_full(ctx, MB_BOOL, MB_SHAPE0, 0).id;
+    return mb_error(ctx) == MB_OK && mb__bound_add(ctx, &s->carries, (mb__bound){NULL, s->done, from});
+}
+
+static bool end_scan(mb_context *ctx, mb__bracket *s)
+{
+    uint32_t own = s->carries.count, carries = own + (s->done != 0), stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
     MB_TEMPORARY(ctx);
     uint32_t *next = mb__temporary(ctx, count * sizeof *next), *stack = next + carries;
     if (!next)
         return false;
-    bool ok = next_values(ctx, s, next);
+    bool ok = next_values(ctx, s, next) && (!s->done || add_done(ctx, s, next));
     for (uint32_t i = 0; i < stacks; i++)
         stack[i] = s->stacks.list[i].from;
     const mb__loop_parts parts = {
-        s->steps,    s->backwards,    s->first,       (int)carries, (int)s->slices.count,
-        (int)stacks, s->carries.list, s->slices.list, next,         stack};
+        s->steps,        s->backwards,   s->first, (int)carries, (int)s->slices.count,      (int)stacks,
+        s->carries.list, s->slices.list, next,     stack,        s->done ? (int)carries : 0};
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     uint32_t *results = next; /* no longer needed: as many as carries and stacks */
     for (uint32_t i = 0; scan && i < carries + stacks; i++)
         results[i] = scan + 1 + i;
     if (scan && s->keep && s->keep != 1 && s->steps > 1 && !mb__scan_divide(ctx, scan, s->keep, results))
         scan = 0;
-    for (uint32_t i = 0; scan && i < carries; i++)
+    for (uint32_t i = 0; scan && i < own; i++)
         *s->carries.list[i].where = mb__handle(ctx, results[i]);
     for (uint32_t i = 0; scan && i < stacks; i++)
         *s->stacks.list[i].where = mb__handle(ctx, results[carries + i]);
@@ -197,7 +236,7 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
     if (!s)
         return mb_error(ctx);
     if (mb_error(ctx) != MB_OK || !end_scan(ctx, s)) {
-        for (uint32_t i = 0; i < s->carries.count; i++)
+        for (uint32_t i = 0; i < s->carries.count && s->carries.list[i].where; i++)
             *s->carries.list[i].where = mb__poison(ctx);
         for (uint32_t i = 0; i < s->stacks.count; i++)
             *s->stacks.list[i].where = mb__poison(ctx);

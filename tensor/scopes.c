@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * scopes.c - scopes: where the tape is cut back, and what is kept beyond. */
+ * scopes.c - scopes: cutting the tape back at their end, and values that outlive them. */
 #include "tensor/internal.h"
 
 mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
@@ -23,14 +23,37 @@ mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
     return s;
 }
 
-/* Of a scan all results are kept, or none: its derivatives read them. Gives back the end of the last one. */
-static uint32_t keep_results(mb_context *ctx, uint32_t scan)
+static void keep_operands(mb_context *ctx, const mb__node *n, uint32_t from)
 {
-    mb__scan_view s = mb__scan_of(ctx, scan);
-    uint32_t end = scan + 1 + (uint32_t)mb__scan_results(&s);
-    for (uint32_t i = scan + 1; i < end && i < ctx->node_count; i++)
+    for (int j = 0; j < n->nin; j++)
+        if (mb__in(ctx, n, j) >= from)
+            ctx->nodes[mb__in(ctx, n, j)].kept = true;
+}
+
+/* Derivatives find a scan's results, and a rule's, behind it: all of them stay, or none. Returns the last. */
+static uint32_t keep_followers(mb_context *ctx, uint32_t id, uint32_t from)
+{
+    uint32_t last = id + (uint32_t)mb__followers(ctx, id);
+    for (uint32_t i = id + 1; i <= last && i < ctx->node_count; i++) {
         ctx->nodes[i].kept = true;
-    return end < ctx->node_count ? end : ctx->node_count;
+        keep_operands(ctx, &ctx->nodes[i], from);
+    }
+    return last < ctx->node_count ? last : ctx->node_count - 1;
+}
+
+/* Marks what kept nodes were computed from; returns where the tape may end. */
+static uint32_t keep_history(mb_context *ctx, uint32_t from)
+{
+    uint32_t top = from;
+    for (uint32_t i = ctx->node_count; i-- > from;) {
+        mb__node *n = &ctx->nodes[i];
+        if (!n->kept)
+            continue;
+        keep_operands(ctx, n, from);
+        uint32_t last = keep_followers(ctx, i, from);
+        top = last >= top ? last + 1 : top;
+    }
+    return top;
 }
 
 /* Open scans and vmaps still want their placeholders, and what they slice and stack, though a scope that was
@@ -50,24 +73,16 @@ static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
         keep_bounds(ctx, &ctx->brackets[i].carries, true, from);
         keep_bounds(ctx, &ctx->brackets[i].slices, true, from);
         keep_bounds(ctx, &ctx->brackets[i].stacks, false, from);
+        ctx->nodes[ctx->brackets[i].done].kept |= ctx->brackets[i].done >= from;
+        ctx->nodes[ctx->brackets[i].condition].kept |= ctx->brackets[i].condition >= from;
     }
 }
 
-/* Forgets the nodes above the mark. Kept ones stay with all that they were computed from; they hold the
- * tape's length, and the dead between them keep their places but not their values. */
+/* Removes the nodes after the mark. Kept ones stay, with all nodes that they were computed from; dead nodes
+ * between these keep their places on the tape, but not their values. */
 static void cut(mb_context *ctx, const mb__scope_mark *mark)
 {
-    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = mark->nodes;
-    for (uint32_t i = ctx->node_count; i-- > mark->nodes;) {
-        mb__node *n = &ctx->nodes[i];
-        if (!n->kept)
-            continue;
-        uint32_t end = n->op == MB_OP_SCAN ? keep_results(ctx, i) : i + 1;
-        top = end > top ? end : top;
-        for (int j = 0; j < n->nin; j++)
-            if (mb__in(ctx, n, j) >= mark->nodes)
-                ctx->nodes[mb__in(ctx, n, j)].kept = true;
-    }
+    uint32_t outer = ctx->scopes[ctx->scope_count - 1].serial, top = keep_history(ctx, mark->nodes);
     bool pinned = false;
     for (uint32_t i = mark->nodes; i < ctx->node_count; i++) {
         mb__node *n = &ctx->nodes[i];
@@ -81,7 +96,7 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
         n->value = NULL;
         n->dead = true;
     }
-    /* A variable's leaf that was kept is still the variable's current value: it moves out with its node. */
+    /* A variable's leaf that was kept still holds the variable's value: it now belongs to the outer scope. */
     for (uint32_t i = 0; pinned && i < ctx->variable_count; i++) {
         mb__variable *v = &ctx->variables[i];
         if (v->leaf >= mark->nodes && v->leaf < top && v->leaf_scope == mark->serial &&
@@ -100,7 +115,7 @@ static void cut(mb_context *ctx, const mb__scope_mark *mark)
     }
 }
 
-/* Checkpoints that were cut into are forgotten: their nodes are kept as any others. */
+/* Checkpoints that lost nodes are forgotten: what is left of them are ordinary nodes. */
 static void cut_regions(mb_context *ctx)
 {
     uint32_t before = ctx->region_count;
@@ -111,7 +126,7 @@ static void cut_regions(mb_context *ctx)
             ctx->regions[i].around = -1;
 }
 
-/* Serials grow: those of inner scopes are larger. */
+/* Serials increase, so those of inner scopes are larger. */
 void mb__watches_end(mb_context *ctx, uint32_t serial, bool fill)
 {
     uint32_t left = 0;
@@ -144,7 +159,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
     mb__watches_end(ctx, scope.serial, false);
     while (ctx->scope_count >= depth) {
         mb__scope_mark mark = ctx->scopes[--ctx->scope_count];
-        mb__changes_undo(ctx, mark.changes); /* there are some only after an error */
+        mb__changes_undo(ctx, mark.changes); /* after an error; else the flush left none */
         ctx->ended[mark.serial % MB_ENDED_SCOPES].serial = mark.serial;
         ctx->ended[mark.serial % MB_ENDED_SCOPES].site = ctx->site;
         uint32_t open = ctx->bracket_count;
@@ -157,7 +172,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         keep_for_open_brackets(ctx, mark.nodes);
         cut(ctx, &mark);
         cut_regions(ctx);
-        if (ctx->copies) /* they name nodes that are gone */
+        if (ctx->copies) /* they are ids of removed nodes */
             memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
     }
     return ctx->status;
@@ -165,11 +180,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
 
 mb_tensor mb_keep_at(const char *site, mb_tensor t)
 {
-    MB_SITE(t.ctx, site);
-    mb_tensor poison;
-    mb_context *ctx = mb__enter("keep", (const mb_tensor *[]){&t}, 1, &poison);
-    if (!ctx)
-        return poison;
+    MB_ENTER(site, "keep", &t);
     uint32_t id = mb__resolve(ctx, t);
     if (!id)
         return mb__poison(ctx);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * shape.c - arithmetic of shapes: what is allowed, what broadcasts, which axis is meant. */
+ * shape.c - shapes: limits, broadcasting, negative axes. */
 #include "tensor/internal.h"
 
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * sites.c - the call that is being recorded, as "file.c:41". */
+ * sites.c - the site of the call that is being recorded, and copies of sites that were made at run time. */
 #include <xxhash.h>
 
 #include "tensor/internal.h"
@@ -20,7 +20,7 @@ void mb_site_end(const mb_site *site)
         site->ctx->site = site->outer;
 }
 
-/* ---- interned sites: open addressing, half of the room stays free ---- */
+/* ---- interned sites: open addressing, at most half full ---- */
 
 static bool grow_sites(mb_context *ctx)
 {

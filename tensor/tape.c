@@ -73,7 +73,7 @@ uint32_t mb__resolve(mb_context *ctx, mb_tensor t)
     }
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
-    const char *site = n->site; /* messages name where the variable was made */
+    const char *site = n->site; /* messages name the line where the variable was created */
     mb_tensor leaf = mb__record(ctx, MB_OP_BUFFER, (mb_dtype)n->dtype, n->rank, dim, NULL, 0, NULL, 0);
     if (!leaf.id)
         return 0;

@@ -6,35 +6,37 @@
  * at once with a handle; nothing is computed. Shapes, dtypes and arguments are checked at that moment, and a
  * mistake is reported with the file and line of the call.
  *
- * Computing. Numbers are made at a flush: mb_eval, mb_read, mb_item, mb_detach, and the end of a scope in
- * which a variable was assigned. Values asked for at a flush are kept; every other value may be computed
- * again if a later flush needs it: the same result, at a cost.
+ * Computing. Values are computed at a flush: mb_eval, mb_read, mb_item, mb_detach, and the end of a scope in
+ * which a variable was assigned. The values that a flush was asked for are stored; any other value may have
+ * to be computed again when a later flush needs it, with the same result.
  *
- * Errors stick. The first mistake is stored in the context (status and one sentence), its result is a poison
- * handle, later ops pass poison on, and flushes return the status. So expressions nest without checks:
+ * Errors stick. The first mistake is stored in the context (a status and one sentence) and its result is a
+ * poisoned handle; ops on poisoned handles, and all ops until the error is cleared, return poisoned handles,
+ * and flushes return the status. So expressions nest without checks:
  *
  *     mb_tensor y = mb_tanh(mb_add(mb_matmul(x, w), b));
  *     float out[640];
  *     if (mb_read(y, out, sizeof out) != MB_OK)
  *         fprintf(stderr, "%s\n", mb_message(mb));     // train.c:41: matmul: inner sizes differ: ...
  *
- * An error costs the scope in which it is made, and nothing from before: what was assigned there and not yet
- * stored by a flush is undone at the scope's end, and variables stand for what they stood for when it began.
+ * An error undoes its own scope and nothing before it: assignments made in that scope and not yet stored by a
+ * flush are undone at its end, and each variable again has the value that it had when the scope began.
  *
  * The library never aborts or exits, and prints only what the environment asks for (MB_LOG, MB_PROFILE,
  * MB_DUMP: backends.h).
  *
  * Ownership. An mb_tensor is a small value, copied freely and never freed: it dies with the scope it was made
- * in. Using it later is an error that says so. Data passed in is copied; data read out goes to the caller's
- * memory.
+ * in. Using it later is an error that says so. Data passed in is copied; data read out is copied to the
+ * caller's memory.
  *
- * Threads. A context belongs to the thread that opened it; calls from another are refused (MB_THREAD, a
- * tensor that is none, NULL, 0), and the owner is told of them. So are calls in a forked process, mb_close
- * included: what the context holds is then the parent's. Any number of contexts may live side by side.
+ * Threads. A context belongs to the thread that opened it; calls from any other thread are refused (they
+ * return MB_THREAD, a null tensor, NULL or 0) and reported to the owner as an error. Calls in a forked
+ * process are refused as well, mb_close included: the context still belongs to the parent. Any number of
+ * contexts may exist at the same time.
  *
- * Each function with a trailing _at takes the call's site, "file.c:41", as its first argument; the macro of
- * the plain name supplies it. Bindings from other languages call the _at form. The text must live as long as
- * the context, as a literal does: mb_intern_site copies one that does not.
+ * Each function whose name ends in _at takes the call site, "file.c:41", as its first argument; the macro
+ * without _at supplies it. Bindings from other languages call the _at form. The text must live as long as the
+ * context, as a literal does: mb_intern_site copies one that does not.
  *
  * Broadcasting is numpy's: shapes are aligned at the last axis, and an axis of size 1 (or an absent one)
  * repeats. dtypes never convert silently; mb_cast does.
@@ -44,7 +46,7 @@
  * Stability. Until 1.0 a minor version may change what is here; CHANGELOG.md says what changed and what takes
  * its place. Between patch versions source and binary compatibility hold. Enumerators keep their numbers,
  * structs that grow are passed with their size or by pointers that the library makes. Names that begin with
- * mb__ are nobody's outside.
+ * mb__ are private.
  */
 #ifndef MB_TENSOR_H
 #define MB_TENSOR_H
@@ -53,7 +55,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* MB_LIT(mb_key){7}: a struct's value in C and in C++. MB_EMPTY(mb_tensor): all of it zeros, such as no
+/* MB_LIT(mb_key){7}: a struct literal in C and in C++. MB_EMPTY(mb_tensor): one of all zeros, here the null
  * tensor. */
 #ifdef __cplusplus
 extern "C" {
@@ -74,7 +76,7 @@ extern "C" {
 
 #define MB_STRING_(x) #x
 #define MB_STRING(x)  MB_STRING_(x)
-/* The site of a call, as "file.c:41". */
+/* The call site, as "file.c:41". */
 #define MB_HERE __FILE__ ":" MB_STRING(__LINE__)
 
 #define MB_MAX_RANK 8
@@ -99,10 +101,10 @@ typedef enum mb_dtype {
     MB_FLOAT32 = 0,
     MB_FLOAT64,
     MB_INT32,
-    MB_BOOL, /* one byte a value at the caller's side, 0 or 1 */
+    MB_BOOL, /* one byte per value in the caller's memory, 0 or 1 */
 } mb_dtype;
 
-/* A handle to a node on a tape. All zeros is no tensor; using it is an error, not a crash. */
+/* A handle to a node on a tape. All zeros is the null tensor; using it is an error, not a crash. */
 typedef struct mb_tensor {
     mb_context *ctx;
     uint32_t id, scope;
@@ -178,8 +180,8 @@ typedef struct mb_axes {
         }                                                                                                    \
     }
 
-/* Memory the library takes comes from here. alloc returns memory aligned for any type, or NULL; `size` in
- * free and realloc is what was asked for. Called only from the context's thread. */
+/* All memory of a context is allocated by these. alloc returns memory aligned for any type, or NULL; the
+ * sizes passed to free and realloc are those that were asked for. Called only from the context's thread. */
 typedef struct mb_allocator {
     void *(*alloc)(void *user, size_t size);
     void *(*realloc)(void *user, void *p, size_t old_size, size_t size);
@@ -192,7 +194,8 @@ typedef struct mb_allocator {
 
 /* The first error since the context was opened or cleared, or MB_OK. From another thread: MB_THREAD. */
 MB_API mb_status mb_error(const mb_context *ctx);
-/* Its sentence, "" without an error. Lives as long as the context. NULL gives "no context: out of memory". */
+/* The error's sentence, "" without an error. Valid as long as the context. For NULL: "no context: out of
+ * memory". */
 MB_API const char *mb_message(const mb_context *ctx);
 /* Forgets the error, so that recording can go on; poisoned handles stay poisoned. */
 MB_API void mb_clear_error(mb_context *ctx);
@@ -204,9 +207,9 @@ MB_API const char *mb_status_name(mb_status status);
 /* "0.1.0": the library's version at run time; MB_VERSION_MAJOR and so on in moebius.h are the headers'. */
 MB_API const char *mb_version(void);
 
-/* A call site that stands for all the calls inside a function of one's own, so that a layer's mistakes are
- * reported at the line that applied it: MB_SITE(x.ctx, site) as its first statement, until the end of the
- * block. The outermost one holds. ctx may be NULL. */
+/* A call site that stands for all calls inside a function, so that mistakes inside a layer are reported at
+ * the line that applied it: MB_SITE(x.ctx, site) as the function's first statement, in force until the end of
+ * the block. Of nested ones the outermost is in force. ctx may be NULL. */
 typedef struct mb_site {
     mb_context *ctx;
     const char *outer;
@@ -218,18 +221,18 @@ MB_API void mb_site_end(const mb_site *site);
     const mb_site mb_site_here_ __attribute__((cleanup(mb_site_end), unused)) = mb_site_begin(ctx, site)
 #endif
 
-/* The same text in memory of the context's, one copy of each: for sites that are made at run time. NULL
- * without memory. */
+/* A copy of the text that lives as long as the context, one for equal texts: for sites that are made at run
+ * time. NULL if there is no memory. */
 MB_API const char *mb_intern_site(mb_context *ctx, const char *site);
 
-MB_API bool mb_valid(mb_tensor t);        /* alive and not poison                          */
+MB_API bool mb_valid(mb_tensor t);        /* not stale and not poisoned                          */
 MB_API mb_shape mb_shape_of(mb_tensor t); /* rank 0 for a stale or poisoned handle         */
 MB_API int64_t mb_dim(mb_tensor t,
                       int axis);      /* a negative axis counts from the last; 0 where there is none */
 MB_API int64_t mb_count(mb_tensor t); /* number of elements                            */
 MB_API mb_dtype mb_dtype_of(mb_tensor t);
 MB_API const char *mb_dtype_name(mb_dtype dtype);
-MB_API size_t mb_dtype_size(mb_dtype dtype); /* bytes a value, at the caller's side            */
+MB_API size_t mb_dtype_size(mb_dtype dtype); /* bytes per value in the caller's memory */
 
 /* ---------------------------------------------------------------------------------------------- scopes -- */
 
@@ -238,10 +241,10 @@ typedef struct mb_scope {
     uint32_t serial;
 } mb_scope;
 
-/* Everything recorded between begin and end dies at the end, but for what mb_keep and mb_detach moved out.
- * One scope for each training step keeps the tape from growing. If variables were assigned inside, the end
- * is a flush and returns its status. After an error nothing is flushed, and what was assigned inside is
- * undone. Scopes nest, and end in reverse order. */
+/* Everything recorded between begin and end becomes stale at the end, except what mb_keep and mb_detach moved
+ * out. One scope per training step keeps the tape from growing. If variables were assigned inside, the end is
+ * a flush and returns its status. After an error nothing is flushed, and what was assigned inside is undone.
+ * Scopes nest, and end in reverse order. */
 MB_API mb_scope mb_scope_begin_at(const char *site, mb_context *ctx);
 MB_API mb_status mb_scope_end_at(const char *site, mb_scope scope);
 #define mb_scope_begin(...) mb_scope_begin_at(MB_HERE, __VA_ARGS__)
@@ -252,9 +255,10 @@ MB_API mb_status mb_scope_end_at(const char *site, mb_scope scope);
 MB_API mb_tensor mb_keep_at(const char *site, mb_tensor t);
 #define mb_keep(...) mb_keep_at(MB_HERE, __VA_ARGS__)
 /* Computes t now and returns its value, without history, in the scope around the innermost one. A flush. The
- * value lives until that scope ends: in a loop whose steps are scopes within no other, until the context is
- * closed, one more at each step, which the log tells. What is carried from step to step is better a variable:
- * mb_assign gives it the new value, the end of the step's scope stores it, and nothing is left behind. */
+ * value lives until that scope ends: in a loop whose steps are outermost scopes, until the context is closed,
+ * so that each step leaves one value behind (the log warns of it). For what is carried from step to step a
+ * variable is better: mb_assign gives it the new value, the end of the step's scope stores it, and nothing is
+ * left behind. */
 MB_API mb_tensor mb_detach_at(const char *site, mb_tensor t);
 #define mb_detach(...) mb_detach_at(MB_HERE, __VA_ARGS__)
 
@@ -263,7 +267,7 @@ MB_API mb_tensor mb_detach_at(const char *site, mb_tensor t);
 /* A number that may change from step to step without a new plan: a learning rate, a step count. 0-d. */
 MB_API mb_tensor mb_scalar_at(const char *site, mb_context *ctx, mb_dtype dtype, double value);
 #define mb_scalar(...) mb_scalar_at(MB_HERE, __VA_ARGS__)
-/* A literal, repeated: the plan knows its value and simplifies with it. A literal 0 absorbs products. */
+/* A literal, repeated: the plan knows its value and simplifies with it. A product with a literal 0 is 0. */
 MB_API mb_tensor mb_full_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape, double value);
 #define mb_full(...)                mb_full_at(MB_HERE, __VA_ARGS__)
 #define mb_zeros(ctx, dtype, shape) mb_full(ctx, dtype, shape, 0.0)
@@ -272,7 +276,8 @@ MB_API mb_tensor mb_full_at(const char *site, mb_context *ctx, mb_dtype dtype, m
 MB_API mb_tensor mb_from_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
                             const void *data);
 #define mb_from(...) mb_from_at(MB_HERE, __VA_ARGS__)
-/* The same of `bytes` bytes, which must be the shape's count times the dtype's size: no read past the end. */
+/* The same; `bytes`, the size of data, must be that of the shape and dtype, so nothing is read past the end.
+ */
 MB_API mb_tensor mb_from_bytes_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
                                   const void *data, size_t bytes);
 #define mb_from_bytes(...) mb_from_bytes_at(MB_HERE, __VA_ARGS__)
@@ -287,13 +292,14 @@ MB_API mb_tensor mb_tril_mask_at(const char *site, mb_context *ctx, int64_t rows
 MB_API mb_tensor mb_eye_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n);
 #define mb_eye(...) mb_eye_at(MB_HERE, __VA_ARGS__)
 
-/* Storage that outlives steps: a parameter, an optimiser's state. Made outside of every scope, of zeros.
- * Reading it in an expression means its value at that moment of the recording: ops recorded before an
- * mb_assign keep the old value, also when they are computed later. */
+/* Storage that outlives steps: a parameter, an optimiser's state. It must be created outside of every scope,
+ * and begins as zeros. In an expression it stands for its value at that point of the recording: ops recorded
+ * before an mb_assign use the old value, even when they are computed later. */
 MB_API mb_tensor mb_variable_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape);
 #define mb_variable(...) mb_variable_at(MB_HERE, __VA_ARGS__)
 /* Gives the variable a new value of its own shape and dtype, stored at the next flush. Until then the
- * variable stands for `value` itself, history included: two recorded steps can be differentiated through. */
+ * variable stands for `value` itself, with its history: derivatives through several recorded steps are
+ * possible. */
 MB_API mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor value);
 #define mb_assign(...) mb_assign_at(MB_HERE, __VA_ARGS__)
 
@@ -301,13 +307,13 @@ MB_API mb_status mb_assign_at(const char *site, mb_tensor variable, mb_tensor va
 
 /* Draws are functions of a key and the element's position alone: the same key gives the same numbers on every
  * backend, in every plan, recomputed or not. Philox4x32-10 (Salmon et al. 2011); the counter of element i is
- * i / 4 (i / 2 for float64). A key is bound at run time: changing it makes no new plan. */
+ * i / 4 (i / 2 for float64). A key is bound at run time: another key needs no new plan. */
 typedef struct mb_key {
     uint64_t bits;
 } mb_key;
 
 MB_API mb_key mb_key_of(uint64_t seed);
-/* An independent key for the n-th use of this one. */
+/* A key derived from this one, independent of it and of those for other n. */
 MB_API mb_key mb_key_fold(mb_key key, uint64_t n);
 /* float: uniform on [0, 1), multiples of 2^-24 (2^-53). int32: uniform on [0, 2^31). */
 MB_API mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
@@ -323,14 +329,14 @@ MB_API mb_tensor mb_exponential_at(const char *site, mb_context *ctx, mb_key key
 MB_API mb_tensor mb_laplace_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_laplace(...) mb_laplace_at(MB_HERE, __VA_ARGS__)
 /* Gamma with shape parameter k > 0 and scale theta > 0 (mean k theta, variance k theta^2), for any k: one
- * plan for each k; theta is bound at run time. Marsaglia and Tsang (2000), whose rejection is a fixed number
- * of candidates here, 6 in float32 and 13 in float64, of which the first accepted one is taken: every
- * candidate is a function of key and position. If all are rejected the last is taken as it is. A candidate is
- * rejected with a probability below 0.0484, so that happens to fewer than 1 draw in 7e7 (1e17): less often
- * than two uniform draws are equal. For k < 1, Gamma(k + 1) u^(1/k) (from the same paper), which
- * underflows to 0 where the distribution does: of Gamma(0.1), 3 draws in 10^5 in float32. The decision is a
- * comparison of rounded numbers: backends whose logarithms round differently pick another candidate about
- * once in 10^7 (10^16) draws, and agree to rounding otherwise. */
+ * plan for each k; theta is bound at run time. The rejection method of Marsaglia and Tsang (2000) with a
+ * fixed number of candidates, 6 in float32 and 13 in float64, of which the first accepted one is taken: every
+ * candidate is a function of key and position. If all are rejected, the last one is taken. A candidate is
+ * rejected with a probability below 0.0484, so this happens to fewer than 1 draw in 7e7 (1e17): less often
+ * than two uniform draws are equal. For k < 1, Gamma(k + 1) u^(1/k) (from the same paper), which underflows
+ * to 0 where the distribution does: of Gamma(0.1), 3 draws in 10^5 in float32. Acceptance compares rounded
+ * numbers: backends whose logarithms round differently take different candidates about once in 10^7 (10^16)
+ * draws, and agree to rounding otherwise. */
 MB_API mb_tensor mb_gamma_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape,
                              double k, double theta);
 #define mb_gamma(...) mb_gamma_at(MB_HERE, __VA_ARGS__)
@@ -339,7 +345,8 @@ MB_API mb_tensor mb_sphere_at(const char *site, mb_context *ctx, mb_key key, mb_
 #define mb_sphere(...) mb_sphere_at(MB_HERE, __VA_ARGS__)
 /* [..., n, n]: orthogonal matrices under Haar's measure, one for each leading index, by n - 1 Householder
  * reflections of normal vectors (Stewart 1980, with the signs of Mezzadri math-ph/0609050): what QR of a
- * normal matrix gives if R's diagonal is made positive. Orthogonal to a few n ulp. Records about 6 n nodes.
+ * normal matrix gives if R's diagonal is made positive. Q^T Q differs from the identity by a few n ulp.
+ * Records about 6 n nodes.
  */
 MB_API mb_tensor mb_orthogonal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype,
                                   mb_shape shape);
@@ -351,7 +358,8 @@ MB_API mb_tensor mb_permutation_at(const char *site, mb_context *ctx, mb_key key
 /* ----------------------------------------------------------------------------------------- elementwise -- */
 
 /* Unary and binary ops, comparisons and logic are listed in ops.h, which is made from ops.def. The other
- * operand of a binary op may be a plain number: mb_mul(x, 0.5). Such a number is bound at run time. */
+ * operand of a binary op may be a plain number: mb_mul(x, 0.5). Such a number is bound at run time, as by
+ * mb_scalar. */
 
 /* a where condition (bool) holds, b elsewhere; all three broadcast. The branch not taken gets no derivative,
  * but guard its input where its value could be NaN: where(x > 0, log(where(x > 0, x, 1)), 0). */
@@ -363,13 +371,13 @@ MB_API mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype);
 
 /* -------------------------------------------------------------------------------------------- movement -- */
 
-/* The same elements in row-major order. One size may be -1: what is left. */
+/* The same elements in row-major order. One size may be -1: the one that fits. */
 MB_API mb_tensor mb_reshape_at(const char *site, mb_tensor x, mb_shape shape);
 #define mb_reshape(...) mb_reshape_at(MB_HERE, __VA_ARGS__)
 /* Axis i of the result is axis order[i] of x: mb_permute(x, MB_AXES(0, 2, 1)). */
 MB_API mb_tensor mb_permute_at(const char *site, mb_tensor x, mb_axes order);
 #define mb_permute(...) mb_permute_at(MB_HERE, __VA_ARGS__)
-/* The last two axes exchanged. */
+/* The last two axes swapped. */
 MB_API mb_tensor mb_transpose_at(const char *site, mb_tensor x);
 #define mb_transpose(...) mb_transpose_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_broadcast_at(const char *site, mb_tensor x, mb_shape shape);
@@ -380,17 +388,17 @@ MB_API mb_tensor mb_slice_at(const char *site, mb_tensor x, int axis, int64_t st
 #define mb_slice(...) mb_slice_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_flip_at(const char *site, mb_tensor x, int axis);
 #define mb_flip(...) mb_flip_at(MB_HERE, __VA_ARGS__)
-/* `before` and `after` zeros around an axis. */
+/* `before` zeros in front of an axis and `after` behind it. */
 MB_API mb_tensor mb_pad_at(const char *site, mb_tensor x, int axis, int64_t before, int64_t after);
 #define mb_pad(...) mb_pad_at(MB_HERE, __VA_ARGS__)
-/* n tensors of one dtype, alike but for `axis`, joined along it. Of none, n < 1, there is no context to keep
- * an error in: the result is no tensor, here and of mb_stack. */
+/* n tensors of one dtype and of the same sizes except on `axis`, joined along it. For n < 1 there is no
+ * context to report the error to: the result is the null tensor, here and of mb_stack. */
 MB_API mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_concat(...) mb_concat_at(MB_HERE, __VA_ARGS__)
 /* n tensors of one shape along a new axis. */
 MB_API mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_stack(...) mb_stack_at(MB_HERE, __VA_ARGS__)
-/* A new axis of size 1 before position `axis` of the result; an axis of size 1 taken away. */
+/* A new axis of size 1, at position `axis` of the result; an axis of size 1 removed. */
 MB_API mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis);
 #define mb_unsqueeze(...) mb_unsqueeze_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis);
@@ -406,11 +414,12 @@ MB_API mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes); /* flo
 /* Biased variance, mean((x - mean(x))^2). Floats. */
 MB_API mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
-/* sqrt(sum(x^2)), of which no square overflows or vanishes; 0 over no elements. Where all are 0 the
- * derivatives are 0, of every order. Floats. */
+/* sqrt(sum(x^2)), computed so that no square overflows or underflows; 0 over no elements. Where all elements
+ * are 0, the derivatives of every order are 0. Floats. */
 MB_API mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_norm(...) mb_norm_at(MB_HERE, __VA_ARGS__)
-/* NaN if any is NaN, and so is then the derivative by each. Ties share the derivative equally. */
+/* NaN if any element is NaN; the derivatives are then NaN as well. Equal largest elements share the
+ * derivative equally. */
 MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
@@ -419,10 +428,10 @@ MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
  * At most 2147483647 entries along the axis. */
 MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
-/* Running sum along an axis; from its end when reverse. */
+/* Running sum along an axis, from its end if `reverse`. */
 MB_API mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse);
 #define mb_cumsum(...) mb_cumsum_at(MB_HERE, __VA_ARGS__)
-/* log(sum(exp(x))) without overflow; -infinity over no elements, or over -infinity only, where the
+/* log(sum(exp(x))) without overflow; -infinity over no elements, or over -infinity alone, where the
  * derivatives are 0. Floats. */
 MB_API mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_logsumexp(...) mb_logsumexp_at(MB_HERE, __VA_ARGS__)
@@ -433,16 +442,16 @@ MB_API mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes);
  */
 MB_API mb_tensor mb_matmul_at(const char *site, mb_tensor a, mb_tensor b);
 #define mb_matmul(...) mb_matmul_at(MB_HERE, __VA_ARGS__)
-/* Einstein's sum of two operands: "bnd,hde->bhne". Each letter is an axis; letters missing from the result
- * are summed. A letter may not repeat within one operand. Floats. */
+/* Einstein summation over two operands: "bnd,hde->bhne". Each letter is an axis; letters missing from the
+ * result are summed. A letter may not repeat within one operand. Floats. */
 MB_API mb_tensor mb_einsum_at(const char *site, const char *equation, mb_tensor a, mb_tensor b);
 #define mb_einsum(...) mb_einsum_at(MB_HERE, __VA_ARGS__)
 
 /* -------------------------------------------------------------------------------------------- indexing -- */
 
-/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to the ends, and an error
- * under MB_DEBUG (backends.h), here and in mb_scatter_add.
- * -> x's shape with `axis` replaced by index's shape. */
+/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to that range, and are an
+ * error under MB_DEBUG (backends.h), here and in mb_scatter_add. -> x's shape with `axis` replaced by index's
+ * shape. */
 MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis);
 #define mb_take(...) mb_take_at(MB_HERE, __VA_ARGS__)
 /* The adjoint of mb_take: adds updates (shaped like its result) into an axis of `size` zeros. Entries are
@@ -450,7 +459,7 @@ MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int 
 MB_API mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis,
                                    int64_t size);
 #define mb_scatter_add(...) mb_scatter_add_at(MB_HERE, __VA_ARGS__)
-/* index: int32, of x's shape but for the last axis: result[..., j] = x[..., index[..., j]]; out of range:
+/* index: int32, of x's shape except on the last axis: result[..., j] = x[..., index[..., j]]; out of range:
  * clamped. */
 MB_API mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index);
 #define mb_take_along(...) mb_take_along_at(MB_HERE, __VA_ARGS__)
@@ -459,13 +468,13 @@ MB_API mb_tensor mb_argsort_at(const char *site, mb_tensor x);
 #define mb_argsort(...) mb_argsort_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_sort_at(const char *site, mb_tensor x); /* last axis, ascending */
 #define mb_sort(...) mb_sort_at(MB_HERE, __VA_ARGS__)
-/* bool [..., classes]: true at the index, nowhere where that is out of range. */
+/* bool [..., classes]: true at the index; a row whose index is out of range is all false. */
 MB_API mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes);
 #define mb_one_hot(...) mb_one_hot_at(MB_HERE, __VA_ARGS__)
 
 /* ------------------------------------------------------------------------------------------- structure -- */
 
-/* The same value under a second identity, so that one value can play two roles in a derivative. */
+/* The same value as another node, so that derivatives can tell two uses of it apart. */
 MB_API mb_tensor mb_alias_at(const char *site, mb_tensor x);
 #define mb_alias(...) mb_alias_at(MB_HERE, __VA_ARGS__)
 /* The same value, a constant to every derivative. */
@@ -474,8 +483,8 @@ MB_API mb_tensor mb_stop_gradient_at(const char *site, mb_tensor x);
 
 /* ------------------------------------------------------------------------------------ common functions -- */
 
-/* All of floats, differentiable to any order, recorded as the ops above. At infinity, and wherever powers of
- * x overflow, those of one argument have their limits, and so have their derivatives. */
+/* All take floats, are recorded as the ops above and differentiable to any order. At infinity, and where
+ * powers of x overflow, those of one argument take their limits, and so do their derivatives. */
 MB_API mb_tensor mb_square_at(const char *site, mb_tensor x);
 #define mb_square(...) mb_square_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_relu_at(const char *site, mb_tensor x); /* the derivative at 0 is 0 */
@@ -493,28 +502,29 @@ MB_API mb_tensor mb_gelu_at(const char *site, mb_tensor x);
 MB_API mb_tensor mb_gelu_erf_at(const char *site, mb_tensor x);
 #define mb_gelu_erf(...) mb_gelu_erf_at(MB_HERE, __VA_ARGS__)
 /* Over one axis; the largest entry is subtracted first. An entry of +infinity takes all of its row's weight,
- * several share it; by such entries the derivatives are 0, here and in mb_logsumexp. A row of -infinity only
- * gives NaN. */
+ * several such entries share it, and derivatives with respect to them are 0, here and in mb_logsumexp. A row
+ * of -infinity alone gives NaN. */
 MB_API mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_log_softmax(...) mb_log_softmax_at(MB_HERE, __VA_ARGS__)
-/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], in nats; 0
- * over no rows. A label outside [0, C) makes its row's loss and derivatives NaN, and is an error under
- * MB_DEBUG. */
+/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], the
+ * natural logarithm; 0 over no rows. A label outside [0, C) makes its row's loss and derivatives NaN, and is
+ * an error under MB_DEBUG. */
 MB_API mb_tensor mb_cross_entropy_at(const char *site, mb_tensor logits, mb_tensor labels);
 #define mb_cross_entropy(...) mb_cross_entropy_at(MB_HERE, __VA_ARGS__)
 
 typedef struct mb_cross_entropy_options {
-    bool ignore; /* rows labelled `ignored`, which may be any number, count as absent */
+    bool ignore; /* rows labelled `ignored`, which may be any number, are left out */
     int32_t ignored;
-    mb_tensor weights; /* [C], of the logits' dtype: a weight w_c for each class; all zeros: 1 each */
+    mb_tensor weights; /* [C], of the logits' dtype: a weight w_c for each class; null tensor: 1 each */
     double smoothing;  /* s in [0, 1]: the target of class c is (1 - s) [c = label] + s / C */
     bool each_row;     /* the loss of each row, [...], 0 where it is ignored, in place of their mean */
 } mb_cross_entropy_options;
 
-/* A row's loss is sum_c w_c target_c (-log softmax(logits)[c]); the mean is their sum over that of w_label,
- * of the rows that are not ignored, or over 1 where that sum is 0. With all options 0 it is mb_cross_entropy.
+/* A row's loss is sum_c w_c target_c (-log softmax(logits)[c]). The mean is the sum of the losses divided by
+ * the sum of w_label, both over the rows that are not ignored, or by 1 where that sum is 0. With all options
+ * 0 it is mb_cross_entropy.
  */
 MB_API mb_tensor mb_cross_entropy_with_at(const char *site, mb_tensor logits, mb_tensor labels,
                                           mb_cross_entropy_options options);
@@ -525,20 +535,20 @@ MB_API mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b);
 
 /* ------------------------------------------------------------------------------------------- computing -- */
 
-/* Computes the n tensors, and stores pending assignments. Of no tensors it is MB_OK and does nothing. */
+/* Computes the n tensors, and stores pending assignments. n = 0 does nothing and is MB_OK. */
 MB_API mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n);
 #define mb_eval(...) mb_eval_at(MB_HERE, __VA_ARGS__)
-/* Computes t and copies it, row-major, to dst, which has room for `bytes`: exactly mb_count * mb_dtype_size.
- * After an error floats in dst are NaN, and others as they were. */
+/* Computes t and copies it, row-major, to dst, of exactly `bytes` = mb_count * mb_dtype_size bytes. After an
+ * error floats in dst are NaN, and other dtypes are left as they were. */
 MB_API mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_read(...) mb_read_at(MB_HERE, __VA_ARGS__)
 /* The single element of t as a double; NaN after an error. */
 MB_API double mb_item_at(const char *site, mb_tensor t);
 #define mb_item(...) mb_item_at(MB_HERE, __VA_ARGS__)
-/* Has t computed along with the next flush and copied to dst (bytes as for mb_read) at its end, without
- * forcing one: for curves that are looked at once a step. dst must live until then, or until the scope ends
- * in which mb_watch was called, which cancels it, wherever t lives. A flush that fails is the end of a watch
- * too, and leaves NaN in floats; mb_clear_error cancels what is left. */
+/* Has t computed by the next flush and copied to dst (bytes as for mb_read) at its end, without forcing one:
+ * for curves that are plotted once per step. dst must stay valid until then, or until the end of the scope in
+ * which mb_watch was called, which cancels the watch, whatever scope t is of. A flush that fails ends a watch
+ * as well, and leaves NaN in floats; mb_clear_error cancels what is left. */
 MB_API mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes);
 #define mb_watch(...) mb_watch_at(MB_HERE, __VA_ARGS__)
 

@@ -76,7 +76,7 @@ bool mb__number_set(mb_context *ctx, int64_t *number, int64_t value)
 void mb__number_forget(mb_context *ctx, const int64_t *number)
 {
     for (uint32_t i = 0; i < ctx->change_count; i++)
-        if (ctx->changes[i].number == number) { /* its place is kept: scopes count them */
+        if (ctx->changes[i].number == number) { /* the entry stays, since scopes store indices */
             ctx->changes[i].number = NULL;
             ctx->changes[i].variable = MB_NO_VARIABLE;
         }

@@ -32,6 +32,7 @@ typedef struct counter {
     uint64_t fail_at;      /* this call returns NULL, counted from 1; 0: none */
     bool fail_on;          /* and so do all later ones */
     int64_t blocks, bytes; /* held now */
+    int64_t peak;          /* most bytes held since it was last set to them */
 } counter;
 
 mb_allocator counting_allocator(counter *c);

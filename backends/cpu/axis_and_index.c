@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * axis_and_index.c - ops with loops of their own: by index, along an axis. */
+ * axis_and_index.c - gather, scatter, and ops along an axis. */
 #include "backends/cpu/frame.h"
 
 static int64_t at(const mb__view *v, const int64_t *index, int rank)
@@ -54,7 +54,7 @@ static void take_task(void *argument, int task, int worker)
     const job *j = argument;
     const mb__other *o = j->o;
     int size = size_of(o->dtype), rank = o->out_rank, last = rank - 1;
-    bool run = rank > o->axis + o->index_rank; /* the last axis is not the index's */
+    bool run = rank > o->axis + o->index_rank; /* the last axis is not one of the index's */
     int64_t length = run ? o->out_dim[last] : 1, dim[MB_MAX_RANK], index[MB_MAX_RANK] = {0};
     memcpy(dim, o->out_dim, sizeof dim);
     if (run)
@@ -76,7 +76,7 @@ static void take_task(void *argument, int task, int worker)
     }
 }
 
-/* One thread: entries may meet, and are added in order. */
+/* One thread: several entries may be added to one element, in order. */
 static void scatter_add(const mb__other *o, mb__frame *f)
 {
     int rank = o->in_rank;
@@ -141,7 +141,8 @@ static void scatter_add(const mb__other *o, mb__frame *f)
                 y[i * ys] = spare[i];                                                                        \
         }                                                                                                    \
     }
-/* T, and what running sums of it are added in: a million float32 are as good as one. int32 wraps. */
+/* T, and the type that running sums of it are computed in, so that a million float32 lose no accuracy. int32
+ * wraps. */
 AXIS(float, double)
 AXIS(double, double)
 AXIS(int32_t, uint32_t)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * blas.c - OpenBLAS, loaded when a context on the cpu backend is first opened. Linked, it would start a
- * thread for each processor before main does anything, in programs that never compute on the cpu as well; and
- * end those that may not start so many.
+ * blas.c - OpenBLAS, loaded when a context on the cpu backend is first opened. If it were linked, it would
+ * start a thread for each processor before main, even in programs that never use the cpu backend, and end
+ * programs that are not allowed so many threads.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +20,7 @@ static mb__blas blas;
 static char reason[200];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Of the program itself, which comes first: whether a loader loaded it. */
+/* Called for the program itself first: whether it was loaded by a dynamic loader. */
 static int is_dynamic(struct dl_phdr_info *info, size_t size, void *found)
 {
     (void)size;
@@ -32,14 +32,14 @@ static int is_dynamic(struct dl_phdr_info *info, size_t size, void *found)
 static bool find(void *library, const char *name, void *function)
 {
     void *p = dlsym(library, name);
-    memcpy(function, &p, sizeof p); /* the C standard has no conversion from data to functions */
+    memcpy(function, &p, sizeof p); /* C has no cast from object to function pointers */
     if (!p)
         snprintf(reason, sizeof reason, "it has no %s", name);
     return p != NULL;
 }
 
-/* It starts as many threads as there are processors for the thread that loads it, less one: here none. We
- * have our own, and call it from them. */
+/* OpenBLAS starts as many threads as the loading thread has processors, minus one: here none. The backend's
+ * own threads call it. */
 static void *load_alone(void)
 {
     cpu_set_t mine, one;
@@ -89,7 +89,7 @@ const mb__blas *mb__blas_load(const char **why)
 bool mb__blas_has_room(int threads)
 {
     const size_t buffer = (size_t)128 << 20,
-                 wanted = ((size_t)threads + 1) * buffer; /* one for all the rest */
+                 wanted = ((size_t)threads + 1) * buffer; /* one buffer as reserve for everything else */
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
         return true;

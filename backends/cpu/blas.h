@@ -14,10 +14,10 @@ typedef struct mb__blas {
     __typeof__(openblas_set_num_threads) *set_num_threads;
 } mb__blas;
 
-/* Loaded at the first call and kept. NULL: it is not there, and *why says what the loader says. */
+/* Loads it at the first call. NULL: it is not installed, and *why is the loader's message. */
 const mb__blas *mb__blas_load(const char **why);
-/* Whether that many threads can call it at once: each takes a buffer at its first call, and would wait for
- * ever where a limit on the process leaves no address space for it. */
+/* Whether that many threads can call it at once: each allocates a buffer at its first call, and waits for
+ * ever if a limit of the process leaves no address space for it. */
 bool mb__blas_has_room(int threads);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * cpu.c - the backend for processors: OpenBLAS for matrix products, fused loops through SIMD for everything
- * else, one pool of threads for both. Values lie in memory as the caller has them.
+ * else, one pool of threads for both. Values in memory have the caller's layout.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -11,7 +11,7 @@
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
 
-/* The instruction set that $MB_CPU allows at most: 4 and 3 as x86-64 numbers them, 0 for base; -1: error. */
+/* The highest instruction set allowed by $MB_CPU: level 4 or 3 of x86-64, 0 for base; -1: error. */
 static int level_wanted(const mb__host *host)
 {
     const char *most = getenv("MB_CPU");
@@ -23,7 +23,7 @@ static int level_wanted(const mb__host *host)
     return -1;
 }
 
-/* The loops for the widest instruction set that this CPU has, up to that level. */
+/* The loops for the highest level that this CPU supports, at most `level`. */
 static const mb__loops *best_loops(int level)
 {
     (void)level;
@@ -43,8 +43,8 @@ static const mb__loops *best_loops(int level)
     return &mb__loops_base;
 }
 
-/* Whether the kernels OpenBLAS chose use the vector instructions that this CPU has: it falls back to
- * decades-old code on one newer than itself. */
+/* Whether OpenBLAS uses this CPU's vector instructions: on CPUs newer than itself it chooses very old
+ * kernels. */
 static bool blas_fits(const mb__blas *blas, const mb__loops *loops)
 {
     static const char *const wide[] = {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"};
@@ -63,7 +63,7 @@ static int usable_cpus(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-/* Memory aligned to cache lines; where it came from is kept in front. */
+/* Memory aligned to cache lines; the allocated address is stored in front of it. */
 static void *aligned_new(const mb__host *host, size_t bytes)
 {
     char *p = mb__host_alloc_raw(host, bytes + 128);
@@ -109,7 +109,7 @@ static void close_cpu(void *state)
     mb__host_free(host, c, sizeof *c);
 }
 
-/* blas, or NULL where our own loops are to be used in its place, which is told. */
+/* blas, or NULL if our own loops are better; then the log says why. */
 static const mb__blas *usable_blas(const mb__host *host, const mb__blas *blas, const char *why,
                                    const mb__loops *loops, int threads)
 {
@@ -210,7 +210,7 @@ static void discard(void *state, void *p_)
     mb__bump_free(&pool);
 }
 
-/* The old memory stays until all of the new is there: plans made before go on using it. */
+/* The old memory is freed only when all of the new is allocated: existing plans use it. */
 static bool grow_scratch(mb__cpu *c, size_t bytes)
 {
     if (bytes <= c->scratch_bytes)
@@ -236,7 +236,7 @@ static bool grow_scratch(mb__cpu *c, size_t bytes)
 static program *program_of(const mb__cpu *c, const mb__plan *plan, mb__bump *pool, mb__bump *work,
                            size_t *scratch, size_t *partials);
 
-/* Kernels and the bodies of loops made ready, and the most scratch and partial results that a step wants. */
+/* Prepares kernels and the bodies of loops; finds the largest scratch and partial results of a step. */
 static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work, size_t *scratch,
                     size_t *partials)
 {
@@ -318,9 +318,22 @@ static char *port_at(const mb__plan *plan, char *const *memory, mb__port port)
     return memory[port.value] + (size_t)port.offset * mb_dtype_size((mb_dtype)plan->values[port.value].dtype);
 }
 
+/* Whether the steps from t on change nothing; then the carries are where the last step leaves them. */
+static bool left(const mb__loop *l, int64_t t, const mb__frame *f)
+{
+    if (l->until < 0 || !*port_at(f->plan, f->memory, mb__loop_input(l, l->until, t)))
+        return false;
+    for (int i = 0; i < l->carries; i++) {
+        const mb__value *v = &f->plan->values[l->out[i].value];
+        memcpy(port_at(f->plan, f->memory, l->out[i]), port_at(f->plan, f->memory, mb__loop_input(l, i, t)),
+               (size_t)v->count * mb_dtype_size((mb_dtype)v->dtype));
+    }
+    return true;
+}
+
 static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
 {
-    for (int64_t t = 0; t < l->steps; t++) {
+    for (int64_t t = 0; t < l->steps && !left(l, t, f); t++) {
         for (int i = 0; i < l->inputs; i++)
             body->ports[i] = port_at(f->plan, f->memory, mb__loop_input(l, i, t));
         for (int i = 0; i < l->outputs; i++)
@@ -361,7 +374,7 @@ static void run_plan(mb__cpu *c, program *p, const mb__binding *b)
         if (!host->timed)
             continue;
         double after = mb__now();
-        if (plan->steps[s].kind != MB_STEP_LOOP) /* whose steps were timed themselves */
+        if (plan->steps[s].kind != MB_STEP_LOOP) /* the steps of its body were timed */
             host->timed(host->user, plan, s, after - before);
         before = after;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * frame.h - inside the cpu backend: what a running step sees, and the steps that run on it. */
+ * frame.h - inside the cpu backend: the data of a running step, and the functions that run steps. */
 #ifndef MB_CPU_FRAME_H
 #define MB_CPU_FRAME_H
 
@@ -14,12 +14,12 @@ typedef struct mb__cpu {
     mb__pool *pool;
     const mb__loops *loops;
     int threads;
-    const mb__blas *blas; /* NULL: there is none, or it would be slower than our loops */
+    const mb__blas *blas; /* NULL: not installed, or slower than our loops */
     char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
 } mb__cpu;
 
-/* What a running step sees: where values are, and what is bound. */
+/* The data of a running step: addresses of values, and scalars. */
 typedef struct mb__frame {
     mb__cpu *cpu;
     const mb__plan *plan;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * gemm.c - matrix products small enough to live in a core's own cache, of any strides: c = a b, c += a b, or
- * c -= a b.
+ * gemm.c - matrix products that fit a core's own cache, with any strides: c = a b, c += a b, or c -= a b.
  *
  * c is cut into tiles of MR rows and NR columns, held in vector registers while k runs. A panel of b, NR
  * columns wide and at most KC deep, is copied to scratch once and used by all rows; a is read in place, an
@@ -27,8 +26,7 @@ enum { SET, ADD, SUBTRACT };
 typedef float vec_float __attribute__((vector_size(BYTES), aligned(4), may_alias));
 typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_alias));
 
-/* A vector of which the lanes in the mask are in memory: whole vectors only, where there are no masked moves.
- */
+/* Loads and stores of the lanes in a mask; without masked moves, of whole vectors only. */
 #if defined(__AVX512F__)
 #define LOAD_float(p, mask)      (vec_float) _mm512_maskz_loadu_ps((__mmask16)(mask), p)
 #define LOAD_double(p, mask)     (vec_double) _mm512_maskz_loadu_pd((__mmask8)(mask), p)
@@ -104,8 +102,8 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #define ROWS_UP_TO_14(T)
 #endif
 
-/* Copies k rows of b, w columns wide, to a panel of full width; what is missing stays what it was: those
- * columns are computed and thrown away. */
+/* Copies k rows of b, w columns wide, to a panel of full width. Missing columns keep old values; their
+ * results are discarded. */
 #define PACK(T)                                                                                              \
     static void pack_##T(int64_t k, int64_t w, const T *RESTRICT b, int64_t b_k, int64_t b_n, T *RESTRICT p) \
     {                                                                                                        \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * kernel.h - a fused kernel made ready for the CPU.
+ * kernel.h - a fused kernel prepared for the CPU.
  *
  * The iteration space is rows times columns. A tile is a few rows of a block of columns, small enough that
  * the registers - arrays over the tile - stay in the first-level cache. Each operation is one loop over a
@@ -20,10 +20,10 @@ enum mb__uop_kind {
     MB_U_BINARY,
     MB_U_WHERE,
     MB_U_REDUCE,
-    MB_U_EXPAND, /* a value per row, repeated over the columns */
+    MB_U_EXPAND, /* copies a value per row to all columns */
 };
 
-/* A view split into where a tile starts and how to walk in it. */
+/* A view as the start of a tile and the strides inside it. */
 typedef struct mb__walk {
     int32_t value;
     int64_t offset, outer[MB_MAX_RANK], row, column; /* elements; column where `flat` */
@@ -34,9 +34,9 @@ typedef struct mb__walk {
 typedef struct mb__uop {
     uint8_t kind, level, dtype, form;
     uint16_t op; /* of unary and binary ones, and reductions */
-    bool by_row; /* an operand changes once a row */
+    bool by_row; /* an operand has one value per row */
     bool direct; /* load: the register is the memory itself */
-    bool fixed;  /* the same for every tile: done once a task */
+    bool fixed;  /* the same for all tiles: computed once per task */
     int32_t d, a, b, c;
     int32_t bind;
     uint8_t ra, rb, rc; /* levels of operands */
@@ -55,10 +55,11 @@ typedef struct mb__cpu_store {
     int32_t reg;
     uint8_t mode, dtype, level, size;
     bool per_row, direct;
-    bool compensated;      /* what sums have lost lies behind them */
+    bool compensated;      /* followed by the compensation terms of the sums */
     int64_t count;         /* elements of an accumulator */
     size_t partial_offset; /* bytes in a task's partial block */
     mb__accumulate to, one;
+    mb__add_rows add_rows; /* NULL for maxima */
     mb__compensated to_compensated, one_compensated;
 } mb__cpu_store;
 

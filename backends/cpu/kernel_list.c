@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * kernel_list.c - what a kernel is on the CPU, as text: $MB_DUMP=kernels. */
+ * kernel_list.c - a prepared kernel as text: MB_DUMP=kernels. */
 #include <stdio.h>
 
 #include "backends/cpu/kernel.h"

@@ -5,7 +5,7 @@
 enum { TILE = 1024, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
 
 typedef struct maker {
-    mb__bump *pool, *work; /* of what is kept; of what only the making needs */
+    mb__bump *pool, *work; /* for the kernel; for temporary data */
     const mb__plan *plan;
     const mb__kernel *k;
     mb__cpu_kernel *o;
@@ -81,7 +81,7 @@ static mb__uop *new_uop(maker *m, int kind)
 
 static void used(maker *m, int32_t reg)
 {
-    if (reg >= 0 && m->reg_last[reg] < m->o->uop_count) /* what is stored stays so to the end */
+    if (reg >= 0 && m->reg_last[reg] < m->o->uop_count) /* registers to be stored are used until the end */
         m->reg_last[reg] = m->o->uop_count;
 }
 
@@ -202,7 +202,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
         return;
     }
     int kind = i->op == MB_OP_WHERE ? MB_U_WHERE : i->op == MB_OP_CAST || n == 1 ? MB_U_UNARY : MB_U_BINARY;
-    bool mixed = false; /* a row value meets an element value */
+    bool mixed = false; /* some operands have one value per row, others one per element */
     for (int j = 0; j < n; j++)
         mixed |= level == MB_LEVEL_EACH && m->reg_level[in[j]] == MB_LEVEL_ROW;
     if (kind == MB_U_WHERE) /* the condition, and row values, for each element; single values stay */
@@ -326,12 +326,12 @@ static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
     if (o->tile_rows < 1)
         o->tile_rows = 1;
     o->row_tiles = (o->rows + o->tile_rows - 1) / o->tile_rows;
-    /* Rows of no columns still have sums: each is visited once. */
+    /* Rows without columns still have sums: each is visited once. */
     o->column_tiles = o->tile_columns ? (o->columns + o->tile_columns - 1) / o->tile_columns : 1;
     o->units = outer * o->row_tiles * o->column_tiles;
 }
 
-/* Sums of many float32 are compensated, where what that takes beside them is little. */
+/* Sums of many float32 are compensated, if that needs little memory. */
 static bool compensate(mb__cpu_kernel *o)
 {
     enum { TERMS = 512, SUMS = 1 << 16 };
@@ -346,7 +346,8 @@ static bool compensate(mb__cpu_kernel *o)
     return any;
 }
 
-/* How many tasks, and where they may be cut. Depends on the kernel alone, never on the number of threads. */
+/* The number of tasks, and where they may be split. Depends only on the kernel, not on the number of threads.
+ */
 static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
 {
     double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
@@ -427,6 +428,7 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         int lane = mb__lane(v->dtype);
         t->to = (s->mode == MB_STORE_MAX ? loops->max_to : loops->add_to)[lane];
         t->one = (s->mode == MB_STORE_MAX ? loops->max_one : loops->add_one)[lane];
+        t->add_rows = s->mode == MB_STORE_SUM ? loops->add_rows[lane] : NULL;
         t->to_compensated = loops->add_compensated;
         t->one_compensated = loops->add_one_compensated;
         /* Computed straight into memory, unless something in memory still has to be read there. */

@@ -300,6 +300,21 @@ static void add_one(const mb__cpu_store *s, int64_t n, char *to, const char *fro
         s->one(n, to, from);
 }
 
+/* The rows of a tile that are added to the same sums. Compensated sums take a few at a time, not more than a
+ * lane of add_one has terms. */
+static void add_rows(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
+                     const char *from)
+{
+    enum { MOST = 32 };
+    if (!s->compensated) {
+        s->add_rows(t->rows, t->columns, to, NULL, from);
+        return;
+    }
+    for (int64_t r = 0; r < t->rows; r += MOST, from += MOST * t->columns * s->size)
+        k->loops->add_rows_compensated(t->rows - r < MOST ? t->rows - r : MOST, t->columns, to,
+                                       to + accumulators(s), from);
+}
+
 static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
                        const char *from)
 {
@@ -317,6 +332,10 @@ static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const ti
     }
     if (w->flat && w->column == 0 && w->row == 0) {
         add_one(s, t->rows * t->columns, to, from);
+        return;
+    }
+    if (w->flat && w->column == 1 && w->row == 0 && t->rows > 1 && s->add_rows) {
+        add_rows(k, s, t, to, from);
         return;
     }
     for (int64_t r = 0; r < t->rows; r++, to += w->row * s->size, from += t->columns * s->size) {
@@ -427,7 +446,8 @@ static void run_task(void *argument, int task, int worker)
             if (st->mode != MB_STORE)
                 accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
                            reg[st->reg]);
-            else if (!st->direct && !(st->per_row && t.column)) /* a row's value once, by its first tile */
+            else if (!st->direct &&
+                     !(st->per_row && t.column)) /* a value per row is stored by its first tile */
                 store(k, st, f, &t, reg[st->reg]);
         }
         if (++ct == k->column_tiles) {

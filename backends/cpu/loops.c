@@ -30,8 +30,8 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 
 /* ---- elementwise ---- */
 
-/* Vector functions and scalar ones round differently. So that an element has the same bits wherever it lies
- * in a loop, also when another kernel computes it again, whole vectors only are run: a rest is padded to one.
+/* Vector and scalar functions round differently. So that an element has the same bits at every position in a
+ * loop, and when another kernel recomputes it, only whole vectors are used: the remainder is padded to one.
  */
 enum { WHOLE = 16 };
 
@@ -163,7 +163,7 @@ enum { WHOLE = 16 };
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
 
-/* The one binary op with a vector function, in whole vectors as well. */
+/* The only binary op with a vector function; whole vectors as above. */
 #define WHOLE_POW(T)                                                                                         \
     static void pow_vv_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_, const void *RESTRICT b_)   \
     {                                                                                                        \
@@ -262,6 +262,13 @@ WHERE(ss8, double, a[0], b[0])
 
 /* ---- rows and accumulation ---- */
 
+#if defined(__AVX512F__)
+enum { VECTOR_BYTES = 64 };
+#elif defined(__AVX2__)
+enum { VECTOR_BYTES = 32 };
+#else
+enum { VECTOR_BYTES = 16 };
+#endif
 #define LANES        32
 #define LARGER(p, q) ((q) > (p) || (q) != (q) ? (q) : (p))
 #define ROWS(T, LOWEST)                                                                                      \
@@ -327,23 +334,61 @@ ROWS(int32_t, INT32_MIN)
 
 /* Compensated (Kahan): what rounding takes from each sum is kept beside it, and taken off the next term. None
  * of an infinite one. */
+static inline void compensated(float *d, float *lost, float a)
+{
+    float y = a - *lost, next = *d + y, error = (next - *d) - y;
+    *lost = error - error == 0 ? error : 0;
+    *d = next;
+}
 static void add_compensated(int64_t n, void *RESTRICT d_, void *RESTRICT lost_, const void *RESTRICT a_)
 {
     float *d = d_, *lost = lost_;
     const float *a = a_;
-    EACH(n)
-    {
-        float y = a[i] - lost[i], next = d[i] + y, error = (next - d[i]) - y;
-        lost[i] = error - error == 0 ? error : 0;
-        d[i] = next;
-    }
+    EACH(n) compensated(d + i, lost + i, a[i]);
 }
 static void add_one_compensated(int64_t n, void *RESTRICT d, void *RESTRICT lost, const void *RESTRICT a)
 {
     float s;
     sum_float(n, &s, a);
-    add_compensated(1, d, lost, &s);
+    compensated(d, lost, s);
 }
+
+/* Rows are added to each other in vector registers, and then to what is there. */
+#define EACH_ROW for (int64_t r = 0; r < rows; r++, x += n)
+#define ADD_ROWS(name, T, put)                                                                               \
+    static void name(int64_t rows, int64_t n, void *RESTRICT d_, void *RESTRICT lost_,                       \
+                     const void *RESTRICT a_)                                                                \
+    {                                                                                                        \
+        typedef T vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));             \
+        enum { W = VECTOR_BYTES / sizeof(T) };                                                               \
+        T *d = d_, *lost = lost_;                                                                            \
+        const T *a = a_;                                                                                     \
+        int64_t i = 0;                                                                                       \
+        (void)lost;                                                                                          \
+        for (; i + 2 * W <= n; i += 2 * W) {                                                                 \
+            const T *x = a + i;                                                                              \
+            union {                                                                                          \
+                vec v[2];                                                                                    \
+                T each[2 * W];                                                                               \
+            } s = {{{0}, {0}}};                                                                              \
+            vec s0 = {0}, s1 = {0};                                                                          \
+            EACH_ROW s0 += *(const vec *)x, s1 += *(const vec *)(x + W);                                     \
+            s.v[0] = s0, s.v[1] = s1;                                                                        \
+            for (int j = 0; j < 2 * W; j++)                                                                  \
+                put(d + i + j, lost + i + j, s.each[j]);                                                     \
+        }                                                                                                    \
+        for (; i < n; i++) {                                                                                 \
+            const T *x = a + i;                                                                              \
+            T s = 0;                                                                                         \
+            EACH_ROW s += *x;                                                                                \
+            put(d + i, lost + i, s);                                                                         \
+        }                                                                                                    \
+    }
+#define PLAIN(d, lost, a) *(d) += a
+ADD_ROWS(add_rows_float, float, PLAIN)
+ADD_ROWS(add_rows_double, double, PLAIN)
+ADD_ROWS(add_rows_int32_t, int32_t, PLAIN)
+ADD_ROWS(add_rows_compensated, float, compensated)
 
 /* ---- small and oddly laid out products ---- */
 
@@ -480,6 +525,8 @@ const mb__loops MB_LOOPS = {
     .max_to = {max_to_float, max_to_double, max_to_int32_t},
     .add_compensated = add_compensated,
     .add_one_compensated = add_one_compensated,
+    .add_rows = {add_rows_float, add_rows_double, add_rows_int32_t},
+    .add_rows_compensated = add_rows_compensated,
     .add_one = {add_one_float, add_one_double, add_one_int32_t},
     .max_one = {max_one_float, max_one_double, max_one_int32_t},
     .product = {product_float, product_double},

@@ -4,7 +4,7 @@
  * op table. loops.c is compiled once for each instruction set; the table of the best one that this CPU has is
  * used.
  *
- * In registers a truth value is an int32 of 0 or 1.
+ * In registers a bool is an int32 of 0 or 1.
  */
 #ifndef MB_LOOPS_H
 #define MB_LOOPS_H
@@ -18,6 +18,8 @@ typedef void (*mb__ternary)(int64_t n, void *d, const int32_t *m, const void *a,
 typedef void (*mb__reduce_row)(int64_t n, void *d, const void *a); /* *d = the row's sum or maximum */
 typedef void (*mb__accumulate)(int64_t n, void *d, const void *a);
 typedef void (*mb__compensated)(int64_t n, void *d, void *lost, const void *a);
+/* d[i] += sum_r a[r n + i]; lost as above, or not looked at */
+typedef void (*mb__add_rows)(int64_t rows, int64_t n, void *d, void *lost, const void *a);
 /* c[i, j] += or = sum_k a[i, k] b[k, j], any strides. */
 typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k,
                                   const void *b, int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n,
@@ -59,6 +61,7 @@ typedef struct mb__loops {
     mb__unary cast[4][4];    /* [from][to] */
     mb__ternary where[2][4]; /* [8 bytes wide?][1: a single, 2: b single] */
     mb__reduce_row sum[3], max[3];
+    mb__add_rows add_rows[3], add_rows_compensated;
     mb__compensated add_compensated, add_one_compensated;        /* of float32 */
     mb__accumulate add_to[3], max_to[3], add_one[3], max_one[3]; /* element by element */
     mb__plain_product product[2];

@@ -15,9 +15,11 @@
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
  *                made from operands without one, is an error that names op, shapes and line; so is the
- *                first value that the reference backend disputes, and an index outside of its axis
+ *                first value that the reference backend disputes, and an index outside of its axis.
+ *                The steps of scans are written out for that, one at a time; the step is told, too
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
- *                the file that it names instead. Steps are timed one by one, which slows GPUs down.
+ *                the file that it names instead. Steps are timed one by one, which slows GPUs down; those of
+ *                a loop on their own lines, once for each time that they run
  *   MB_LOG=1     what mb_options.log would be told, on the standard error, where that is not set
  *   MB_DUMP      stages of each plan that is made, as readable text, by commas: tape (the nodes needed, as
  *                recorded), graph (simplified, and where each node's elements lie), groups (what becomes one
@@ -49,8 +51,8 @@
  * within one to three units. Subnormal numbers (in float32 those below 1.2e-38), NaN and infinities are kept
  * where the device can be asked to keep them (most that have Vulkan 1.2); elsewhere the first may be 0.
  *
- * Stability: as in tensor.h. mb_options and mb_stats may grow at their ends; the variables of the environment
- * that are for tests may change in any version.
+ * Stability: as in tensor.h. mb_options, mb_stats and mb_costs may grow at their ends; the variables of the
+ * environment that are for tests may change in any version.
  */
 #ifndef MB_BACKENDS_H
 #define MB_BACKENDS_H
@@ -105,7 +107,7 @@ typedef struct mb_stats {
     uint64_t allocations;       /* calls of the allocator that took memory                    */
     uint64_t bytes, peak_bytes; /* held from the allocator now, and at most                   */
     uint64_t last_nodes;        /* of the last flush: nodes computed ...                      */
-    uint64_t last_steps;        /* ... steps they became: kernels, products, ...              */
+    uint64_t last_steps;        /* ... steps they became: kernels, products, loops, ...       */
     uint64_t last_flops;        /* ... floating-point operations of its matrix products       */
     uint64_t last_arena_bytes;  /* ... bytes of memory for intermediate values                */
     double plan_seconds;        /* spent making plans, in all                                 */
@@ -120,6 +122,40 @@ typedef struct mb_stats {
 } mb_stats;
 
 MB_API mb_stats mb_get_stats(const mb_context *ctx);
+
+/* What a flush would take. The bytes up to other_bytes add up to peak_bytes. On a backend whose device has
+ * memory of its own (vulkan) they are device memory, which is taken in blocks: what of them is not used is
+ * among other_bytes. */
+typedef struct mb_costs {
+    uint64_t peak_bytes;     /* held at most until the flush has ended: the context's memory (mb_stats.bytes,
+                                or device_bytes) as it is, and what is added to it                           */
+    uint64_t variable_bytes; /* values of variables: parameters, an optimizer's state ... */
+    uint64_t input_bytes;  /* ... other values that the flush reads ...                                     */
+    uint64_t live_bytes;   /* ... and those that it does not                                                */
+    uint64_t result_bytes; /* values that it makes and keeps: new ones of variables, what is read           */
+    uint64_t loop_bytes;   /* what scans keep for later scans, above all carries for derivatives            */
+    uint64_t temporary_bytes; /* all other intermediate values */
+    uint64_t other_bytes;     /* the tape, plans, programs and their scratch, unused buffers, an arena larger
+                                 than this flush needs                                                         */
+    uint64_t held_bytes; /* of peak_bytes, what is held already                                           */
+    uint64_t plan_bytes; /* the plan and the backend's program of it, which is made already               */
+    uint64_t flops;      /* of its matrix products, those of scans as often as they run                   */
+    uint64_t steps;      /* kernels, products, ... that run, those of scans as often as they run          */
+    uint64_t nodes;      /* computed; of a scan's body counted once                                       */
+    double plan_seconds; /* that planning took now; 0 where the plan was there                            */
+} mb_costs;
+
+/* Says what a flush of these n tensors, with what is assigned and watched, would take, and computes nothing.
+ * The plan is made and kept: the flush finds it. n = 0: of what is assigned and watched alone. Inside of a
+ * scope, what mb_scope_end will compute. The memory that planning itself takes is given back before the flush
+ * and not counted. Two things to know:
+ *   - the first step of a kind is smaller than those after it, where variables have no value yet: flush the
+ *     initial values before (mb_eval);
+ *   - with MB_DEBUG, which computes op by op, it says what would be without.
+ * Errors: as mb_eval; watches and assignments stay. Zeros in *costs then. */
+MB_API mb_status mb_forecast_at(const char *site, mb_context *ctx, const mb_tensor *tensors, int n,
+                                mb_costs *costs);
+#define mb_forecast(...) mb_forecast_at(MB_HERE, __VA_ARGS__)
 
 #ifdef __cplusplus
 }

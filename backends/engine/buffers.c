@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * buffers.c - memory for a value, and what is let go of where there is none. */
+ * buffers.c - memory for a value; if there is none, what is kept for speed is freed. */
 #include "backends/engine/state.h"
 
 bool mb__reclaim(mb_context *ctx)

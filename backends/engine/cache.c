@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * cache.c - plans by structure: looked up by key, confirmed byte by byte, made when missing, dropped when
- * old. */
+ * cache.c - plans by structure: looked up by the hash of a key, compared byte by byte, made when missing,
+ * evicted when old. */
 
 #include "backends/engine/state.h"
 #include "backends/plan/dump.h"
@@ -118,7 +118,7 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     if (status == MB_OK)
         status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
     st->busy = false;
-    if (status == MB_OK) /* a listing that could not be written */
+    if (status == MB_OK) /* MB_DUMP could not write a listing */
         status = ctx->status;
     if (status != MB_OK) {
         forget(ctx, c);

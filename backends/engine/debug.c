@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * debug.c - MB_DEBUG: one op at a time, looking for the first value that is not finite, or not right. */
+ * debug.c - MB_DEBUG: runs one op at a time, to find the first value that is not finite, or that the oracle
+ * contradicts. */
 #include <math.h>
 
 #include "backends/engine/state.h"
 
 enum { INFINITIES = 1, NANS = 2 };
 
-/* What is among a node's values; error set where they cannot be looked at. */
+/* Which non-finite values a node has; error set if they cannot be read. */
 static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
 {
     if (!mb__is_float(n->dtype) || !n->value)
@@ -27,13 +28,13 @@ static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
     return found;
 }
 
-/* An error if an infinity was made of finite operands, or a NaN of operands without one. */
+/* An error if finite operands gave an infinity, or operands without NaN a NaN. */
 static bool no_odd_result(mb_context *ctx, mb__engine_state *st, const mb__node *n)
 {
     int made = odd_values(ctx, st, n), given = 0;
     if (!made || n->op == MB_OP_CONST || n->op == MB_OP_SCALAR)
         return ctx->status == MB_OK;
-    for (int j = 0; j < n->nin; j++)
+    for (int j = 0; j < mb__value_operands(n); j++)
         given |= odd_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)]);
     char text[128], name[128];
     if (ctx->status == MB_OK && (made & NANS ? !(given & NANS) : !given))
@@ -84,7 +85,7 @@ static mb_status compute_results(mb_context *ctx, mb__engine_state *st, const ui
                                  uint32_t scan)
 {
     uint32_t targets = 0;
-    if (mb__check_scan(ctx, st, scan) != MB_OK ||
+    if (mb__check_scan(ctx, st, scan, mb__compute_checked) != MB_OK ||
         !mb__reserve(ctx, (void **)&st->targets, &st->target_room, count, sizeof *st->targets))
         return ctx->status;
     for (uint32_t i = 0; i < count; i++)

@@ -28,6 +28,8 @@ typedef struct checking {
     mb__scan_view of;
     mb__buffer **carries; /* their values at the step's beginning, held */
     uint32_t *in, *captures, *out;
+    mb_status (*compute)(mb_context *ctx, mb__engine_state *st,
+                         uint32_t targets); /* an op at a time, checked */
 } checking;
 
 static uint32_t operand_of(const checking *c, int i)
@@ -86,7 +88,7 @@ static mb_status check_step(const checking *c, mb__engine_state *st, int64_t t)
         if (!mb__at(ctx, c->out[i])->value)
             st->targets[targets++] = c->out[i];
     if (targets)
-        mb__compute_checked(ctx, st, targets);
+        c->compute(ctx, st, targets);
     if (ctx->status == MB_OK)
         hold_carries(c, c->out);
     return ctx->status;
@@ -103,11 +105,22 @@ static void tell_step(const checking *c, int64_t t)
                  (long long)t, (long long)c->of.steps, site ? site : "?");
 }
 
+/* Whether the steps that are left change nothing. */
+static bool is_done(const checking *c, mb__engine_state *st)
+{
+    unsigned char done = 0;
+    mb_context *ctx = c->ctx;
+    return c->of.until &&
+           mb__told(ctx, st->backend->download(st->backend_state, c->carries[c->of.until - 1]->memory,
+                                               MB_BOOL, 1, &done)) == MB_OK &&
+           done;
+}
+
 static void check_steps(checking *c, mb__engine_state *st)
 {
     mb_context *ctx = c->ctx;
     const tape_end end = {ctx->node_count, ctx->operand_count, ctx->attr_count, ctx->region_count};
-    for (int64_t s = 0; s < c->of.steps && ctx->status == MB_OK; s++) {
+    for (int64_t s = 0; s < c->of.steps && ctx->status == MB_OK && !is_done(c, st); s++) {
         int64_t t = c->of.backwards ? c->of.steps - 1 - s : s;
         if (check_step(c, st, t) != MB_OK)
             tell_step(c, t);
@@ -115,9 +128,10 @@ static void check_steps(checking *c, mb__engine_state *st)
     }
 }
 
-mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan)
+mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
+                         mb_status (*compute)(mb_context *, mb__engine_state *, uint32_t))
 {
-    checking c = {.ctx = ctx, .scan = scan, .of = mb__scan_of(ctx, scan)};
+    checking c = {.ctx = ctx, .scan = scan, .compute = compute, .of = mb__scan_of(ctx, scan)};
     int nc = c.of.carries, ns = c.of.slices, base = 1 + nc + ns;
     size_t words = (size_t)(2 * nc + ns + c.of.captures + c.of.stacks) + 1;
     MB_TEMPORARY(ctx);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * dump.c - MB_DUMP: which stages of a plan are wanted, and where they go. */
+ * dump.c - MB_DUMP: the stages of a plan to be dumped, and the files that they are written to. */
 #include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
@@ -12,12 +12,12 @@
 #include "backends/plan/dump.h"
 
 struct mb__dump {
-    unsigned stages;        /* bit i: stage i is wanted */
-    unsigned plan, kernels; /* the number of the one being made; how many kernels of it were listed */
+    unsigned stages;        /* bit i: stage i is dumped */
+    unsigned plan, kernels; /* the number of the current plan, and of its kernels listed so far */
     char folder[PATH_MAX];  /* "": the standard error, text only */
 };
 
-/* Plans are numbered through the process, so that contexts may share a folder. */
+/* Plans are numbered in the whole process, so that contexts may share a folder. */
 static atomic_uint plans_dumped;
 
 static const char *const names[MB_STAGE_COUNT] = {"tape", "graph", "groups", "steps", "arena", "kernels"};
@@ -45,7 +45,7 @@ static unsigned stages_wanted(mb_context *ctx, const char *list)
     return stages;
 }
 
-/* Made if it is missing. */
+/* Creates the folder if it is missing. */
 static bool is_folder(mb_context *ctx, const char *folder)
 {
     struct stat s;
@@ -105,7 +105,7 @@ static FILE *begin(mb_context *ctx, const struct mb__dump *d, const char *name, 
 static bool end(mb_context *ctx, const struct mb__dump *d, FILE *f)
 {
     if (f == stderr)
-        return true; /* a terminal that is gone must not end the program */
+        return true; /* a failure of the standard error is ignored */
     bool written = !ferror(f);
     if (fclose(f) == 0 && written)
         return true;

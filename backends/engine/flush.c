@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * flush.c - the flush: from wanted nodes to numbers.
+ * flush.c - the flush: from requested nodes to values.
  *
- * What is needed is marked backwards from the wanted nodes to the nearest values; its structure becomes a
- * key; the key finds or makes a plan; inputs, scalars and new memory for the results are bound; the plan
- * runs.
+ * The nodes needed are marked, backwards from the requested ones to the nearest stored values; their
+ * structure is the key of a plan, which is found or made; inputs, scalars and new memory for the results are
+ * bound; the plan runs.
  */
 #include "backends/engine/state.h"
 
@@ -18,11 +18,25 @@ static bool add_target(mb_context *ctx, mb__engine_state *st, uint32_t id, uint3
     return true;
 }
 
-/* The variable that a change is of; NULL: it is not of one. */
+/* The variable that was changed; NULL: the change is of a number. */
 static mb__variable *variable_of(mb_context *ctx, uint32_t change)
 {
     const mb__change *c = &ctx->changes[change];
     return c->number || c->variable == MB_NO_VARIABLE ? NULL : &ctx->variables[c->variable];
+}
+
+bool mb__targets_of(mb_context *ctx, const uint32_t *ids, int n, uint32_t *targets)
+{
+    mb__engine_state *st = ctx->engine_state;
+    bool ok = true;
+    *targets = 0;
+    for (int i = 0; ok && i < n; i++)
+        ok = add_target(ctx, st, ids[i], targets);
+    for (uint32_t i = 0; ok && i < ctx->watch_count; i++)
+        ok = add_target(ctx, st, ctx->watches[i].id, targets);
+    for (uint32_t i = 0; ok && i < ctx->change_count; i++)
+        ok = !variable_of(ctx, i) || add_target(ctx, st, variable_of(ctx, i)->pending, targets);
+    return ok;
 }
 
 static void store_assignments(mb_context *ctx)
@@ -35,7 +49,7 @@ static void store_assignments(mb_context *ctx)
         mb__buffer *old = v->value;
         v->value = n->value;
         v->value->refs++;
-        v->leaf = v->pending; /* the variable goes on standing for this node while its scope lasts */
+        v->leaf = v->pending; /* until its scope ends, the variable stands for this node */
         v->leaf_scope = n->scope;
         v->pending = 0;
         mb__buffer_drop(ctx, old);
@@ -55,8 +69,8 @@ static mb_status deliver_watches(mb_context *ctx, mb__engine_state *st)
     return MB_OK;
 }
 
-/* Un-cut history is the leak of this kind of program: it is detected, and reported once with the scope to
- * blame.
+/* A tape that grows from step to step is the typical leak of such programs: it is reported once, with the
+ * scope that it grows in.
  */
 static void watch_growth(mb_context *ctx, mb__engine_state *st)
 {
@@ -79,15 +93,8 @@ static mb_status compute(mb_context *ctx, const uint32_t *ids, int n)
         return mb__error(ctx, st->opened,
                          "flush: this context's backend could not be opened; close it and open another");
     watch_growth(ctx, st);
-    uint32_t targets = 0;
-    bool ok = true;
-    for (int i = 0; ok && i < n; i++)
-        ok = add_target(ctx, st, ids[i], &targets);
-    for (uint32_t i = 0; ok && i < ctx->watch_count; i++)
-        ok = add_target(ctx, st, ctx->watches[i].id, &targets);
-    for (uint32_t i = 0; ok && i < ctx->change_count; i++)
-        ok = !variable_of(ctx, i) || add_target(ctx, st, variable_of(ctx, i)->pending, &targets);
-    if (!ok)
+    uint32_t targets;
+    if (!mb__targets_of(ctx, ids, n, &targets))
         return ctx->status;
     if (targets &&
         (st->debug ? mb__compute_checked(ctx, st, targets) : mb__compute(ctx, st, targets)) != MB_OK)
@@ -97,7 +104,7 @@ static mb_status compute(mb_context *ctx, const uint32_t *ids, int n)
     return deliver_watches(ctx, st);
 }
 
-/* A flush is the end of all watches, whether it succeeds or not. */
+/* A flush ends all watches, whether it succeeds or not. */
 static mb_status flush(mb_context *ctx, const uint32_t *ids, int n)
 {
     mb_status status = ctx->status == MB_OK ? compute(ctx, ids, n) : ctx->status;

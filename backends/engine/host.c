@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * host.c - the engine as the planner and the backend see it. */
+ * host.c - the functions of the engine that the planner and backends call. */
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -21,7 +21,7 @@ void mb__log(mb_context *ctx, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    for (char *c = line; *c; c++) /* whatever names it quotes */
+    for (char *c = line; *c; c++) /* names that it quotes may hold line breaks */
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
     st->log(st->log_user, line);

@@ -34,7 +34,7 @@ static bool is_on(mb_context *ctx, const char *variable)
     return value && !strcmp(value, "1");
 }
 
-/* $MB_THREADS, 0 where it is not set. */
+/* $MB_THREADS; 0: not set. */
 static int threads_wanted(mb_context *ctx)
 {
     const char *text = getenv("MB_THREADS");
@@ -77,7 +77,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
 
 /* ---- opening ---- */
 
-/* The backend whose name stands before the colon. NULL: error set. */
+/* The backend named before the colon. NULL: error set. */
 static const mb__backend *backend_named(mb_context *ctx, const char *name)
 {
     size_t n = strcspn(name, ":");
@@ -101,7 +101,7 @@ static const mb__backend *backend_named(mb_context *ctx, const char *name)
     return NULL;
 }
 
-/* Reads the options and opens the backend; an error on the way is the context's. */
+/* Reads the options and opens the backend; errors are set in the context. */
 static void open_engine(mb_context *ctx, mb__engine_state *st, const mb_options *o)
 {
     st->cache_limit = o->plan_cache_bytes ? o->plan_cache_bytes : (size_t)256 << 20;

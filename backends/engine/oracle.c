@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * oracle.c - MB_DEBUG: an op that a backend has just computed is computed again by the oracle, the reference
- * backend, from the same operands, and the two must agree; of matrices the result must solve the problem
- * (residual.c). It looks for wrong kernels, not for rounding errors, so the tolerances are wide.
+ * oracle.c - MB_DEBUG: each op that a backend has computed is computed again by the oracle, the reference
+ * backend, from the same operands, and the results must agree; results of matrix ops must solve their problem
+ * (residual.c). This finds wrong kernels, not rounding errors, so the tolerances are wide.
  */
 #include <float.h>
 #include <math.h>
@@ -69,13 +69,13 @@ static double largest(const double *x, int64_t n)
     return most;
 }
 
-/* What the terms of an element's sum may come to, where the op adds many: rounding is relative to that. */
+/* If the op adds many terms into an element: a bound on that sum, which rounding is relative to. Else 0. */
 static double size_of_sums(mb_context *ctx, const mb__node *n, double *const *operands)
 {
     if (!mb__has_flag(n->op, MB_FLAG_ADDS))
         return 0;
     double size = 1, terms = 1;
-    for (int i = 0; i < n->nin; i++) {
+    for (int i = 0; i < mb__value_operands(n); i++) {
         const mb__node *x = mb__at(ctx, mb__in(ctx, n, i));
         if (mb__is_float(x->dtype))
             size *= largest(operands[i], mb__numel(x->dim, x->rank));
@@ -96,13 +96,13 @@ static bool agree(const mb__node *n, double got, double want, double sums)
             return true;
         return isnan(want) ? isnan(got) : got == want;
     }
-    /* Exponentials turn a rounding of their argument, up to 88, into so many of the result. */
+    /* An exponential multiplies the relative rounding error of its argument by the argument, up to 88. */
     double relative = narrow ? 1e-4 : 1e-10, least = narrow ? 1e-37 : 1e-300;
     return fabs(got - want) <= relative * fabs(want) + (narrow ? 1e-6 : 1e-15) * sums + least;
 }
 
-/* What ops.def leaves open: a float beyond the integers has no defined int32, and float64's sine and cosine
- * no defined value far out. */
+/* Whether ops.def leaves the value undefined: a float out of int32's range cast to int32, sine and cosine of
+ * huge float64. */
 static bool undefined(mb_context *ctx, const mb__node *n, double *const *operands, int64_t i)
 {
     if (n->op == MB_OP_CAST && n->dtype == MB_INT32 && mb__is_float(mb__at(ctx, mb__in(ctx, n, 0))->dtype))
@@ -175,7 +175,7 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     mb__engine_state *st = ctx->engine_state;
     const mb__node *n = mb__at(ctx, id);
     if (st->backend->oracle || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
-        n->nin > OPERANDS_MOST)
+        mb__value_operands(n) > OPERANDS_MOST)
         return true;
     const mb__backend *asked = oracle(ctx);
     mb__segment *s = &st->single;
@@ -184,7 +184,7 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL;
     void *inputs[OPERANDS_MOST];
     bool ok = true;
-    for (int i = 0; i < n->nin && ok; i++) {
+    for (int i = 0; i < mb__value_operands(n) && ok; i++) {
         uint32_t o = mb__in(ctx, n, i);
         operands[i] = fetch(ctx, asked, mb__at(ctx, o));
         ok = operands[i] != NULL;
@@ -200,7 +200,7 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
         ok = got && solves(ctx, n, got, operands);
     else
         ok = want && ask(ctx, asked, s, inputs, want) && compare(ctx, n, got, want, operands);
-    for (int i = 0; i < n->nin; i++)
+    for (int i = 0; i < mb__value_operands(n); i++)
         if (operands[i])
             drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);
     if (got)

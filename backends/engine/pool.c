@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * pool.c - values in the backend's memory, pooled by size so that a step that repeats takes none from the
- * heap.
+ * pool.c - values in the backend's memory, pooled by size, so that a repeated step allocates nothing.
  *
- * Used and unused buffers together hold little more than the used ones did at their most, of late: what would
- * be beyond is given back, the longest unused first. So a program whose sizes keep changing does not fill the
+ * Used and unused buffers together hold little more than the recent peak of the used ones: beyond that,
+ * buffers are freed, least recently used first. So a program whose sizes keep changing does not fill the
  * memory.
  */
 #include "backends/engine/state.h"
 
-enum { POOL_SLACK = 64 << 20 }; /* bytes that may lie about in any case */
+enum { POOL_SLACK = 64 << 20 }; /* unused bytes that are always allowed */
 
-/* Sizes grow by eighths of a power of two: at most 12.5 % is wasted. Class of the rounded size. */
+/* Rounds up to a multiple of an eighth of a power of two: at most 12.5 % is wasted. *class: the size class.
+ */
 static size_t rounded(size_t bytes, int *class)
 {
     size_t size = 256;
@@ -27,7 +27,24 @@ static size_t rounded(size_t bytes, int *class)
     return step < 64 ? size : (bytes + step - 1) / step * step;
 }
 
+size_t mb__pool_rounded(size_t bytes)
+{
+    int class;
+    return rounded(bytes, &class);
+}
+
 /* ---- the pool ---- */
+
+uint32_t mb__pool_unused(const mb_context *ctx, size_t bytes)
+{
+    const mb__engine_state *st = ctx->engine_state;
+    uint32_t count = 0;
+    int class;
+    rounded(bytes, &class);
+    for (const mb__buffer *b = st->pool[class]; b; b = b->next)
+        count += b->bytes == bytes;
+    return count;
+}
 
 static void pool_unlink(mb__engine_state *st, mb__buffer *b, int class)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * profile.c - where the time goes: each step's, by what it computes and the line that recorded it. */
+ * profile.c - MB_PROFILE: the time of steps, by what they compute and the line that recorded it. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

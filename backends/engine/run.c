@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * run.c - a segment computed: its plan found or made, inputs, scalars and new memory for the results bound,
- * run.
+ * run.c - runs a segment: finds or makes its plan, binds inputs, scalars and new memory for the results.
  */
 #include "backends/engine/state.h"
 
+size_t mb__arena_bytes(const mb__plan *plan)
+{
+    return (size_t)plan->arena_bytes + 64; /* values of no bytes have a place too */
+}
+
 static mb_status arena_for(mb__engine_state *st, const mb__plan *plan)
 {
-    size_t wanted = (size_t)plan->arena_bytes + 64; /* values of no bytes have a place too */
+    size_t wanted = mb__arena_bytes(plan);
     if (wanted <= st->arena_bytes)
         return MB_OK;
     if (st->arena)
@@ -56,7 +60,8 @@ static void count(mb__engine_state *st, const mb__segment *s, const mb__plan *pl
     st->stats.last_arena_bytes = (uint64_t)plan->arena_bytes;
 }
 
-/* The plan's arena and run. Results are bound before: what they took is no longer there to be reclaimed. */
+/* Allocates the plan's arena and runs it. Results are bound first, so that reclaiming does not free their
+ * memory. */
 static mb_status attempt(mb__engine_state *st, const mb__segment *s, const mb__cached *c)
 {
     mb_status status = arena_for(st, &c->plan);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * segment.c - the nodes that a flush needs, from the wanted ones back to the nearest values, and what a plan
- * and its run want to know of them. One walk (describe) decides what is an input, a scalar or an output, and
- * in which order they are numbered; the key, the graph and the binding all read its lists.
+ * segment.c - the nodes that a flush needs, from the requested ones back to the nearest stored values, and
+ * their key, graph and binding. One walk (describe) decides what is an input, a scalar or an output, and in
+ * which order they are numbered; the key, the graph and the binding all read its lists.
  */
 #include "backends/engine/state.h"
 
@@ -62,7 +62,7 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
                 "each step, or for each example, and none before the end");
             return false;
         }
-        for (int i = 0; !node->value && i < node->nin; i++) {
+        for (int i = 0; !node->value && i < mb__value_operands(node); i++) {
             uint32_t o = mb__in(ctx, node, i);
             if ((st->mark[o] & ~1u) != st->serial) {
                 st->mark[o] = st->serial;
@@ -97,7 +97,7 @@ static bool add_scalar(mb_context *ctx, mb__segment *s, const mb__node *n)
 static bool add_key(mb_context *ctx, mb__engine_state *st, mb__segment *s, const mb__node *n, bool input,
                     bool output)
 {
-    int nin = input ? 0 : n->nin, nattr = input ? 0 : n->nattr;
+    int nin = input ? 0 : mb__value_operands(n), nattr = input ? 0 : n->nattr;
     uint64_t more = 8 + 8 * (uint64_t)n->rank + 4 * (uint64_t)nin + 8 * (uint64_t)nattr;
     if (!mb__reserve(ctx, (void **)&s->key, &s->key_room, s->key_bytes + more, 1))
         return false;
@@ -150,7 +150,7 @@ bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id)
     if (!begin(ctx, st))
         return false;
     s->count = 0;
-    for (int i = 0; i < n->nin; i++) { /* distinct operands, ascending */
+    for (int i = 0; i < mb__value_operands(n); i++) { /* distinct operands, ascending */
         uint32_t o = mb__in(ctx, n, i), at = 0;
         while (at < s->count && s->nodes[at] < o)
             at++;
@@ -189,12 +189,12 @@ static mb_status graph_node(mb_context *ctx, const mb__node *n, bool input, mb__
     memcpy(to->dim, n->dim, sizeof to->dim);
     if (input)
         return MB_OK;
-    to->in = mb__bump_get(bump, (n->nin + 1u) * sizeof *to->in);
+    to->nin = mb__value_operands(n);
+    to->in = mb__bump_get(bump, ((size_t)to->nin + 1) * sizeof *to->in);
     int64_t *attr = mb__bump_get(bump, (n->nattr + 1u) * sizeof *attr);
     if (!to->in || !attr)
         return MB_NO_MEMORY;
-    to->nin = n->nin;
-    for (int j = 0; j < n->nin; j++)
+    for (int j = 0; j < to->nin; j++)
         to->in[j] = (int32_t)st->dense[mb__in(ctx, n, j)];
     to->nattr = n->nattr;
     to->attr = memcpy(attr, mb__attrs(ctx, n), n->nattr * sizeof *attr);

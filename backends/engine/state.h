@@ -5,7 +5,8 @@
  *
  * A flush: flush.c lists what is wanted; segment.c marks what that needs, and describes it (key, inputs,
  * scalars, outputs); cache.c finds the plan of the key or makes it; run.c binds and runs it. debug.c does so
- * op by op, and oracle.c checks each result against the reference backend.
+ * op by op, and oracle.c checks each result against the reference backend. forecast.c goes as far as the
+ * plan.
  */
 #ifndef MB_ENGINE_STATE_H
 #define MB_ENGINE_STATE_H
@@ -102,6 +103,10 @@ mb_status mb__told(mb_context *ctx, mb_status status);
 /* Memory for a value, with one reference. */
 mb_status mb__pool_get(mb_context *ctx, size_t bytes, mb__buffer **buffer);
 void mb__buffer_release(mb_context *ctx, mb__buffer *b);
+/* What mb__pool_get makes of a size. */
+size_t mb__pool_rounded(size_t bytes);
+/* How many unused buffers of a rounded size there are. */
+uint32_t mb__pool_unused(const mb_context *ctx, size_t rounded);
 /* Gives back all that is unused. */
 void mb__pool_clear(mb_context *ctx);
 /* A flush has ended: buffers that have long been unused are freed gradually. */
@@ -115,6 +120,12 @@ mb__buffer *mb__buffer_new(mb_context *ctx, mb_dtype dtype, int64_t count);
 mb__buffer *mb__buffer_for(mb_context *ctx, const mb__node *n);
 /* Frees all caches; false if there was nothing to free, or it cannot be done now. */
 bool mb__reclaim(mb_context *ctx);
+
+/* ---- flush.c ---- */
+
+/* Lists in st->targets what a flush of these nodes has to compute: they, what is watched, what was assigned.
+ * False: error set. */
+bool mb__targets_of(mb_context *ctx, const uint32_t *ids, int n, uint32_t *targets);
 
 /* ---- segment.c ---- */
 
@@ -137,11 +148,14 @@ void mb__cache_clear(mb_context *ctx);
 
 /* ---- run.c, debug.c, debug_scan.c, oracle.c, residual.c ---- */
 
+/* Bytes of the arena that a plan runs in. */
+size_t mb__arena_bytes(const mb__plan *plan);
 /* Computes what st->targets need; mb__compute_checked: one op at a time, each checked. */
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 /* The same for each step of a scan whose operands have their values; its results are not computed. */
-mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan);
+mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
+                         mb_status (*compute)(mb_context *, mb__engine_state *, uint32_t));
 /* Whether the oracle computes the same value for a node; the node and its operands must have their values.
  * Sets an error if not. */
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id);

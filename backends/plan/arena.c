@@ -40,8 +40,7 @@ static bool loop_value(const mb__loop *l, int i, int32_t *value)
     return i <= ports + 2 * l->carries;
 }
 
-/* The i-th value a step accesses; false past the last. Read and written ones alike. */
-static bool step_value(const mb__step *s, int i, int32_t *value)
+bool mb__step_value(const mb__step *s, int i, int32_t *value)
 {
     switch (s->kind) {
     case MB_STEP_KERNEL: {
@@ -176,7 +175,7 @@ static void lifetimes(mb__plan *plan)
 {
     int32_t value;
     for (int s = 0; s < plan->step_count; s++)
-        for (int i = 0; step_value(&plan->steps[s], i, &value); i++)
+        for (int i = 0; mb__step_value(&plan->steps[s], i, &value); i++)
             if (value >= 0) {
                 mb__value *v = &plan->values[value];
                 if (v->first < 0)
@@ -204,7 +203,7 @@ static void place_onto(placer *p, int step)
 static void place_new(placer *p, int step)
 {
     int32_t value;
-    for (int i = 0; step_value(&p->plan->steps[step], i, &value); i++)
+    for (int i = 0; mb__step_value(&p->plan->steps[step], i, &value); i++)
         if (value >= 0 && p->plan->values[value].storage == MB_IN_ARENA && p->state[value] == UNPLACED) {
             p->plan->values[value].offset = take(p, bytes_of(p, &p->plan->values[value]));
             p->state[value] = PLACED;
@@ -214,7 +213,7 @@ static void place_new(placer *p, int step)
 static void give_back(placer *p, int step)
 {
     int32_t value;
-    for (int i = 0; step_value(&p->plan->steps[step], i, &value); i++)
+    for (int i = 0; mb__step_value(&p->plan->steps[step], i, &value); i++)
         if (value >= 0 && p->plan->values[value].storage == MB_IN_ARENA &&
             p->plan->values[value].last == step && p->state[value] == PLACED) {
             give(p, p->plan->values[value].offset, bytes_of(p, &p->plan->values[value]));

@@ -80,6 +80,10 @@ typedef struct mb__backend {
     void (*discard)(void *state, void *program);
     /* Inputs are only read. A run that failed may be tried again. */
     mb_status (*run)(void *state, void *program, const mb__binding *binding);
+    /* For backends with device memory, NULL elsewhere: *more becomes what `count` calls of memory_new with
+     * these sizes would add to mb__counters.device_bytes, if `freed` (NULL: nothing) were freed before the
+     * last of them. Changes nothing. */
+    mb_status (*foresee)(void *state, const size_t *bytes, int count, void *freed, uint64_t *more);
 } mb__backend;
 
 #endif

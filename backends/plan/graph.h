@@ -40,6 +40,7 @@ typedef struct mb__gloop {
     int64_t steps;
     bool backwards;
     int carries, slices, captures, stacks;
+    int until; /* as of mb__loop */
     const char *site;
     mb__plan *plan; /* of the body, once made */
 } mb__gloop;
@@ -115,6 +116,17 @@ mb_status mb__lower(mb__graph *g, mb__fusion *f, const struct mb__backend *backe
 /* Arena offsets by first and last use. */
 mb_status mb__place_values(mb__plan *plan, const struct mb__backend *backend, unsigned passes,
                            mb__bump *scratch);
+
+/* The i-th value that a step accesses, read and written ones alike, -1 among them; false past the last. */
+bool mb__step_value(const mb__step *s, int i, int32_t *value);
+
+/* What running a placed plan takes. */
+typedef struct mb__weight {
+    int64_t loop_bytes; /* of the arena at its fullest: what loops wrote for later loops to read */
+    uint64_t steps;     /* that run, those of loops each time */
+} mb__weight;
+mb_status mb__weigh(const mb__plan *plan, const struct mb__backend *backend, mb__bump *scratch,
+                    mb__weight *weight);
 
 /* Which of c = a b a contraction's axis belongs to: bits of each, and the kinds of axis that they make. */
 enum mb__axis_kind {

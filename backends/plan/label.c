@@ -46,11 +46,11 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
         break;
     case MB_STEP_LOOP:
         if (s->u.loop->body->number)
-            snprintf(out, size, "loop of %lld, plan %u", (long long)s->u.loop->steps,
-                     s->u.loop->body->number);
+            snprintf(out, size, "loop of %s%lld, plan %u", s->u.loop->until < 0 ? "" : "at most ",
+                     (long long)s->u.loop->steps, s->u.loop->body->number);
         else
-            snprintf(out, size, "loop of %lld, %d steps in it", (long long)s->u.loop->steps,
-                     s->u.loop->body->step_count);
+            snprintf(out, size, "loop of %s%lld, %d steps in it", s->u.loop->until < 0 ? "" : "at most ",
+                     (long long)s->u.loop->steps, s->u.loop->body->step_count);
         break;
     default:
         snprintf(out, size, "zeros");

@@ -682,6 +682,7 @@ static void lower_scan(lower *l, int32_t id)
     *loop = (mb__loop){.body = g->plan,
                        .steps = g->steps,
                        .backwards = g->backwards,
+                       .until = g->until,
                        .carries = g->carries,
                        .inputs = inputs,
                        .outputs = outputs,

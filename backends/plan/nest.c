@@ -15,7 +15,8 @@ typedef struct nesting {
     const mb__gnode *nodes; /* of the tape's graph */
     int count;
     uint8_t *live;
-    int32_t *scan_of;     /* of a BODY: its SCAN; of a RESULT: the same */
+    int32_t *scan_of;     /* of a BODY: its SCAN */
+    int32_t *result;      /* of a SCAN: one of its RESULTs that are here; of a RESULT: another; -1 */
     int32_t *body_of;     /* of a placeholder: its BODY; -1 */
     int32_t *number;      /* of a placeholder: which one */
     int32_t *home, *next; /* of the same home, ascending */
@@ -234,17 +235,13 @@ static int list_live(nesting *n, const mb__gnode *body, int from, int count, int
     return kept;
 }
 
-/* Whether a stack is read: what is stacked may be needed for another reason. A scan's results stand behind it;
- * those that have their values already are buffers. */
+/* Whether a stack is read: what is stacked may be needed for another reason. A result that has its value is a
+ * BUFFER here, and not read from the scan. */
 static bool stack_live(const nesting *n, int32_t scan, int number)
 {
-    for (int32_t i = scan + 1; i < n->count; i++) {
-        const mb__gnode *x = &n->nodes[i];
-        if (x->op == MB_OP_RESULT && x->in[0] == scan && x->attr[0] == number)
+    for (int32_t i = n->result[scan]; i >= 0; i = n->result[i])
+        if (n->nodes[i].attr[0] == number)
             return n->live[i];
-        if (x->op != MB_OP_BUFFER && (x->op != MB_OP_RESULT || x->in[0] != scan))
-            break;
-    }
     return false;
 }
 
@@ -270,6 +267,15 @@ static void body_graph(level *l, mb__gloop *loop, const mb__gnode *scan, const m
     loop->captures = l->captures;
 }
 
+/* Which of the live carries says that the rest of the steps change nothing, where they can be left out. */
+static int until_of(const mb__gloop *loop, const mb__gnode *scan, const int32_t *kept)
+{
+    for (int i = 0; i < loop->carries && !loop->stacks; i++)
+        if (kept[i] + 1 == scan->attr[5])
+            return i;
+    return -1;
+}
+
 /* A SCAN with its body; its RESULTs are counted among the live ones from now on. */
 static void emit_scan(level *l, int32_t id)
 {
@@ -291,6 +297,7 @@ static void emit_scan(level *l, int32_t id)
     for (int i = 0; i < stacks; i++)
         if (stack_live(n, id, nc + i))
             out[loop.stacks++] = i;
+    loop.until = until_of(&loop, scan, kept);
     loop.body = (mb__graph){.bump = n->bump, .scalar_count = g->scalar_count};
     level inside = {.n = n, .g = &loop.body, .home = scan->in[0], .number = l->number + 1};
     body_graph(&inside, &loop, scan, body, kept);
@@ -359,9 +366,13 @@ static bool find_bodies(nesting *n)
 {
     bool any = false;
     for (int i = 0; i < n->count; i++)
-        n->body_of[i] = n->scan_of[i] = -1;
+        n->body_of[i] = n->scan_of[i] = n->result[i] = -1;
     for (int i = 0; i < n->count; i++) {
         const mb__gnode *x = &n->nodes[i];
+        if (x->op == MB_OP_RESULT) {
+            n->result[i] = n->result[x->in[0]];
+            n->result[x->in[0]] = i;
+        }
         if (x->op != MB_OP_SCAN)
             continue;
         any = true;
@@ -384,8 +395,8 @@ mb_status mb__nest(mb__graph *g)
         return MB_OK;
     size_t words = (size_t)g->count + 1;
     nesting n = {.bump = g->bump, .nodes = g->nodes, .count = g->count};
-    int32_t **const lists[] = {&n.scan_of, &n.body_of, &n.number, &n.home,
-                               &n.next,    &n.first,   &n.map,    &n.level};
+    int32_t **const lists[] = {&n.scan_of, &n.result, &n.body_of, &n.number, &n.home,
+                               &n.next,    &n.first,  &n.map,     &n.level};
     n.live = mb__bump_get(g->bump, words);
     for (size_t k = 0; k < sizeof lists / sizeof *lists; k++)
         if (!n.live || !(*lists[k] = mb__bump_get(g->bump, words * sizeof **lists[k])))

@@ -119,6 +119,8 @@ typedef struct mb__loop {
     mb__port *in, *out;
     int32_t (*swap)[2]; /* values, for each carry; -1 where none is needed */
     int32_t arena;      /* the value that is the body's arena */
+    int until; /* the carry, 0-d bool, which once true makes the body give the carries as they were: the loop
+                  may then be left, if the carries are brought to where the last step leaves them; -1 */
 } mb__loop;
 
 enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZERO, MB_STEP_LOOP };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * reference.c - the oracle: every op by the plainest loop, one op a step, nothing simplified or fused. Every
- * value is kept as a double, whatever its dtype, so that what it computes for float32 is good to float64
- * rounding; integers and truth values are exact. Also the example of how to write a backend.
+ * reference.c - the oracle: every op by the simplest loop, one op per step, nothing simplified or fused.
+ * Values of every dtype are doubles, so results for float32 are accurate to float64 rounding, and integers
+ * and booleans are exact. Also the example of how to write a backend.
  */
 #include <math.h>
 
@@ -83,7 +83,8 @@ static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t cou
 
 /* ---- one element ---- */
 
-/* int32 arithmetic is modulo 2^32. Sums fit a double exactly; a product does not, and is made of integers. */
+/* int32 arithmetic is modulo 2^32. Sums are exact in double; products are not, and are computed in integers.
+ */
 static double wrap(double x)
 {
     return (double)(int32_t)(uint32_t)(int64_t)x;
@@ -154,7 +155,7 @@ typedef struct machine {
     double *registers;
     const mb__scalar *scalars;
     struct machine **bodies; /* of each step that is a loop */
-    void **ports;            /* of a loop's body: inputs, then outputs, at the step that runs */
+    void **ports;            /* of a loop's body: inputs, then outputs, of the current step */
 } machine;
 
 static int64_t at(const mb__view *v, const int64_t *index, int rank)
@@ -407,7 +408,7 @@ static void release(const mb__host *host, machine *m)
     mb__host_free(host, m, sizeof *m);
 }
 
-/* A plan made ready, with the bodies of its loops; *bytes grows by what it holds. NULL: no memory. */
+/* Prepares a plan and the bodies of its loops; adds its memory to *bytes. NULL: no memory. */
 static machine *machine_of(const mb__host *host, const mb__plan *plan, size_t *bytes)
 {
     machine *m = mb__host_alloc(host, sizeof *m);
@@ -447,12 +448,28 @@ static void discard(void *state, void *program)
 
 static void run_machine(machine *m, const mb__binding *b);
 
+static double *port_at(const machine *m, mb__port p)
+{
+    return m->memory[p.value] + p.offset;
+}
+
+/* Whether the steps from t on change nothing; then the carries are where the last step leaves them. */
+static bool left(const machine *m, const mb__loop *l, int64_t t)
+{
+    if (l->until < 0 || *port_at(m, mb__loop_input(l, l->until, t)) == 0)
+        return false;
+    for (int i = 0; i < l->carries; i++)
+        memcpy(port_at(m, l->out[i]), port_at(m, mb__loop_input(l, i, t)),
+               (size_t)m->plan->values[l->out[i].value].count * sizeof(double));
+    return true;
+}
+
 static void run_loop(machine *m, const mb__loop *l, machine *body)
 {
-    for (int64_t t = 0; t < l->steps; t++) {
+    for (int64_t t = 0; t < l->steps && !left(m, l, t); t++) {
         for (int i = 0; i < l->inputs + l->outputs; i++) {
             mb__port p = i < l->inputs ? mb__loop_input(l, i, t) : mb__loop_output(l, i - l->inputs, t);
-            body->ports[i] = m->memory[p.value] + p.offset;
+            body->ports[i] = port_at(m, p);
         }
         const mb__binding b = {m->memory[l->arena], body->ports, body->ports + l->inputs, m->scalars};
         run_machine(body, &b);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * backend.c - the vulkan backend as the engine sees it. Below, failures are noted; here, at the end of each
+ * backend.c - the interface of the vulkan backend. Its other files store failures; here, at the end of each
  * call, they are reported to the host.
  */
 #include "backends/vulkan/vulkan.h"
 
-/* What a call gives back that went well or not. A failure that was noted nowhere is that there is no memory.
- */
+/* The status of a call. A failure without a stored message is lack of memory. */
 static mb_status tell(mb__vk *v, bool ok)
 {
     if (v->failure.status == MB_OK && v->messages)
@@ -103,6 +102,11 @@ static mb_status run(void *state, void *program, const mb__binding *binding)
     return tell(state, mb__vk_run(program, binding));
 }
 
+static mb_status foresee(void *state, const size_t *bytes, int count, void *freed, uint64_t *more)
+{
+    return mb__vk_memory_foresee(state, bytes, count, freed, more) ? MB_OK : MB_NO_MEMORY;
+}
+
 const mb__backend mb__backend_vulkan = {
     .version = MB_BACKEND_VERSION,
     .name = "vulkan",
@@ -120,4 +124,5 @@ const mb__backend mb__backend_vulkan = {
     .compile = compile,
     .discard = discard,
     .run = run,
+    .foresee = foresee,
 };

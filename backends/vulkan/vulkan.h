@@ -21,10 +21,12 @@
  *     matrix.c            Cholesky factors, triangular solves
  *     axis_and_index.c    gather, scatter, sort, scan
  *     transfer.c          values to the device and back
- *     program.c           creating, finishing and freeing a program
+ *     program.c           creating, finishing and freeing a program; where its values lie
+ *     loop.c              loops, whose bodies are programs inside of a program
  *     hazard.c            where barriers are needed
  *     guard.c             whether kernels write past their values
- *     run.c               recording a program's commands, and running them
+ *     record.c            a program's dispatches as commands
+ *     run.c               running a program
  *     product_check.c     product kernels, tested on the device before they are used
  *     compile.c           a plan to a program
  *   backend.c             the backend that the engine sees
@@ -34,7 +36,9 @@
  * set beside the table. A program owns a part of the table: its bound scalars, and a region for each
  * dispatch, which begins with block and word of each value that it accesses. When a value lies elsewhere than
  * in the last run (a new batch, a parameter's next buffer) the host patches those words. Commands, pipelines
- * and descriptors stay as they were recorded.
+ * and descriptors stay as they were recorded. What lies elsewhere at each step of a loop is patched on the
+ * device: a step begins with a dispatch of loop.comp. So the commands of a step are always the same, and a
+ * batch of them is submitted as often as it takes, many together.
  *
  * One run of a context is in flight at most: a run returns when its work is submitted, and the next run,
  * upload or download waits for it.

@@ -3,8 +3,8 @@
  * idx.c - arrays of bytes in IDX files, plain or gzip.
  *
  * An IDX file: 0, 0, type, rank, `rank` sizes as big-endian u32, the elements (yann.lecun.com/exdb/mnist).
- * zlib's gzread is not used: it ignores what follows a gzip stream, and takes a file that is cut short inside
- * the magic for plain text. */
+ * zlib's gzread is not used: it ignores data after a gzip stream, and takes a file that ends within the magic
+ * number for plain text. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,16 +16,16 @@
 #include "tensor/files/safetensors.h"
 
 enum { CHUNK = 16384, IDX_UBYTE = 0x08 };
-/* deflate cannot do better than 1032 to 1 (zlib.net/zlib_tech.html). */
+/* deflate compresses by at most 1032 to 1 (zlib.net/zlib_tech.html). */
 #define EXPANSION 1032
 
 typedef struct source {
     int fd;
     uint64_t size; /* of the file */
     bool gzip, ended, inflating;
-    z_stream z; /* next_in, avail_in: what is left of `in`, also for plain files */
+    z_stream z; /* next_in, avail_in: the unread part of `in`, also for plain files */
     char error[256];
-    bool system; /* the error is the system's */
+    bool system; /* the error is MB_IO, not MB_FORMAT */
     unsigned char in[CHUNK];
 } source;
 
@@ -47,7 +47,7 @@ static bool fill(source *s)
     return n > 0;
 }
 
-/* Up to `bytes` of content; fewer only where it ends, or at an error, which is then set. */
+/* Reads `bytes` of content; fewer only at its end, or after an error, which is then in s->error. */
 static size_t take(source *s, unsigned char *dst, size_t bytes)
 {
     size_t done = 0;
@@ -73,7 +73,7 @@ static size_t take(source *s, unsigned char *dst, size_t bytes)
         s->z.avail_out = (uInt)want;
         int rc = inflate(&s->z, Z_NO_FLUSH);
         done += want - s->z.avail_out;
-        if (rc == Z_STREAM_END) /* checksum and length were right; another member may follow */
+        if (rc == Z_STREAM_END) /* checksum and length are right; another gzip member may follow */
             s->ended = !fill(s);
         if (rc == Z_STREAM_END && !s->ended && !s->error[0])
             rc = s->z.next_in[0] == 0x1f ? inflateReset(&s->z) : Z_DATA_ERROR;
@@ -88,7 +88,7 @@ static size_t take(source *s, unsigned char *dst, size_t bytes)
     return done;
 }
 
-/* Opens the file; NULL-terminated reasons go to s->error. */
+/* Opens the file. False: the reason is in s->error. */
 static bool open_source(source *s, const char *path)
 {
     struct stat st;
@@ -123,7 +123,7 @@ static void close_source(source *s)
         mb__close(s->fd);
 }
 
-/* Content's faults go to s->error. False with an empty error: out of memory, which the context knows. */
+/* False: the reason is in s->error; if that is empty, the error is the context's: out of memory. */
 static bool parse(source *s, mb_idx *out)
 {
     unsigned char magic[4], size[4];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * images.c - labelled images in memory, in batches, in an order that is a function of seed and epoch. */
+ * images.c - labelled images in memory, read in batches, in an order that is a function of seed and epoch. */
 #include "tensor/files/files.h"
 #include "tensor/internal.h"
 
@@ -11,10 +11,10 @@ struct mb_images {
     uint64_t seed;
     float value[256]; /* of each byte */
 
-    uint64_t epoch;  /* whose order is in `order`; MB_IN_ORDER: none yet */
+    uint64_t epoch;  /* that `order` is for; MB_IN_ORDER: none yet */
     uint32_t *order; /* [count] */
 
-    /* The batch in the making. Grows with the largest batch asked for, then no more memory is taken. */
+    /* The batch being assembled; of the size of the largest batch so far. */
     float *x;   /* [room, height, width] */
     int32_t *y; /* [room] */
     int64_t room;

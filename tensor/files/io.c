@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * io.c - what the readers of files share. */
+ * io.c - system calls, UTF-8 and text for messages, for the readers and writers of files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ int mb__open(const char *path, int flags)
 
 int mb__close(int fd)
 {
-    /* Interrupted or not, the descriptor is gone: a second call could close another thread's. */
+    /* Even when interrupted, the descriptor is closed: a second call could close another thread's. */
     return close(fd) != 0 && errno != EINTR ? -1 : 0;
 }
 

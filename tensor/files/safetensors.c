@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * safetensors.c - reading safetensors files: the open file, its tensors, and whole checkpoints. */
+ * safetensors.c - reading safetensors files: the open file, its tensors, and whole files at once. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@ struct mb_safetensors {
     char *path; /* for messages */
     size_t path_bytes, scratch_count;
     mb__st_header header;
-    uint64_t data_at; /* where the data begin in the file */
+    uint64_t data_at; /* offset of the data in the file */
 };
 
 /* Reports what mb__read_fully returned. */
@@ -35,7 +35,7 @@ static void drop_scratch(mb_safetensors *f)
     f->header.scratch = NULL;
 }
 
-/* Everything behind the opened descriptor. */
+/* Reads and parses the header of the opened file. */
 static bool read_header(mb_safetensors *f)
 {
     mb_context *ctx = f->ctx;
@@ -63,7 +63,8 @@ static bool read_header(mb_safetensors *f)
     }
     if (n > MB__ST_HEADER_MAX || n > size - sizeof n) {
         mb_fail(ctx, MB_FORMAT,
-                "safetensors: %s: no safetensors file: by its first 8 bytes its header has %llu bytes, %s",
+                "safetensors: %s: not a safetensors file: its first 8 bytes say that its header has %llu "
+                "bytes, %s",
                 path, (unsigned long long)n,
                 n > MB__ST_HEADER_MAX ? "above the limit of 100000000" : "longer than the file");
         return false;
@@ -81,8 +82,8 @@ static bool read_header(mb_safetensors *f)
         report_read(f, error);
         return false;
     }
-    if (!strchr("{ \t\r\n", h->text[0])) { /* NUL is among these: a header of nothing is told below */
-        mb_fail(ctx, MB_FORMAT, "safetensors: %s: no safetensors file: '{' wanted where its header begins",
+    if (!strchr("{ \t\r\n", h->text[0])) { /* strchr finds NUL, too: mb__st_parse reports an empty header */
+        mb_fail(ctx, MB_FORMAT, "safetensors: %s: not a safetensors file: '{' wanted where its header begins",
                 path);
         return false;
     }
@@ -257,9 +258,9 @@ const char *mb_safetensors_metadata(const mb_safetensors *f, const char *key)
     return NULL;
 }
 
-/* ---- whole checkpoints ---- */
+/* ---- whole files ---- */
 
-/* Finds every name, and that nothing else is there. index: [n], seen: [count], zeroed. */
+/* Finds every name, and checks that the file has no other. index: [n], seen: [count], zeroed. */
 static bool match(mb_safetensors *f, const char *const *names, int n, int *index, bool *seen)
 {
     char text[96];
@@ -298,7 +299,7 @@ mb_status mb_safetensors_load_at(const char *site, mb_context *ctx, const char *
         return ctx ? (mb_error(ctx) ? mb_error(ctx) : MB_THREAD) : MB_INVALID;
     if (n < 0 || (n > 0 && (!names || !ts))) {
         mb_safetensors_close(f);
-        return mb_fail(ctx, MB_INVALID, "safetensors: no names or no room for tensors");
+        return mb_fail(ctx, MB_INVALID, "safetensors: no names or no array for the tensors");
     }
     uint32_t count = f->header.count;
     int *index = mb__alloc(ctx, (size_t)n * sizeof *index);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * safetensors.h - the parsed header of a safetensors file. For tensor/ only; files.h is the public face.
+ * safetensors.h - the parsed header of a safetensors file. For tensor/files/ only; files.h is the public
+ * header.
  *
  * The format: u64 little-endian n, n bytes of JSON, data. The JSON is one object, name -> {dtype, shape,
- * data_offsets}, and perhaps "__metadata__" -> {string: string}. (github.com/huggingface/safetensors)
+ * data_offsets}, and optionally "__metadata__" -> {string: string}. (github.com/huggingface/safetensors)
  *
- * It is read by a parser of just this grammar and not by a JSON library: a library builds a tree, and a tree
- * takes up to 30 times the memory of a hostile text. Here a string is unescaped in place, over its own text,
- * and a tensor costs a record smaller than its shortest description, so that memory is bounded by the file's
- * size.
+ * The parser knows only this grammar. A JSON library builds a tree, which for a malicious text takes up to 30
+ * times its memory. Here strings are unescaped in place, and the record of a tensor is smaller than its
+ * shortest description, so that memory is bounded by the file's size.
  */
 #ifndef MB_SAFETENSORS_H
 #define MB_SAFETENSORS_H
@@ -33,7 +33,7 @@ typedef struct mb__st_dtype {
 extern const mb__st_dtype mb__st_dtypes[];
 
 typedef struct mb__st_entry {
-    uint64_t begin, end;  /* bytes, from the end of the header                                  */
+    uint64_t begin, end;  /* bytes, counted from the end of the header                                  */
     uint32_t name, shape; /* where in the header: text that ends with NUL; text of a JSON array */
     uint32_t name_bytes;
     uint8_t dtype, rank; /* dtype: in mb__st_dtypes */
@@ -75,12 +75,12 @@ bool mb__is_utf8(const char *text);
 /* Whether a file can hold a tensor of this name. */
 bool mb__st_name(const char *name);
 
-/* open, close, fsync and rename, which a signal does not interrupt. -1 and errno. */
+/* open, close, fsync and rename, repeated when a signal interrupts them. -1 and errno after an error. */
 int mb__open(const char *path, int flags);
 int mb__close(int fd);
 int mb__fsync(int fd);
 int mb__rename(const char *from, const char *to);
-/* Reads exactly `bytes` at `offset`. 0, an errno, or -1 where the file ended first. */
+/* Reads exactly `bytes` at `offset`. 0, an errno, or -1 if the file ends before. */
 int mb__read_fully(int fd, void *dst, size_t bytes, uint64_t offset);
 
 #endif

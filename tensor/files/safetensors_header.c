@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * safetensors_header.c - the parser of a header, and every check of it. Touches no file and takes no memory.
+ * safetensors_header.c - parses a header and checks all of it. Reads no file and allocates no memory.
  */
 #define XXH_INLINE_ALL
 #include <stdarg.h>
@@ -29,7 +29,7 @@ typedef struct parser {
 
 static bool fail(parser *s, const char *format, ...) MB_PRINTF(2, 3);
 
-/* Keeps the first sentence. Always false. */
+/* Keeps the first error. Always false. */
 static bool fail(parser *s, const char *format, ...)
 {
     mb__st_header *h = s->h;
@@ -89,7 +89,7 @@ static int hex4(const char *p, const char *end)
     return v;
 }
 
-/* s->p is behind "\u". Writes the character as UTF-8, at most 3 bytes for 6 of text, or 4 for 12. */
+/* s->p is after "\u". Writes the character as UTF-8: at most 3 bytes for 6 of text, or 4 for 12. */
 static bool unicode_escape(parser *s, char **out)
 {
     int v = hex4(s->p, s->end);
@@ -127,8 +127,8 @@ static bool unicode_escape(parser *s, char **out)
     return true;
 }
 
-/* Unescapes a string over its own text, which never grows by it, and ends it with NUL at its closing quote or
- * before. *start and *bytes: the result. */
+/* Unescapes a string in place, which never lengthens it, and ends it with NUL, which lies no later than its
+ * closing quote. *start and *bytes: the result. */
 static bool string(parser *s, const char *what, char **start, size_t *bytes)
 {
     if (!expect(s, '"', what))
@@ -166,7 +166,7 @@ static bool string(parser *s, const char *what, char **start, size_t *bytes)
     return fail(s, "header ends inside a string");
 }
 
-/* A whole number of 0 or more, below 2^48, in its only spelling. */
+/* An integer from 0 to 2^48 - 1, without leading zeros, sign or exponent. */
 static bool number(parser *s, const char *what, uint64_t *out)
 {
     peek(s);
@@ -202,7 +202,7 @@ static bool shape(parser *s, mb__st_entry *e, uint64_t *count)
     if (!expect(s, '[', "to begin a shape"))
         return false;
     e->shape = (uint32_t)(s->p - s->h->text);
-    uint64_t product = 1; /* of the sizes that are not 0: a 0 does not excuse an absurd shape */
+    uint64_t product = 1; /* of the sizes other than 0: they must not overflow, even if one is 0 */
     bool zero = false, done = peek(s) == ']';
     if (done)
         s->p++;
@@ -311,7 +311,7 @@ static void sift(const mb__st_header *h, mb__st_key *keys, size_t i, size_t n)
     keys[i] = moving;
 }
 
-/* Heapsort: no memory, no recursion, and no input on which it is slow. */
+/* Heapsort: no memory, no recursion, n log n steps on any input. */
 static void sort(const mb__st_header *h, mb__st_key *keys, size_t n)
 {
     size_t sorted = 1;
@@ -334,8 +334,8 @@ static uint64_t hash(const char *text, size_t bytes)
     return XXH3_64bits(text, bytes);
 }
 
-/* {"key": "value", ...}, moved together as key NUL value NUL from the place of the '{' on: each pair has six
- * bytes of punctuation to lose, and needs two. */
+/* {"key": "value", ...}, packed in place as key NUL value NUL ..., from the '{' on: the punctuation of a pair
+ * is six bytes, and two NULs replace it. */
 static bool metadata(parser *s)
 {
     mb__st_header *h = s->h;
@@ -368,7 +368,7 @@ static bool metadata(parser *s)
     return true;
 }
 
-/* By all pairs of hashes: they are few. */
+/* Compares all pairs of hashes: they are few. */
 static bool metadata_unique(parser *s)
 {
     mb__st_header *h = s->h;
@@ -399,17 +399,18 @@ static bool unique_names(parser *s)
     return true;
 }
 
-/* The data must be covered from end to end, each byte once: no room for another file inside this one. */
+/* The tensors must cover the data completely and without overlap, so that no other file hides inside this
+ * one. */
 static bool contiguous(parser *s, uint64_t data_bytes)
 {
     mb__st_header *h = s->h;
     uint64_t sum = 0; /* of at most 2^21 tensors below 2^48 each */
     for (uint32_t i = 0; i < h->count; i++)
         sum += h->entries[i].end - h->entries[i].begin;
-    if (sum > data_bytes) /* seen without sorting a hostile million of them */
+    if (sum > data_bytes) /* found before a million of them are sorted */
         return fail(s, "the data of tensors overlap: they have %llu bytes together, and the file has %llu",
                     (unsigned long long)sum, (unsigned long long)data_bytes);
-    for (uint32_t i = 0; i < h->count; i++) /* of equal begins, empty tensors come first */
+    for (uint32_t i = 0; i < h->count; i++) /* empty tensors come first among those that begin at one place */
         h->scratch[i] = (mb__st_key){2 * h->entries[i].begin + (h->entries[i].end > h->entries[i].begin), i};
     sort(h, h->scratch, h->count);
     uint64_t at = 0;
@@ -477,7 +478,7 @@ int64_t mb__st_find(const mb__st_header *h, const char *name)
 {
     uint64_t key = hash(name, strlen(name));
     uint32_t low = 0, high = h->count;
-    while (low < high) { /* the first of the order by (hash, name) that is not below */
+    while (low < high) { /* the first one in the order by (hash, name) that is not below this */
         uint32_t middle = low + (high - low) / 2;
         const mb__st_entry *e = &h->entries[h->order[middle]];
         uint64_t k = hash(h->text + e->name, e->name_bytes);

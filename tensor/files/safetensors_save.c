@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * safetensors_save.c - writing a safetensors file, whole or not at all.
+ * safetensors_save.c - writing a safetensors file, completely or not at all.
  *
- * write to a new file beside the target, fsync, close, rename, fsync of the folder: at each moment, and after
- * a crash at any, the target's name holds either the old content or the new. */
+ * Write a new file in the target's folder, fsync, close, rename, fsync the folder: at every moment, also
+ * after a crash, the target's name refers to the complete old content or the complete new one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,10 +23,10 @@ typedef struct saving {
     int n;
     const char *const *metadata;
     int *order;   /* [n] as written */
-    bool by_name; /* for the search of equal names */
+    bool by_name; /* sort by name alone, to find equal names */
 } saving;
 
-/* Text that is only measured while data is NULL. */
+/* A text being written; while data is NULL its length is counted. */
 typedef struct text {
     char *data;
     size_t bytes;
@@ -41,7 +41,7 @@ static void put(text *t, const char *s, size_t bytes)
 
 static void putf(text *t, const char *format, ...) MB_PRINTF(2, 3);
 
-/* For short pieces: numbers and punctuation. */
+/* For short texts: numbers and punctuation. */
 static void putf(text *t, const char *format, ...)
 {
     char piece[128];
@@ -72,7 +72,7 @@ static const char *dtype_name(mb_dtype dtype)
     return names[dtype];
 }
 
-/* The reference writer's order: wide dtypes first, so that all are aligned; then by name. */
+/* The reference writer's order: largest element size first, so that all are aligned; then by name. */
 static int compare(const saving *s, int a, int b)
 {
     static const int width[] = {3, 4, 2, 1}; /* by mb_dtype */
@@ -84,7 +84,7 @@ static int compare(const saving *s, int a, int b)
 
 static void sort(const saving *s)
 {
-    for (int gap = s->n / 2; gap > 0; gap /= 2) /* Shell's: thousands of tensors at most */
+    for (int gap = s->n / 2; gap > 0; gap /= 2) /* Shell sort: at most thousands of tensors */
         for (int i = gap; i < s->n; i++) {
             int moving = s->order[i], j = i;
             for (; j >= gap && compare(s, s->order[j - gap], moving) > 0; j -= gap)
@@ -179,7 +179,7 @@ static int write_fully(int fd, const void *data, size_t bytes)
     return 0;
 }
 
-/* 0, an errno, or -1 when the context has the error. */
+/* 0, an errno, or -1 if the error is the context's. */
 static int write_all(const saving *s, int fd, const text *header)
 {
     uint64_t n = header->bytes;
@@ -203,8 +203,8 @@ static int write_all(const saving *s, int fd, const text *header)
     return error;
 }
 
-/* A new file beside the path, "PATH.tmp-PID-K", where PATH is cut if that were too long for a name or a path;
- * -1 and errno on failure. temporary: [bytes]. */
+/* Creates the file "PATH.tmp-PID-K", with PATH shortened if that would be too long for a file name or path.
+ * -1 and errno after an error. temporary: [bytes]. */
 static int open_temporary(const char *path, char *temporary, size_t bytes)
 {
     size_t length = strlen(path);
@@ -226,7 +226,7 @@ static int open_temporary(const char *path, char *temporary, size_t bytes)
     return -1;
 }
 
-/* Makes a rename last. Some file systems cannot sync a folder, which is no failure. */
+/* Makes a rename durable. Some file systems cannot sync a folder; that is not an error. */
 static int sync_folder(const char *path, char *folder)
 {
     const char *slash = strrchr(path, '/');
@@ -241,12 +241,12 @@ static int sync_folder(const char *path, char *folder)
     return error;
 }
 
-/* temporary: [strlen(path) + 48] of scratch. */
+/* temporary: scratch of strlen(path) + 48 bytes. */
 static mb_status replace_file(const saving *s, const text *header, char *temporary, size_t bytes)
 {
     const char *shown = mb__path_tail(s->path);
     struct stat st;
-    if (stat(s->path, &st) == 0 && !S_ISREG(st.st_mode)) /* renaming over a device would succeed */
+    if (stat(s->path, &st) == 0 && !S_ISREG(st.st_mode)) /* rename would replace a device */
         return mb_fail(s->ctx, MB_IO, "safetensors: %s: there is something that is not a regular file",
                        shown);
     int fd = open_temporary(s->path, temporary, bytes);

@@ -21,6 +21,7 @@ typedef struct scan_program {
 typedef struct scan_style {
     bool unrolled;
     bool marks; /* checkpoints */
+    bool early; /* some values are asked for before the derivatives are recorded */
 } scan_style;
 
 /* The instructions that were recorded last, each once; NULL: not wanted. */

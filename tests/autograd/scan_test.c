@@ -117,6 +117,31 @@ Test(scan, without_passes)
         }
 }
 
+/* A value that was read is an input of what is computed later, its scan's other results are not. */
+Test(scan, results_may_be_read_before_derivatives)
+{
+    for (int b = 0; b < 2; b++) {
+        mb_tensor g[4];
+        mb_context *ctx = open_on(backend_names[b]);
+        mb_tensor w = mb_normal(ctx, mb_key_of(1), MB_FLOAT64, MB_SHAPE(4)), losses;
+        for (int read = 0; read < 4; read++) {
+            mb_tensor x = w;
+            mb_scan s = mb_scan_begin(ctx, 5);
+            mb_scan_carry(s, &x);
+            x = mb_sin(mb_mul(x, 1.5));
+            mb_scan_stack(s, mb_square(x), &losses);
+            mb_scan_end(s);
+            if (read & 1)
+                values(x);
+            if (read & 2)
+                values(losses);
+            mb_grad(mb_add(mb_sum(x, MB_ALL), mb_sum(losses, MB_ALL)), &w, 1, &g[read]);
+            expect(nmse(values(g[read]), values(g[0]), 4) < 1e-28, "%s: read %d", backend_names[b], read);
+        }
+        close_all();
+    }
+}
+
 /* ---- what derivatives store ---- */
 
 /* Bytes of intermediate values of a gradient through so many steps of a carry of SIZE float64. */
@@ -151,6 +176,135 @@ Test(scan, carries_kept_are_chosen)
     expect(root > 64 * carry && root < 94 * carry, "root: %g carries", root / carry);
     expect(few > 136 * carry && few < 166 * carry, "every 128th: %g carries", few / carry);
     expect(log < 60 * carry, "log: %g carries", log / carry);
+    close_all();
+}
+
+/* ---- loops that end early ---- */
+
+/* Newton's iteration for the root of a, from a, until the change is small; steps done, and whether that many
+ * are even. */
+typedef struct rooted {
+    mb_tensor x, count, even, seen;
+} rooted;
+
+static rooted root_of(mb_tensor a, int64_t steps, mb_scan_options options, bool stacked)
+{
+    mb_context *ctx = a.ctx;
+    rooted r = {a, mb_full(ctx, MB_INT32, MB_SHAPE0, 0), mb_full(ctx, MB_BOOL, MB_SHAPE0, 1), a};
+    mb_scan s = mb_scan_begin_with(ctx, steps, options);
+    mb_scan_carry(s, &r.x);
+    mb_scan_carry(s, &r.count);
+    mb_scan_carry(s, &r.even);
+    mb_tensor next = mb_mul(mb_add(r.x, mb_div(a, r.x)), 0.5),
+              change = mb_max(mb_abs(mb_sub(next, r.x)), MB_ALL);
+    r.x = next;
+    r.count = mb_add(r.count, 1);
+    r.even = mb_not(r.even);
+    if (stacked)
+        mb_scan_stack(s, next, &r.seen);
+    mb_scan_until(s, mb_lt(change, mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 1e-3)));
+    mb_scan_until(s, mb_lt(mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 1e9), change));
+    mb_scan_end(s);
+    return r;
+}
+
+static mb_tensor root_written_out(mb_tensor a, int steps)
+{
+    mb_tensor x = a;
+    for (int t = 0; t < steps; t++)
+        x = mb_mul(mb_add(x, mb_div(a, x)), 0.5);
+    return x;
+}
+
+/* Values and derivatives of three orders are those of the steps done; backwards and divided, too, but not
+ * where every step of every way is written out. */
+Test(scan, until_equals_the_steps_done)
+{
+    for (int b = 0; b < 2; b++)
+        for (size_t w = 0; w < (testing("cpu") ? sizeof ways / sizeof *ways : 1); w++) {
+            mb_context *ctx = open_on(backend_names[b]);
+            const double data[3] = {2, 3, 5};
+            mb_tensor a = from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), data), v = mb_mul(a, 0.3);
+            rooted r = root_of(a, 23, ways[w], w % 2);
+            int done = (int)mb_item(r.count);
+            mb_tensor y = r.x, want = root_written_out(a, done), t, u;
+            expect(done > 3 && done < 8 && mb_item(mb_cast(r.even, MB_INT32)) == !(done % 2), "%d steps",
+                   done);
+            expect(same_bits(values(y), values(want), 3), "%s, way %zu: the value", backend_names[b], w);
+            mb_jvp(&y, 1, &a, &v, 1, &t);
+            mb_jvp(&want, 1, &a, &v, 1, &u);
+            expect(nmse(values(t), values(u), 3) < 1e-28, "%s, way %zu: forward", backend_names[b], w);
+            for (int order = 1; order <= 3; order++) {
+                mb_grad(mb_sum(mb_sin(y), MB_ALL), &a, 1, &y);
+                mb_grad(mb_sum(mb_sin(want), MB_ALL), &a, 1, &want);
+                expect(nmse(values(y), values(want), 3) < 1e-26, "%s, way %zu: order %d: %g, %g",
+                       backend_names[b], w, order, values(y)[0], values(want)[0]);
+            }
+            close_all();
+        }
+}
+
+/* 2^31 - 1 steps, of which a handful is run: of the loop itself, of its tangent, of one within another, and
+ * of one that is at its end before it begins. The last bits are those of a loop that is not left. */
+Test(scan, until_leaves_the_loop)
+{
+    if (!testing("cpu"))
+        return;
+    for (int b = 0; b < 2; b++) {
+        mb_context *ctx = open_on(backend_names[b]);
+        const double data[3] = {2, 3, 5};
+        mb_tensor a = from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), data), v = mb_mul(a, 0.3), t, u;
+        rooted all = root_of(a, 30, (mb_scan_options){0}, true),
+               r = root_of(a, INT32_MAX, (mb_scan_options){0}, false);
+        mb_eval((mb_tensor[]){all.x, all.count, all.seen}, 3); /* which runs all steps */
+        expect(same_bits(values(all.x), values(r.x), 3) && mb_item(r.count) == mb_item(all.count),
+               "%s: another value", backend_names[b]);
+        mb_jvp(&r.x, 1, &a, &v, 1, &t);
+        mb_jvp(&all.x, 1, &a, &v, 1, &u);
+        expect(same_bits(values(t), values(u), 3), "%s: another tangent", backend_names[b]);
+        mb_tensor x = a, n = mb_full(ctx, MB_INT32, MB_SHAPE0, 0), late;
+        mb_scan s = mb_scan_begin(ctx, INT32_MAX);
+        mb_scan_carry(s, &x);
+        mb_scan_carry(s, &n);
+        rooted inner = root_of(x, INT32_MAX, (mb_scan_options){0}, false);
+        x = inner.x;
+        n = mb_add(n, inner.count);
+        mb_scan_until(s, mb_lt(mb_max(x, MB_ALL), mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 1.001)));
+        mb_scan_end(s);
+        expect(mb_item(mb_max(x, MB_ALL)) < 1.001 && mb_item(n) < 100, "%s: nested, %g steps",
+               backend_names[b], mb_item(n));
+        late = x;
+        s = mb_scan_begin(ctx, 5); /* the inner loop is at its end when the third step begins */
+        mb_scan_carry(s, &late);
+        inner = root_of(late, 1, (mb_scan_options){0}, false);
+        late = mb_add(inner.x, 1);
+        mb_scan_until(s, mb_lt(mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 2), mb_max(late, MB_ALL)));
+        mb_scan_end(s);
+        expect(mb_item(mb_max(late, MB_ALL)) > 2 && mb_item(mb_max(late, MB_ALL)) < 3, "%s",
+               backend_names[b]);
+        close_all();
+    }
+}
+
+Test(scan, wrong_conditions_are_told)
+{
+    mb_context *ctx = open_on("cpu"), *other = open_on("reference");
+    for (int i = 0; i < 4; i++) {
+        mb_tensor x = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(3)), y = mb_ones(other, MB_BOOL, MB_SHAPE0);
+        mb_scan s = mb_scan_begin(ctx, 4);
+        mb_scan_carry(s, &x);
+        mb_tensor wrong = i == 0   ? mb_sum(x, MB_ALL)
+                          : i == 1 ? mb_lt(x, x)
+                          : i == 2 ? y
+                                   : MB_EMPTY(mb_tensor);
+        expect(mb_scan_until(s, wrong) != MB_OK, "condition %d is taken", i);
+        expect(strstr(mb_message(ctx), "scan_until") && strstr(mb_message(ctx), "scan_test.c:"), "%s",
+               mb_message(ctx));
+        mb_scan_end(s);
+        expect(!mb_valid(x), "a result");
+        mb_clear_error(ctx);
+    }
+    expect(mb_scan_until((mb_scan){0}, (mb_tensor){0}) != MB_OK, "no scan");
     close_all();
 }
 
@@ -194,4 +348,23 @@ Test(scan, results_one_after_the_other)
             expect(got == want, "%s, those of %d first: %g, not %g", backend_names[b], first, got, want);
             close_all();
         }
+}
+
+/* In a vmap each example ends at a step of its own. */
+Test(scan, until_of_many_examples)
+{
+    mb_context *ctx = open_on("cpu");
+    const double starts[3] = {1, 5, 40}, want[3] = {64, 80, 80};
+    mb_tensor all = from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), starts), ends;
+    mb_vmap v = mb_vmap_begin(ctx, 3);
+    mb_tensor x = mb_vmap_in(v, all, 0);
+    mb_scan s = mb_scan_begin(ctx, 20);
+    mb_scan_carry(s, &x);
+    x = mb_mul(x, 2);
+    mb_scan_until(s, mb_lt(mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 50), x));
+    mb_scan_end(s);
+    mb_vmap_out(v, x, 0, &ends);
+    mb_vmap_end(v);
+    expect(same_bits(values(ends), want, 3), "%g %g %g", values(ends)[0], values(ends)[1], values(ends)[2]);
+    close_all();
 }

@@ -314,6 +314,7 @@ static void call_context(objects *o)
     TENSOR(mb_scan_slice_at, S, scan, x);
     TENSOR(mb_scan_step_at, S, scan);
     STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
+    STATUS(mb_scan_until_at, S, scan, x);
     STATUS(mb_scan_end_at, S, scan);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
@@ -331,12 +332,31 @@ static void call_context(objects *o)
     STATUS(mb_watch_at, S, x, data, sizeof data);
     ROW("mb_backend_name", !*mb_backend_name(ctx));
     ROW("mb_get_stats", !mb_get_stats(ctx).allocations);
+    STATUS(mb_forecast_at, S, ctx, &x, 1, &(mb_costs){0});
     STATUS(mb_close, ctx);
+}
+
+static mb_status no_rule(const void *user, mb_context *ctx, const mb_custom_at *at, const mb_tensor *vs,
+                         mb_tensor *gs)
+{
+    (void)user, (void)ctx, (void)at, (void)vs, (void)gs;
+    return MB_INVALID;
+}
+static mb_status no_map(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out)
+{
+    (void)user, (void)ctx, (void)at, (void)out;
+    return MB_INVALID;
 }
 
 static void call_autograd(objects *o)
 {
     mb_tensor x = o->x, g, h;
+    const mb_implicit_options options = {0};
+    mb_convergence told;
+    STATUS(mb_custom_gradient_at, S, &x, 1, &x, 1, (mb_custom_rule){.reverse = no_rule}, &g);
+    STATUS(mb_fixed_point_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
+    STATUS(mb_root_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
+    STATUS(mb_minimize_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     double low, high;
     STATUS(mb_grad_at, S, x, &x, 1, &g);
     STATUS(mb_vjp_at, S, x, x, &x, 1, &g);

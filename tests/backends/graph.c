@@ -268,6 +268,52 @@ static int matmul(maker *m, int a)
     return x.in[1] < 0 ? -1 : append(m, &x, m->bound[a] * 2 * 0.3 * (double)t.dim[0]);
 }
 
+/* A value that can be sliced in a loop whose carry is of this shape: after its first axis it broadcasts. */
+static int sliced(maker *m, mb_shape s)
+{
+    enum { STEPS_MOST = 13 };
+    for (int tries = 0; tries < 20; tries++) {
+        int b = pick(m);
+        mb_shape t = m->p->code[b].shape, rest = {t.rank - 1, {0}}, both;
+        if (!t.rank || t.dim[0] > STEPS_MOST || m->p->code[b].dtype != m->p->dtype)
+            continue;
+        memcpy(rest.dim, t.dim + 1, (size_t)rest.rank * sizeof *t.dim);
+        if (broadcast(s, rest, &both) && same_shape(s, both))
+            return b;
+    }
+    mb_shape t = {1, {m->size[below(m, 3)]}};
+    if (t.dim[0] > STEPS_MOST)
+        t.dim[0] = 2;
+    for (int i = 0; i < s.rank && t.rank < RANK_MOST && (i || s.rank < RANK_MOST); i++)
+        t.dim[t.rank++] = below(m, 3) ? s.dim[i] : 1;
+    return leaf(m, t);
+}
+
+static int scan(maker *m, int a)
+{
+    mb_shape s = m->p->code[a].shape, both;
+    instr x = {.kind = K_SCAN, .nin = 3, .in = {a}, .dtype = m->p->dtype, .shape = s};
+    static const int keeps[] = {0, 0, 0, 2, MB_KEEP_SQRT, MB_KEEP_LOG};
+    x.in[1] = sliced(m, s);
+    x.in[2] = partner(m, s, &both);
+    if (x.in[1] < 0 || x.in[2] < 0 || shape_count(s) == 0) /* a mean of nothing */
+        return -1;
+    if (!broadcast(s, m->p->code[x.in[2]].shape, &both) || !same_shape(s, both))
+        x.in[2] = a;
+    x.par[0] = below(m, 3);
+    x.par[1] = below(m, 2);
+    x.par[2] = below(m, 3);
+    x.par[3] = keeps[below(m, 6)];
+    double b = m->bound[a] > 1 ? m->bound[a] : 1;
+    if (x.par[2]) {
+        x.shape = (mb_shape){1, {m->p->code[x.in[1]].shape.dim[0]}};
+        for (int i = 0; i < s.rank && x.par[2] == 1; i++)
+            x.shape.dim[x.shape.rank++] = s.dim[i];
+        b *= x.par[2] == 2 ? m->bound[x.in[1]] * (double)shape_count(s) : 1;
+    }
+    return append(m, &x, b);
+}
+
 /* A reduction's result, and something made of it, read by several in the arrangements that fit. */
 static void share(maker *m, int a)
 {
@@ -284,10 +330,10 @@ static void share(maker *m, int a)
 
 static void add_one(maker *m)
 {
-    int a = pick(m), kind = below(m, 36);
+    int a = pick(m), kind = below(m, 38);
     if (m->p->code[a].dtype != m->p->dtype)
         return;
-    if (kind >= 32) {
+    if (kind >= 32 && kind < 36) {
         share(m, a);
         return;
     }
@@ -299,7 +345,8 @@ static void add_one(maker *m)
                : kind < 28 ? repeat(m, a)
                : kind < 30 ? along_axis(m, a)
                : kind < 31 ? matmul(m, a)
-                           : choose(m, a);
+               : kind < 32 ? choose(m, a)
+                           : scan(m, a);
     if (made < 0) /* too large, mostly: what is bounded fits */
         unary(m, a);
 }

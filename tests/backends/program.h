@@ -55,7 +55,9 @@ enum kind {
     /* identities */
     K_ALIAS,
     K_STOP,
-    K_KINDS
+    K_KINDS,          /* of program_make; the rest is made by program_make_graph alone */
+    K_SCAN = K_KINDS, /* carry, slices, capture; par: which body, backwards, which result, keep_every */
+    K_ALL_KINDS
 };
 
 typedef struct instr {

@@ -253,6 +253,28 @@ static mb_tensor record_reduction(const instr *x, mb_tensor a, mb_tensor b)
     }
 }
 
+/* The last carry, or a stack: of a whole value or of a sum. */
+static mb_tensor record_scan(const instr *x, mb_tensor carry, mb_tensor slices, mb_tensor capture)
+{
+    mb_tensor w = carry, y = {0}, g, stack = {0};
+    mb_scan s = mb_scan_begin_with(carry.ctx, mb_dim(slices, 0),
+                                   (mb_scan_options){.backwards = x->par[1] != 0, .keep_every = x->par[3]});
+    mb_scan_carry(s, &w);
+    mb_tensor part = mb_scan_slice(s, slices);
+    if (x->par[0] == 0) {
+        y = mb_sin(mb_add(mb_mul(w, 0.7), mb_mul(part, capture)));
+    } else if (x->par[0] == 1) {
+        y = mb_tanh(mb_add(mb_sub(w, mb_mean(w, MB_ALL)), mb_mul(mb_cos(capture), part)));
+    } else { /* a step down an inner loss */
+        mb_grad(mb_sum(mb_mul(mb_sin(w), mb_sin(mb_add(part, capture))), MB_ALL), &w, 1, &g);
+        y = mb_tanh(mb_sub(w, mb_mul(g, 0.3)));
+    }
+    mb_scan_stack(s, x->par[2] == 2 ? mb_sum(mb_mul(w, part), MB_ALL) : w, &stack);
+    w = y;
+    mb_scan_end(s);
+    return x->par[2] ? stack : w;
+}
+
 mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tensor *v, uint64_t data)
 {
     const instr *x = &p->code[i];
@@ -301,6 +323,8 @@ mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tens
         return mb_alias(a);
     case K_STOP:
         return mb_stop_gradient(a);
+    case K_SCAN:
+        return record_scan(x, a, b, c);
     default:
         return x->kind <= K_LOGIC ? record_binary(x, a, b) : record_reduction(x, a, b);
     }
@@ -457,12 +481,13 @@ bool program_run(mb_context *ctx, const program *p, uint64_t data, unsigned styl
 
 void program_print(const program *p, FILE *f)
 {
-    static const char *const names[K_KINDS] = {
-        "buffer",  "variable",  "scalar",      "full",       "iota",    "uniform", "normal",  "tril",
-        "unary",   "binary",    "function",    "compare",    "logic",   "where",   "cast",    "reshape",
-        "permute", "broadcast", "slice",       "pad",        "concat",  "stack",   "sum",     "mean",
-        "max",     "min",       "variance",    "logsumexp",  "argmax",  "cumsum",  "softmax", "matmul",
-        "einsum",  "take",      "scatter_add", "take_along", "argsort", "one_hot", "alias",   "stop"};
+    static const char *const names[K_ALL_KINDS] = {
+        "buffer",     "variable", "scalar",  "full",      "iota",    "uniform",  "normal",
+        "tril",       "unary",    "binary",  "function",  "compare", "logic",    "where",
+        "cast",       "reshape",  "permute", "broadcast", "slice",   "pad",      "concat",
+        "stack",      "sum",      "mean",    "max",       "min",     "variance", "logsumexp",
+        "argmax",     "cumsum",   "softmax", "matmul",    "einsum",  "take",     "scatter_add",
+        "take_along", "argsort",  "one_hot", "alias",     "stop",    "scan"};
     static const char *const orders[D_KINDS] = {"none", "grad", "grad of grad", "jvp",
                                                 "hvp",  "vjp",  "grad 3 times"};
     fprintf(f, "program %llu, %s\n", (unsigned long long)p->seed, mb_dtype_name(p->dtype));

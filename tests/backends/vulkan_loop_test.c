@@ -200,7 +200,7 @@ Test(vulkan_loop, the_same_values, .timeout = 240)
     compare("as on a GPU", "MB_VULKAN_QUIRKS", "16");
     compare("guarded", "MB_GUARD", "1");
     compare("between barriers backwards", "MB_VULKAN_BARRIERS", "backwards");
-    compare("in small slices", "MB_VULKAN_SLICE", "2000");
+    compare("in small batches", "MB_VULKAN_BATCH", "2000");
     compare("unrolled", "MB_DISABLE", "loops");
 }
 
@@ -208,8 +208,8 @@ Test(vulkan_loop, validation_has_nothing_to_say, .timeout = 240)
 {
     all_scans(open_on("reference"), &want);
     compare("validated", "MB_VULKAN_VALIDATE", "1");
-    setenv("MB_VULKAN_SLICE", "2000", 1);
-    compare("validated, in small slices", "MB_VULKAN_VALIDATE", "1");
+    setenv("MB_VULKAN_BATCH", "2000", 1);
+    compare("validated, in small batches", "MB_VULKAN_VALIDATE", "1");
     setenv("MB_VULKAN_LIMITS", "minimum", 1);
     compare("validated, the least device", "MB_VULKAN_VALIDATE", "1");
     expect(atomic_load(&mb__vk_unheard) == 0, "messages that no error reported");
@@ -249,7 +249,7 @@ static made of_steps(int64_t steps, uint64_t *replayed)
               .submits = first.submits,
               .dispatches = p->dispatches_run,
               .device_bytes = first.device_bytes,
-              .commands = p->slice_count,
+              .commands = p->batch_count,
               .acts = p->act_count};
     close_all();
     return m;
@@ -333,7 +333,7 @@ Test(vulkan_loop, long_steps_go_one_by_one, .timeout = 60)
     static results whole, cut;
     whole.count = cut.count = 0;
     small_carry(open_on("vulkan"), 600, 0.5, &whole);
-    setenv("MB_VULKAN_SLICE", "1", 1);
+    setenv("MB_VULKAN_BATCH", "1", 1);
     mb_context *ctx = open_on("vulkan");
     uint64_t before = mb_get_stats(ctx).submits;
     small_carry(ctx, 600, 0.5, &cut); /* more than are left without waiting */
@@ -345,12 +345,12 @@ Test(vulkan_loop, long_steps_go_one_by_one, .timeout = 60)
 
 /* ---- faults ---- */
 
-/* The sum of a quarter of x0 + 1, x0 + 2, ... x0 + 700: whole numbers of quarters, so exact. */
-static bool script(mb_context *ctx, double x0, double *result)
+/* The sum of a quarter of x0 + 1, x0 + 2, ... x0 + steps: whole numbers of quarters, so exact. */
+static bool script(mb_context *ctx, int steps, double x0, double *result)
 {
     mb_scope scope = mb_scope_begin(ctx);
     mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(1), &x0), ys;
-    mb_scan s = mb_scan_begin(ctx, 700);
+    mb_scan s = mb_scan_begin(ctx, steps);
     mb_scan_carry(s, &x);
     x = mb_add(x, 1.0);
     mb_tensor y = x;
@@ -362,11 +362,38 @@ static bool script(mb_context *ctx, double x0, double *result)
     mb_scan_end(s);
     mb_tensor sum = mb_sum(ys, MB_ALL);
     *result = NAN;
-    bool ok = mb_read(sum, result, sizeof *result) == MB_OK && *result == (700 * x0 + 350 * 701) / 4;
+    double want_sum = (steps * x0 + 0.5 * steps * (steps + 1)) / 4;
+    bool ok = mb_read(sum, result, sizeof *result) == MB_OK && *result == want_sum;
     bool told = mb_error(ctx) != MB_OK;
     mb_scope_end(scope);
-    expect(ok || told, "from %g on: %.17g", x0, *result);
+    expect(ok || told, "%d steps from %g on: %.17g", steps, x0, *result);
     return ok;
+}
+
+/* Every allocation fails once, while a plan of so many steps is made and run: it is made again. */
+Test(vulkan_loop, each_allocation_fails, .timeout = 120)
+{
+    counter c = {0};
+    mb_allocator a = counting_allocator(&c);
+    mb_context *ctx =
+        mb_open_with(&(mb_options){.size = sizeof(mb_options), .backend = "vulkan", .allocator = &a});
+    double sum;
+    bool met = true;
+    int n = 1, failed = 0;
+    expect(script(ctx, 600, 1, &sum), "%s", mb_message(ctx));
+    for (; met && n < 2000; n++) {
+        c.fail_at = c.calls + (uint64_t)n;
+        failed += !script(ctx, 600 + n, n, &sum);
+        met = c.calls >= c.fail_at;
+        c.fail_at = 0;
+        expect(mb_error(ctx) == MB_OK || mb_error(ctx) == MB_NO_MEMORY, "allocation %d: %s", n,
+               mb_message(ctx));
+        mb_clear_error(ctx);
+        expect(script(ctx, 600 + n, n, &sum), "after allocation %d: %s", n, mb_message(ctx));
+    }
+    expect(n > 40, "only %d allocations, %d of them missed", n, failed);
+    mb_close(ctx);
+    expect(c.blocks == 0 && c.bytes == 0, "%lld bytes left", (long long)c.bytes);
 }
 
 /* Every call is made to fail, in a first run and in a replay; the run after it, from elsewhere on, is right.
@@ -380,17 +407,18 @@ static void fail_each_call(VkResult with)
             mb_context *ctx = open_on("vulkan");
             mb__vk *v = device_of(ctx);
             double sum = 0;
-            expect(!replay || script(ctx, 5, &sum), "before: %g", sum);
+            expect(!replay || script(ctx, 700, 5, &sum), "before: %g", sum);
             v->fail_with = with;
             v->fail_at = v->calls + n;
-            bool ok = script(ctx, -20, &sum);
+            bool ok = script(ctx, 700, -20, &sum);
             done = v->calls < v->fail_at;
             v->fail_at = 0;
             failed += !ok;
             expect(ok || mb_error(ctx) != MB_OK, "call %d: no error", (int)n);
             if (!ok && !v->lost) {
                 mb_clear_error(ctx);
-                expect(script(ctx, 100, &sum), "call %d, then again: %g, %s", (int)n, sum, mb_message(ctx));
+                expect(script(ctx, 700, 100, &sum), "call %d, then again: %g, %s", (int)n, sum,
+                       mb_message(ctx));
             }
             if (mb_error(ctx) == MB_OK)
                 close_all();
@@ -403,9 +431,59 @@ static void fail_each_call(VkResult with)
 
 Test(vulkan_loop, each_call_fails, .timeout = 240)
 {
-    setenv("MB_VULKAN_SLICE", "20000", 1); /* several submits */
+    setenv("MB_VULKAN_BATCH", "20000", 1); /* several submits */
     fail_each_call(VK_ERROR_INITIALIZATION_FAILED);
     fail_each_call(VK_ERROR_DEVICE_LOST);
+}
+
+/* ---- guards ---- */
+
+/* The bytes behind a body's values are looked at, as those of any other value. */
+Test(vulkan_loop, values_of_bodies_are_guarded, .timeout = 60)
+{
+    setenv("MB_GUARD", "1", 1);
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    results *r = &got;
+    r->count = 0;
+    nested(ctx, 2, 3, 70, r);
+    const mb__cached *c = ((mb__engine_state *)ctx->engine_state)->newest;
+    while (c && !((const mb__vk_program *)c->program)->bodies)
+        c = c->older;
+    cr_assert(c != NULL, "no loop");
+    const mb__vk_program *top = c->program;
+    void *memory[8];
+    const int outputs = top->plan->output_count;
+    cr_assert(outputs < 8);
+    for (int i = 0; i <= outputs; i++)
+        cr_assert_not_null(memory[i] = mb__vk_memory_new(v, (uint64_t)top->plan->arena_bytes + 65536));
+    const mb__binding b = {.arena = memory[outputs], .outputs = memory};
+    mb__vk_guard_fill(top, &b);
+    expect(mb__vk_guard_check(top, &b), "%s", v->failure.message);
+    int64_t at = 0;
+    int bodies = 0, noticed = 0;
+    for (const mb__vk_program *p = top->bodies; p; p = p->bodies) {
+        at += p->around->plan->values[p->loop->arena].offset;
+        for (int i = 0; i < p->plan->value_count; i++) {
+            const mb__value *x = &p->plan->values[i];
+            if (x->storage != MB_IN_ARENA || x->first < 0)
+                continue;
+            const mb__vk_memory *arena = b.arena;
+            unsigned char *end = v->blocks[arena->block].mapped + arena->offset + at + x->offset +
+                                 x->count * (int64_t)mb__vk_element_size((mb_dtype)x->dtype);
+            unsigned char was = *end;
+            *end = 0;
+            expect(!mb__vk_guard_check(top, &b), "a write behind value %d of a body", i);
+            v->failure.status = MB_OK;
+            *end = was;
+            noticed++;
+        }
+        bodies++;
+    }
+    expect(bodies == 3 && noticed > 3, "%d values of %d bodies", noticed, bodies);
+    for (int i = 0; i <= outputs; i++)
+        mb__vk_memory_free(v, memory[i]);
+    close_all();
 }
 
 /* ---- time stamps ---- */

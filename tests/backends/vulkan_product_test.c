@@ -225,7 +225,7 @@ Test(vulkan_product, long_ones_are_cut, .timeout = 120)
         int64_t batch = shapes[i][0], m = shapes[i][1], n = shapes[i][2], k = shapes[i][3];
         uint64_t dispatches[2];
         for (int cut = 0; cut < 2; cut++) {
-            setenv("MB_VULKAN_SLICE", cut ? "100000" : "1e12", 1);
+            setenv("MB_VULKAN_BATCH", cut ? "100000" : "1e12", 1);
             mb_context *ctx = open_on("vulkan");
             rng r = {5};
             mb_tensor a = draw(ctx, &r, MB_INT32, MB_SHAPE(batch, m, k), -8, 8),

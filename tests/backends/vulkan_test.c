@@ -134,13 +134,13 @@ Test(vulkan, barriers_stand_where_they_must, .timeout = 240)
 }
 
 /* Work cut into many submits is the same work. */
-Test(vulkan, slices_change_nothing, .timeout = 60)
+Test(vulkan, batches_change_nothing, .timeout = 60)
 {
     double whole[3], cut[3];
     train("whole", whole);
-    setenv("MB_VULKAN_SLICE", "1000", 1);
+    setenv("MB_VULKAN_BATCH", "1000", 1);
     train("cut", cut);
-    expect(same_bits(whole, cut, 3), "cut into slices: %g, not %g", cut[2], whole[2]);
+    expect(same_bits(whole, cut, 3), "cut into batches: %g, not %g", cut[2], whole[2]);
     training t;
     training_start(&t, open_on("vulkan"));
     training_step(&t, 0, 0.1);
@@ -297,7 +297,7 @@ static void fail_recordings(VkResult with, const char *what)
 Test(vulkan, a_failed_recording_is_made_anew)
 {
     setenv("MB_VULKAN_VALIDATE", "1", 1); /* a half recorded command buffer must not be begun again */
-    setenv("MB_VULKAN_SLICE", "1", 1);
+    setenv("MB_VULKAN_BATCH", "1", 1);
     fail_recordings(VK_ERROR_INITIALIZATION_FAILED, "a failure");
     fail_recordings(VK_ERROR_OUT_OF_HOST_MEMORY, "no memory");
     setenv("MB_VULKAN_STAGING", "1", 1);

@@ -198,7 +198,10 @@ static void twins(int programs, int kernels_least)
 
 Test(vulkan_twin, same_bits_by_glslang, .timeout = 300)
 {
-    twins(PROGRAMS, 60);
+    if (getenv("TESTS_SLOW"))
+        twins(2, 30);
+    else
+        twins(PROGRAMS, 60);
 }
 
 /* Other shapes of kernels: lanes that share rows, rows beside each other. */

@@ -16,8 +16,9 @@
  *   record_ms             the part of a median step before the flush: recording and differentiation
  *   first_ms, plan_ms     the first step, and what all plans took to make
  *   peak_mb               the process's largest resident size
- *   arena_mb, nodes, plan_steps, gflop   of the plan of a step
- *   plans, allocations    plans made in all; heap allocations of a timed step
+ *   forecast_mb, held_mb  what mb_forecast said before the first step that a step would hold at most, and
+ * what was held at most, in the context's memory (on a device: in the device's) arena_mb, nodes, plan_steps,
+ * gflop   of the plan of a step plans, allocations    plans made in all; heap allocations of a timed step
  *
  * icl is the linear transformer of "Linear attention is (maybe) all you need" (Ahn et al. 2310.01082): 3
  * layers, d = 5, prompts of 20 pairs, 1000 fresh prompts a step, Adam(.9,.9). Of the flags, only --steps,
@@ -50,6 +51,7 @@ typedef struct bench {
     mb_optimizer *optimizer;
     mb_vit *vit;      /* all models but icl */
     mb_tensor x, y;   /* [B,N,PATCH_VALUES], int32 [B] */
+    mb_costs costs;   /* of a step */
     mb_tensor P, Q;   /* icl: [L,d,d] */
     mb_tensor mx, mw; /* icl with --check: the prompts' x [prompts,n+1,d] and w [prompts,d,1] */
 } bench;
@@ -207,6 +209,24 @@ static double median(double *values, int64_t n)
     return values[n / 2];
 }
 
+/* Initial values of parameters and optimizer, once more in a scope that ends, as steps leave them: so the
+ * first step has the plan of all others. */
+static void store_initial(bench *b)
+{
+    mb_tensor first = mb_params_tensor(b->params, 0);
+    mb_eval(&first, 1);
+    mb_scope scope = mb_scope_begin(b->mb);
+    for (int i = 0; i < mb_params_count(b->params); i++) {
+        mb_tensor t = mb_params_tensor(b->params, i);
+        mb_assign(t, mb_mul(t, 1.0));
+    }
+    for (int i = 0; i < mb_optimizer_state_count(b->optimizer); i++) {
+        mb_tensor t = mb_optimizer_state_tensor(b->optimizer, i);
+        mb_assign(t, mb_zeros(b->mb, b->dtype, mb_shape_of(t)));
+    }
+    mb_scope_end(scope);
+}
+
 /* One step. Writes the milliseconds until the flush. */
 static double step(bench *b, int64_t number, double *record)
 {
@@ -216,6 +236,8 @@ static double step(bench *b, int64_t number, double *record)
     if (!b->forward_only)
         mb_step(b->optimizer, loss);
     *record = now_ms() - begun;
+    if (!b->costs.nodes && !b->check)
+        mb_forecast(b->mb, &loss, 1, &b->costs);
     double value = mb_item(loss); /* the flush: the assignments of mb_step are stored with it */
     mb_scope_end(scope);
     return value;
@@ -246,6 +268,7 @@ static void run_timed(bench *b)
     uint64_t allocations = 0;
     if (!ms || !record)
         die("no memory", "");
+    store_initial(b);
     for (int64_t i = -b->warm_up; i < b->steps; i++) {
         double begun = now_ms();
         loss = step(b, i + b->warm_up, i < 0 ? &ignored : &record[i]);
@@ -270,8 +293,10 @@ static void run_timed(bench *b)
            (long long)mb_params_size(b->params));
     printf(
         "\"median_ms\": %.3f, \"min_ms\": %.3f, \"record_ms\": %.3f, \"first_ms\": %.1f, \"plan_ms\": %.1f, "
-        "\"peak_mb\": %ld, \"arena_mb\": %.1f, ",
+        "\"peak_mb\": %ld, \"forecast_mb\": %.1f, \"held_mb\": %.1f, \"arena_mb\": %.1f, ",
         middle, ms[0], median(record, b->steps), first, s.plan_seconds * 1e3, usage.ru_maxrss / 1024,
+        (double)b->costs.peak_bytes / 1048576,
+        (double)(s.device_bytes ? s.device_bytes : s.peak_bytes) / 1048576,
         (double)s.last_arena_bytes / 1048576);
     printf("\"nodes\": %llu, \"plan_steps\": %llu, \"gflop\": %.2f, \"plans\": %llu, \"allocations\": %.2f, "
            "\"loss\": %.6f}\n",

@@ -253,7 +253,10 @@ static void contexts()
     options.log = [](void *, const char *) {};
     mb_context *mb = mb_open_with(&options);
     EXPECT(!std::strcmp(mb_backend_name(mb), "reference") && live > 0);
-    EXPECT(is(mb_add(mb_scalar(mb, MB_FLOAT64, 1), 1), 2) && mb_get_stats(mb).flushes == 1);
+    mb_tensor two = mb_add(mb_scalar(mb, MB_FLOAT64, 1), 1);
+    mb_costs costs = {};
+    EXPECT(mb_forecast(mb, &two, 1, &costs) == MB_OK && costs.steps == 1 && mb_get_stats(mb).flushes == 0);
+    EXPECT(is(two, 2) && mb_get_stats(mb).flushes == 1);
     EXPECT(mb_close(mb) == MB_OK && live == 0);
 }
 
@@ -292,6 +295,57 @@ static void checkpoints(mb_context *mb)
     EXPECT(mb_grad(y, &x, 1, &g) == MB_OK && is(g, 6 * std::exp(9.0)));
 }
 
+static mb_status pull(const void *user, mb_context *mb, const mb_custom_at *at, const mb_tensor *vs,
+                      mb_tensor *gs)
+{
+    gs[0] = mb_mul(mb_mul(vs[0], at->xs[0]), *static_cast<const double *>(user));
+    return mb_error(mb);
+}
+
+static mb_status map(const void *, mb_context *mb, const mb_map_at *at, mb_tensor *out)
+{
+    out[0] = mb_add(mb_mul(at->xs[0], 0.5), at->params[0]); /* its fixed point is 2 p, its root -2 p */
+    return mb_error(mb);
+}
+
+static mb_status bowl(const void *, mb_context *mb, const mb_map_at *at, mb_tensor *out)
+{
+    out[0] = mb_square(mb_sub(at->xs[0], mb_square(at->params[0])));
+    return mb_error(mb);
+}
+
+static void implicit(mb_context *mb)
+{
+    const double factor = 5;
+    mb_custom_rule rule = {};
+    rule.reverse = pull;
+    rule.user = &factor;
+    rule.user_bytes = sizeof factor;
+    static_assert(sizeof factor <= MB_MAP_USER_MOST && MB_MAP_USER_MOST <= MB_CUSTOM_USER_MOST, "room");
+    mb_tensor p = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 3.0), y = mb_square(p), x, g;
+    EXPECT(mb_custom_gradient(&y, 1, &p, 1, rule, &x) == MB_OK && is(x, 9));
+    EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 15));
+    mb_map f = {}, loss = {};
+    f.call = map;
+    loss.call = bowl;
+    mb_implicit_options options = {};
+    options.steps = 40;
+    options.linear.steps = 2;
+    mb_convergence told;
+    EXPECT(mb_fixed_point(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 6));
+    EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 2) && is(mb_cast(told.converged, MB_INT32), 1));
+    options.steps = 3;
+    EXPECT(mb_root(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, -6));
+    EXPECT(mb_minimize(loss, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 9));
+    EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 6));
+    mb_scan s = mb_scan_begin(mb, 9);
+    x = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 1.0);
+    EXPECT(mb_scan_carry(s, &x) == MB_OK);
+    x = mb_mul(x, 2);
+    EXPECT(mb_scan_until(s, mb_lt(mb_full(mb, MB_FLOAT64, MB_SHAPE0, 20.0), x)) == MB_OK);
+    EXPECT(mb_scan_end(s) == MB_OK && is(x, 32));
+}
+
 static void vmaps(mb_context *mb)
 {
     mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 3.0), xs = mb_iota(mb, MB_FLOAT64, 6), gs, losses;
@@ -301,7 +355,8 @@ static void vmaps(mb_context *mb)
     EXPECT(mb_grad(loss, &w, 1, &g) == MB_OK);
     EXPECT(mb_vmap_out(v, g, 0, &gs) == MB_OK && mb_vmap_out(v, loss, 0, &losses) == MB_OK);
     EXPECT(mb_vmap_end(v) == MB_OK && has_shape(gs, MB_SHAPE(3, 2)));
-    EXPECT(is(mb_sum(losses, MB_ALL), 81 + 225 + 441) && is(mb_sum(gs, MB_ALL), 2 * (9 * 3 + 15 * 5 + 21 * 7)));
+    EXPECT(is(mb_sum(losses, MB_ALL), 81 + 225 + 441) &&
+           is(mb_sum(gs, MB_ALL), 2 * (9 * 3 + 15 * 5 + 21 * 7)));
 
     mb_vmap_options options = {};
     options.same_draws = true;
@@ -392,7 +447,7 @@ int main(int argc, char **argv)
     contexts();
     mb_context *mb = mb_open(nullptr);
     for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
-                      common_functions, scopes, errors, derivatives, checkpoints, scans, vmaps})
+                      common_functions, scopes, errors, derivatives, checkpoints, scans, implicit, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

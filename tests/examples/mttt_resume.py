@@ -69,9 +69,9 @@ def stopped_in_the_test(folder):
     more = {"batch": 1, "train-images": 1, "epochs": 2}
     plain = data.train_to_end(folder / "plain", **more)
     flags = data.flags(folder / "stopped", **more)
-    # Held up by the line that the test has at its end: that of the first step has no time yet, and one length only.
+    # Held up by the line that the test has at its end: that of the first step, the third, has no time yet, and one length only.
     lines = plain.done.err.replace("plain", "stopped").splitlines()
-    held = Held("mttt", flags, room=len(lines[0]) + len(lines[1]) + 12)
+    held = Held("mttt", flags, room=sum(map(len, lines[:3])) + 12)
     held.until(lambda: (folder / "stopped/checkpoint.safetensors").exists())
     held.until_held()
     held.interrupt()
@@ -144,12 +144,12 @@ NONSENSE = {
 def no_number_of_a_checkpoint_is_believed(folder):
     data = Data(folder, train=40, test=5)
     flags = data.flags(folder / "run", epochs=3, log_every=4, save_every=2)
-    # Held up by its third line and killed, the run has a checkpoint of step 10, two steps after a row: room for the
-    # folder's line and those of steps 1, 4, 8 and tests, but not for that of step 12.
+    # Held up by the line of step 12 and killed, the run has a checkpoint of step 10, two steps after a row: room for the
+    # lines of the folder, of what a step takes, of steps 1, 4, 8 and of tests, but not for that one.
     plain = data.train_to_end(folder / "plain", epochs=3, log_every=4, save_every=2)
     text = succeed("mttt", data.flags(folder / "rehearsal", epochs=3, log_every=4, save_every=2)).err
     lines = text.replace("rehearsal", "run").splitlines(keepends=True)
-    held = Held("mttt", flags, room=sum(map(len, lines[:6])) + 40)
+    held = Held("mttt", flags, room=sum(map(len, lines[:7])) + 40)
     held.until(lambda: step_of(folder / "run/checkpoint.safetensors") == "10")
     held.kill()
     kept = {f.name: f.read_bytes() for f in (folder / "run").iterdir()}

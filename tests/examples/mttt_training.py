@@ -2,8 +2,10 @@
 """Whether examples/mttt trains and tests what it says: against other code, and against what must hold."""
 import math
 import random
+import re
+import resource
 
-from harness import expect, near, succeed, test
+from harness import expect, near, refused, run, succeed, test
 from mttt import LEARNERS, Data, Result, same
 from oracle import Model
 
@@ -180,7 +182,9 @@ def rows_are_means_since_the_last(folder):
 OTHERS = {"learner": "linear", "inner-steps": 2, "inner-batch": 2, "inner-lr": 0.5, "patch": 2, "positions": "learned",
           "dim": 16, "heads": 4, "depth": 2, "epochs": 2, "batch": 8, "lr": 0.02, "weight-decay": 0.3, "clip": 0.1,
           "warmup": 3, "seed": 43, "train-images": 50, "test-images": 21, "log-every": 3}
-# ... and those that do not.
+# ... those that say how: the same to rounding, which a few steps of training keep small ...
+HOW = {"scan": "yes", "keep-every": "sqrt", "checkpoint": "yes"}
+# ... and those that do not matter at all.
 NO_MATTER = {"threads": 2, "save-every": 2}
 
 
@@ -190,8 +194,8 @@ def every_flag_changes_the_result(folder):
     plain = data.train_to_end(folder / "plain")
     same(plain, data.train_to_end(folder / "again"))
     asked = set(plain.config) - {"machines", "images"}
-    expect(asked == set(OTHERS) | set(NO_MATTER) | {"backend", "data", "out", "resume"}, "flags without a test:",
-           asked ^ (set(OTHERS) | set(NO_MATTER) | {"backend", "data", "out", "resume"}))
+    tested = set(OTHERS) | set(HOW) | set(NO_MATTER) | {"backend", "data", "out", "resume", "force"}
+    expect(asked == tested, "flags without a test:", asked ^ tested)
     for name, value in OTHERS.items():
         other = Result(folder / name, succeed("mttt", {**data.flags(folder / name), name: value}))
         expect(other.config[name] == value, "config.json has --" + name, other.config[name])
@@ -209,6 +213,52 @@ def every_flag_changes_the_result(folder):
     expect(other.config["machines"][0]["backend"] == "reference", other.config["machines"])
     for a, b in zip(plain.losses()[:2], other.losses()):
         expect(near(a, b, FORWARD), "the reference backend has a loss of", b, "not", a)
+
+
+@test
+def scans_and_checkpoints_change_no_number(folder):
+    data = Data(folder, train=60, test=22)
+    flags = {"inner_steps": 4, "inner_lr": 0.5, "depth": 2}
+    plain = data.train_to_end(folder / "plain", **flags)
+    for name, value in HOW.items():
+        more = {**flags, "scan": "yes", name: value} if name != "checkpoint" else {**flags, name: value}
+        other = data.train_to_end(folder / name, **more)
+        expect(other.config[name] in (value, True), "config.json has --" + name, other.config[name])
+        expect(len(plain.losses()) == 6, len(plain.losses()), "rows")
+        for a, b in zip(plain.losses(), other.losses()):
+            expect(near(a, b, 1e-4), "--" + name, "has a loss of", b, "not", a)
+    for wrong in ("0", "-1", "root", "", "3x"):
+        refused(run("mttt", data.flags(folder / "wrong", keep_every=wrong)), "--keep-every", "sqrt or log")
+
+
+@test
+def a_step_is_foretold(folder):
+    """The parts are the whole; what loops keep is there with a scan, and less with --keep-every."""
+    data = Data(folder, train=20, test=5)
+    kept = []
+    for n, more in enumerate(({"scan": "no"}, {"scan": "yes"}, {"scan": "yes", "keep_every": "sqrt"})):
+        r = data.train_to_end(folder / str(n), inner_steps=9, dim=32, **more)
+        lines = [line for line in r.done.err.splitlines() if line.startswith("a step: ")]
+        expect(len(lines) == 1, "lines about a step:", lines)
+        numbers = [float(x) for x in re.findall(r"[0-9]+\.[0-9]", lines[0])]
+        whole, parts = numbers[0], numbers[1:7]
+        expect(abs(whole - sum(parts)) < 0.4, "parts of", whole, "are", parts)
+        kept.append(parts[3])
+    expect(kept[0] == 0 < kept[2] < kept[1], "kept through loops:", kept)
+
+
+@test
+def a_step_that_does_not_fit_is_refused(folder):
+    """784 tokens in 100 images and 4 heads: a matrix of all pairs takes 1 GB, in the test with its one image 10 MB."""
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (1200 << 20, 1200 << 20))
+    data = Data(folder, train=100, test=1, side=28)
+    flags = data.flags(folder / "run", learner="softmax", patch=1, heads=4, batch=100)
+    done = run("mttt", flags, preexec_fn=limited)
+    refused(done, "a step needs", "address space", "--force")
+    expect(len([line for line in done.err.splitlines() if line.startswith("mttt: ")]) == 1, "more than a sentence:", done.err)
+    expect(not (folder / "run" / "checkpoint.safetensors").exists(), "a checkpoint of nothing")
+    refused(run("mttt", flags, ["--force"], preexec_fn=limited), "out of memory")
 
 
 @test

@@ -369,7 +369,7 @@ Test(linear_transformer, mistakes)
     expect_error(mb, bad.P, "linear_transformer: dim 0");
     bad =
         mb_linear_transformer_new(p, "a", (mb_linear_transformer_options){.dim = 2, .scores = (mb_scores)7});
-    expect_error(mb, bad.P, "7 is no kind of scores");
+    expect_error(mb, bad.P, "7 is not a kind of scores");
     mb_linear_transformer_options o = {.dim = 3, .layers = 2};
     mb_linear_transformer t = mb_linear_transformer_new(p, "a", o);
     mb_tensor z = mb_zeros(mb, MB_FLOAT64, MB_SHAPE(2, 5, 4));

@@ -870,14 +870,14 @@ static void test_other_files(mb_context *mb)
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         put_file(in_folder("other"), others[i], strlen(others[i]));
         check(!mb_safetensors_open(mb, in_folder("other")) && mb_error(mb) == MB_FORMAT &&
-                  strstr(mb_message(mb), "no safetensors file"),
+                  strstr(mb_message(mb), "not a safetensors file"),
               "%zu: %s", i, mb_message(mb));
         mb_clear_error(mb);
     }
     char small[32] = {8, 0, 0, 0, 0, 0, 0, 0, '[', '1', ']'};
     put_file(in_folder("other"), small, sizeof small);
-    check(!mb_safetensors_open(mb, in_folder("other")) && strstr(mb_message(mb), "no safetensors file"), "%s",
-          mb_message(mb));
+    check(!mb_safetensors_open(mb, in_folder("other")) && strstr(mb_message(mb), "not a safetensors file"),
+          "%s", mb_message(mb));
     mb_clear_error(mb);
 }
 

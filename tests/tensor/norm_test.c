@@ -67,6 +67,63 @@ Test(norm, squares_out_of_range)
         }
 }
 
+/* Every exponent that has a norm, in rows of (2, -3, 6) and of that with the same a million times smaller
+ * beside it: norms are 7 of them, slopes a seventh, and of three tensors together it is the same. */
+Test(norm, every_exponent)
+{
+    enum { WIDE = 6 };
+    const double unit[WIDE] = {2, -3, 6, 2e-6, -3e-6, 6e-6};
+    ON_BOTH
+    for (int d = 0; d < 2; d++) {
+        const int low = d ? -1022 : -126, high = d ? 1020 : 124, n = high - low + 1;
+        const double t = d ? 1e-15 : 1e-6, flushed = ldexp(1, low); /* smaller ones may count as 0 */
+        double *at = malloc(sizeof *at * (size_t)n * WIDE);
+        cr_assert(at != NULL);
+        for (int i = 0; i < n * WIDE; i++)
+            at[i] = ldexp(unit[i % WIDE], low + i / WIDE);
+        mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(n, WIDE), at), y = mb_norm(x, MB_AXES(1));
+        const double *v = values(y), *g = values(grad(y, x));
+        for (int i = 0; i < n; i++) {
+            double want = ldexp(7 * sqrt(1 + 1e-12), low + i);
+            expect(near(v[i], want, 4 * t, 0), "2^%d: %.17g, not %.17g", low + i, v[i], want);
+            for (int j = 0; j < WIDE; j++)
+                expect(near(g[i * WIDE + j], at[i * WIDE + j] / want, 8 * t, flushed / want * 2),
+                       "2^%d: slope %d is %.17g", low + i, j, g[i * WIDE + j]);
+        }
+        for (int i = 0; i < n; i += 7) { /* as three tensors, the smallest first */
+            mb_tensor row = mb_slice(x, 0, i, 1, 1), parts[3];
+            for (int j = 0; j < 3; j++)
+                parts[j] = mb_slice(row, 1, 4 - 2 * j, 2, 1);
+            double norm = mb_item(mb_global_norm(parts, 3)), want = ldexp(7 * sqrt(1 + 1e-12), low + i);
+            expect(near(norm, want, 4 * t, 0), "together, 2^%d: %.17g, not %.17g", low + i, norm, want);
+        }
+        free(at);
+    }
+}
+
+/* Many elements of which each square vanishes, or whose sum overflows; and one large beside many small. */
+Test(norm, of_many)
+{
+    enum { N = 1 << 18 };
+    float *at = malloc(sizeof *at * N);
+    cr_assert(at != NULL);
+    ON_BOTH
+    {
+        const double sizes[] = {1e-37, 1e-30, 2e-19, 1e-9, 1, 1e15, 1e19, 3e38 / 512};
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (int first = 0; first < 2; first++) {
+                const float size = (float)sizes[s], one = first ? 256 * size : size;
+                for (int i = 0; i < N; i++)
+                    at[i] = i ? size : one;
+                double want = (double)size * sqrt(N - 1 + (first ? 65536 : 1));
+                double got = mb_item(mb_norm(mb_from(ctx, MB_FLOAT32, MB_SHAPE(N), at), MB_ALL));
+                /* The reference adds up in a double, the cpu compensates. */
+                expect(near(got, want, 4e-6, 0), "%d of %g: %.9g, not %.9g", N, sizes[s], got, want);
+            }
+    }
+    free(at);
+}
+
 Test(norm, special_values)
 {
     const double inf = (double)INFINITY, nan = (double)NAN;
@@ -88,6 +145,24 @@ Test(norm, special_values)
                    d[0], d[1], d[2], d[3]);
         }
     }
+}
+
+/* Clipped to 1 from every exponent beyond it, bit by bit the same within it. */
+Test(norm, clipping_of_every_exponent)
+{
+    ON_BOTH
+    for (int d = 0; d < 2; d++)
+        for (int e = d ? -1022 : -126; e <= (d ? 1021 : 125); e += d ? 41 : 5) {
+            const double at[3] = {ldexp(2, e), ldexp(-3, e), ldexp(6, e)}, t = d ? 1e-15 : 1e-6;
+            mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(3), at), c;
+            mb_clip_norm(&x, 1, 1, &c);
+            const double *v = values(c);
+            for (int i = 0; i < 3; i++) {
+                double want = e > -3 ? ldexp(at[i], -e) / 7 : at[i];
+                expect(e > -3 ? near(v[i], want, 4 * t, 0) : v[i] == want, "2^%d: [%d] is %.17g, not %.17g",
+                       e, i, v[i], want);
+            }
+        }
 }
 
 Test(norm, clipping_out_of_range)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * call.c - calls of Vulkan that fail, or are made to for tests, and what the validation layer says. */
+ * call.c - failures of Vulkan calls, also those injected by tests, and messages of the validation layer. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -66,7 +66,7 @@ bool mb__vk_ok(mb__vk *v, VkResult r, const char *call)
         v->lost = true;
     if (r == VK_ERROR_OUT_OF_HOST_MEMORY || r == VK_ERROR_OUT_OF_DEVICE_MEMORY)
         return mb__vk_fail(v, MB_NO_MEMORY, NULL, NULL);
-    /* The call's text as written here: its name is enough. */
+    /* The message names only the function of the call's text. */
     const char *name = strstr(call, "vk");
     int n = name ? (int)strcspn(name, "( ,)") : 0;
     return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %.*s: %s (%d)%s", n, name ? name : "", result_text(r),

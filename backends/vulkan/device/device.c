@@ -158,7 +158,7 @@ static const candidate *choose(const candidate *c, int count, const char *wanted
     char *end;
     long index = strtol(wanted, &end, 10);
     if (!*end && index >= 0 && index < count)
-        return &c[index]; /* a larger number may be part of a name: 4090 */
+        return &c[index]; /* a larger number may be part of a name, such as 4090 */
     for (int i = 0; i < count; i++) {
         char text[40];
         uuid_text(c[i].uuid, text);
@@ -214,8 +214,8 @@ int mb__vk_list(mb_device *devices, int room, const char **why)
 
 /* ---- opening ---- */
 
-/* The caps of a device, lowered to the least that Vulkan promises where MB_VULKAN_LIMITS=minimum asks for it:
- * so that the plainest path is tested too. */
+/* The capabilities of a device; with MB_VULKAN_LIMITS=minimum those that Vulkan guarantees, so that the
+ * simplest path can be tested. */
 static void find_caps(mb__vk *v, const candidate *c)
 {
     const VkPhysicalDeviceLimits *l = &c->props.limits;
@@ -233,7 +233,8 @@ static void find_caps(mb__vk *v, const candidate *c)
                                          .pNext = &subgroup};
     vkGetPhysicalDeviceProperties2(c->device, &props);
     v->quirks = mb__vk_quirks(driver.driverID, &c->props);
-    /* Whether what is asked of one width binds the others: float16, too, which we do not use. */
+    /* Whether the modes of one float width must equal those of the others, such as float16, which is not
+     * used. */
     int apart = floats.denormBehaviorIndependence == VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_ALL
                     ? 2
                     : floats.denormBehaviorIndependence == VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_32_BIT_ONLY;
@@ -272,7 +273,7 @@ static bool make_device(mb__vk *v, const candidate *c)
     VkQueueFamilyProperties families[32];
     uint32_t n = 32, best = UINT32_MAX;
     vkGetPhysicalDeviceQueueFamilyProperties(c->device, &n, families);
-    for (uint32_t i = 0; i < n; i++) /* one for computing alone, where there is one */
+    for (uint32_t i = 0; i < n; i++) /* prefer a family for compute only */
         if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT &&
             (best == UINT32_MAX || (families[best].queueFlags & VK_QUEUE_GRAPHICS_BIT &&
                                     !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT))))
@@ -351,7 +352,7 @@ bool mb__vk_device_open(mb__vk *v, const char *wanted)
     v->validate = flag("MB_VULKAN_VALIDATE");
     v->labels = flag("MB_VULKAN_LABELS");
     const char *barriers = getenv("MB_VULKAN_BARRIERS"), *fault = getenv("MB_VULKAN_FAULT");
-    /* Validation sees all blocks as one thing that every dispatch writes. */
+    /* To validation, all blocks are one resource that every dispatch writes. */
     v->every_barrier = v->validate || (barriers && !strcmp(barriers, "every"));
     v->backwards = barriers && !strcmp(barriers, "backwards");
     if (fault) {
@@ -392,17 +393,17 @@ bool mb__vk_device_open(mb__vk *v, const char *wanted)
     v->props = c->props;
     vkGetPhysicalDeviceMemoryProperties(v->physical, &v->memory);
     find_caps(v, c);
-    /* Systems end work that takes a device longer than a second or two. */
-    const char *slice = getenv("MB_VULKAN_SLICE");
-    v->slice = slice && atof(slice) > 0                                        ? atof(slice)
-               : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
-                                                                               : 3e10;
+    /* Operating systems abort work that occupies a device for more than a second or two. */
+    const char *batch = getenv("MB_VULKAN_BATCH");
+    v->batch_cost = batch && atof(batch) > 0                                        ? atof(batch)
+                    : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
+                                                                                    : 3e10;
     return make_device(v, c) && make_objects(v);
 }
 
 void mb__vk_device_close(mb__vk *v)
 {
-    if (v->device && !v->hung) { /* else what it holds goes with the process */
+    if (v->device && !v->hung) { /* a device that hangs is not freed */
         v->f.vkDestroyFence(v->device, v->fence, NULL);
         v->f.vkDestroyCommandPool(v->device, v->command_pool, NULL);
         v->f.vkDestroyDescriptorPool(v->device, v->descriptor_pool, NULL);

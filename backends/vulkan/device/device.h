@@ -16,7 +16,7 @@
 #include "backends/plan/backend.h"
 
 /* Drivers with room for 32 buffers need some of it for the validation layer's own. */
-enum { VK_BLOCKS_MOST = 24, VK_ALIGN = 256, VK_SLICES_MOST = 256 };
+enum { VK_BLOCKS_MOST = 24, VK_ALIGN = 256, VK_BATCHES_MOST = 256 };
 
 /* Of the block that transfers pass through, and of the region of the copy. */
 enum { VK_STAGE_BYTES = 4 << 20, VK_REGION_WORDS = 64 };
@@ -89,7 +89,7 @@ typedef struct mb__vk {
     VkPhysicalDeviceProperties props;
     VkPhysicalDeviceMemoryProperties memory;
     mb__vk_caps caps;
-    double slice;       /* work in a submit, and about as much at most in a dispatch, in operations */
+    double batch_cost;  /* of a submit batch, and about the most of a dispatch: operations */
     uint64_t submitted; /* since the device was last seen idle */
     bool lost, validate, every_barrier, backwards, guard, labels;
     int messages; /* of the validation layer, not yet reported; see mb__vk_unheard */
@@ -196,6 +196,10 @@ bool mb__vk_memory_start(mb__vk *v);
 void mb__vk_memory_end(mb__vk *v);
 mb__vk_memory *mb__vk_memory_new(mb__vk *v, uint64_t bytes);
 void mb__vk_memory_free(mb__vk *v, mb__vk_memory *place);
+/* What new memory of these sizes would add to the blocks, if `freed` (NULL: nothing) went before the last.
+ * False: no memory. */
+bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__vk_memory *freed,
+                           uint64_t *more);
 size_t mb__vk_element_size(mb_dtype dtype);
 /* A part of the table. */
 bool mb__vk_table_new(mb__vk *v, uint64_t bytes, uint64_t *offset);

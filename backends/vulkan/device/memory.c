@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * memory.c - device memory: a few large blocks shared out best fit, and the table that tells kernels where in
- * them values lie.
+ * memory.c - device memory: best-fit suballocation of a few large blocks, and the table of addresses that
+ * kernels read.
  */
 #include <stdlib.h>
 
@@ -35,7 +35,7 @@ static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
     return true;
 }
 
-/* The smallest gap that is large enough. There is always room to give it back: a gap entry is kept spare. */
+/* Takes from the smallest gap that is large enough. Reserves the entry that giving it back may need. */
 static bool gap_take(mb__vk *v, mb__vk_block *b, uint64_t bytes, uint64_t *offset)
 {
     uint32_t best = UINT32_MAX;
@@ -86,7 +86,7 @@ static VkResult allocate(mb__vk *v, mb__vk_block *b, VkMemoryPropertyFlags neede
         for (uint32_t i = 0; i < v->memory.memoryTypeCount; i++) {
             VkMemoryPropertyFlags flags = v->memory.memoryTypes[i].propertyFlags;
             if (!(r.memoryTypeBits >> i & 1) || tried >> i & 1 || (flags & needed) != needed ||
-                flags & VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD || /* a feature of its own, and slow */
+                flags & VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD || /* needs a feature, and is slow */
                 v->memory.memoryHeaps[v->memory.memoryTypes[i].heapIndex].size < r.size)
                 continue;
             int score = __builtin_popcount(flags & liked);
@@ -146,11 +146,11 @@ static const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
                                           VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
                                    cached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
 
-/* The descriptor set says which buffers there are; commands recorded before are stale. */
+/* Writes the block buffers to the descriptor set; commands recorded before are then invalid. */
 static void write_set(mb__vk *v)
 {
     VkDescriptorBufferInfo table = {v->table.buffer, 0, VK_WHOLE_SIZE}, blocks[VK_BLOCKS_MOST];
-    for (uint32_t i = 0; i < v->caps.blocks; i++) /* places without a block of their own show the first */
+    for (uint32_t i = 0; i < v->caps.blocks; i++) /* slots without a block get the first */
         blocks[i] = (VkDescriptorBufferInfo){v->blocks[v->blocks[i].buffer ? i : 0].buffer, 0, VK_WHOLE_SIZE};
     VkWriteDescriptorSet writes[2] = {{.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                        .dstSet = v->set,
@@ -169,7 +169,7 @@ static void write_set(mb__vk *v)
     v->host->counters->descriptor_writes += 1 + v->caps.blocks;
 }
 
-/* Blocks of values in which nothing lies, back to the device. Whether there were any. */
+/* Frees empty blocks of values. Whether there were any. */
 static bool give_back(mb__vk *v)
 {
     bool any = false;
@@ -183,7 +183,7 @@ static bool give_back(mb__vk *v)
     return any;
 }
 
-/* A place for a block: one that was given back, or a new one. NULL: there is none. */
+/* A free slot for a block; NULL: there is none. */
 static mb__vk_block *free_block(mb__vk *v)
 {
     for (uint32_t i = 0; i < v->caps.blocks; i++)
@@ -192,18 +192,24 @@ static mb__vk_block *free_block(mb__vk *v)
     return NULL;
 }
 
-/* One block of at least `bytes`; larger where that is to be had, so that they stay few. */
-static bool make_block(mb__vk *v, mb__vk_block *b, uint64_t bytes)
+/* What a further block should have, beside these: as much as all of them, so that they stay few. */
+static uint64_t large_block(const mb__vk *v, const mb__vk_block *blocks)
 {
     uint64_t total = (uint64_t)16 << 20;
     uint32_t left = v->caps.blocks;
     for (uint32_t i = 0; i < v->caps.blocks; i++) {
-        total += v->blocks[i].bytes;
-        left -= v->blocks[i].buffer != VK_NULL_HANDLE;
+        total += blocks[i].bytes;
+        left -= blocks[i].buffer != VK_NULL_HANDLE;
     }
-    /* When few are left, each must be as large as can be. */
+    /* If few slots are left, each block must be as large as possible. */
     uint64_t large = left <= 3 && v->block_count ? v->caps.block_bytes : total;
-    large = large > v->caps.block_bytes ? v->caps.block_bytes : large;
+    return large > v->caps.block_bytes ? v->caps.block_bytes : large;
+}
+
+/* One block of at least `bytes`; larger where that is to be had. */
+static bool make_block(mb__vk *v, mb__vk_block *b, uint64_t bytes)
+{
+    uint64_t large = large_block(v, v->blocks);
     VkMemoryPropertyFlags needed = local | (v->caps.staging ? 0 : host), liked = v->caps.staging ? 0 : cached;
     VkBufferUsageFlags usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
     for (; large > bytes; large = aligned(large / 2)) {
@@ -215,7 +221,7 @@ static bool make_block(mb__vk *v, mb__vk_block *b, uint64_t bytes)
     return block_new(v, b, bytes, usage, needed, liked);
 }
 
-/* A further block for at least `bytes`. Where there is no room for it, empty ones make room. */
+/* Adds a block of at least `bytes`; frees empty ones if there is no memory. */
 static bool add_block(mb__vk *v, uint64_t bytes)
 {
     if (bytes > v->caps.block_bytes)
@@ -266,9 +272,66 @@ mb__vk_memory *mb__vk_memory_new(mb__vk *v, uint64_t bytes)
 void mb__vk_memory_free(mb__vk *v, mb__vk_memory *place)
 {
     mb__vk_block *b = &v->blocks[place->block];
-    gap_put(v, b, place->offset, place->bytes); /* room was made when it was taken */
+    gap_put(v, b, place->offset, place->bytes); /* its entry was reserved by gap_take */
     b->given--;
     mb__host_free(v->host, place, sizeof *place);
+}
+
+/* ---- what would be ---- */
+
+/* Blocks with gaps of their own to take from, at first like v's. What was copied is to be freed in any case.
+ */
+static bool copy_blocks(mb__vk *v, mb__vk_block *blocks)
+{
+    for (uint32_t i = 0; i < v->caps.blocks; i++) {
+        mb__vk_block *b = &blocks[i];
+        *b = v->blocks[i];
+        b->gaps = NULL;
+        b->gap_room = 0;
+        if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + b->given + 2,
+                              sizeof *b->gaps))
+            return false;
+        if (b->gap_count)
+            memcpy(b->gaps, v->blocks[i].gaps, b->gap_count * sizeof *b->gaps);
+    }
+    return true;
+}
+
+/* Takes from a gap, or from a block that would be made. */
+static bool would_take(mb__vk *v, mb__vk_block *blocks, uint64_t bytes, uint64_t *more)
+{
+    uint64_t ignored, large = large_block(v, blocks);
+    mb__vk_block *unmade = NULL;
+    for (uint32_t i = v->stage_block + 1; i < v->caps.blocks; i++) {
+        if (blocks[i].buffer && gap_take(v, &blocks[i], bytes, &ignored))
+            return true;
+        unmade = !unmade && !blocks[i].buffer ? &blocks[i] : unmade;
+    }
+    large = large > bytes ? large : bytes;
+    *more += large;
+    if (!unmade)
+        return true;                      /* the flush will fail, whatever it would have taken */
+    unmade->buffer = v->blocks[0].buffer; /* any that is one */
+    unmade->bytes = large;
+    return gap_put(v, unmade, 0, large) && gap_take(v, unmade, bytes, &ignored);
+}
+
+bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__vk_memory *freed,
+                           uint64_t *more)
+{
+    size_t size = v->caps.blocks * sizeof(mb__vk_block);
+    mb__vk_block *blocks = mb__host_alloc(v->host, size);
+    bool ok = blocks && copy_blocks(v, blocks);
+    *more = 0;
+    for (int i = 0; ok && i < count; i++) {
+        if (freed && i == count - 1)
+            ok = gap_put(v, &blocks[freed->block], freed->offset, freed->bytes);
+        ok = ok && would_take(v, blocks, aligned((uint64_t)bytes[i] + (v->guard ? MB_GUARD_BYTES : 0)), more);
+    }
+    for (uint32_t i = 0; blocks && i < v->caps.blocks; i++)
+        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_room * sizeof(mb__vk_range));
+    mb__host_free(v->host, blocks, size);
+    return ok;
 }
 
 size_t mb__vk_element_size(mb_dtype dtype)
@@ -290,7 +353,7 @@ static bool table_make(mb__vk *v, uint64_t bytes)
     return block_new(v, &v->table, bytes, to, local, 0) && block_new(v, &v->stage, bytes, from, host, 0);
 }
 
-/* Doubles the table; its parts stay at their offsets. */
+/* Doubles the table; parts keep their offsets. */
 static bool table_grow(mb__vk *v)
 {
     if (!mb__vk_idle(v))
@@ -308,7 +371,7 @@ static bool table_grow(mb__vk *v)
         return false;
     }
     memcpy(mb__vk_table_at(v, 0), table.mapped ? table.mapped : stage.mapped, bytes);
-    /* What is free: the new half, and what was free in the old. There is room for all. */
+    /* The free parts: the new half, and those of the old table. Their entries are reserved. */
     v->table.gap_count = 0;
     v->table.given = table.given;
     gap_put(v, &v->table, bytes, bytes);
@@ -374,8 +437,8 @@ static bool host_sees_memory(const mb__vk *v)
     return false;
 }
 
-/* The first block is the one that the host reads and writes: transfers to memory that it does not see, and
- * large downloads from memory that it sees without a cache, pass through it. */
+/* The first block is visible to the host: transfers to memory that is not, and large downloads from uncached
+ * memory, go through it. */
 bool mb__vk_memory_start(mb__vk *v)
 {
     v->caps.staging = v->caps.staging || !host_sees_memory(v);

@@ -15,7 +15,7 @@ bool mb__vk_submit(mb__vk *v, const VkCommandBuffer *commands, uint32_t count, b
     return ok;
 }
 
-/* A minute for each slice: far more than it takes, and an answer all the same from a device that hangs. */
+/* A minute for each submit batch: far more than it takes, but a device that hangs is detected. */
 static VkResult wait_for_fence(mb__vk *v)
 {
     VkResult r = v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, v->submitted * 60 * 1000000000u);
@@ -38,12 +38,12 @@ bool mb__vk_idle(mb__vk *v)
     return true;
 }
 
-/* After an error, what was submitted may still run, and uses what is about to be freed. A lost device answers
- * at once; one that hangs never does. */
+/* After an error, submitted work may still run and use memory that is about to be freed. A lost device
+ * answers at once; one that hangs, never. */
 void mb__vk_settle(mb__vk *v)
 {
     VkResult r = VK_SUCCESS;
-    if (v->loose && !v->hung) { /* submitted without the fence, which follows here by itself */
+    if (v->loose && !v->hung) { /* work was submitted without the fence: submit it alone */
         r = v->f.vkResetFences(v->device, 1, &v->fence);
         r = r == VK_SUCCESS ? v->f.vkQueueSubmit(v->queue, 0, NULL, v->fence) : r;
     }

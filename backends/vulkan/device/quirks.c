@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * quirks.c - known driver bugs and limits that drivers do not report. A row holds for a driver, from one
- * version to another; add to it what a device was seen to do, and what it costs to work around it.
+ * quirks.c - known driver bugs and limits that drivers do not report. A row is for a driver and a range of
+ * versions; say in it what was observed, and what the workaround costs.
  */
 #include <stdlib.h>
 
 #include "backends/vulkan/device/device.h"
 
 static const struct quirk {
-    uint32_t driver;      /* VkDriverId; 0: of one before Vulkan 1.2, which does not tell */
+    uint32_t driver;      /* VkDriverId; 0: unknown, before Vulkan 1.2 */
     uint32_t vendor;      /* 0: any */
     uint32_t first, last; /* driver versions; last 0: all later ones */
     unsigned flags;
@@ -16,7 +16,7 @@ static const struct quirk {
     /* Loops end after 65535 iterations, all loops of an invocation together, whatever their condition says
      * (LP_MAX_TGSI_LOOP_ITERATIONS): sums would be wrong without an error. */
     {VK_DRIVER_ID_MESA_LLVMPIPE, 0, 0, 0, VK_QUIRK_ENDS_LOOPS},
-    /* Tiles of 128x128 keep more sums an invocation than these have registers for. */
+    /* Tiles of 128x128 need more registers per invocation than these devices have. */
     {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, 0, 0, 0, VK_QUIRK_NO_LARGE_TILES},
     {VK_DRIVER_ID_ARM_PROPRIETARY, 0, 0, 0, VK_QUIRK_NO_LARGE_TILES},
     {VK_DRIVER_ID_MOLTENVK, 0, 0, 0, VK_QUIRK_NO_LARGE_TILES},
@@ -27,7 +27,7 @@ static const struct quirk {
     {0, 0x8086, 0, 0, VK_QUIRK_NO_LARGE_TILES}, /* Intel */
 };
 
-/* $MB_VULKAN_QUIRKS, a number, is added: for tests of the ways round. */
+/* $MB_VULKAN_QUIRKS, a number, is added, to test the workarounds. */
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props)
 {
     const char *more = getenv("MB_VULKAN_QUIRKS");

@@ -4,15 +4,15 @@
  * (shaders/kernel.comp): that module's types, variables and needed functions are copied, its main is
  * replaced.
  *
- * The same calls write GLSL text instead, for tests: the text of main, to be compiled behind the same
- * functions by a compiler that was not written here.
+ * For tests, the same calls can write GLSL instead: the text of main, which an independent compiler compiles
+ * together with the same functions.
  */
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "backends/vulkan/pipeline/pipeline.h"
 
-/* The opcodes that are read or written here. */
+/* The opcodes that are read or written. */
 enum {
     OpSource = 3,
     OpSourceExtension = 4,
@@ -215,7 +215,7 @@ struct mb__vk_asm {
     uint32_t constant_count, constant_room;
     uint32_t types_of[VK_TYPES], pointer_of[VK_TYPES];
     bool *needed;                 /* of each function */
-    nest open[DEPTH_MOST], spare; /* spare: beyond the deepest, where nothing is kept */
+    nest open[DEPTH_MOST], spare; /* spare: used beyond the deepest, and ignored */
     int depth;
     char *head, *text; /* GLSL: constants; statements */
     uint32_t head_count, head_room, text_count, text_room;
@@ -537,7 +537,8 @@ void mb__vk_end_if(mb__vk_asm *a)
 
 /* ---- the module ---- */
 
-/* Functions called by needed ones are needed. A callee stands before or after its caller; few rounds do. */
+/* Functions called by needed ones are needed. Callees may come before or after their callers; a few passes
+ * suffice. */
 static void close_over_calls(mb__vk_asm *a)
 {
     const mb__vk_library *l = a->l;
@@ -557,7 +558,7 @@ static void close_over_calls(mb__vk_asm *a)
     }
 }
 
-/* Marks the results of arithmetic in functions that are left out: nothing else in a function is decorated. */
+/* Marks the results of arithmetic in functions that are left out, whose decorations must be dropped. */
 static void mark_dropped(const mb__vk_asm *a, bool *dropped)
 {
     const mb__vk_library *l = a->l;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * module.c - what a module of ours is given before a driver sees it, whether glslang wrote it or the
- * assembler: the things that SPIR-V can say and GLSL cannot.
+ * module.c - what is added to each module, by glslang or by the assembler, before it goes to a driver: what
+ * SPIR-V can express and GLSL cannot.
  *
  *   - NaN, infinities and the sign of zero are kept, and small numbers not taken for zero, where the device
  * can be asked for that (VK_KHR_shader_float_controls, in Vulkan 1.2). Drivers may do otherwise by default,
@@ -28,7 +28,7 @@ enum {
     MOST_ADDED = 64,    /* words, without decorations */
 };
 
-/* By bit of mb__vk_caps.modes. */
+/* Indexed by bit of mb__vk_caps.modes. */
 static const struct {
     uint32_t capability, mode;
 } modes[] = {{4466, 4461}, /* SignedZeroInfNanPreserve */
@@ -78,7 +78,7 @@ uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, ui
         }
         memcpy(to, w, length * sizeof *w);
         to += length;
-        if (code == OpEntryPoint) /* its modes are next, in any order */
+        if (code == OpEntryPoint) /* its execution modes follow, in any order */
             for (unsigned m = 0; m < 2; m++)
                 for (unsigned wide = 0; wide < 2; wide++)
                     if (asked[wide] >> m & 1)

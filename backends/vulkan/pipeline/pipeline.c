@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * pipeline.c - shaders to pipelines. A pipeline is made when a plan first needs it and found again by its
- * content: SPIR-V words, local size, constants. What the driver compiled is kept on disk between processes,
- * in one file for each device and driver version.
+ * pipeline.c - shaders to pipelines. A pipeline is created when a plan first needs it and then found by its
+ * content: SPIR-V words, local size, constants. The driver's compiled code is cached on disk, in one file for
+ * each device and driver version.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -22,8 +22,8 @@ const mb__vk_shader *mb__vk_shader_named(const char *name)
 
 /* ---- on disk ---- */
 
-/* Before the driver's own bytes: by which a damaged or foreign file is recognized. Drivers need not check
- * more than the few words of their header. */
+/* The header before the driver's bytes, to recognise damaged or foreign files: drivers check only the few
+ * words of their own header. */
 typedef struct cache_head {
     char magic[8];
     uint64_t hash, bytes;
@@ -56,7 +56,7 @@ static bool cache_path(const mb__vk *v, char *out, size_t size, bool make)
                           : -1;
     if (n < 0 || n >= (int)sizeof folder)
         return false;
-    if (make) /* one level; where even its parent is missing, nothing is kept */
+    if (make) /* one level; if its parent is missing, nothing is cached */
         if (mkdir(folder, 0700) != 0 && errno != EEXIST)
             return false;
     n = snprintf(out, size, "%s/%04x-%04x-%08x.pipelines", folder, v->props.vendorID, v->props.deviceID,
@@ -86,7 +86,8 @@ static void *read_cache(mb__vk *v, size_t *bytes)
     return data;
 }
 
-/* Written beside and renamed: another process reads the old file or the new one. Failing costs only time. */
+/* Writes a new file and renames it, so that other processes read either the old file or the new one. A
+ * failure only costs time. */
 static void write_cache(mb__vk *v)
 {
     size_t bytes = 0;

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT
  *
- * axis_and_index.c - gather, scatter, sort, scan: kernels written by hand, whose regions their sources
- * describe. All do the same in every run: sums are added in a fixed order, however the work is spread.
+ * axis_and_index.c - gather, scatter, sort, running sum: kernels written by hand; their sources describe
+ * their regions. All are deterministic: sums are added in a fixed order.
  */
 #include "backends/vulkan/program/program.h"
 
-/* Rows up to here are sorted by counting, on GPUs and on processors; longer ones by merges. */
+/* The longest rows that are sorted by counting, on GPUs and on processors; longer ones are merge-sorted. */
 enum { COUNTED_MOST = 1024, COUNTED_MOST_PROCESSOR = 128 };
 
-/* How many loop iterations of `each` an invocation may do in one dispatch: no more than the driver lets it,
- * nor than `invocations` of them do in the time of a slice. */
+/* The number of loop iterations, of cost `each`, for an invocation in one dispatch: limited by the driver,
+ * and by the time that `invocations` of them may take in a submit batch. */
 static int64_t stretch(const mb__vk *v, int64_t each, int64_t invocations)
 {
-    int64_t slow = v->caps.processor ? INT32_MAX : 1 << 20; /* one after the other, from memory */
+    int64_t slow = v->caps.processor ? INT32_MAX : 1 << 20; /* serial, reading memory */
     int64_t most = v->caps.iterations ? v->caps.iterations : slow,
-            in_time = (int64_t)(v->slice / 8 / (double)(invocations ? invocations : 1));
+            in_time = (int64_t)(v->batch_cost / 8 / (double)(invocations ? invocations : 1));
     most = most < in_time ? most : in_time;
     return most > 64 * each ? most / each : 64;
 }
@@ -152,8 +152,7 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
     VkPipeline pipeline = mb__vk_pipeline_named(p, step, "scatter_add", o->dtype, local);
     if (!pipeline)
         return false;
-    /* The loop over the index's axes counts once even where it is skipped: lanes go through it switched off.
-     */
+    /* The loop over the index's axes counts once even if it is skipped: inactive lanes go through it. */
     int64_t most = stretch(v, 2 + o->index_rank, others * parts);
     for (int64_t first = 0; first < entries; first += most) {
         int64_t end = first + most < entries ? first + most : entries;

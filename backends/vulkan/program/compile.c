@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * compile.c - a plan to a program: its pipelines, its dispatches and its part of the table. Commands are
- * recorded by the first run.
+ * compile.c - compiles a plan to a program: pipelines, dispatches, and its part of the table. The first run
+ * records the commands.
  */
 #include "backends/vulkan/program/program.h"
 

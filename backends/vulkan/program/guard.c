@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * guard.c - MB_GUARD=1, for tests: what lies behind each value, up to the next, is filled with a
- * pattern before a run and looked at after it. A kernel that wrote past its value is an error that names the
- * value's step. Values keep places of their own then, so that the pattern is nobody's memory.
+ * guard.c - MB_GUARD=1, for tests: the bytes between each value and the next are filled with a pattern before
+ * a run and checked after it. A kernel that wrote past its value is an error that names the step. Values then
+ * share no memory, so that no value overwrites the pattern.
  */
 #include "backends/vulkan/program/program.h"
 
 enum { PATTERN = 0xa5 };
 
-/* The bytes behind value i that are its own to leave alone; NULL: it has no place that the host sees. */
+/* The guard bytes after value i; NULL: it is not in memory visible to the host. */
 static unsigned char *band(const mb__vk_program *p, const mb__binding *b, int i, size_t *bytes)
 {
     const mb__value *v = &p->plan->values[i];

@@ -6,7 +6,7 @@
  */
 #include "backends/vulkan/program/program.h"
 
-/* What is accessed: bytes of the arena, or a value that lies alone. */
+/* What is accessed: bytes of the arena, or a value outside of it. */
 typedef struct accessed {
     int32_t space;
     int64_t first, end;

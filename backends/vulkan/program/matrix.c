@@ -93,7 +93,7 @@ static bool add_work(const batch *x, const work *w)
     VkPipeline pipeline = mb__vk_pipeline_named(x->p, x->step, w->kernel, x->o->dtype, w->local);
     if (!pipeline)
         return false;
-    double pieces = v->caps.processor ? 1 : w->cost / (2 * v->slice) + 1;
+    double pieces = v->caps.processor ? 1 : w->cost / (2 * v->batch_cost) + 1;
     int64_t most = (int64_t)((double)w->groups / pieces) + 1;
     for (int64_t first = 0; first < w->groups; first += most)
         if (!add_groups(x, w, pipeline, first, w->groups - first < most ? w->groups - first : most))

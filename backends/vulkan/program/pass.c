@@ -61,7 +61,7 @@ static void put_view(bytes *b, int32_t place, const mb__view *view, int rank)
     put(b, view->stride, (size_t)rank * sizeof *view->stride);
 }
 
-/* All of it, but what the region says. */
+/* The part of a pass that the pipeline depends on: all except the contents of the region. */
 static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
 {
     const mb__kernel *k = &p->k;

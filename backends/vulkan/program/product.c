@@ -8,7 +8,7 @@
 
 #include "backends/vulkan/program/program.h"
 
-/* m, n: elements of a group's tile; local: invocations, 0: by the device; shared: bytes. */
+/* m, n: size of a workgroup's tile; local: invocations, 0: depends on the device; shared: bytes. */
 static const struct {
     const char *name;
     uint32_t m, n, local, shared;
@@ -68,7 +68,7 @@ static int best_kernel(const mb__vk *v, const mb__product *p, bool wide)
     return usable(v, best, wide) ? best : VK_PLAIN;
 }
 
-/* c^T = b^T a^T where that makes the result's rows contiguous, or its long axis the lanes'. */
+/* c^T = b^T a^T, if that makes the result's rows contiguous, or its long axis that of the lanes. */
 static mb__product transposed(const mb__product *p)
 {
     bool turn = p->c_n != 1 && p->n > 1 && (p->c_m == 1 || p->m > p->n);
@@ -92,7 +92,8 @@ static mb__product transposed(const mb__product *p)
 
 /* ---- how its work is spread ---- */
 
-/* Few tiles leave a GPU idle, and drivers that end loops need short ones: then the sum is cut. */
+/* The number of parts of the sum: with few tiles a GPU would be idle, and drivers that end loops need short
+ * ones. */
 static int64_t splits_for(const mb__vk *v, int kernel, int64_t groups, int64_t k, int64_t reduce,
                           int64_t batch_loops)
 {
@@ -101,7 +102,7 @@ static int64_t splits_for(const mb__vk *v, int kernel, int64_t groups, int64_t k
         splits = 256 / (groups ? groups : 1) < total / 256 ? 256 / (groups ? groups : 1) : total / 256;
     if (v->caps.iterations) {
         int64_t most = (v->caps.iterations - batch_loops) / 2 * each;
-        /* An element of the reduce loops costs a few iterations beside its k. */
+        /* An iteration of the reduce loops costs a few more than its k. */
         int64_t cost = total + reduce * 8 * each;
         splits = cost / most + 1 > splits ? cost / most + 1 : splits;
     }
@@ -114,7 +115,7 @@ typedef struct layout {
     int64_t batch_size, reduce_size;
     mb__vk_tile tile;
     int64_t tiles, splits;
-    /* Where the result goes first: to c, or in pieces to memory of the program's. */
+    /* The destination: c, or for parts of the sum the program's own memory. */
     int64_t c_offset, c_m, c_n, c_loop[MB_MAX_RANK * 3], split_stride;
 } layout;
 
@@ -222,7 +223,7 @@ mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__pro
     return mb__vk_product_decide(program->v, &m, program->plan->values[p->c.value].dtype == MB_FLOAT64);
 }
 
-/* Along the loop that it is repeated over most often, else along rows or columns. */
+/* Cuts along the longest loop, else along rows or columns. */
 bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[2])
 {
     double cost = 2.0 * (double)m->m * (double)m->n * (double)m->k;
@@ -233,7 +234,7 @@ bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[
             loop = i;
     }
     bool rows = m->m >= m->n;
-    if (v->caps.processor || cost <= 2 * v->slice || (loop < 0 && (rows ? m->m : m->n) < 256))
+    if (v->caps.processor || cost <= 2 * v->batch_cost || (loop < 0 && (rows ? m->m : m->n) < 256))
         return false;
     part[0] = part[1] = *m;
     int64_t size = loop >= 0 ? m->loop[loop] : rows ? m->m : m->n, half = (size + 1) / 2;
@@ -257,7 +258,7 @@ VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
                                c->a_read, c->b_read | (uint32_t)c->fours << 2);
 }
 
-/* The plainest of all: a sum over k of products of two loads, a kernel like any other. */
+/* The simplest way: a generated kernel that sums products of two loads over k. */
 static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 {
     uint8_t dtype = p->plan->values[m->c.value].dtype;
@@ -292,7 +293,7 @@ static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
     return mb__vk_add_rows(p, step, &k, columns);
 }
 
-/* The pieces' sum: [splits, batch..., m, n] -> c. */
+/* Adds the parts: [splits, batch..., m, n] -> c. */
 static bool add_up(mb__vk_program *p, int step, const layout *l, int32_t pieces)
 {
     const mb__product *m = &l->m;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * product_check.c - a product kernel is tried on the device before it is first used: drivers have compiled
- * such kernels wrongly, and a wrong product is worse than a slow one. The trial has a size that is no
- * multiple of any tile, and the reading pattern (specialization constants) of the kernel that is to be used.
+ * such kernels wrongly, and a wrong product is worse than a slow one. The trial's sizes are not multiples of
+ * any tile; its specialization constants are those of the kernel that is to be used.
  */
 #include "backends/vulkan/program/program.h"
 
@@ -13,8 +13,7 @@ static double entry(int64_t i, int64_t salt) /* small integers: sums of their pr
     return (double)((i * 7 + salt) % 13 - 6);
 }
 
-/* The trial's product: sizes are multiples of 4 where the pattern reads by fours, and strides too; elsewhere
- * neither. */
+/* The trial's product: sizes and strides are multiples of 4 only where the pattern reads by fours. */
 static mb__product trial(const mb__vk *v, const mb__vk_choice *c)
 {
     mb__vk_tile tile = mb__vk_tile_of(v, c->kernel);
@@ -139,8 +138,8 @@ bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c)
     const char *problem = NULL;
     bool right = true;
     if (!pipeline_of(v, c)) {
-        /* We can do without, whatever the driver says of it: drivers without memory for what a kernel takes
-         * to compile, too. But not where it is the host that has none. */
+        /* The kernel is dispensable, so any failure of the driver is forgotten, also lack of memory while
+         * compiling; but not lack of host memory. */
         if (v->failure.status == MB_OK || !mb__vk_forget(v))
             return false;
         problem = "makes no pipeline of a product";

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * program.c - what a program keeps from its making to its end. Compiling makes the pipelines, the dispatches
- * and the program's part of the table; the first run records the commands, and later runs only patch the
- * table and submit.
+ * program.c - the lifetime of a program. Compiling creates the pipelines, the dispatches and the program's
+ * part of the table; the first run records the commands, and later runs only patch the table and submit.
  */
 #include "backends/vulkan/program/program.h"
 
@@ -72,7 +71,7 @@ static bool moves(const mb__vk_program *p, int32_t value)
     return p->around && value < p->plan->value_count && p->plan->values[value].storage != MB_IN_ARENA;
 }
 
-/* Chains the table words that say where a value lies. */
+/* Links all table words that hold the address of one value. */
 static bool chain_slots(mb__vk_program *p)
 {
     int count = p->plan->value_count + p->scratch_count;
@@ -97,7 +96,7 @@ static bool chain_slots(mb__vk_program *p)
 
 /* ---- end of its making ---- */
 
-/* Drops what is needed while a program is made only. */
+/* Frees what is needed only while a program is compiled. */
 static void free_words(mb__vk_program *p)
 {
     mb__host_free(p->v->host, p->words, p->word_room * sizeof *p->words);
@@ -145,8 +144,8 @@ void mb__vk_discard(mb__vk_program *p)
         next = body->next_body;
         mb__vk_discard(body);
     }
-    if (p->slice_count && !v->hung)
-        v->f.vkFreeCommandBuffers(v->device, v->command_pool, (uint32_t)p->slice_count, p->slices);
+    if (p->batch_count && !v->hung)
+        v->f.vkFreeCommandBuffers(v->device, v->command_pool, (uint32_t)p->batch_count, p->batches);
     if (p->queries && !v->hung)
         v->f.vkDestroyQueryPool(v->device, p->queries, NULL);
     if (p->table_bytes)

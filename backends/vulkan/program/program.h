@@ -43,6 +43,7 @@ typedef struct mb__vk_scratch_value {
 /* What is submitted, in order: commands, or all up to `end`, `times` over. */
 typedef struct mb__vk_act {
     VkCommandBuffer commands; /* VK_NULL_HANDLE: a repetition */
+    int dispatches;
     double cost;
     int64_t times;
     int32_t end;
@@ -81,9 +82,9 @@ struct mb__vk_program {
     uint32_t *shift;
     mb__vk_memory *bound;
     /* Of the outermost: what was recorded, and how to run it. */
-    VkCommandBuffer *slices;
+    VkCommandBuffer *batches; /* submit batches: commands up to a cost */
     mb__vk_act *acts;
-    int slice_count, slice_room, act_count, act_room;
+    int batch_count, batch_room, act_count, act_room;
     uint64_t dispatches_run, barriers_run;
     bool midway; /* a run failed, perhaps between two steps of a loop */
     uint32_t generation;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * record.c - a program's dispatches as commands. They are cut into slices that a device finishes in a
+ * record.c - a program's dispatches as commands. They are cut into batches that a device finishes in a
  * fraction of a second. A loop of few dispatches is recorded step by step, like what is around it; of any
- * other a batch of steps is recorded once, to be submitted again and again. So what is recorded depends on
+ * other a block of steps is recorded once, to be submitted again and again. So what is recorded depends on
  * the sizes of bodies, not on how many steps there are.
  */
 #include <stdio.h>
 
 #include "backends/vulkan/program/program.h"
 
-/* Dispatches of a batch of steps, unless one step has more. */
-enum { BATCH = 256 };
+/* Dispatches of a block of steps, unless one step has more. */
+enum { BLOCK = 256 };
 
 typedef struct recorder {
     mb__vk_program *p; /* the outermost */
@@ -20,11 +20,12 @@ typedef struct recorder {
     bool open, fresh; /* commands are being recorded; since a barrier there were none */
     VkPipeline bound; /* by the commands */
     double cost;      /* of the commands */
+    int dispatches;   /* in them */
     int64_t times;    /* that what is recorded now is run, by repetitions around it */
     bool timed, failed;
 } recorder;
 
-/* ---- slices ---- */
+/* ---- batches ---- */
 
 static void add_act(recorder *r, mb__vk_act act)
 {
@@ -42,21 +43,21 @@ static void add_act(recorder *r, mb__vk_act act)
 static bool next_commands(recorder *r)
 {
     mb__vk_program *p = r->p;
-    if (r->used == p->slice_count) {
+    if (r->used == p->batch_count) {
         VkCommandBuffer *grown =
-            mb__bump_grow(&p->pool, p->slices, p->slice_count, &p->slice_room, sizeof *grown);
+            mb__bump_grow(&p->pool, p->batches, p->batch_count, &p->batch_room, sizeof *grown);
         if (!grown)
             return false;
-        p->slices = grown;
+        p->batches = grown;
         VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                             .commandPool = r->v->command_pool,
                                             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                             .commandBufferCount = 1};
         if (!VK(r->v, r->v->f.vkAllocateCommandBuffers(r->v->device, &info, &grown[r->used])))
             return false;
-        p->slice_count++;
+        p->batch_count++;
     }
-    r->commands = p->slices[r->used++];
+    r->commands = p->batches[r->used++];
     return true;
 }
 
@@ -74,7 +75,7 @@ static void reset_queries(recorder *r, const mb__vk_program *p)
         r->v->f.vkCmdResetQueryPool(r->commands, p->queries, 0, 2 * (uint32_t)p->dispatch_count);
 }
 
-static void begin_slice(recorder *r)
+static void begin_batch(recorder *r)
 {
     mb__vk *v = r->v;
     bool first = r->used == 0;
@@ -88,6 +89,7 @@ static void begin_slice(recorder *r)
     r->open = r->fresh = true;
     r->bound = VK_NULL_HANDLE;
     r->cost = 0;
+    r->dispatches = 0;
     mb__vk_barrier(v, r->commands); /* after whatever ran before */
     if (first && !v->table.mapped) {
         copy_tables(r, r->p);
@@ -97,7 +99,7 @@ static void begin_slice(recorder *r)
                                  &v->set, 0, NULL);
 }
 
-static void end_slice(recorder *r, bool last)
+static void end_batch(recorder *r, bool last)
 {
     mb__vk *v = r->v;
     if (!r->open)
@@ -113,7 +115,7 @@ static void end_slice(recorder *r, bool last)
         r->failed = true;
         v->f.vkResetCommandBuffer(r->commands, 0); /* one that is half recorded cannot be begun anew */
     } else {
-        add_act(r, (mb__vk_act){.commands = r->commands, .cost = r->cost});
+        add_act(r, (mb__vk_act){.commands = r->commands, .dispatches = r->dispatches, .cost = r->cost});
     }
     r->open = false;
 }
@@ -165,6 +167,7 @@ static void record_dispatch(recorder *r, const mb__vk_program *p, int i)
     if (v->labels)
         v->end_label(r->commands);
     r->fresh = false;
+    r->dispatches++;
     r->p->dispatches_run += (uint64_t)r->times;
 }
 
@@ -180,8 +183,9 @@ static void record_loop(recorder *r, const mb__vk_program *p, int i);
 
 static void record_program(recorder *r, const mb__vk_program *p)
 {
-    /* Two slices beside each other hold more than one's cost. */
-    double least = 2 * p->own_cost / (VK_SLICES_MOST - 2), slice = r->v->slice < least ? least : r->v->slice;
+    /* Two adjacent batches together cost more than one batch may. */
+    double least = 2 * p->own_cost / (VK_BATCHES_MOST - 2),
+           most = r->v->batch_cost < least ? least : r->v->batch_cost;
     for (int i = 0; i < p->dispatch_count && !r->failed;) {
         if (p->dispatches[i].body) {
             record_loop(r, p, i++);
@@ -191,9 +195,9 @@ static void record_program(recorder *r, const mb__vk_program *p)
         double more = p->dispatches[i].cost;
         while (end < p->dispatch_count && !p->barrier[end])
             more += p->dispatches[end++].cost;
-        if (r->cost > 0 && r->cost + more > slice) {
-            end_slice(r, false);
-            begin_slice(r);
+        if (r->cost > 0 && r->cost + more > most) {
+            end_batch(r, false);
+            begin_batch(r);
         } else {
             barrier(r);
         }
@@ -217,36 +221,36 @@ static void record_steps(recorder *r, const mb__vk_program *p, int i, int64_t st
 }
 
 /* Steps that are recorded one after the other: all, if they are few. */
-static int64_t batch_of(const recorder *r, const mb__vk_program *body)
+static int64_t block_of(const recorder *r, const mb__vk_program *body)
 {
-    double by_count = BATCH / (1 + body->commands), steps = (double)body->loop->steps;
-    double by_cost = body->all_cost > 0 ? r->v->slice / body->all_cost : steps;
-    double batch = by_count < by_cost ? by_count : by_cost;
-    return r->timed || batch < 1 ? 1 : batch < steps ? (int64_t)batch : body->loop->steps;
+    double by_count = BLOCK / (1 + body->commands), steps = (double)body->loop->steps;
+    double by_cost = body->all_cost > 0 ? r->v->batch_cost / body->all_cost : steps;
+    double block = by_count < by_cost ? by_count : by_cost;
+    return r->timed || block < 1 ? 1 : block < steps ? (int64_t)block : body->loop->steps;
 }
 
 static void record_loop(recorder *r, const mb__vk_program *p, int i)
 {
     const mb__vk_program *body = p->dispatches[i].body;
-    int64_t steps = body->loop->steps, batch = batch_of(r, body), times = r->times;
-    if (batch == steps && !r->timed) {
+    int64_t steps = body->loop->steps, block = block_of(r, body), times = r->times;
+    if (block == steps && !r->timed) {
         record_steps(r, p, i, steps);
         return;
     }
-    end_slice(r, false);
+    end_batch(r, false);
     int repetition = r->p->act_count;
-    add_act(r, (mb__vk_act){.times = steps / batch});
-    r->times *= steps / batch;
-    begin_slice(r);
-    record_steps(r, p, i, batch);
-    end_slice(r, false);
+    add_act(r, (mb__vk_act){.times = steps / block});
+    r->times *= steps / block;
+    begin_batch(r);
+    record_steps(r, p, i, block);
+    end_batch(r, false);
     if (!r->failed && r->timed)
         r->p->acts[r->p->act_count - 1].timed = body;
     if (!r->failed)
         r->p->acts[repetition].end = r->p->act_count;
     r->times = times;
-    begin_slice(r);
-    record_steps(r, p, i, steps % batch);
+    begin_batch(r);
+    record_steps(r, p, i, steps % block);
 }
 
 /* ---- all of it ---- */
@@ -265,11 +269,11 @@ bool mb__vk_record(mb__vk_program *p)
     p->act_count = 0;
     p->dispatches_run = p->barriers_run = 0;
     find_barriers(p);
-    begin_slice(&r);
+    begin_batch(&r);
     if (!r.failed)
         reset_queries(&r, p);
     record_program(&r, p);
-    end_slice(&r, true);
+    end_batch(&r, true);
     if (!r.failed && r.timed)
         p->acts[p->act_count - 1].timed = p;
     if (!r.failed) /* else it is recorded anew when it is next run */

@@ -106,13 +106,15 @@ static void bind(mb__vk_program *p, const mb__binding *b)
 
 /* ---- submitting ---- */
 
-/* Commands of a submit; submits that are not waited for, so that a queue need not hold any number. */
-enum { TOGETHER = 64, UNWAITED = 256 };
+/* Of a submit: command buffers, and dispatches, which take some microseconds each whatever they do. Submits
+ * that are not waited for: a queue need not hold any number. */
+enum { TOGETHER = 64, DISPATCHES = 16384, UNWAITED = 256 };
 
 typedef struct submitter {
     const mb__vk_program *p;
     VkCommandBuffer commands[TOGETHER];
     uint32_t count;
+    int dispatches;
     double cost;
     int submits; /* since the last wait */
 } submitter;
@@ -121,6 +123,7 @@ static bool submit(submitter *s, bool last)
 {
     bool ok = mb__vk_submit(s->p->v, s->commands, s->count, last);
     s->count = 0;
+    s->dispatches = 0;
     s->cost = 0;
     s->submits++;
     return ok;
@@ -132,13 +135,16 @@ static bool submit_and_wait(submitter *s)
     return submit(s, true) && mb__vk_idle(s->p->v);
 }
 
-/* Together in a submit are slices that make up one slice of work at most. */
-static bool add_slice(submitter *s, const mb__vk_act *a)
+/* Batches of small cost are submitted together, up to the cost of one. */
+static bool add_batch(submitter *s, const mb__vk_act *a)
 {
-    if (s->count == TOGETHER || (s->count && s->cost + a->cost > s->p->v->slice))
+    bool full = s->count == TOGETHER || s->dispatches + a->dispatches > DISPATCHES ||
+                s->cost + a->cost > s->p->v->batch_cost;
+    if (s->count && full)
         if (s->submits + 1 >= UNWAITED ? !submit_and_wait(s) : !submit(s, false))
             return false;
     s->commands[s->count++] = a->commands;
+    s->dispatches += a->dispatches;
     s->cost += a->cost;
     return !a->timed || (submit_and_wait(s) && read_queries(a->timed));
 }
@@ -148,7 +154,7 @@ static bool run_acts(submitter *s, int first, int end)
     for (int i = first; i < end; i++) {
         const mb__vk_act *a = &s->p->acts[i];
         if (a->commands) {
-            if (!add_slice(s, a))
+            if (!add_batch(s, a))
                 return false;
             continue;
         }

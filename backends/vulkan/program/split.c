@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * split.c - a kernel of the plan cut into passes that one dispatch each can run.
+ * split.c - splits a kernel of the plan into passes, each of one dispatch.
  *
  * A pass has rows and columns; what it reduces, it reduces over all of its columns. A kernel may ask for
  * more: results accumulated over several sets of axes, beside row reductions that go on being used. Then
@@ -152,7 +152,7 @@ static void spread(const mb__vk *v, mb__vk_pass *s, bool cuttable)
         return;
     }
     s->rows_fastest = rows_lie_closer(k, outer);
-    if (v->caps.processor) { /* a lane of its own for each row; barriers are expensive */
+    if (v->caps.processor) { /* one lane per row: barriers are expensive */
         s->local = mb__vk_power_up(s->rows, 64);
         if (s->rows < 32 && cuttable && s->columns > 1024) {
             int64_t pieces = 256 / (s->rows ? s->rows : 1), largest = s->columns / 512;
@@ -175,7 +175,7 @@ static void spread(const mb__vk *v, mb__vk_pass *s, bool cuttable)
             s->chunks = pieces > 1 ? (uint32_t)pieces : 1;
         }
     }
-    /* Drivers that end loops: pieces or lanes, until each lane's loops are short enough. */
+    /* Drivers that end loops: more parts or lanes, until each lane's loops are short enough. */
     int64_t cap = v->caps.iterations ? v->caps.iterations / loops_of(k) : INT64_MAX;
     while (s->columns / s->chunks / s->lanes >= cap && cuttable)
         s->chunks *= 2;
@@ -199,7 +199,7 @@ static bool can_cut(const mb__kernel *k)
         if (!mb__vk_is_reduction(&k->instrs[k->stores[i].instr]))
             return false;
     }
-    for (int i = 0; i < k->instr_count; i++) /* nothing uses a row's result */
+    for (int i = 0; i < k->instr_count; i++) /* no instruction uses the result of a row */
         for (int j = 0; j < 3; j++)
             if (k->instrs[i].in[j] >= 0 && mb__vk_is_reduction(&k->instrs[k->instrs[i].in[j]]))
                 return false;
@@ -399,8 +399,7 @@ static bool split(mb__vk_splitter *s, const mb__kernel *kernel)
             known = sets[j] == mask;
         if (known)
             continue;
-        if (set_count ==
-            (int)(sizeof sets / sizeof *sets)) /* more than there are kinds of sets in practice */
+        if (set_count == (int)(sizeof sets / sizeof *sets)) /* more than occur in practice */
             return mb__vk_fail(s->p->v, MB_BACKEND, s->p->plan->steps[s->step].site,
                                "vulkan: a kernel reduces over more than %d sets of axes", set_count);
         sets[set_count++] = mask;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * transfer.c - values to the device and back. Where the host does not see the blocks (a discrete GPU without
- * a large window), or where reading them through the window would crawl, they pass through a block that it
- * does see, by a copy kernel whose commands are recorded once.
+ * transfer.c - values to the device and back. If the host cannot access the blocks (a discrete GPU without a
+ * large BAR), or only by slow uncached reads, transfers go through a host-visible block, by a copy kernel
+ * whose commands are recorded once.
  */
 #include "backends/vulkan/program/program.h"
 
@@ -43,7 +43,7 @@ static bool record_transfer(mb__vk *v)
                               0, 1, &seen, 0, NULL, 0, NULL);
     v->host->counters->recordings++;
     if (!VK(v, v->f.vkEndCommandBuffer(v->transfer))) {
-        v->f.vkResetCommandBuffer(v->transfer, 0); /* else it is half recorded, and cannot be begun anew */
+        v->f.vkResetCommandBuffer(v->transfer, 0); /* a half-recorded one must be reset */
         return false;
     }
     v->transfer_generation = v->generation;
@@ -85,7 +85,7 @@ static void unpack(mb_dtype dtype, int64_t count, const void *from, void *to)
         memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
 }
 
-/* Moves values in pieces of the stage; each piece is what `visit` packs or unpacks. */
+/* Transfers values in parts of the staging block's size, each of which `visit` packs or unpacks. */
 static bool through_stage(mb__vk *v, const mb__vk_memory *p, mb_dtype dtype, int64_t count, const void *from,
                           void *to)
 {
@@ -125,7 +125,7 @@ bool mb__vk_upload(mb__vk *v, const mb__vk_memory *to, mb_dtype dtype, int64_t c
 
 bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64_t count, void *to)
 {
-    enum { DIRECT_BYTES = 4096 }; /* a window without a cache reads at a few bytes a transaction */
+    enum { DIRECT_BYTES = 4096 }; /* uncached reads are a few bytes per transaction */
     if (count == 0)
         return true;
     if (!mb__vk_idle(v))

@@ -5,8 +5,8 @@
  * Device memory is a few large storage buffers, `blocks`, all bound once as one array under several element
  * types. Where a value lies is not recorded in commands: each dispatch has a region in the table, which starts
  * with two words for each value it touches - block, and first word within the block - and goes on with the
- * parameters of the kernel. The host patches the regions of values that moved since the last run; the recorded
- * commands stay as they are. bool takes a word, 0 or 1.
+ * parameters of the kernel. The host patches the regions of values that moved since the last run, and loop.comp
+ * those of values that move from step to step; the recorded commands stay as they are. bool takes a word, 0 or 1.
  */
 #extension GL_EXT_control_flow_attributes : enable
 
