@@ -222,9 +222,10 @@ static bool transposed(asking *k, bool reverse, const mb_tensor *in, mb_tensor *
     int from = reverse ? k->at.m : k->at.n, to = reverse ? k->at.n : k->at.m, sums = 0, points = 0;
     const mb_tensor *like = reverse ? k->xs : k->ys;
     MB_TEMPORARY(ctx);
-    mb_tensor *point = mb__temporary(ctx, (size_t)(from + to + 1) * sizeof *point), *linear = point + to;
+    mb_tensor *point = mb__temporary(ctx, (size_t)(from + to + 1) * sizeof *point);
     if (!point)
         return false;
+    mb_tensor *linear = point + to;
     for (int i = 0; i < to; i++)
         point[i] = new_zeros(ctx, like[i]);
     if (mb_error(ctx) != MB_OK || !ask(k, !reverse, point, linear))

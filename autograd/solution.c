@@ -124,9 +124,10 @@ static mb_tensor linear(const mb__equation *e, bool transposed, mb_tensor b, con
     mb__equation own = *e;
     own.transposed = transposed;
     MB_TEMPORARY(ctx);
-    mb_tensor *list = mb__temporary(ctx, 2 * ((size_t)all + 1) * sizeof *list), *still = list + all + 1;
+    mb_tensor *list = mb__temporary(ctx, 2 * ((size_t)all + 1) * sizeof *list);
     if (!list)
         return mb__poison(ctx);
+    mb_tensor *still = list + all + 1;
     list[0] = b;
     memcpy(list + 1, at->xs, (size_t)e->k * sizeof *list);
     memcpy(list + 1 + e->k, at->params, (size_t)at->n * sizeof *list);

@@ -213,10 +213,10 @@ static mb_status reverse_with_results(mb_context *ctx, range *r, uint32_t id)
 {
     int operands = mb__at(ctx, id)->nin, results = mb__followers(ctx, id), any = 0;
     MB_TEMPORARY(ctx);
-    uint32_t *g = mb__temporary(ctx, (size_t)(2 * operands + results) * sizeof *g), *o = g + results;
-    uint32_t *wanted = o + operands;
+    uint32_t *g = mb__temporary(ctx, (size_t)(2 * operands + results) * sizeof *g);
     if (!g)
         return ctx->status;
+    uint32_t *o = g + results, *wanted = o + operands;
     for (int i = 0; i < results; i++)
         any |= (g[i] = slot_of(r, id + 1 + (uint32_t)i)) != 0;
     const mb__node *n = mb__at(ctx, id);
@@ -583,9 +583,10 @@ static mb_status forward_with_results(mb_context *ctx, range *r, uint32_t id)
 {
     int operands = mb__at(ctx, id)->nin, results = mb__followers(ctx, id);
     MB_TEMPORARY(ctx);
-    uint32_t *t = mb__temporary(ctx, (size_t)(operands + results) * sizeof *t), *of = t + operands;
+    uint32_t *t = mb__temporary(ctx, (size_t)(operands + results) * sizeof *t);
     if (!t)
         return ctx->status;
+    uint32_t *of = t + operands;
     const mb__node *n = mb__at(ctx, id);
     bool scan = n->op == MB_OP_SCAN;
     for (int i = scan; i < operands; i++)

@@ -173,9 +173,10 @@ static bool run(const dividing *d, int64_t steps, int depth, const uint32_t *in,
     mb_context *ctx = d->ctx;
     size_t words = (size_t)(2 * d->ins + 3 * d->outs) + 1;
     MB_TEMPORARY(ctx);
-    uint32_t *own = mb__temporary(ctx, words * sizeof *own), *results = own + 2 * d->ins;
+    uint32_t *own = mb__temporary(ctx, words * sizeof *own);
     if (!own)
         return false;
+    uint32_t *results = own + 2 * d->ins;
     memcpy(own, in, (size_t)d->ins * sizeof *in);
     bool ok = run_parts(d, steps, block, depth, own, results);
     memcpy(out, results, (size_t)d->outs * sizeof *out);

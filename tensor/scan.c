@@ -206,9 +206,10 @@ static bool end_scan(mb_context *ctx, mb__bracket *s)
     uint32_t own = s->carries.count, carries = own + (s->done != 0), stacks = s->stacks.count;
     size_t count = (size_t)carries + stacks + 1;
     MB_TEMPORARY(ctx);
-    uint32_t *next = mb__temporary(ctx, count * sizeof *next), *stack = next + carries;
+    uint32_t *next = mb__temporary(ctx, count * sizeof *next);
     if (!next)
         return false;
+    uint32_t *stack = next + carries;
     bool ok = next_values(ctx, s, next) && (!s->done || add_done(ctx, s, next));
     for (uint32_t i = 0; i < stacks; i++)
         stack[i] = s->stacks.list[i].from;
