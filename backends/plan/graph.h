@@ -45,6 +45,9 @@ typedef struct mb__gloop {
     mb__plan *plan; /* of the body, once made */
 } mb__gloop;
 
+/* Its number; -1: no memory. */
+int32_t mb__graph_append(mb__graph *g, const mb__gnode *n);
+
 static inline int64_t mb__gcount(const mb__gnode *n)
 {
     return mb__numel(n->dim, n->rank);

@@ -92,15 +92,10 @@ typedef struct layout {
 
 static int32_t append(layout *l, const mb__gnode *n)
 {
-    mb__graph *g = &l->fresh;
-    mb__gnode *grown = mb__bump_grow(g->bump, g->nodes, g->count, &g->room, sizeof *g->nodes);
-    if (!grown) {
+    int32_t id = mb__graph_append(&l->fresh, n);
+    if (id < 0)
         l->failed = true;
-        return 0;
-    }
-    g->nodes = grown;
-    g->nodes[g->count] = *n;
-    return g->count++;
+    return id < 0 ? 0 : id;
 }
 
 static void own_storage(mb__gnode *n, int32_t id)

@@ -154,15 +154,10 @@ static void set(level *l, int32_t id, int32_t to)
 
 static int32_t append(level *l, const mb__gnode *x)
 {
-    mb__graph *g = l->g;
-    mb__gnode *grown = mb__bump_grow(l->n->bump, g->nodes, g->count, &g->room, sizeof *grown);
-    if (!grown) {
+    int32_t id = mb__graph_append(l->g, x);
+    if (id < 0)
         l->n->failed = true;
-        return 0;
-    }
-    g->nodes = grown;
-    g->nodes[g->count] = *x;
-    return g->count++;
+    return id < 0 ? 0 : id;
 }
 
 static int32_t translate(level *l, int32_t id);

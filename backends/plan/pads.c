@@ -107,15 +107,10 @@ static bool find_sets(adder *u, int32_t root)
 
 static int32_t emit(adder *u, const mb__gnode *n)
 {
-    mb__graph *g = &u->fresh;
-    mb__gnode *grown = mb__bump_grow(g->bump, g->nodes, g->count, &g->room, sizeof *grown);
-    if (!grown) {
+    int32_t id = mb__graph_append(&u->fresh, n);
+    if (id < 0)
         u->failed = true;
-        return 0;
-    }
-    g->nodes = grown;
-    grown[g->count] = *n;
-    return g->count++;
+    return id < 0 ? 0 : id;
 }
 
 /* A node like `like`, of another op and n operands, which the caller fills in. */

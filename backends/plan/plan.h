@@ -2,8 +2,8 @@
  *
  * plan.h - from tape to steps: what a backend gets.
  *
- *   tape --engine/segment.c--> graph --simplify.c, pads.c--> graph --layout.c, fuse.c--> groups --lower.c-->
- * steps
+ *   tape --engine/segment.c--> graph --nest.c, simplify.c, pads.c--> graph --layout.c, fuse.c--> groups
+ * --lower.c--> steps
  *        --arena.c--> plan
  *
  * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of

@@ -72,17 +72,15 @@ static int32_t emit(pass *p, const mb__gnode *n)
             if (equal_nodes(&g->nodes[p->table[slot] - 1], n))
                 return p->table[slot] - 1;
     }
-    mb__gnode *grown = mb__bump_grow(g->bump, g->nodes, g->count, &g->room, sizeof *g->nodes);
-    if (!grown) {
+    int32_t id = mb__graph_append(g, n);
+    if (id < 0) {
         p->failed = true;
         return 0;
     }
-    g->nodes = grown;
-    g->nodes[g->count] = *n;
-    g->nodes[g->count].output = -1;
-    if (p->passes & MB_PASS_MERGE && (uint32_t)g->count < p->table_size / 2)
-        p->table[slot] = g->count + 1;
-    return g->count++;
+    g->nodes[id].output = -1;
+    if (p->passes & MB_PASS_MERGE && (uint32_t)id < p->table_size / 2)
+        p->table[slot] = id + 1;
+    return id;
 }
 
 static mb__gnode *at(pass *p, int32_t i)

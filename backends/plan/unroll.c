@@ -12,15 +12,10 @@ typedef struct unroller {
 
 static int32_t append(unroller *u, const mb__gnode *x)
 {
-    mb__graph *g = &u->fresh;
-    mb__gnode *grown = mb__bump_grow(g->bump, g->nodes, g->count, &g->room, sizeof *grown);
-    if (!grown) {
+    int32_t id = mb__graph_append(&u->fresh, x);
+    if (id < 0)
         u->failed = true;
-        return 0;
-    }
-    g->nodes = grown;
-    g->nodes[g->count] = *x;
-    return g->count++;
+    return id < 0 ? 0 : id;
 }
 
 static void *memory(unroller *u, size_t bytes)
