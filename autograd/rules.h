@@ -3,7 +3,8 @@
  * rules.h - what a rule sees, and where an op's three rules stand together. Private to autograd/.
  *
  * Rules are written with the constructors that users call, so their results can be differentiated again. The
- * sweeps (sweep.c) do the rest: they choose the operands, sum over broadcast axes, accumulate, and check.
+ * sweeps (reverse.c, forward.c) do the rest: they choose the operands, sum over broadcast axes, accumulate,
+ * and check.
  */
 #ifndef MB_RULES_H
 #define MB_RULES_H

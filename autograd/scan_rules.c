@@ -10,6 +10,7 @@
  * Forward: a scan of the same steps that carries the tangents beside the values, so that nothing is stored.
  */
 #include "autograd/scan_rules.h"
+#include "autograd/range.h"
 #include "tensor/copy.h"
 
 /* A scan that is being made, of another: as many of everything as there can be. */
@@ -62,17 +63,7 @@ static bool begin(making *k, mb_context *ctx, uint32_t scan)
 /* Zeros like a node; with lead >= 0, after an axis of that size. */
 static uint32_t zeros_like(mb_context *ctx, uint32_t id, int64_t lead)
 {
-    const mb__node *n = mb__at(ctx, id);
-    int extra = lead >= 0;
-    mb_shape shape = {n->rank + extra, {lead}};
-    if (shape.rank > MB_MAX_RANK) {
-        mb__error(ctx, MB_INVALID,
-                  "scan: a carry has %d axes; a batch of directions wants one more, and %d is the most",
-                  n->rank, MB_MAX_RANK);
-        return 0;
-    }
-    memcpy(shape.dim + extra, n->dim, (size_t)n->rank * sizeof *n->dim);
-    return mb_full(ctx, (mb_dtype)n->dtype, shape, 0).id;
+    return mb__zeros_like(ctx, id, lead).id;
 }
 
 static uint32_t new_placeholder(mb_context *ctx, uint32_t like, int skip)

@@ -5,14 +5,6 @@
 
 #include "autograd/sweep.h"
 
-/* The sweeps, which a body's derivative is made with (sweep.h): they are what calls these rules. */
-typedef struct mb__sweeps {
-    mb_status (*vjp)(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, int m, const uint32_t *xs,
-                     int n, uint32_t *gs);
-    mb_status (*jvp)(mb_context *ctx, const uint32_t *ys, int m, const uint32_t *xs, const uint32_t *vs,
-                     int n, int64_t lead, uint32_t *ts);
-} mb__sweeps;
-
 /* results: the cotangent of each result, 0 where there is none. operands: in, not 0 where the cotangent of an
  * operand is wanted; out, that, or 0. The first operand, the body, has none. */
 mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *sweeps, const uint32_t *results,

@@ -183,7 +183,7 @@ struct mb_context {
     _Atomic(const char *) foreign; /* site of a refused call from another thread; NULL: none */
 
     /* scratch memory kept between calls: for autograd's sweeps, and for lists of ids */
-    struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/sweep.c */
+    struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/range.c */
     uint32_t sweep_room, sweep_depth;
     struct mb__chunk_of_temporaries *temporary;
     uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
