@@ -4,6 +4,7 @@
  * without: the same derivatives of order 1 to 3, in reverse and forward mode, and less memory for
  * intermediate values. */
 #include "gradcheck.h"
+#include "random_op.h"
 #include "support.h"
 
 enum { STEPS = 16, ORDERS = 5 };
@@ -191,34 +192,6 @@ Test(checkpoint, mistakes)
 }
 
 /* ---- random graphs, with and without checkpoints in random places ---- */
-
-static uint32_t pick(uint32_t *state, uint32_t below)
-{
-    *state = *state * 1664525u + 1013904223u;
-    return (*state >> 8) % below;
-}
-
-static mb_tensor random_op(uint32_t kind, mb_tensor a, mb_tensor b)
-{
-    switch (kind) {
-    case 0:
-        return mb_add(a, mb_sin(b));
-    case 1:
-        return mb_mul(a, mb_tanh(b));
-    case 2:
-        return mb_mul(mb_matmul(mb_sin(a), b), 0.3);
-    case 3:
-        return mb_sub(a, mb_mean(b, MB_KEEP(0)));
-    case 4:
-        return mb_concat(((mb_tensor[]){mb_slice(a, 0, 1, 2, 1), mb_slice(b, 0, 0, 1, 1)}), 2, 0);
-    case 5:
-        return mb_where(mb_lt(a, b), mb_transpose(a), mb_exp(mb_mul(b, 0.1)));
-    case 6:
-        return mb_add(mb_max(a, MB_KEEP(1)), b);
-    default:
-        return mb_cumsum(mb_sigmoid(a), 1, false);
-    }
-}
 
 /* marks: whether checkpoints are made; the graph, its inner gradients and all draws are the same without. */
 static mb_tensor random_graph(mb_context *ctx, uint32_t seed, bool marks, mb_tensor x, mb_tensor y)

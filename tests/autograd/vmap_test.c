@@ -3,6 +3,7 @@
  * vmap_test.c - vmaps around, inside and beside gradients, scans, checkpoints and other vmaps, against loops
  * over the examples; random draws; random programs; and what a user may get wrong. vmap_rules_test.c has the
  * ops. */
+#include "random_op.h"
 #include "vmapped.h"
 
 #define X xs[0]
@@ -280,36 +281,13 @@ Test(vmap, kept_values_of_checkpoints)
 
 /* ---- random programs ---- */
 
-static uint32_t pick(uint32_t *state, uint32_t below)
-{
-    *state = *state * 1664525u + 1013904223u;
-    return (*state >> 8) % below;
-}
-
-static mb_tensor random_op(uint32_t kind, mb_tensor a, mb_tensor b)
+static mb_tensor op_or_gradient(uint32_t kind, mb_tensor a, mb_tensor b)
 {
     mb_tensor g;
-    switch (kind) {
-    case 0:
-        return mb_add(a, mb_sin(b));
-    case 1:
-        return mb_mul(a, mb_tanh(b));
-    case 2:
-        return mb_mul(mb_matmul(mb_sin(a), b), 0.3);
-    case 3:
-        return mb_sub(a, mb_mean(b, MB_KEEP(0)));
-    case 4:
-        return mb_concat(((mb_tensor[]){mb_slice(a, 0, 1, 2, 1), mb_slice(b, 0, 0, 1, 1)}), 2, 0);
-    case 5:
-        return mb_where(mb_lt(a, b), mb_transpose(a), mb_exp(mb_mul(b, 0.1)));
-    case 6:
-        return mb_add(mb_max(a, MB_KEEP(1)), mb_take(b, mb_argmax(a, 1), 0));
-    case 7:
-        mb_grad(mb_sum(mb_square(mb_tanh(mb_mul(a, b))), MB_ALL), &a, 1, &g);
-        return g;
-    default:
-        return mb_cumsum(mb_sigmoid(a), 1, false);
-    }
+    if (kind != 7)
+        return random_op(kind, a, b);
+    mb_grad(mb_sum(mb_square(mb_tanh(mb_mul(a, b))), MB_ALL), &a, 1, &g);
+    return g;
 }
 
 enum { POOL = 16 };
@@ -324,7 +302,7 @@ static mb_tensor random_block(mb_context *ctx, uint32_t *seed, int depth, const 
                  j = pick(seed, (uint32_t)count);
         mb_tensor a = pool[i], *made = &pool[count];
         if (kind < 9) {
-            *made = random_op(kind, a, pool[j]);
+            *made = op_or_gradient(kind, a, pool[j]);
         } else if (kind == 9) {
             mb_scan s = mb_scan_begin(ctx, 3);
             mb_scan_carry(s, &a);
