@@ -352,7 +352,6 @@ static void custom_ops(mb_context *mb)
            is(mb_sum(apply(mb, triple, xs), MB_ALL), 22) && is(apply(mb, last, xs), 2));
 }
 
-static void custom_ops(mb_context *mb)
 static void implicit(mb_context *mb)
 {
     const double factor = 5;
@@ -485,8 +484,9 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
-                      common_functions, scopes, errors, derivatives, checkpoints, scans, implicit, vmaps})
+    for (auto part :
+         {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra, common_functions,
+          scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);
