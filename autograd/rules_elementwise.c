@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def, and one batching rule.
  * x, y: operand and result of a unary op; a, b: operands of a binary one; v: the cotangent or tangent. */
+#include <math.h>
+
 #include "autograd/rules.h"
 
 #define x          s->in[0]
@@ -35,6 +37,36 @@ UNARY_RULE(TANH, MUL(v, mb_sub(lit(s, 1), MUL(y, y))))
 UNARY_RULE(SIGMOID, MUL(v, MUL(y, mb_sub(lit(s, 1), y))))
 UNARY_RULE(ERF, MUL(MUL(v, lit(s, 1.1283791670955126)), mb_exp(mb_neg(MUL(x, x))))) /* 2/sqrt(pi) */
 UNARY_RULE(ABS, MUL(v, mb_sign(x)))
+UNARY_RULE(TAN, MUL(v, mb_add(MUL(y, y), lit(s, 1))))
+UNARY_RULE(SINH, MUL(v, mb_cosh(x)))
+UNARY_RULE(COSH, MUL(v, mb_sinh(x)))
+/* By factors, which keep what x^2 would round away next to 1, and overflow later. */
+#define UNIT(sign) mb_add(lit(s, 1), sign(x))
+UNARY_RULE(ASIN, MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT()))))
+UNARY_RULE(ACOS, mb_neg(MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT())))))
+UNARY_RULE(ATANH, mb_div(v, MUL(UNIT(mb_neg), UNIT())))
+UNARY_RULE(ACOSH, MUL(v, MUL(mb_rsqrt(mb_sub(x, lit(s, 1))), mb_rsqrt(UNIT()))))
+
+/* x held where x^2 does not overflow, but with the derivative of x: for slopes that are next to 0 from there
+ * on, whose own derivatives would be 0 times infinity. */
+static mb_tensor held(const mb__applied *s)
+{
+    double most = s->node.dtype == MB_FLOAT32 ? 1e18 : 1e150;
+    return mb__substitute(mb_minimum(mb_maximum(x, lit(s, -most)), lit(s, most)), x);
+}
+RULE(ATAN) /* 1 / (1 + x^2) */
+{
+    (void)i;
+    mb_tensor u = held(s);
+    return mb_div(v, mb_add(MUL(u, u), lit(s, 1)));
+}
+RULE(ASINH) /* 1 / sqrt(1 + x^2), and 1 / |x| where 1 is nothing beside x^2 */
+{
+    (void)i;
+    mb_tensor one = lit(s, 1), size = mb_abs(x), far = mb_lt(lit(s, 1e10), size);
+    mb_tensor u = mb_where(far, one, x), near = mb_rsqrt(mb_add(MUL(u, u), one));
+    return MUL(v, mb_where(far, mb_recip(mb_where(far, size, one)), near));
+}
 
 RULE(ADD)
 {
@@ -73,6 +105,23 @@ RULE(POW)
     mb_tensor at_0 = MUL(mb_div(c, base), mb_pow(base, mb_where(none, c, one)));
     mb_tensor elsewhere = MUL(c, mb_pow(a, mb_where(none, one, mb_sub(c, one))));
     return MUL(v, mb_where(none, at_0, elsewhere));
+}
+
+/* b / (a^2 + b^2), and -a / ... By the larger of both, a constant that cancels, so that no square overflows
+ * or underflows. */
+RULE(ATAN2)
+{
+    mb_tensor one = lit(s, 1), size = mb_stop_gradient(mb_maximum(mb_abs(a), mb_abs(b)));
+    mb_tensor usual = mb_and(mb_lt(lit(s, 0), size), mb_lt(size, lit(s, (double)INFINITY)));
+    mb_tensor scale = mb_where(usual, size, one);
+    mb_tensor p = mb_div(mb_where(usual, a, one), scale), q = mb_div(mb_where(usual, b, one), scale);
+    mb_tensor slope = mb_div(mb_div(i ? mb_neg(p) : q, mb_add(MUL(p, p), MUL(q, q))), scale);
+    return mb_where(usual, MUL(v, slope), mb__zero_or_nan(s));
+}
+RULE(HYPOT) /* a / y, 0 where y is 0 */
+{
+    mb_tensor none = mb_eq(y, lit(s, 0)), length = mb_where(none, lit(s, 1), y);
+    return mb_where(none, lit(s, 0), mb_div(MUL(v, i ? b : a), length));
 }
 
 /* v where operand i alone is the result, half of it at a tie, NaN where the result is NaN. By selections,
@@ -126,6 +175,10 @@ static mb_tensor elementwise_batch(const mb__applied *s, const mb__operand *in, 
 #define NO_RULE(NAME) UNARY_RULE(NAME, ((void)s, (void)v, mb__poison(s->ctx)))
 NO_RULE(SIGN)
 NO_RULE(FLOOR)
+NO_RULE(CEIL)
+NO_RULE(ROUND)
+NO_RULE(TRUNC)
+NO_RULE(FLOOR_DIVIDE)
 NO_RULE(NOT)
 NO_RULE(AND)
 NO_RULE(OR)

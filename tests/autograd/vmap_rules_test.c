@@ -56,7 +56,7 @@ static mb_tensor apply(mb_context *ctx, const mb_tensor *xs, const void *user)
 
 static void check_op(const char *name, const op *o, char types, double low, double high)
 {
-    mb_dtype dtype = types == 'L' ? MB_BOOL : MB_FLOAT64;
+    mb_dtype dtype = types == 'L' ? MB_BOOL : types == 'I' ? MB_INT32 : MB_FLOAT64;
     if (low >= high) /* locally constant */
         low = -3, high = 3;
     const mb_shape shapes[][2] = {

@@ -198,7 +198,9 @@ static void call_ops(objects *o)
 #define MB_BOTH_N(name)                                                                                      \
     TENSOR(mb_##name##_left_at, S, 1.0, x);                                                                  \
     TENSOR(mb_##name##_right_at, S, x, 1.0);
-#define MB_BOTH_F(name) MB_BOTH_N(name)
+#define MB_BOTH_F(name)                       MB_BOTH_N(name)
+#define MB_BOTH_I(name)                       MB_BOTH_N(name)
+#define MB_FUNCTION(name, types, result, doc) MB_COMPARE(, name, types, , doc)
 #define MB_BOTH_L(name)
 #include "tensor/ops.def"
     TENSOR(mb_where_at, S, o->c, x, x);

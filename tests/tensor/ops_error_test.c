@@ -136,7 +136,15 @@ Test(ops_error, reductions_and_contractions)
     mb_tensor batch = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, 3, 4));
     REFUSED(MB_INVALID, mb_matmul(batch, mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(3, 4, 2))), "matmul", "[2,3,4]");
     REFUSED(MB_INVALID, mb_einsum("ij,jk->ik", t.f32, t.f32), "einsum", "ij,jk->ik", "[3,4]");
-    REFUSED(MB_INVALID, mb_einsum("ij,kj", t.f32, t.f32), "einsum");
+    REFUSED(MB_INVALID, mb_einsum("ij", t.f32, t.f32), "einsum", "a term for each operand");
+    REFUSED(MB_INVALID, mb_einsum("ij,ij,ij", t.f32, t.f32), "einsum", "a term for each operand");
+    REFUSED(MB_INVALID, mb_einsum("i....j,ij", t.f32, t.f32), "einsum", "\"...\"");
+    REFUSED(MB_INVALID, mb_einsum("...i,...ij->j", t.row, t.f32), "einsum", "one size");
+    REFUSED(MB_INVALID, mb_einsum("...,...->...", t.row, t.f32), "einsum", "broadcast");
+    REFUSED(MB_INVALID, mb_einsum("ij,kl-ik", t.f32, t.f32), "einsum", "form");
+    REFUSED(MB_INVALID, mb_einsum_of("ij->ii", &t.f32, 1), "einsum", "once");
+    REFUSED(MB_INVALID, mb_einsum_of("ii", &t.f32, 1), "einsum", "one size");
+    REFUSED(MB_INVALID, mb_einsum_of("ij", &t.i32, 1), "einsum", "float");
     REFUSED(MB_INVALID, mb_einsum("ii,ij->j", t.f32, t.f32), "einsum");
     REFUSED(MB_INVALID, mb_einsum("ij,ij->z", t.f32, t.f32), "einsum");
     REFUSED(MB_INVALID, mb_einsum("ij,ij->ii", t.f32, t.f32), "einsum");
