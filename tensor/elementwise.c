@@ -65,6 +65,13 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
     return mb__record(ctx, op, dtype, rank, dim, ts, n, NULL, 0);
 }
 
+mb_tensor mb__const_like(mb_tensor x, double value)
+{
+    if (!x.ctx || !x.id || !mb_valid(x) || mb_error(x.ctx) != MB_OK)
+        return mb__poison(x.ctx);
+    return mb__const(x.ctx, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value);
+}
+
 /* A plain number as the other operand of t: a scalar of t's dtype, bound at each run. */
 static mb_tensor number_like(const char *op, mb_tensor t, double value)
 {

@@ -4,13 +4,6 @@
 
 #include "tensor/internal.h"
 
-mb_tensor mb__const_like(mb_tensor x, double value)
-{
-    if (!x.ctx || !x.id || !mb_valid(x) || mb_error(x.ctx) != MB_OK)
-        return mb__poison(x.ctx);
-    return mb__const(x.ctx, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value);
-}
-
 #define lit mb__const_like
 
 mb_tensor mb_exp2_at(const char *site, mb_tensor x)

@@ -311,11 +311,13 @@ static void special(mb_dtype dtype)
                     continue;
                 if (single && !r->compares)
                     want = (double)(float)want;
-                /* Vulkan's float64 sine, cosine and tangent reduce their argument up to 1.6e9 only (ops.def says so).
+                /* Vulkan's float64 sine, cosine and tangent reduce their argument up to 1.6e9 only (ops.def
+                 * says so).
                  */
                 bool far = !single && k && testing("vulkan") && fabs(u) > 1.6e9 && isfinite(u) &&
                            (!strcmp(r->name, "sin") || !strcmp(r->name, "cos") || !strcmp(r->name, "tan"));
-                expect(far ? fabs(got[p]) <= (r->name[0] == 't' ? 2e16 : 1) : special_ok(r, got[p], want, single),
+                expect(far ? fabs(got[p]) <= (r->name[0] == 't' ? 2e16 : 1)
+                           : special_ok(r, got[p], want, single),
                        "%s(%g, %g) on %s %s, column %d: %.17g, not %.17g", r->name, u, v, backend_names[k],
                        mb_dtype_name(dtype), p % 19, got[p], want);
             }

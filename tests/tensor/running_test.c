@@ -65,11 +65,11 @@ static void compare(mb_context *ctx, enum what w, mb_dtype dtype, int n, bool re
 
 Test(running, against_loops)
 {
-    static const int sizes[] = {0, 1, 2, 3, 8, 37, 300};
+    static const int sizes[] = {0, 1, 3, 37};
     ON_BOTH
     for (int w = 0; w < KINDS; w++)
         for (int d = 0; d < 3; d++)
-            for (int s = 0; s < 7; s++)
+            for (int s = 0; s < 4; s++)
                 for (int reverse = 0; reverse < 2; reverse++)
                     compare(ctx, (enum what)w, (mb_dtype)d, sizes[s], reverse);
 }
