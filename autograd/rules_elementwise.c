@@ -47,25 +47,30 @@ UNARY_RULE(ACOS, mb_neg(MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT())))))
 UNARY_RULE(ATANH, mb_div(v, MUL(UNIT(mb_neg), UNIT())))
 UNARY_RULE(ACOSH, MUL(v, MUL(mb_rsqrt(mb_sub(x, lit(s, 1))), mb_rsqrt(UNIT()))))
 
-/* x held where x^2 does not overflow, but with the derivative of x: for slopes that are next to 0 from there
- * on, whose own derivatives would be 0 times infinity. */
-static mb_tensor held(const mb__applied *s)
+/* Where 1 is nothing beside x^2, slopes are powers of 1 / x: next to infinity they are then 0 at every order,
+ * and not 0 times infinity. Each branch gets an operand that is harmless to it. */
+typedef struct far {
+    mb_tensor there, outer, inner; /* whether x is far; x if it is, else 1; x if it is not, else 1 */
+} far;
+
+static far far_from_0(const mb__applied *s)
 {
-    double most = s->node.dtype == MB_FLOAT32 ? 1e18 : 1e150;
-    return mb__substitute(mb_minimum(mb_maximum(x, lit(s, -most)), lit(s, most)), x);
+    mb_tensor one = lit(s, 1), there = mb_lt(lit(s, 1e10), mb_abs(x));
+    return (far){there, mb_where(there, x, one), mb_where(there, one, x)};
 }
 RULE(ATAN) /* 1 / (1 + x^2) */
 {
     (void)i;
-    mb_tensor u = held(s);
-    return mb_div(v, mb_add(MUL(u, u), lit(s, 1)));
+    far f = far_from_0(s);
+    mb_tensor r = mb_recip(f.outer), near = mb_recip(mb_add(MUL(f.inner, f.inner), lit(s, 1)));
+    return MUL(v, mb_where(f.there, MUL(r, r), near));
 }
-RULE(ASINH) /* 1 / sqrt(1 + x^2), and 1 / |x| where 1 is nothing beside x^2 */
+RULE(ASINH) /* 1 / sqrt(1 + x^2) */
 {
     (void)i;
-    mb_tensor one = lit(s, 1), size = mb_abs(x), far = mb_lt(lit(s, 1e10), size);
-    mb_tensor u = mb_where(far, one, x), near = mb_rsqrt(mb_add(MUL(u, u), one));
-    return MUL(v, mb_where(far, mb_recip(mb_where(far, size, one)), near));
+    far f = far_from_0(s);
+    mb_tensor near = mb_rsqrt(mb_add(MUL(f.inner, f.inner), lit(s, 1)));
+    return MUL(v, mb_where(f.there, mb_recip(mb_abs(f.outer)), near));
 }
 
 RULE(ADD)

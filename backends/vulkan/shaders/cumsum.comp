@@ -22,10 +22,6 @@ shared T sums[256];
 
 void add(inout T sum, inout T lost, const T x)
 {
-    if (param(11) == 2) {
-        sum = before(key_of(sum), key_of(x)) ? x : sum;
-        return;
-    }
     precise T y = x - lost, next = sum + y, error = (next - sum) - y;
     lost = error - error == T(0) ? error : T(0);
     sum = next;
@@ -42,10 +38,17 @@ void main()
         stride = -stride;
     }
     uint in_block = block_of(0), out_block = block_of(1);
+    if (param(11) == 2) {
+        T top = DATA[first > 0 ? out_block : in_block].at[first > 0 ? at.y + int(first - 1) * stride.y : at.x];
+        for (uint j = first; j < last && inside; j++) {
+            T x = DATA[in_block].at[at.x + int(j) * stride.x];
+            top = before(key_of(top), key_of(x)) ? x : top;
+            DATA[out_block].at[at.y + int(j) * stride.y] = top;
+        }
+        return;
+    }
     T lost = T(0); /* what rounding took from the sum (Kahan); none of an infinite one */
-    T sum = first > 0          ? DATA[out_block].at[at.y + int(first - 1) * stride.y]
-            : param(11) == 2 ? DATA[in_block].at[at.x]
-                             : T(0);
+    T sum = first > 0 ? DATA[out_block].at[at.y + int(first - 1) * stride.y] : T(0);
     if (lanes == 1) {
         for (uint j = first; j < last && inside; j++) {
             add(sum, lost, DATA[in_block].at[at.x + int(j) * stride.x]);
