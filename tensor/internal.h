@@ -346,6 +346,8 @@ mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const in
 
 /* A 0-d literal of a dtype, checked as in mb_full. */
 mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
+/* The same of x's dtype; of poison and null tensors poison. */
+mb_tensor mb__const_like(mb_tensor x, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
 mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 /* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for
