@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#include "backends/plan/clock.h"
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
 

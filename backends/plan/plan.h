@@ -166,9 +166,4 @@ static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
     return p;
 }
 
-void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
-/* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
-void mb__step_label(const mb__plan *plan, int step, char *out, size_t size);
-uint64_t mb__hash(const void *p, size_t n);
-
 #endif
