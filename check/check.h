@@ -87,6 +87,8 @@ typedef struct mb_check_case {
     /* What the arguments are; all 0 stands for MB_FLOAT64. Derivatives are by the floats alone; int32 numbers
      * are drawn from low to high as well, bools are either. */
     mb_dtype dtype[MB_CHECK_MOST];
+    int mode_orders; /* up to this order modes are compared; 0: as `orders`. Where kernels take long to
+                        compile */
 } mb_check_case;
 
 /* Derivatives of f, in float64. The numbers of a case are the same in every run.
@@ -108,8 +110,10 @@ typedef struct mb_check_case {
  * and that times `looser`: the first is room for some 3000 roundings, the second for a fifth derivative that
  * is 3e6 times the first. Where the function is steeper, or its rounding worse (its condition is the factor
  * between a change of x by one rounding and that of p), `looser` is for it, or a smaller range. At a
- * mismatch the quotient is taken once more, at h / 4: where the two differ by more than is allowed, the
- * sentence adds that, for it is then a kink, a jump or a steep place that is met.
+ * mismatch the quotient is taken with h / 16 and h / 256 as well, which 16 and 256 times the rounding is
+ * allowed for, and it is enough if one of them agrees: steep functions, and kinks and jumps that are nearer
+ * than 2 h, as in every layer with a relu, would be taken for mistakes otherwise. Where none agrees and they
+ * differ from each other, the sentence says so: it may be a kink that is met.
  *
  * Modes. Each of these is compared with reverse over reverse, from the same values and without a step, so
  * that only roundings are between them: 2e-12 (orders 1 and 2) and 2e-11 (order 3) of the largest element is

@@ -60,7 +60,7 @@ typedef struct mb__subject {
     int n;
     const mb_shape *shape;
     double *const *x;
-    int orders;
+    int orders, mode_orders;
     double looser;
     /* Argument i with these values. */
     mb_tensor (*put)(const struct mb__subject *s, int i, const double *x);
@@ -82,7 +82,7 @@ typedef struct mb__point {
     double *w0, **w[MB_CHECK_ORDERS]; /* directions: of the result, and for each order of each argument */
     int64_t *count, all;
     double looser;
-    int orders;
+    int orders, mode_orders;
 } mb__point;
 
 /* Argument i's tensors at the point; false: error set. */

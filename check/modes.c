@@ -69,7 +69,7 @@ static void add_mode(claims *c, int order, unsigned forward)
 static void add_gradients(claims *c)
 {
     const mb__subject *s = c->p->s;
-    for (int order = 1; order <= c->p->orders; order++) {
+    for (int order = 1; order <= c->p->mode_orders; order++) {
         c->gradient[order] = mb__block(s->blocks, s->n, sizeof(mb_tensor));
         if (!c->gradient[order])
             return;
@@ -161,7 +161,7 @@ static mb_status settle(const claims *c, const claim *k)
 static bool measure(claims *c)
 {
     const mb__point *p = c->p;
-    for (int order = 1; order <= p->orders; order++) {
+    for (int order = 1; order <= p->mode_orders; order++) {
         c->size[order] = 1;
         for (int i = 0; i < p->s->n; i++) {
             const double *g = mb__check_read(p->s->blocks, c->gradient[order][i]);
@@ -177,14 +177,14 @@ static mb_status compare(claims *c)
 {
     const mb__subject *s = c->p->s;
     int n = 0;
-    mb_tensor *all = mb__block(s->blocks, 2 * c->count + c->p->orders * s->n, sizeof *all);
+    mb_tensor *all = mb__block(s->blocks, 2 * c->count + c->p->mode_orders * s->n, sizeof *all);
     if (!all || mb_error(s->ctx) != MB_OK)
         return MB_OK;
     for (int k = 0; k < c->count; k++) {
         all[n++] = c->list[k].got;
         all[n++] = c->list[k].want;
     }
-    for (int order = 1; order <= c->p->orders; order++)
+    for (int order = 1; order <= c->p->mode_orders; order++)
         for (int i = 0; i < s->n; i++)
             all[n++] = c->gradient[order][i];
     if (mb_eval(all, n) != MB_OK || !measure(c))
@@ -210,11 +210,11 @@ mb_status mb__check_modes(const mb__point *p)
     if (c.xs && c.list && mb__point_arguments(p, c.xs)) {
         add_gradients(&c);
         for (int m = 0; m < MODES; m++)
-            if (modes[m].order <= p->orders && mb_error(s->ctx) == MB_OK)
+            if (modes[m].order <= p->mode_orders && mb_error(s->ctx) == MB_OK)
                 add_mode(&c, modes[m].order, modes[m].forward);
         if (mb_error(s->ctx) == MB_OK)
             add_jacobian_products(&c);
-        if (mb_error(s->ctx) == MB_OK && p->orders >= 2)
+        if (mb_error(s->ctx) == MB_OK && p->mode_orders >= 2)
             add_hessian_products(&c);
         compare(&c);
     }
