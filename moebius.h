@@ -16,6 +16,7 @@
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
  *   layers/recurrent.h          layers that go through a sequence step by step
+ *   check/check.h               tests of functions and layers of one's own
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -37,5 +38,6 @@
 #include "layers/layers.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"
+#include "check/check.h"
 
 #endif

@@ -35,6 +35,8 @@ static void check(bool ok, const char *what)
  * made. */
 static const char *const harmless[] = {
     "mb_backend_at",
+    "mb_backend_register",
+    "mb_check_layer_at",
     "mb_devices",
     "mb_dtype_name",
     "mb_dtype_size",
@@ -307,6 +309,22 @@ static void call_functions(objects *o)
     TENSOR(mb_cross_entropy_with_at, S, x, o->i, (mb_cross_entropy_options){0});
 }
 
+static mb_tensor same(mb_context *ctx, const mb_tensor *xs, const void *user)
+{
+    (void)ctx, (void)user;
+    return xs[0];
+}
+
+static void call_checks(objects *o)
+{
+    mb_check_result r;
+    const mb_check_case c = {.name = "same", .f = same, .n = 1};
+    STATUS(mb_close_to_at, S, o->x, o->x, (mb_closeness){0}, &r);
+    STATUS(mb_close_to_values_at, S, o->x, (double[16]){0}, 16, (mb_closeness){0}, &r);
+    STATUS(mb_check_gradient_at, S, o->ctx, &c, &r);
+    STATUS(mb_check_vmap_at, S, o->ctx, &c, &r);
+}
+
 static void call_linalg(objects *o)
 {
     mb_tensor x = o->x;
@@ -550,6 +568,7 @@ static void call_all(objects *o)
     call_leaves_and_samplers(o);
     call_movement_and_index(o);
     call_functions(o);
+    call_checks(o);
     call_linalg(o);
     call_autograd(o);
     call_params(o);

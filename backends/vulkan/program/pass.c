@@ -3,6 +3,7 @@
  * pass.c - one pass of a kernel as a dispatch: the slots and parameters of its region, and its pipeline,
  * which passes that differ in nothing else share.
  */
+#include "backends/plan/hash.h"
 #include "backends/vulkan/program/program.h"
 
 /* ---- the region ---- */
