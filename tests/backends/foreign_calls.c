@@ -375,11 +375,21 @@ static mb_status no_map(const void *user, mb_context *ctx, const mb_map_at *at, 
     return MB_INVALID;
 }
 
+static mb_status no_core(const void *user, const mb_core_data *in, const mb_core_data *out,
+                         const int64_t *attrs, int nattr)
+{
+    (void)user, (void)in, (void)out, (void)attrs, (void)nattr;
+    return MB_INVALID;
+}
+
 static void call_autograd(objects *o)
 {
     mb_tensor x = o->x, g, h;
     const mb_implicit_options options = {0};
     mb_convergence told;
+    const mb_custom_op_spec spec = {.name = "none", .operands = 1, .results = 1, .compute = no_core};
+    ROW("mb_custom_op_new_at", !mb_custom_op_new_at(S, x.ctx, &spec).number);
+    STATUS(mb_custom_op_apply_at, S, (mb_custom_op){x.ctx, 1}, &x, NULL, 0, &g);
     STATUS(mb_custom_gradient_at, S, &x, 1, &x, 1, (mb_custom_rule){.reverse = no_rule}, &g);
     STATUS(mb_fixed_point_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     STATUS(mb_root_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);

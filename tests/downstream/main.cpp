@@ -337,6 +337,44 @@ static mb_status bowl(const void *, mb_context *mb, const mb_map_at *at, mb_tens
     return mb_error(mb);
 }
 
+MB_ELEMENTWISE_1(cube_loops, x *x *x)
+MB_ELEMENTWISE_2(pair_loops, x *y)
+MB_ELEMENTWISE_3(triple_loops, x *y + z)
+
+static mb_status last_of(const void *, const mb_core_data *in, const mb_core_data *out, const int64_t *, int)
+{
+    *static_cast<double *>(out->at) = static_cast<const double *>(in->at)[(in->dim[0] - 1) * in->stride[0]];
+    return MB_OK;
+}
+static bool last_shape(const void *, const mb_core *in, const int64_t *, int, mb_core *out, char *, size_t)
+{
+    out->dtype = in->dtype;
+    return in->dim[0] > 0;
+}
+
+static mb_tensor apply(mb_context *mb, const mb_custom_op_spec &spec, const mb_tensor *xs)
+{
+    mb_tensor y;
+    EXPECT(mb_custom_op_apply(mb_custom_op_new(mb, &spec), xs, nullptr, 0, &y) == MB_OK);
+    return y;
+}
+
+static void custom_ops(mb_context *mb)
+{
+    mb_custom_op_spec cube = {}, pair = {}, triple = {}, last = {};
+    cube.name = "cube", pair.name = "pair", triple.name = "triple", last.name = "last";
+    cube.elementwise = &cube_loops, pair.elementwise = &pair_loops, triple.elementwise = &triple_loops;
+    last.operands = last.results = 1;
+    last.core_in[0] = 1;
+    last.compute = last_of;
+    last.shape = last_shape;
+    const mb_tensor xs[3] = {mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 2.0),
+                             mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 5.0),
+                             mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 1.0)};
+    EXPECT(is(mb_sum(apply(mb, cube, xs), MB_ALL), 16) && is(mb_sum(apply(mb, pair, xs), MB_ALL), 20) &&
+           is(mb_sum(apply(mb, triple, xs), MB_ALL), 22) && is(apply(mb, last, xs), 2));
+}
+
 static void implicit(mb_context *mb)
 {
     const double factor = 5;
@@ -469,8 +507,9 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
-                      common_functions, scopes, errors, derivatives, checkpoints, scans, implicit, vmaps})
+    for (auto part :
+         {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra, common_functions,
+          scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

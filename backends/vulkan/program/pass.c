@@ -99,14 +99,6 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
     return b;
 }
 
-bool mb__vk_uses_float64(const mb__kernel *k)
-{
-    for (int i = 0; i < k->instr_count; i++)
-        if (k->instrs[i].dtype == MB_FLOAT64)
-            return true;
-    return false;
-}
-
 /* ---- the pipeline ---- */
 
 static VkPipeline assemble(mb__vk_splitter *s, mb__vk_pass *pass)
