@@ -51,6 +51,7 @@ static void check_row(const char *name, char types, op o, double low, double hig
     bool steps = low == high; /* locally constant: between its jumps */
     const mb_layer_case floats = {.low = steps ? 0.1 : low, .high = steps ? 0.9 : high, .looser = 10};
     const mb_layer_case whole = {.dtype = {MB_INT32, MB_INT32}, .below = {50, 7}};
+    const mb_layer_case wraps = {.dtype = {MB_INT32, MB_INT32}, .below = {INT32_MAX, INT32_MAX}};
     const mb_layer_case truth = {.dtype = {MB_BOOL, MB_BOOL}};
     if (types != 'L') {
         check(name, "floats", &o, floats);
@@ -58,8 +59,10 @@ static void check_row(const char *name, char types, op o, double low, double hig
         check(name, "views", &o, floats);
     }
     o.views = false;
-    if (types == 'N')
+    if (types == 'N') {
         check(name, "int32", &o, whole);
+        check(name, "int32_wraps", &o, wraps); /* modulo 2^32 */
+    }
     if (types == 'L')
         check(name, "bool", &o, truth);
 }
