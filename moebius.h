@@ -6,6 +6,7 @@
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
+ *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
@@ -27,6 +28,7 @@
 #include "tensor/tensor.h"
 #include "tensor/linalg.h"
 #include "tensor/scan.h"
+#include "tensor/custom_op.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
 #include "autograd/custom.h"
