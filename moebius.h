@@ -2,7 +2,7 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in thirteen headers; read them in this order:
+ * The manual is in fourteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node

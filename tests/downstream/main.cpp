@@ -268,8 +268,8 @@ static void contexts()
     EXPECT(mb_devices(devices.data(), static_cast<int>(devices.size()), &why) >= 1);
     EXPECT(mb_backend_at(0) && !mb_backend_at(1000));
     const mb_backend *none = nullptr;
-    char why[80];
-    EXPECT(mb_backend_register(none, why, sizeof why) == MB_INVALID && why[0]);
+    char reason[80];
+    EXPECT(mb_backend_register(none, reason, sizeof reason) == MB_INVALID && reason[0]);
 
     long live = 0;
     mb_allocator allocator = {counted_alloc, counted_realloc, counted_free, &live};

@@ -54,6 +54,7 @@ int main(int argc, char **argv)
     run.float64 = has_float64();
     elementwise_cases();
     op_cases();
+    custom_cases();
     program_cases();
     training_cases();
     printf("%d passed, %d failed\n", run.passed, run.failed);
