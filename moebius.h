@@ -2,7 +2,7 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in thirteen headers; read them in this order:
+ * The manual is in fourteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
@@ -16,7 +16,7 @@
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
  *   layers/recurrent.h          layers that go through a sequence step by step
- *   check/check.h               tests of functions and layers of one's own
+ *   autograd/check/check.h               tests of functions and layers of one's own
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -38,6 +38,6 @@
 #include "layers/layers.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"
-#include "check/check.h"
+#include "autograd/check/check.h"
 
 #endif
