@@ -90,9 +90,23 @@ static bool settle(mb_context *ctx, const char *op, mb_window *w, int64_t *reach
     return false;
 }
 
+/* Whether each window begins where the one before ends: then splitting the axis is all there is to it, which
+ * kernels can be fused through. */
+static bool end_to_end(mb_window w)
+{
+    return w.stride == w.size && w.dilation == 1;
+}
+
 mb_tensor mb__unfold(mb_tensor x, int axis, mb_window w, int64_t count)
 {
     mb_context *ctx = x.ctx;
+    if (end_to_end(w)) {
+        mb_shape s = mb_shape_of(x);
+        memmove(s.dim + axis + 2, s.dim + axis + 1, (size_t)(s.rank++ - axis - 1) * sizeof *s.dim);
+        s.dim[axis] = count;
+        s.dim[axis + 1] = w.size;
+        return mb_reshape(mb_slice(x, axis, 0, count * w.size, 1), s);
+    }
     const mb__node *n = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK + 1], attrs[3] = {axis, w.stride, w.dilation};
     for (int i = 0; i < n->rank; i++)
@@ -125,6 +139,12 @@ mb_tensor mb_unfold_at(const char *site, mb_tensor x, int axis, mb_window window
 mb_tensor mb__fold(mb_tensor x, int axis, mb_window w, int64_t n)
 {
     mb_context *ctx = x.ctx;
+    if (end_to_end(w)) {
+        mb_shape s = mb_shape_of(x);
+        int64_t covered = s.dim[axis] *= w.size;
+        memmove(s.dim + axis + 1, s.dim + axis + 2, (size_t)(--s.rank - axis - 1) * sizeof *s.dim);
+        return mb_pad(mb_reshape(x, s), axis, 0, n - covered);
+    }
     const mb__node *from = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK], attrs[3] = {axis, w.stride, w.dilation};
     for (int i = 0; i + 1 < from->rank; i++)
