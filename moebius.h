@@ -2,10 +2,11 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in fourteen headers; read them in this order:
+ * The manual is in fifteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
+ *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
  *   tensor/windows.h            padding, sliding windows
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
@@ -28,6 +29,7 @@
 #include "tensor/tensor.h"
 #include "tensor/linalg.h"
 #include "tensor/scan.h"
+#include "tensor/custom_op.h"
 #include "tensor/windows.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"

@@ -383,6 +383,24 @@ BATCH(scatter_add)
     return t.id ? mb__move_axis(t, 1, axis + 1) : t;
 }
 
+/* ---- ops of the user's, whose derivatives are those of a custom_gradient around them ---- */
+
+/* The examples are one more loop axis. */
+BATCH(call)
+{
+    mb_tensor all[MB_CUSTOM_OPERANDS];
+    mb__call c = mb__call_unpack(mb__attrs(s->ctx, &s->node), (mb_dtype)s->node.dtype);
+    int64_t words[MB_CALL_WORDS];
+    for (int i = 0; i < s->node.nin; i++)
+        if (!(all[i] = mb__batched(in[i], K)).id)
+            return mb__poison(s->ctx);
+    c.loops++;
+    int count = mb__call_pack(&c, words);
+    mb_shape shape = mb__batched_shape(&s->node, K);
+    return mb__record(s->ctx, MB_OP_CALL, (mb_dtype)s->node.dtype, shape.rank, shape.dim, all, s->node.nin,
+                      words, count);
+}
+
 /* ---- the table; stop_gradient, argmax and argsort are constant, and have no rules. Leaves are one for all
  * examples; scans are recorded again as a whole (batch.c). ---- */
 
@@ -412,4 +430,5 @@ const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_CONTRACT] = LINEAR(contract),
     [MB_OP_TAKE] = LINEAR(take),
     [MB_OP_SCATTER_ADD] = LINEAR(scatter_add),
+    [MB_OP_CALL] = {NULL, NULL, call_batch},
 };

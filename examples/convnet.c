@@ -62,7 +62,7 @@ static net make_net(mb_params *p)
     return n;
 }
 
-/* x: [B,SIDE,SIDE] -> logits [B,CLASSES]. Channels are the last axis, which is fastest. */
+/* x: [B,SIDE,SIDE] -> logits [B,CLASSES]. Channels are the last axis. */
 static mb_tensor logits(const net *n, mb_tensor x, mb_key key, bool training)
 {
     mb_tensor z = mb_unsqueeze(x, 3); /* one channel */

@@ -3,8 +3,8 @@
  * conv.h - convolutions, pools, the norms that go with them, and dropout.
  *
  * Images are [N,C,H,W], N of them with C channels, and sequences [N,C,L], as in PyTorch; with channels_last
- * they are [N,H,W,C] and [N,L,C]. All is computed in the latter, which is also what is fast: elementwise ops
- * and norms between convolutions then go through memory in order. Weights are the same in both.
+ * they are [N,H,W,C] and [N,L,C]. Convolutions are computed in the latter, and of the former give a view,
+ * which the next op puts in order: neither is much faster. Weights are the same in both.
  *
  * As in layers.h: mistakes are MB_INVALID at the caller's line, all is differentiable to any order, and made
  * of ordinary ops. A convolution is one product over windows (tensor/windows.h) that take no memory, and so
@@ -92,7 +92,7 @@ typedef struct mb_pool_options {
 } mb_pool_options;
 
 /* x: [N,C,H,W] -> [N,C,H',W'], H' = (H + 2 padding - size) / stride + 1, rounded down: the largest element or
- * the mean of each window. Equal largest elements share the derivative. Floats. */
+ * the mean of each window. Equal largest elements share the derivative, pair by pair. Floats. */
 MB_API mb_tensor mb_max_pool2d_at(const char *site, mb_tensor x, mb_pool_options options);
 #define mb_max_pool2d(...) mb_max_pool2d_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_avg_pool2d_at(const char *site, mb_tensor x, mb_pool_options options);

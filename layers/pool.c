@@ -36,14 +36,23 @@ static bool check(mb_tensor x, const pool *p)
     return true;
 }
 
-static mb_tensor windows(mb_tensor x, const pool *p, double outside)
+enum { SLICES_MOST = 8 };
+
+/* The largest or the sum of each window on one axis. Of few elements by ops on slices, which fuse with what
+ * is around them in any layout; a reduction of that few innermost would be slow. */
+static mb_tensor combine(mb_tensor x, int axis, mb_window w, bool average)
 {
-    for (int i = 0; i < p->D; i++)
-        x = mb_pad_with(x, p->first + i, p->padding[i], p->padding[i],
-                        (mb_pad_options){MB_PAD_VALUE, outside});
-    for (int i = 0; i < p->D; i++)
-        x = mb_unfold(x, p->first + 2 * i, p->window[i]);
-    return x;
+    if (w.size > SLICES_MOST) {
+        x = mb_unfold(x, axis, w);
+        return average ? mb_sum(x, MB_AXES(axis + 1)) : mb_max(x, MB_AXES(axis + 1));
+    }
+    int64_t count = (mb_dim(x, axis) - w.size) / w.stride + 1;
+    mb_tensor y = {0};
+    for (int64_t j = 0; j < w.size; j++) {
+        mb_tensor part = mb_slice(x, axis, j, count, w.stride);
+        y = j == 0 ? part : average ? mb_add(y, part) : mb_maximum(y, part);
+    }
+    return y;
 }
 
 static mb_tensor apply(const char *name, int D, bool average, mb_tensor x, const mb_pool_options *o)
@@ -58,12 +67,13 @@ static mb_tensor apply(const char *name, int D, bool average, mb_tensor x, const
     }
     if (!check(x, &p))
         return (mb_tensor){0};
-    mb_tensor w = windows(x, &p, average ? 0 : -(double)INFINITY);
-    mb_axes inside = {D, false, {p.first + 1, p.first + 3}};
-    if (!average)
-        return mb_max(w, inside);
-    double count = (double)p.window[0].size * (D > 1 ? (double)p.window[1].size : 1);
-    return mb_valid(w) ? mb_mul(mb_sum(w, inside), mb__literal(w, 1 / count)) : w;
+    double outside = average ? 0 : -(double)INFINITY, count = 1;
+    for (int i = D; i-- > 0;) {
+        x = mb_pad_with(x, p.first + i, p.padding[i], p.padding[i], (mb_pad_options){MB_PAD_VALUE, outside});
+        x = combine(x, p.first + i, p.window[i], average);
+        count *= (double)p.window[i].size;
+    }
+    return average && mb_valid(x) ? mb_mul(x, mb__literal(x, 1 / count)) : x;
 }
 
 mb_tensor mb_max_pool1d_at(const char *site, mb_tensor x, mb_pool_options options)

@@ -61,6 +61,7 @@ typedef struct mb__instr {
     int32_t in[3];
     int32_t bind;
     double number;
+    const mb__custom_op *custom; /* of MB_OP_MAP */
     mb__view view;
     const char *site;
 } mb__instr;
@@ -103,6 +104,21 @@ typedef struct mb__other {
     mb__view out, in, index;
 } mb__other;
 
+/* An operand or result of an op of the user's. Strides: of the loop axes, then of the core's. */
+typedef struct mb__core_view {
+    mb__view view;
+    uint8_t dtype, rank;
+    int64_t dim[MB_MAX_RANK]; /* of the core */
+} mb__core_view;
+
+/* An op of the user's at each position of the loop axes (tensor/custom_op.h). */
+typedef struct mb__custom {
+    const mb__custom_op *op;
+    int loops, nattr;
+    int64_t loop[MB_MAX_RANK], attrs[MB_CUSTOM_ATTRS];
+    mb__core_view in[MB_CUSTOM_OPERANDS], out[MB_CUSTOM_RESULTS]; /* as many as the op has */
+} mb__custom;
+
 /* Where an input or output of a loop's body lies at step t: t * step elements after the offset. */
 typedef struct mb__port {
     int32_t value; /* of the plan around */
@@ -124,7 +140,14 @@ typedef struct mb__loop {
                   may then be left, if the carries are brought to where the last step leaves them; -1 */
 } mb__loop;
 
-enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZERO, MB_STEP_LOOP };
+enum mb__step_kind {
+    MB_STEP_KERNEL,
+    MB_STEP_PRODUCT,
+    MB_STEP_OTHER,
+    MB_STEP_ZERO,
+    MB_STEP_LOOP,
+    MB_STEP_CUSTOM,
+};
 
 typedef struct mb__step {
     int kind;
@@ -134,6 +157,7 @@ typedef struct mb__step {
         const mb__product *product;
         const mb__other *other;
         const mb__loop *loop;
+        const mb__custom *custom;
         int32_t zero; /* value to clear */
     } u;
 } mb__step;
@@ -167,6 +191,11 @@ static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
     return p;
 }
 
+/* Computes the positions [first, first + count) of an op of the user's, counted over its loop axes, for
+ * backends whose memory the host can address. memory: of each operand's value, then of each result's; dtypes:
+ * what lies there, where it is not what the plan says; NULL. */
+mb_status mb__custom_run(const mb__custom *c, void *const *memory, const mb_dtype *dtypes, int64_t first,
+                         int64_t count);
 void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
 /* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
 void mb__step_label(const mb__plan *plan, int step, char *out, size_t size);

@@ -64,6 +64,44 @@ Test(conv_gradient, convolutions, .timeout = 120)
         {CASE(f_conv, 3, S(0, 2, 3, 4), S(3, 2, 3, 2), S(3))});
 }
 
+/* A loop of convolutions by the same weights, as a scan and step by step: the same values and derivatives. */
+static mb_tensor steps_of(mb_tensor x, mb_tensor w, bool scan)
+{
+    enum { STEPS = 3 };
+    mb_conv_options o = {.padding = {1, 1}};
+    if (scan) {
+        mb_scan s = mb_scan_begin(x.ctx, STEPS);
+        mb_scan_carry(s, &x);
+        x = mb_sin(mb_conv2d(x, w, NONE, o));
+        mb_scan_end(s);
+    } else {
+        for (int i = 0; i < STEPS; i++)
+            x = mb_sin(mb_conv2d(x, w, NONE, o));
+    }
+    return mb_sum(mb_sin(x), MB_ALL);
+}
+
+Test(conv_gradient, in_a_scan)
+{
+    for (int k = 0; k < 2; k++) {
+        mb_context *mb = open_on(backend_names[k]);
+        rng r = {1};
+        mb_tensor in[2] = {draw(mb, &r, MB_FLOAT64, S(2, 2, 3, 4), -1, 1),
+                           draw(mb, &r, MB_FLOAT64, S(2, 2, 3, 3), -1, 1)};
+        double *got[2][2];
+        for (int scan = 0; scan < 2; scan++) {
+            mb_tensor g[2], h[2];
+            mb_grad(steps_of(in[0], in[1], scan), in, 2, g);
+            mb_grad(mb_dot(g[0], mb_sin(in[0])), in, 2, h); /* and of its derivative */
+            got[scan][0] = values(g[1]);
+            got[scan][1] = values(h[1]);
+        }
+        for (int order = 0; order < 2; order++)
+            expect(nmse(got[1][order], got[0][order], 36) < 1e-26, "order %d", order + 1);
+        close_all();
+    }
+}
+
 Test(conv_gradient, transposed, .timeout = 120)
 {
     RUN({CASE(f_transposed, 3, S(1, 2, 3, 2), S(2, 2, 3, 2), S(2))},

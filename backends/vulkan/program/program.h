@@ -163,6 +163,15 @@ int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
 /* Emits a pass into the assembler. */
 void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
 
+/* ---- custom.c ---- */
+
+/* Whether the kernel has elementwise ops of the user's. */
+bool mb__vk_has_maps(const mb__kernel *k);
+/* Such a kernel from the text of its main; as mb__vk_glsl_compile. */
+uint32_t *mb__vk_compile_maps(mb__vk *v, const char *site, const mb__kernel *k, const char *text,
+                              size_t *bytes);
+bool mb__vk_add_custom(mb__vk_program *p, int step, const mb__custom *custom);
+
 /* ---- pass.c ---- */
 
 /* The state used while making the passes of a kernel. */
