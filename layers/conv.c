@@ -193,14 +193,32 @@ static mb_window window_of(const conv *c, int i)
     return (mb_window){c->size[i], c->stride[i], c->dilation[i]};
 }
 
+/* Each channel by itself: products of nothing but a window are no work for a matrix product. x: windows, [N,
+ * (S', K).., C]. */
+static mb_tensor depthwise(mb_tensor x, mb_tensor weight, const conv *c)
+{
+    mb_shape s = {2 * c->D, {0}};
+    for (int i = 0; i < c->D; i++) {
+        s.dim[2 * i] = c->size[i];
+        s.dim[2 * i + 1] = 1;
+    }
+    s.dim[s.rank - 1] = c->in; /* [K, 1, K, C], or [K, C] */
+    mb_axes inside = {c->D, false, {2, 4}};
+    return mb_sum(mb_mul(x, mb_reshape(weights(weight, c), s)), inside);
+}
+
 static mb_tensor forward(mb_tensor x, mb_tensor weight, const conv *c)
 {
     static const char *const equation[2][2] = {{"nykc,kco->nyo", "nykgc,kgco->nygo"},
                                                {"nykxlc,klco->nyxo", "nykxlgc,klgco->nyxgo"}};
+    bool each = c->groups > 1 && c->groups == c->in && c->in == c->out;
     x = padded(x, c);
-    x = grouped(x, c);
+    if (!each)
+        x = grouped(x, c);
     for (int i = 0; i < c->D; i++)
         x = mb_unfold(x, 1 + 2 * i, window_of(c, i));
+    if (each)
+        return depthwise(x, weight, c);
     x = mb_einsum(equation[c->D - 1][c->groups > 1], x, weights(weight, c));
     return ungrouped(x, c);
 }

@@ -60,6 +60,7 @@ Test(conv_gradient, convolutions, .timeout = 120)
     RUN({CASE(f_conv, 3, S(2, 2, 3, 4), S(3, 2, 3, 2), S(3))},
         {CASE(f_conv_last, 3, S(1, 3, 4, 2), S(2, 2, 2, 2), S(2))},
         {CASE(f_conv_groups, 3, S(1, 4, 5, 3), S(2, 2, 2, 2), S(2))},
+        {CASE(f_conv_groups, 3, S(1, 2, 5, 3), S(2, 1, 2, 2), S(2))},
         {CASE(f_conv1d, 3, S(2, 2, 4), S(3, 2, 3), S(3))}, {CASE(f_self, 1, S(2, 2, 3))},
         {CASE(f_conv, 3, S(0, 2, 3, 4), S(3, 2, 3, 2), S(3))});
 }
