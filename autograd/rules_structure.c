@@ -253,6 +253,49 @@ BATCH(cumsum)
     return mb_cumsum(in[0].t, (int)attr(s, 0) + 1, attr(s, 1) != 0);
 }
 
+/* For each element of the result, which element of x it is: the last one so far that equals it, where a NaN
+ * equals a NaN. Along the axis the positions of such elements only grow, so that their running maximum is
+ * that position. */
+static mb_tensor cummax_index(const mb__applied *s)
+{
+    mb_context *ctx = s->ctx;
+    mb_shape full = shape_of(&s->node), line = {s->node.rank, {0}};
+    int axis = (int)attr(s, 0);
+    int64_t inner = 1;
+    for (int k = 0; k < full.rank; k++)
+        line.dim[k] = k == axis ? full.dim[k] : 1;
+    for (int k = axis + 1; k < full.rank; k++)
+        inner *= full.dim[k];
+    mb_tensor at = mb_reshape(mb_iota(ctx, MB_INT32, full.dim[axis]), line);
+    mb_tensor x = s->in[0], same = mb_or(mb_eq(x, s->out), mb_not(mb_eq(x, x)));
+    mb_tensor hit = mb_where(same, at, mb__const(ctx, MB_INT32, 0));
+    mb_tensor back = mb_mul(mb_sub(at, mb_cummax(hit, axis, false)), mb__const(ctx, MB_INT32, (double)inner));
+    mb_tensor all = mb_reshape(mb_iota(ctx, MB_INT32, mb__numel(full.dim, full.rank)), full);
+    return mb_sub(all, back);
+}
+REVERSE(cummax)
+{
+    (void)i;
+    mb_shape full = shape_of(&s->node);
+    mb_tensor flat = mb_reshape(mb_add(g, mb__zero_or_nan(s)), MB_SHAPE(-1));
+    mb_tensor index = mb_reshape(cummax_index(s), MB_SHAPE(-1));
+    return mb_reshape(mb_scatter_add(flat, index, 0, mb__numel(full.dim, full.rank)), full);
+}
+/* Of K tangents at once, t is [K, shape of x]. */
+FORWARD(cummax)
+{
+    (void)i;
+    int lead = mb_shape_of(t).rank - s->node.rank;
+    int64_t count = mb__numel(s->node.dim, s->node.rank);
+    mb_tensor rows = mb_reshape(t, lead ? MB_SHAPE(mb_dim(t, 0), count) : MB_SHAPE(count));
+    return mb_add(mb_take(rows, cummax_index(s), lead), mb__zero_or_nan(s));
+}
+BATCH(cummax)
+{
+    (void)K;
+    return mb_cummax(in[0].t, (int)attr(s, 0) + 1, false);
+}
+
 /* ---- contractions ---- */
 
 enum { LABELS_MOST = 24 };
@@ -427,6 +470,7 @@ const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_ARGMAX] = {NULL, NULL, argmax_batch},
     [MB_OP_ARGSORT] = {NULL, NULL, argsort_batch},
     [MB_OP_CUMSUM] = LINEAR(cumsum),
+    [MB_OP_CUMMAX] = {cummax_reverse, cummax_forward, cummax_batch},
     [MB_OP_CONTRACT] = LINEAR(contract),
     [MB_OP_TAKE] = LINEAR(take),
     [MB_OP_SCATTER_ADD] = LINEAR(scatter_add),

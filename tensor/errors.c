@@ -141,8 +141,8 @@ const char *mb_message(const mb_context *ctx)
 const char *mb_status_name(mb_status status)
 {
     static const char *const names[] = {
-        "ok",  "invalid argument", "stale handle", "out of memory",     "backend failure",
-        "i/o", "malformed file",   "wrong thread", "no derivative rule"};
+        "ok",  "invalid argument", "stale handle", "out of memory",      "backend failure",
+        "i/o", "malformed file",   "wrong thread", "no derivative rule", "wrong"};
     return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown status";
 }
 

@@ -350,6 +350,8 @@ struct mb_window;
 mb_tensor mb__unfold(mb_tensor x, int axis, struct mb_window w, int64_t count);
 mb_tensor mb__fold(mb_tensor x, int axis, struct mb_window w, int64_t n);
 mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
+/* The same of x's dtype; of poison and null tensors poison. */
+mb_tensor mb__const_like(mb_tensor x, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
 mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 /* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for

@@ -53,7 +53,7 @@ enum mb__op_flag {
 typedef struct mb__op_info {
     const char *name;
     uint8_t kind;
-    char types; /* F, N or L for unary and binary ops and comparisons, 0 for the others */
+    char types; /* F, N, I or L for unary and binary ops and comparisons, 0 for the others */
     uint8_t flags;
     uint8_t cost;    /* of an element, in additions                                          */
     uint16_t linear; /* bit i: linear in operand i                                           */

@@ -2,6 +2,7 @@
  * dump_plan.c - the last stages of a plan as text and as DOT: steps, kernels, arena. */
 #include <stdio.h>
 
+#include "backends/plan/label.h"
 #include "backends/plan/dump.h"
 
 void mb__cell_value(const mb__plan *plan, int32_t i, mb__cell cell)

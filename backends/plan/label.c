@@ -2,7 +2,7 @@
  * label.c - a step in words, for profiles and captured commands. */
 #include <stdio.h>
 
-#include "backends/plan/plan.h"
+#include "backends/plan/label.h"
 
 void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
 {

@@ -8,6 +8,7 @@
 
 #include "backends/plan/philox.h"
 #include "backends/plan/backend.h"
+#include "backends/plan/custom.h"
 
 static int list(mb_device *devices, int room, const char **why)
 {
@@ -123,6 +124,13 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
 #define UNARY_N(NAME, expr)                                                                                  \
     case MB_OP_##NAME:                                                                                       \
         return i->dtype == MB_INT32 ? wrap(expr) : (expr);
+/* In integers that do not overflow. */
+#define UNARY_I(NAME, expr)                                                                                  \
+    case MB_OP_##NAME: {                                                                                     \
+        const int64_t integers[2] = {(int64_t)a, (int64_t)b};                                                \
+        const int64_t a = integers[0], b = integers[1];                                                      \
+        return wrap((double)(expr));                                                                         \
+    }
 #define UNARY_L(NAME, expr)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) UNARY_##types(NAME, expr)
@@ -286,6 +294,11 @@ static void along_axis(machine *m, const mb__other *o)
                 int64_t k = o->flag ? n - 1 - i : i;
                 sum += x[k * xs];
                 y[k * ys] = sum;
+            }
+        } else if (o->op == MB_OP_CUMMAX) {
+            for (int64_t i = 0; i < n; i++) {
+                double top = i ? y[(i - 1) * ys] : x[0];
+                y[i * ys] = before(top, x[i * xs]) ? x[i * xs] : top;
             }
         } else { /* argsort, by insertion */
             for (int64_t i = 0; i < n; i++) {

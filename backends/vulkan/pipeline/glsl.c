@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "backends/plan/hash.h"
 #include "backends/vulkan/pipeline/pipeline.h"
 
 typedef struct folder {

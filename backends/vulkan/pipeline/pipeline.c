@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/plan/hash.h"
 #include "backends/vulkan/pipeline/pipeline.h"
 
 const mb__vk_shader *mb__vk_shader_named(const char *name)

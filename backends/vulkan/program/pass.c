@@ -3,6 +3,7 @@
  * pass.c - one pass of a kernel as a dispatch: the slots and parameters of its region, and its pipeline,
  * which passes that differ in nothing else share.
  */
+#include "backends/plan/hash.h"
 #include "backends/vulkan/program/program.h"
 
 /* ---- the region ---- */
@@ -97,14 +98,6 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
         put_view(&b, mb__vk_slot_of(p, &k->stores[i].view), &k->stores[i].view, k->rank);
     }
     return b;
-}
-
-bool mb__vk_uses_float64(const mb__kernel *k)
-{
-    for (int i = 0; i < k->instr_count; i++)
-        if (k->instrs[i].dtype == MB_FLOAT64)
-            return true;
-    return false;
 }
 
 /* ---- the pipeline ---- */

@@ -124,6 +124,13 @@ static inline uint32_t mb__vk_widest(const mb__vk *v)
 {
     return v->caps.invocations < 256 ? v->caps.invocations : 256;
 }
+static inline bool mb__vk_uses_float64(const mb__kernel *k)
+{
+    for (int i = 0; i < k->instr_count; i++)
+        if (k->instrs[i].dtype == MB_FLOAT64)
+            return true;
+    return false;
+}
 static inline bool mb__vk_is_reduction(const mb__instr *i)
 {
     return i->op == MB_K_SUM || i->op == MB_K_MAX;
@@ -181,7 +188,6 @@ typedef struct mb__vk_splitter {
     int step;
 } mb__vk_splitter;
 
-bool mb__vk_uses_float64(const mb__kernel *k);
 /* Adds the dispatch of a pass; its slots and parameters are listed here. */
 bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass);
 
