@@ -126,9 +126,9 @@ Test(windows, unfold_and_fold)
 {
     ON_BOTH
     for (mb_dtype dtype = MB_FLOAT32; dtype <= MB_BOOL; dtype++)
-        for (size_t i = 0; i < LAYOUTS; i++) {
+        for (size_t i = 0; i < (dtype == MB_FLOAT64 ? LAYOUTS : 4); i++) {
             check_unfold(ctx, dtype, layouts[i]);
-            for (int64_t more = 0; more < 3 && dtype != MB_BOOL; more++)
+            for (int64_t more = 0; more < 3 && dtype != MB_BOOL; more += 2)
                 check_fold(ctx, dtype, layouts[i], more);
         }
 }
