@@ -15,6 +15,7 @@
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
  *   layers/recurrent.h          layers that go through a sequence step by step
+ *   layers/mesa.h               layers that solve least squares at each token
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -33,6 +34,7 @@
 #include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
+#include "layers/mesa.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"
 
