@@ -72,7 +72,7 @@ typedef struct mb_mesanet_options {
     int64_t keep_every; /* as in mb_scan_options */
 } mb_mesanet_options;
 
-/* The layer of MesaNet (von Oswald et al. 2506.05233, eqs. 3 to 9), whose ridge stays where it is while the
+/* The layer of MesaNet (von Oswald et al. 2506.05233, eq. 5), whose ridge stays where it is while the
  * sums are forgotten:
  *
  *     G_t = g_t G_{t-1} + beta_t v_t k_t^T,  H_t = g_t H_{t-1} + beta_t k_t k_t^T,

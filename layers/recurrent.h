@@ -80,7 +80,7 @@ typedef struct mb_gated_attention_options {
  *
  *     S_t = (I - beta_t k_t k_t^T) diag(a_t) S_{t-1} + beta_t k_t v_t^T
  *
- * DeltaNet (Schlag et al. 2102.11174, eq. 24; in chunks Yang et al. 2406.06484), and with a decay for a whole
+ * DeltaNet (Schlag et al. 2102.11174; in chunks Yang et al. 2406.06484), and with a decay for a whole
  * key gated DeltaNet (Yang et al. 2412.06464, eq. 10). It is stable where |k_t|^2 beta_t is below 2. */
 MB_API mb_tensor mb_gated_attention_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                                        mb_tensor log_decay, mb_gated_attention_options options,
