@@ -103,9 +103,9 @@ static void draw_training(const results *r)
             if (r->trials[i].model == m)
                 fprintf(f,
                         "'training.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld ? $3 : NaN):4 with lines "
-                        "lw 1.8 lc rgb '%s' %s, \\\n",
+                        "lw 1.8 lc rgb '%s' title '%s', \\\n",
                         models[m].name, (long long)r->trials[i].seed, colours[m],
-                        &r->trials[i] == first_of(r, m) ? "title columnheader(1)" : "notitle");
+                        &r->trials[i] == first_of(r, m) ? models[m].title : "");
     for (int s = GD; s < SOLVERS; s++)
         fprintf(f, "%g with lines dt 2 lw 1.5 lc rgb '%s' title '%s', \\\n", r->solvers.loss[s],
                 solver_colours[s], solver_names[s]);

@@ -6,7 +6,7 @@
 
 #include "mesa.h"
 
-const char *const solver_names[SOLVERS] = {"zero", "GD, one step", "least squares", "6 Chebyshev steps + GD"};
+const char *const solver_names[SOLVERS] = {"zero", "a step of GD", "least squares", "Chebyshev and GD"};
 const double ridges[RIDGES] = {1, 0.1, 0.01};
 const double known_eta = 0.032;
 
