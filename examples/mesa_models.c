@@ -76,7 +76,7 @@ static mb_tensor mixed(const attention *a, mb_tensor from, mb_tensor e)
     mb_tensor v = mb_einsum("btd,hkd->bthk", e, a->value), y;
     if (a->kind == MESA)
         y = swapped(mb_mesa_attention(swapped(q), swapped(k), swapped(v), MB_EMPTY(mb_tensor), a->lambda,
-                                      MB_LIT(mb_mesa_options){.chunk = LENGTH}, NULL));
+                                      MB_LIT(mb_mesa_options){.reversible = true, .chunk = LENGTH}, NULL));
     else
         y = mb_attend(q, k, v, a->kind == LINEAR ? MB_ATTENTION_LINEAR : MB_ATTENTION_SOFTMAX, true,
                       a->kind == LINEAR ? 1 : 0);

@@ -250,33 +250,45 @@ static void sandbox(const results *r)
     }
 }
 
+/* One layer of linear attention can do little better than a step of descent, and training gets there; a mesa
+ * layer gets far below, and, given time, below any stack of linear ones. NaN where nothing is known. */
+static double most_of(const results *r, int model, const double loss[MODELS])
+{
+    double step = r->solvers.loss[GD];
+    if (chosen_task() != FULL)
+        return NAN;
+    if (model == LINEAR_ONE)
+        return 1.02 * step;
+    if (model == MESA_ONE)
+        return set.quick || isnan(loss[LINEAR_SIX]) ? step / 2 : loss[LINEAR_SIX];
+    return NAN;
+}
+
+static void model_summary(const results *r, int model, double loss[MODELS])
+{
+    static const char *const beside[MODELS] = {
+        [LINEAR_ONE] = "a step of GD", [MESA_ONE] = "6 linear layers, or less"};
+    double mean, deviation;
+    if (!over_seeds(r, model, last_loss, &loss[model], &deviation)) {
+        loss[model] = NAN;
+        return;
+    }
+    summary_line(models[model].title, loss[model], deviation, beside[model] ? beside[model] : "", NAN,
+                 most_of(r, model, loss));
+    if (over_seeds(r, model, compressed_loss, &mean, &deviation) && !isnan(mean))
+        summary_line("  multiples of identities kept", mean, deviation, "", NAN, NAN);
+    if (over_seeds(r, model, halfway_loss, &mean, &deviation) && !isnan(mean))
+        summary_line("  halfway to those", mean, deviation, "", NAN, NAN);
+    if (model == LINEAR_TWO)
+        sandbox(r);
+}
+
 void print_summary(const results *r)
 {
-    double loss[MODELS], deviation, mean;
+    double loss[MODELS];
     if (!r->solvers.complete)
         return;
     solver_summary(&r->solvers);
-    for (int m = 0; m < MODELS; m++) {
-        if (!over_seeds(r, m, last_loss, &loss[m], &deviation)) {
-            loss[m] = NAN;
-            continue;
-        }
-        /* One layer of linear attention can do no better than a step of descent, or little, and training
-         * gets there; a mesa layer is there at once. */
-        bool judged = chosen_task() == FULL && !set.quick;
-        double most = !judged ? NAN : m == LINEAR_ONE ? 1.02 * r->solvers.loss[GD] : NAN;
-        if (judged && m == MESA_ONE && !isnan(loss[LINEAR_SIX]))
-            most = loss[LINEAR_SIX];
-        summary_line(models[m].title, loss[m], deviation,
-                     m == LINEAR_ONE ? "GD"
-                     : m == MESA_ONE ? "6 linear layers, or less"
-                                     : "",
-                     NAN, most);
-        if (over_seeds(r, m, compressed_loss, &mean, &deviation) && !isnan(mean))
-            summary_line("  multiples of identities kept", mean, deviation, "", NAN, NAN);
-        if (over_seeds(r, m, halfway_loss, &mean, &deviation) && !isnan(mean))
-            summary_line("  halfway to those", mean, deviation, "", NAN, NAN);
-        if (m == LINEAR_TWO)
-            sandbox(r);
-    }
+    for (int m = 0; m < MODELS; m++)
+        model_summary(r, m, loss);
 }
