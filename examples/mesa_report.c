@@ -156,7 +156,8 @@ static void draw_probes(const results *r)
                     column ? "preconditioned token" : "next token");
             for (int l = 0; l <= models[m].layers; l++)
                 fprintf(f,
-                        "'probes.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld && $3==%d ? $4 : NaN):%d "
+                        "'probes.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld && $3==%d && $4>1 ? $4 : "
+                        "NaN):%d "
                         "with lines lw 1.5 title 'layer %d', \\\n",
                         models[m].name, (long long)first_of(r, m)->seed, l, 5 + column, l);
             fprintf(f, "NaN notitle\n");
@@ -179,9 +180,10 @@ void draw_pictures(const results *r)
  * sequences, here within 2 % with as many as the paper measures on. */
 static void near_known(const char *what, double value, double known)
 {
-    char text[64];
+    char text[64] = "";
     bool usual = chosen_task() == FULL;
-    snprintf(text, sizeof text, usual ? "elsewhere %.4g" : "", known);
+    if (usual)
+        snprintf(text, sizeof text, "elsewhere %.4g", known);
     double room = usual ? (set.validation >= 2560 ? 0.02 : 0.1) * known : NAN;
     summary_line(what, value, NAN, text, known - room, known + room);
 }
