@@ -86,6 +86,55 @@ MB_API mb_tensor mb_mesanet_attention_at(const char *site, mb_tensor q, mb_tenso
                                          mb_tensor log_forget, mb_tensor ridge, mb_mesanet_options options);
 #define mb_mesanet_attention(...) mb_mesanet_attention_at(MB_HERE, __VA_ARGS__)
 
+/* ----------------------------------------------------------------------------------- as layers of x -- */
+
+/* What is done with keys, values and queries: functions above and mb_gated_attention (recurrent.h). */
+typedef enum mb_memory_rule {
+    MB_MEMORY_LINEAR = 0,  /* causal linear attention */
+    MB_MEMORY_GATED,       /* with a decay for each head: gated linear attention */
+    MB_MEMORY_DELTA,       /* DeltaNet: beta */
+    MB_MEMORY_GATED_DELTA, /* gated DeltaNet: a decay and beta */
+    MB_MEMORY_MESA,        /* recursive least squares with forget factors, and lambda for each head */
+    MB_MEMORY_MESANET,     /* forget factors, beta, and a ridge for each head and entry of a key */
+} mb_memory_rule;
+
+typedef struct mb_memory_options {
+    mb_memory_rule rule;
+    int64_t dim, heads; /* heads divide dim */
+    int64_t key;        /* dk, entries of keys and queries of a head; 0: dim / heads, as values have */
+    int64_t conv; /* tokens that the causal convolution of queries and keys looks at; 0: none, 1 to 64 */
+    int64_t chunk, keep_every;
+    mb_mesa_options mesa;       /* MESA: reversible is used */
+    mb_mesanet_options mesanet; /* MESANET: steps, tolerance and unrolled are used */
+} mb_memory_options;
+
+/* What is not used by the rule is a null tensor. */
+typedef struct mb_memory {
+    mb_memory_options options;
+    mb_tensor query, key;          /* [H dk, D] */
+    mb_tensor value, out;          /* [D, D] */
+    mb_tensor conv;                /* [2, conv, H dk]: of queries, of keys */
+    mb_tensor forget, forget_bias; /* [H, D], [H] */
+    mb_tensor beta, beta_bias;     /* [H, D], [H] */
+    mb_tensor ridge; /* MESA [H]: lambda = exp of it; MESANET [H,dk]: the ridge is softplus of it + 1/4 */
+    mb_tensor scale; /* [D / H], of the norm */
+} mb_memory;
+
+/* The block of MesaNet (2506.05233, figure 1), with any of the rules in its middle:
+ *
+ *     q, k = normalize(silu(conv(x W))),  v = x V,  g = sigmoid(x F + f),  beta = sigmoid(x B + b),
+ *     y = rms_norm(rule(q, k, v, g, beta)) P,
+ *
+ * q and k of each head of length 1. silu only with conv. Parameters query, key, value, out (xavier), conv
+ * (zeros but for the token's own, 1), forget and beta (xavier), forget_bias (4: g near 0.98), beta_bias (0),
+ * ridge (lambda and ridge begin as 1), scale (ones); the last four and conv have no weight decay. */
+MB_API mb_memory mb_memory_new_at(const char *site, mb_params *p, const char *name,
+                                  mb_memory_options options);
+#define mb_memory_new(...) mb_memory_new_at(MB_HERE, __VA_ARGS__)
+/* x: [B,N,D] -> [B,N,D]; a token depends on those up to it. */
+MB_API mb_tensor mb_memory_apply_at(const char *site, mb_memory layer, mb_tensor x);
+#define mb_memory_apply(...) mb_memory_apply_at(MB_HERE, __VA_ARGS__)
+
 #ifdef __cplusplus
 }
 #endif

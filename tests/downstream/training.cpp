@@ -236,6 +236,11 @@ static void recurrent(mb_context *mb, mb_params *p)
     mb_mesanet_options net = {};
     net.steps = 1;
     EXPECT(is(mb_sum(mb_mesanet_attention(q, q, q, MB_EMPTY(mb_tensor), one, net), MB_ALL), fit));
+    mb_memory_options memory = {};
+    memory.rule = MB_MEMORY_GATED_DELTA;
+    memory.dim = 3;
+    memory.heads = 1;
+    EXPECT(has_shape(mb_memory_apply(mb_memory_new(p, "memory", memory), x), MB_SHAPE(2, 5, 3)));
 }
 
 void training(mb_context *mb, const std::string &folder)
