@@ -35,16 +35,16 @@ extern const task_kind tasks[TASKS];
 /* What is drawn: [B,LENGTH+1,seen]. */
 mb_tensor draw_sequences(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count);
 
-/* A sequence as pairs to learn from, [B,LENGTH,seen]: s_t; s_{t-1}, zeros at first; and s_{t+1}. What s_{t+1}
- * is regressed on: s_t, and where that is not the whole state the last RECENT observations, [B,LENGTH,RECENT
- * seen]. */
+/* A sequence as pairs to learn from, [B,LENGTH,seen]: s_t; s_{t-1}, zeros at first; and s_{t+1}. And what
+ * learners by least squares regress s_{t+1} on, with that of the token before: s_t; of the nonlinear task the
+ * teacher's features of it, of the partially observed one the last RECENT observations. */
 enum { RECENT = 5 };
 
 typedef struct pairs {
     mb_tensor now, before, next, recent, recent_before;
 } pairs;
 
-pairs pairs_of(mb_tensor sequences);
+pairs pairs_of(mb_tensor sequences, task which);
 /* Mean over sequences of |guess - next|^2 / 2: [LENGTH]. */
 mb_tensor loss_by_token(mb_tensor guess, mb_tensor next);
 

@@ -37,7 +37,7 @@ void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s)
     mb_tensor tokens[MOST_LAYERS + 1], left[2 * MOST_LAYERS + 3];
     mb_scope scope = mb_scope_begin(mb);
     mb_key key = mb_key_fold(mb_key_of((uint64_t)set.first_seed), 77);
-    pairs p = pairs_of(draw_sequences(mb, key, chosen_task(), MB_FLOAT32, PROBED));
+    pairs p = pairs_of(draw_sequences(mb, key, chosen_task(), MB_FLOAT32, PROBED), chosen_task());
     network_apply(n, p, tokens);
     mb_tensor solution = preconditioned(p, learned_chebyshev(mb, s));
     int count = 0;

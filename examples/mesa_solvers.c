@@ -88,7 +88,7 @@ static void learn_chebyshev(solvers *s, mb_context *mb)
     mb_optimizer *adam = mb_adam(p, (mb_adam_options){.lr = 0.1, .clip_norm = 1, .schedule = schedule});
     for (int64_t step = 0; step < set.solver_steps && !stop_wanted() && mb_error(mb) == MB_OK; step++) {
         mb_scope scope = mb_scope_begin(mb);
-        pairs batch = pairs_of(training_batch(mb, -1, step));
+        pairs batch = pairs_of(training_batch(mb, -1, step), chosen_task());
         mb_step(adam, loss_of(chebyshev_guess(batch, (chebyshev){alpha, beta, eta}), batch));
         mb_scope_end(scope);
         jobs_advance(1);
@@ -110,7 +110,7 @@ static double best_eta(mb_context *mb)
     for (int64_t i = 0; i < validation_batches() && mb_error(mb) == MB_OK; i++) {
         int64_t count;
         mb_scope scope = mb_scope_begin(mb);
-        pairs p = pairs_of(validation_batch(mb, i, &count));
+        pairs p = pairs_of(validation_batch(mb, i, &count), chosen_task());
         mb_tensor g = descend(p, mb_scalar(mb, MB_FLOAT32, 1));
         along += mb_item(mb_dot(g, p.next));
         square += mb_item(mb_dot(g, g));
@@ -174,7 +174,7 @@ static void compare_with_layer(solvers *s, mb_context *mb)
 {
     mb_scope scope = mb_scope_begin(mb);
     mb_key key = mb_key_of(1);
-    pairs p = pairs_of(draw_sequences(mb, mb_key_fold(key, 0), FULL, MB_FLOAT64, 3));
+    pairs p = pairs_of(draw_sequences(mb, mb_key_fold(key, 0), FULL, MB_FLOAT64, 3), FULL);
     mb_tensor x[2] = {mb_scalar(mb, MB_FLOAT64, known_eta),
                       mb_mul(mb_normal(mb, mb_key_fold(key, 1), MB_FLOAT64, MB_SHAPE(SLOT, SLOT)), 0.3)};
     mb_tensor guess[2] = {step_by_gradient(x[0], x[1], p), constructed_apply(x[0], x[1], p)}, g[2][2];
@@ -195,7 +195,7 @@ void run_solvers(solvers *s)
     for (int64_t i = 0; i < validation_batches() && !stop_wanted() && mb_error(mb) == MB_OK; i++) {
         int64_t count;
         mb_scope scope = mb_scope_begin(mb);
-        pairs p = pairs_of(validation_batch(mb, i, &count));
+        pairs p = pairs_of(validation_batch(mb, i, &count), chosen_task());
         add_losses(s, p, (double)count / (double)set.validation);
         mb_scope_end(scope);
     }

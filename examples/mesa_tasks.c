@@ -22,14 +22,16 @@ static mb_key common_key(uint64_t which)
     return mb_key_fold(mb_key_of(20230911), which);
 }
 
-/* V diag(lambda) V^-1 for a normal V; one of lambda is 0.9, the others are uniform on [0.3, 0.9). */
+/* V diag(lambda) V^-1 for a normal V; one of lambda is 0.9, the others are uniform on [0.3, 0.9). Some V are
+ * nearly singular: the inverse is computed in double precision. */
 static mb_tensor contracting(mb_context *mb, mb_key key, mb_dtype dtype, int64_t count, int64_t n)
 {
     mb_tensor V = mb_normal(mb, mb_key_fold(key, 0), dtype, MB_SHAPE(count, n, n));
     mb_tensor u = mb_uniform(mb, mb_key_fold(key, 1), dtype, MB_SHAPE(count, 1, n - 1));
     mb_tensor parts[2] = {mb_full(mb, dtype, MB_SHAPE(count, 1, 1), 0.9), mb_add(mb_mul(u, 0.6), 0.3)};
-    mb_tensor inverse = mb_lstsq(V, mb_eye(mb, dtype, n), MB_EMPTY(mb_tensor));
-    return mb_matmul(mb_mul(V, mb_concat(parts, 2, 2)), inverse);
+    mb_tensor inverse = mb_lstsq(mb_cast(V, MB_FLOAT64), mb_eye(mb, MB_FLOAT64, n), MB_EMPTY(mb_tensor));
+    mb_tensor scaled = mb_mul(V, mb_concat(parts, 2, 2));
+    return mb_cast(mb_matmul(mb_cast(scaled, MB_FLOAT64), inverse), dtype);
 }
 
 static mb_tensor transitions(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count)
@@ -42,15 +44,22 @@ static mb_tensor transitions(mb_context *mb, mb_key key, task which, mb_dtype dt
     return mb_orthogonal(mb, key, dtype, MB_SHAPE(count, n, n));
 }
 
-/* The nonlinear teacher's features, B gelu(A h) scaled to length 1; h: [B,n,1]. How wide A is the paper does
- * not say; twice the state here. */
-static mb_tensor features(mb_tensor h, int64_t n)
+/* The nonlinear task's features of a state. How wide A is the paper does not say; twice the state here. */
+typedef struct teacher {
+    mb_tensor A, B; /* [2n,n], [n,2n] */
+} teacher;
+
+static teacher the_teacher(mb_context *mb, mb_dtype dtype, int64_t n)
 {
-    mb_dtype dtype = mb_dtype_of(h);
-    mb_tensor A = mb_mul(mb_normal(h.ctx, common_key(1), dtype, MB_SHAPE(2 * n, n)), 1.1);
-    mb_tensor B = mb_mul(mb_normal(h.ctx, common_key(2), dtype, MB_SHAPE(n, 2 * n)), 1.1);
-    mb_tensor y = mb_matmul(B, mb_gelu(mb_matmul(A, h)));
-    return mb_div(y, mb_norm(y, MB_KEEP(1)));
+    return (teacher){mb_mul(mb_normal(mb, common_key(1), dtype, MB_SHAPE(2 * n, n)), 1.1),
+                     mb_mul(mb_normal(mb, common_key(2), dtype, MB_SHAPE(n, 2 * n)), 1.1)};
+}
+
+/* B gelu(A h), scaled to length 1; h: [...,n,1]. */
+static mb_tensor features(teacher t, mb_tensor h)
+{
+    mb_tensor y = mb_matmul(t.B, mb_gelu(mb_matmul(t.A, h)));
+    return mb_div(y, mb_norm(y, MB_KEEP(-2)));
 }
 
 /* h_1, .. h_{LENGTH+1}: [LENGTH+1,B,n]. */
@@ -62,11 +71,11 @@ static mb_tensor states(mb_context *mb, mb_key key, task which, mb_dtype dtype, 
     mb_tensor disturbed = mb_normal(mb, mb_key_fold(key, 2), dtype, MB_SHAPE(LENGTH, count, n, 1));
     mb_tensor h = mb_sub(mb_mul(start, 2.0), 1.0);
     all[0] = mb_unsqueeze(h, 0);
-    /* Draws of all sequences lie outside of the loop, where they are drawn once. */
+    teacher same = the_teacher(mb, dtype, n); /* outside of the loop, in which each step's draw is another */
     mb_scan s = mb_scan_begin(mb, LENGTH);
     mb_scan_carry(s, &h);
     mb_tensor more = mb_mul(mb_scan_slice(s, disturbed), noise);
-    h = mb_add(mb_matmul(W, which == NONLINEAR ? features(h, n) : h), more);
+    h = mb_add(mb_matmul(W, which == NONLINEAR ? features(same, h) : h), more);
     h = mb_clip_value(h, tasks[which].clip);
     mb_scan_stack(s, h, &all[1]);
     mb_scan_end(s);
@@ -89,16 +98,25 @@ static mb_tensor delayed(mb_tensor t, int64_t by)
     return mb_pad(mb_slice(t, 1, 0, LENGTH - by, 1), 1, by, 0);
 }
 
-pairs pairs_of(mb_tensor sequences)
+/* What s_{t+1} is a linear function of, but for noise; or nearly: [B,LENGTH,...]. */
+static mb_tensor regressors(mb_tensor now, task which)
 {
-    mb_tensor now = mb_slice(sequences, 1, 0, LENGTH, 1), last[RECENT] = {now};
+    mb_tensor last[RECENT] = {now};
+    if (which == NONLINEAR)
+        return mb_squeeze(
+            features(the_teacher(now.ctx, mb_dtype_of(now), mb_dim(now, 2)), mb_unsqueeze(now, 3)), 3);
+    if (which != PARTIAL)
+        return now;
+    for (int i = 1; i < RECENT; i++)
+        last[i] = delayed(now, i);
+    return mb_concat(last, RECENT, 2);
+}
+
+pairs pairs_of(mb_tensor sequences, task which)
+{
+    mb_tensor now = mb_slice(sequences, 1, 0, LENGTH, 1);
     pairs p = {.now = now, .before = delayed(now, 1), .next = mb_slice(sequences, 1, 1, LENGTH, 1)};
-    p.recent = now;
-    if (mb_dim(now, 2) < SLOT) {
-        for (int i = 1; i < RECENT; i++)
-            last[i] = delayed(now, i);
-        p.recent = mb_concat(last, RECENT, 2);
-    }
+    p.recent = regressors(now, which);
     p.recent_before = delayed(p.recent, 1);
     return p;
 }

@@ -62,7 +62,7 @@ static double measured(mb_context *mb, const network *n, double by_token[LENGTH]
         int64_t count;
         float each[LENGTH] = {0};
         mb_scope scope = mb_scope_begin(mb);
-        pairs p = pairs_of(validation_batch(mb, i, &count));
+        pairs p = pairs_of(validation_batch(mb, i, &count), chosen_task());
         mb_read(loss_by_token(network_apply(n, p, NULL), p.next), each, sizeof each);
         for (int t = 0; t < LENGTH; t++)
             sum[t] += each[t] * (double)count / (double)set.validation;
@@ -106,7 +106,7 @@ void run_trial(trial *t, const solvers *s)
         if (step % set.every == 0)
             series_add(&t->loss, (double)step, measured(mb, &n, NULL));
         mb_scope scope = mb_scope_begin(mb);
-        pairs batch = pairs_of(training_batch(mb, t->seed, step));
+        pairs batch = pairs_of(training_batch(mb, t->seed, step), chosen_task());
         mb_step(adam, mb_mean(loss_by_token(network_apply(&n, batch, NULL), batch.next), MB_ALL));
         mb_scope_end(scope);
         jobs_advance(m->layers);
