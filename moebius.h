@@ -2,10 +2,11 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in twelve headers; read them in this order:
+ * The manual is in thirteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
+ *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
@@ -16,6 +17,7 @@
  *   layers/layers.h             what people stack
  *   layers/recurrent.h          layers that go through a sequence step by step
  *   layers/mesa.h               layers that solve least squares at each token
+ *   check/check.h               tests of functions and layers of one's own
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -27,6 +29,7 @@
 #include "tensor/tensor.h"
 #include "tensor/linalg.h"
 #include "tensor/scan.h"
+#include "tensor/custom_op.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
 #include "autograd/custom.h"
@@ -37,5 +40,6 @@
 #include "layers/mesa.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"
+#include "check/check.h"
 
 #endif

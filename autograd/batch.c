@@ -8,6 +8,7 @@
  * marked on the copies. A node that is not batched itself, but reads copies, is copied as it is.
  */
 #include "autograd/batch.h"
+#include "autograd/custom_rules.h"
 #include "tensor/copy.h"
 
 enum {
@@ -83,7 +84,8 @@ static uint8_t result_flags(const batching *b, const mb__node *n)
 static uint8_t flags_by_operands(const batching *b, const mb__node *n)
 {
     uint8_t flags = 0;
-    bool waits = mb__has_flag(n->op, MB_FLAG_ONE_OPERAND); /* for operand 1, whose value does not matter */
+    /* For operand 1, whose value does not matter. A rule's results have examples where the rule has. */
+    bool waits = mb__has_flag(n->op, MB_FLAG_ONE_OPERAND) && n->op != MB_OP_RULED;
     for (int i = n->op == MB_OP_SCAN; i < n->nin; i++) {
         uint8_t of = flags_of(b, mb__in(b->ctx, n, i));
         flags |= of & (n->op == MB_OP_SCAN || (waits && i == 1) ? COPIED : COPIED | BATCHED);
@@ -275,6 +277,24 @@ static bool copy_result(const batching *b, uint32_t id)
     return copy != 0;
 }
 
+/* A rule of the user's, with its results. */
+static bool copy_custom(const batching *b, uint32_t id)
+{
+    mb_context *ctx = b->ctx;
+    MB_TEMPORARY(ctx);
+    mb__node n = *mb__at(ctx, id);
+    mb__operand *in = mb__temporary(ctx, n.nin * sizeof *in);
+    if (!in)
+        return false;
+    for (int i = 0; i < n.nin; i++)
+        in[i] = operand_of(b, mb__in(ctx, &n, i));
+    uint32_t copy = mb__custom_batched(ctx, id, in, flags_of(b, id) & BATCHED ? b->K : -1);
+    for (uint32_t i = 0; copy && i <= (uint32_t)mb__followers(ctx, id); i++)
+        if (within(b, id + i))
+            b->map[id + i - b->first] = copy + i;
+    return copy != 0;
+}
+
 /* ---- all of it ---- */
 
 static bool copy_node(const batching *b, uint32_t id)
@@ -293,11 +313,7 @@ static bool copy_node(const batching *b, uint32_t id)
     case MB_OP_RESULT:
         return copy_result(b, id);
     case MB_OP_CUSTOM:
-        mb__error(ctx, MB_NO_RULE,
-                  "custom_gradient: the rule at %s has no form for many examples at once, "
-                  "and what it is for depends on them",
-                  n->site);
-        return false;
+        return copy_custom(b, id);
     default:
         return copy_op(b, id);
     }

@@ -27,7 +27,7 @@
  * A rule for one mode is enough. The other is made of it, because a derivative is linear in the tangents or
  * cotangents: its transpose is its own vjp by them. So a rule must be linear in them. What is not linear is
  * not found out. Of many directions at once (mb_jvp_batch, mb_jacobian, ...) forward rules are recorded once,
- * as a scan over the directions.
+ * as a scan over the directions. In a vmap a rule is recorded for one example, in a vmap of its own.
  *
  * Stability: as in tensor.h.
  */

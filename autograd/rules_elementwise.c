@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * rules_elementwise.c - derivatives of the elementwise ops: one rule a row of ops.def, and one batching rule.
  * x, y: operand and result of a unary op; a, b: operands of a binary one; v: the cotangent or tangent. */
+#include <math.h>
+
 #include "autograd/rules.h"
 
 #define x          s->in[0]
@@ -35,6 +37,41 @@ UNARY_RULE(TANH, MUL(v, mb_sub(lit(s, 1), MUL(y, y))))
 UNARY_RULE(SIGMOID, MUL(v, MUL(y, mb_sub(lit(s, 1), y))))
 UNARY_RULE(ERF, MUL(MUL(v, lit(s, 1.1283791670955126)), mb_exp(mb_neg(MUL(x, x))))) /* 2/sqrt(pi) */
 UNARY_RULE(ABS, MUL(v, mb_sign(x)))
+UNARY_RULE(TAN, MUL(v, mb_add(MUL(y, y), lit(s, 1))))
+UNARY_RULE(SINH, MUL(v, mb_cosh(x)))
+UNARY_RULE(COSH, MUL(v, mb_sinh(x)))
+/* By factors, which keep what x^2 would round away next to 1, and overflow later. */
+#define UNIT(sign) mb_add(lit(s, 1), sign(x))
+UNARY_RULE(ASIN, MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT()))))
+UNARY_RULE(ACOS, mb_neg(MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT())))))
+UNARY_RULE(ATANH, mb_div(v, MUL(UNIT(mb_neg), UNIT())))
+UNARY_RULE(ACOSH, MUL(v, MUL(mb_rsqrt(mb_sub(x, lit(s, 1))), mb_rsqrt(UNIT()))))
+
+/* Where 1 is nothing beside x^2, slopes are powers of 1 / x: next to infinity they are then 0 at every order,
+ * and not 0 times infinity. Each branch gets an operand that is harmless to it. */
+typedef struct far {
+    mb_tensor there, outer, inner; /* whether x is far; x if it is, else 1; x if it is not, else 1 */
+} far;
+
+static far far_from_0(const mb__applied *s)
+{
+    mb_tensor one = lit(s, 1), there = mb_lt(lit(s, 1e10), mb_abs(x));
+    return (far){there, mb_where(there, x, one), mb_where(there, one, x)};
+}
+RULE(ATAN) /* 1 / (1 + x^2) */
+{
+    (void)i;
+    far f = far_from_0(s);
+    mb_tensor r = mb_recip(f.outer), near = mb_recip(mb_add(MUL(f.inner, f.inner), lit(s, 1)));
+    return MUL(v, mb_where(f.there, MUL(r, r), near));
+}
+RULE(ASINH) /* 1 / sqrt(1 + x^2) */
+{
+    (void)i;
+    far f = far_from_0(s);
+    mb_tensor near = mb_rsqrt(mb_add(MUL(f.inner, f.inner), lit(s, 1)));
+    return MUL(v, mb_where(f.there, mb_recip(mb_abs(f.outer)), near));
+}
 
 RULE(ADD)
 {
@@ -73,6 +110,23 @@ RULE(POW)
     mb_tensor at_0 = MUL(mb_div(c, base), mb_pow(base, mb_where(none, c, one)));
     mb_tensor elsewhere = MUL(c, mb_pow(a, mb_where(none, one, mb_sub(c, one))));
     return MUL(v, mb_where(none, at_0, elsewhere));
+}
+
+/* b / (a^2 + b^2), and -a / ... By the larger of both, a constant that cancels, so that no square overflows
+ * or underflows. */
+RULE(ATAN2)
+{
+    mb_tensor one = lit(s, 1), size = mb_stop_gradient(mb_maximum(mb_abs(a), mb_abs(b)));
+    mb_tensor usual = mb_and(mb_lt(lit(s, 0), size), mb_lt(size, lit(s, (double)INFINITY)));
+    mb_tensor scale = mb_where(usual, size, one);
+    mb_tensor p = mb_div(mb_where(usual, a, one), scale), q = mb_div(mb_where(usual, b, one), scale);
+    mb_tensor slope = mb_div(mb_div(i ? mb_neg(p) : q, mb_add(MUL(p, p), MUL(q, q))), scale);
+    return mb_where(usual, MUL(v, slope), mb__zero_or_nan(s));
+}
+RULE(HYPOT) /* a / y, 0 where y is 0 */
+{
+    mb_tensor none = mb_eq(y, lit(s, 0)), length = mb_where(none, lit(s, 1), y);
+    return mb_where(none, lit(s, 0), mb_div(MUL(v, i ? b : a), length));
 }
 
 /* v where operand i alone is the result, half of it at a tie, NaN where the result is NaN. By selections,
@@ -122,10 +176,24 @@ static mb_tensor elementwise_batch(const mb__applied *s, const mb__operand *in, 
     return mb__elementwise(s->node.op, ts, s->node.nin);
 }
 
+/* An op of the user's, whose derivatives are those of a custom_gradient around it. */
+static mb_tensor map_batch(const mb__applied *s, const mb__operand *in, int64_t K)
+{
+    (void)K;
+    mb_tensor ts[3];
+    for (int i = 0; i < s->node.nin; i++)
+        ts[i] = in[i].batched ? mb__batch_aligned(s, in[i].t) : in[i].t;
+    return mb__map(s->ctx, mb__custom_of(mb__attrs(s->ctx, &s->node)), ts);
+}
+
 /* Locally constant ops: the sweeps never ask for their rules. */
 #define NO_RULE(NAME) UNARY_RULE(NAME, ((void)s, (void)v, mb__poison(s->ctx)))
 NO_RULE(SIGN)
 NO_RULE(FLOOR)
+NO_RULE(CEIL)
+NO_RULE(ROUND)
+NO_RULE(TRUNC)
+NO_RULE(FLOOR_DIVIDE)
 NO_RULE(NOT)
 NO_RULE(AND)
 NO_RULE(OR)
@@ -143,4 +211,5 @@ const mb__rule mb__rules_elementwise[MB_OP_COUNT] = {
 #include "tensor/ops.def"
     [MB_OP_WHERE] = BOTH(WHERE),
     [MB_OP_CAST] = {cast_reverse, cast_forward, cast_batch},
+    [MB_OP_MAP] = {NULL, NULL, map_batch},
 };

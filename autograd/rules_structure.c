@@ -222,6 +222,49 @@ BATCH(cumsum)
     return mb_cumsum(in[0].t, (int)attr(s, 0) + 1, attr(s, 1) != 0);
 }
 
+/* For each element of the result, which element of x it is: the last one so far that equals it, where a NaN
+ * equals a NaN. Along the axis the positions of such elements only grow, so that their running maximum is
+ * that position. */
+static mb_tensor cummax_index(const mb__applied *s)
+{
+    mb_context *ctx = s->ctx;
+    mb_shape full = shape_of(&s->node), line = {s->node.rank, {0}};
+    int axis = (int)attr(s, 0);
+    int64_t inner = 1;
+    for (int k = 0; k < full.rank; k++)
+        line.dim[k] = k == axis ? full.dim[k] : 1;
+    for (int k = axis + 1; k < full.rank; k++)
+        inner *= full.dim[k];
+    mb_tensor at = mb_reshape(mb_iota(ctx, MB_INT32, full.dim[axis]), line);
+    mb_tensor x = s->in[0], same = mb_or(mb_eq(x, s->out), mb_not(mb_eq(x, x)));
+    mb_tensor hit = mb_where(same, at, mb__const(ctx, MB_INT32, 0));
+    mb_tensor back = mb_mul(mb_sub(at, mb_cummax(hit, axis, false)), mb__const(ctx, MB_INT32, (double)inner));
+    mb_tensor all = mb_reshape(mb_iota(ctx, MB_INT32, mb__numel(full.dim, full.rank)), full);
+    return mb_sub(all, back);
+}
+REVERSE(cummax)
+{
+    (void)i;
+    mb_shape full = shape_of(&s->node);
+    mb_tensor flat = mb_reshape(mb_add(g, mb__zero_or_nan(s)), MB_SHAPE(-1));
+    mb_tensor index = mb_reshape(cummax_index(s), MB_SHAPE(-1));
+    return mb_reshape(mb_scatter_add(flat, index, 0, mb__numel(full.dim, full.rank)), full);
+}
+/* Of K tangents at once, t is [K, shape of x]. */
+FORWARD(cummax)
+{
+    (void)i;
+    int lead = mb_shape_of(t).rank - s->node.rank;
+    int64_t count = mb__numel(s->node.dim, s->node.rank);
+    mb_tensor rows = mb_reshape(t, lead ? MB_SHAPE(mb_dim(t, 0), count) : MB_SHAPE(count));
+    return mb_add(mb_take(rows, cummax_index(s), lead), mb__zero_or_nan(s));
+}
+BATCH(cummax)
+{
+    (void)K;
+    return mb_cummax(in[0].t, (int)attr(s, 0) + 1, false);
+}
+
 /* ---- contractions ---- */
 
 enum { LABELS_MOST = 24 };
@@ -352,6 +395,24 @@ BATCH(scatter_add)
     return t.id ? mb__move_axis(t, 1, axis + 1) : t;
 }
 
+/* ---- ops of the user's, whose derivatives are those of a custom_gradient around them ---- */
+
+/* The examples are one more loop axis. */
+BATCH(call)
+{
+    mb_tensor all[MB_CUSTOM_OPERANDS];
+    mb__call c = mb__call_unpack(mb__attrs(s->ctx, &s->node), (mb_dtype)s->node.dtype);
+    int64_t words[MB_CALL_WORDS];
+    for (int i = 0; i < s->node.nin; i++)
+        if (!(all[i] = mb__batched(in[i], K)).id)
+            return mb__poison(s->ctx);
+    c.loops++;
+    int count = mb__call_pack(&c, words);
+    mb_shape shape = mb__batched_shape(&s->node, K);
+    return mb__record(s->ctx, MB_OP_CALL, (mb_dtype)s->node.dtype, shape.rank, shape.dim, all, s->node.nin,
+                      words, count);
+}
+
 /* ---- the table; stop_gradient, argmax and argsort are constant, and have no rules. Leaves are one for all
  * examples; scans are recorded again as a whole (batch.c). ---- */
 
@@ -376,7 +437,9 @@ const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_ARGMAX] = {NULL, NULL, argmax_batch},
     [MB_OP_ARGSORT] = {NULL, NULL, argsort_batch},
     [MB_OP_CUMSUM] = LINEAR(cumsum),
+    [MB_OP_CUMMAX] = {cummax_reverse, cummax_forward, cummax_batch},
     [MB_OP_CONTRACT] = LINEAR(contract),
     [MB_OP_TAKE] = LINEAR(take),
     [MB_OP_SCATTER_ADD] = LINEAR(scatter_add),
+    [MB_OP_CALL] = {NULL, NULL, call_batch},
 };

@@ -60,6 +60,7 @@ void mb__context_free(mb_context *ctx)
     mb__free(ctx, ctx->variables, ctx->variable_room * sizeof *ctx->variables);
     mb__free(ctx, ctx->changes, ctx->change_room * sizeof *ctx->changes);
     mb__free(ctx, ctx->watches, ctx->watch_room * sizeof *ctx->watches);
+    mb__custom_ops_free(ctx);
     mb__free(ctx, ctx->regions, ctx->region_room * sizeof *ctx->regions);
     mb__brackets_free(ctx);
     mb__free(ctx, ctx->copies, ctx->copy_room * sizeof *ctx->copies);

@@ -8,9 +8,10 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
 {
     mb__node n = *mb__at(ctx, id); /* copies: recording moves the tape */
     mb_tensor few[8], *handles = few;
-    int64_t attrs[1 + 3 * 24];
+    int64_t few_attrs[80], *attrs = few_attrs;
     MB_TEMPORARY(ctx);
-    if (n.nin > 8 && !(handles = mb__temporary(ctx, n.nin * sizeof *handles)))
+    if ((n.nin > 8 && !(handles = mb__temporary(ctx, n.nin * sizeof *handles))) ||
+        (n.nattr > 80 && !(attrs = mb__temporary(ctx, n.nattr * sizeof *attrs))))
         return 0;
     for (int i = 0; i < n.nin; i++)
         handles[i] = mb__handle(ctx, in[i]);

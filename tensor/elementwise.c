@@ -5,7 +5,16 @@
 
 static bool accepts(char types, int dtype)
 {
-    return types == 'L' ? dtype == MB_BOOL : types == 'F' ? mb__is_float(dtype) : dtype != MB_BOOL;
+    switch (types) {
+    case 'F':
+        return mb__is_float(dtype);
+    case 'I':
+        return dtype == MB_INT32;
+    case 'L':
+        return dtype == MB_BOOL;
+    default:
+        return dtype != MB_BOOL;
+    }
 }
 
 mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
@@ -34,6 +43,7 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
         mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s", info->name,
                   mb__tensor_text(a, sizeof a, ts[first]),
                   info->types == 'L'   ? "bool"
+                  : info->types == 'I' ? "int32"
                   : info->types == 'F' ? "float32 or float64"
                                        : "numbers; convert with mb_cast");
         return mb__poison(ctx);
@@ -53,6 +63,13 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
     if (info->kind == MB_KIND_COMPARE)
         dtype = MB_BOOL;
     return mb__record(ctx, op, dtype, rank, dim, ts, n, NULL, 0);
+}
+
+mb_tensor mb__const_like(mb_tensor x, double value)
+{
+    if (!x.ctx || !x.id || !mb_valid(x) || mb_error(x.ctx) != MB_OK)
+        return mb__poison(x.ctx);
+    return mb__const(x.ctx, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value);
 }
 
 /* A plain number as the other operand of t: a scalar of t's dtype, bound at each run. */
@@ -75,6 +92,8 @@ static mb_tensor number_like(const char *op, mb_tensor t, double value)
         MB_SITE(a.ctx ? a.ctx : b.ctx, site);                                                                \
         return mb__elementwise(MB_OP_##NAME, (mb_tensor[]){a, b}, 2);                                        \
     }                                                                                                        \
+    WITH_NUMBERS(name)
+#define WITH_NUMBERS(name)                                                                                   \
     mb_tensor mb_##name##_right_at(const char *site, mb_tensor a, double b);                                 \
     mb_tensor mb_##name##_right_at(const char *site, mb_tensor a, double b)                                  \
     {                                                                                                        \
@@ -89,6 +108,7 @@ static mb_tensor number_like(const char *op, mb_tensor t, double value)
     }
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) PAIR(NAME, name)
 #define MB_COMPARE(NAME, name, types, expr, doc)                     PAIR(NAME, name)
+#define MB_FUNCTION(name, types, result, doc)                        WITH_NUMBERS(name)
 #include "tensor/ops.def"
 
 mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_tensor b)

@@ -65,7 +65,8 @@ const char *mb__node_text(char *out, size_t size, const mb__node *n)
 {
     const char *op = mb__ops[n->op].name, *name = op;
     int length = n->call ? call_name(n->call, &name) : (int)strlen(op);
-    if (n->op == MB_OP_CONTRACT || (!strncmp(name, op, (size_t)length) && !op[length]))
+    bool by_call = n->op == MB_OP_CONTRACT || n->op == MB_OP_MAP || n->op == MB_OP_CALL;
+    if (by_call || (!strncmp(name, op, (size_t)length) && !op[length]))
         snprintf(out, size, "%.*s", length, name);
     else
         snprintf(out, size, "%.*s (%s)", length, name, op);
@@ -140,8 +141,8 @@ const char *mb_message(const mb_context *ctx)
 const char *mb_status_name(mb_status status)
 {
     static const char *const names[] = {
-        "ok",  "invalid argument", "stale handle", "out of memory",     "backend failure",
-        "i/o", "malformed file",   "wrong thread", "no derivative rule"};
+        "ok",  "invalid argument", "stale handle", "out of memory",      "backend failure",
+        "i/o", "malformed file",   "wrong thread", "no derivative rule", "wrong"};
     return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown status";
 }
 

@@ -4,12 +4,60 @@
 
 #include "tensor/internal.h"
 
-/* A literal of x's dtype; poison stays poison. */
-static mb_tensor lit(mb_tensor x, double value)
+#define lit mb__const_like
+
+mb_tensor mb_exp2_at(const char *site, mb_tensor x)
 {
-    if (!x.ctx || !x.id || !mb_valid(x) || mb_error(x.ctx) != MB_OK)
-        return mb__poison(x.ctx);
-    return mb__const(x.ctx, (mb_dtype)mb__at(x.ctx, x.id)->dtype, value);
+    MB_SITE(x.ctx, site);
+    return mb_pow(lit(x, 2), x);
+}
+
+mb_tensor mb_log2_at(const char *site, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    mb_tensor natural = mb_log(x);
+    return mb_mul(natural, lit(natural, 1.4426950408889634)); /* 1 / log 2 */
+}
+
+mb_tensor mb_log10_at(const char *site, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    mb_tensor natural = mb_log(x);
+    return mb_mul(natural, lit(natural, 0.4342944819032518)); /* 1 / log 10 */
+}
+
+mb_tensor mb_clamp_at(const char *site, mb_tensor x, double low, double high)
+{
+    MB_ENTER(site, "clamp", &x);
+    mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
+    if (dtype == MB_BOOL) {
+        char a[256];
+        mb__error(ctx, MB_INVALID, "clamp: got %s; wanted numbers", mb__tensor_text(a, sizeof a, x));
+        return mb__poison(ctx);
+    }
+    mb_tensor least = mb_scalar(ctx, dtype, low), most = mb_scalar(ctx, dtype, high);
+    return mb_where(mb_lt(most, x), most, mb_where(mb_lt(x, least), least, x));
+}
+
+mb_tensor mb_isnan_at(const char *site, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    mb_tensor size = mb_abs(x);
+    return mb_not(mb_eq(size, size));
+}
+
+mb_tensor mb_isinf_at(const char *site, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    mb_tensor size = mb_abs(x);
+    return mb_eq(size, lit(size, (double)INFINITY));
+}
+
+mb_tensor mb_isfinite_at(const char *site, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    mb_tensor size = mb_abs(x);
+    return mb_lt(size, lit(size, (double)INFINITY));
 }
 
 mb_tensor mb_square_at(const char *site, mb_tensor x)
@@ -165,51 +213,6 @@ mb_tensor mb_eye_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n
     MB_SITE(ctx, site);
     mb_tensor i = mb_iota(ctx, MB_INT32, n);
     return mb_cast(mb_eq(mb_unsqueeze(i, 1), i), dtype);
-}
-
-mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
-{
-    MB_ENTER(site, "take_along", &x, &index);
-    if (!mb__check_index("take_along", ctx, index))
-        return poison;
-    const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
-    bool ok = n->rank >= 1 && m->rank == n->rank;
-    for (int i = 0; ok && i + 1 < n->rank; i++)
-        ok = n->dim[i] == m->dim[i];
-    int64_t size = n->rank ? n->dim[n->rank - 1] : 0, rows = size ? mb__numel(n->dim, n->rank - 1) : 0;
-    if (!ok || rows > INT32_MAX / (size ? size : 1)) {
-        char a[256], b[256];
-        mb__error(ctx, MB_INVALID,
-                  "take_along: got %s and index %s; wanted the same shape but for the last axis, below 2^31 "
-                  "entries",
-                  mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, index));
-        return mb__poison(ctx);
-    }
-    if (size == 0 && m->dim[m->rank - 1] == 0)
-        return x; /* no entries, and none are asked for */
-    /* Flat positions: row * size + index. The row numbers have x's shape with a last axis of size 1. */
-    mb_shape lead = {n->rank, {0}};
-    memcpy(lead.dim, n->dim, sizeof lead.dim);
-    lead.dim[n->rank - 1] = 1;
-    mb_tensor row = mb_reshape(mb_iota(ctx, MB_INT32, rows), lead);
-    mb_tensor last = mb__const(ctx, MB_INT32, (double)(size - 1)), zero = mb__const(ctx, MB_INT32, 0);
-    mb_tensor inside = mb_maximum(mb_minimum(index, last), zero);
-    mb_tensor base = mb_mul(row, mb__const(ctx, MB_INT32, (double)size));
-    return mb_take(mb_reshape(x, MB_SHAPE(-1)), mb_add(base, inside), 0);
-}
-
-mb_tensor mb_sort_at(const char *site, mb_tensor x)
-{
-    MB_SITE(x.ctx, site);
-    return mb_take_along(x, mb_argsort(x));
-}
-
-mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes)
-{
-    MB_ENTER(site, "one_hot", &index);
-    if (!mb__check_index("one_hot", ctx, index))
-        return poison;
-    return mb_eq(mb_unsqueeze(index, -1), mb_iota(ctx, MB_INT32, classes));
 }
 
 mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)

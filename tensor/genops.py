@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""From the rows of ops.def: ops.h, the declarations of the elementwise ops; or ops.glsl, the functions that the
+"""From the rows of ops.def: ops.h, the declarations of the elementwise ops and functions of two operands; or ops.glsl, the functions that the
 vulkan backend's kernels call for them."""
 import re
 import sys
 
-TYPES = {"F": "float32, float64", "N": "float32, float64, int32", "L": "bool"}
+TYPES = {"F": "float32, float64", "N": "float32, float64, int32", "I": "int32", "L": "bool"}
 HEAD = """/* SPDX-License-Identifier: MIT
  *
- * ops.h - elementwise ops, made from tensor/ops.def. Edit that.
+ * ops.h - elementwise ops and functions of two operands, made from tensor/ops.def. Edit that.
  *
  * Shapes broadcast; dtypes of the operands must be the same, and are the result's unless stated.
  * Each is differentiable to any order unless marked "no derivative" (zero by definition).
@@ -34,12 +34,15 @@ inline mb_tensor {f}_at(const char *site, double a, mb_tensor b) {{ return {f}_l
 
 def rows(path):
     for line in open(path, encoding="utf-8"):
-        m = re.match(r"MB_(UNARY|BINARY|COMPARE)\s*\((.*)\)\s*$", line)
+        m = re.match(r"MB_(UNARY|BINARY|COMPARE|FUNCTION)\s*\((.*)\)\s*$", line)
         if not m:
             continue
         body = m.group(2)
         doc = body[body.index('"') + 1:body.rindex('"')]
         cells = [c.strip() for c in body[:body.index('"')].split(",")]
+        if m.group(1) == "FUNCTION":
+            yield "COMPARE" if cells[2] == "bool" else "BINARY", cells[0], cells[1], doc, cells[2] == "bool", None
+            continue
         name, types = cells[1], cells[2]
         after = {"UNARY": 1, "BINARY": 2, "COMPARE": 0}[m.group(1)]  # cells between the limits and the doc
         end = len(cells) - 1 - after
@@ -48,7 +51,7 @@ def rows(path):
         yield m.group(1), name, types, doc, not limits or limits == ["0.0", "0.0"], expression
 
 
-GLSL_TYPES = {"F": ["f32", "f64"], "N": ["f32", "f64", "i32"], "L": ["bool"]}
+GLSL_TYPES = {"F": ["f32", "f64"], "N": ["f32", "f64", "i32"], "I": ["i32"], "L": ["bool"]}
 GLSL_NAMES = {"f32": "float", "f64": "double", "i32": "int", "bool": "bool"}
 
 
@@ -56,6 +59,8 @@ def glsl(source):
     """`precise`: an element has the same bits in whichever kernel it is computed."""
     out = ["/* ops.glsl - made from tensor/ops.def. */"]
     for kind, name, types, _, _, expression in rows(source):
+        if expression is None:
+            continue
         for t in GLSL_TYPES[types]:
             e = re.sub(r"M\((\w+)\)", r"m_\1", expression)
             if t == "bool":

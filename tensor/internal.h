@@ -170,6 +170,8 @@ struct mb_context {
     uint32_t region_count, region_room;
     mb__bracket *brackets; /* open scans and vmaps, innermost last */
     uint32_t bracket_count, bracket_room, next_bracket;
+    mb__custom_op **custom_ops; /* by number, from 1 on */
+    uint32_t custom_op_count, custom_op_room;
 
     /* errors */
     mb_status status;
@@ -344,11 +346,16 @@ mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const in
 
 /* A 0-d literal of a dtype, checked as in mb_full. */
 mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
+/* The same of x's dtype; of poison and null tensors poison. */
+mb_tensor mb__const_like(mb_tensor x, double value);
 /* Elementwise op on checked operands of one dtype; the shapes are broadcast here. */
 mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n);
 /* Contraction by axis table: for label l, attrs[1 + 3 l ..] = its axis in a, in b, in the result, -1 for
  * none; attrs[0] = number of labels. Labels absent from the result are summed. */
 mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes);
+/* A MAP on tensors of the context; the shapes are broadcast here. */
+mb_tensor mb__map(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs);
+void mb__custom_ops_free(mb_context *ctx);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN where top is infinite: entries of +infinity

@@ -70,6 +70,15 @@ mb_tensor mb_diagonal_at(const char *site, mb_tensor x)
     return mb_slice(mb_reshape(x, flat), -1, 0, count, columns + 1);
 }
 
+mb_tensor mb_trace_at(const char *site, mb_tensor x)
+{
+    MB_SITE(x.ctx, site);
+    int64_t rows, columns;
+    mb_tensor poison;
+    mb_context *ctx = enter_matrix("trace", x, &rows, &columns, &poison);
+    return ctx ? mb_sum(mb_diagonal(x), MB_AXES(-1)) : poison;
+}
+
 mb_tensor mb_diagonal_matrix_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);

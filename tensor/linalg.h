@@ -36,6 +36,9 @@ MB_API mb_tensor mb_triu_at(const char *site, mb_tensor x, int64_t diagonal);
 /* x: [..., m, n] -> the diagonal [..., min(m, n)]. Any dtype. */
 MB_API mb_tensor mb_diagonal_at(const char *site, mb_tensor x);
 #define mb_diagonal(...) mb_diagonal_at(MB_HERE, __VA_ARGS__)
+/* x: [..., m, n] -> [...]: the sum of the diagonal. Numbers. */
+MB_API mb_tensor mb_trace_at(const char *site, mb_tensor x);
+#define mb_trace(...) mb_trace_at(MB_HERE, __VA_ARGS__)
 /* x: [..., n] -> [..., n, n] with that diagonal, zeros elsewhere. Any dtype. */
 MB_API mb_tensor mb_diagonal_matrix_at(const char *site, mb_tensor x);
 #define mb_diagonal_matrix(...) mb_diagonal_matrix_at(MB_HERE, __VA_ARGS__)

@@ -261,6 +261,50 @@ mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis)
     return joined;
 }
 
+mb_status mb_split_at(const char *site, mb_tensor x, const int64_t *sizes, mb_tensor *parts, int n, int axis)
+{
+    for (int i = 0; parts && i < n; i++)
+        parts[i] = mb__poison(x.ctx);
+    MB_DOOR(x.ctx, site, MB_THREAD);
+    mb_tensor poison;
+    mb_context *ctx = mb__enter("split", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis("split", x, axis)) < 0)
+        return mb_error(x.ctx);
+    int64_t all = mb__at(ctx, x.id)->dim[axis], left = all;
+    for (int i = 0; sizes && i < n && left >= 0; i++)
+        left = sizes[i] >= 0 && sizes[i] <= left ? left - sizes[i] : -1;
+    if (!sizes || !parts || n < 0 || left != 0) {
+        char a[256];
+        return mb__error(ctx, MB_INVALID,
+                         "split: got %d sizes for axis %d of %s; wanted such that add up to its %lld entries",
+                         n, axis, mb__tensor_text(a, sizeof a, x), (long long)all);
+    }
+    int64_t start = 0;
+    for (int i = 0; i < n; start += sizes[i++])
+        parts[i] = mb_slice(x, axis, start, sizes[i], 1);
+    return mb_error(ctx);
+}
+
+mb_status mb_unstack_at(const char *site, mb_tensor x, mb_tensor *parts, int n, int axis)
+{
+    for (int i = 0; parts && i < n; i++)
+        parts[i] = mb__poison(x.ctx);
+    MB_DOOR(x.ctx, site, MB_THREAD);
+    mb_tensor poison;
+    mb_context *ctx = mb__enter("unstack", (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis("unstack", x, axis)) < 0)
+        return mb_error(x.ctx);
+    int64_t size = mb__at(ctx, x.id)->dim[axis];
+    if (!parts || n != size) {
+        char a[256];
+        return mb__error(ctx, MB_INVALID, "unstack: got room for %d parts; axis %d of %s has %lld entries",
+                         parts ? n : 0, axis, mb__tensor_text(a, sizeof a, x), (long long)size);
+    }
+    for (int i = 0; i < n; i++)
+        parts[i] = mb_squeeze(mb_slice(x, axis, i, 1, 1), axis);
+    return mb_error(ctx);
+}
+
 mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis)
 {
     MB_ENTER(site, "unsqueeze", &x);

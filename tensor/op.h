@@ -6,6 +6,7 @@
 #ifndef MB_OP_H
 #define MB_OP_H
 
+#include "tensor/custom_op.h"
 #include "tensor/tensor.h"
 
 typedef enum mb__op {
@@ -25,6 +26,7 @@ typedef enum mb__kind {
     MB_KIND_COMPARE,
     MB_KIND_SELECT,
     MB_KIND_CAST,
+    MB_KIND_MAP,
     MB_KIND_LEAF,
     MB_KIND_VIEW,
     MB_KIND_JOIN,
@@ -36,6 +38,7 @@ typedef enum mb__kind {
     MB_KIND_MATRIX,
     MB_KIND_LOOP,
     MB_KIND_RULE,
+    MB_KIND_CALL,
 } mb__kind;
 
 enum mb__op_flag {
@@ -50,7 +53,7 @@ enum mb__op_flag {
 typedef struct mb__op_info {
     const char *name;
     uint8_t kind;
-    char types; /* F, N or L for unary and binary ops and comparisons, 0 for the others */
+    char types; /* F, N, I or L for unary and binary ops and comparisons, 0 for the others */
     uint8_t flags;
     uint8_t cost;    /* of an element, in additions                                          */
     uint16_t linear; /* bit i: linear in operand i                                           */
@@ -58,10 +61,37 @@ typedef struct mb__op_info {
 
 extern const mb__op_info mb__ops[MB_OP_COUNT];
 
+/* An op of the user's, as its context keeps it. */
+typedef struct mb__custom_op {
+    mb_custom_op_spec spec; /* with copies of its texts */
+    mb_elementwise loops;
+    uint32_t number;
+    char name[56], call[64]; /* "softsign"; "mb_softsign_at", as the names of recording functions are */
+    const char *site;
+    size_t glsl_bytes;
+} mb__custom_op;
+
+/* The attributes of a MAP: the op; of a CALL: the op, then what follows. */
+static inline const mb__custom_op *mb__custom_of(const int64_t *attr)
+{
+    return (const mb__custom_op *)(uintptr_t)attr[0];
+}
+typedef struct mb__call {
+    const mb__custom_op *op;
+    int loops, nattr;
+    int64_t attrs[MB_CUSTOM_ATTRS];
+    /* Of each result: the core. With several the node has the loop axes and one more, on which the cores lie
+     * one after the other, packed. */
+    mb_core out[MB_CUSTOM_RESULTS];
+} mb__call;
+enum { MB_CALL_WORDS = 3 + MB_CUSTOM_ATTRS + MB_CUSTOM_RESULTS * MB_MAX_RANK };
+int mb__call_pack(const mb__call *c, int64_t words[MB_CALL_WORDS]); /* how many words */
+mb__call mb__call_unpack(const int64_t *words, mb_dtype dtype);
+
 /* Ops that are not in the table, such as the planner's own, have no kind. */
 static inline bool mb__is_elementwise(int op)
 {
-    return op < MB_OP_COUNT && mb__ops[op].kind <= MB_KIND_CAST;
+    return op < MB_OP_COUNT && mb__ops[op].kind <= MB_KIND_MAP;
 }
 static inline bool mb__is_kind(int op, mb__kind kind)
 {

@@ -118,28 +118,65 @@ mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes)
     return reduce("max", MB_OP_MAX, x, axes, false, NULL);
 }
 
+/* In the other order, and back: -x, and of integers -1 - x, which no integer is too small for. */
+static mb_tensor opposite(mb_tensor x)
+{
+    bool integers = x.id && mb_valid(x) && mb_dtype_of(x) == MB_INT32;
+    return integers ? mb_sub(mb__const_like(x, -1), x) : mb_neg(x);
+}
+
 mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes)
 {
     MB_SITE(x.ctx, site);
-    return mb_neg(reduce("min", MB_OP_MAX, mb_neg(x), axes, false, NULL));
+    return opposite(reduce("min", MB_OP_MAX, opposite(x), axes, false, NULL));
 }
 
-mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
+mb_tensor mb_any_at(const char *site, mb_tensor x, mb_axes axes)
 {
-    MB_ENTER(site, "argmax", &x);
-    if ((axis = mb__axis("argmax", x, axis)) < 0)
+    MB_SITE(x.ctx, site);
+    mb_tensor count = reduce("any", MB_OP_MAX, mb_cast(x, MB_BOOL), axes, false, NULL);
+    return mb_lt(mb__const_like(count, 0), count); /* of nothing: the least integer */
+}
+
+mb_tensor mb_all_at(const char *site, mb_tensor x, mb_axes axes)
+{
+    MB_SITE(x.ctx, site);
+    return mb_not(mb_any(mb_not(mb_cast(x, MB_BOOL)), axes));
+}
+
+static mb_tensor argmax(const char *name, mb_tensor x, int axis, bool least)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(name, (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis(name, x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
     if (n->dim[axis] == 0 || n->dim[axis] > INT32_MAX || n->dtype == MB_BOOL) {
         char a[256];
-        mb__error(ctx, MB_INVALID, "argmax: got %s; wanted numbers, from 1 to 2147483647 along axis %d",
+        mb__error(ctx, MB_INVALID, "%s: got %s; wanted numbers, from 1 to 2147483647 along axis %d", name,
                   mb__tensor_text(a, sizeof a, x), axis);
         return mb__poison(ctx);
+    }
+    if (least) {
+        x = opposite(x);
+        n = mb__at(ctx, x.id);
     }
     int64_t dim[MB_MAX_RANK], attr = axis;
     memcpy(dim, n->dim, sizeof dim);
     dim[axis] = 1;
     return mb__drop_axes(mb__record(ctx, MB_OP_ARGMAX, MB_INT32, n->rank, dim, &x, 1, &attr, 1), 1u << axis);
+}
+
+mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis)
+{
+    MB_SITE(x.ctx, site);
+    return argmax("argmax", x, axis, false);
+}
+
+mb_tensor mb_argmin_at(const char *site, mb_tensor x, int axis)
+{
+    MB_SITE(x.ctx, site);
+    return argmax("argmin", x, axis, true);
 }
 
 mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse)
@@ -156,6 +193,38 @@ mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse)
     memcpy(dim, n->dim, sizeof dim);
     return mb__record(ctx, MB_OP_CUMSUM, (mb_dtype)n->dtype, n->rank, dim, &x, 1, (int64_t[]){axis, reverse},
                       2);
+}
+
+static mb_tensor cummax(const char *name, mb_tensor x, int axis, bool reverse, bool least)
+{
+    mb_tensor poison;
+    mb_context *ctx = mb__enter(name, (const mb_tensor *[]){&x}, 1, &poison);
+    if (!ctx || (axis = mb__axis(name, x, axis)) < 0)
+        return poison;
+    mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
+    if (dtype == MB_BOOL) {
+        mb__error(ctx, MB_INVALID, "%s: got bool; wanted numbers; convert with mb_cast", name);
+        return mb__poison(ctx);
+    }
+    x = reverse ? mb_flip(x, axis) : x;
+    x = least ? opposite(x) : x;
+    mb_shape shape = mb_shape_of(x); /* a copy: recording moves the tape */
+    int64_t attr = axis;
+    mb_tensor y = mb__record(ctx, MB_OP_CUMMAX, dtype, shape.rank, shape.dim, &x, 1, &attr, 1);
+    y = least ? opposite(y) : y;
+    return reverse ? mb_flip(y, axis) : y;
+}
+
+mb_tensor mb_cummax_at(const char *site, mb_tensor x, int axis, bool reverse)
+{
+    MB_SITE(x.ctx, site);
+    return cummax("cummax", x, axis, reverse, false);
+}
+
+mb_tensor mb_cummin_at(const char *site, mb_tensor x, int axis, bool reverse)
+{
+    MB_SITE(x.ctx, site);
+    return cummax("cummin", x, axis, reverse, true);
 }
 
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim)

@@ -95,6 +95,7 @@ typedef enum mb_status {
     MB_FORMAT,    /* a file whose content is not what it should be                */
     MB_THREAD,    /* a call from a thread that does not own the context           */
     MB_NO_RULE,   /* a derivative that no rule exists for                         */
+    MB_WRONG,     /* a value or derivative that a check (check/check.h) found wrong   */
 } mb_status;
 
 typedef enum mb_dtype {
@@ -359,7 +360,27 @@ MB_API mb_tensor mb_permutation_at(const char *site, mb_context *ctx, mb_key key
 
 /* Unary and binary ops, comparisons and logic are listed in ops.h, which is made from ops.def. The other
  * operand of a binary op may be a plain number: mb_mul(x, 0.5). Such a number is bound at run time, as by
- * mb_scalar. */
+ * mb_scalar. Below are functions made of them. */
+
+/* 2^x, exact where x is an integer; the logarithms to base 2 and 10, natural ones times a literal. Floats. */
+MB_API mb_tensor mb_exp2_at(const char *site, mb_tensor x);
+#define mb_exp2(...) mb_exp2_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_log2_at(const char *site, mb_tensor x);
+#define mb_log2(...) mb_log2_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_log10_at(const char *site, mb_tensor x);
+#define mb_log10(...) mb_log10_at(MB_HERE, __VA_ARGS__)
+/* low where x < low, high where x > high, x elsewhere: the derivative is 1 there, at low and high too, and 0
+ * beyond. Both are bound at run time; of low > high the result is high where x > high, else low. NaN stays
+ * NaN. Numbers. */
+MB_API mb_tensor mb_clamp_at(const char *site, mb_tensor x, double low, double high);
+#define mb_clamp(...) mb_clamp_at(MB_HERE, __VA_ARGS__)
+/* -> bool: whether x is NaN, infinite, neither. Floats. */
+MB_API mb_tensor mb_isnan_at(const char *site, mb_tensor x);
+#define mb_isnan(...) mb_isnan_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_isinf_at(const char *site, mb_tensor x);
+#define mb_isinf(...) mb_isinf_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_isfinite_at(const char *site, mb_tensor x);
+#define mb_isfinite(...) mb_isfinite_at(MB_HERE, __VA_ARGS__)
 
 /* a where condition (bool) holds, b elsewhere; all three broadcast. The branch not taken gets no derivative,
  * but guard its input where its value could be NaN: where(x > 0, log(where(x > 0, x, 1)), 0). */
@@ -398,6 +419,13 @@ MB_API mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int 
 /* n tensors of one shape along a new axis. */
 MB_API mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_stack(...) mb_stack_at(MB_HERE, __VA_ARGS__)
+/* Parts of x along `axis`, end to end: part i has sizes[i] entries, which add up to those of x. */
+MB_API mb_status mb_split_at(const char *site, mb_tensor x, const int64_t *sizes, mb_tensor *parts, int n,
+                             int axis);
+#define mb_split(...) mb_split_at(MB_HERE, __VA_ARGS__)
+/* The n entries of `axis`, of size n, which is removed: mb_stack's inverse. */
+MB_API mb_status mb_unstack_at(const char *site, mb_tensor x, mb_tensor *parts, int n, int axis);
+#define mb_unstack(...) mb_unstack_at(MB_HERE, __VA_ARGS__)
 /* A new axis of size 1, at position `axis` of the result; an axis of size 1 removed. */
 MB_API mb_tensor mb_unsqueeze_at(const char *site, mb_tensor x, int axis);
 #define mb_unsqueeze(...) mb_unsqueeze_at(MB_HERE, __VA_ARGS__)
@@ -406,7 +434,7 @@ MB_API mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis);
 
 /* ------------------------------------------------------------------------------------------ reductions -- */
 
-/* Over no elements: sum 0, mean NaN, max -infinity. bool is summed as int32. */
+/* Over no elements: sum 0, mean NaN, max -infinity, prod 1. bool is summed as int32. */
 MB_API mb_tensor mb_sum_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_sum(...) mb_sum_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes); /* floats */
@@ -418,19 +446,40 @@ MB_API mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes);
  * are 0, the derivatives of every order are 0. Floats. */
 MB_API mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_norm(...) mb_norm_at(MB_HERE, __VA_ARGS__)
+/* By halves: as many products as elements, one after the other only log2 of that. The derivatives of every
+ * order are right where elements are 0. bool counts as int32, which wraps. */
+MB_API mb_tensor mb_prod_at(const char *site, mb_tensor x, mb_axes axes);
+#define mb_prod(...) mb_prod_at(MB_HERE, __VA_ARGS__)
+/* -> bool: whether some element, or every one, is not 0. NaN is not. Over no elements: false, true. Any
+ * dtype. */
+MB_API mb_tensor mb_any_at(const char *site, mb_tensor x, mb_axes axes);
+#define mb_any(...) mb_any_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_all_at(const char *site, mb_tensor x, mb_axes axes);
+#define mb_all(...) mb_all_at(MB_HERE, __VA_ARGS__)
 /* NaN if any element is NaN; the derivatives are then NaN as well. Equal largest elements share the
  * derivative equally. */
 MB_API mb_tensor mb_max_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_max(...) mb_max_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_min_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_min(...) mb_min_at(MB_HERE, __VA_ARGS__)
-/* int32 position of the first largest along an axis, which is removed. NaN counts as largest. No derivative.
- * At most 2147483647 entries along the axis. */
+/* int32 position of the first largest, or smallest, along an axis, which is removed. NaN counts as largest,
+ * and to mb_argmin as smallest. No derivative. From 1 to 2147483647 entries along the axis. */
 MB_API mb_tensor mb_argmax_at(const char *site, mb_tensor x, int axis);
 #define mb_argmax(...) mb_argmax_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_argmin_at(const char *site, mb_tensor x, int axis);
+#define mb_argmin(...) mb_argmin_at(MB_HERE, __VA_ARGS__)
 /* Running sum along an axis, from its end if `reverse`. */
 MB_API mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse);
 #define mb_cumsum(...) mb_cumsum_at(MB_HERE, __VA_ARGS__)
+/* Running product, in log2 n rounds over the n entries of the axis; derivatives as mb_prod's. */
+MB_API mb_tensor mb_cumprod_at(const char *site, mb_tensor x, int axis, bool reverse);
+#define mb_cumprod(...) mb_cumprod_at(MB_HERE, __VA_ARGS__)
+/* Running maximum and minimum; NaN from the first NaN on. The last of equal elements so far has the
+ * derivative; that of a NaN is NaN. At most 2147483647 elements where there are derivatives. */
+MB_API mb_tensor mb_cummax_at(const char *site, mb_tensor x, int axis, bool reverse);
+#define mb_cummax(...) mb_cummax_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_cummin_at(const char *site, mb_tensor x, int axis, bool reverse);
+#define mb_cummin(...) mb_cummin_at(MB_HERE, __VA_ARGS__)
 /* log(sum(exp(x))) without overflow; -infinity over no elements, or over -infinity alone, where the
  * derivatives are 0. Floats. */
 MB_API mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes);
@@ -443,9 +492,15 @@ MB_API mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes);
 MB_API mb_tensor mb_matmul_at(const char *site, mb_tensor a, mb_tensor b);
 #define mb_matmul(...) mb_matmul_at(MB_HERE, __VA_ARGS__)
 /* Einstein summation over two operands: "bnd,hde->bhne". Each letter is an axis; letters missing from the
- * result are summed. A letter may not repeat within one operand. Floats. */
+ * result are summed. A letter twice in one operand is its diagonal. "..." stands for the axes without
+ * letters, which broadcast, and are summed where the result has no "...". Without "->" the result has "...",
+ * then the letters that stand once, A to Z before a to z. Floats. */
 MB_API mb_tensor mb_einsum_at(const char *site, const char *equation, mb_tensor a, mb_tensor b);
 #define mb_einsum(...) mb_einsum_at(MB_HERE, __VA_ARGS__)
+/* Over n >= 1 operands, from the first to the last: "ii->i" of one is its diagonal. What is in between has at
+ * most 8 axes. For n < 1 the result is the null tensor, as mb_concat's. */
+MB_API mb_tensor mb_einsum_of_at(const char *site, const char *equation, const mb_tensor *xs, int n);
+#define mb_einsum_of(...) mb_einsum_of_at(MB_HERE, __VA_ARGS__)
 
 /* -------------------------------------------------------------------------------------------- indexing -- */
 
@@ -463,11 +518,36 @@ MB_API mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tenso
  * clamped. */
 MB_API mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index);
 #define mb_take_along(...) mb_take_along_at(MB_HERE, __VA_ARGS__)
+/* index: int32, of x's rank, and no larger than x off `axis`: the result has its shape, and at [i][j][k] for
+ * axis 1, x[i][index[i][j][k]][k]; out of range: clamped. Here and in the two below at most 2147483647
+ * elements each. */
+MB_API mb_tensor mb_gather_at(const char *site, mb_tensor x, mb_tensor index, int axis);
+#define mb_gather(...) mb_gather_at(MB_HERE, __VA_ARGS__)
+/* x with updates, of index's shape and x's dtype, in the places that mb_gather reads: in place of what is
+ * there, or added to it (numbers). Of several updates for a place the last one, in row-major order, is the
+ * one that is there, and has the derivative. mb_scatter sorts the indices. */
+MB_API mb_tensor mb_scatter_at(const char *site, mb_tensor x, mb_tensor index, mb_tensor updates, int axis);
+#define mb_scatter(...) mb_scatter_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_scatter_add_along_at(const char *site, mb_tensor x, mb_tensor index, mb_tensor updates,
+                                         int axis);
+#define mb_scatter_add_along(...) mb_scatter_add_along_at(MB_HERE, __VA_ARGS__)
 /* int32 indices that sort the last axis, ascending, equal entries in their order, NaN last. No derivative. */
 MB_API mb_tensor mb_argsort_at(const char *site, mb_tensor x);
 #define mb_argsort(...) mb_argsort_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_sort_at(const char *site, mb_tensor x); /* last axis, ascending */
 #define mb_sort(...) mb_sort_at(MB_HERE, __VA_ARGS__)
+/* The k largest entries of `axis`, the largest first, or the k smallest, the smallest first; of equal ones
+ * the first in x. NaN counts as largest. *index, unless NULL: int32, where they are, which has no derivative.
+ */
+MB_API mb_tensor mb_topk_at(const char *site, mb_tensor x, int64_t k, int axis, bool largest,
+                            mb_tensor *index);
+#define mb_topk(...) mb_topk_at(MB_HERE, __VA_ARGS__)
+/* Along an axis, which is removed, and has entries: where a part q of the sorted entries lies below, between
+ * two of them in proportion, 0 <= q <= 1 (numpy's "linear"). NaN if any is NaN. Floats. */
+MB_API mb_tensor mb_quantile_at(const char *site, mb_tensor x, double q, int axis);
+#define mb_quantile(...) mb_quantile_at(MB_HERE, __VA_ARGS__)
+MB_API mb_tensor mb_median_at(const char *site, mb_tensor x, int axis); /* mb_quantile with q = 1/2 */
+#define mb_median(...) mb_median_at(MB_HERE, __VA_ARGS__)
 /* bool [..., classes]: true at the index; a row whose index is out of range is all false. */
 MB_API mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes);
 #define mb_one_hot(...) mb_one_hot_at(MB_HERE, __VA_ARGS__)

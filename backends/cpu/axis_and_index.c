@@ -133,6 +133,10 @@ static void scatter_add(const mb__other *o, mb__frame *f)
                 sum += (W)x[k * xs];                                                                         \
                 z[k * ys] = (T)sum;                                                                          \
             }                                                                                                \
+        } else if (o->op == MB_OP_CUMMAX) {                                                                  \
+            T *z = y_, top = n ? *x : 0;                                                                     \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                z[i * ys] = top = NAN_LAST(top, x[i * xs]) ? x[i * xs] : top;                                \
         } else {                                                                                             \
             for (int64_t i = 0; i < n; i++)                                                                  \
                 spare[i] = (int32_t)i;                                                                       \
@@ -157,7 +161,7 @@ static void axis_task(void *argument, int task, int worker)
     int64_t xs = o->in.stride[o->axis], ys = o->out.stride[o->axis];
     void *in = j->f->memory[o->in.value];
     char *out = j->f->memory[o->out.value];
-    int out_size = o->op == MB_OP_CUMSUM ? size_of(o->dtype) : 4;
+    int out_size = o->op == MB_OP_CUMSUM || o->op == MB_OP_CUMMAX ? size_of(o->dtype) : 4;
     int32_t *spare = (int32_t *)(void *)j->f->cpu->scratch[worker];
     for (int64_t i = j->items * task / j->tasks, end = j->items * (task + 1) / j->tasks; i < end; i++) {
         decode(i, dim, o->in_rank, index);

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#include "backends/plan/clock.h"
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
+#include "backends/plan/custom.h"
 
 /* The highest instruction set allowed by $MB_CPU: level 4 or 3 of x86-64, 0 for base; -1: error. */
 static int level_wanted(const mb__host *host)
@@ -333,7 +335,7 @@ static bool left(const mb__loop *l, int64_t t, const mb__frame *f)
 
 static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
 {
-    for (int64_t t = 0; t < l->steps && !left(l, t, f); t++) {
+    for (int64_t t = 0; t < l->steps && !f->cpu->failed && !left(l, t, f); t++) {
         for (int i = 0; i < l->inputs; i++)
             body->ports[i] = port_at(f->plan, f->memory, mb__loop_input(l, i, t));
         for (int i = 0; i < l->outputs; i++)
@@ -355,6 +357,8 @@ static void run_step(program *p, int s, mb__frame *f)
         mb__cpu_other_run(step->u.other, f);
     else if (step->kind == MB_STEP_LOOP)
         run_loop(step->u.loop, p->bodies[s], f);
+    else if (step->kind == MB_STEP_CUSTOM)
+        mb__cpu_custom_run(step, f);
     else
         memset(p->memory[step->u.zero], 0,
                (size_t)plan->values[step->u.zero].count *
@@ -369,7 +373,7 @@ static void run_plan(mb__cpu *c, program *p, const mb__binding *b)
     mb__frame f = {c, plan, p->memory, b->scalars, p->partials};
     const mb__host *host = c->host;
     double before = host->timed ? mb__now() : 0;
-    for (int s = 0; s < plan->step_count; s++) {
+    for (int s = 0; s < plan->step_count && !c->failed; s++) {
         run_step(p, s, &f);
         if (!host->timed)
             continue;
@@ -382,8 +386,10 @@ static void run_plan(mb__cpu *c, program *p, const mb__binding *b)
 
 static mb_status run(void *state, void *program_, const mb__binding *b)
 {
-    run_plan(state, program_, b);
-    return MB_OK;
+    mb__cpu *c = state;
+    c->failed = NULL;
+    run_plan(c, program_, b);
+    return c->failed ? mb__custom_failed(c->host, c->failed, c->status) : MB_OK;
 }
 
 const mb__backend mb__backend_cpu = {

@@ -17,6 +17,8 @@ typedef struct mb__cpu {
     const mb__blas *blas; /* NULL: not installed, or slower than our loops */
     char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
+    const mb__step *failed; /* of this run: an op of the user's, ... */
+    mb_status status;       /* ... and what it returned */
 } mb__cpu;
 
 /* The data of a running step: addresses of values, and scalars. */
@@ -53,5 +55,6 @@ typedef struct mb__cpu_update {
 void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, int worker);
 void mb__cpu_matrix_run(const mb__other *o, mb__frame *f);
 void mb__cpu_other_run(const mb__other *o, mb__frame *f);
+void mb__cpu_custom_run(const mb__step *step, mb__frame *f);
 
 #endif

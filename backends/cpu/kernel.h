@@ -19,6 +19,7 @@ enum mb__uop_kind {
     MB_U_UNARY,
     MB_U_BINARY,
     MB_U_WHERE,
+    MB_U_MAP, /* the user's; operands are registers of its level, or single values */
     MB_U_REDUCE,
     MB_U_EXPAND, /* copies a value per row to all columns */
 };
@@ -47,7 +48,8 @@ typedef struct mb__uop {
         mb__reduce_row reduce;
     } f;
     const mb__ternary *where;
-    const mb__walk *walk; /* of leaves */
+    const mb__custom_op *custom; /* MAP */
+    const mb__walk *walk;        /* of leaves */
 } mb__uop;
 
 typedef struct mb__cpu_store {

@@ -32,6 +32,8 @@ static const char *name_of(const mb__uop *u)
         return "scalar";
     case MB_U_EXPAND:
         return "repeat";
+    case MB_U_MAP:
+        return u->custom->name;
     default:
         return mb__kop_name(u->op);
     }

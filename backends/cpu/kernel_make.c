@@ -168,6 +168,39 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     u->fixed = !u->direct && fixed_walk(m, w);
 }
 
+/* An op of the user's, whose loops take arrays alone: values per row are expanded; single ones when it runs.
+ */
+static void make_map(maker *m, const mb__instr *i, int index)
+{
+    int32_t in[3] = {-1, -1, -1};
+    int level = MB_LEVEL_ONCE, n = i->custom->loops.operands;
+    for (int j = 0; j < n; j++) {
+        in[j] = m->reg[i->in[j]];
+        if (m->reg_level[in[j]] > level)
+            level = m->reg_level[in[j]];
+    }
+    for (int j = 0; j < n && !m->failed; j++) {
+        if (level == MB_LEVEL_EACH && m->reg_level[in[j]] == MB_LEVEL_ROW)
+            in[j] = expand(m, in[j]);
+        used(m, in[j]);
+    }
+    int32_t d = m->failed ? 0 : new_reg(m, level, i->dtype);
+    mb__uop *u = m->failed ? NULL : new_uop(m, MB_U_MAP);
+    if (!u)
+        return;
+    m->reg[index] = d;
+    u->op = i->op;
+    u->custom = i->custom;
+    u->d = d;
+    u->a = in[0], u->b = in[1], u->c = in[2];
+    u->level = (uint8_t)level;
+    u->dtype = i->dtype;
+    u->ra = m->reg_level[in[0]];
+    u->rb = n > 1 ? m->reg_level[in[1]] : 0;
+    u->rc = n > 2 ? m->reg_level[in[2]] : 0;
+    u->size_d = (uint8_t)mb__register_size(i->dtype);
+}
+
 static void make_op(maker *m, const mb__instr *i, int index)
 {
     mb__cpu_kernel *o = m->o;
@@ -405,6 +438,8 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         const mb__instr *in = &k->instrs[i];
         if (mb__is_source(in->op))
             make_leaf(&m, in, i);
+        else if (in->op == MB_OP_MAP)
+            make_map(&m, in, i);
         else
             make_op(&m, in, i);
     }

@@ -240,6 +240,32 @@ static void run_where(const mb__uop *u, const tile *t, char **reg)
         memcpy(reg[u->d] + i * u->size_d, from + (single ? 0 : i * u->size_d), u->size_d);
 }
 
+/* Operands of which there is a single value are written out, a block at a time. */
+#define RUN_MAP(T, function)                                                                                 \
+    for (int64_t at = 0; at < n; at += MAP_BLOCK) {                                                          \
+        int64_t count = n - at < MAP_BLOCK ? n - at : MAP_BLOCK;                                             \
+        T block[3][MAP_BLOCK];                                                                               \
+        const T *in[3] = {NULL, NULL, NULL};                                                                 \
+        for (int j = 0; j < u->custom->loops.operands; j++) {                                                \
+            const T *x = (const T *)(const void *)reg[from[j]];                                              \
+            in[j] = level[j] == u->level ? x + at : block[j];                                                \
+            for (int64_t i = 0; i < count && level[j] != u->level; i++)                                      \
+                block[j][i] = *x;                                                                            \
+        }                                                                                                    \
+        function(count, (T *)(void *)reg[u->d] + at, in[0], in[1], in[2]);                                   \
+    }
+
+static void run_map(const mb__uop *u, int64_t n, char **reg)
+{
+    enum { MAP_BLOCK = 256 };
+    const int32_t from[3] = {u->a, u->b, u->c};
+    const uint8_t level[3] = {u->ra, u->rb, u->rc};
+    if (u->dtype == MB_FLOAT64)
+        RUN_MAP(double, u->custom->loops.f64)
+    else
+        RUN_MAP(float, u->custom->loops.f32)
+}
+
 static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
 {
     int64_t n = count_at(t, u->level);
@@ -269,6 +295,9 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         break;
     case MB_U_WHERE:
         run_where(u, t, reg);
+        break;
+    case MB_U_MAP:
+        run_map(u, n, reg);
         break;
     case MB_U_REDUCE:
         for (int64_t r = 0; r < t->rows; r++)

@@ -17,6 +17,15 @@ VECTOR(sin)
 VECTOR(cos)
 VECTOR(tanh)
 VECTOR(erf)
+VECTOR(tan)
+VECTOR(asin)
+VECTOR(acos)
+VECTOR(atan)
+VECTOR(sinh)
+VECTOR(cosh)
+VECTOR(asinh)
+VECTOR(acosh)
+VECTOR(atanh)
 double pow(double, double) __attribute__((simd("notinbranch"), const));
 float powf(float, float) __attribute__((simd("notinbranch"), const));
 #endif
@@ -114,7 +123,8 @@ enum { WHOLE = 16 };
 #define BINARY_N(NAME, expr)                                                                                 \
     BINARY_F(NAME, expr)                                                                                     \
     BINARY_AT(NAME, int32_t, int32_t, expr)
-#define BINARY_L(NAME, expr) BINARY_AT(NAME, int32_t, int32_t, expr)
+#define BINARY_I(NAME, expr) BINARY_AT(NAME, int32_t, int32_t, expr)
+#define BINARY_L(NAME, expr) BINARY_I(NAME, expr)
 #define COMPARE_N(NAME, expr)                                                                                \
     BINARY_AT(NAME, float, int32_t, expr)                                                                    \
     BINARY_AT(NAME, double, int32_t, expr)                                                                   \
@@ -507,6 +517,7 @@ const mb__loops MB_LOOPS = {
 #define U_L(NAME)                                                    IN_TABLE_U(NAME, int32_t, 2)
 #define B_F(NAME)                                                    IN_TABLE_B(NAME, float, 0) IN_TABLE_B(NAME, double, 1)
 #define B_N(NAME)                                                    B_F(NAME) IN_TABLE_B(NAME, int32_t, 2)
+#define B_I(NAME)                                                    IN_TABLE_B(NAME, int32_t, 2)
 #define B_L(NAME)                                                    IN_TABLE_B(NAME, int32_t, 2)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         U_##types(NAME)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) B_##types(NAME)

@@ -10,7 +10,8 @@
  * Environment, read when a context is opened:
  *   MB_BACKEND   the backend when none is named: cpu, reference, vulkan, or a device of one: vulkan:1,
  *                vulkan:nvidia (a part of the name), vulkan:<uuid>
- *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
+ *   MB_BACKEND_PATH   folders, by colons, of backends that are not part of the library: moebius-NAME.so is
+ * the backend NAME MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
@@ -93,8 +94,20 @@ MB_API mb_status mb_close(mb_context *ctx);
 MB_API int mb_devices(mb_device *devices, int room, const char **why);
 
 MB_API const char *mb_backend_name(const mb_context *ctx);
-/* The i-th registered backend's name, best first; NULL past the last. */
+/* The i-th backend's name: those of the library, best first, then those that were registered or loaded, in
+ * that order; NULL past the last. */
 MB_API const char *mb_backend_at(int i);
+
+/* Makes a backend of one's own known to mb_open, in the whole process and until its end; it must live as
+ * long, and so must its functions. From any thread. Its interface is <backends/plan/backend.h>, where
+ * mb_backend is called mb__backend. mb_open looks for a name among the backends of the library and those
+ * registered, which never have the same name, and then for a file moebius-NAME.so in the folders of
+ * MB_BACKEND_PATH, which it loads (dlopen, RTLD_LOCAL) and registers. So a file cannot take the place of what
+ * is there. MB_BACKEND: of another version of the interface, or the name is taken by another backend (by the
+ * same one: MB_OK). MB_INVALID: NULL, a function is missing, or the name is not 1 to 31 of a-z, 0-9, - and _.
+ * MB_NO_MEMORY. `why`, of `size` bytes, if not NULL, then becomes a sentence. */
+typedef struct mb__backend mb_backend;
+MB_API mb_status mb_backend_register(const mb_backend *backend, char *why, size_t size);
 
 typedef struct mb_stats {
     uint64_t flushes;           /* flushes that computed something                            */

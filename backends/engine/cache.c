@@ -2,6 +2,8 @@
  * cache.c - plans by structure: looked up by the hash of a key, compared byte by byte, made when missing,
  * evicted when old. */
 
+#include "backends/plan/hash.h"
+#include "backends/plan/clock.h"
 #include "backends/engine/state.h"
 #include "backends/plan/dump.h"
 

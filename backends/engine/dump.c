@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/plan/label.h"
 #include "backends/engine/state.h"
 #include "backends/plan/dump.h"
 

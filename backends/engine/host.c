@@ -51,5 +51,6 @@ mb__host mb__host_of(mb_context *ctx)
                       .log = host_log,
                       .timed = st->profile ? mb__profile_add : NULL,
                       .listing = mb__dump_wants_listings(ctx) ? mb__dump_listing : NULL,
-                      .counters = &st->counters};
+                      .counters = &st->counters,
+                      .ops = mb__ops};
 }

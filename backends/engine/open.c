@@ -7,7 +7,8 @@
 
 const char *mb_backend_at(int i)
 {
-    return i >= 0 && i < mb__backend_count ? mb__backends[i]->name : NULL;
+    const mb__backend *b = mb__backend_number(i);
+    return b ? b->name : NULL;
 }
 
 int mb_devices(mb_device *devices, int room, const char **why)
@@ -16,9 +17,9 @@ int mb_devices(mb_device *devices, int room, const char **why)
     int count = 0;
     if (!devices || room < 0)
         room = 0;
-    for (int b = 0; b < mb__backend_count; b++)
-        count += mb__backends[b]->list(count < room ? devices + count : NULL, count < room ? room - count : 0,
-                                       &reason);
+    const mb__backend *b;
+    for (int i = 0; (b = mb__backend_number(i)); i++)
+        count += b->list(count < room ? devices + count : NULL, count < room ? room - count : 0, &reason);
     if (why)
         *why = reason;
     return count;
@@ -77,28 +78,37 @@ static unsigned passes_without(mb_context *ctx, const char *list)
 
 /* ---- opening ---- */
 
+/* There is no backend of that name. */
+static void unknown(mb_context *ctx, const char *name)
+{
+    char known[160];
+    size_t length = 0;
+    const mb__backend *b;
+    for (int i = 0; (b = mb__backend_number(i)) && length < sizeof known; i++)
+        length += (size_t)snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "", b->name);
+    const char *path = getenv("MB_BACKEND_PATH"), *left_out = mb__backends_left_out;
+    mb__error(ctx, MB_BACKEND, "open: there is no backend \"%.40s\"; wanted one of %s%s%s%s%.200s%s", name,
+              known, left_out ? "; " : "", left_out ? left_out : "",
+              path && *path ? ", or a file moebius-NAME.so in MB_BACKEND_PATH (" : "", path ? path : "",
+              path && *path ? ")" : "");
+}
+
 /* The backend named before the colon. NULL: error set. */
 static const mb__backend *backend_named(mb_context *ctx, const char *name)
 {
     size_t n = strcspn(name, ":");
-    char known[128];
-    size_t length = 0;
-    for (int i = 0; i < mb__backend_count; i++) {
-        const mb__backend *b = mb__backends[i];
-        if (strlen(b->name) == n && !strncmp(b->name, name, n)) {
-            if (b->version == MB_BACKEND_VERSION)
-                return b;
-            mb__error(ctx, MB_BACKEND,
-                      "open: the backend %s was made for version %d of the interface, and this is %d",
-                      b->name, b->version, MB_BACKEND_VERSION);
-            return NULL;
-        }
-        if (length < sizeof known)
-            length += (size_t)snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "", b->name);
+    const mb__backend *b = mb__backend_called(name, n);
+    if (b && b->version != MB_BACKEND_VERSION) {
+        mb__error(ctx, MB_BACKEND,
+                  "open: the backend %s was made for version %d of the interface, and this is %d", b->name,
+                  b->version, MB_BACKEND_VERSION);
+        return NULL;
     }
-    mb__error(ctx, MB_BACKEND, "open: there is no backend \"%.40s\"; wanted one of %s%s%s", name, known,
-              mb__backends_left_out ? "; " : "", mb__backends_left_out ? mb__backends_left_out : "");
-    return NULL;
+    if (!b)
+        b = mb__backend_load(ctx, name, n);
+    if (!b && mb_error(ctx) == MB_OK)
+        unknown(ctx, name);
+    return b;
 }
 
 /* Reads the options and opens the backend; errors are set in the context. */

@@ -101,13 +101,13 @@ static bool agree(const mb__node *n, double got, double want, double sums)
     return fabs(got - want) <= relative * fabs(want) + (narrow ? 1e-6 : 1e-15) * sums + least;
 }
 
-/* Whether ops.def leaves the value undefined: a float out of int32's range cast to int32, sine and cosine of
- * huge float64. */
+/* Whether ops.def leaves the value undefined: a float out of int32's range cast to int32, sine, cosine and
+ * tangent of huge float64. */
 static bool undefined(mb_context *ctx, const mb__node *n, double *const *operands, int64_t i)
 {
     if (n->op == MB_OP_CAST && n->dtype == MB_INT32 && mb__is_float(mb__at(ctx, mb__in(ctx, n, 0))->dtype))
         return !(fabs(operands[0][i]) < 2147483648.0);
-    return (n->op == MB_OP_SIN || n->op == MB_OP_COS) && n->dtype == MB_FLOAT64 &&
+    return (n->op == MB_OP_SIN || n->op == MB_OP_COS || n->op == MB_OP_TAN) && n->dtype == MB_FLOAT64 &&
            fabs(operands[0][i]) > 1.6e9;
 }
 

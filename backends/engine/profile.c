@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "backends/plan/hash.h"
+#include "backends/plan/label.h"
 #include "backends/engine/state.h"
 
 typedef struct entry {

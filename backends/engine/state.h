@@ -87,6 +87,19 @@ extern const int mb__backend_count;
 /* One sentence about backends that this build lacks, and why; NULL where it has all. */
 extern const char *const mb__backends_left_out;
 
+/* ---- registered.c, load.c: the backends of this process, which are those and what was added ---- */
+
+/* The i-th, those of the build first; NULL past the last. */
+const mb__backend *mb__backend_number(int i);
+/* By name; NULL: none. */
+const mb__backend *mb__backend_called(const char *name, size_t length);
+/* Whether a backend can have this name. */
+bool mb__backend_name_fits(const char *name, size_t length);
+/* Whether it can be used: MB_OK, or a sentence in `why`. */
+mb_status mb__backend_check(const mb__backend *b, char *why, size_t size);
+/* From a file of MB_BACKEND_PATH. NULL: there is none of that name; or the context's error is set. */
+const mb__backend *mb__backend_load(mb_context *ctx, const char *name, size_t length);
+
 /* ---- log.c, host.c ---- */
 
 /* What MB_LOG=1 asks for. */

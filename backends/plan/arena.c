@@ -40,6 +40,15 @@ static bool loop_value(const mb__loop *l, int i, int32_t *value)
     return i <= ports + 2 * l->carries;
 }
 
+static bool custom_value(const mb__custom *c, int i, int32_t *value)
+{
+    const mb_custom_op_spec *s = &c->op->spec;
+    if (i >= s->operands + s->results)
+        return false;
+    *value = i < s->operands ? c->in[i].view.value : c->out[i - s->operands].view.value;
+    return true;
+}
+
 bool mb__step_value(const mb__step *s, int i, int32_t *value)
 {
     switch (s->kind) {
@@ -58,6 +67,8 @@ bool mb__step_value(const mb__step *s, int i, int32_t *value)
         return i < 3;
     case MB_STEP_LOOP:
         return loop_value(s->u.loop, i, value);
+    case MB_STEP_CUSTOM:
+        return custom_value(s->u.custom, i, value);
     default:
         *value = s->u.zero;
         return i < 1;

@@ -1,11 +1,25 @@
 /* SPDX-License-Identifier: MIT
  *
- * backend.h - the interface that a backend implements. backends/reference/ is the example of how to write
- * one.
+ * backend.h - the interface that a backend implements. backends/reference/ is the example of how to write one
+ * in the library, examples/backend/ of one apart from it.
  *
  * A backend receives whole plans (plan.h): compile once, run many times. It is opened for one context, is
  * called by one thread, and uses nothing of the library but its host (host.h). Functions that fail return
  * MB_NO_MEMORY without reporting anything, or report the error to the host and return its status.
+ *
+ * A backend apart from the library is a struct mb__backend, which a program registers (mb_backend_register in
+ * backends.h), or the only thing that a shared object moebius-NAME.so has to show (MB_BACKEND_EXPORT below),
+ * which is found in the folders of MB_BACKEND_PATH. It includes this header as <backends/plan/backend.h>, and
+ * needs no symbol of the library: what the headers declare is inline, comes with the plan, or is reached
+ * through the host. (Of tensor/op.h it uses the types: the op table is host->ops.) It must give its own
+ * symbols no names that begin with mb.
+ *
+ * Stability. Names that begin with mb__ are the library's own. Of these, what backend.h, plan.h, host.h,
+ * philox.h and op.h declare is installed for backends, and kept by a number in place of a promise: whenever a
+ * type or the meaning of a field changes, MB_BACKEND_VERSION does, and backends of another version are
+ * refused before anything else of theirs is read. A backend is then compiled again, and CHANGELOG.md says
+ * what to change. New ops and new kinds of steps change it too; refuse by host->error, in compile, what you
+ * do not know.
  */
 #ifndef MB_BACKEND_H
 #define MB_BACKEND_H
@@ -52,7 +66,7 @@ typedef struct mb__limits {
 } mb__limits;
 
 /* Version of this struct and of all types that it uses; a backend of another version is rejected. */
-#define MB_BACKEND_VERSION 3
+#define MB_BACKEND_VERSION 4
 
 typedef struct mb__backend {
     int version; /* MB_BACKEND_VERSION */
@@ -85,5 +99,13 @@ typedef struct mb__backend {
      * last of them. Changes nothing. */
     mb_status (*foresee)(void *state, const size_t *bytes, int count, void *freed, uint64_t *more);
 } mb__backend;
+
+/* In one file of a shared object: MB_BACKEND_EXPORT(trace), where `trace` is an mb__backend. */
+#define MB_BACKEND_SYMBOL moebius_backend
+#define MB_BACKEND_EXPORT(backend)                                                                           \
+    MB_API extern const int moebius_backend_version;                                                         \
+    MB_API extern const mb__backend *const moebius_backend;                                                  \
+    const int moebius_backend_version = MB_BACKEND_VERSION;                                                  \
+    const mb__backend *const moebius_backend = &(backend)
 
 #endif

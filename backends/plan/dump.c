@@ -139,6 +139,12 @@ static void add_attributes(const mb__gnode *n, mb__cell cell)
     case MB_OP_RESULT:
         mb__cell_add(cell, "result %lld", (long long)n->attr[0]);
         return;
+    case MB_OP_MAP:
+        mb__cell_add(cell, "%s", mb__custom_of(n->attr)->name);
+        return;
+    case MB_OP_CALL:
+        mb__cell_add(cell, "%s, %lld loop axes", mb__custom_of(n->attr)->name, (long long)n->attr[1]);
+        return;
     case MB_OP_SLICE:
     case MB_OP_PAD:
         for (int j = 0; j < n->nin; j++) { /* pads have a place for each operand */

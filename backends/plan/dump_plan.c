@@ -2,6 +2,7 @@
  * dump_plan.c - the last stages of a plan as text and as DOT: steps, kernels, arena. */
 #include <stdio.h>
 
+#include "backends/plan/label.h"
 #include "backends/plan/dump.h"
 
 void mb__cell_value(const mb__plan *plan, int32_t i, mb__cell cell)
@@ -29,6 +30,9 @@ static bool step_reads(const mb__step *s, int i, int32_t *value)
     case MB_STEP_LOOP:
         *value = i < s->u.loop->inputs ? s->u.loop->in[i].value : -1;
         return i < s->u.loop->inputs;
+    case MB_STEP_CUSTOM:
+        *value = i < s->u.custom->op->spec.operands ? s->u.custom->in[i].view.value : -1;
+        return i < s->u.custom->op->spec.operands;
     default:
         return false;
     }
@@ -44,9 +48,10 @@ static bool step_writes(const mb__step *s, int i, int32_t *value)
         *value = i < s->u.loop->outputs ? s->u.loop->out[i].value : -1;
         return i < s->u.loop->outputs;
     }
-    *value = s->kind == MB_STEP_PRODUCT ? s->u.product->c.value
-             : s->kind == MB_STEP_OTHER ? s->u.other->out.value
-                                        : s->u.zero;
+    *value = s->kind == MB_STEP_PRODUCT  ? s->u.product->c.value
+             : s->kind == MB_STEP_OTHER  ? s->u.other->out.value
+             : s->kind == MB_STEP_CUSTOM ? s->u.custom->out[0].view.value /* all results are one value */
+                                         : s->u.zero;
     return i < 1;
 }
 
@@ -179,7 +184,7 @@ static void kernel_row(const void *of, int row, mb__cell *cells)
     }
     const mb__instr *in = &o->k->instrs[row];
     mb__cell_add(cells[0], "i%d", row);
-    mb__cell_add(cells[1], "%s", mb__kop_name(in->op));
+    mb__cell_add(cells[1], "%s", in->custom ? in->custom->name : mb__kop_name(in->op));
     add_arguments(o->plan, o->k, in, cells[2]);
     mb__cell_add(cells[3], "%s", mb_dtype_name((mb_dtype)in->dtype));
     mb__cell_add(cells[4], "%s", levels[in->level]);

@@ -149,4 +149,6 @@ typedef struct mb__axis_info {
 /* Chooses which axes become m, n, k and loops, given the strides of all three; returns a cost in cycles. */
 double mb__product_axes(const mb__axis_info *axes, int count, mb__product *p);
 
+void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
+
 #endif

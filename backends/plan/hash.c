@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * hash.c - the hash of keys and of what is kept by content. */
+ * hash.c - see hash.h. */
 #include <xxhash.h>
 
-#include "backends/plan/plan.h"
+#include "backends/plan/hash.h"
 
 uint64_t mb__hash(const void *p, size_t n)
 {

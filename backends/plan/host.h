@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * host.h - all that the planner and the backends may use of the engine that calls them:
- * memory, a place for errors, a log, a clock's readings, counters.
+ * memory, a place for errors, a log, what steps took, counters.
  */
 #ifndef MB_HOST_H
 #define MB_HOST_H
+
+#include <string.h>
 
 #include "tensor/tensor.h"
 
@@ -36,22 +38,44 @@ typedef struct mb__host {
     void (*listing)(void *user, const struct mb__plan *plan, int step, const char *text, const void *code,
                     size_t bytes);
     mb__counters *counters;
+    /* The op table of tensor/op.h, for backends that are not part of the library, where mb__ops is hidden. */
+    const struct mb__op_info *ops;
 } mb__host;
 
 static inline void *mb__host_alloc_raw(const mb__host *h, size_t bytes)
 {
     return h->alloc(h->user, bytes);
 }
-void *mb__host_alloc(const mb__host *h, size_t bytes); /* zeroed */
+static inline void *mb__host_alloc(const mb__host *h, size_t bytes) /* zeroed */
+{
+    void *p = mb__host_alloc_raw(h, bytes);
+    return p ? memset(p, 0, bytes) : NULL;
+}
 static inline void mb__host_free(const mb__host *h, void *memory, size_t bytes)
 {
     h->free(h->user, memory, bytes);
 }
 /* Makes room for `need` items of `item` bytes in a growing array; new ones are zero. False: no memory, and
  * the array is as it was. */
-bool mb__host_reserve(const mb__host *h, void **array, uint32_t *room, uint64_t need, size_t item);
-
-/* A clock that only goes forward, in seconds. */
-double mb__now(void);
+static inline bool mb__host_reserve(const mb__host *h, void **array, uint32_t *room, uint64_t need,
+                                    size_t item)
+{
+    if (need <= *room)
+        return true;
+    uint64_t next = *room + *room / 2 + 64;
+    if (next < need)
+        next = need;
+    if (next > UINT32_MAX || next > PTRDIFF_MAX / item)
+        return false;
+    void *p = mb__host_alloc(h, (size_t)next * item);
+    if (!p)
+        return false;
+    if (*room)
+        memcpy(p, *array, (size_t)*room * item);
+    mb__host_free(h, *array, (size_t)*room * item);
+    *array = p;
+    *room = (uint32_t)next;
+    return true;
+}
 
 #endif

@@ -2,7 +2,7 @@
  * label.c - a step in words, for profiles and captured commands. */
 #include <stdio.h>
 
-#include "backends/plan/plan.h"
+#include "backends/plan/label.h"
 
 void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
 {
@@ -24,10 +24,11 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
             if (mb__is_source(op))
                 continue;
             ops++;
-            last = op < MB_OP_COUNT ? mb__ops[op].name
-                   : op == MB_K_SUM ? "sum"
-                   : op == MB_K_MAX ? "max"
-                                    : last;
+            last = op == MB_OP_MAP    ? k->instrs[i].custom->name
+                   : op < MB_OP_COUNT ? mb__ops[op].name
+                   : op == MB_K_SUM   ? "sum"
+                   : op == MB_K_MAX   ? "max"
+                                      : last;
         }
         for (int i = 0; i < k->store_count; i++)
             if (k->stores[i].mode != MB_STORE) {
@@ -43,6 +44,10 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
     }
     case MB_STEP_OTHER:
         snprintf(out, size, "%s", mb__ops[s->u.other->op].name);
+        break;
+    case MB_STEP_CUSTOM:
+        snprintf(out, size, "%s, %lld of them", s->u.custom->op->name,
+                 (long long)mb__numel(s->u.custom->loop, s->u.custom->loops));
         break;
     case MB_STEP_LOOP:
         if (s->u.loop->body->number)

@@ -68,6 +68,10 @@ static void lower_single(mb__lowering *l, int32_t id)
         mb__lower_scan(l, id);
         return;
     }
+    if (n->op == MB_OP_CALL) {
+        mb__lower_custom(l, id);
+        return;
+    }
     mb__view out = node_view(l, id);
     if (l->failed)
         return;

@@ -46,9 +46,10 @@ void mb__lower_store(mb__lowering *l, const char *site, int rank, const int64_t 
 void mb__lower_copy(mb__lowering *l, const char *site, mb_dtype dtype, int rank, const int64_t *dim,
                     const mb__view *from, const mb__view *to);
 
-/* ---- lower_product.c, lower_loop.c: a CONTRACT, a SCAN ---- */
+/* ---- lower_product.c, lower_loop.c, lower_custom.c: a CONTRACT, a SCAN, a CALL ---- */
 
 void mb__lower_contract(mb__lowering *l, int32_t id);
 void mb__lower_scan(mb__lowering *l, int32_t id);
+void mb__lower_custom(mb__lowering *l, int32_t id);
 
 #endif

@@ -60,6 +60,7 @@ typedef struct mb__instr {
     int32_t in[3];
     int32_t bind;
     double number;
+    const mb__custom_op *custom; /* of MB_OP_MAP */
     mb__view view;
     const char *site;
 } mb__instr;
@@ -102,6 +103,21 @@ typedef struct mb__other {
     mb__view out, in, index;
 } mb__other;
 
+/* An operand or result of an op of the user's. Strides: of the loop axes, then of the core's. */
+typedef struct mb__core_view {
+    mb__view view;
+    uint8_t dtype, rank;
+    int64_t dim[MB_MAX_RANK]; /* of the core */
+} mb__core_view;
+
+/* An op of the user's at each position of the loop axes (tensor/custom_op.h). */
+typedef struct mb__custom {
+    const mb__custom_op *op;
+    int loops, nattr;
+    int64_t loop[MB_MAX_RANK], attrs[MB_CUSTOM_ATTRS];
+    mb__core_view in[MB_CUSTOM_OPERANDS], out[MB_CUSTOM_RESULTS]; /* as many as the op has */
+} mb__custom;
+
 /* Where an input or output of a loop's body lies at step t: t * step elements after the offset. */
 typedef struct mb__port {
     int32_t value; /* of the plan around */
@@ -123,7 +139,14 @@ typedef struct mb__loop {
                   may then be left, if the carries are brought to where the last step leaves them; -1 */
 } mb__loop;
 
-enum mb__step_kind { MB_STEP_KERNEL, MB_STEP_PRODUCT, MB_STEP_OTHER, MB_STEP_ZERO, MB_STEP_LOOP };
+enum mb__step_kind {
+    MB_STEP_KERNEL,
+    MB_STEP_PRODUCT,
+    MB_STEP_OTHER,
+    MB_STEP_ZERO,
+    MB_STEP_LOOP,
+    MB_STEP_CUSTOM,
+};
 
 typedef struct mb__step {
     int kind;
@@ -133,6 +156,7 @@ typedef struct mb__step {
         const mb__product *product;
         const mb__other *other;
         const mb__loop *loop;
+        const mb__custom *custom;
         int32_t zero; /* value to clear */
     } u;
 } mb__step;
@@ -165,10 +189,5 @@ static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
     p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
     return p;
 }
-
-void mb__row_major(const int64_t *dim, int rank, int64_t *stride);
-/* "product 64x128x49, 128 of them"; "tanh and 3 more over 8192"; "argsort". */
-void mb__step_label(const mb__plan *plan, int step, char *out, size_t size);
-uint64_t mb__hash(const void *p, size_t n);
 
 #endif

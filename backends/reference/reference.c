@@ -8,6 +8,7 @@
 
 #include "backends/plan/philox.h"
 #include "backends/plan/backend.h"
+#include "backends/plan/custom.h"
 
 static int list(mb_device *devices, int room, const char **why)
 {
@@ -123,6 +124,13 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
 #define UNARY_N(NAME, expr)                                                                                  \
     case MB_OP_##NAME:                                                                                       \
         return i->dtype == MB_INT32 ? wrap(expr) : (expr);
+/* In integers that do not overflow. */
+#define UNARY_I(NAME, expr)                                                                                  \
+    case MB_OP_##NAME: {                                                                                     \
+        const int64_t integers[2] = {(int64_t)a, (int64_t)b};                                                \
+        const int64_t a = integers[0], b = integers[1];                                                      \
+        return wrap((double)(expr));                                                                         \
+    }
 #define UNARY_L(NAME, expr)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) UNARY_##types(NAME, expr)
@@ -130,6 +138,9 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
 #undef M
     case MB_OP_WHERE:
         return a != 0 ? b : c;
+    case MB_OP_MAP:
+        i->custom->loops.f64(1, &x, &a, &b, &c);
+        return x;
     case MB_OP_CAST:
         return i->dtype == MB_BOOL ? x != 0 : i->dtype == MB_INT32 ? to_int(x) : x;
     default:
@@ -156,6 +167,8 @@ typedef struct machine {
     const mb__scalar *scalars;
     struct machine **bodies; /* of each step that is a loop */
     void **ports;            /* of a loop's body: inputs, then outputs, of the current step */
+    void **converted;        /* of each value that an op of the user's wants as integers: such memory; NULL */
+    const mb__host *host;
 } machine;
 
 static int64_t at(const mb__view *v, const int64_t *index, int rank)
@@ -282,6 +295,11 @@ static void along_axis(machine *m, const mb__other *o)
                 sum += x[k * xs];
                 y[k * ys] = sum;
             }
+        } else if (o->op == MB_OP_CUMMAX) {
+            for (int64_t i = 0; i < n; i++) {
+                double top = i ? y[(i - 1) * ys] : x[0];
+                y[i * ys] = before(top, x[i * xs]) ? x[i * xs] : top;
+            }
         } else { /* argsort, by insertion */
             for (int64_t i = 0; i < n; i++) {
                 int64_t k = i;
@@ -378,6 +396,51 @@ static void by_matrix(machine *m, const mb__other *o)
     } while (next(index, o->out_dim, o->axis));
 }
 
+/* ---- ops of the user's, whose functions take doubles for floats, and integers as they are ---- */
+
+static size_t converted_bytes(const mb__value *v)
+{
+    return ((size_t)v->count + 1) * sizeof(int32_t);
+}
+
+/* Memory for the integers that a step's function is given. */
+static bool make_converted(machine *m, const mb__step *s)
+{
+    const mb_custom_op_spec *spec = &s->u.custom->op->spec;
+    for (int i = 0; i < spec->operands + spec->results; i++) {
+        const mb__core_view *a =
+            i < spec->operands ? &s->u.custom->in[i] : &s->u.custom->out[i - spec->operands];
+        void **to = &m->converted[a->view.value];
+        if (!mb__is_float(a->dtype) && !*to &&
+            !(*to = mb__host_alloc(m->host, converted_bytes(&m->plan->values[a->view.value]))))
+            return false;
+    }
+    return true;
+}
+
+static mb_status run_custom(const machine *m, const mb__step *step)
+{
+    enum { ARRAYS = MB_CUSTOM_OPERANDS + MB_CUSTOM_RESULTS };
+    const mb__custom *c = step->u.custom;
+    int n = c->op->spec.operands, all = n + c->op->spec.results;
+    void *memory[ARRAYS];
+    mb_dtype dtypes[ARRAYS];
+    for (int i = 0; i < all; i++) {
+        const mb__core_view *a = i < n ? &c->in[i] : &c->out[i - n];
+        int value = a->view.value;
+        bool whole = mb__is_float(a->dtype);
+        dtypes[i] = whole ? MB_FLOAT64 : (mb_dtype)a->dtype;
+        memory[i] = whole ? m->memory[value] : m->converted[value];
+        if (!whole && i < n)
+            download(NULL, m->memory[value], dtypes[i], m->plan->values[value].count, memory[i]);
+    }
+    mb_status status = mb__custom_run(c, memory, dtypes, 0, mb__numel(c->loop, c->loops));
+    int value = c->out[0].view.value;
+    if (status == MB_OK && !mb__is_float(c->out[0].dtype))
+        upload(NULL, m->memory[value], dtypes[n], m->plan->values[value].count, memory[n]);
+    return status == MB_OK ? MB_OK : mb__custom_failed(m->host, step, status);
+}
+
 /* ---- plans ---- */
 
 static int registers_of(const mb__plan *plan)
@@ -402,6 +465,9 @@ static void release(const mb__host *host, machine *m)
     for (int s = 0; m->bodies && s < plan->step_count; s++)
         release(host, m->bodies[s]);
     mb__host_free(host, m->bodies, ((size_t)plan->step_count + 1) * sizeof(*m->bodies));
+    for (int i = 0; m->converted && i < plan->value_count; i++)
+        mb__host_free(host, m->converted[i], converted_bytes(&plan->values[i]));
+    mb__host_free(host, m->converted, ((size_t)plan->value_count + 1) * sizeof *m->converted);
     mb__host_free(host, m->ports, ports_of(plan) * sizeof *m->ports);
     mb__host_free(host, m->memory, ((size_t)plan->value_count + 1) * sizeof *m->memory);
     mb__host_free(host, m->registers, (size_t)(registers_of(plan) + 1) * sizeof *m->registers);
@@ -419,15 +485,19 @@ static machine *machine_of(const mb__host *host, const mb__plan *plan, size_t *b
     size_t bodies = ((size_t)plan->step_count + 1) * sizeof(*m->bodies),
            ports = ports_of(plan) * sizeof *m->ports;
     m->plan = plan;
+    m->host = host;
     m->memory = mb__host_alloc(host, memory);
+    m->converted = mb__host_alloc(host, memory);
     m->registers = mb__host_alloc(host, registers);
     m->bodies = mb__host_alloc(host, bodies);
     m->ports = mb__host_alloc(host, ports);
-    bool ok = m->memory && m->registers && m->bodies && m->ports;
+    bool ok = m->memory && m->converted && m->registers && m->bodies && m->ports;
     for (int s = 0; s < plan->step_count && ok; s++)
         if (plan->steps[s].kind == MB_STEP_LOOP)
             ok = (m->bodies[s] = machine_of(host, plan->steps[s].u.loop->body, bytes)) != NULL;
-    *bytes += sizeof *m + memory + registers + bodies + ports;
+        else if (plan->steps[s].kind == MB_STEP_CUSTOM)
+            ok = make_converted(m, &plan->steps[s]);
+    *bytes += sizeof *m + 2 * memory + registers + bodies + ports;
     if (ok)
         return m;
     release(host, m);
@@ -446,7 +516,7 @@ static void discard(void *state, void *program)
     release(state, program);
 }
 
-static void run_machine(machine *m, const mb__binding *b);
+static mb_status run_machine(machine *m, const mb__binding *b);
 
 static double *port_at(const machine *m, mb__port p)
 {
@@ -464,31 +534,36 @@ static bool left(const machine *m, const mb__loop *l, int64_t t)
     return true;
 }
 
-static void run_loop(machine *m, const mb__loop *l, machine *body)
+static mb_status run_loop(machine *m, const mb__loop *l, machine *body)
 {
-    for (int64_t t = 0; t < l->steps && !left(m, l, t); t++) {
+    mb_status status = MB_OK;
+    for (int64_t t = 0; t < l->steps && status == MB_OK && !left(m, l, t); t++) {
         for (int i = 0; i < l->inputs + l->outputs; i++) {
             mb__port p = i < l->inputs ? mb__loop_input(l, i, t) : mb__loop_output(l, i - l->inputs, t);
             body->ports[i] = port_at(m, p);
         }
         const mb__binding b = {m->memory[l->arena], body->ports, body->ports + l->inputs, m->scalars};
-        run_machine(body, &b);
+        status = run_machine(body, &b);
     }
+    return status;
 }
 
-static void run_machine(machine *m, const mb__binding *b)
+static mb_status run_machine(machine *m, const mb__binding *b)
 {
+    mb_status status = MB_OK;
     m->scalars = b->scalars;
     for (int i = 0; i < m->plan->value_count; i++)
         m->memory[i] = mb__value_at(m->plan, b, i);
-    for (int s = 0; s < m->plan->step_count; s++) {
+    for (int s = 0; s < m->plan->step_count && status == MB_OK; s++) {
         const mb__step *step = &m->plan->steps[s];
         if (step->kind == MB_STEP_KERNEL)
             run_kernel(m, &step->u.kernel);
         else if (step->kind == MB_STEP_PRODUCT)
             run_product(m, step->u.product);
         else if (step->kind == MB_STEP_LOOP)
-            run_loop(m, step->u.loop, m->bodies[s]);
+            status = run_loop(m, step->u.loop, m->bodies[s]);
+        else if (step->kind == MB_STEP_CUSTOM)
+            status = run_custom(m, step);
         else if (step->kind == MB_STEP_ZERO)
             memset(m->memory[step->u.zero], 0, (size_t)m->plan->values[step->u.zero].count * sizeof(double));
         else if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
@@ -498,13 +573,13 @@ static void run_machine(machine *m, const mb__binding *b)
         else
             along_axis(m, step->u.other);
     }
+    return status;
 }
 
 static mb_status run(void *state, void *program, const mb__binding *b)
 {
     (void)state;
-    run_machine(program, b);
-    return MB_OK;
+    return run_machine(program, b);
 }
 
 const mb__backend mb__backend_reference = {

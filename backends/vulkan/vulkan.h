@@ -10,6 +10,7 @@
  *     memory.c            allocation from a few large blocks; the table
  *   pipeline/             shaders to pipelines
  *     module.c            settings that SPIR-V can express and GLSL cannot
+ *     glsl.c              GLSL compiled at run time
  *     pipeline.c          pipelines, cached by content and on disk
  *     assemble.c          SPIR-V (and its GLSL twin) from a stream of instructions
  *   program/              plans to commands
@@ -17,6 +18,7 @@
  *     emit.c              a pass as a stream of instructions
  *     pass.c              a pass as a dispatch
  *     split.c             kernels cut into passes that one dispatch can run
+ *     custom.c            ops of the user's
  *     product.c           which kernel a matrix product takes, and its dispatches
  *     matrix.c            Cholesky factors, triangular solves
  *     axis_and_index.c    gather, scatter, sort, scan

@@ -4,6 +4,12 @@
  * rule, where it stands alone, in scans and in checkpoints; and rules that are wrong. */
 #include "gradcheck.h"
 #include "support.h"
+#include "vmapped.h"
+
+#define S(...) MB_SHAPE(__VA_ARGS__)
+#define ON_BOTH                                                                                              \
+    for (int k = 0; k < 2; k++, close_all())                                                                 \
+        for (mb_context *ctx = open_on(backend_names[k]); ctx; ctx = NULL)
 
 /* ---- a function of two tensors with two values: (a sin(b), a^2 b), each with its rule ---- */
 
@@ -309,23 +315,56 @@ Test(custom, wrong_calls_are_told)
     close_all();
 }
 
-/* A rule says nothing of many examples at once: what depends on them is refused, and what does not is not. */
-Test(custom, examples_are_refused)
+/* The rule of one example serves all of them: against a loop, whatever is batched, and its derivatives. */
+static mb_tensor of_one(mb_context *ctx, const mb_tensor *xs, const void *user)
 {
-    for (int depends = 0; depends < 2; depends++) {
-        mb_context *ctx = open_on("cpu");
-        mb_tensor xs = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(3, 2)), a = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(2)),
-                  out[2];
-        mb_vmap v = mb_vmap_begin(ctx, 3);
-        mb_tensor x = mb_vmap_in(v, xs, 0), all;
-        two_values(BOTH, depends ? x : a, mb_sin(a), out);
-        mb_vmap_out(v, mb_mul(out[0], x), 0, &all);
-        mb_vmap_end(v);
-        if (depends)
-            expect_sentence(ctx, "a vmap", "no form for many examples");
-        else
-            expect(near(values(all)[0], sin(sin(1)), 1e-15, 0), "%g", values(all)[0]);
-        close_failed(ctx);
-        close_all();
+    mb_tensor out[2];
+    (void)ctx;
+    two_values(*(const int *)user, xs[0], xs[1], out);
+    return mb_add(mb_mul(out[0], mb_exp(out[1])), xs[1]);
+}
+
+Test(custom, examples)
+{
+    static const int rules[] = {REVERSE, FORWARD, BOTH};
+    for (int k = 0; k < 3; k++) {
+        const mapped c = {.name = "custom_gradient",
+                          .f = of_one,
+                          .user = &rules[k],
+                          .n = 2,
+                          .shape = {S(2), S(2)},
+                          .low = 0.3,
+                          .high = 0.9};
+        vmapped(&c, 1);
+    }
+}
+
+/* Of what does not depend on the examples there is one copy for all; nested, a rule has a level for each. */
+Test(custom, examples_nested_and_not)
+{
+    ON_BOTH
+    {
+        mb_tensor xs = mb_reshape(mb_add(mb_mul(mb_cast(mb_iota(ctx, MB_INT32, 6), MB_FLOAT64), 0.1), 0.2),
+                                  MB_SHAPE(2, 3)),
+                  a = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.7), rows, all, g[2];
+        mb_vmap outer = mb_vmap_begin(ctx, 2);
+        mb_tensor row = mb_vmap_in(outer, xs, 0);
+        mb_vmap inner = mb_vmap_begin(ctx, 3);
+        mb_tensor x = mb_vmap_in(inner, row, 0), both[2], alone[2];
+        two_values(BOTH, x, a, both);
+        two_values(BOTH, mb_sin(a), a, alone);
+        mb_vmap_out(inner, mb_add(both[0], mb_mul(alone[1], x)), 0, &rows);
+        mb_vmap_end(inner);
+        mb_vmap_out(outer, rows, 0, &all);
+        mb_vmap_end(outer);
+        mb_grad(all, (const mb_tensor[]){xs, a}, 2, g);
+        double by_a = 0;
+        for (int i = 0; i < 6; i++) {
+            double v = 0.2 + 0.1 * i, s = sin(0.7), c = cos(0.7);
+            expect(near(values(all)[i], v * s + s * s * 0.7 * v, 1e-14, 0), "%s: %d", backend_names[k], i);
+            expect(near(values(g[0])[i], s + s * s * 0.7, 1e-14, 0), "%s: by x %d", backend_names[k], i);
+            by_a += v * c + (2 * s * c * 0.7 + s * s) * v;
+        }
+        expect(near(mb_item(g[1]), by_a, 1e-14, 0), "%s: %g, not %g", backend_names[k], mb_item(g[1]), by_a);
     }
 }

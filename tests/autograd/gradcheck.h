@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * gradcheck.h - derivatives of a function against differences, each order against the analytic one below it.
- *
- * With random directions w_k of the shape of what they project, let
- *     p0(x) = <w0, f(x)>,  p1(x) = <w1, grad p0(x)>,  p2(x) = <w2, grad p1(x)>.
- * grad p0, grad p1 and grad p2 are compared with the 4-point difference quotient of p0, p1 and p2 at h =
- * 1e-3, by element where there are few and along random directions else. Beside that, without any step size,
- * at 1e-12: <u, J v> = <J' u, v>;  H v forward over reverse = H v reverse over reverse;  <H u, v> = <u, H v>;
- * and J and H times u and v in one batch = one at a time.
+ * gradcheck.h - mb_check_gradient (check/check.h), as the tests of ops call it: lists of cases, on reference
+ * and cpu.
  */
 #ifndef MB_TESTS_GRADCHECK_H
 #define MB_TESTS_GRADCHECK_H
@@ -16,20 +10,39 @@
 
 #define GRADCHECK_MOST 4
 
+/* The fields of an mb_check_case that they use. */
 typedef struct gradcase {
     const char *name;
     mb_tensor (*f)(mb_context *ctx, const mb_tensor *xs, const void *user);
     const void *user;
-    int n; /* operands that are differentiated */
+    int n;
     mb_shape shape[GRADCHECK_MOST];
     double low, high;
-    int orders;    /* 0: 3; 1 or 2 to stop earlier */
-    double looser; /* 0: 1; factor on the tolerances, for steep functions */
+    int orders;
+    double looser;
 } gradcase;
 
-/* On a float64 context. */
-void gradcheck(mb_context *ctx, const gradcase *c);
-/* On the reference and on the cpu backend. */
-void gradcheck_both(const gradcase *cases, int n);
+static inline void gradcheck_both(const gradcase *cases, int n)
+{
+    for (int k = 0; k < 2; k++) {
+        mb_context *ctx = open_on(backend_names[k]);
+        bool slow = testing("vulkan") && k == 1; /* where each new plan is a while in the making */
+        for (const gradcase *c = cases; c < cases + n; c++) {
+            mb_check_result r;
+            mb_check_case check = {.name = c->name,
+                                   .f = c->f,
+                                   .user = c->user,
+                                   .n = c->n,
+                                   .low = c->low,
+                                   .high = c->high,
+                                   .orders = c->orders,
+                                   .looser = c->looser,
+                                   .mode_orders = slow ? 2 : 0};
+            memcpy(check.shape, c->shape, sizeof c->shape);
+            expect(mb_check_gradient(ctx, &check, &r) == MB_OK, "%s", r.text);
+        }
+        close_all();
+    }
+}
 
 #endif

@@ -58,6 +58,35 @@ Test(infinity, of_one_argument)
         }
 }
 
+/* Of arc tangent and inverse hyperbolic functions, whose slopes 1 / (1 + x^2) and 1 / x themselves have their
+ * limits. */
+Test(infinity, of_inverse_functions)
+{
+    ON_BOTH
+    for (int d = 0; d < 2; d++) {
+        const double far = d ? 1e200 : 1e30, slope = 1 / (d ? far : (double)(float)far),
+                     eps = d ? 1e-15 : 1e-6;
+        mb_tensor x = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(4), (double[]){-INF, -far, far, INF});
+        mb_tensor y = mb_atan(x), size = mb_abs(x);
+        for (int i = 0; i < 4; i++)
+            expect(near(values(y)[i], (i < 2 ? -1 : 1) * acos(0.0), eps, 0), "atan: %g", values(y)[i]);
+        for (int order = 0; order < 3; order++)
+            expect_exactly("atan's slopes", y = grad(y, x), (double[]){0, 0, 0, 0});
+        for (int f = 0; f < 2; f++) {
+            mb_tensor t = f ? size : x, g = grad(f ? mb_acosh(size) : mb_asinh(x), t), h = grad(g, t);
+            const double *v = values(g), *w = values(h), *u = values(grad(h, t));
+            for (int i = 0; i < 4; i++)
+                expect(near(v[i], i % 3 ? slope : 0, eps, 0) && near(w[i], 0, 0, 1e-37) &&
+                           near(u[i], 0, 0, 1e-37),
+                       "%s at %g: slopes %g, %g, %g", f ? "acosh" : "asinh", values(t)[i], v[i], w[i], u[i]);
+        }
+        mb_tensor one = mb_ones(ctx, (mb_dtype)d, MB_SHAPE(4)), g[2];
+        mb_grad(mb_atan2(x, one), (mb_tensor[]){x, one}, 2, g);
+        expect_exactly("atan2 by the infinite one", mb_slice(g[0], 0, 0, 2, 3), (double[]){0, 0});
+        expect_exactly("atan2 by the finite one", mb_slice(g[1], 0, 0, 2, 3), (double[]){0, 0});
+    }
+}
+
 /* ---- x times a gate, of which the formula is left beyond bounds: closed forms from there to here ---- */
 
 /* With p(0) .. p(2), a gate and its derivatives, x p(0) has p(0) + x p(1) and 2 p(1) + x p(2). */

@@ -19,7 +19,7 @@ static inline mb_tensor random_op(uint32_t kind, mb_tensor a, mb_tensor b)
     case 0:
         return mb_add(a, mb_sin(b));
     case 1:
-        return mb_mul(a, mb_tanh(b));
+        return mb_mul(a, mb_atan(b));
     case 2:
         return mb_mul(mb_matmul(mb_sin(a), b), 0.3);
     case 3:
@@ -29,7 +29,7 @@ static inline mb_tensor random_op(uint32_t kind, mb_tensor a, mb_tensor b)
     case 5:
         return mb_where(mb_lt(a, b), mb_transpose(a), mb_exp(mb_mul(b, 0.1)));
     case 6:
-        return mb_add(mb_max(a, MB_KEEP(1)), mb_take(b, mb_argmax(a, 1), 0));
+        return mb_add(mb_max(a, MB_KEEP(1)), mb_gather(mb_cummax(b, 0, false), mb_argsort(a), 1));
     default:
         return mb_cumsum(mb_sigmoid(a), 1, false);
     }

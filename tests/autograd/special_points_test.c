@@ -94,7 +94,101 @@ ONE(abs)
     PICK(fabs(x), x > 0 ? 1 : x < 0 ? -1 : 0, 0, 0);
 }
 
+/* Of f' = u^-1/2: u's slopes are u1 and u2. */
+static double of_root(int i, double value, double u, double u1, double u2)
+{
+    const double d[4] = {value, 1 / sqrt(u), term(-u1 / 2, u, -1.5),
+                         term(-u2 / 2, u, -1.5) + term(0.75 * u1 * u1, u, -2.5)};
+    return d[i];
+}
+/* Of f' = 1 / u. */
+static double of_inverse(int i, double value, double u, double u1, double u2)
+{
+    const double d[4] = {value, 1 / u, term(-u1, u, -2), term(-u2, u, -2) + term(2 * u1 * u1, u, -3)};
+    return d[i];
+}
+ONE(tan)
+{
+    double y = tan(x), s = 1 + y * y;
+    PICK(y, s, 2 * y * s, (2 + 6 * y * y) * s);
+}
+ONE(asin)
+{
+    (void)j, (void)b;
+    return of_root(i, asin(x), (1 - x) * (1 + x), -2 * x, -2);
+}
+ONE(acos)
+{
+    (void)j, (void)b;
+    return (i ? -1 : 1) * of_root(i, acos(x), (1 - x) * (1 + x), -2 * x, -2);
+}
+ONE(atan)
+{
+    (void)j, (void)b;
+    return fabs(x) > 1e100 ? (i ? 0 : atan(x)) : of_inverse(i, atan(x), 1 + x * x, 2 * x, 2);
+}
+ONE(sinh)
+{
+    PICK(sinh(x), cosh(x), sinh(x), cosh(x));
+}
+ONE(cosh)
+{
+    PICK(cosh(x), sinh(x), cosh(x), sinh(x));
+}
+ONE(asinh)
+{
+    (void)j, (void)b;
+    if (fabs(x) < 1e100)
+        return of_root(i, asinh(x), 1 + x * x, 2 * x, 2);
+    const double d[4] = {asinh(x), 1 / fabs(x), -1 / x / fabs(x), 2 / x / x / fabs(x)};
+    return d[i];
+}
+ONE(acosh)
+{
+    (void)j, (void)b;
+    if (x < 1e100)
+        return of_root(i, acosh(x), (x - 1) * (x + 1), 2 * x, 2);
+    const double d[4] = {acosh(x), 1 / x, -1 / x / x, 2 / x / x / x};
+    return d[i];
+}
+ONE(atanh)
+{
+    (void)j, (void)b;
+    return of_inverse(i, atanh(x), (1 - x) * (1 + x), -2 * x, -2);
+}
+
 #define TWO(name) static double d_##name(int i, int j, double a, double b)
+/* The imaginary part of log(b + i a): the n-th derivative of log is (-1)^(n-1) (n-1)! z^-n, and i^i of it by
+ * a. At the origin 0. */
+TWO(atan2)
+{
+    static const double factor[4] = {0, 1, -1, 2};
+    int n = i + j;
+    double r = hypot(a, b), phi = atan2(a, b);
+    if (n == 0)
+        return phi;
+    if (r == 0 || isinf(r))
+        return 0;
+    return factor[n] * pow(r, -n) * sin(i * acos(0.0) - n * phi);
+}
+/* At the origin 0. */
+TWO(hypot)
+{
+    double r = hypot(a, b), s = a / r, c = b / r;
+    if (i + j == 0)
+        return r;
+    if (r == 0)
+        return 0;
+    if (i + j == 1)
+        return i ? s : c;
+    if (i + j == 2)
+        return (i == 2 ? c * c : j == 2 ? s * s : -s * c) / r;
+    double t = i == 3   ? -3 * s * c * c
+               : j == 3 ? -3 * c * s * s
+               : i == 2 ? c * (3 * s * s - 1)
+                        : s * (3 * c * c - 1);
+    return t / r / r;
+}
 TWO(add)
 {
     return i + j == 0 ? a + b : i + j == 1 ? 1 : 0;
@@ -235,6 +329,19 @@ UNARY(sigmoid, 0, -0.0, 1, 800, -800)
 UNARY(erf, 0, -0.0, 1, 30, -1e200)
 UNARY(abs, 0, -0.0, 1, -1, 1e300)
 
+UNARY(tan, 0, -0.0, 1, -1.5)
+UNARY(asin, 0, -0.0, 0.5, -0.9)
+UNARY(acos, 0, -0.0, 0.5, -0.9)
+UNARY(atan, 0, -0.0, 1, -1, 1e5, 1e160, -1e300, INF, -INF)
+UNARY(sinh, 0, -0.0, 1, -1, 709, 711, -711)
+UNARY(cosh, 0, -0.0, 1, -1, 709, 711, -711)
+UNARY(asinh, 0, -0.0, 1, -1, 1e5, 1e160, -1e300, INF, -INF)
+UNARY(acosh, 1.5, 2, 1e5, 1e160, INF)
+UNARY(atanh, 0, -0.0, 0.5, -0.5)
+
+BINARY(atan2, 0, 0, 1, 0, 0, 1, 0, -1, -0.0, 2, 3, 4, -3, 4, 1e200, 1e190, 1e-80, 1e-80, INF, 1, 1, -INF, INF,
+       INF)
+BINARY(hypot, 0, 0, 0, -0.0, 1, 0, 0, -1, 3, 4, -3, 4, 1e200, 1e190, 1e-80, 1e-80)
 BINARY(add, 0, 0, -0.0, 1, 1e308, 1)
 BINARY(sub, 0, 0, -0.0, 1, 1e308, 1)
 BINARY(mul, 0, 0, -0.0, 1, 1e200, 1e-200, 1e300, 1)

@@ -56,7 +56,7 @@ static mb_tensor apply(mb_context *ctx, const mb_tensor *xs, const void *user)
 
 static void check_op(const char *name, const op *o, char types, double low, double high)
 {
-    mb_dtype dtype = types == 'L' ? MB_BOOL : MB_FLOAT64;
+    mb_dtype dtype = types == 'L' ? MB_BOOL : types == 'I' ? MB_INT32 : MB_FLOAT64;
     if (low >= high) /* locally constant */
         low = -3, high = 3;
     const mb_shape shapes[][2] = {
@@ -133,6 +133,14 @@ FUNCTION(f_argsort, mb_argsort(X))
 CURVED(f_sort, mb_mul(mb_sort(X), mb_iota(ctx, MB_FLOAT64, 5)))
 CURVED(f_cumsum, mb_cumsum(X, 0, true))
 CURVED(f_cumsum_last, mb_cumsum(X, -1, false))
+CURVED(f_cummax, mb_cummax(X, 0, false))
+CURVED(f_cummin_last, mb_cummin(X, -1, true))
+CURVED(f_cumprod, mb_cumprod(X, 0, false))
+CURVED(f_prod, mb_prod(X, MB_AXES(-1)))
+FUNCTION(f_argmin, mb_argmin(X, 0))
+FUNCTION(f_any, mb_any(mb_gt(X, 0.5), MB_AXES(0)))
+CURVED(f_topk, mb_topk(X, 2, 0, true, NULL))
+CURVED(f_quantile, mb_quantile(X, 0.3, -1))
 FUNCTION(f_variance, mb_variance(X, MB_AXES(-1)))
 FUNCTION(f_norm, mb_norm(X, MB_AXES(0)))
 FUNCTION(f_logsumexp, mb_logsumexp(X, MB_AXES(0)))
@@ -143,8 +151,10 @@ Test(vmap_rules, along_axes)
     RUN(ONE(f_sum, S(2, 3, 4)), ONE(f_sum_all, S(2, 3)), ONE(f_sum_all, S0), ONE(f_max, S(2, 3)),
         ONE(f_max_all, S(2, 3)), ONE(f_argmax, S(3, 4)), ONE(f_argmax, S(5)), ONE(f_argmax_last, S(3, 4)),
         ONE(f_argsort, S(2, 5)), ONE(f_argsort, S(5)), ONE(f_sort, S(2, 5)), ONE(f_sort, S(5)),
-        ONE(f_cumsum, S(3, 2)), ONE(f_cumsum_last, S(2, 3)), ONE(f_variance, S(2, 5)), ONE(f_norm, S(4, 2)),
-        ONE(f_logsumexp, S(4, 2)), ONE(f_softmax, S(2, 5)));
+        ONE(f_cumsum, S(3, 2)), ONE(f_cumsum_last, S(2, 3)), ONE(f_cummax, S(3, 2)), ONE(f_cummax, S(4)),
+        ONE(f_cummin_last, S(2, 4)), ONE(f_cumprod, S(3, 2)), ONE(f_prod, S(2, 3)), ONE(f_argmin, S(3, 2)),
+        ONE(f_any, S(3, 2)), ONE(f_topk, S(4, 2)), ONE(f_quantile, S(2, 4)), ONE(f_variance, S(2, 5)),
+        ONE(f_norm, S(4, 2)), ONE(f_logsumexp, S(4, 2)), ONE(f_softmax, S(2, 5)));
 }
 
 /* ---- contractions ---- */
@@ -154,6 +164,8 @@ CURVED(f_matmul_self, mb_matmul(X, mb_transpose(X)))
 CURVED(f_einsum, mb_einsum("bnd,hde->bhne", X, Y))
 CURVED(f_einsum_sums, mb_einsum("abc,cd->da", X, Y))
 CURVED(f_einsum_mul, mb_einsum("ij,j->ij", X, Y))
+CURVED(f_einsum_diagonal, mb_einsum("iij,...j->i...", X, Y))
+CURVED(f_trace, mb_trace(X))
 CURVED(f_outer, mb_einsum("i,j->ji", X, Y))
 CURVED(f_dot, mb_mul(mb_dot(X, Y), mb_dot(X, X)))
 FUNCTION(f_attention, mb_matmul(mb_softmax(mb_matmul(X, mb_transpose(Y)), -1), Z))
@@ -164,7 +176,8 @@ Test(vmap_rules, contractions)
         TWO(f_matmul, S(2, 2, 3), S(3, 4)), TWO(f_matmul, S(2, 3), S(2, 3, 2)),
         TWO(f_matmul, S(2, 1, 2, 3), S(3, 3, 2)), ONE(f_matmul_self, S(2, 3)),
         TWO(f_einsum, S(2, 3, 2), S(2, 2, 3)), TWO(f_einsum_sums, S(2, 3, 2), S(2, 4)),
-        TWO(f_einsum_mul, S(3, 4), S(4)), TWO(f_outer, S(3), S(4)), TWO(f_dot, S(5), S(5)),
+        TWO(f_einsum_mul, S(3, 4), S(4)), TWO(f_outer, S(3), S(4)),
+        TWO(f_einsum_diagonal, S(3, 3, 2), S(2, 2)), ONE(f_trace, S(2, 3, 3)), TWO(f_dot, S(5), S(5)),
         THREE(f_attention, S(3, 2), S(4, 2), S(4, 3)));
 }
 
@@ -197,6 +210,9 @@ CURVED(f_take, mb_take(X, Y, 0))
 CURVED(f_take_middle, mb_take(X, Y, 1))
 CURVED(f_take_last, mb_take(X, Y, -1))
 CURVED(f_take_along, mb_take_along(X, Y))
+CURVED(f_gather, mb_gather(X, Y, 0))
+CURVED(f_scatter_set, mb_scatter(X, Y, mb_exp(mb_gather(X, Y, 1)), 1))
+CURVED(f_scatter_add_along, mb_scatter_add_along(X, Y, mb_gather(X, Y, 1), 0))
 CURVED(f_scatter, mb_scatter_add(X, Y, 0, 4))
 CURVED(f_scatter_middle, mb_scatter_add(X, Y, 1, 3))
 FUNCTION(f_one_hot, mb_one_hot(X, 3))
@@ -208,9 +224,10 @@ Test(vmap_rules, indexing)
         INDEX(f_take, S(0, 2), S(0)), INDEX(f_take_middle, S(2, 4, 3), S(2, 2)),
         INDEX(f_take_middle, S(2, 3, 3), S0), INDEX(f_take_last, S(2, 2, 3), S(4)),
         INDEX(f_take_along, S(2, 4), S(2, 3)), INDEX(f_scatter, S(3, 2), S(3)),
-        INDEX(f_scatter, S(2, 3, 2), S(2, 3)), INDEX(f_scatter, S(2), S0),
-        INDEX(f_scatter_middle, S(2, 2, 3, 2), S(2, 3)), INDEX(f_scatter_middle, S(2, 0), S(0)),
-        INDEX(f_cross_entropy, S(3, 5), S(3)));
+        INDEX(f_gather, S(4, 3), S(2, 3)), INDEX(f_scatter_set, S(2, 4), S(2, 3)),
+        INDEX(f_scatter_add_along, S(4, 2), S(3, 2)), INDEX(f_scatter, S(2, 3, 2), S(2, 3)),
+        INDEX(f_scatter, S(2), S0), INDEX(f_scatter_middle, S(2, 2, 3, 2), S(2, 3)),
+        INDEX(f_scatter_middle, S(2, 0), S(0)), INDEX(f_cross_entropy, S(3, 5), S(3)));
     RUN({"one_hot", f_one_hot, NULL, 1, {S(2, 3)}, -1, 4, {MB_INT32}, 0, 0});
 }
 

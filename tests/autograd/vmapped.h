@@ -1,28 +1,49 @@
 /* SPDX-License-Identifier: MIT
  *
- * vmapped.h - a function vmapped, beside the same function called for one example after the other: the same
- * values, and the same derivatives by what is batched and what is not.
+ * vmapped.h - mb_check_vmap (check/check.h), as the tests of batching rules call it: lists of cases, on
+ * reference and cpu.
  */
 #ifndef MB_TESTS_VMAPPED_H
 #define MB_TESTS_VMAPPED_H
 
 #include "support.h"
 
-enum { EXAMPLES = 3, OPERANDS = 4 };
+enum { OPERANDS = 4 };
 
+/* The fields of an mb_check_case that they use. */
 typedef struct mapped {
     const char *name;
     mb_tensor (*f)(mb_context *ctx, const mb_tensor *xs, const void *user);
     const void *user;
     int n;
-    mb_shape shape[OPERANDS]; /* of one example */
+    mb_shape shape[OPERANDS];
     double low, high;
-    mb_dtype dtype[OPERANDS]; /* MB_FLOAT32 stands for MB_FLOAT64 */
-    int orders;               /* of derivatives: 0: 2; -1: none */
-    double looser;            /* 0: 1; factor on the tolerance */
+    mb_dtype dtype[OPERANDS];
+    int orders;
+    double looser;
 } mapped;
 
-/* With each set of batched operands, along axes that change; on reference and cpu. */
-void vmapped(const mapped *cases, int count);
+static inline void vmapped(const mapped *cases, int count)
+{
+    for (int b = 0; b < 2; b++) {
+        mb_context *ctx = open_on(backend_names[b]);
+        bool few = testing("vulkan") && b == 1; /* where each new plan is a while in the making */
+        for (const mapped *c = cases; c < cases + count; c += few ? 6 : 1) {
+            mb_check_result r;
+            mb_check_case check = {.name = c->name,
+                                   .f = c->f,
+                                   .user = c->user,
+                                   .n = c->n,
+                                   .low = c->low,
+                                   .high = c->high,
+                                   .orders = c->orders,
+                                   .looser = c->looser};
+            memcpy(check.shape, c->shape, sizeof c->shape);
+            memcpy(check.dtype, c->dtype, sizeof c->dtype);
+            expect(mb_check_vmap(ctx, &check, &r) == MB_OK, "%s", r.text);
+        }
+        close_all();
+    }
+}
 
 #endif

@@ -35,6 +35,8 @@ static void check(bool ok, const char *what)
  * made. */
 static const char *const harmless[] = {
     "mb_backend_at",
+    "mb_backend_register",
+    "mb_check_layer_at",
     "mb_devices",
     "mb_dtype_name",
     "mb_dtype_size",
@@ -198,11 +200,20 @@ static void call_ops(objects *o)
 #define MB_BOTH_N(name)                                                                                      \
     TENSOR(mb_##name##_left_at, S, 1.0, x);                                                                  \
     TENSOR(mb_##name##_right_at, S, x, 1.0);
-#define MB_BOTH_F(name) MB_BOTH_N(name)
+#define MB_BOTH_F(name)                       MB_BOTH_N(name)
+#define MB_BOTH_I(name)                       MB_BOTH_N(name)
+#define MB_FUNCTION(name, types, result, doc) MB_COMPARE(, name, types, , doc)
 #define MB_BOTH_L(name)
 #include "tensor/ops.def"
     TENSOR(mb_where_at, S, o->c, x, x);
     TENSOR(mb_cast_at, S, x, MB_FLOAT64);
+    TENSOR(mb_exp2_at, S, x);
+    TENSOR(mb_log2_at, S, x);
+    TENSOR(mb_log10_at, S, x);
+    TENSOR(mb_clamp_at, S, x, 0, 1);
+    TENSOR(mb_isnan_at, S, x);
+    TENSOR(mb_isinf_at, S, x);
+    TENSOR(mb_isfinite_at, S, x);
 }
 
 static void call_leaves_and_samplers(objects *o)
@@ -231,7 +242,8 @@ static void call_leaves_and_samplers(objects *o)
 
 static void call_movement_and_index(objects *o)
 {
-    mb_tensor x = o->x, two[2] = {x, x};
+    mb_tensor x = o->x, two[2] = {x, x}, four[4];
+    const int64_t sizes[2] = {1, 3};
     TENSOR(mb_reshape_at, S, x, MB_SHAPE(16));
     TENSOR(mb_permute_at, S, x, MB_AXES(1, 0));
     TENSOR(mb_transpose_at, S, x);
@@ -241,11 +253,19 @@ static void call_movement_and_index(objects *o)
     TENSOR(mb_pad_at, S, x, 0, 1, 1);
     TENSOR(mb_concat_at, S, two, 2, 0);
     TENSOR(mb_stack_at, S, two, 2, 0);
+    STATUS(mb_split_at, S, x, sizes, four, 2, 0);
+    STATUS(mb_unstack_at, S, x, four, 4, 0);
     TENSOR(mb_unsqueeze_at, S, x, 0);
     TENSOR(mb_squeeze_at, S, o->picture, 0);
     TENSOR(mb_take_at, S, x, o->i, 0);
     TENSOR(mb_scatter_add_at, S, x, o->i, 0, 4);
     TENSOR(mb_take_along_at, S, o->i, o->i);
+    TENSOR(mb_gather_at, S, x, o->i, 0);
+    TENSOR(mb_scatter_at, S, x, o->i, x, 0);
+    TENSOR(mb_scatter_add_along_at, S, x, o->i, x, 0);
+    TENSOR(mb_topk_at, S, x, 1, 0, true, four);
+    TENSOR(mb_quantile_at, S, x, 0.5, 0);
+    TENSOR(mb_median_at, S, x, 0);
     TENSOR(mb_argsort_at, S, x);
     TENSOR(mb_sort_at, S, x);
     TENSOR(mb_one_hot_at, S, o->i, 4);
@@ -262,10 +282,18 @@ static void call_functions(objects *o)
     TENSOR(mb_max_at, S, x, MB_ALL);
     TENSOR(mb_min_at, S, x, MB_ALL);
     TENSOR(mb_argmax_at, S, x, 0);
+    TENSOR(mb_argmin_at, S, x, 0);
+    TENSOR(mb_prod_at, S, x, MB_ALL);
+    TENSOR(mb_any_at, S, x, MB_ALL);
+    TENSOR(mb_all_at, S, x, MB_ALL);
+    TENSOR(mb_cumprod_at, S, x, 0, false);
+    TENSOR(mb_cummax_at, S, x, 0, false);
+    TENSOR(mb_cummin_at, S, x, 0, false);
     TENSOR(mb_cumsum_at, S, x, 0, false);
     TENSOR(mb_logsumexp_at, S, x, MB_ALL);
     TENSOR(mb_matmul_at, S, x, x);
     TENSOR(mb_einsum_at, S, "ij,jk->ik", x, x);
+    TENSOR(mb_einsum_of_at, S, "ij->ji", &x, 1);
     TENSOR(mb_square_at, S, x);
     TENSOR(mb_relu_at, S, x);
     TENSOR(mb_silu_at, S, x);
@@ -281,12 +309,29 @@ static void call_functions(objects *o)
     TENSOR(mb_cross_entropy_with_at, S, x, o->i, (mb_cross_entropy_options){0});
 }
 
+static mb_tensor same(mb_context *ctx, const mb_tensor *xs, const void *user)
+{
+    (void)ctx, (void)user;
+    return xs[0];
+}
+
+static void call_checks(objects *o)
+{
+    mb_check_result r;
+    const mb_check_case c = {.name = "same", .f = same, .n = 1};
+    STATUS(mb_close_to_at, S, o->x, o->x, (mb_closeness){0}, &r);
+    STATUS(mb_close_to_values_at, S, o->x, (double[16]){0}, 16, (mb_closeness){0}, &r);
+    STATUS(mb_check_gradient_at, S, o->ctx, &c, &r);
+    STATUS(mb_check_vmap_at, S, o->ctx, &c, &r);
+}
+
 static void call_linalg(objects *o)
 {
     mb_tensor x = o->x;
     TENSOR(mb_tril_at, S, x, 0);
     TENSOR(mb_triu_at, S, x, 0);
     TENSOR(mb_diagonal_at, S, x);
+    TENSOR(mb_trace_at, S, x);
     TENSOR(mb_diagonal_matrix_at, S, x);
     TENSOR(mb_cholesky_at, S, x);
     TENSOR(mb_triangular_solve_at, S, x, x, MB_LOWER);
@@ -348,11 +393,21 @@ static mb_status no_map(const void *user, mb_context *ctx, const mb_map_at *at, 
     return MB_INVALID;
 }
 
+static mb_status no_core(const void *user, const mb_core_data *in, const mb_core_data *out,
+                         const int64_t *attrs, int nattr)
+{
+    (void)user, (void)in, (void)out, (void)attrs, (void)nattr;
+    return MB_INVALID;
+}
+
 static void call_autograd(objects *o)
 {
     mb_tensor x = o->x, g, h;
     const mb_implicit_options options = {0};
     mb_convergence told;
+    const mb_custom_op_spec spec = {.name = "none", .operands = 1, .results = 1, .compute = no_core};
+    ROW("mb_custom_op_new_at", !mb_custom_op_new_at(S, x.ctx, &spec).number);
+    STATUS(mb_custom_op_apply_at, S, (mb_custom_op){x.ctx, 1}, &x, NULL, 0, &g);
     STATUS(mb_custom_gradient_at, S, &x, 1, &x, 1, (mb_custom_rule){.reverse = no_rule}, &g);
     STATUS(mb_fixed_point_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     STATUS(mb_root_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
@@ -517,6 +572,7 @@ static void call_all(objects *o)
     call_leaves_and_samplers(o);
     call_movement_and_index(o);
     call_functions(o);
+    call_checks(o);
     call_linalg(o);
     call_autograd(o);
     call_params(o);

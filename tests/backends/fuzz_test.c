@@ -11,7 +11,7 @@
  * in NMSE is 1e-10. float32: 1e-9, as 3e-5 relative, where orders of summation differ. What lies further off
  * is a fault, unless the reference's own result moves as far when every value of the program is off by a
  * rounding: then the program is ill-conditioned, and no result of it is wrong. */
-#include "program.h"
+#include "agree.h"
 
 typedef struct way {
     const char *backend, *disable;
@@ -49,48 +49,6 @@ static void list_ways(void)
     cr_assert(way_count >= 5 + 6, "only %d ways", way_count);
 }
 
-/* A sum of n equal terms in float32 may lose n / 2 roundings of its own size. */
-static double limit_of(const program *p)
-{
-    double most = 1;
-    for (int i = 0; i < p->count; i++)
-        most = fmax(most, (double)shape_count(p->code[i].shape));
-    return p->dtype == MB_FLOAT64 ? 1e-20 : 1e-9 + 0x1p-50 * most * most;
-}
-
-/* NMSE with a floor under the size, for values that cancel to nothing. */
-static double distance(const double *a, const double *b, int64_t n, double floor_size)
-{
-    double error = 0, size = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(a[i]) || !isfinite(b[i])) {
-            if (isnan(b[i]) ? !isnan(a[i]) : a[i] != b[i])
-                return (double)INFINITY;
-            continue;
-        }
-        error += (a[i] - b[i]) * (a[i] - b[i]);
-        size += b[i] * b[i];
-    }
-    return error == 0 ? 0 : error / (size + floor_size * (double)n);
-}
-
-/* How far the reference's result moves when every value is off by a rounding: ways of being so are tried. */
-static double condition(const program *p, int k, int i, const result *want)
-{
-    enum { WAYS = 6 };
-    double most = 0;
-    mb_context *ctx = open_as("reference", "", 1);
-    for (unsigned way = 1; way <= WAYS; way++) {
-        static result moved;
-        if (program_run(ctx, p, (uint64_t)k + 1, RUN_SCOPE | RUN_SHAKEN * way, &moved) && moved.n > i &&
-            moved.count[i] == want->count[i])
-            most = fmax(
-                most, distance(moved.v[i], want->v[i], want->count[i], p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3));
-    }
-    close_failed(ctx);
-    return most;
-}
-
 /* Whether float32 alone is to blame: the backend without its passes is as far off, and that is not far. What
  * a rule cancels, such as 1 - y^2 where y is a tanh near 1, no change of the program's values shows. */
 static bool rounding_alone(const program *p, const way *w, int k, int i, const result *got, double off)
@@ -101,21 +59,9 @@ static bool rounding_alone(const program *p, const way *w, int k, int i, const r
     mb_context *ctx = open_as(w->backend, passes, 1);
     bool same = program_run(ctx, p, (uint64_t)k + 1, RUN_SCOPE, &plain) && plain.n > i &&
                 plain.count[i] == got->count[i] &&
-                distance(got->v[i], plain.v[i], got->count[i], 1e-3) <= limit_of(p);
+                program_distance(got->v[i], plain.v[i], got->count[i], 1e-3) <= program_limit(p);
     close_failed(ctx);
     return same;
-}
-
-static int64_t worst_of(const double *got, const double *want, int64_t n)
-{
-    int64_t worst = 0;
-    double most = -1;
-    for (int64_t e = 0; e < n; e++) {
-        double off = fabs(got[e] - want[e]);
-        if (!(off <= most))
-            worst = e, most = off;
-    }
-    return worst;
 }
 
 /* Empty, or what differs: results of two data seeds, the second a replay of the first's plan. */
@@ -135,17 +81,18 @@ static const char *run_in(mb_context *ctx, const program *p, const way *w, const
             snprintf(text, sizeof text, "%d results, not %d", got[k].n, want[k].n);
         for (int i = 0; i < got[k].n && !text[0]; i++) {
             int64_t n = want[k].count[i];
-            double d = got[k].count[i] != n
-                           ? (double)INFINITY
-                           : distance(got[k].v[i], want[k].v[i], n, p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
+            double d = got[k].count[i] != n ? (double)INFINITY
+                                            : program_distance(got[k].v[i], want[k].v[i], n,
+                                                               p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3);
             bool same = d == 0 && same_bits(got[k].v[i], want[k].v[i], n);
-            if (w->exact ? same : d <= limit_of(p))
+            if (w->exact ? same : d <= program_limit(p))
                 continue;
-            if (!w->exact && isfinite(d) && d <= ROUNDINGS * ROUNDINGS * condition(p, k, i, &want[k]))
+            if (!w->exact && isfinite(d) &&
+                d <= ROUNDINGS * ROUNDINGS * program_condition(p, (uint64_t)k + 1, i, &want[k]))
                 continue;
             if (!w->exact && rounding_alone(p, w, k, i, &got[k], d))
                 continue;
-            int64_t e = worst_of(got[k].v[i], want[k].v[i], got[k].count[i] < n ? got[k].count[i] : n);
+            int64_t e = program_worst(got[k].v[i], want[k].v[i], got[k].count[i] < n ? got[k].count[i] : n);
             snprintf(text, sizeof text, "run %d: result %d of %d: NMSE %g%s; [%lld] is %.9g, not %.9g", k, i,
                      got[k].n, d, w->exact ? ", wanted the same bits" : "", (long long)e,
                      n ? got[k].v[i][e] : 0, n ? want[k].v[i][e] : 0);

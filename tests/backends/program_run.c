@@ -32,6 +32,8 @@ DIRECT(silu)
 DIRECT(softplus)
 DIRECT(gelu)
 DIRECT(gelu_erf)
+DIRECT(atan)
+DIRECT(asinh)
 GUARDED(recip)
 GUARDED(sqrt)
 GUARDED(rsqrt)
@@ -72,9 +74,9 @@ static mb_tensor u_less(mb_tensor x)
 }
 
 static mb_tensor (*const unary[])(mb_tensor) = {
-    u_neg,  u_exp,      u_expm1, u_sin,      u_cos,   u_tanh,  u_sigmoid, u_erf, u_square,
-    u_silu, u_softplus, u_gelu,  u_gelu_erf, u_recip, u_sqrt,  u_rsqrt,   u_log, u_log1p,
-    u_abs,  u_relu,     u_elu,   u_sign,     u_floor, u_trunc, u_half,    u_less};
+    u_neg,      u_exp,  u_expm1,    u_sin,   u_cos,  u_tanh,  u_sigmoid, u_erf,   u_square, u_silu,
+    u_softplus, u_gelu, u_gelu_erf, u_recip, u_sqrt, u_rsqrt, u_log,     u_log1p, u_abs,    u_relu,
+    u_elu,      u_sign, u_floor,    u_trunc, u_half, u_less,  u_atan,    u_asinh};
 
 static mb_tensor b_div(mb_tensor a, mb_tensor b)
 {
@@ -83,6 +85,14 @@ static mb_tensor b_div(mb_tensor a, mb_tensor b)
 static mb_tensor b_pow(mb_tensor a, mb_tensor b)
 {
     return mb_pow(positive(a), mb_tanh(b));
+}
+static mb_tensor b_atan2(mb_tensor a, mb_tensor b)
+{
+    return mb_atan2(a, positive(b));
+}
+static mb_tensor b_hypot(mb_tensor a, mb_tensor b)
+{
+    return mb_hypot(a, positive(b));
 }
 static mb_tensor b_add(mb_tensor a, mb_tensor b)
 {
@@ -104,8 +114,8 @@ static mb_tensor b_min(mb_tensor a, mb_tensor b)
 {
     return mb_minimum(a, b);
 }
-static mb_tensor (*const binary[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_mul,
-                                                            b_max, b_min, b_div, b_pow};
+static mb_tensor (*const binary[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_mul,   b_max,
+                                                            b_min, b_div, b_pow, b_atan2, b_hypot};
 static mb_tensor (*const integer[])(mb_tensor, mb_tensor) = {b_add, b_sub, b_mul, b_max, b_min};
 
 static mb_tensor f_softmax(mb_tensor x)
@@ -175,9 +185,21 @@ static mb_tensor f_diagonal(mb_tensor x)
     mb_tensor y = matrices(x);
     return mb_mul(mb_tril(mb_diagonal_matrix(mb_diagonal(y)), 0), 0.7);
 }
+static mb_tensor f_cummax(mb_tensor x)
+{
+    return mb_cummax(x, -1, false);
+}
+static mb_tensor f_prod(mb_tensor x)
+{
+    return mb_prod(mb_tanh(x), MB_KEEP(0));
+}
+static mb_tensor f_gather(mb_tensor x)
+{
+    return mb_gather(x, mb_argsort(mb_stop_gradient(x)), 0);
+}
 static mb_tensor (*const function[])(mb_tensor) = {
-    f_softmax, f_log_softmax, f_sort,     f_norm,  f_dot,        f_flip,    f_normalized,
-    f_gram,    f_unsqueeze,   f_cholesky, f_solve, f_substitute, f_diagonal};
+    f_softmax,   f_log_softmax, f_sort,  f_norm,       f_dot,      f_flip,   f_normalized, f_gram,
+    f_unsqueeze, f_cholesky,    f_solve, f_substitute, f_diagonal, f_cummax, f_prod,       f_gather};
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
 int program_choices(int kind)

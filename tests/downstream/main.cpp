@@ -47,10 +47,12 @@ static void lists(mb_context *mb)
 /* Each elementwise op of the table, at a point inside all domains, and with a number on either side. */
 static void elementwise(mb_context *mb)
 {
-    const mb_tensor F = mb_scalar(mb, MB_FLOAT64, 0.5), N = mb_cast(F, MB_INT32), L = mb_cast(F, MB_BOOL);
+    const mb_tensor F = mb_scalar(mb, MB_FLOAT64, 0.5), N = mb_cast(F, MB_INT32), I = N,
+                    L = mb_cast(F, MB_BOOL);
     std::vector<mb_tensor> made;
 #define NUMBERS_F(f) made.insert(made.end(), {f(F, 2.0), f(2, F)});
 #define NUMBERS_N(f) made.insert(made.end(), {f(N, 2.0), f(2u, N)});
+#define NUMBERS_I(f) NUMBERS_N(f)
 #define NUMBERS_L(f)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc) made.push_back(mb_##name(types));
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc)                                         \
@@ -59,12 +61,17 @@ static void elementwise(mb_context *mb)
 #define MB_COMPARE(NAME, name, types, expr, doc)                                                             \
     made.push_back(mb_##name(types, types));                                                                 \
     NUMBERS_##types(mb_##name)
+#define MB_FUNCTION(name, types, result, doc) MB_COMPARE(, name, types, , doc)
 #include <tensor/ops.def>
     EXPECT(mb_eval(made.data(), static_cast<int>(made.size())) == MB_OK);
     EXPECT(is(mb_sub(F, 3), -2.5) && is(mb_sub(3, F), 2.5) && is(mb_sub(3.0f, mb_sub(F, F)), 3));
     EXPECT(is(mb_mul(2L, mb_add(F, mb_pow(F, 2))), 1.5));
     EXPECT(is(mb_cast(mb_lt(F, 1), MB_FLOAT64), 1) && is(mb_cast(mb_lt(1, F), MB_FLOAT64), 0));
     EXPECT(is(mb_where(L, F, mb_neg(F)), 0.5));
+    EXPECT(is(mb_mod(mb_neg(F), 2), 1.5) && is(mb_fmod(mb_neg(F), 2), -0.5) && is(mb_floor_divide(7, N), 0));
+    EXPECT(is(mb_exp2(F), std::sqrt(2.0)) && is(mb_log2(F), -1) && is(mb_log10(F), std::log10(0.5)));
+    EXPECT(is(mb_clamp(F, 1, 2), 1) && is(mb_cast(mb_isfinite(F), MB_INT32), 1));
+    EXPECT(is(mb_cast(mb_or(mb_isnan(F), mb_isinf(F)), MB_INT32), 0));
 }
 
 static void leaves(mb_context *mb)
@@ -109,6 +116,9 @@ static void movement(mb_context *mb)
     std::vector<mb_tensor> xs = {x, x};
     EXPECT(has_shape(mb_concat(xs.data(), 2, 0), MB_SHAPE(4, 3)));
     EXPECT(has_shape(mb_stack(xs.data(), 2, 0), MB_SHAPE(2, 2, 3)));
+    const std::array<int64_t, 2> sizes = {1, 2};
+    EXPECT(mb_split(x, sizes.data(), xs.data(), 2, 1) == MB_OK && has_shape(xs[1], MB_SHAPE(2, 2)));
+    EXPECT(mb_unstack(x, xs.data(), 2, 0) == MB_OK && is(mb_sum(xs[1], MB_ALL), 12));
     EXPECT(has_shape(mb_squeeze(mb_unsqueeze(x, 0), 0), MB_SHAPE(2, 3)));
 }
 
@@ -119,6 +129,11 @@ static void reductions(mb_context *mb)
     EXPECT(is(mb_norm(x, MB_ALL), std::sqrt(30.0)));
     EXPECT(is(mb_max(x, MB_ALL), 4) && is(mb_min(x, MB_ALL), 1) && is(mb_argmax(x, 0), 3));
     EXPECT(is(mb_max(mb_cumsum(x, 0, false), MB_ALL), 10));
+    EXPECT(is(mb_prod(x, MB_ALL), 24) && is(mb_sum(mb_cumprod(x, 0, false), MB_ALL), 33));
+    EXPECT(is(mb_sum(mb_cummax(x, 0, false), MB_ALL), 10) && is(mb_sum(mb_cummin(x, 0, false), MB_ALL), 4));
+    EXPECT(is(mb_argmin(x, 0), 0) && is(mb_median(x, 0), 2.5) && is(mb_quantile(x, 1, 0), 4));
+    EXPECT(is(mb_cast(mb_any(mb_gt(x, 3), MB_ALL), MB_INT32), 1) &&
+           is(mb_cast(mb_all(mb_ge(x, 3), MB_ALL), MB_INT32), 0));
     EXPECT(is(mb_logsumexp(mb_zeros(mb, MB_FLOAT32, MB_SHAPE(4)), MB_ALL), std::log(4.0)));
     EXPECT(is(mb_dot(x, x), 30) && is(mb_einsum("i,i->", x, x), 30));
     mb_tensor row = mb_unsqueeze(x, 0);
@@ -130,6 +145,13 @@ static void reductions(mb_context *mb)
     EXPECT(is(mb_sum(mb_take(x, index, 0), MB_ALL), 5));
     EXPECT(is(mb_sum(mb_scatter_add(mb_take(x, index, 0), index, 0, 4), MB_ALL), 5));
     EXPECT(is(mb_sum(mb_take_along(x, mb_argsort(x)), MB_ALL), 10));
+    EXPECT(is(mb_sum(mb_gather(x, index, 0), MB_ALL), 5));
+    mb_tensor updates = mb_full(mb, MB_FLOAT32, MB_SHAPE(2), 10);
+    EXPECT(is(mb_sum(mb_scatter(x, index, updates, 0), MB_ALL), 25));
+    EXPECT(is(mb_sum(mb_scatter_add_along(x, index, updates, 0), MB_ALL), 30));
+    mb_tensor places;
+    EXPECT(is(mb_sum(mb_topk(x, 2, 0, true, &places), MB_ALL), 7) && is(mb_sum(places, MB_ALL), 5));
+    EXPECT(is(mb_sum(mb_einsum_of("i->i", &x, 1), MB_ALL), 10));
     EXPECT(is(mb_sum(mb_sort(x), MB_ALL), 10) && is(mb_sum(mb_one_hot(index, 4), MB_ALL), 2));
 }
 
@@ -137,7 +159,8 @@ static void linear_algebra(mb_context *mb)
 {
     mb_tensor a = mb_mul(mb_eye(mb, MB_FLOAT64, 3), 4.0), b = mb_full(mb, MB_FLOAT64, MB_SHAPE(3, 2), 8.0);
     EXPECT(is(mb_sum(mb_tril(b, 0), MB_ALL), 40) && is(mb_sum(mb_triu(b, 0), MB_ALL), 24));
-    EXPECT(is(mb_sum(mb_diagonal(a), MB_ALL), 12) && has_shape(mb_diagonal_matrix(b), MB_SHAPE(3, 2, 2)));
+    EXPECT(is(mb_trace(a), 12) && is(mb_sum(mb_diagonal(a), MB_ALL), 12) &&
+           has_shape(mb_diagonal_matrix(b), MB_SHAPE(3, 2, 2)));
     mb_tensor l = mb_cholesky(a);
     EXPECT(is(mb_sum(l, MB_ALL), 6) && is(mb_log_det_spd(a), 3 * std::log(4.0)));
     EXPECT(is(mb_sum(mb_triangular_solve(l, b, MB_UPPER | MB_TRANSPOSED), MB_ALL), 24));
@@ -314,6 +337,44 @@ static mb_status bowl(const void *, mb_context *mb, const mb_map_at *at, mb_tens
     return mb_error(mb);
 }
 
+MB_ELEMENTWISE_1(cube_loops, x *x *x)
+MB_ELEMENTWISE_2(pair_loops, x *y)
+MB_ELEMENTWISE_3(triple_loops, x *y + z)
+
+static mb_status last_of(const void *, const mb_core_data *in, const mb_core_data *out, const int64_t *, int)
+{
+    *static_cast<double *>(out->at) = static_cast<const double *>(in->at)[(in->dim[0] - 1) * in->stride[0]];
+    return MB_OK;
+}
+static bool last_shape(const void *, const mb_core *in, const int64_t *, int, mb_core *out, char *, size_t)
+{
+    out->dtype = in->dtype;
+    return in->dim[0] > 0;
+}
+
+static mb_tensor apply(mb_context *mb, const mb_custom_op_spec &spec, const mb_tensor *xs)
+{
+    mb_tensor y;
+    EXPECT(mb_custom_op_apply(mb_custom_op_new(mb, &spec), xs, nullptr, 0, &y) == MB_OK);
+    return y;
+}
+
+static void custom_ops(mb_context *mb)
+{
+    mb_custom_op_spec cube = {}, pair = {}, triple = {}, last = {};
+    cube.name = "cube", pair.name = "pair", triple.name = "triple", last.name = "last";
+    cube.elementwise = &cube_loops, pair.elementwise = &pair_loops, triple.elementwise = &triple_loops;
+    last.operands = last.results = 1;
+    last.core_in[0] = 1;
+    last.compute = last_of;
+    last.shape = last_shape;
+    const mb_tensor xs[3] = {mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 2.0),
+                             mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 5.0),
+                             mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 1.0)};
+    EXPECT(is(mb_sum(apply(mb, cube, xs), MB_ALL), 16) && is(mb_sum(apply(mb, pair, xs), MB_ALL), 20) &&
+           is(mb_sum(apply(mb, triple, xs), MB_ALL), 22) && is(apply(mb, last, xs), 2));
+}
+
 static void implicit(mb_context *mb)
 {
     const double factor = 5;
@@ -446,8 +507,9 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra,
-                      common_functions, scopes, errors, derivatives, checkpoints, scans, implicit, vmaps})
+    for (auto part :
+         {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra, common_functions,
+          scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * training.cpp - every function and macro of optim.h and layers.h once.
+ * training.cpp - every function and macro of optim.h, layers.h and check.h once.
  */
 #include "expect.h"
 
@@ -243,6 +243,37 @@ static void recurrent(mb_context *mb, mb_params *p)
     EXPECT(has_shape(mb_memory_apply(mb_memory_new(p, "memory", memory), x), MB_SHAPE(2, 5, 3)));
 }
 
+/* --------------------------------------------------------------------------------------------- check.h -- */
+
+static void checks(mb_context *mb, mb_params *)
+{
+    mb_check_result r;
+    mb_check_case sine = {};
+    sine.name = "sine";
+    sine.f = [](mb_context *, const mb_tensor *xs, const void *) { return mb_sin(xs[0]); };
+    sine.n = 1;
+    sine.shape[0] = MB_SHAPE(2);
+    EXPECT(mb_check_gradient(mb, &sine, &r) == MB_OK && mb_check_vmap(mb, &sine, nullptr) == MB_OK);
+    mb_layer_case layer = {};
+    layer.name = "scaled";
+    layer.layer_bytes = sizeof(mb_tensor);
+    layer.make = [](mb_params *p, void *scale, const void *) {
+        *static_cast<mb_tensor *>(scale) = mb_param(p, "scale", MB_SHAPE0, mb_init_ones());
+    };
+    layer.apply = [](mb_context *, const void *scale, const mb_tensor *xs, const void *) {
+        return mb_mul(xs[0], *static_cast<const mb_tensor *>(scale));
+    };
+    layer.n = 1;
+    layer.shape[0] = MB_SHAPE(MB_FREE(1), MB_CHECK_MOST);
+    layer.backends = "reference";
+    EXPECT(mb_check_layer(&layer, &r) == MB_OK);
+    const double one[2] = {1, 1};
+    mb_tensor ones = mb_ones(mb, MB_FLOAT32, MB_SHAPE(2));
+    EXPECT(mb_close_to(ones, ones, mb_closeness{}, &r) == MB_OK);
+    EXPECT(mb_close_to_values(ones, one, 2, mb_closeness{}, &r) == MB_OK);
+    EXPECT(mb_close_to_values(mb_add(ones, 1e-3), one, 2, mb_closeness{}, &r) == MB_WRONG && r.element == 0);
+}
+
 void training(mb_context *mb, const std::string &folder)
 {
     parameters(mb, folder);
@@ -250,7 +281,7 @@ void training(mb_context *mb, const std::string &folder)
     optimisers(mb, folder);
     rules(mb);
     mb_params *p = mb_params_new(mb, 42);
-    for (auto part : {small_layers, in_context, transformers, recurrent})
+    for (auto part : {small_layers, in_context, transformers, recurrent, checks})
         part(mb, p);
     mb_params_free(p);
 }

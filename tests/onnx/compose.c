@@ -33,26 +33,6 @@ bool is_float(mb_tensor x)
     return mb_dtype_of(x) == MB_FLOAT32 || mb_dtype_of(x) == MB_FLOAT64;
 }
 
-mb_tensor ceiling(mb_tensor x)
-{
-    return mb_neg(mb_floor(mb_neg(x)));
-}
-
-mb_tensor truncated(mb_tensor x)
-{
-    return mb_mul(mb_sign(x), mb_floor(mb_abs(x)));
-}
-
-mb_tensor rounded(mb_tensor x)
-{
-    mb_tensor below = mb_floor(x);
-    mb_tensor rest = mb_sub(x, below); /* exact */
-    mb_tensor odd = mb_sub(below, mb_mul(mb_floor(mb_mul(below, 0.5)), 2.0));
-    mb_tensor half = mb_eq(rest, literal_like(x, 0.5));
-    mb_tensor up = mb_where(half, odd, mb_cast(mb_lt(literal_like(x, 0.5), rest), mb_dtype_of(x)));
-    return mb_add(below, up);
-}
-
 static bool narrow_range(int elem, double *low, double *high)
 {
     static const struct {
@@ -75,8 +55,7 @@ mb_tensor wrapped(mb_tensor x, int elem)
     if (!narrow_range(elem, &low, &high))
         return x;
     mb_tensor shifted = mb_sub(x, low);
-    mb_tensor laps = divided_down(shifted, literal_like(x, high - low + 1));
-    return mb_sub(x, mb_mul(laps, high - low + 1));
+    return mb_add(mb_mod(shifted, high - low + 1), low);
 }
 
 mb_tensor saturated(mb_tensor x, int elem)
@@ -87,15 +66,9 @@ mb_tensor saturated(mb_tensor x, int elem)
     return mb_minimum(mb_maximum(x, low), high);
 }
 
-mb_tensor divided_down(mb_tensor a, mb_tensor b)
-{
-    mb_tensor q = mb_div(mb_cast(a, MB_FLOAT64), mb_cast(b, MB_FLOAT64));
-    return mb_cast(mb_floor(q), MB_INT32);
-}
-
 mb_tensor divided_to_zero(mb_tensor a, mb_tensor b)
 {
-    return mb_cast(mb_div(mb_cast(a, MB_FLOAT64), mb_cast(b, MB_FLOAT64)), MB_INT32);
+    return mb_floor_divide(mb_sub(a, mb_fmod(a, b)), b);
 }
 
 mb_tensor exclusive_or(mb_tensor a, mb_tensor b)
@@ -173,14 +146,4 @@ mb_tensor along(mb_tensor v, int axis, int rank)
 mb_tensor from_first(mb_tensor index, int64_t size)
 {
     return mb_where(mb_lt(index, literal_like(index, 0)), mb_add(index, (double)size), index);
-}
-
-mb_tensor gathered(mb_tensor x, mb_tensor index, int axis)
-{
-    int last = mb_shape_of(x).rank - 1;
-    for (int i = 0; i <= last; i++)
-        if (i != axis && mb_dim(index, i) < mb_dim(x, i))
-            x = mb_slice(x, i, 0, mb_dim(index, i), 1);
-    mb_tensor y = mb_take_along(moved(x, axis, last), moved(index, axis, last));
-    return moved(y, last, axis);
 }

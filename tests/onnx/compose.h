@@ -13,16 +13,11 @@ mb_tensor ints(call *c, mb_shape shape, const int64_t *numbers);
 mb_tensor floats(call *c, mb_dtype dtype, mb_shape shape, const double *numbers);
 
 bool is_float(mb_tensor x);
-mb_tensor ceiling(mb_tensor x);
-mb_tensor truncated(mb_tensor x);
-/* To the nearest integer, halves to the even one. */
-mb_tensor rounded(mb_tensor x);
 /* x wrapped to the range of an integer type of 8 or 16 bits; other types: x. */
 mb_tensor wrapped(mb_tensor x, int elem);
 /* x clipped to the range of an integer type of 8 or 16 bits. */
 mb_tensor saturated(mb_tensor x, int elem);
-/* Quotients of int32, rounded down or towards 0: by float64, which holds them exactly. */
-mb_tensor divided_down(mb_tensor a, mb_tensor b);
+/* The quotient of int32, rounded towards 0. */
 mb_tensor divided_to_zero(mb_tensor a, mb_tensor b);
 mb_tensor exclusive_or(mb_tensor a, mb_tensor b);
 /* Equal, of any dtype. */
@@ -39,7 +34,5 @@ mb_tensor flattened(mb_tensor x, int first, int end);
 mb_tensor along(mb_tensor v, int axis, int rank);
 /* Indices from the last made indices from the first. */
 mb_tensor from_first(mb_tensor index, int64_t size);
-/* result[..., j, ...] = x[..., index[..., j, ...], ...] at an axis, as torch.gather: index may be smaller. */
-mb_tensor gathered(mb_tensor x, mb_tensor index, int axis);
 
 #endif

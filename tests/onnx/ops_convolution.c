@@ -72,7 +72,7 @@ static void qlinear_conv_op(call *c)
     mb_tensor w_scale = input(c, 4);
     w_scale = mb_count(w_scale) > 1 ? along(w_scale, 1, rank) : mb_reshape(w_scale, MB_SHAPE0);
     mb_tensor scale = mb_div(mb_mul(input(c, 1), w_scale), input(c, 6));
-    mb_tensor small = mb_cast(rounded(mb_mul(y, mb_cast(scale, MB_FLOAT64))), MB_INT32);
+    mb_tensor small = mb_cast(mb_round(mb_mul(y, mb_cast(scale, MB_FLOAT64))), MB_INT32);
     give_as(c, 0, saturated(mb_add(small, input(c, 7)), elem_of(c, 7)), elem_of(c, 7));
 }
 

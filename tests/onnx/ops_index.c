@@ -16,7 +16,7 @@ static void gather_elements_op(call *c)
 {
     mb_tensor x = input(c, 0), index = input(c, 1);
     int axis = axis_of(attribute_int(c, "axis", 0), mb_shape_of(x).rank);
-    give(c, 0, gathered(x, from_first(index, mb_dim(x, axis)), axis));
+    give(c, 0, mb_gather(x, from_first(index, mb_dim(x, axis)), axis));
 }
 
 /* The last axis of index holds a position in x's axes from `first` on; the one number for it, row-major. */
@@ -88,7 +88,15 @@ static void scatter_elements_op(call *c)
     if (!x.ctx || !index.ctx || !updates.ctx)
         return;
     mb_shape shape = mb_shape_of(x);
+    const char *how = attribute_text(c, "reduction", "none");
     int axis = axis_of(attribute_int(c, "axis", 0), shape.rank);
+    if (strcmp(how, "mul") != 0) {
+        mb_tensor at = from_first(index, shape.dim[axis]);
+        give(c, 0,
+             strcmp(how, "add") ? mb_scatter(x, at, updates, axis)
+                                : mb_scatter_add_along(x, at, updates, axis));
+        return;
+    }
     mb_tensor flat = {0};
     for (int i = 0; i < shape.rank; i++) {
         mb_tensor at = i == axis ? from_first(index, shape.dim[i])
@@ -118,13 +126,10 @@ static void top_k_op(call *c)
 {
     mb_tensor x = input(c, 0);
     int axis = axis_of(attribute_int(c, "axis", -1), mb_shape_of(x).rank);
-    int last = mb_shape_of(x).rank - 1;
     int64_t k = host_int(c, 1, attribute_int(c, "k", 1));
-    mb_tensor rows = moved(x, axis, last);
-    mb_tensor order = mb_argsort(attribute_int(c, "largest", 1) ? mb_neg(rows) : rows);
-    order = mb_slice(order, last, 0, k, 1);
-    give(c, 0, moved(mb_take_along(rows, order), last, axis));
-    give_as(c, 1, moved(order, last, axis), ELEM_INT64);
+    mb_tensor index, top = mb_topk(x, k, axis, attribute_int(c, "largest", 1) != 0, &index);
+    give(c, 0, top);
+    give_as(c, 1, index, ELEM_INT64);
 }
 
 /* The last of equal ones is the first from behind. */
@@ -133,9 +138,8 @@ static void arg_extreme(call *c, bool largest)
     mb_tensor x = input(c, 0);
     int axis = axis_of(attribute_int(c, "axis", 0), mb_shape_of(x).rank);
     bool from_behind = attribute_int(c, "select_last_index", 0) != 0;
-    if (!largest)
-        x = mb_neg(x);
-    mb_tensor at = mb_argmax(from_behind ? mb_flip(x, axis) : x, axis);
+    x = from_behind ? mb_flip(x, axis) : x;
+    mb_tensor at = largest ? mb_argmax(x, axis) : mb_argmin(x, axis);
     if (from_behind)
         at = mb_sub((double)(mb_dim(x, axis) - 1), at);
     if (attribute_int(c, "keepdims", 1))
@@ -192,7 +196,7 @@ static void reverse_sequence_op(call *c)
     mb_tensor at = along(mb_iota(c->mb, MB_INT32, shape.dim[time]), time, shape.rank);
     mb_tensor length = along(lengths, batch, shape.rank);
     at = mb_where(mb_lt(at, length), mb_sub(mb_sub(length, at), 1.0), at);
-    give(c, 0, gathered(x, mb_broadcast(at, shape), time));
+    give(c, 0, mb_gather(x, mb_broadcast(at, shape), time));
 }
 
 const op index_ops[] = {

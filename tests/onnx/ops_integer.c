@@ -43,14 +43,7 @@ static void mod_op(call *c)
     mb_tensor a = input(c, 0), b = input(c, 1);
     if (!a.ctx || !b.ctx)
         return;
-    bool like_c = attribute_int(c, "fmod", 0) != 0;
-    if (is_float(a)) {
-        mb_tensor q = mb_div(mb_cast(a, MB_FLOAT64), mb_cast(b, MB_FLOAT64));
-        q = mb_cast(like_c ? truncated(q) : mb_floor(q), mb_dtype_of(a));
-        give(c, 0, mb_sub(a, mb_mul(q, b)));
-    } else {
-        give(c, 0, mb_sub(a, mb_mul(like_c ? divided_to_zero(a, b) : divided_down(a, b), b)));
-    }
+    give(c, 0, attribute_int(c, "fmod", 0) ? mb_fmod(a, b) : mb_mod(a, b));
 }
 
 /* By a table of powers of two: what is shifted out of 31 bits is not carried. */
@@ -67,7 +60,7 @@ static void bit_shift_op(call *c)
     if (attribute_is(c, "direction", "LEFT", ""))
         give(c, 0, wrapped(mb_mul(x, power), elem_of(c, 0)));
     else
-        give(c, 0, divided_down(x, power));
+        give(c, 0, mb_floor_divide(x, power));
 }
 
 /* Powers of integers by way of float64: the result is an integer up to its rounding, and a cast alone would
@@ -82,7 +75,7 @@ static void pow_op(call *c)
         return;
     }
     mb_tensor power = mb_pow(mb_cast(a, MB_FLOAT64), mb_cast(b, MB_FLOAT64));
-    give(c, 0, mb_cast(is_float(b) ? mb_add(power, 1e-9) : rounded(power), mb_dtype_of(a)));
+    give(c, 0, mb_cast(is_float(b) ? mb_add(power, 1e-9) : mb_round(power), mb_dtype_of(a)));
 }
 
 const op integer_ops[] = {

@@ -17,7 +17,7 @@ static void quantize_op(call *c)
         return;
     int rank = mb_shape_of(x).rank, axis = axis_of(attribute_int(c, "axis", 1), rank);
     int elem = has(c, 2) ? elem_of(c, 2) : ELEM_UINT8;
-    mb_tensor q = mb_cast(rounded(mb_div(x, per_axis(scale, axis, rank))), MB_INT32);
+    mb_tensor q = mb_cast(mb_round(mb_div(x, per_axis(scale, axis, rank))), MB_INT32);
     if (has(c, 2))
         q = mb_add(q, per_axis(input(c, 2), axis, rank));
     give_as(c, 0, saturated(q, elem), elem);
@@ -40,9 +40,9 @@ static void dynamic_quantize_op(call *c)
     mb_tensor x = input(c, 0);
     mb_tensor high = mb_maximum(mb_max(x, MB_ALL), 0.0), low = mb_minimum(mb_min(x, MB_ALL), 0.0);
     mb_tensor scale = mb_div(mb_sub(high, low), 255.0);
-    mb_tensor zero = mb_cast(rounded(mb_div(mb_neg(low), scale)), MB_INT32);
+    mb_tensor zero = mb_cast(mb_round(mb_div(mb_neg(low), scale)), MB_INT32);
     zero = saturated(zero, ELEM_UINT8);
-    mb_tensor q = mb_add(mb_cast(rounded(mb_div(x, scale)), MB_INT32), zero);
+    mb_tensor q = mb_add(mb_cast(mb_round(mb_div(x, scale)), MB_INT32), zero);
     give_as(c, 0, saturated(q, ELEM_UINT8), ELEM_UINT8);
     give_as(c, 1, scale, ELEM_FLOAT);
     give_as(c, 2, zero, ELEM_UINT8);
@@ -86,7 +86,7 @@ static void qlinear_matmul_op(call *c)
               b = shifted(input(c, 3), column_zero(input(c, 5)));
     mb_tensor scale = mb_mul(row_zero(input(c, 1)), column_zero(input(c, 4)));
     scale = mb_cast(mb_div(scale, mb_reshape(input(c, 6), MB_SHAPE0)), MB_FLOAT64);
-    mb_tensor q = mb_cast(rounded(mb_mul(mb_matmul(a, b), scale)), MB_INT32);
+    mb_tensor q = mb_cast(mb_round(mb_mul(mb_matmul(a, b), scale)), MB_INT32);
     q = mb_add(q, mb_reshape(input(c, 7), MB_SHAPE0));
     give_as(c, 0, saturated(q, elem_of(c, 7)), elem_of(c, 7));
 }

@@ -15,37 +15,6 @@ static mb_axes reduced_axes(call *c)
     return axes;
 }
 
-/* There is no product in Moebius: entries are multiplied slice by slice. */
-static mb_tensor product_along(mb_tensor x, int axis)
-{
-    int64_t n = mb_dim(x, axis);
-    if (n == 0) {
-        mb_shape shape = mb_shape_of(x);
-        shape.dim[axis] = 1;
-        return mb_ones(x.ctx, mb_dtype_of(x), shape);
-    }
-    mb_tensor y = mb_slice(x, axis, 0, 1, 1);
-    for (int64_t i = 1; i < n; i++)
-        y = mb_mul(y, mb_slice(x, axis, i, 1, 1));
-    return y;
-}
-
-static mb_tensor product(mb_tensor x, mb_axes axes)
-{
-    int rank = mb_shape_of(x).rank;
-    bool reduced[MB_MAX_RANK] = {false};
-    for (int i = 0; i < rank; i++)
-        reduced[i] = axes.count < 0;
-    for (int i = 0; i < axes.count; i++)
-        reduced[axis_of(axes.axis[i], rank)] = true;
-    for (int i = rank - 1; i >= 0; i--)
-        if (reduced[i]) {
-            x = product_along(x, i);
-            x = axes.keep ? x : mb_squeeze(x, i);
-        }
-    return x;
-}
-
 #define REDUCTION(name, expression)                                                                          \
     static void name##_op(call *c)                                                                           \
     {                                                                                                        \
@@ -59,7 +28,7 @@ REDUCTION(reduce_sum, mb_sum(x, axes))
 REDUCTION(reduce_mean, mb_mean(x, axes))
 REDUCTION(reduce_max, mb_max(x, axes))
 REDUCTION(reduce_min, mb_min(x, axes))
-REDUCTION(reduce_prod, product(x, axes))
+REDUCTION(reduce_prod, mb_prod(x, axes))
 REDUCTION(reduce_l1, mb_sum(mb_abs(x), axes))
 REDUCTION(reduce_l2, mb_sqrt(mb_sum(mb_square(x), axes)))
 REDUCTION(reduce_log_sum, mb_log(mb_sum(x, axes)))

@@ -114,7 +114,7 @@ static void grid_sample_op(call *c)
     if (attribute_is(c, "mode", "bicubic", "bilinear"))
         y = bicubic(&s, px, py);
     else if (attribute_is(c, "mode", "nearest", "bilinear"))
-        y = pixels(&s, rounded(qx), rounded(qy));
+        y = pixels(&s, mb_round(qx), mb_round(qy));
     else
         y = bilinear(&s, qx, qy);
     give(c, 0, mb_reshape(y, MB_SHAPE(in.dim[0], in.dim[1], out.dim[1], out.dim[2])));

@@ -19,7 +19,7 @@ static void non_zero_op(call *c)
     mb_tensor flat = positions(c, mb_cast(flattened(x, 0, shape.rank), MB_BOOL));
     mb_tensor rows[MB_MAX_RANK];
     for (int i = shape.rank - 1; i >= 0; i--) {
-        mb_tensor above = divided_down(flat, literal_like(flat, (double)shape.dim[i]));
+        mb_tensor above = mb_floor_divide(flat, literal_like(flat, (double)shape.dim[i]));
         rows[i] = mb_sub(flat, mb_mul(above, (double)shape.dim[i]));
         flat = above;
     }

@@ -8,6 +8,7 @@
 A quoted dump is a fenced block under a comment that says what it is:
 
   <!-- tour: source 5-24 -->            lines of tour.c, numbered
+  <!-- tour: file 3 tensor/ops.def X --> three lines of a file, from the first one with X in it
   <!-- tour: cpu output -->             what it prints on a backend
   <!-- tour: cpu graph.txt -->          a file of MB_DUMP
   <!-- tour: cpu groups.txt group 1: --> of that, the paragraph that begins so
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -54,6 +56,8 @@ class Tour:
             first, last = map(int, what.split()[1].split("-"))
             with open(os.path.join(HERE, "tour.c"), encoding="utf-8") as f:
                 return "".join(f"{i:2} {line}".rstrip() + "\n" for i, line in enumerate(f, 1) if first <= i <= last)
+        if what.startswith("file "):
+            return lines_of(*what.split(" ", 3)[1:])
         backend, name, *beginning = what.split(" ", 2)
         self.run(backend)
         if name == "output":
@@ -67,6 +71,15 @@ class Tour:
             parts = re.split(r"\n\n+", text[text.index("\n") + 1:].strip("\n"))  # without the head
             text = next(p for p in parts if p.startswith(beginning[0])) + "\n"
         return renumbered(text, r"\bv(\d{3,})\b", "v") if " as " in text or "uint v" in text else text
+
+
+def lines_of(count, path, beginning):
+    """Without the indentation that they share, and the backslashes of a macro."""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+        lines = f.read().splitlines()
+    first = next(i for i, line in enumerate(lines) if beginning in line)
+    taken = [re.sub(r"\s*\\$", "", line) for line in lines[first:first + int(count)]]
+    return textwrap.dedent("\n".join(taken)) + "\n"
 
 
 def renumbered(text, pattern, prefix):

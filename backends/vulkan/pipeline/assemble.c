@@ -398,12 +398,14 @@ uint32_t mb__vk_call(mb__vk_asm *a, const char *name, mb__vk_type type, int n, c
     uint32_t f = 0;
     while (f < a->l->function_count && strcmp(a->l->functions[f].name, name) != 0)
         f++;
-    if (f == a->l->function_count) {
+    bool own = f == a->l->function_count;
+    if (own && !(a->glsl && strstr(name, "_u"))) { /* of the user's, in the text around */
         mb__vk_fail(a->v, MB_BACKEND, NULL, "vulkan: no kernel function \"%s\"", name);
         a->failed = true;
         return 0;
     }
-    a->needed[f] = true;
+    if (!own)
+        a->needed[f] = true;
     uint32_t id = a->next_id++;
     if (a->glsl) {
         if (type != VK_TYPES)

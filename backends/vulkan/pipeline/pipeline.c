@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/plan/hash.h"
 #include "backends/vulkan/pipeline/pipeline.h"
 
 const mb__vk_shader *mb__vk_shader_named(const char *name)
@@ -44,7 +45,7 @@ static cache_head head_for(const mb__vk *v, const void *data, size_t bytes)
 }
 
 /* $MB_VULKAN_CACHE, a folder, or "off"; else moebius/ in the user's cache folder. */
-static bool cache_path(const mb__vk *v, char *out, size_t size, bool make)
+bool mb__vk_cache_path(char *out, size_t size, bool make, const char *name)
 {
     const char *own = getenv("MB_VULKAN_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char folder[512];
@@ -59,9 +60,16 @@ static bool cache_path(const mb__vk *v, char *out, size_t size, bool make)
     if (make) /* one level; if its parent is missing, nothing is cached */
         if (mkdir(folder, 0700) != 0 && errno != EEXIST)
             return false;
-    n = snprintf(out, size, "%s/%04x-%04x-%08x.pipelines", folder, v->props.vendorID, v->props.deviceID,
-                 v->props.driverVersion);
+    n = snprintf(out, size, "%s/%s", folder, name);
     return n > 0 && n < (int)size;
+}
+
+static bool cache_path(const mb__vk *v, char *out, size_t size, bool make)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%04x-%04x-%08x.pipelines", v->props.vendorID, v->props.deviceID,
+             v->props.driverVersion);
+    return mb__vk_cache_path(out, size, make, name);
 }
 
 static void *read_cache(mb__vk *v, size_t *bytes)

@@ -46,8 +46,27 @@ const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is no
 /* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new. */
 VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
                                uint32_t special2, uint32_t special3);
+/* The path of a file that is kept for later runs; make: its folder. False: nothing is kept. */
+bool mb__vk_cache_path(char *out, size_t size, bool make, const char *name);
 void mb__vk_pipelines_end(mb__vk *v);
 bool mb__vk_pipelines_start(mb__vk *v);
+
+/* ---- glsl.c ---- */
+
+/* Text under construction. */
+typedef struct mb__vk_source {
+    char *at;
+    uint32_t count, room;
+    bool failed; /* no memory */
+} mb__vk_source;
+void mb__vk_text(mb__vk *v, mb__vk_source *s, const char *format, ...) MB_PRINTF(3, 4);
+void mb__vk_text_free(mb__vk *v, mb__vk_source *s);
+/* SPIR-V of a compute shader, in `*bytes` of the host's memory, to be freed by the caller. name: whose it is,
+ * for messages. NULL: failed. */
+uint32_t *mb__vk_glsl_compile(mb__vk *v, const char *site, const char *name, const char *text, size_t size,
+                              size_t *bytes);
+/* kernel.comp, names.glsl and custom.glsl, without version and main (texts.py). */
+extern const char mb__vk_kernel_text[], mb__vk_names_text[], mb__vk_custom_text[];
 
 /* ---- assemble.c ---- */
 

@@ -71,11 +71,14 @@ static bool add_cumsum(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
-    uint32_t lanes = v->caps.processor || rows > 4096 || n < 64 ? 1 : mb__vk_power_up(n, mb__vk_widest(v)),
+    bool maxima = o->op == MB_OP_CUMMAX; /* with one lane a row: the others' sums are not theirs */
+    uint32_t lanes = maxima || v->caps.processor || rows > 4096 || n < 64
+                         ? 1
+                         : mb__vk_power_up(n, mb__vk_widest(v)),
              local = v->caps.processor ? 32 : mb__vk_widest(v);
     int64_t share = local / lanes, most = stretch(v, 1, rows);
     for (int64_t first = 0; first < n; first += most) {
-        int64_t end = first + most < n ? first + most : n, own[4] = {lanes, o->flag, first, end};
+        int64_t end = first + most < n ? first + most : n, own[4] = {lanes, maxima ? 2 : o->flag, first, end};
         if (!add_rows(p, step, o, "cumsum", (rows + share - 1) / share, local, own,
                       8.0 * (double)(rows * (end - first))))
             return false;
@@ -197,6 +200,7 @@ bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *o)
     case MB_OP_ARGMAX:
         return empty || add_argmax(p, step, o);
     case MB_OP_CUMSUM:
+    case MB_OP_CUMMAX:
         return empty || add_cumsum(p, step, o);
     case MB_OP_ARGSORT:
         return empty || add_argsort(p, step, o);

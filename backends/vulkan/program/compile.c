@@ -47,6 +47,8 @@ static bool add_step(mb__vk_program *p, int s, mb__vk_program **body)
         return mb__vk_add_product(p, s, step->u.product);
     case MB_STEP_OTHER:
         return mb__vk_add_other(p, s, step->u.other);
+    case MB_STEP_CUSTOM:
+        return mb__vk_add_custom(p, s, step->u.custom);
     case MB_STEP_LOOP: {
         mb__vk_program *b = *body;
         *body = b->next_body;

@@ -146,6 +146,8 @@ static uint32_t one(emitter *e, int i)
     char text[48];
     if (n->op == MB_OP_CAST)
         snprintf(text, sizeof text, "cast_%s_%s", type_names[n->from], name);
+    else if (n->op == MB_OP_MAP)
+        snprintf(text, sizeof text, "%s_u%u", name, n->custom->number);
     else if (n->op == MB_OP_WHERE)
         snprintf(text, sizeof text, "where_%s", name);
     else

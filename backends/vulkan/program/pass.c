@@ -3,6 +3,7 @@
  * pass.c - one pass of a kernel as a dispatch: the slots and parameters of its region, and its pipeline,
  * which passes that differ in nothing else share.
  */
+#include "backends/plan/hash.h"
 #include "backends/vulkan/program/program.h"
 
 /* ---- the region ---- */
@@ -80,6 +81,8 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
         put(&b, n->in, sizeof n->in);
         if (n->op == MB_K_CONST)
             put(&b, &n->number, sizeof n->number);
+        if (n->custom)
+            put(&b, &n->custom->number, sizeof n->custom->number);
         if (n->op == MB_K_LOAD)
             put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
         int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind)
@@ -95,14 +98,6 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
         put_view(&b, mb__vk_slot_of(p, &k->stores[i].view), &k->stores[i].view, k->rank);
     }
     return b;
-}
-
-bool mb__vk_uses_float64(const mb__kernel *k)
-{
-    for (int i = 0; i < k->instr_count; i++)
-        if (k->instrs[i].dtype == MB_FLOAT64)
-            return true;
-    return false;
 }
 
 /* ---- the pipeline ---- */
@@ -123,6 +118,25 @@ static VkPipeline assemble(mb__vk_splitter *s, mb__vk_pass *pass)
     return pipeline;
 }
 
+/* The same by way of GLSL, which functions of the user's are. */
+static VkPipeline compile_maps(mb__vk_splitter *s, mb__vk_pass *pass)
+{
+    mb__vk *v = s->p->v;
+    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), true);
+    if (!a)
+        return VK_NULL_HANDLE;
+    mb__vk_emit(a, pass);
+    size_t bytes = 0;
+    const char *text = mb__vk_asm_text(a);
+    uint32_t *words =
+        text ? mb__vk_compile_maps(v, s->p->plan->steps[s->step].site, &pass->k, text, &bytes) : NULL;
+    VkPipeline pipeline =
+        words ? mb__vk_pipeline_for(v, words, (uint32_t)(bytes / 4), pass->local, 0, 0) : VK_NULL_HANDLE;
+    mb__host_free(v->host, words, bytes);
+    mb__vk_asm_free(a);
+    return pipeline;
+}
+
 static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
 {
     bytes key = key_of(s, pass);
@@ -136,7 +150,9 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
             return k->pipeline;
     mb__vk_known *k = mb__host_alloc(v->host, sizeof *k);
     unsigned char *copy = k ? mb__host_alloc_raw(v->host, key.count) : NULL;
-    VkPipeline pipeline = copy ? assemble(s, pass) : VK_NULL_HANDLE;
+    VkPipeline pipeline = !copy                       ? VK_NULL_HANDLE
+                          : mb__vk_has_maps(&pass->k) ? compile_maps(s, pass)
+                                                      : assemble(s, pass);
     if (!pipeline) {
         mb__host_free(v->host, copy, key.count);
         mb__host_free(v->host, k, sizeof *k);
@@ -149,7 +165,7 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
 }
 
 /* Lists a pass to the host as GLSL and as SPIR-V; both are generated again, since a cached pipeline has
- * neither.
+ * neither. With functions of the user's as GLSL alone.
  */
 static bool list_pass(mb__vk_splitter *s, const mb__vk_pass *pass)
 {
@@ -159,17 +175,19 @@ static bool list_pass(mb__vk_splitter *s, const mb__vk_pass *pass)
     const char *text = NULL;
     const uint32_t *words = NULL;
     uint32_t count = 0;
+    bool maps = mb__vk_has_maps(&pass->k);
     if (as_text && as_words) {
         mb__vk_emit(as_text, pass);
-        mb__vk_emit(as_words, pass);
         text = mb__vk_asm_text(as_text);
-        words = mb__vk_asm_words(as_words, &count);
+        if (!maps)
+            mb__vk_emit(as_words, pass);
+        words = maps ? NULL : mb__vk_asm_words(as_words, &count);
     }
-    if (text && words)
+    if (text && (words || maps))
         v->host->listing(v->host->user, s->p->plan, s->step, text, words, count * sizeof *words);
     mb__vk_asm_free(as_text);
     mb__vk_asm_free(as_words);
-    return text && words;
+    return text && (words || maps);
 }
 
 /* ---- the dispatch ---- */

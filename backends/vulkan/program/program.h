@@ -124,6 +124,13 @@ static inline uint32_t mb__vk_widest(const mb__vk *v)
 {
     return v->caps.invocations < 256 ? v->caps.invocations : 256;
 }
+static inline bool mb__vk_uses_float64(const mb__kernel *k)
+{
+    for (int i = 0; i < k->instr_count; i++)
+        if (k->instrs[i].dtype == MB_FLOAT64)
+            return true;
+    return false;
+}
 static inline bool mb__vk_is_reduction(const mb__instr *i)
 {
     return i->op == MB_K_SUM || i->op == MB_K_MAX;
@@ -163,6 +170,15 @@ int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
 /* Emits a pass into the assembler. */
 void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
 
+/* ---- custom.c ---- */
+
+/* Whether the kernel has elementwise ops of the user's. */
+bool mb__vk_has_maps(const mb__kernel *k);
+/* Such a kernel from the text of its main; as mb__vk_glsl_compile. */
+uint32_t *mb__vk_compile_maps(mb__vk *v, const char *site, const mb__kernel *k, const char *text,
+                              size_t *bytes);
+bool mb__vk_add_custom(mb__vk_program *p, int step, const mb__custom *custom);
+
 /* ---- pass.c ---- */
 
 /* The state used while making the passes of a kernel. */
@@ -172,7 +188,6 @@ typedef struct mb__vk_splitter {
     int step;
 } mb__vk_splitter;
 
-bool mb__vk_uses_float64(const mb__kernel *k);
 /* Adds the dispatch of a pass; its slots and parameters are listed here. */
 bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass);
 

@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 
+#include "backends/plan/label.h"
 #include "backends/vulkan/program/program.h"
 
 /* Dispatches of a block of steps, unless one step has more. */

@@ -2,10 +2,10 @@
 #extension GL_GOOGLE_include_directive : enable
 /* SPDX-License-Identifier: MIT
  *
- * cumsum.comp - running sums of each row. Macros: element.glsl. Region: rows.glsl, and
+ * cumsum.comp - running sums, or maxima, of each row. Macros: element.glsl. Region: rows.glsl, and
  *
  *   10      lanes that share a row: a power of 2, at most the local size
- *   11      1: from the end
+ *   11      1: from the end; 2: maxima in place of sums, with one lane a row
  *   12, 13  first and last: elements [first, last) are done, counted from where the sums begin; those before
  *           first must have been
  *
@@ -33,11 +33,20 @@ void main()
     uint row = group_index() * (gl_WorkGroupSize.x / lanes) + lane / lanes, first = param(12), last = param(13);
     bool inside = row < param(R_ROWS);
     ivec2 at = row_at(inside ? row : 0), stride = row_strides();
-    if (param(11) != 0) {
+    if (param(11) == 1) {
         at += int(n - 1) * stride;
         stride = -stride;
     }
     uint in_block = block_of(0), out_block = block_of(1);
+    if (param(11) == 2) {
+        T top = DATA[first > 0 ? out_block : in_block].at[first > 0 ? at.y + int(first - 1) * stride.y : at.x];
+        for (uint j = first; j < last && inside; j++) {
+            T x = DATA[in_block].at[at.x + int(j) * stride.x];
+            top = before(key_of(top), key_of(x)) ? x : top;
+            DATA[out_block].at[at.y + int(j) * stride.y] = top;
+        }
+        return;
+    }
     T lost = T(0); /* what rounding took from the sum (Kahan); none of an infinite one */
     T sum = first > 0 ? DATA[out_block].at[at.y + int(first - 1) * stride.y] : T(0);
     if (lanes == 1) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * math.glsl - elementary functions, since those of GLSL are loose in float and absent in double: m_exp, m_log,
- * m_expm1, m_log1p, m_sin, m_cos, m_tanh, m_erf, m_pow, m_sqrt, m_fabs, m_floor. Each is made of + - * /, bit
- * casts and choices; none has a loop. Errors are 1 to 2 units in the last place where the device's + - * /
+ * m_expm1, m_log1p, m_sin, m_cos, m_tan, m_asin, m_acos, m_atan, m_atan2, m_sinh, m_cosh, m_tanh, m_asinh, m_acosh,
+ * m_atanh, m_erf, m_pow, m_hypot, m_sqrt, m_fabs, m_floor, m_ceil, m_rint, m_trunc. Each is made of + - * / and sqrt, bit
+ * casts and choices; none has a loop. Errors are 1 to 3 units in the last place where the device's + - * / and sqrt
  * round correctly, down to the smallest normal number; those of pow grow with |b log a|, to 3 in float and 20
  * in double where it all but overflows. Specials are those of C: NaN stays NaN, log(0) = -inf,
  * pow(x, 0) = pow(1, y) = 1, ...
@@ -27,6 +28,9 @@ const float M_LN2_HIGH = 0.69314575, M_LN2_LOW = 1.4286068e-06, M_LOG2E = 1.4426
 float m_sqrt(const float x) { return sqrt(x); }
 float m_fabs(const float x) { return abs(x); }
 float m_floor(const float x) { return floor(x); }
+float m_ceil(const float x) { return ceil(x); }
+float m_rint(const float x) { return roundEven(x); }
+float m_trunc(const float x) { return trunc(x); }
 
 float m_copysign(const float x, const float y)
 {
@@ -266,6 +270,130 @@ float m_pow(const float a, const float b)
     return a == 1.0 || b == 0.0 ? 1.0 : result;
 }
 
+/* tan of |x| = q pi/2 + r is tan r, or -1 / tan r. */
+float m_tan(const float x)
+{
+    uint q;
+    float r = m_reduce(x, q);
+    precise float s = m_sin_near(r), c = m_cos_near(r);
+    precise float t = (q & 1u) != 0 ? -(c / s) : s / c;
+    float y = uintBitsToFloat(floatBitsToUint(t) ^ (floatBitsToUint(x) & 0x80000000u));
+    return abs(x) < M_INF ? y : M_NAN;
+}
+
+const float M_PI_HIGH = 3.14159274, M_PI_LOW = -8.74227766e-08;
+
+/* Of 0 <= q <= 1: atan q = pi/4 + atan((q - 1) / (q + 1)), so that the polynomial ends at tan(pi/8). */
+float m_atan_unit(const float q)
+{
+    bool far = q > 0.41421356;
+    precise float t = far ? (q - 1.0) / (q + 1.0) : q, z = t * t;
+    precise float p = t + t * z * (-0.33333315 + z * (0.19998469 + z * (-0.142434777 + z * (0.105933788 + z *
+        -0.06077065))));
+    precise float y = 0.25 * M_PI_HIGH + (p + 0.25 * M_PI_LOW);
+    return far ? y : p;
+}
+
+float m_atan(const float x)
+{
+    precise float a = abs(x);
+    bool far = a > 1.0;
+    precise float r = m_atan_unit(far ? 1.0 / a : a);
+    precise float y = far ? 0.5 * M_PI_HIGH - (r - 0.5 * M_PI_LOW) : r;
+    return m_copysign(y, x);
+}
+
+/* The angle of the smaller part by the larger, then of the eighth of the circle that it is in. */
+float m_atan2(const float y, const float x)
+{
+    precise float ax = abs(x), ay = abs(y);
+    bool steep = ay > ax;
+    precise float n = steep ? ax : ay, d = steep ? ay : ax;
+    precise float r = m_atan_unit(d == 0.0 ? 0.0 : n == d ? 1.0 : n / d);
+    r = steep ? 0.5 * M_PI_HIGH - (r - 0.5 * M_PI_LOW) : r;
+    r = (floatBitsToUint(x) & 0x80000000u) != 0 ? M_PI_HIGH - (r - M_PI_LOW) : r;
+    return x != x || y != y ? M_NAN : m_copysign(r, y);
+}
+
+/* asin s - s for 0 <= s <= 1/2. */
+float m_asin_rest(const float s)
+{
+    precise float z = s * s;
+    precise float p = s * z * (0.16666753 + z * (0.074952865 + z * (0.045471909 + z * (0.02417133 + z *
+        0.042181191))));
+    return p;
+}
+
+/* Beyond 1/2: asin a = pi/2 - 2 asin(sqrt((1 - a) / 2)). */
+float m_asin(const float x)
+{
+    precise float a = abs(x);
+    bool far = a > 0.5;
+    precise float s = far ? sqrt(max(0.5 - 0.5 * a, 0.0)) : a;
+    precise float p = m_asin_rest(s);
+    precise float y = far ? 0.5 * M_PI_HIGH - (2.0 * s + (2.0 * p - 0.5 * M_PI_LOW)) : s + p;
+    return a > 1.0 ? M_NAN : a <= 1.0 ? m_copysign(y, x) : x;
+}
+
+float m_acos(const float x)
+{
+    precise float a = abs(x);
+    bool far = a > 0.5;
+    precise float s = far ? sqrt(max(0.5 - 0.5 * a, 0.0)) : x;
+    precise float p = m_asin_rest(s);
+    precise float double_asin = 2.0 * s + 2.0 * p;
+    precise float y = far ? (x > 0.0 ? double_asin : M_PI_HIGH - (double_asin - M_PI_LOW))
+                          : 0.5 * M_PI_HIGH - (s + (p - 0.5 * M_PI_LOW));
+    return a > 1.0 ? M_NAN : a <= 1.0 ? y : x;
+}
+
+/* (t + t / (t + 1)) / 2 with t = e^|x| - 1; where e^|x| overflows, (e^(|x|/2))^2 / 2. */
+float m_sinh(const float x)
+{
+    precise float a = abs(x), t = m_expm1(a), e = m_exp(0.5 * a);
+    precise float near = 0.5 * (t + t / (t + 1.0)), far = 0.5 * e * e;
+    return m_copysign(a > 88.0 ? far : near, x);
+}
+
+float m_cosh(const float x)
+{
+    precise float a = abs(x), t = m_exp(a), e = m_exp(0.5 * a);
+    precise float near = 0.5 * t + 0.5 / t, far = 0.5 * e * e;
+    return a > 88.0 ? far : near;
+}
+
+/* log(|x| + sqrt(x^2 + 1)); where 1 is nothing beside x^2, log |x| + log 2. */
+float m_asinh(const float x)
+{
+    precise float a = abs(x), z = a * a;
+    precise float near = m_log1p(a + z / (1.0 + sqrt(1.0 + z))), far = m_log(a) + 0.69314718;
+    return m_copysign(a > 1e8 ? far : near, x);
+}
+
+float m_acosh(const float x)
+{
+    precise float t = x - 1.0;
+    precise float near = m_log1p(t + sqrt(max(t * (t + 2.0), 0.0))), far = m_log(x) + 0.69314718;
+    return x > 1e8 ? far : x >= 1.0 ? near : M_NAN;
+}
+
+float m_atanh(const float x)
+{
+    precise float a = abs(x);
+    precise float y = 0.5 * m_log1p(2.0 * a / (1.0 - a));
+    return m_copysign(y, x);
+}
+
+float m_hypot(const float a, const float b)
+{
+    precise float x = abs(a), y = abs(b);
+    precise float d = x > y ? x : y, q = (x > y ? y : x) / d;
+    precise float r = d * sqrt(1.0 + q * q);
+    r = x + y == 0.0 ? 0.0 : r;
+    r = a != a || b != b ? M_NAN : r;
+    return x == M_INF || y == M_INF ? M_INF : r;
+}
+
 #ifdef HAVE_F64
 /* ----------------------------------------------------------------------------------------------- double -- */
 
@@ -278,6 +406,9 @@ const double M_LOG2E_D = 1.4426950408889634LF;
 double m_sqrt(const double x) { return sqrt(x); }
 double m_fabs(const double x) { return abs(x); }
 double m_floor(const double x) { return floor(x); }
+double m_ceil(const double x) { return ceil(x); }
+double m_rint(const double x) { return roundEven(x); }
+double m_trunc(const double x) { return trunc(x); }
 
 /* x with these bits of the sign turned. */
 double m_flip(const double x, const uint bits)
@@ -513,5 +644,127 @@ double m_pow(const double a, const double b)
     result = minus && !whole && x < M_INF_D && x > 0.0LF ? M_NAN_D : result;
     result = a != a || b != b ? M_NAN_D : result; /* NaN alone differs from itself */
     return a == 1.0LF || b == 0.0LF ? 1.0LF : result;
+}
+
+double m_tan(const double x)
+{
+    uint q;
+    double r = m_reduce(x, q);
+    precise double s = m_sin_near(r), c = m_cos_near(r);
+    precise double t = (q & 1u) != 0 ? -(c / s) : s / c;
+    t = x == 0.0LF ? x : t;
+    return abs(x) < M_INF_D ? t : M_NAN_D;
+}
+
+const double M_PI_HIGH_D = 3.141592653589793LF, M_PI_LOW_D = 1.2246467991473532e-16LF;
+
+double m_atan_unit(const double q)
+{
+    bool far = q > 0.41421356237309503LF;
+    precise double t = far ? (q - 1.0LF) / (q + 1.0LF) : q, z = t * t;
+    precise double p = t + t * z * (-0.3333333333333319LF + z * (0.19999999999953033LF + z *
+        (-0.14285714280143974LF + z * (0.11111110780978312LF + z * (-0.09090897690197954LF + z *
+        (0.07692059074299311LF + z * (-0.06663091689418472LF + z * (0.058478032268279474LF + z *
+        (-0.05038932141957518LF + z * (0.03805544085368683LF + z * -0.0178975621721059LF))))))))));
+    precise double y = 0.25LF * M_PI_HIGH_D + (p + 0.25LF * M_PI_LOW_D);
+    return far ? y : p;
+}
+
+double m_atan(const double x)
+{
+    precise double a = abs(x);
+    bool far = a > 1.0LF;
+    precise double r = m_atan_unit(far ? 1.0LF / a : a);
+    precise double y = far ? 0.5LF * M_PI_HIGH_D - (r - 0.5LF * M_PI_LOW_D) : r;
+    return m_flip(y, m_high(x));
+}
+
+double m_atan2(const double y, const double x)
+{
+    precise double ax = abs(x), ay = abs(y);
+    bool steep = ay > ax;
+    precise double n = steep ? ax : ay, d = steep ? ay : ax;
+    precise double r = m_atan_unit(d == 0.0LF ? 0.0LF : n == d ? 1.0LF : n / d);
+    r = steep ? 0.5LF * M_PI_HIGH_D - (r - 0.5LF * M_PI_LOW_D) : r;
+    r = (m_high(x) & 0x80000000u) != 0 ? M_PI_HIGH_D - (r - M_PI_LOW_D) : r;
+    return x != x || y != y ? M_NAN_D : m_flip(r, m_high(y));
+}
+
+double m_asin_rest(const double s)
+{
+    precise double z = s * s;
+    precise double p = s * z * (0.166666666666654LF + z * (0.07500000000339184LF + z *
+        (0.044642856826462934LF + z * (0.030381959216607236LF + z * (0.022371756082035905LF + z *
+        (0.017359735257937253LF + z * (0.013884926855885552LF + z * (0.012171283349631377LF + z *
+        (0.006518829595989965LF + z * (0.019553778059154748LF + z * (-0.016265016189656527LF + z *
+        0.03194069175837501LF)))))))))));
+    return p;
+}
+
+double m_asin(const double x)
+{
+    precise double a = abs(x);
+    bool far = a > 0.5LF;
+    precise double s = far ? sqrt(max(0.5LF - 0.5LF * a, 0.0LF)) : a;
+    precise double p = m_asin_rest(s);
+    precise double y = far ? 0.5LF * M_PI_HIGH_D - (2.0LF * s + (2.0LF * p - 0.5LF * M_PI_LOW_D)) : s + p;
+    return a > 1.0LF ? M_NAN_D : a <= 1.0LF ? m_flip(y, m_high(x)) : x;
+}
+
+double m_acos(const double x)
+{
+    precise double a = abs(x);
+    bool far = a > 0.5LF;
+    precise double s = far ? sqrt(max(0.5LF - 0.5LF * a, 0.0LF)) : x;
+    precise double p = m_asin_rest(s);
+    precise double double_asin = 2.0LF * s + 2.0LF * p;
+    precise double y = far ? (x > 0.0LF ? double_asin : M_PI_HIGH_D - (double_asin - M_PI_LOW_D))
+                          : 0.5LF * M_PI_HIGH_D - (s + (p - 0.5LF * M_PI_LOW_D));
+    return a > 1.0LF ? M_NAN_D : a <= 1.0LF ? y : x;
+}
+
+double m_sinh(const double x)
+{
+    precise double a = abs(x), t = m_expm1(a), e = m_exp(0.5LF * a);
+    precise double near = 0.5LF * (t + t / (t + 1.0LF)), far = 0.5LF * e * e;
+    return m_flip(a > 709.0LF ? far : near, m_high(x));
+}
+
+double m_cosh(const double x)
+{
+    precise double a = abs(x), t = m_exp(a), e = m_exp(0.5LF * a);
+    precise double near = 0.5LF * t + 0.5LF / t, far = 0.5LF * e * e;
+    return a > 709.0LF ? far : near;
+}
+
+double m_asinh(const double x)
+{
+    precise double a = abs(x), z = a * a;
+    precise double near = m_log1p(a + z / (1.0LF + sqrt(1.0LF + z))), far = m_log(a) + 0.6931471805599453LF;
+    return m_flip(a > 1.0e8LF ? far : near, m_high(x));
+}
+
+double m_acosh(const double x)
+{
+    precise double t = x - 1.0LF;
+    precise double near = m_log1p(t + sqrt(max(t * (t + 2.0LF), 0.0LF))), far = m_log(x) + 0.6931471805599453LF;
+    return x > 1.0e8LF ? far : x >= 1.0LF ? near : M_NAN_D;
+}
+
+double m_atanh(const double x)
+{
+    precise double a = abs(x);
+    precise double y = 0.5LF * m_log1p(2.0LF * a / (1.0LF - a));
+    return m_flip(y, m_high(x));
+}
+
+double m_hypot(const double a, const double b)
+{
+    precise double x = abs(a), y = abs(b);
+    precise double d = x > y ? x : y, q = (x > y ? y : x) / d;
+    precise double r = d * sqrt(1.0LF + q * q);
+    r = x + y == 0.0LF ? 0.0LF : r;
+    r = a != a || b != b ? M_NAN_D : r;
+    return x == M_INF_D || y == M_INF_D ? M_INF_D : r;
 }
 #endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ * agree.c - see agree.h. */
+#include "agree.h"
+
+double program_limit(const program *p)
+{
+    double most = 1;
+    for (int i = 0; i < p->count; i++)
+        most = fmax(most, (double)shape_count(p->code[i].shape));
+    return p->dtype == MB_FLOAT64 ? 1e-20 : 1e-9 + 0x1p-50 * most * most;
+}
+
+double program_distance(const double *a, const double *b, int64_t n, double floor_size)
+{
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(a[i]) || !isfinite(b[i])) {
+            if (isnan(b[i]) ? !isnan(a[i]) : a[i] != b[i])
+                return (double)INFINITY;
+            continue;
+        }
+        error += (a[i] - b[i]) * (a[i] - b[i]);
+        size += b[i] * b[i];
+    }
+    return error == 0 ? 0 : error / (size + floor_size * (double)n);
+}
+
+double program_condition(const program *p, uint64_t data, int i, const result *want)
+{
+    enum { WAYS = 6 };
+    double most = 0;
+    mb_context *ctx = open_as("reference", "", 1);
+    for (unsigned way = 1; way <= WAYS; way++) {
+        static result moved;
+        if (program_run(ctx, p, data, RUN_SCOPE | RUN_SHAKEN * way, &moved) && moved.n > i &&
+            moved.count[i] == want->count[i])
+            most = fmax(most, program_distance(moved.v[i], want->v[i], want->count[i],
+                                               p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3));
+    }
+    close_failed(ctx);
+    return most;
+}
+
+int64_t program_worst(const double *got, const double *want, int64_t n)
+{
+    int64_t worst = 0;
+    double most = -1;
+    for (int64_t e = 0; e < n; e++) {
+        double off = fabs(got[e] - want[e]);
+        if (!(off <= most))
+            worst = e, most = off;
+    }
+    return worst;
+}
