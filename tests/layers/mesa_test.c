@@ -403,6 +403,46 @@ Test(mesa, mistakes_are_told)
     close_all();
 }
 
+/* Gradients of both layers, which record loops, rules and solves. */
+static double both_gradients(mb_context *mb)
+{
+    mb_scope scope = mb_scope_begin(mb);
+    mb_tensor q = mb_full(mb, MB_FLOAT64, MB_SHAPE(1, 1, 5, 2), 0.5),
+              one = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 1), g;
+    mb_mesa_options back = {.reversible = true, .keep_every = 2, .normalize = true, .chunk = 2};
+    mb_tensor y = mb_mesa_attention(q, q, q, (mb_tensor){0}, one, back, NULL);
+    y = mb_mesanet_attention(y, q, y, (mb_tensor){0}, one, (mb_mesanet_options){.steps = 2, .chunk = 2});
+    mb_grad(mb_square(y), &q, 1, &g);
+    double sum = mb_item(mb_sum(g, MB_ALL));
+    mb_scope_end(scope);
+    return sum;
+}
+
+/* About 80 of all allocations fail, each by itself: MB_NO_MEMORY or the right number, and nothing is left. */
+Test(mesa, allocations_fail)
+{
+    counter c = {0};
+    mb_allocator allocator = counting_allocator(&c);
+    double want = 0;
+    uint64_t all = 0;
+    for (uint64_t n = 0; n <= all; n += n ? 1 + all / 80 : 1) {
+        c = (counter){0};
+        mb_context *mb =
+            mb_open_with(&(mb_options){.backend = "reference", .threads = 1, .allocator = &allocator});
+        cr_assert(mb && mb_error(mb) == MB_OK, "open");
+        uint64_t before = c.calls;
+        c.fail_at = n ? before + n : 0;
+        double got = both_gradients(mb);
+        all = n ? all : c.calls - before;
+        want = n ? want : got;
+        expect(mb_error(mb) == MB_OK ? got == want : mb_error(mb) == MB_NO_MEMORY, "allocation %llu: %s",
+               (unsigned long long)n, mb_message(mb));
+        mb_close(mb);
+        expect(c.blocks == 0 && c.bytes == 0, "allocation %llu: %lld bytes left", (unsigned long long)n,
+               (long long)c.bytes);
+    }
+}
+
 /* No sequences, no tokens: results of the right shape, gradients of zeros. */
 Test(mesa, nothing)
 {
