@@ -275,7 +275,8 @@ def errors_stick_until_they_are_cleared(mb):
     inner.__enter__()
     raises(moebius.Error, "scope", lambda: outer.__exit__(None, None, None))
     mb.clear()
-    inner.__exit__(None, None, None)
+    raises(moebius.Error, "ended", lambda: inner.__exit__(None, None, None))  # with the outer one
+    mb.clear()
     try:
         moebius.Context("no such backend")
         expect(False, "no such backend")
