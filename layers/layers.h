@@ -119,12 +119,15 @@ typedef struct mb_attend_options {
                        adaptive */
     mb_tensor mask; /* bool, broadcasts to [B,H,N,M]: true where a query may see a key; with causal, where
                        both allow it. [B,1,1,M] is a padding mask. Null tensor: all are seen. */
+    int64_t chunk; /* > 1: of the linear kinds, causal, without a mask and with M = N, so many tokens at once,
+                      by mb_gated_attention (recurrent.h), so that time and memory are proportional to N; the
+                      derivatives' too. Not used elsewhere */
 } mb_attend_options;
 
 /* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. The result of a query that sees no
  * key is 0, with derivatives of 0, for every kind. Hidden keys have weight 0; their rows of v are multiplied
  * by it, so they must be finite. With a mask or causal, the cost of the linear kinds is proportional to N M,
- * too. */
+ * too, unless `chunk` is used. */
 MB_API mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                                    mb_attend_options options);
 #define mb_attend_with(...) mb_attend_with_at(MB_HERE, __VA_ARGS__)
@@ -137,8 +140,9 @@ typedef struct mb_attention_options {
     int64_t dim, heads; /* heads divide dim */
     mb_attention_kind kind;
     bool causal;
-    double scale; /* 0: as in mb_attend_with */
-    bool no_bias; /* of both linear layers */
+    double scale;  /* 0: as in mb_attend_with */
+    bool no_bias;  /* of both linear layers */
+    int64_t chunk; /* as in mb_attend_options */
 } mb_attention_options;
 
 typedef struct mb_attention {

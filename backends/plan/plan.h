@@ -177,7 +177,7 @@ typedef struct mb__plan {
 static inline mb__port mb__loop_input(const mb__loop *l, int i, int64_t step)
 {
     if (i < l->carries && step > 0)
-        return (mb__port){l->swap[i][(step - 1) & 1], 0, 0};
+        return MB_LIT(mb__port){l->swap[i][(step - 1) & 1], 0, 0};
     mb__port p = l->in[i];
     p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
     return p;
@@ -185,7 +185,7 @@ static inline mb__port mb__loop_input(const mb__loop *l, int i, int64_t step)
 static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
 {
     if (i < l->carries && step < l->steps - 1)
-        return (mb__port){l->swap[i][step & 1], 0, 0};
+        return MB_LIT(mb__port){l->swap[i][step & 1], 0, 0};
     mb__port p = l->out[i];
     p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
     return p;

@@ -113,6 +113,7 @@ static mb_status known(const trace *t, const mb__plan *plan, int *most)
                 return refuse(t, s, t->host->ops[s->u.other->op].name);
             break;
         case MB_STEP_PRODUCT:
+        case MB_STEP_CUSTOM:
         case MB_STEP_ZERO:
             break;
         default:
@@ -155,10 +156,8 @@ static void discard(void *state, void *made)
 
 static mb_status run_program(void *state, void *made, const mb__binding *binding)
 {
-    (void)state;
     const program *p = made;
-    run_plan(&(run){p->plan, binding, p->registers});
-    return MB_OK;
+    return run_plan(&(run){((trace *)state)->host, p->plan, binding, p->registers});
 }
 
 static const mb__backend trace_backend = {

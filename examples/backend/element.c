@@ -33,6 +33,7 @@ static double number(int op, double a, double b)
     case MB_OP_##NAME:                                                                                       \
         return expr;
 #define UNARY_N(NAME, expr) UNARY_F(NAME, expr)
+#define UNARY_I(NAME, expr)
 #define UNARY_L(NAME, expr)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) UNARY_##types(NAME, expr)
 #define MB_COMPARE(NAME, name, types, expr, doc)                     UNARY_F(NAME, expr)
@@ -44,6 +45,33 @@ static double number(int op, double a, double b)
 #undef M
 }
 
+/* Of integers: in such that do not overflow. */
+static double integer(int op, int64_t a, int64_t b)
+{
+#define BINARY_I(NAME, expr)                                                                                 \
+    case MB_OP_##NAME:                                                                                       \
+        return wrapped((double)(expr));
+#define BINARY_F(NAME, expr)
+#define BINARY_N(NAME, expr)
+#define BINARY_L(NAME, expr)
+#define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) BINARY_##types(NAME, expr)
+    switch (op) {
+    case MB_OP_MUL: /* which may be more than a double holds */
+        return (double)(int32_t)((uint32_t)a * (uint32_t)b);
+#include <tensor/ops.def>
+    default:
+        return wrapped(number(op, (double)a, (double)b));
+    }
+}
+
+/* An elementwise op of the user's. */
+static double users(const mb__custom_op *op, double a, double b, double c)
+{
+    double y;
+    op->loops.f64(1, &y, &a, &b, &c);
+    return y;
+}
+
 double element(const mb__instr *i, double a, double b, double c)
 {
     bool logical = i->op == MB_OP_NOT || i->op == MB_OP_AND || i->op == MB_OP_OR;
@@ -53,11 +81,11 @@ double element(const mb__instr *i, double a, double b, double c)
         return i->dtype == MB_BOOL ? a != 0 : i->dtype == MB_INT32 ? to_int32(a) : a;
     if (i->from == MB_BOOL && logical)
         return logic(i->op, a != 0, b != 0);
+    if (i->op == MB_OP_MAP)
+        return users(i->custom, a, b, c);
     if (i->dtype != MB_INT32)
         return number(i->op, a, b);
-    if (i->op == MB_OP_MUL) /* a product of two int32 may be more than a double holds */
-        return (double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b);
-    return wrapped(number(i->op, a, b));
+    return integer(i->op, (int64_t)a, (int64_t)b);
 }
 
 /* Draw number `at` under a key: the same on every backend. */

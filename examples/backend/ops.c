@@ -30,6 +30,14 @@ static void cumsum(const double *x, int64_t xs, double *y, int64_t ys, int64_t n
     }
 }
 
+static void cummax(const double *x, int64_t xs, double *y, int64_t ys, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double top = i ? y[(i - 1) * ys] : x[0];
+        y[i * ys] = before(top, x[i * xs]) ? x[i * xs] : top;
+    }
+}
+
 static void argsort(const double *x, int64_t xs, double *y, int64_t ys, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -55,6 +63,8 @@ static void along_axis(const run *r, const mb__other *o)
             argmax(x, xs, y, n);
         else if (o->op == MB_OP_CUMSUM)
             cumsum(x, xs, y, ys, n, o->flag);
+        else if (o->op == MB_OP_CUMMAX)
+            cummax(x, xs, y, ys, n);
         else
             argsort(x, xs, y, ys, n);
     } while (advance(index, dim, o->in_rank));
@@ -148,10 +158,10 @@ static void by_matrix(const run *r, const mb__other *o)
 static const struct {
     int op;
     void (*run)(const run *r, const mb__other *o);
-} others[] = {{MB_OP_ARGMAX, along_axis},         {MB_OP_CUMSUM, along_axis},
-              {MB_OP_ARGSORT, along_axis},        {MB_OP_TAKE, by_index},
-              {MB_OP_SCATTER_ADD, by_index},      {MB_OP_CHOLESKY, by_matrix},
-              {MB_OP_TRIANGULAR_SOLVE, by_matrix}};
+} others[] = {{MB_OP_ARGMAX, along_axis},  {MB_OP_CUMSUM, along_axis},
+              {MB_OP_CUMMAX, along_axis},  {MB_OP_ARGSORT, along_axis},
+              {MB_OP_TAKE, by_index},      {MB_OP_SCATTER_ADD, by_index},
+              {MB_OP_CHOLESKY, by_matrix}, {MB_OP_TRIANGULAR_SOLVE, by_matrix}};
 enum { OTHERS = sizeof others / sizeof *others };
 
 bool knows_other(const mb__other *o)

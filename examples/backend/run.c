@@ -99,15 +99,19 @@ static void run_product(const run *r, const mb__product *p)
     } while (advance(index, p->loop, p->loops));
 }
 
-void run_plan(const run *r)
+mb_status run_plan(const run *r)
 {
-    for (const mb__step *s = r->plan->steps; s < r->plan->steps + r->plan->step_count; s++)
+    mb_status status = MB_OK;
+    for (const mb__step *s = r->plan->steps; s < r->plan->steps + r->plan->step_count && status == MB_OK; s++)
         if (s->kind == MB_STEP_KERNEL)
             run_kernel(r, &s->u.kernel);
         else if (s->kind == MB_STEP_PRODUCT)
             run_product(r, s->u.product);
         else if (s->kind == MB_STEP_ZERO)
             clear(r, s->u.zero);
+        else if (s->kind == MB_STEP_CUSTOM)
+            status = run_custom(r, s);
         else
             run_other(r, s->u.other);
+    return status;
 }

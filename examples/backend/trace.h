@@ -4,14 +4,14 @@
  * what it is asked to run as C, into the file that TRACE_TO names.
  *
  * It says of itself that it does not fuse and knows no loops (backend.c). So a kernel is one op, what it
- * loads and what it stores, and a scan comes as all its steps; four kinds of steps remain: kernels, matrix
- * products, ops of their own, and zeros.
+ * loads and what it stores, and a scan comes as all its steps; five kinds of steps remain: kernels, matrix
+ * products, ops of their own, ops of the user's, and zeros.
  *
  * backend.c   what the library calls: devices, memory, plans
  * run.c       a plan, step by step: kernels and products
  * element.c   one element of an op
- * ops.c       ops of their own: argmax, cumsum, argsort, take, scatter_add, cholesky, triangular_solve
- * write.c     the same as C
+ * ops.c       ops of their own: argmax, cumsum, cummax, argsort, take, scatter_add, cholesky,
+ * triangular_solve custom.c    ops of the user's write.c     the same as C
  */
 #ifndef TRACE_H
 #define TRACE_H
@@ -35,6 +35,7 @@ typedef struct program {
 
 /* A plan in one run. All values are doubles, whatever their dtype. */
 typedef struct run {
+    const mb__host *host;
     const mb__plan *plan;
     const mb__binding *binding;
     double *registers;
@@ -60,7 +61,7 @@ static inline bool advance(int64_t *index, const int64_t *dim, int rank)
     return false;
 }
 
-void run_plan(const run *r);
+mb_status run_plan(const run *r);
 /* What an instruction makes of its operands; what int32 makes of a number. */
 double element(const mb__instr *i, double a, double b, double c);
 double wrapped(double x);
@@ -68,6 +69,7 @@ double draw(mb_dtype dtype, uint64_t key, int64_t at);
 /* Whether there are loops for the op, and the loops. */
 bool knows_other(const mb__other *o);
 void run_other(const run *r, const mb__other *o);
+mb_status run_custom(const run *r, const mb__step *s);
 void write_plan(trace *t, const mb__plan *plan);
 
 #endif

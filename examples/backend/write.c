@@ -11,6 +11,7 @@ static void write_head(FILE *f)
     fputs("#include <math.h>\n#include <stdbool.h>\n#include <stdint.h>\n#define M(f) f\n\n", f);
 #define OPERAND_F "double "
 #define OPERAND_N "double "
+#define OPERAND_I "int64_t "
 #define OPERAND_L "bool "
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)                                                 \
     fputs("static inline double op_" #name "(" OPERAND_##types "x) { return " #expr "; } /* " doc " */\n", f);
@@ -108,6 +109,9 @@ static void write_kernel(FILE *f, const trace *t, const mb__plan *plan, const mb
         fprintf(f, "        double t%d = ", j);
         if (mb__is_source(k->instrs[j].op))
             write_source(f, plan, &k->instrs[j], k->rank);
+        else if (k->instrs[j].op == MB_OP_MAP)
+            fprintf(f, "NAN /* the user's %s of t%d and what follows */", k->instrs[j].custom->name,
+                    k->instrs[j].in[0]);
         else
             write_call(f, t, &k->instrs[j]);
         fputs(";\n", f);
@@ -151,6 +155,10 @@ static void write_step(FILE *f, const trace *t, const mb__plan *plan, const mb__
         write_kernel(f, t, plan, &s->u.kernel);
     } else if (s->kind == MB_STEP_PRODUCT) {
         write_product(f, plan, s->u.product);
+    } else if (s->kind == MB_STEP_CUSTOM) {
+        fprintf(f, "    /* the user's %s to ", s->u.custom->op->name);
+        write_name(f, plan, s->u.custom->out[0].view.value);
+        fputs(" */\n", f);
     } else if (s->kind == MB_STEP_ZERO) {
         fputs("    /* ", f);
         write_name(f, plan, s->u.zero);

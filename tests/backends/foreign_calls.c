@@ -555,6 +555,10 @@ static void call_layers(objects *o)
     MEMBER(mb_recurrent_new_at, input, S, p, "12", (mb_recurrent_options){.in = 2, .hidden = 2});
     TENSOR(mb_recurrent_apply_at, S, (mb_recurrent){.input = t}, t, NULL);
     TENSOR(mb_gated_attention_at, S, t, t, t, t, (mb_gated_attention_options){0}, NULL);
+    TENSOR(mb_mesa_attention_at, S, q, q, q, none, x, (mb_mesa_options){0}, NULL);
+    TENSOR(mb_mesanet_attention_at, S, q, q, q, none, x, (mb_mesanet_options){0});
+    MEMBER(mb_memory_new_at, query, S, p, "13", (mb_memory_options){.dim = 8, .heads = 2});
+    TENSOR(mb_memory_apply_at, S, (mb_memory){.query = t}, t);
     QUIET(mb_ttt_set_inner_lr, o->ttt, 0, 2);
     ROW("mb_mixer_new_at",
         !mb_mixer_new_at(S, p, 8, &mixer).apply ||

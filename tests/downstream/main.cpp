@@ -278,6 +278,9 @@ static void contexts()
     const char *why = nullptr;
     EXPECT(mb_devices(devices.data(), static_cast<int>(devices.size()), &why) >= 1);
     EXPECT(mb_backend_at(0) && !mb_backend_at(1000));
+    const mb_backend *none = nullptr;
+    char reason[80];
+    EXPECT(mb_backend_register(none, reason, sizeof reason) == MB_INVALID && reason[0]);
 
     long live = 0;
     mb_allocator allocator = {counted_alloc, counted_realloc, counted_free, &live};

@@ -280,6 +280,21 @@ static void recurrent(mb_context *mb, mb_params *p)
               none = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(1, 1, 4, 1)), last;
     EXPECT(is(mb_sum(mb_gated_attention(q, q, q, none, chunks, &last), MB_ALL), 1 + 2 + 3 + 4) &&
            is(mb_sum(last, MB_ALL), 4));
+
+    mb_tensor one =
+        mb_ones(mb, MB_FLOAT32, MB_SHAPE0); /* y_t = sum of v k / (sum of k^2 + 1) = t / (t + 1) */
+    const double fit = 1.0 / 2 + 2.0 / 3 + 3.0 / 4 + 4.0 / 5;
+    mb_mesa_state end = {};
+    mb_tensor mesa = mb_mesa_attention(q, q, q, MB_EMPTY(mb_tensor), one, MB_EMPTY(mb_mesa_options), &end);
+    EXPECT(is(mb_sum(mesa, MB_ALL), fit) && is(mb_sum(end.inverse, MB_ALL), 1.0 / 5));
+    mb_mesanet_options net = {};
+    net.steps = 1;
+    EXPECT(is(mb_sum(mb_mesanet_attention(q, q, q, MB_EMPTY(mb_tensor), one, net), MB_ALL), fit));
+    mb_memory_options memory = {};
+    memory.rule = MB_MEMORY_GATED_DELTA;
+    memory.dim = 3;
+    memory.heads = 1;
+    EXPECT(has_shape(mb_memory_apply(mb_memory_new(p, "memory", memory), x), MB_SHAPE(2, 5, 3)));
 }
 
 /* --------------------------------------------------------------------------------------------- check.h -- */

@@ -45,21 +45,24 @@ static void check(const char *name, const char *kind, const op *o, mb_layer_case
     told(full, mb_check_layer(&c, &r) == MB_OK, "%s", r.text);
 }
 
-/* types: F, N or L of ops.def. */
+/* types: F, N, I or L of ops.def. */
 static void check_row(const char *name, char types, op o, double low, double high)
 {
     bool steps = low == high; /* locally constant: between its jumps */
     const mb_layer_case floats = {.low = steps ? 0.1 : low, .high = steps ? 0.9 : high, .looser = 10};
     const mb_layer_case whole = {.dtype = {MB_INT32, MB_INT32}, .below = {50, 7}};
+    const mb_layer_case wraps = {.dtype = {MB_INT32, MB_INT32}, .below = {INT32_MAX, INT32_MAX}};
     const mb_layer_case truth = {.dtype = {MB_BOOL, MB_BOOL}};
-    if (types != 'L') {
+    if (types == 'F' || types == 'N') {
         check(name, "floats", &o, floats);
         o.views = true;
         check(name, "views", &o, floats);
     }
     o.views = false;
-    if (types == 'N')
+    if (types == 'N' || types == 'I') {
         check(name, "int32", &o, whole);
+        check(name, "int32_wraps", &o, wraps); /* modulo 2^32 */
+    }
     if (types == 'L')
         check(name, "bool", &o, truth);
 }

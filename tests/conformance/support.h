@@ -27,6 +27,7 @@ bool told(const char *name, bool ok, const char *format, ...) __attribute__((for
 
 void elementwise_cases(void);
 void op_cases(void);
+void custom_cases(void);
 void program_cases(void);
 void training_cases(void);
 

@@ -42,6 +42,7 @@ CURVED(f_logsumexp, mb_logsumexp(X, MB_AXES(2)))
 CURVED(f_variance, mb_variance(X, MB_AXES(2)))
 CURVED(f_norm, mb_norm(mb_add(X, 2), MB_AXES(2)))
 CURVED(f_cumsum, mb_mul(mb_cumsum(X, 1, false), mb_cumsum(X, 2, true)))
+CURVED(f_cummax, mb_mul(mb_cummax(X, 1, false), mb_cummax(X, 2, true)))
 F(f_argmax, mb_argmax(X, 1))
 F(f_argsort, mb_argsort(X))
 CURVED(f_sort, mb_sort(X))
@@ -156,6 +157,7 @@ static void shaped(void)
         ONE(variance),
         ONE(norm),
         ONE(cumsum),
+        ONE(cummax),
         {.name = "op/argmax", .apply = f_argmax, .n = 1, .shape = {MB_SHAPE(B, 4, 3)}},
         ONE(argsort),
         ONE(sort),

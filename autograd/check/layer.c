@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "backends/engine/backends.h"
-#include "check/internal.h"
+#include "autograd/check/internal.h"
 #include "tensor/internal.h"
 
 enum { FREE_MOST = 8, SETTINGS_MOST = 3 + FREE_MOST, DATA = 2, SHAKES = 3 };
@@ -73,7 +73,7 @@ static double *draw(check *k, int i, mb_shape shape, uint64_t *state)
     if (whole && c->below[i] > 0)
         high = (double)c->below[i];
     double *x = mb__check_draw(k->keep, state, c->dtype[i], mb__check_count(shape), low, high);
-    for (int64_t j = 0; x && j < mb__check_count(shape); j++)
+    for (int64_t j = 0; x && !whole && j < mb__check_count(shape); j++)
         x[j] = (double)(float)x[j];
     return x;
 }
