@@ -70,7 +70,7 @@ static mb_status pull(const void *user, mb_context *mb, const mb_custom_at *at, 
                       mb_tensor *gs)
 {
     (void)user;
-    mb_tensor s = mb_cast(mb_lt(0.0, at->ys[0]), mb_dtype_of(at->ys[0])), v = mb_mul(vs[0], s);
+    mb_tensor s = mb_cast(mb_gt(at->ys[0], 0.0), mb_dtype_of(at->ys[0])), v = mb_mul(vs[0], s);
     mb_tensor mean = mb_div(mb_sum(v, MB_KEEP(-1)), mb_sum(s, MB_KEEP(-1)));
     gs[0] = mb_sub(v, mb_mul(s, mean));
     return mb_error(mb);

@@ -273,7 +273,7 @@ mb_status mb_split_at(const char *site, mb_tensor x, const int64_t *sizes, mb_te
     int64_t all = mb__at(ctx, x.id)->dim[axis], left = all;
     for (int i = 0; sizes && i < n && left >= 0; i++)
         left = sizes[i] >= 0 && sizes[i] <= left ? left - sizes[i] : -1;
-    if (!sizes || !parts || n < 0 || left != 0) {
+    if (n < 0 || (n && (!sizes || !parts)) || left != 0) {
         char a[256];
         return mb__error(ctx, MB_INVALID,
                          "split: got %d sizes for axis %d of %s; wanted such that add up to its %lld entries",
@@ -295,7 +295,7 @@ mb_status mb_unstack_at(const char *site, mb_tensor x, mb_tensor *parts, int n, 
     if (!ctx || (axis = mb__axis("unstack", x, axis)) < 0)
         return mb_error(x.ctx);
     int64_t size = mb__at(ctx, x.id)->dim[axis];
-    if (!parts || n != size) {
+    if (n != size || (n && !parts)) {
         char a[256];
         return mb__error(ctx, MB_INVALID, "unstack: got room for %d parts; axis %d of %s has %lld entries",
                          parts ? n : 0, axis, mb__tensor_text(a, sizeof a, x), (long long)size);

@@ -11,6 +11,7 @@
 #include "backends/plan/clock.h"
 #include "backends/cpu/frame.h"
 #include "backends/plan/backend.h"
+#include "backends/plan/custom.h"
 
 /* The highest instruction set allowed by $MB_CPU: level 4 or 3 of x86-64, 0 for base; -1: error. */
 static int level_wanted(const mb__host *host)

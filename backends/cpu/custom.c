@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * custom.c - ops of the user's: positions of their loop axes, shared among the threads. */
 #include "backends/cpu/frame.h"
+#include "backends/plan/custom.h"
 
 #include <stdatomic.h>
 

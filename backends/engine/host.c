@@ -52,6 +52,5 @@ mb__host mb__host_of(mb_context *ctx)
                       .timed = st->profile ? mb__profile_add : NULL,
                       .listing = mb__dump_wants_listings(ctx) ? mb__dump_listing : NULL,
                       .counters = &st->counters,
-                      .ops = mb__ops,
-                      .custom = mb__custom_run};
+                      .ops = mb__ops};
 }

@@ -53,13 +53,6 @@ static inline void *mb__value_at(const mb__plan *plan, const mb__binding *b, int
                                         : (char *)b->arena + v->offset;
 }
 
-/* Reports that an op of the user's did not return MB_OK; returns status. */
-static inline mb_status mb__custom_failed(const mb__host *host, const mb__step *step, mb_status status)
-{
-    return host->error(host->user, status, step->site, "%s: its compute function failed (%s)",
-                       step->u.custom->op->name, mb_status_name(status));
-}
-
 /* The options of mb_open that concern a backend. */
 typedef struct mb__open_options {
     const char *device; /* what follows the colon of the name; NULL */

@@ -11,7 +11,6 @@
 #include "tensor/tensor.h"
 
 struct mb__plan;
-struct mb__custom;
 
 /* What a backend counts; see mb_stats. */
 typedef struct mb__counters {
@@ -41,9 +40,6 @@ typedef struct mb__host {
     mb__counters *counters;
     /* The op table of tensor/op.h, for backends that are not part of the library, where mb__ops is hidden. */
     const struct mb__op_info *ops;
-    /* mb__custom_run of plan.h, for the same. */
-    mb_status (*custom)(const struct mb__custom *c, void *const *memory, const mb_dtype *dtypes,
-                        int64_t first, int64_t count);
 } mb__host;
 
 static inline void *mb__host_alloc_raw(const mb__host *h, size_t bytes)

@@ -190,10 +190,4 @@ static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
     return p;
 }
 
-/* Computes the positions [first, first + count) of an op of the user's, counted over its loop axes, for
- * backends whose memory the host can address. memory: of each operand's value, then of each result's; dtypes:
- * what lies there, where it is not what the plan says; NULL. */
-mb_status mb__custom_run(const mb__custom *c, void *const *memory, const mb_dtype *dtypes, int64_t first,
-                         int64_t count);
-
 #endif

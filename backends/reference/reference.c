@@ -8,6 +8,7 @@
 
 #include "backends/plan/philox.h"
 #include "backends/plan/backend.h"
+#include "backends/plan/custom.h"
 
 static int list(mb_device *devices, int room, const char **why)
 {

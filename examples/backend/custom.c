@@ -3,6 +3,8 @@
  * custom.c - ops of the user's (tensor/custom_op.h), whose C functions take doubles for floats as they lie
  * here, and integers and bools as they are: those are converted into memory of their own before, and back.
  */
+#include <backends/plan/custom.h>
+
 #include "trace.h"
 
 enum { ARRAYS = MB_CUSTOM_OPERANDS + MB_CUSTOM_RESULTS };
@@ -48,7 +50,7 @@ static mb_status call(const run *r, const mb__custom *c, void *const *memory)
             convert(value_of(r, a->view.value), memory[i], a->dtype, r->plan->values[a->view.value].count,
                     false);
     }
-    mb_status status = r->host->custom(c, memory, dtypes, 0, mb__numel(c->loop, c->loops));
+    mb_status status = mb__custom_run(c, memory, dtypes, 0, mb__numel(c->loop, c->loops));
     if (status == MB_OK && !is_float(&c->out[0])) /* all results lie in one value */
         convert(value_of(r, c->out[0].view.value), memory[n], c->out[0].dtype,
                 r->plan->values[c->out[0].view.value].count, true);
@@ -74,6 +76,6 @@ mb_status run_custom(const run *r, const mb__step *s)
         if (!is_float(array(c, i)) && i <= n)
             mb__host_free(r->host, memory[i], bytes_of(r, array(c, i)));
     if (said != MB_OK)
-        status = r->host->error(r->host->user, said, s->site, "%s: its compute function failed", c->op->name);
+        status = mb__custom_failed(r->host, s, said);
     return status;
 }

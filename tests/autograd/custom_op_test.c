@@ -114,6 +114,35 @@ Test(custom_op, elementwise_values)
         }
 }
 
+/* All functions that an expression may call. */
+MB_ELEMENTWISE_2(functions_loops, sqrt(x) + fabs(x) + floor(9 * x) + exp(x) + expm1(x) + log(x) + log1p(x) +
+                                      sin(x) + cos(x) + tanh(x) + erf(x) + pow(x, y) + ceil(9 * x) +
+                                      rint(9 * x) + trunc(9 * x) + tan(x) + asin(x) + acos(x) + atan(x) +
+                                      atan2(x, y) + sinh(x) + cosh(x) + asinh(x) + acosh(1 + x) + atanh(x) +
+                                      hypot(x, y))
+
+Test(custom_op, functions_of_c)
+{
+    static const mb_custom_op_spec spec = {.name = "functions", .elementwise = &functions_loops};
+    for (int d = 0; d < 2; d++)
+        ON_BOTH
+        {
+            rng r = {3};
+            mb_tensor xy[2] = {draw(ctx, &r, (mb_dtype)d, MB_SHAPE(50), 0.1, 0.9),
+                               draw(ctx, &r, (mb_dtype)d, MB_SHAPE(50), 0.1, 0.9)};
+            const double *vx = values(xy[0]), *vy = values(xy[1]), *got = values(apply(ctx, &spec, xy));
+            for (int i = 0; i < 50; i++) {
+                const double x = vx[i], y = vy[i];
+                double want = sqrt(x) + fabs(x) + floor(9 * x) + exp(x) + expm1(x) + log(x) + log1p(x) +
+                              sin(x) + cos(x) + tanh(x) + erf(x) + pow(x, y) + ceil(9 * x) + rint(9 * x) +
+                              trunc(9 * x) + tan(x) + asin(x) + acos(x) + atan(x) + atan2(x, y) + sinh(x) +
+                              cosh(x) + asinh(x) + acosh(1 + x) + atanh(x) + hypot(x, y);
+                expect(near(got[i], want, d ? 1e-14 : 2e-6, 0), "%s: %g, not %g", backend_names[k], got[i],
+                       want);
+            }
+        }
+}
+
 static mb_tensor f_softsign(mb_context *ctx, const mb_tensor *xs, const void *user)
 {
     (void)user;
@@ -461,7 +490,7 @@ Test(custom_op, mistakes)
     mb_scan_end(s);
     mb_eval(&x, 1);
     if (testing("cpu"))
-        expect_sentence(ctx, "a failure", "failing: its compute function failed (invalid argument)");
+        expect_sentence(ctx, "a failure", "failing: its compute function failed");
     else
         expect(mb_error(ctx) != MB_OK, "there is no GLSL");
     close_failed(ctx);

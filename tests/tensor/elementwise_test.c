@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * elementwise_test.c - every elementwise op of ops.def, in every dtype it takes, on every kind of operand,
+ * elementwise_test.c - every elementwise op of ops.def, in every dtype it takes, on operands of many kinds,
  * against the expression of its row computed here in plain C (float64 and int32 and bool) and the reference
  * backend (float32).
  *
@@ -212,6 +212,7 @@ static void compare(const row *r, mb_dtype dtype, mb_context *ctx, int shape, en
     free(want);
 }
 
+/* Each op on every second pair of a shape and a form, each pair with every second op. */
 static void sweep(mb_dtype dtype)
 {
     for (int k = 0; k < 2; k++) {
@@ -220,25 +221,25 @@ static void sweep(mb_dtype dtype)
             if (takes(&rows[i], dtype))
                 for (int s = 0; s < SHAPES; s++)
                     for (int f = 0; f < FORMS; f++)
-                        if (f < 3 || shapes[s].a.rank < 8)
+                        if ((i + s + f) % 2 == 0 && (f < 3 || shapes[s].a.rank < 8))
                             compare(&rows[i], dtype, ctx, s, (enum form)f);
         close_all();
     }
 }
 
-Test(elementwise, float64_on_every_shape)
+Test(elementwise, float64_on_many_shapes)
 {
     sweep(MB_FLOAT64);
 }
-Test(elementwise, float32_on_every_shape)
+Test(elementwise, float32_on_many_shapes)
 {
     sweep(MB_FLOAT32);
 }
-Test(elementwise, int32_on_every_shape)
+Test(elementwise, int32_on_many_shapes)
 {
     sweep(MB_INT32);
 }
-Test(elementwise, bool_on_every_shape)
+Test(elementwise, bool_on_many_shapes)
 {
     sweep(MB_BOOL);
 }

@@ -439,6 +439,13 @@ Test(linalg, triangles)
                 expect(same_shape(mb_shape_of(mb_diagonal(x)), MB_SHAPE(2, n)), "the shape of a diagonal");
                 for (int64_t i = 0; i < 2 * n; i++)
                     expect(diagonal[i] == v[i / n * rows * columns + i % n * (columns + 1)], "diagonal");
+                double *trace = values(mb_trace(x));
+                for (int64_t b = 0; b < 2; b++) {
+                    double sum = 0;
+                    for (int64_t i = 0; i < n; i++)
+                        sum += diagonal[b * n + i];
+                    expect(near(trace[b], sum, 1e-6, 0), "trace %g, not %g", trace[b], sum);
+                }
                 for (int64_t i = 0; i < 2 * n * n; i++)
                     expect(back[i] == (i / n % n == i % n ? diagonal[i / n] : 0), "diagonal_matrix");
             }

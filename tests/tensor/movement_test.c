@@ -178,6 +178,33 @@ Test(movement, leaves)
     }
 }
 
+Test(movement, split_and_unstack)
+{
+    ON_BOTH
+    for (int d = 0; d < 4; d++) {
+        rng r = {8};
+        mb_tensor x = draw(ctx, &r, (mb_dtype)d, MB_SHAPE(2, 6, 3), -9, 9), parts[6];
+        const int64_t sizes[4] = {1, 0, 3, 2};
+        const double *v = values(x);
+        expect(mb_split(x, sizes, parts, 4, -2) == MB_OK, "%s", mb_message(ctx));
+        for (int p = 0, start = 0; p < 4; start += (int)sizes[p++]) {
+            const double *got = values(parts[p]);
+            expect(same_shape(mb_shape_of(parts[p]), MB_SHAPE(2, sizes[p], 3)), "part %d: its shape", p);
+            for (int i = 0; i < 6 * sizes[p]; i++) {
+                int row = i / (3 * (int)sizes[p]), at = row * 18 + start * 3 + i % (3 * (int)sizes[p]);
+                expect(got[i] == v[at], "%s: part %d, [%d]: %g, not %g", backend_names[k], p, i, got[i],
+                       v[at]);
+            }
+        }
+        expect(mb_unstack(x, parts, 6, 1) == MB_OK, "%s", mb_message(ctx));
+        for (int p = 0; p < 6; p++)
+            for (int i = 0; i < 6; i++)
+                expect(values(parts[p])[i] == v[i / 3 * 18 + p * 3 + i % 3], "%s: entry %d, [%d]",
+                       backend_names[k], p, i);
+        expect(mb_unstack(mb_slice(x, 0, 0, 0, 1), NULL, 0, 0) == MB_OK, "of nothing");
+    }
+}
+
 /* Rank 8, sizes 1 and 0, in all positions. */
 Test(movement, extremes_of_shape)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * math.glsl - elementary functions, since those of GLSL are loose in float and absent in double: m_exp, m_log,
- * m_expm1, m_log1p, m_sin, m_cos, m_tan, m_asin, m_acos, m_atan, m_atan2, m_sinh, m_cosh, m_tanh, m_asinh, m_acosh,
- * m_atanh, m_erf, m_pow, m_hypot, m_sqrt, m_fabs, m_floor, m_ceil, m_rint, m_trunc. Each is made of + - * / and sqrt, bit
- * casts and choices; none has a loop. Errors are 1 to 3 units in the last place where the device's + - * / and sqrt
- * round correctly, down to the smallest normal number; those of pow grow with |b log a|, to 3 in float and 20
- * in double where it all but overflows. Specials are those of C: NaN stays NaN, log(0) = -inf,
- * pow(x, 0) = pow(1, y) = 1, ...
+ * m_expm1, m_log1p, m_sin, m_cos, m_tan, m_asin, m_acos, m_atan, m_atan2, m_sinh, m_cosh, m_tanh, m_asinh,
+ * m_acosh, m_atanh, m_erf, m_pow, m_hypot, m_sqrt, m_fabs, m_floor, m_ceil, m_rint, m_trunc. Each is made of
+ * + - * /, square roots, bit casts and choices; none has a loop. Errors are 1 to 3 units in the last place if
+ * the device's + - * / and square roots round correctly, down to the smallest normal number; those of pow grow
+ * with |b log a|, to 3 in float and 20 in double where it all but overflows. Specials are those of C: NaN stays
+ * NaN, log(0) = -inf, pow(x, 0) = pow(1, y) = 1, ...
  *
  * Everything is `precise`: an element has the same bits in whichever kernel it is computed, and what looks
  * like nothing ((a + b) - a) is what it is for. There is no fma(), which may be fused or not.

@@ -12,3 +12,17 @@
 #define tanh m_tanh
 #define erf m_erf
 #define pow m_pow
+#define ceil m_ceil
+#define rint m_rint
+#define trunc m_trunc
+#define tan m_tan
+#define asin m_asin
+#define acos m_acos
+#define atan m_atan
+#define atan2 m_atan2
+#define sinh m_sinh
+#define cosh m_cosh
+#define asinh m_asinh
+#define acosh m_acosh
+#define atanh m_atanh
+#define hypot m_hypot
