@@ -2,11 +2,12 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in fourteen headers; read them in this order:
+ * The manual is in seventeen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
  *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
+ *   tensor/windows.h            padding, sliding windows
  *   tensor/files/files.h        safetensors, IDX, batches of images
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
@@ -15,8 +16,10 @@
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
+ *   layers/conv.h               convolutions, pools, their norms, dropout
  *   layers/recurrent.h          layers that go through a sequence step by step
- *   check/check.h               tests of functions and layers of one's own
+ *   layers/mesa.h               layers that solve least squares at each token
+ *   autograd/check/check.h      tests of functions and layers of one's own
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -29,6 +32,7 @@
 #include "tensor/linalg.h"
 #include "tensor/scan.h"
 #include "tensor/custom_op.h"
+#include "tensor/windows.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
 #include "autograd/custom.h"
@@ -36,8 +40,10 @@
 #include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
+#include "layers/conv.h"
+#include "layers/mesa.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"
-#include "check/check.h"
+#include "autograd/check/check.h"
 
 #endif

@@ -2,10 +2,11 @@
  *
  * rules_structure.c - derivatives of movement, reductions, contractions and indexing: for each op its reverse
  * rule, its forward rule if it is not linear, and its batching rule. Each adjoint is again one of these ops:
- * slice and pad, sum and broadcast, take and scatter_add, contract and contract. On a batch, [K, ...], what
- * an op does along its axes it does one axis further back.
+ * slice and pad, window and fold, sum and broadcast, take and scatter_add, contract and contract. On a batch,
+ * [K, ...], what an op does along its axes it does one axis further back.
  */
 #include "autograd/rules.h"
+#include "tensor/windows.h"
 
 #define REVERSE(NAME) static mb_tensor NAME##_reverse(const mb__applied *s, int i, mb_tensor g)
 #define FORWARD(NAME) static mb_tensor NAME##_forward(const mb__applied *s, int i, mb_tensor t)
@@ -142,6 +143,36 @@ BATCH(pad)
 {
     along a = ranges(s, 1);
     return mb__pad_all(in[0].t, a.start, a.step, mb__batched_shape(&s->node, K).dim);
+}
+
+static mb_window window_of(const mb__applied *s, int64_t size)
+{
+    return (mb_window){size, attr(s, 1), attr(s, 2)};
+}
+
+REVERSE(window)
+{
+    int axis = (int)attr(s, 0);
+    return mb__fold(g, axis, window_of(s, s->node.dim[axis + 1]), operand(s, i).dim[axis]);
+}
+BATCH(window)
+{
+    (void)K;
+    int axis = (int)attr(s, 0);
+    return mb__unfold(in[0].t, axis + 1, window_of(s, s->node.dim[axis + 1]), s->node.dim[axis]);
+}
+
+REVERSE(fold)
+{
+    mb__node x = operand(s, i);
+    int axis = (int)attr(s, 0);
+    return mb__unfold(g, axis, window_of(s, x.dim[axis + 1]), x.dim[axis]);
+}
+BATCH(fold)
+{
+    (void)K;
+    int axis = (int)attr(s, 0);
+    return mb__fold(in[0].t, axis + 1, window_of(s, operand(s, 0).dim[axis + 1]), s->node.dim[axis]);
 }
 
 /* Its forward rule is in the sweep, which has the tangents of all operands. */
@@ -431,6 +462,8 @@ const mb__rule mb__rules_structure[MB_OP_COUNT] = {
     [MB_OP_BROADCAST] = LINEAR(broadcast),
     [MB_OP_SLICE] = LINEAR(slice),
     [MB_OP_PAD] = LINEAR(pad),
+    [MB_OP_WINDOW] = LINEAR(window),
+    [MB_OP_FOLD] = LINEAR(fold),
     [MB_OP_CONCAT] = LINEAR(concat),
     [MB_OP_SUM] = {sum_reverse, NULL, reduce_batch},
     [MB_OP_MAX] = {max_reverse, max_forward, reduce_batch},

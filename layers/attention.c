@@ -3,6 +3,7 @@
  * attention.c - attention: softmax, linear with a constant scale, and linear with a normaliser.
  */
 #include "layers/internal.h"
+#include "layers/recurrent.h"
 
 #include <math.h>
 
@@ -86,6 +87,34 @@ static mb_tensor adaptive_attention(mb_tensor q, mb_tensor k, mb_tensor v, const
     return mb_div(mb_einsum("bnhd,bhde->bnhe", q, state), divisor);
 }
 
+/* sum over j <= i of (q_i . k_j) v_j, a chunk of tokens at once; [B,N,H,dv]. */
+static mb_tensor in_chunks(mb_tensor q, mb_tensor k, mb_tensor v, int64_t chunk)
+{
+    mb_axes swap = MB_AXES(0, 2, 1, 3);
+    mb_tensor y = mb_gated_attention(mb_permute(q, swap), mb_permute(k, swap), mb_permute(v, swap),
+                                     (mb_tensor){0}, (mb_gated_attention_options){.chunk = chunk}, NULL);
+    return mb_permute(y, swap);
+}
+
+static mb_tensor linear_in_chunks(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_options *o)
+{
+    int64_t n = mb_dim(k, 1);
+    double scale = o->scale != 0 ? o->scale : 1 / (fmax((double)n, 1) * (double)mb_dim(q, -1));
+    return in_chunks(mb_mul(q, mb__literal(q, scale)), k, v, o->chunk);
+}
+
+/* The divisor is what values of 1 would give: one more entry of each value. */
+static mb_tensor adaptive_in_chunks(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_options *o)
+{
+    mb_tensor one = mb__literal(q, 1), both[2] = {v};
+    mb_shape shape = mb_shape_of(v);
+    int64_t dv = shape.dim[3];
+    shape.dim[3] = 1;
+    both[1] = mb_ones(q.ctx, mb_dtype_of(v), shape);
+    mb_tensor y = in_chunks(mb_add(mb_elu(q), one), mb_add(mb_elu(k), one), mb_concat(both, 2, 3), o->chunk);
+    return mb_div(mb_slice(y, 3, 0, dv, 1), mb_slice(y, 3, dv, 1, 1));
+}
+
 /* Checks four axes each, of matching sizes, and that the mask broadcasts to the scores. */
 static bool check_operands(mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor mask)
 {
@@ -116,6 +145,11 @@ static mb_tensor attend(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_o
 {
     if (!check_operands(q, k, v, o->mask))
         return (mb_tensor){0};
+    bool chunks = o->chunk > 1 && o->causal && !o->mask.ctx && mb_dim(q, 1) == mb_dim(k, 1);
+    if (chunks && o->kind == MB_ATTENTION_LINEAR)
+        return linear_in_chunks(q, k, v, o);
+    if (chunks && o->kind == MB_ATTENTION_ADAPTIVE)
+        return adaptive_in_chunks(q, k, v, o);
     sight s = sight_of(q, k, o->causal, o->mask);
     switch (o->kind) {
     case MB_ATTENTION_SOFTMAX:
@@ -140,7 +174,7 @@ mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, 
                        bool causal, double scale)
 {
     MB_SITE(q.ctx, site);
-    return mb_attend_with(q, k, v, (mb_attend_options){kind, causal, scale, {0}});
+    return mb_attend_with(q, k, v, (mb_attend_options){kind, causal, scale, {0}, 0});
 }
 
 mb_attention mb_attention_new_at(const char *site, mb_params *p, const char *name,
@@ -174,7 +208,8 @@ mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_te
     if (H > 0 && mb__check_tokens(x, D, "attention")) {
         int64_t B = mb_dim(x, 0), N = mb_dim(x, 1);
         mb_tensor qkv = mb_reshape(mb_linear_apply(layer.qkv, x), MB_SHAPE(B, N, 3, H, D / H));
-        mb_attend_options options = {layer.options.kind, layer.options.causal, layer.options.scale, mask};
+        mb_attend_options options = {layer.options.kind, layer.options.causal, layer.options.scale, mask,
+                                     layer.options.chunk};
         y = mb_attend_with(part(qkv, 0), part(qkv, 1), part(qkv, 2), options);
         y = mb_linear_apply(layer.out, mb_reshape(y, MB_SHAPE(B, N, D)));
     }

@@ -14,6 +14,13 @@ static mb_tensor apply_attention(const void *layer, mb_tensor x, mb_key key, mb_
     return mb_attention_apply(*(const mb_attention *)layer, x);
 }
 
+static mb_tensor apply_attention_masked(const void *layer, mb_tensor x, mb_tensor mask, mb_key key,
+                                        mb_tensor *losses)
+{
+    (void)key, (void)losses;
+    return mb_attention_apply_with(*(const mb_attention *)layer, x, mask);
+}
+
 static mb_tensor apply_ttt(const void *layer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
     return mb_ttt_apply(layer, x, key, losses);
@@ -34,7 +41,7 @@ static mb_mixer attention_mixer(mb_params *p, int64_t dim, const mb_mixer_option
     *layer = mb_attention_new(p, "attention", options);
     if (mb_error(mb_params_context(p)) != MB_OK)
         return (mb_mixer){0};
-    return (mb_mixer){apply_attention, layer, 0};
+    return (mb_mixer){.apply = apply_attention, .layer = layer, .apply_masked = apply_attention_masked};
 }
 
 static mb_mixer ttt_mixer(mb_params *p, int64_t dim, const mb_mixer_options *o)
@@ -43,7 +50,8 @@ static mb_mixer ttt_mixer(mb_params *p, int64_t dim, const mb_mixer_options *o)
     options.dim = dim;
     options.heads = o->heads;
     mb_ttt *layer = mb_ttt_new(p, "ttt", options);
-    return layer ? (mb_mixer){apply_ttt, layer, options.inner_steps + 1} : (mb_mixer){0};
+    return layer ? (mb_mixer){.apply = apply_ttt, .layer = layer, .losses = options.inner_steps + 1}
+                 : (mb_mixer){0};
 }
 
 mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, const mb_mixer_options *options)
@@ -71,15 +79,26 @@ mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, const mb_m
     return (mb_mixer){0};
 }
 
-mb_tensor mb_mixer_apply_at(const char *site, mb_mixer mixer, mb_tensor x, mb_key key, mb_tensor *losses)
+mb_tensor mb_mixer_apply_with_at(const char *site, mb_mixer mixer, mb_tensor x, mb_tensor mask, mb_key key,
+                                 mb_tensor *losses)
 {
     MB_SITE(x.ctx, site);
     if (losses && mixer.losses > 0)
         memset(losses, 0, (size_t)mixer.losses * sizeof *losses);
     if (!mixer.apply || !mb__usable(x))
         return mb__refused(x);
-    mb_tensor y = mixer.apply(mixer.layer, x, key, losses);
-    return y;
+    if (!mask.ctx)
+        return mixer.apply(mixer.layer, x, key, losses);
+    if (mixer.apply_masked)
+        return mixer.apply_masked(mixer.layer, x, mask, key, losses);
+    mb_fail(x.ctx, MB_INVALID, "mb_mixer: got a mask for a mixer that takes none");
+    return (mb_tensor){0};
+}
+
+mb_tensor mb_mixer_apply_at(const char *site, mb_mixer mixer, mb_tensor x, mb_key key, mb_tensor *losses)
+{
+    MB_SITE(x.ctx, site);
+    return mb_mixer_apply_with(mixer, x, (mb_tensor){0}, key, losses);
 }
 
 /* ----------------------------------------------------------------------------------------------- MLP -- */
@@ -130,8 +149,8 @@ mb_block mb_block_new_at(const char *site, mb_params *p, const char *name, int64
     return block;
 }
 
-mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x, mb_key key,
-                            mb_tensor *losses)
+mb_tensor mb_block_apply_with_at(const char *site, const mb_block *block, mb_tensor x, mb_tensor mask,
+                                 mb_key key, mb_tensor *losses)
 {
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
@@ -140,7 +159,15 @@ mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x
         mb_fail(x.ctx, MB_INVALID, "mb_block: no block");
         return (mb_tensor){0};
     }
-    x = mb_add(x, mb_mixer_apply(block->mixer, mb_layer_norm_apply(block->norm1, x), key, losses));
-    mb_tensor y = mb_add(x, mb_mlp_apply(block->mlp, mb_layer_norm_apply(block->norm2, x)));
-    return y;
+    mb_tensor mixed =
+        mb_mixer_apply_with(block->mixer, mb_layer_norm_apply(block->norm1, x), mask, key, losses);
+    x = mb_add(x, mixed);
+    return mb_add(x, mb_mlp_apply(block->mlp, mb_layer_norm_apply(block->norm2, x)));
+}
+
+mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x, mb_key key,
+                            mb_tensor *losses)
+{
+    MB_SITE(x.ctx, site);
+    return mb_block_apply_with(block, x, (mb_tensor){0}, key, losses);
 }

@@ -119,12 +119,15 @@ typedef struct mb_attend_options {
                        adaptive */
     mb_tensor mask; /* bool, broadcasts to [B,H,N,M]: true where a query may see a key; with causal, where
                        both allow it. [B,1,1,M] is a padding mask. Null tensor: all are seen. */
+    int64_t chunk; /* > 1: of the linear kinds, causal, without a mask and with M = N, so many tokens at once,
+                      by mb_gated_attention (recurrent.h), so that time and memory are proportional to N; the
+                      derivatives' too. Not used elsewhere */
 } mb_attend_options;
 
 /* q: [B,N,H,dk], k: [B,M,H,dk], v: [B,M,H,dv] -> [B,N,H,dv], of one dtype. The result of a query that sees no
  * key is 0, with derivatives of 0, for every kind. Hidden keys have weight 0; their rows of v are multiplied
  * by it, so they must be finite. With a mask or causal, the cost of the linear kinds is proportional to N M,
- * too. */
+ * too, unless `chunk` is used. */
 MB_API mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                                    mb_attend_options options);
 #define mb_attend_with(...) mb_attend_with_at(MB_HERE, __VA_ARGS__)
@@ -137,8 +140,9 @@ typedef struct mb_attention_options {
     int64_t dim, heads; /* heads divide dim */
     mb_attention_kind kind;
     bool causal;
-    double scale; /* 0: as in mb_attend_with */
-    bool no_bias; /* of both linear layers */
+    double scale;  /* 0: as in mb_attend_with */
+    bool no_bias;  /* of both linear layers */
+    int64_t chunk; /* as in mb_attend_options */
 } mb_attention_options;
 
 typedef struct mb_attention {
@@ -384,6 +388,8 @@ typedef struct mb_mixer {
     mb_tensor (*apply)(const void *layer, mb_tensor x, mb_key key, mb_tensor *losses);
     const void *layer; /* passed to apply; valid as long as p, such as by mb_params_alloc */
     int losses;        /* number of inner losses that apply writes: T + 1 for test-time training, else 0 */
+    /* The same with a mask, as in mb_attend_with; NULL for a mixer that takes none. */
+    mb_tensor (*apply_masked)(const void *layer, mb_tensor x, mb_tensor mask, mb_key key, mb_tensor *losses);
 } mb_mixer;
 
 typedef enum mb_mixer_kind {
@@ -409,6 +415,11 @@ MB_API mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, con
 MB_API mb_tensor mb_mixer_apply_at(const char *site, mb_mixer mixer, mb_tensor x, mb_key key,
                                    mb_tensor *losses);
 #define mb_mixer_apply(...) mb_mixer_apply_at(MB_HERE, __VA_ARGS__)
+/* mask: as in mb_attend_with, for scores [B,H,N,N]; no tensor: all are seen. MB_INVALID for a mixer that
+ * takes none: test-time training, and custom ones without apply_masked. */
+MB_API mb_tensor mb_mixer_apply_with_at(const char *site, mb_mixer mixer, mb_tensor x, mb_tensor mask,
+                                        mb_key key, mb_tensor *losses);
+#define mb_mixer_apply_with(...) mb_mixer_apply_with_at(MB_HERE, __VA_ARGS__)
 
 /* --------------------------------------------------------------------------------------- transformer -- */
 
@@ -437,6 +448,10 @@ MB_API mb_block mb_block_new_at(const char *site, mb_params *p, const char *name
 MB_API mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x, mb_key key,
                                    mb_tensor *losses);
 #define mb_block_apply(...) mb_block_apply_at(MB_HERE, __VA_ARGS__)
+/* mask: as for the mixer. */
+MB_API mb_tensor mb_block_apply_with_at(const char *site, const mb_block *block, mb_tensor x, mb_tensor mask,
+                                        mb_key key, mb_tensor *losses);
+#define mb_block_apply_with(...) mb_block_apply_with_at(MB_HERE, __VA_ARGS__)
 
 /* -------------------------------------------------------------------------------- vision transformer -- */
 
@@ -489,6 +504,17 @@ MB_API mb_vit *mb_vit_new_at(const char *site, mb_params *p, const char *name, m
 MB_API mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_key key,
                                  mb_tensor *losses);
 #define mb_vit_apply(...) mb_vit_apply_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_vit_masks {
+    mb_tensor seen;   /* in each block, as in mb_attend_with, for scores [B,H,N,N]; no tensor: all are seen */
+    mb_tensor tokens; /* bool [B,N]: those that are there, in images of fewer: the others are not seen, and
+                         not part of the mean, which over no tokens is 0; no tensor: all are there */
+} mb_vit_masks;
+
+/* The same for some of the tokens. MB_INVALID if the mixer takes no mask. */
+MB_API mb_tensor mb_vit_apply_with_at(const char *site, const mb_vit *vit, mb_tensor patches,
+                                      mb_vit_masks masks, mb_key key, mb_tensor *losses);
+#define mb_vit_apply_with(...) mb_vit_apply_with_at(MB_HERE, __VA_ARGS__)
 MB_API int mb_vit_losses(const mb_vit *vit); /* inner losses per block: T + 1, or 0 */
 MB_API int mb_vit_depth(const mb_vit *vit);
 MB_API const mb_block *mb_vit_block(const mb_vit *vit, int i);

@@ -61,16 +61,27 @@ MB_API mb_tensor mb_recurrent_apply_at(const char *site, mb_recurrent layer, mb_
 /* --------------------------------------------------------------------------- gated linear attention -- */
 
 typedef struct mb_gated_attention_options {
-    /* Tokens computed at once, a divisor of N; 0 or 1: one by one. Within a chunk, all is products; between
-     * chunks, a scan. Factors exp(+-G) are formed, where G is how much log_decay sums up to between a token
-     * and the middle of its chunk: in float32 that must stay below 80 in size, in float64 below 700. */
+    /* Tokens computed at once; 0 or 1: one by one. Within a chunk all is products, and with beta a triangular
+     * system; between chunks there is a scan. With a decay for each entry of a key, factors exp(+-G) are
+     * formed, where G is how much log_decay sums up to between a token and the middle of its chunk: in
+     * float32 that must stay below 80 in size, in float64 below 700. With one for a whole key there is no
+     * limit. */
     int64_t chunk;
     int64_t keep_every; /* as in mb_scan_options */
+    mb_tensor beta;     /* [B,H,N]: the delta rule, see below. No tensor: k_t v_t^T is added as it is */
 } mb_gated_attention_options;
 
 /* Gated linear attention (Yang et al. 2312.06635, eq. 3): S_t = diag(a_t) S_{t-1} + k_t v_t^T, o_t = S_t^T
- * q_t, with S_0 = 0. q, k, log_decay: [B,H,N,dk], a = exp(log_decay); v: [B,H,N,dv] -> o [B,H,N,dv]. With
- * log_decay 0 it is causal linear attention. Linear in N. last: NULL, or where S_N [B,H,dk,dv] goes. */
+ * q_t, with S_0 = 0. q, k: [B,H,N,dk]; a = exp(log_decay), [B,H,N,dk] or [B,H,N,1], one for a whole key; v:
+ * [B,H,N,dv] -> o [B,H,N,dv]. Without log_decay (no tensor) a is 1: causal linear attention. Linear in N.
+ * last: NULL, or where S_N [B,H,dk,dv] goes.
+ *
+ * With beta it is the delta rule, a step of gradient descent on |S^T k_t - v_t|^2 / 2 from the decayed state:
+ *
+ *     S_t = (I - beta_t k_t k_t^T) diag(a_t) S_{t-1} + beta_t k_t v_t^T
+ *
+ * DeltaNet (Schlag et al. 2102.11174; in chunks Yang et al. 2406.06484), and with a decay for a whole
+ * key gated DeltaNet (Yang et al. 2412.06464, eq. 10). It is stable where |k_t|^2 beta_t is below 2. */
 MB_API mb_tensor mb_gated_attention_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                                        mb_tensor log_decay, mb_gated_attention_options options,
                                        mb_tensor *last);

@@ -165,34 +165,76 @@ const mb_block *mb_vit_block(const mb_vit *vit, int i)
 
 /* ------------------------------------------------------------------------------------------- forward -- */
 
-mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_key key,
-                          mb_tensor *losses)
+static bool check_tokens(const mb_vit *vit, mb_tensor patches, mb_tensor tokens)
+{
+    const mb_vit_options *o = &vit->options;
+    if (!mb__check_tokens(patches, o->patch_values, "vit"))
+        return false;
+    int64_t B = mb_dim(patches, 0), N = mb_dim(patches, 1);
+    char text[MB__SHAPE_TEXT];
+    if (vit->positions.ctx && N != o->tokens) {
+        mb_fail(patches.ctx, MB_INVALID, "vit: %lld tokens, made for %lld", (long long)N,
+                (long long)o->tokens);
+        return false;
+    }
+    mb_shape s = mb_shape_of(tokens);
+    if (!tokens.ctx || !mb_valid(tokens) ||
+        (mb_dtype_of(tokens) == MB_BOOL && s.rank == 2 && s.dim[0] == B && s.dim[1] == N))
+        return true;
+    mb_fail(patches.ctx, MB_INVALID, "vit: got tokens %s %s; wanted bool [%lld,%lld]",
+            mb__shape(text, tokens), mb_dtype_name(mb_dtype_of(tokens)), (long long)B, (long long)N);
+    return false;
+}
+
+/* z: [B,N,D] -> [B,D] */
+static mb_tensor mean_over(mb_tensor z, mb_tensor tokens)
+{
+    if (!tokens.ctx || !mb_valid(z))
+        return mb_mean(z, MB_AXES(1));
+    mb_tensor sum = mb_sum(mb_where(mb_unsqueeze(tokens, 2), z, mb__literal(z, 0)), MB_AXES(1));
+    mb_tensor count = mb_cast(mb_sum(tokens, MB_KEEP(1)), mb_dtype_of(z));
+    return mb_div(sum, mb_maximum(count, mb__literal(z, 1)));
+}
+
+/* [B,1,1,N], and what else is hidden. */
+static mb_tensor mask_of(mb_vit_masks m)
+{
+    if (!m.tokens.ctx)
+        return m.seen;
+    mb_tensor keys = mb_unsqueeze(mb_unsqueeze(m.tokens, 1), 1);
+    return m.seen.ctx ? mb_and(m.seen, keys) : keys;
+}
+
+mb_tensor mb_vit_apply_with_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_vit_masks masks,
+                               mb_key key, mb_tensor *losses)
 {
     MB_SITE(patches.ctx, site);
     if (!vit || !mb__usable(patches))
         return mb__refused(patches);
     const mb_vit_options *o = &vit->options;
-    mb_tensor y = {0};
-    if (mb__check_tokens(patches, o->patch_values, "vit")) {
-        if (vit->positions.ctx && mb_dim(patches, 1) != o->tokens)
-            mb_fail(patches.ctx, MB_INVALID, "vit: %lld tokens, made for %lld", (long long)mb_dim(patches, 1),
-                    (long long)o->tokens);
-        mb_tensor z = mb_linear_apply(vit->embed, patches); /* [B,N,D] */
-        if (vit->positions.ctx)
-            z = mb_add(z, vit->positions);
-        for (int i = 0; i < (int)o->depth && mb_valid(z); i++) {
-            mb_tensor *to = losses ? losses + (ptrdiff_t)i * mb_vit_losses(vit) : NULL;
-            mb_checkpoint c = {0};
-            if (o->checkpoint)
-                c = mb_checkpoint_begin(z.ctx);
-            z = mb_block_apply(&vit->blocks[i], z, mb_key_fold(key, (uint64_t)i), to);
-            if (o->checkpoint)
-                mb_checkpoint_end(c);
-        }
-        z = mb_mean(mb_layer_norm_apply(vit->norm, z), MB_AXES(1)); /* [B,D] */
-        if (o->pre_logits)
-            z = mb_tanh(mb_linear_apply(vit->pre_logits, z));
-        y = mb_linear_apply(vit->head, z);
+    if (!check_tokens(vit, patches, masks.tokens))
+        return (mb_tensor){0};
+    mb_tensor mask = mask_of(masks), z = mb_linear_apply(vit->embed, patches); /* [B,N,D] */
+    if (vit->positions.ctx)
+        z = mb_add(z, vit->positions);
+    for (int i = 0; i < (int)o->depth && mb_valid(z); i++) {
+        mb_tensor *to = losses ? losses + (ptrdiff_t)i * mb_vit_losses(vit) : NULL;
+        mb_checkpoint c = {0};
+        if (o->checkpoint)
+            c = mb_checkpoint_begin(z.ctx);
+        z = mb_block_apply_with(&vit->blocks[i], z, mask, mb_key_fold(key, (uint64_t)i), to);
+        if (o->checkpoint)
+            mb_checkpoint_end(c);
     }
-    return y;
+    z = mean_over(mb_layer_norm_apply(vit->norm, z), masks.tokens); /* [B,D] */
+    if (o->pre_logits)
+        z = mb_tanh(mb_linear_apply(vit->pre_logits, z));
+    return mb_linear_apply(vit->head, z);
+}
+
+mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_key key,
+                          mb_tensor *losses)
+{
+    MB_SITE(patches.ctx, site);
+    return mb_vit_apply_with(vit, patches, MB_EMPTY(mb_vit_masks), key, losses);
 }

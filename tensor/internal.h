@@ -345,6 +345,10 @@ mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const in
                      const mb_tensor *in, int nin, const int64_t *attrs, int nattr);
 
 /* A 0-d literal of a dtype, checked as in mb_full. */
+/* As mb_unfold and mb_fold, without checks; the window has no zeros. */
+struct mb_window;
+mb_tensor mb__unfold(mb_tensor x, int axis, struct mb_window w, int64_t count);
+mb_tensor mb__fold(mb_tensor x, int axis, struct mb_window w, int64_t n);
 mb_tensor mb__const(mb_context *ctx, mb_dtype dtype, double value);
 /* The same of x's dtype; of poison and null tensors poison. */
 mb_tensor mb__const_like(mb_tensor x, double value);

@@ -95,7 +95,7 @@ typedef enum mb_status {
     MB_FORMAT,    /* a file whose content is not what it should be                */
     MB_THREAD,    /* a call from a thread that does not own the context           */
     MB_NO_RULE,   /* a derivative that no rule exists for                         */
-    MB_WRONG,     /* a value or derivative that a check (check/check.h) found wrong   */
+    MB_WRONG,     /* a value or derivative that a check (autograd/check/check.h) found wrong   */
 } mb_status;
 
 typedef enum mb_dtype {
@@ -419,8 +419,8 @@ MB_API mb_tensor mb_concat_at(const char *site, const mb_tensor *xs, int n, int 
 /* n tensors of one shape along a new axis. */
 MB_API mb_tensor mb_stack_at(const char *site, const mb_tensor *xs, int n, int axis);
 #define mb_stack(...) mb_stack_at(MB_HERE, __VA_ARGS__)
-/* Parts of x along `axis`, end to end: part i has sizes[i] entries, which add up to those of x. After an error
- * all parts are poison, here and of mb_unstack. */
+/* Parts of x along `axis`, end to end: part i has sizes[i] entries, which add up to those of x. After an
+ * error all parts are poison, here and of mb_unstack. */
 MB_API mb_status mb_split_at(const char *site, mb_tensor x, const int64_t *sizes, mb_tensor *parts, int n,
                              int axis);
 #define mb_split(...) mb_split_at(MB_HERE, __VA_ARGS__)

@@ -139,6 +139,11 @@ static void add_attributes(const mb__gnode *n, mb__cell cell)
     case MB_OP_RESULT:
         mb__cell_add(cell, "result %lld", (long long)n->attr[0]);
         return;
+    case MB_OP_WINDOW:
+    case MB_OP_FOLD:
+        mb__cell_add(cell, "axis %lld, stride %lld, dilation %lld", (long long)n->attr[0],
+                     (long long)n->attr[1], (long long)n->attr[2]);
+        return;
     case MB_OP_MAP:
         mb__cell_add(cell, "%s", mb__custom_of(n->attr)->name);
         return;

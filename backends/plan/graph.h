@@ -79,6 +79,8 @@ enum mb__passes {
 mb_status mb__nest(mb__graph *g);
 /* Puts each step of the loops in their place. */
 mb_status mb__unroll(mb__graph *g);
+/* Puts pads and additions, or contractions, in the place of folds. */
+mb_status mb__expand(mb__graph *g, unsigned passes);
 mb_status mb__simplify(mb__graph *g, unsigned passes);
 /* Sums of pads whose parts do not overlap become pads of several operands, with the attributes of each in
  * turn.

@@ -76,6 +76,12 @@ static bool view_of(const mb__graph *g, mb__gnode *n)
             n->stride[i] = j < 0 || (x->dim[j] == 1 && n->dim[i] != 1) ? 0 : x->stride[j];
         }
         return true;
+    case MB_OP_WINDOW:
+        for (int i = 0, axis = (int)n->attr[0]; i < n->rank; i++)
+            n->stride[i] = x->stride[i <= axis ? i : i - 1] * (i == axis       ? n->attr[1]
+                                                               : i == axis + 1 ? n->attr[2]
+                                                                               : 1);
+        return true;
     default: /* slice */
         for (int i = 0; i < n->rank; i++) {
             n->offset += n->attr[i] * x->stride[i];

@@ -2,7 +2,8 @@
  *
  * plan.h - from tape to steps: what a backend gets.
  *
- *   tape --engine/segment.c--> graph --nest.c, simplify.c, pads.c--> graph --layout.c, fuse.c--> groups
+ *   tape --engine/segment.c--> graph --nest.c, expand.c, simplify.c, pads.c--> graph --layout.c, fuse.c-->
+ * groups
  * --lower.c--> steps
  *        --arena.c--> plan
  *

@@ -415,6 +415,7 @@ static int32_t simplify_structure(pass *p, const mb__gnode *n, int32_t *in, bool
             return make(p, MB_OP_BROADCAST, n, x->in, 1, NULL, 0);
         return -1;
     case MB_OP_SLICE:
+    case MB_OP_WINDOW:
     case MB_OP_TAKE:
         return literal(p, in[0], &v) ? emit_literal(p, n, v) : -1;
     case MB_OP_PAD:

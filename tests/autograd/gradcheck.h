@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * gradcheck.h - mb_check_gradient (check/check.h), as the tests of ops call it: lists of cases, on reference
- * and cpu.
+ * gradcheck.h - mb_check_gradient (autograd/check/check.h), as the tests of ops call it: lists of cases, on
+ * reference and cpu.
  */
 #ifndef MB_TESTS_GRADCHECK_H
 #define MB_TESTS_GRADCHECK_H

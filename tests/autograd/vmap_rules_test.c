@@ -107,6 +107,8 @@ CURVED(f_permute, mb_permute(X, MB_AXES(2, 0, 1)))
 CURVED(f_broadcast, mb_mul(mb_broadcast(X, S(4, 2, 3)), mb_iota(ctx, MB_FLOAT64, 3)))
 CURVED(f_slice, mb_slice(X, 1, 2, 2, -2))
 CURVED(f_slice_none, mb_slice(X, 0, 1, 0, 1))
+CURVED(f_unfold, mb_unfold(X, 0, (mb_window){2, 1, 2}))
+CURVED(f_fold, mb_fold(X, 0, (mb_window){0, 1, 2}, 5))
 CURVED(f_pad, mb_pad(mb_pad(X, 0, 1, 2), -1, 0, 3))
 CURVED(f_concat, mb_concat(((mb_tensor[]){X, mb_exp(Y), Z, X}), 4, 0))
 CURVED(f_concat_last, mb_concat(((mb_tensor[]){X, Y, mb_ones(ctx, MB_FLOAT64, S(2, 1))}), 3, 1))
@@ -117,8 +119,8 @@ Test(vmap_rules, movement)
     RUN(ONE(f_reshape, S(3, 4)), ONE(f_reshape, S(0, 4)), ONE(f_flat, S(2, 3)), ONE(f_flat, S0),
         ONE(f_permute, S(2, 3, 4)), ONE(f_broadcast, S(2, 1)), ONE(f_broadcast, S(1)), ONE(f_broadcast, S0),
         ONE(f_slice, S(2, 3)), ONE(f_slice_none, S(3, 2)), ONE(f_pad, S(2, 3)), ONE(f_pad, S(2)),
-        THREE(f_concat, S(2, 3), S(1, 3), S(2, 3)), TWO(f_concat_last, S(2, 3), S(2, 2)),
-        TWO(f_stack, S(2, 3), S(2, 3)));
+        ONE(f_unfold, S(5, 2)), ONE(f_fold, S(3, 2, 2)), THREE(f_concat, S(2, 3), S(1, 3), S(2, 3)),
+        TWO(f_concat_last, S(2, 3), S(2, 2)), TWO(f_stack, S(2, 3), S(2, 3)));
 }
 
 /* ---- reductions and scans along axes ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * vmapped.h - mb_check_vmap (check/check.h), as the tests of batching rules call it: lists of cases, on
- * reference and cpu.
+ * vmapped.h - mb_check_vmap (autograd/check/check.h), as the tests of batching rules call it: lists of cases,
+ * on reference and cpu.
  */
 #ifndef MB_TESTS_VMAPPED_H
 #define MB_TESTS_VMAPPED_H

@@ -99,6 +99,9 @@ typedef struct objects {
     mb_self_attention sa;
     mb_ttt *ttt;
     mb_vit *vit;
+    mb_conv conv;
+    mb_batch_norm batch_norm;
+    mb_group_norm group_norm;
     char path[256];
 } objects;
 
@@ -150,6 +153,9 @@ static void open_objects(objects *o, const char *backend)
         mb_vit_new(p, "vit",
                    (mb_vit_options){
                        .tokens = 4, .patch_values = 8, .dim = 8, .depth = 1, .classes = 2, .mixer.heads = 2});
+    o->conv = mb_conv2d_new(p, "conv", (mb_conv_layer_options){.in = 1, .out = 1, .size = {1}});
+    o->batch_norm = mb_batch_norm_new(p, "batch_norm", 4);
+    o->group_norm = mb_group_norm_new(p, "group_norm", 4, 1);
     o->opt = mb_adam(p, (mb_adam_options){.lr = 0.1});
     mb_safetensors_save(ctx, o->path, (const char *[]){"x"}, &o->x, 1, NULL);
     o->file = mb_safetensors_open(ctx, o->path);
@@ -251,6 +257,9 @@ static void call_movement_and_index(objects *o)
     TENSOR(mb_slice_at, S, x, 0, 0, 1, 1);
     TENSOR(mb_flip_at, S, x, 0);
     TENSOR(mb_pad_at, S, x, 0, 1, 1);
+    TENSOR(mb_pad_with_at, S, x, 0, 1, 1, (mb_pad_options){0});
+    TENSOR(mb_unfold_at, S, x, 0, (mb_window){.size = 2});
+    TENSOR(mb_fold_at, S, x, 0, (mb_window){0}, 9);
     TENSOR(mb_concat_at, S, two, 2, 0);
     TENSOR(mb_stack_at, S, two, 2, 0);
     STATUS(mb_split_at, S, x, sizes, four, 2, 0);
@@ -546,19 +555,51 @@ static void call_layers(objects *o)
     MEMBER(mb_recurrent_new_at, input, S, p, "12", (mb_recurrent_options){.in = 2, .hidden = 2});
     TENSOR(mb_recurrent_apply_at, S, (mb_recurrent){.input = t}, t, NULL);
     TENSOR(mb_gated_attention_at, S, t, t, t, t, (mb_gated_attention_options){0}, NULL);
+    TENSOR(mb_mesa_attention_at, S, q, q, q, none, x, (mb_mesa_options){0}, NULL);
+    TENSOR(mb_mesanet_attention_at, S, q, q, q, none, x, (mb_mesanet_options){0});
+    MEMBER(mb_memory_new_at, query, S, p, "13", (mb_memory_options){.dim = 8, .heads = 2});
+    TENSOR(mb_memory_apply_at, S, (mb_memory){.query = t}, t);
     QUIET(mb_ttt_set_inner_lr, o->ttt, 0, 2);
     ROW("mb_mixer_new_at",
         !mb_mixer_new_at(S, p, 8, &mixer).apply ||
             !((const mb_attention *)mb_mixer_new_at(S, p, 8, &mixer).layer)->qkv.weight.id);
     TENSOR(mb_mixer_apply_at, S, o->block.mixer, t, key, losses);
+    TENSOR(mb_mixer_apply_with_at, S, o->block.mixer, t, none, key, losses);
     MEMBER(mb_mlp_new_at, up.weight, S, p, "9", 8, 8);
     TENSOR(mb_mlp_apply_at, S, o->mlp, t);
     MEMBER(mb_block_new_at, norm1.scale, S, p, "10", 8, 8, &mixer);
     TENSOR(mb_block_apply_at, S, &o->block, t, key, losses);
+    TENSOR(mb_block_apply_with_at, S, &o->block, t, none, key, losses);
     TENSOR(mb_patchify_at, S, o->picture, 2);
     NOTHING(mb_vit_new_at, S, p, "11",
             (mb_vit_options){.tokens = 4, .patch_values = 8, .dim = 8, .classes = 2});
     TENSOR(mb_vit_apply_at, S, o->vit, t, key, losses);
+    TENSOR(mb_vit_apply_with_at, S, o->vit, t, (mb_vit_masks){none, none}, key, losses);
+}
+
+static void call_conv(objects *o)
+{
+    mb_params *p = o->p;
+    mb_tensor x = o->x, picture = o->picture, none = {0}, one, other;
+    mb_conv_options conv = {.groups = 1};
+    mb_pool_options pool = {.size = {1}};
+    TENSOR(mb_conv1d_at, S, picture, picture, none, conv);
+    TENSOR(mb_conv2d_at, S, picture, picture, none, conv);
+    TENSOR(mb_conv_transpose1d_at, S, picture, picture, none, conv);
+    TENSOR(mb_conv_transpose2d_at, S, picture, picture, none, conv);
+    MEMBER(mb_conv2d_new_at, weight, S, p, "13", (mb_conv_layer_options){.in = 1, .out = 1, .size = {1}});
+    TENSOR(mb_conv2d_apply_at, S, o->conv, picture);
+    TENSOR(mb_max_pool1d_at, S, picture, pool);
+    TENSOR(mb_max_pool2d_at, S, picture, pool);
+    TENSOR(mb_avg_pool1d_at, S, picture, pool);
+    TENSOR(mb_avg_pool2d_at, S, picture, pool);
+    TENSOR(mb_batch_normalize_at, S, x, 1, none, none, 1e-5, &one, &other);
+    TENSOR(mb_group_normalize_at, S, x, 1, 2, none, none, 1e-5);
+    MEMBER(mb_batch_norm_new_at, scale, S, p, "14", 4);
+    TENSOR(mb_batch_norm_apply_at, S, o->batch_norm, x, 1, true);
+    MEMBER(mb_group_norm_new_at, scale, S, p, "15", 4, 2);
+    TENSOR(mb_group_norm_apply_at, S, o->group_norm, x, 1);
+    TENSOR(mb_dropout_at, S, x, mb_key_of(1), 0.5, true);
 }
 
 static void call_all(objects *o)
@@ -575,6 +616,7 @@ static void call_all(objects *o)
     call_optimizer(o);
     call_files(o);
     call_layers(o);
+    call_conv(o);
 }
 
 /* ---- what is the owner's ---- */

@@ -218,9 +218,9 @@ static int repeat(maker *m, int a)
 /* Slice, pad, concat or cumsum along an axis. */
 static int along_axis(maker *m, int a)
 {
-    static const int kinds[] = {K_SLICE, K_SLICE, K_PAD, K_CONCAT, K_CUMSUM};
+    static const int kinds[] = {K_SLICE, K_SLICE, K_PAD, K_CONCAT, K_CUMSUM, K_WINDOWS};
     mb_shape s = m->p->code[a].shape;
-    instr x = {.kind = kinds[below(m, 5)], .nin = 1, .in = {a}, .dtype = m->p->dtype, .shape = s};
+    instr x = {.kind = kinds[below(m, 6)], .nin = 1, .in = {a}, .dtype = m->p->dtype, .shape = s};
     if (!s.rank)
         return -1;
     int axis = below(m, s.rank);
@@ -240,6 +240,14 @@ static int along_axis(maker *m, int a)
         x.par[1] = below(m, 3);
         x.par[2] = below(m, 3);
         x.shape.dim[axis] += x.par[1] + x.par[2];
+        break;
+    case K_WINDOWS:
+        if (!d)
+            return -1;
+        x.par[1] = 1 + below(m, (int)(d < 3 ? d : 3));
+        x.par[2] = 1 + below(m, 2);
+        x.par[3] = 1;
+        bound *= (double)x.par[1]; /* as many windows meet at an element */
         break;
     case K_CONCAT:
         x.in[x.nin++] = a;

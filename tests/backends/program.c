@@ -207,6 +207,15 @@ static bool movement(maker *m, instr *x)
         x->par[1] = rng_below(&m->r, 3);
         x->par[2] = rng_below(&m->r, 3);
         return s.rank > 0;
+    case K_WINDOWS: {
+        if (!s.rank || d == 0 || s.rank == MB_MAX_RANK || m->p->code[a].dtype == MB_BOOL)
+            return false;
+        int64_t dilation = x->par[3] = 1 + rng_below(&m->r, 2);
+        int64_t most = (d - 1) / dilation + 1;
+        x->par[1] = 1 + rng_below(&m->r, most < 4 ? most : 4);
+        x->par[2] = 1 + rng_below(&m->r, 3);
+        return true;
+    }
     default: /* concat and stack */
         if (x->kind == K_CONCAT && !s.rank)
             return false;

@@ -32,6 +32,7 @@ enum kind {
     K_BROADCAST,
     K_SLICE,
     K_PAD,
+    K_WINDOWS, /* folded again; par: axis, size, stride, dilation */
     K_CONCAT,
     K_STACK,
     /* reductions */

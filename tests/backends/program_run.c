@@ -323,6 +323,10 @@ mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tens
         return mb_slice(a, axis, x->par[1], x->par[2], x->par[3]);
     case K_PAD:
         return mb_pad(a, axis, x->par[1], x->par[2]);
+    case K_WINDOWS: {
+        mb_window w = {x->par[1], x->par[2], x->par[3]};
+        return mb_fold(mb_unfold(a, axis, w), axis, w, mb_dim(a, axis));
+    }
     case K_CONCAT:
         return mb_concat((mb_tensor[]){a, b, c}, x->nin, axis);
     case K_STACK:

@@ -11,7 +11,9 @@
  * --scan: inner steps as one scan, whose derivative stores the weights of every K-th. --checkpoint: each
  * block is one.
  *
- * MODEL: mttt-linear | mttt-mlp | linear-attention | softmax-attention | icl. Prints one line of JSON:
+ * MODEL: mttt-linear | mttt-mlp | linear-attention | softmax-attention | icl | convnet.
+ *
+ * Prints one line of JSON:
  *   median_ms, min_ms     a step, from the first recorded op to the loss in the program's hands
  *   record_ms             the part of a median step before the flush: recording and differentiation
  *   first_ms, plan_ms     the first step, and what all plans took to make
@@ -24,6 +26,8 @@
  * layers, d = 5, prompts of 20 pairs, 1000 fresh prompts a step, Adam(.9,.9). Of the flags, only --steps,
  * --threads,
  * --backend and the last two apply to it.
+ *
+ * convnet is that of examples/convnet.c, on images of 28 by 28: of the flags, --batch applies, too.
  *
  * --check starts from the closed-form values of pattern() instead of random ones, takes 3 steps and prints
  * their losses, to be compared with PyTorch's; --double does all in float64. */
@@ -38,6 +42,7 @@
 #include <time.h>
 
 enum { PATCH_VALUES = 16, CLASSES = 10, CHECK_STEPS = 3, MOST_STEPS = 100000 };
+enum { SIDE = 28, CHANNELS = 32, FEATURES = SIDE / 4 * SIDE / 4 * 2 * CHANNELS };
 enum { ICL_D = 5, ICL_PAIRS = 20, ICL_LAYERS = 3, ICL_PROMPTS = 1000 };
 
 typedef struct bench {
@@ -49,11 +54,15 @@ typedef struct bench {
     mb_dtype dtype;
     mb_params *params;
     mb_optimizer *optimizer;
-    mb_vit *vit;      /* all models but icl */
-    mb_tensor x, y;   /* [B,N,PATCH_VALUES], int32 [B] */
-    mb_costs costs;   /* of a step */
-    mb_tensor P, Q;   /* icl: [L,d,d] */
-    mb_tensor mx, mw; /* icl with --check: the prompts' x [prompts,n+1,d] and w [prompts,d,1] */
+    mb_tensor (*loss)(struct bench *b, uint64_t step);
+    mb_vit *vit;           /* of transformers */
+    mb_conv conv[2];       /* of convnet */
+    mb_batch_norm norm[2]; /* ... */
+    mb_linear head;        /* ... */
+    mb_tensor x, y;        /* [B,N,PATCH_VALUES] or [B,SIDE,SIDE,1], int32 [B] */
+    mb_costs costs;        /* of a step */
+    mb_tensor P, Q;        /* icl: [L,d,d] */
+    mb_tensor mx, mw;      /* icl with --check: the prompts' x [prompts,n+1,d] and w [prompts,d,1] */
 } bench;
 
 static _Noreturn void die(const char *what, const char *more)
@@ -102,6 +111,19 @@ static void pattern_parameters(bench *b)
     }
 }
 
+static void make_data(bench *b, mb_shape shape)
+{
+    b->x = b->check ? pattern(b, shape, 0, 1, 0) : mb_normal(b->mb, mb_key_of(1), b->dtype, shape);
+    int32_t *labels = malloc((size_t)b->batch * sizeof *labels);
+    if (!labels)
+        die("no memory", "");
+    for (int64_t i = 0; i < b->batch; i++)
+        labels[i] = (int32_t)((7 * i + 3) % CLASSES);
+    b->y = mb_from(b->mb, MB_INT32, MB_SHAPE(b->batch), labels);
+    free(labels);
+    mb_eval(&b->x, 1); /* drawn once, kept */
+}
+
 /* ---- vision transformers ---- */
 
 static void make_vit(bench *b)
@@ -131,21 +153,45 @@ static void make_vit(bench *b)
     mb_params_set_decay(b->params, "", true); /* as torch.optim.AdamW */
     b->optimizer = mb_adamw(b->params, (mb_adamw_options){.lr = 1e-3, .weight_decay = 1e-4, .clip_norm = 1});
 
-    mb_shape shape = MB_SHAPE(b->batch, b->tokens, PATCH_VALUES);
-    b->x = b->check ? pattern(b, shape, 0, 1, 0) : mb_normal(b->mb, mb_key_of(1), b->dtype, shape);
-    int32_t *labels = malloc((size_t)b->batch * sizeof *labels);
-    if (!labels)
-        die("no memory", "");
-    for (int64_t i = 0; i < b->batch; i++)
-        labels[i] = (int32_t)((7 * i + 3) % CLASSES);
-    b->y = mb_from(b->mb, MB_INT32, MB_SHAPE(b->batch), labels);
-    free(labels);
-    mb_eval(&b->x, 1); /* drawn once, kept */
+    make_data(b, MB_SHAPE(b->batch, b->tokens, PATCH_VALUES));
 }
 
-static mb_tensor vit_loss(bench *b)
+static mb_tensor vit_loss(bench *b, uint64_t step)
 {
+    (void)step;
     return mb_cross_entropy(mb_vit_apply(b->vit, b->x, MB_NO_KEY, NULL), b->y);
+}
+
+/* ---- a convolutional network, channels last ---- */
+
+static void make_convnet(bench *b)
+{
+    for (int i = 0; i < 2; i++) {
+        int64_t out = CHANNELS << i;
+        b->conv[i] =
+            mb_conv2d_new(b->params, i ? "conv2" : "conv1",
+                          (mb_conv_layer_options){.in = i ? CHANNELS : 1,
+                                                  .out = out,
+                                                  .size = {3},
+                                                  .conv = {.padding = {1, 1}, .channels_last = true}});
+        b->norm[i] = mb_batch_norm_new(b->params, i ? "norm2" : "norm1", out);
+    }
+    b->head = mb_linear_new(b->params, "head", FEATURES, CLASSES);
+    mb_params_set_decay(b->params, "", true); /* as torch.optim.AdamW */
+    b->optimizer = mb_adamw(b->params, (mb_adamw_options){.lr = 1e-3, .weight_decay = 1e-4, .clip_norm = 1});
+    make_data(b, MB_SHAPE(b->batch, SIDE, SIDE, 1));
+}
+
+static mb_tensor convnet_loss(bench *b, uint64_t step)
+{
+    mb_tensor z = b->x;
+    for (int i = 0; i < 2; i++) {
+        z = mb_batch_norm_apply(b->norm[i], mb_conv2d_apply(b->conv[i], z), -1, true);
+        z = mb_max_pool2d(mb_relu(z), (mb_pool_options){.size = {2}, .channels_last = true});
+    }
+    z = mb_reshape(z, MB_SHAPE(b->batch, FEATURES));
+    z = mb_dropout(z, mb_key_fold(mb_key_of(5), step), 0.25, !b->check);
+    return mb_cross_entropy(mb_linear_apply(b->head, z), b->y);
 }
 
 /* ---- in-context learning ---- */
@@ -232,7 +278,7 @@ static double step(bench *b, int64_t number, double *record)
 {
     double begun = now_ms();
     mb_scope scope = mb_scope_begin(b->mb);
-    mb_tensor loss = b->vit ? vit_loss(b) : icl_loss(b, (uint64_t)number);
+    mb_tensor loss = b->loss(b, (uint64_t)number);
     if (!b->forward_only)
         mb_step(b->optimizer, loss);
     *record = now_ms() - begun;
@@ -347,13 +393,13 @@ static void parse(bench *b, int argc, char **argv)
         else
             die("what is ", argv[i]);
     }
-    static const char *const models[] = {"mttt-linear", "mttt-mlp", "linear-attention", "softmax-attention",
-                                         "icl"};
+    static const char *const models[] = {"mttt-linear",       "mttt-mlp", "linear-attention",
+                                         "softmax-attention", "icl",      "convnet"};
     bool known = false;
     for (size_t k = 0; b->model && k < sizeof models / sizeof *models; k++)
         known |= strcmp(b->model, models[k]) == 0;
     if (!known)
-        die("wanted: mttt-linear | mttt-mlp | linear-attention | softmax-attention | icl", "");
+        die("wanted: mttt-linear | mttt-mlp | linear-attention | softmax-attention | icl | convnet", "");
     if (b->steps < 1 || b->steps > MOST_STEPS)
         die("--steps: wanted 1 to 100000", "");
 }
@@ -374,10 +420,9 @@ int main(int argc, char **argv)
     b.mb = mb_open_with(&(mb_options){.backend = b.backend, .threads = (int)b.threads});
     check_error(&b);
     b.params = mb_params_new_with(b.mb, 42, b.dtype);
-    if (strcmp(b.model, "icl") == 0)
-        make_icl(&b);
-    else
-        make_vit(&b);
+    bool icl = strcmp(b.model, "icl") == 0, convnet = strcmp(b.model, "convnet") == 0;
+    b.loss = icl ? icl_loss : convnet ? convnet_loss : vit_loss;
+    (icl ? make_icl : convnet ? make_convnet : make_vit)(&b);
     check_error(&b);
     if (b.check)
         run_check(&b);

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 PATCH_VALUES, CLASSES, WARM_UP, CHECK_STEPS = 16, 10, 3, 3
-MODELS = ["mttt-linear", "mttt-mlp", "linear-attention", "softmax-attention", "icl"]
+MODELS = ["mttt-linear", "mttt-mlp", "linear-attention", "softmax-attention", "icl", "convnet"]
 ICL = dict(d=5, pairs=20, layers=3, prompts=1000)
 
 
@@ -35,6 +35,7 @@ def flags():
     p.add_argument("--forward-only", action="store_true")
     p.add_argument("--check", action="store_true")
     p.add_argument("--double", action="store_true")
+    p.add_argument("--channels-last", action="store_true", help="convnet: as memory format")
     return p.parse_args()
 
 
@@ -180,6 +181,40 @@ class Transformer:
         return F.cross_entropy(self.dense("head", self.normalize("norm", z).mean(1)), self.y)
 
 
+class Convnet:
+    """Two convolutions with batch norm and pools, and a linear layer: examples/convnet.c."""
+
+    def __init__(self, a):
+        self.check, p = a.check, Parameters(a.check)
+        self.p = p
+        for i, (inputs, outputs) in enumerate(((1, 32), (32, 64)), 1):
+            bound = 1 / math.sqrt(9 * inputs)
+            p.make(f"conv{i}.weight", (outputs, inputs, 3, 3), uniform=bound)
+            p.make(f"conv{i}.bias", (outputs,), uniform=bound)
+            p.norm(f"norm{i}", outputs)
+        p.linear("head", 3136, CLASSES)
+        self.running = [(torch.zeros(n), torch.ones(n)) for n in (32, 64)]
+        self.opt = torch.optim.AdamW(list(p.values()), lr=1e-3, weight_decay=1e-4)
+        self.x = pattern((a.batch, 1, 28, 28), 0) if a.check else torch.randn(a.batch, 1, 28, 28)
+        if a.channels_last:
+            self.x = self.x.contiguous(memory_format=torch.channels_last)
+            for i in (1, 2):
+                w = p[f"conv{i}.weight"]
+                w.data = w.data.contiguous(memory_format=torch.channels_last)
+        self.y = (7 * torch.arange(a.batch) + 3) % CLASSES
+
+    def loss(self):
+        p, z = self.p, self.x
+        for i, (mean, variance) in enumerate(self.running, 1):
+            z = F.conv2d(z, p[f"conv{i}.weight"], p[f"conv{i}.bias"], padding=1)
+            z = F.batch_norm(z, mean, variance, p[f"norm{i}.scale"], p[f"norm{i}.bias"], True)
+            z = F.max_pool2d(F.relu(z), 2)
+        if self.check:
+            z = z.permute(0, 2, 3, 1)
+        z = F.dropout(z.flatten(1), 0.25, not self.check)
+        return F.cross_entropy(F.linear(z, p["head.weight"], p["head.bias"]), self.y)
+
+
 class InContext:
     """The linear transformer of Ahn et al. 2310.01082 on fresh prompts."""
 
@@ -213,7 +248,7 @@ def main():
     torch.manual_seed(0)
     if a.double:
         torch.set_default_dtype(torch.float64)
-    net = InContext(a) if a.model == "icl" else Transformer(a)
+    net = {"icl": InContext, "convnet": Convnet}.get(a.model, Transformer)(a)
     parameters = list(net.p.values())
     count = sum(t.numel() for t in parameters)
 

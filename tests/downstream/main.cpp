@@ -155,6 +155,17 @@ static void reductions(mb_context *mb)
     EXPECT(is(mb_sum(mb_sort(x), MB_ALL), 10) && is(mb_sum(mb_one_hot(index, 4), MB_ALL), 2));
 }
 
+static void windows(mb_context *mb)
+{
+    mb_tensor x = mb_add(mb_iota(mb, MB_FLOAT32, 4), 1.0f);
+    mb_pad_options reflect = {};
+    reflect.mode = MB_PAD_REFLECT;
+    mb_window pairs = {};
+    pairs.size = 2;
+    EXPECT(is(mb_sum(mb_pad_with(x, 0, 1, 1, reflect), MB_ALL), 15));
+    EXPECT(is(mb_sum(mb_fold(mb_unfold(x, 0, pairs), 0, pairs, 4), MB_ALL), 15));
+}
+
 static void linear_algebra(mb_context *mb)
 {
     mb_tensor a = mb_mul(mb_eye(mb, MB_FLOAT64, 3), 4.0), b = mb_full(mb, MB_FLOAT64, MB_SHAPE(3, 2), 8.0);
@@ -511,8 +522,8 @@ int main(int argc, char **argv)
     contexts();
     mb_context *mb = mb_open(nullptr);
     for (auto part :
-         {lists, elementwise, leaves, random_numbers, movement, reductions, linear_algebra, common_functions,
-          scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
+         {lists, elementwise, leaves, random_numbers, movement, reductions, windows, linear_algebra,
+          common_functions, scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
         part(mb);
     for (auto part : {safetensors, images, training})
         part(mb, folder);

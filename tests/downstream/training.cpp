@@ -208,6 +208,60 @@ static void transformers(mb_context *mb, mb_params *p)
     EXPECT(has_shape(logits, MB_SHAPE(2, 3)) && std::isfinite(mb_item(mb_sum(logits, MB_ALL))));
 }
 
+static void masked(mb_context *mb, mb_params *p)
+{
+    mb_mixer_options mixer = {};
+    mixer.heads = 2;
+    mb_vit_options options = {};
+    options.tokens = 4;
+    options.patch_values = options.dim = 8;
+    options.depth = 1;
+    options.classes = 3;
+    options.mixer = mixer;
+    mb_vit *vit = mb_vit_new(p, "masked", options);
+    mb_vit_masks masks = {};
+    masks.tokens = mb_full(mb, MB_BOOL, MB_SHAPE(2, 4), 1);
+    mb_tensor x = mb_ones(mb, MB_FLOAT32, MB_SHAPE(2, 4, 8)), seen = mb_full(mb, MB_BOOL, MB_SHAPE(4), 1);
+    const mb_block *block = mb_vit_block(vit, 0);
+    EXPECT(has_shape(mb_mixer_apply_with(block->mixer, x, seen, MB_NO_KEY, nullptr), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_block_apply_with(block, x, seen, MB_NO_KEY, nullptr), MB_SHAPE(2, 4, 8)));
+    EXPECT(has_shape(mb_vit_apply_with(vit, x, masks, MB_NO_KEY, nullptr), MB_SHAPE(2, 3)));
+}
+
+static void convolutions(mb_context *mb, mb_params *p)
+{
+    mb_tensor x = mb_ones(mb, MB_FLOAT32, MB_SHAPE(2, 4, 6)), w = mb_ones(mb, MB_FLOAT32, MB_SHAPE(2, 4, 3)),
+              none = MB_EMPTY(mb_tensor), wide = mb_unsqueeze(x, 2);
+    mb_conv_options conv = {};
+    mb_pool_options pool = {};
+    pool.size[0] = 2;
+    pool.size[1] = 1;
+    EXPECT(is(mb_mean(mb_conv1d(x, w, none, conv), MB_ALL), 12));
+    EXPECT(is(mb_mean(mb_conv2d(wide, mb_unsqueeze(w, 2), none, conv), MB_ALL), 12));
+    mb_tensor y = mb_conv1d(x, w, none, conv);
+    EXPECT(has_shape(mb_conv_transpose1d(y, w, none, conv), MB_SHAPE(2, 4, 6)));
+    EXPECT(has_shape(mb_conv_transpose2d(mb_unsqueeze(y, 2), mb_unsqueeze(w, 2), none, conv),
+                     MB_SHAPE(2, 4, 1, 6)));
+    EXPECT(is(mb_mean(mb_max_pool1d(x, pool), MB_ALL), 1) && is(mb_mean(mb_avg_pool1d(x, pool), MB_ALL), 1));
+    mb_tensor tall = mb_unsqueeze(x, 3);
+    EXPECT(has_shape(mb_max_pool2d(tall, pool), MB_SHAPE(2, 4, 3, 1)));
+    EXPECT(is(mb_mean(mb_avg_pool2d(tall, pool), MB_ALL), 1));
+
+    mb_conv_layer_options layer = {};
+    layer.in = 4;
+    layer.out = 2;
+    layer.size[0] = 1;
+    EXPECT(has_shape(mb_conv2d_apply(mb_conv2d_new(p, "conv", layer), wide), MB_SHAPE(2, 2, 1, 6)));
+    mb_batch_norm batch = mb_batch_norm_new(p, "batch_norm", 4);
+    EXPECT(is(mb_sum(mb_batch_norm_apply(batch, x, 1, true), MB_ALL), 0));
+    mb_tensor mean, variance;
+    mb_batch_normalize(x, 1, none, none, 1e-5, &mean, &variance);
+    EXPECT(is(mb_mean(mean, MB_ALL), 1) && is(mb_mean(variance, MB_ALL), 0));
+    EXPECT(is(mb_sum(mb_group_norm_apply(mb_group_norm_new(p, "group_norm", 4, 2), x, 1), MB_ALL), 0));
+    EXPECT(is(mb_sum(mb_group_normalize(x, 1, 4, none, none, 1e-5), MB_ALL), 0));
+    EXPECT(is(mb_sum(mb_dropout(x, mb_key_of(1), 1, true), MB_ALL), 0));
+}
+
 static void recurrent(mb_context *mb, mb_params *p)
 {
     mb_recurrent_options options = {};
@@ -226,6 +280,21 @@ static void recurrent(mb_context *mb, mb_params *p)
               none = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(1, 1, 4, 1)), last;
     EXPECT(is(mb_sum(mb_gated_attention(q, q, q, none, chunks, &last), MB_ALL), 1 + 2 + 3 + 4) &&
            is(mb_sum(last, MB_ALL), 4));
+
+    mb_tensor one =
+        mb_ones(mb, MB_FLOAT32, MB_SHAPE0); /* y_t = sum of v k / (sum of k^2 + 1) = t / (t + 1) */
+    const double fit = 1.0 / 2 + 2.0 / 3 + 3.0 / 4 + 4.0 / 5;
+    mb_mesa_state end = {};
+    mb_tensor mesa = mb_mesa_attention(q, q, q, MB_EMPTY(mb_tensor), one, MB_EMPTY(mb_mesa_options), &end);
+    EXPECT(is(mb_sum(mesa, MB_ALL), fit) && is(mb_sum(end.inverse, MB_ALL), 1.0 / 5));
+    mb_mesanet_options net = {};
+    net.steps = 1;
+    EXPECT(is(mb_sum(mb_mesanet_attention(q, q, q, MB_EMPTY(mb_tensor), one, net), MB_ALL), fit));
+    mb_memory_options memory = {};
+    memory.rule = MB_MEMORY_GATED_DELTA;
+    memory.dim = 3;
+    memory.heads = 1;
+    EXPECT(has_shape(mb_memory_apply(mb_memory_new(p, "memory", memory), x), MB_SHAPE(2, 5, 3)));
 }
 
 /* --------------------------------------------------------------------------------------------- check.h -- */
@@ -266,7 +335,7 @@ void training(mb_context *mb, const std::string &folder)
     optimisers(mb, folder);
     rules(mb);
     mb_params *p = mb_params_new(mb, 42);
-    for (auto part : {small_layers, in_context, transformers, recurrent, checks})
+    for (auto part : {small_layers, in_context, transformers, masked, convolutions, recurrent, checks})
         part(mb, p);
     mb_params_free(p);
 }

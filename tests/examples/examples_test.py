@@ -11,7 +11,8 @@ import sys
 sys.dont_write_bytecode = True  # the tree stays as it is
 
 import harness
-import in_context  # noqa: F401  the modules register their tests
+import convolutions  # noqa: F401  the modules register their tests
+import in_context  # noqa: F401
 import learning  # noqa: F401
 import mttt_folder  # noqa: F401
 import mttt_resume  # noqa: F401

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""examples/linear_transformer and examples/icl_gd, from outside: their tables recomputed, and what they do with folders,
+"""examples/linear_transformer, examples/icl_gd and examples/mesa, from outside: their tables recomputed, and what they do with folders,
 streams and Ctrl-C."""
 import math
 import os
@@ -16,6 +16,8 @@ FLAGS = {
                            "threads": 1},
     "icl_gd": {"models": "one", "steps": 2, "gd-steps": 5, "seeds": 2, "batch": 32, "validation": 64, "every": 1,
                "threads": 1},
+    "mesa": {"models": "mesa-1", "steps": 2, "solver-steps": 2, "seeds": 2, "batch": 8, "validation": 16, "every": 1,
+             "threads": 1},
 }
 
 

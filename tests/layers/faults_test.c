@@ -11,7 +11,7 @@ static char path[256];
 
 /* Two steps of a transformer with every kind of part, a checkpoint written and read. Returns the first error.
  */
-static mb_status train(const mb_allocator *allocator, const char *backend)
+static mb_status train_transformer(const mb_allocator *allocator, const char *backend)
 {
     mb_context *mb =
         mb_open_with(&(mb_options){.backend = backend, .threads = 1, .disable = "", .allocator = allocator});
@@ -52,7 +52,37 @@ static mb_status train(const mb_allocator *allocator, const char *backend)
     return mb_close(mb);
 }
 
-static void every_allocation(const char *backend)
+/* Two steps of a convolutional network, with folds of both kinds. */
+static mb_status train_convolutions(const mb_allocator *allocator, const char *backend)
+{
+    mb_context *mb =
+        mb_open_with(&(mb_options){.backend = backend, .threads = 1, .disable = "", .allocator = allocator});
+    if (!mb)
+        return MB_NO_MEMORY;
+    mb_params *p = mb_params_new(mb, 1);
+    mb_conv c = mb_conv2d_new(p, "c", (mb_conv_layer_options){.in = 2, .out = 4, .size = {3}});
+    mb_batch_norm b = mb_batch_norm_new(p, "b", 4);
+    mb_group_norm g = mb_group_norm_new(p, "g", 4, 2);
+    mb_optimizer *opt = mb_sgd(p, (mb_sgd_options){.lr = 0.1});
+    for (int step = 0; step < 2; step++) {
+        mb_scope s = mb_scope_begin(mb);
+        mb_tensor x = mb_normal(mb, mb_key_of((uint64_t)step), MB_FLOAT32, MB_SHAPE(2, 2, 7, 7));
+        x = mb_pad_with(x, 2, 1, 1, (mb_pad_options){MB_PAD_REFLECT, 0});
+        x = mb_group_norm_apply(g, mb_batch_norm_apply(b, mb_conv2d_apply(c, x), 1, true), 1);
+        x = mb_dropout(mb_max_pool2d(x, (mb_pool_options){.size = {2}}), mb_key_of(5), 0.5, true);
+        for (int64_t stride = 1; stride < 3; stride++)
+            x = mb_conv_transpose2d(x, mb_stop_gradient(mb_slice(c.weight, 1, 0, 1, 1)), MB_EMPTY(mb_tensor),
+                                    (mb_conv_options){.stride = {stride, stride}, .groups = 4});
+        mb_step(opt, mb_mean(mb_square(x), MB_ALL));
+        mb_scope_end(s);
+    }
+    mb_optimizer_free(opt);
+    mb_params_free(p);
+    return mb_close(mb);
+}
+
+static void every_allocation(const char *backend,
+                             mb_status (*train)(const mb_allocator *allocator, const char *backend))
 {
     const char *folder = getenv("TMPDIR");
     snprintf(path, sizeof path, "%s/mb-faults-%ld", folder ? folder : "/tmp", (long)getpid());
@@ -77,10 +107,12 @@ static void every_allocation(const char *backend)
 
 Test(faults, reference)
 {
-    every_allocation("reference");
+    every_allocation("reference", train_transformer);
+    every_allocation("reference", train_convolutions);
 }
 
 Test(faults, cpu)
 {
-    every_allocation("cpu");
+    every_allocation("cpu", train_transformer);
+    every_allocation("cpu", train_convolutions);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * recurrent_test.c - GRU, LSTM and gated linear attention against plain loops, their derivatives against
- * differences, chunks against single tokens, and mistakes. */
+ * recurrent_test.c - GRU and LSTM against plain loops, their derivatives against differences, and mistakes.
+ */
 #include "fixture.h"
 
 enum { B = 2, N = 6, IN = 3, HID = 4, MOST = 4 };
@@ -133,80 +133,6 @@ Test(recurrent, derivatives_equal_differences)
         }
 }
 
-/* ---- gated linear attention ---- */
-
-enum { DK = 3, DV = 2, T = 12 };
-
-static void inputs(mb_context *mb, mb_tensor in[4])
-{
-    in[0] = pattern(mb, MB_SHAPE(B, 2, T, DK), 1, 1, 0);
-    in[1] = pattern(mb, MB_SHAPE(B, 2, T, DK), 2, 1, 0);
-    in[2] = pattern(mb, MB_SHAPE(B, 2, T, DV), 3, 1, 0);
-    in[3] = mb_neg(mb_softplus(pattern(mb, MB_SHAPE(B, 2, T, DK), 4, 2, 0)));
-}
-
-Test(recurrent, gated_attention_equals_a_plain_loop)
-{
-    for (int b = 0; b < 2; b++) {
-        mb_context *mb = open_on(backend_names[b]);
-        mb_tensor in[4], last;
-        inputs(mb, in);
-        const double *q = values(in[0]), *k = values(in[1]), *v = values(in[2]), *a = values(in[3]);
-        for (int64_t chunk = 0; chunk <= T; chunk += 3) {
-            if (T % (chunk ? chunk : 1))
-                continue;
-            mb_tensor o = mb_gated_attention(in[0], in[1], in[2], in[3],
-                                             (mb_gated_attention_options){.chunk = chunk}, &last);
-            const double *got = values(o), *end = values(last);
-            for (int s = 0; s < B * 2; s++) {
-                double S[DK][DV] = {{0}};
-                for (int t = 0; t < T; t++)
-                    for (int j = 0; j < DV; j++) {
-                        double sum = 0;
-                        for (int i = 0; i < DK; i++) {
-                            int at = (s * T + t) * DK + i;
-                            S[i][j] = exp(a[at]) * S[i][j] + k[at] * v[(s * T + t) * DV + j];
-                            sum += q[at] * S[i][j];
-                        }
-                        expect(fabs(sum - got[(s * T + t) * DV + j]) < 1e-12, "%s, chunk %lld: token %d",
-                               backend_names[b], (long long)chunk, t);
-                    }
-                for (int i = 0; i < DK; i++)
-                    for (int j = 0; j < DV; j++)
-                        expect(fabs(end[(s * DK + i) * DV + j] - S[i][j]) < 1e-12, "%s: the last state",
-                               backend_names[b]);
-            }
-        }
-        expect_ok(mb);
-        close_all();
-    }
-}
-
-/* The chunked form is the same function: so are first and second derivatives. */
-Test(recurrent, chunks_have_the_same_derivatives)
-{
-    for (int b = 0; b < 2; b++) {
-        mb_context *mb = open_on(backend_names[b]);
-        mb_tensor in[4], g[2][4], h[2][4], v[4];
-        inputs(mb, in);
-        for (int i = 0; i < 4; i++)
-            v[i] = pattern(mb, mb_shape_of(in[i]), 20 + i, 1, 0);
-        for (int way = 0; way < 2; way++) {
-            mb_gated_attention_options options = {.chunk = way ? 4 : 1, .keep_every = way ? 0 : MB_KEEP_SQRT};
-            mb_tensor y =
-                mb_sum(mb_square(mb_gated_attention(in[0], in[1], in[2], in[3], options, NULL)), MB_ALL);
-            mb_grad(y, in, 4, g[way]);
-            mb_hvp(y, in, v, 4, h[way]);
-        }
-        for (int i = 0; i < 4; i++) {
-            expect_close(g[1][i], g[0][i], 1e-11, "gradient");
-            expect_close(h[1][i], h[0][i], 1e-10, "Hessian-vector product");
-        }
-        expect_ok(mb);
-        close_all();
-    }
-}
-
 static void refused(mb_context *mb, const char *word)
 {
     expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), word) &&
@@ -227,12 +153,6 @@ Test(recurrent, mistakes_are_told)
     mb_tensor x = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 5, 3));
     mb_recurrent_apply(l, x, &(mb_recurrent_state){.h = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 3))});
     refused(mb, "state");
-    mb_tensor q = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(1, 1, 6, 2)),
-              k = mb_zeros(mb, MB_FLOAT32, MB_SHAPE(1, 1, 5, 2));
-    mb_gated_attention(q, k, q, q, (mb_gated_attention_options){0}, NULL);
-    refused(mb, "k is");
-    mb_gated_attention(q, q, q, q, (mb_gated_attention_options){.chunk = 4}, NULL);
-    refused(mb, "chunk 4");
     mb_params_free(p);
     close_all();
 }

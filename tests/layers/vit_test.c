@@ -235,7 +235,57 @@ static mb_mixer make_average(void *user, mb_params *p, int64_t dim)
     if (!a)
         return (mb_mixer){0};
     a->gain = mb_param(p, "gain", MB_SHAPE(dim), mb_init_ones());
-    return (mb_mixer){average, a, 0};
+    return (mb_mixer){.apply = average, .layer = a};
+}
+
+/* An image whose last tokens are not there is one of fewer tokens. */
+Test(vit, tokens_that_are_not_there)
+{
+    for (int k = 0; k < 2; k++)
+        for (int kind = MB_MIXER_SOFTMAX; kind <= MB_MIXER_ADAPTIVE; kind++) {
+            mb_context *mb = open_on(backend_names[k]);
+            mb_params *p = mb_params_new_with(mb, 5, MB_FLOAT64);
+            mb_vit *vit = small(p, (mb_vit_options){.positions = MB_POSITIONS_NONE,
+                                                    .head_init = mb_init_normal(1),
+                                                    .mixer = {.kind = (mb_mixer_kind)kind}});
+            mb_tensor x = pattern(mb, MB_SHAPE(2, 4, 9), 60, 1, 0), few = mb_slice(x, 1, 0, 3, 1);
+            mb_tensor there = mb_lt(mb_broadcast(mb_iota(mb, MB_INT32, 4), MB_SHAPE(2, 4)),
+                                    mb_full(mb, MB_INT32, MB_SHAPE0, 3));
+            mb_tensor y = mb_vit_apply_with(vit, x, (mb_vit_masks){.tokens = there}, MB_NO_KEY, NULL), dx;
+            if (kind != MB_MIXER_LINEAR) /* whose scale counts the tokens that are not there, too */
+                expect_close(y, mb_vit_apply(vit, few, MB_NO_KEY, NULL), 1e-12, "three tokens of four");
+            mb_grad(mb_sum(mb_sin(y), MB_ALL), &x, 1, &dx);
+            expect(norm2(mb_slice(dx, 1, 3, 1, 1)) == 0 && norm2(dx) > 0, "derivatives by what is not there");
+            mb_params_free(p);
+            close_all();
+        }
+}
+
+/* All that is seen by a mask of all, and of what came before. */
+Test(vit, mask)
+{
+    for (int k = 0; k < 2; k++) {
+        mb_context *mb = open_on(backend_names[k]);
+        mb_params *p = mb_params_new_with(mb, 5, MB_FLOAT64), *q = mb_params_new_with(mb, 5, MB_FLOAT64);
+        mb_vit *vit =
+            small(p, (mb_vit_options){.head_init = mb_init_normal(1), .mixer = {.kind = MB_MIXER_SOFTMAX}});
+        mb_vit *causal = small(q, (mb_vit_options){.head_init = mb_init_normal(1),
+                                                   .mixer = {.kind = MB_MIXER_SOFTMAX, .causal = true}});
+        mb_tensor x = pattern(mb, MB_SHAPE(2, 4, 9), 60, 1, 0), lower = mb_tril_mask(mb, 4, 4, 0);
+        mb_tensor all = mb_full(mb, MB_BOOL, MB_SHAPE(4), 1), whole = mb_vit_apply(vit, x, MB_NO_KEY, NULL);
+        expect_close(mb_vit_apply_with(vit, x, (mb_vit_masks){.seen = lower}, MB_NO_KEY, NULL),
+                     mb_vit_apply(causal, x, MB_NO_KEY, NULL), 1e-12, "causal by a mask");
+        expect_close(mb_vit_apply_with(vit, x, (mb_vit_masks){.seen = all}, MB_NO_KEY, NULL), whole, 1e-12,
+                     "all");
+        expect_close(mb_block_apply_with(mb_vit_block(vit, 0), mb_zeros(mb, MB_FLOAT64, MB_SHAPE(2, 4, 8)),
+                                         all, MB_NO_KEY, NULL),
+                     mb_block_apply(mb_vit_block(vit, 0), mb_zeros(mb, MB_FLOAT64, MB_SHAPE(2, 4, 8)),
+                                    MB_NO_KEY, NULL),
+                     1e-12, "a block");
+        mb_params_free(p);
+        mb_params_free(q);
+        close_all();
+    }
 }
 
 Test(vit, custom_mixer)
@@ -248,6 +298,10 @@ Test(vit, custom_mixer)
     mb_grad(mb_sum(mb_square(y), MB_ALL), &gain, 1, &g);
     expect(norm2(g) > 0, "reached");
     expect(mb_vit_losses(vit) == 0, "no losses");
+    mb_vit_masks masks = {.seen = mb_full(mb, MB_BOOL, MB_SHAPE(4), 1)};
+    mb_vit_apply_with(vit, pattern(mb, MB_SHAPE(3, 4, 9), 60, 1, 0), masks, MB_NO_KEY, NULL);
+    expect(strstr(mb_message(mb), "a mask for a mixer that takes none") != NULL, "got: %s", mb_message(mb));
+    mb_clear_error(mb);
     small(p, (mb_vit_options){.mixer = {.kind = MB_MIXER_CUSTOM}});
     expect(mb_error(mb) == MB_INVALID, "the name is taken, and nothing makes the mixer");
     mb_clear_error(mb);
@@ -266,6 +320,11 @@ Test(vit, mistakes)
     mb_clear_error(mb);
     expect(!mb_valid(mb_vit_apply(vit, mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 4, 8)), MB_NO_KEY, NULL)),
            "8 values, not 9");
+    mb_clear_error(mb);
+    mb_vit_masks masks = {.tokens = mb_full(mb, MB_BOOL, MB_SHAPE(4), 1)};
+    mb_vit_apply_with(vit, mb_zeros(mb, MB_FLOAT32, MB_SHAPE(2, 4, 9)), masks, MB_NO_KEY, NULL);
+    expect(strstr(mb_message(mb), "got tokens [4] bool; wanted bool [2,4]") != NULL, "got: %s",
+           mb_message(mb));
     mb_clear_error(mb);
     expect(!mb_vit_new(p, "x", (mb_vit_options){.tokens = 4}), "no sizes");
     mb_clear_error(mb);

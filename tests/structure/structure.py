@@ -36,8 +36,8 @@ USES = {
     "backends/engine": ["backends/plan", "tensor"],
     "optim": ["autograd", "tensor", "tensor/files"],
     "layers": ["optim", "autograd", "tensor"],
-    "check": ["optim", "autograd", "backends/engine", "tensor"],
-    ".": ["tensor", "tensor/files", "autograd", "backends/engine", "optim", "layers", "check"],
+    "autograd/check": ["optim", "autograd", "backends/engine", "tensor"],
+    ".": ["tensor", "tensor/files", "autograd", "backends/engine", "optim", "layers", "autograd/check"],
 }
 USES["backends/vulkan"] += list(VULKAN)
 # The op table and the dtypes are data, which anyone may read.
@@ -56,7 +56,7 @@ class Tree:
         self.includes, self.words, self.defined, self.owner = {}, {}, {}, {}
         for folder, _, names in os.walk(root):
             room = os.path.relpath(folder, root)
-            if room != "." and room.split("/")[0] not in ("tensor", "autograd", "backends", "optim", "layers", "check"):
+            if room != "." and room.split("/")[0] not in ("tensor", "autograd", "backends", "optim", "layers"):
                 continue
             for name in names:
                 if name.endswith((".c", ".h")):

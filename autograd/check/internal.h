@@ -5,7 +5,7 @@
 #ifndef MB_CHECK_INTERNAL_H
 #define MB_CHECK_INTERNAL_H
 
-#include "check/check.h"
+#include "autograd/check/check.h"
 
 /* ---- memory: all of a check's, freed at once ---- */
 

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "check/internal.h"
+#include "autograd/check/internal.h"
 #include "tensor/internal.h"
 
 /* What is allowed where nothing is said. */

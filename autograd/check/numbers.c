@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "check/internal.h"
+#include "autograd/check/internal.h"
 #include "tensor/internal.h"
 
 /* ---- memory ---- */

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mesa.h - what the files of this example share: sequences, what learners by least squares predict of them,
+ * transformers, their training, probes, and the report. */
+#ifndef MESA_H
+#define MESA_H
+
+#include <moebius.h>
+
+#include "common.h"
+
+enum { LENGTH = 50, MOST_LAYERS = 7, SLOT = 10, CHEBYSHEV_STEPS = 6 };
+
+typedef struct plan {
+    const char *models, *task, *backend, *out;
+    int64_t steps, deep_steps, solver_steps, seeds, first_seed, batch, validation, every, threads;
+    bool quick, check;
+} plan;
+
+extern plan set;
+
+/* ---- mesa_tasks.c: sequences ---- */
+
+/* h_{t+1} = W f(h_t) + noise, s_t = C h_t; W is drawn for each sequence. */
+typedef enum task { FULL, PARTIAL, NONLINEAR, CONTRACTING, FIXED, TASKS } task;
+
+typedef struct task_kind {
+    const char *name, *title;
+    int64_t state, seen; /* entries of h, and of s */
+    double clip;         /* of states */
+} task_kind;
+
+extern const task_kind tasks[TASKS];
+
+/* What is drawn: [B,LENGTH+1,seen]. */
+mb_tensor draw_sequences(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count);
+
+/* A sequence as pairs to learn from, [B,LENGTH,seen]: s_t; s_{t-1}, zeros at first; and s_{t+1}. And what
+ * learners by least squares regress s_{t+1} on, with that of the token before: s_t; of the nonlinear task the
+ * teacher's features of it, of the partially observed one the last RECENT observations. */
+enum { RECENT = 5 };
+
+typedef struct pairs {
+    mb_tensor now, before, next, recent, recent_before;
+} pairs;
+
+pairs pairs_of(mb_tensor sequences, task which);
+/* Mean over sequences of |guess - next|^2 / 2: [LENGTH]. */
+mb_tensor loss_by_token(mb_tensor guess, mb_tensor next);
+
+/* ---- mesa_solvers.c: learners written down ---- */
+
+/* eta sum over t' < t of s_{t'+1} (s_t' . s_t): a step of gradient descent from 0, of all guesses before t.
+ */
+mb_tensor descend(pairs p, mb_tensor eta);
+/* The guess of recursive least squares, with the ridge 1 / lambda. */
+mb_tensor least_squares(pairs p, double lambda);
+
+/* Proposition 2: steps of a Chebyshev iteration for (S_{t-1} S_{t-1}^T + ridge) x_t = s_t, in which the
+ * matrix is divided by its size, as in the paper's code; the product with it is a layer of linear attention.
+ * Then a step of descent with x_t in place of s_t. alpha, beta: [CHEBYSHEV_STEPS], eta: 0-d. */
+typedef struct chebyshev {
+    mb_tensor alpha, beta, eta;
+} chebyshev;
+
+mb_tensor preconditioned(pairs p, chebyshev c); /* x_t: like p.recent */
+mb_tensor chebyshev_guess(pairs p, chebyshev c);
+
+/* What learners reach, on the validation sequences. */
+enum { ZERO, GD, RLS, PRECONDITIONED, SOLVERS };
+enum { RIDGES = 3 };
+extern const char *const solver_names[SOLVERS];
+extern const double ridges[RIDGES]; /* 1 / lambda of least squares; the last one is RLS's */
+extern const double known_eta;      /* at which GD's known loss was found */
+
+typedef struct solvers {
+    bool complete;
+    double eta, loss[SOLVERS], by_token[SOLVERS][LENGTH];
+    double loss_at_known_eta, ridge_loss[RIDGES];
+    double alpha[CHEBYSHEV_STEPS], beta[CHEBYSHEV_STEPS], chebyshev_eta; /* learned */
+    /* Of proposition 1's layer against the step written with mb_grad, float64: largest relative differences
+     * of guesses, d loss / d eta, and d loss / d Phi_0. */
+    double guess_error, eta_error, start_error;
+} solvers;
+
+void run_solvers(solvers *s);
+chebyshev learned_chebyshev(mb_context *mb, const solvers *s); /* float32 */
+int64_t solver_units(void);
+
+/* ---- mesa_models.c: transformers ---- */
+
+typedef enum mixer { LINEAR, SOFTMAX, MESA } mixer;
+
+typedef struct model {
+    const char *name, *title;
+    int layers;
+    mixer first, others;
+    bool
+        embedded; /* s_t alone is embedded, and positions are given; else tokens are [0, s_t, s_t, s_{t-1}] */
+    int64_t heads, key;
+    double lr, init, clip, decay;
+} model;
+
+enum { LINEAR_ONE, LINEAR_TWO, LINEAR_SIX, MESA_ONE, HYBRID, SOFTMAX_TWO, SOFTMAX_SEVEN, MODELS };
+extern const model models[MODELS];
+
+/* [heads,key,in] three times, [heads,width,key]; lambda [heads] of a mesa layer. */
+typedef struct attention {
+    mixer kind;
+    mb_tensor query, key, value, out, lambda;
+} attention;
+
+typedef struct network {
+    int layers;
+    bool embedded, masked; /* the second slot of the tokens is zeros */
+    double clip;
+    mb_tensor embed, unembed; /* [width,seen], [seen,width] */
+    attention layer[MOST_LAYERS];
+} network;
+
+network network_new(mb_params *p, const model *m, int64_t seen);
+/* The guesses of s_{t+1}, [B,LENGTH,seen]. activations: NULL, or where the tokens after the embedding and
+ * each layer go. */
+mb_tensor network_apply(const network *n, pairs p, mb_tensor *activations);
+/* Proposition 1 as a layer: Phi_0 [SLOT,SLOT], with which the first slot begins; eta 0-d. */
+mb_tensor constructed_apply(mb_tensor eta, mb_tensor start, pairs p);
+/* The same function with products of the factors in their place: [heads,width,width] and identities. */
+network products_of(const network *n);
+/* CompressedAlg: of each SLOT by SLOT block of the products, the mean of its diagonal. */
+network compressed(const network *products);
+/* Halfway between two networks of products. */
+network halfway(const network *a, const network *b);
+
+/* ---- mesa_train.c ---- */
+
+typedef struct trial {
+    int model;
+    int64_t seed, steps, skipped;
+    bool complete;
+    series loss;
+    double by_token[LENGTH];
+    double compressed_loss, halfway_loss; /* NaN where there is none */
+    double target_probe[MOST_LAYERS + 1][LENGTH], solution_probe[MOST_LAYERS + 1][LENGTH];
+    double binding[8]; /* how well the first layer's last token holds those before, nearest first */
+    double seconds;
+} trial;
+
+void run_trial(trial *t, const solvers *s);
+int64_t trial_units(const trial *t);
+mb_context *open_context(void);
+void stop_at_error(const mb_context *mb);
+task chosen_task(void);
+/* Batch i of the validation sequences, float32. */
+mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count);
+int64_t validation_batches(void);
+mb_tensor training_batch(mb_context *mb, int64_t seed, int64_t step);
+
+/* ---- mesa_probes.c ---- */
+
+void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s);
+
+/* ---- mesa_report.c ---- */
+
+typedef struct results {
+    solvers solvers;
+    trial *trials;
+    int trial_count;
+    const char *folder;
+} results;
+
+void write_tables(const results *r);
+void draw_pictures(const results *r);
+void print_summary(const results *r);
+
+#endif

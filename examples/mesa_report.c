@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mesa_report.c - tables, pictures and the summary: trained networks beside learners that are written down.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mesa.h"
+
+/* ---- tables ---- */
+
+static void write_training(const results *r)
+{
+    csv c = {0};
+    csv_open(&c, r->folder, "training.csv", "model,seed,step,loss");
+    for (int i = 0; i < r->trial_count; i++) {
+        const trial *t = &r->trials[i];
+        for (int k = 0; k < t->loss.n; k++) {
+            fprintf(c.file, "%s,%lld,", models[t->model].name, (long long)t->seed);
+            csv_row(&c, (double[]){t->loss.step[k], t->loss.value[k]}, 2);
+        }
+    }
+    csv_close(&c);
+}
+
+static void write_by_token(const results *r)
+{
+    csv c = {0};
+    csv_open(&c, r->folder, "by_token.csv", "model,seed,token,loss");
+    for (int s = 0; s < SOLVERS && r->solvers.complete; s++)
+        for (int t = 0; t < LENGTH; t++)
+            fprintf(c.file, "%s,,%d,%.9g\n", solver_names[s], t + 1, r->solvers.by_token[s][t]);
+    for (int i = 0; i < r->trial_count; i++)
+        for (int t = 0; t < LENGTH && r->trials[i].complete; t++)
+            fprintf(c.file, "%s,%lld,%d,%.9g\n", models[r->trials[i].model].name,
+                    (long long)r->trials[i].seed, t + 1, r->trials[i].by_token[t]);
+    csv_close(&c);
+}
+
+static void write_probes(const results *r)
+{
+    csv c = {0};
+    csv_open(&c, r->folder, "probes.csv", "model,seed,layer,token,next_left,preconditioned_left");
+    for (int i = 0; i < r->trial_count; i++) {
+        const trial *t = &r->trials[i];
+        for (int l = 0; l <= models[t->model].layers && t->complete; l++)
+            for (int k = 0; k < LENGTH; k++) {
+                fprintf(c.file, "%s,%lld,%d,%d,", models[t->model].name, (long long)t->seed, l, k + 1);
+                csv_row(&c, (double[]){t->target_probe[l][k], t->solution_probe[l][k]}, 2);
+            }
+    }
+    csv_close(&c);
+    csv_open(&c, r->folder, "binding.csv", "model,seed,tokens_back,left");
+    for (int i = 0; i < r->trial_count; i++)
+        for (int k = 0; k < COUNT(r->trials[i].binding) && r->trials[i].complete; k++)
+            fprintf(c.file, "%s,%lld,%d,%.9g\n", models[r->trials[i].model].name,
+                    (long long)r->trials[i].seed, k, r->trials[i].binding[k]);
+    csv_close(&c);
+}
+
+void write_tables(const results *r)
+{
+    csv c = {0};
+    write_training(r);
+    write_by_token(r);
+    write_probes(r);
+    csv_open(&c, r->folder, "learners.csv", "learner,loss");
+    for (int s = 0; s < SOLVERS && r->solvers.complete; s++)
+        fprintf(c.file, "%s,%.9g\n", solver_names[s], r->solvers.loss[s]);
+    csv_close(&c);
+    csv_open(&c, r->folder, "chebyshev.csv", "step,alpha,beta");
+    for (int k = 0; k < CHEBYSHEV_STEPS && r->solvers.complete; k++)
+        csv_row(&c, (double[]){k + 1, r->solvers.alpha[k], r->solvers.beta[k]}, 3);
+    csv_close(&c);
+}
+
+/* ---- pictures ---- */
+
+static const char *const colours[MODELS] = {"#3b6fb6", "#5aa5c8", "#22407a", "#c8502d",
+                                            "#8a5fb0", "#3d8f5f", "#8a8a30"};
+static const char *const solver_colours[SOLVERS] = {"#b0b0b0", "#3b6fb6", "#c8502d", "#22407a"};
+
+/* The first run of each model. */
+static const trial *first_of(const results *r, int model)
+{
+    for (int i = 0; i < r->trial_count; i++)
+        if (r->trials[i].model == model && r->trials[i].complete)
+            return &r->trials[i];
+    return NULL;
+}
+
+static void draw_training(const results *r)
+{
+    picture p;
+    FILE *f = picture_begin(&p);
+    fprintf(f,
+            "set title 'Loss on other sequences (%s)'\nset xlabel 'training step'\nset ylabel 'loss'\nset "
+            "yrange [0:*]\nplot ",
+            tasks[chosen_task()].title);
+    for (int m = 0; m < MODELS; m++)
+        for (int i = 0; i < r->trial_count; i++)
+            if (r->trials[i].model == m)
+                fprintf(f,
+                        "'training.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld ? $3 : NaN):4 with lines "
+                        "lw 1.8 lc rgb '%s' title '%s', \\\n",
+                        models[m].name, (long long)r->trials[i].seed, colours[m],
+                        &r->trials[i] == first_of(r, m) ? models[m].title : "");
+    for (int s = GD; s < SOLVERS; s++)
+        fprintf(f, "%g with lines dt 2 lw 1.5 lc rgb '%s' title '%s', \\\n", r->solvers.loss[s],
+                solver_colours[s], solver_names[s]);
+    fprintf(f, "NaN notitle\n");
+    picture_end(&p, r->folder, "training.png", 900, 540);
+}
+
+static void draw_by_token(const results *r)
+{
+    picture p;
+    FILE *f = picture_begin(&p);
+    fprintf(f,
+            "set title 'Loss by token (%s)'\nset xlabel 'tokens seen'\nset ylabel 'loss'\nset logscale "
+            "y\nset key bottom left\nplot ",
+            tasks[chosen_task()].title);
+    for (int s = 0; s < SOLVERS; s++)
+        fprintf(f,
+                "'by_token.csv' skip 1 using (strcol(1) eq '%s' ? $3 : NaN):4 with lines dt 2 lw 1.5 lc rgb "
+                "'%s' title '%s', \\\n",
+                solver_names[s], solver_colours[s], solver_names[s]);
+    for (int m = 0; m < MODELS; m++)
+        if (first_of(r, m))
+            fprintf(f,
+                    "'by_token.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld ? $3 : NaN):4 with lines lw "
+                    "1.8 lc rgb '%s' title '%s', \\\n",
+                    models[m].name, (long long)first_of(r, m)->seed, colours[m], models[m].title);
+    fprintf(f, "NaN notitle\n");
+    picture_end(&p, r->folder, "by_token.png", 900, 540);
+}
+
+/* A row for each model: the share of the target's variance that a linear map of a layer's tokens leaves. */
+static void draw_probes(const results *r)
+{
+    int rows = 0;
+    for (int m = 0; m < MODELS; m++)
+        rows += first_of(r, m) != NULL;
+    if (rows == 0)
+        return;
+    picture p;
+    FILE *f = picture_begin(&p);
+    fprintf(f,
+            "set multiplot layout %d,2\nset logscale y\nset key bottom left\nset xlabel 'token'\nset ylabel "
+            "'left over'\n",
+            rows);
+    for (int m = 0; m < MODELS; m++)
+        for (int column = 0; column < 2 && first_of(r, m); column++) {
+            fprintf(f, "set title '%s: %s'\nplot ", models[m].title,
+                    column ? "preconditioned token" : "next token");
+            for (int l = 0; l <= models[m].layers; l++)
+                fprintf(f,
+                        "'probes.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld && $3==%d && $4>1 ? $4 : "
+                        "NaN):%d "
+                        "with lines lw 1.5 title 'layer %d', \\\n",
+                        models[m].name, (long long)first_of(r, m)->seed, l, 5 + column, l);
+            fprintf(f, "NaN notitle\n");
+        }
+    fprintf(f, "unset multiplot\n");
+    picture_end(&p, r->folder, "probes.png", 1200, 360 * rows + 20);
+}
+
+void draw_pictures(const results *r)
+{
+    if (r->trial_count)
+        draw_training(r);
+    draw_by_token(r);
+    draw_probes(r);
+}
+
+/* ---- summary ---- */
+
+/* Known numbers were computed elsewhere, in double precision, for the fully observed task: means over its
+ * sequences, here within 2 % with as many as the paper measures on. */
+static void near_known(const char *what, double value, double known)
+{
+    char text[64] = "";
+    bool usual = chosen_task() == FULL;
+    if (usual)
+        snprintf(text, sizeof text, "elsewhere %.4g", known);
+    double room = usual ? (set.validation >= 2560 ? 0.02 : 0.1) * known : NAN;
+    summary_line(what, value, NAN, text, known - room, known + room);
+}
+
+static void solver_summary(const solvers *s)
+{
+    printf("  %-46s %-20s %s\n", "", "here", "there");
+    near_known("loss of guessing zero", s->loss[ZERO], 1.69);
+    near_known("loss of a step of GD, eta 0.032", s->loss_at_known_eta, 0.909);
+    summary_line("  of the best eta", s->loss[GD], NAN, "", NAN, NAN);
+    summary_line("  which is", s->eta, NAN, "", NAN, NAN);
+    near_known("loss of least squares, ridge 1", s->ridge_loss[0], 0.249);
+    near_known("  ridge 0.1", s->ridge_loss[1], 0.192);
+    near_known("  ridge 0.01", s->ridge_loss[2], 0.187);
+    summary_line("loss of 6 Chebyshev steps and GD, learned", s->loss[PRECONDITIONED], NAN, "", NAN,
+                 chosen_task() == FULL ? s->loss[GD] : NAN);
+    summary_line("proposition 1, layer against mb_grad: guesses", s->guess_error, NAN, "relative, float64",
+                 NAN, 1e-10);
+    summary_line("  d loss / d eta", s->eta_error, NAN, "relative, float64", NAN, 1e-10);
+    summary_line("  d loss / d Phi_0", s->start_error, NAN, "relative, float64", NAN, 1e-10);
+}
+
+/* Of one number of a model's runs, mean and deviation; false where there are none. */
+static bool over_seeds(const results *r, int model, double (*of)(const trial *), double *mean,
+                       double *deviation)
+{
+    double *values = calloc((size_t)r->trial_count + 1, sizeof *values);
+    int n = 0;
+    if (!values)
+        die("out of memory");
+    for (int i = 0; i < r->trial_count; i++)
+        if (r->trials[i].model == model && r->trials[i].complete)
+            values[n++] = of(&r->trials[i]);
+    mean_and_deviation(values, n, mean, deviation);
+    free(values);
+    return n > 0;
+}
+
+static double last_loss(const trial *t)
+{
+    return t->loss.value[t->loss.n - 1];
+}
+static double compressed_loss(const trial *t)
+{
+    return t->compressed_loss;
+}
+static double halfway_loss(const trial *t)
+{
+    return t->halfway_loss;
+}
+
+/* The sandbox of the paper's code: its loss at steps of the two-layer network, seed unknown. */
+static void sandbox(const results *r)
+{
+    static const struct {
+        double step, loss;
+    } known[] = {{0, 1.67}, {300, 1.343}, {400, 0.841}, {600, 0.584}, {800, 0.452}, {2400, 0.4312}};
+    const trial *t = first_of(r, LINEAR_TWO);
+    for (int i = 0; t && i < COUNT(known); i++) {
+        char what[64], text[64];
+        snprintf(what, sizeof what, "  after %g steps", known[i].step);
+        snprintf(text, sizeof text, "the code's sandbox %.4g", known[i].loss);
+        double loss = series_at(&t->loss, known[i].step);
+        if (!isnan(loss) && chosen_task() == FULL)
+            summary_line(what, loss, NAN, text, NAN, NAN);
+    }
+}
+
+/* One layer of linear attention can do little better than a step of descent, and training gets there; a mesa
+ * layer gets far below, and, given time, below any stack of linear ones. NaN where nothing is known. */
+static double most_of(const results *r, int model, const double loss[MODELS])
+{
+    double step = r->solvers.loss[GD];
+    if (chosen_task() != FULL)
+        return NAN;
+    if (model == LINEAR_ONE)
+        return 1.02 * step;
+    if (model == MESA_ONE)
+        return set.quick || isnan(loss[LINEAR_SIX]) ? step / 2 : loss[LINEAR_SIX];
+    return NAN;
+}
+
+static void model_summary(const results *r, int model, double loss[MODELS])
+{
+    static const char *const beside[MODELS] = {
+        [LINEAR_ONE] = "a step of GD", [MESA_ONE] = "6 linear layers, or less"};
+    double mean, deviation;
+    if (!over_seeds(r, model, last_loss, &loss[model], &deviation)) {
+        loss[model] = NAN;
+        return;
+    }
+    summary_line(models[model].title, loss[model], deviation, beside[model] ? beside[model] : "", NAN,
+                 most_of(r, model, loss));
+    if (over_seeds(r, model, compressed_loss, &mean, &deviation) && !isnan(mean))
+        summary_line("  multiples of identities kept", mean, deviation, "", NAN, NAN);
+    if (over_seeds(r, model, halfway_loss, &mean, &deviation) && !isnan(mean))
+        summary_line("  halfway to those", mean, deviation, "", NAN, NAN);
+    if (model == LINEAR_TWO)
+        sandbox(r);
+}
+
+void print_summary(const results *r)
+{
+    double loss[MODELS];
+    if (!r->solvers.complete)
+        return;
+    solver_summary(&r->solvers);
+    for (int m = 0; m < MODELS; m++)
+        model_summary(r, m, loss);
+}

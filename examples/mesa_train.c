@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mesa_train.c - training of a transformer on sequences, with its loss on others, by token. */
+#include <math.h>
+#include <string.h>
+
+#include "mesa.h"
+
+/* Uses of a seed. */
+enum { STREAM_TRAINING, STREAM_VALIDATION };
+
+enum { MOST_BATCH = 256 }; /* of validation */
+
+mb_context *open_context(void)
+{
+    mb_options options = {.backend = *set.backend ? set.backend : NULL, .threads = 1};
+    return mb_open_with(&options);
+}
+
+void stop_at_error(const mb_context *mb)
+{
+    if (mb_error(mb) != MB_OK)
+        die("%s", mb_message(mb));
+}
+
+task chosen_task(void)
+{
+    int which = 0;
+    while (which + 1 < TASKS && strcmp(tasks[which].name, set.task) != 0)
+        which++;
+    return (task)which;
+}
+
+static mb_key key_of(int64_t seed, int stream, int64_t n)
+{
+    return mb_key_fold(mb_key_fold(mb_key_of((uint64_t)seed), (uint64_t)stream), (uint64_t)n);
+}
+
+mb_tensor training_batch(mb_context *mb, int64_t seed, int64_t step)
+{
+    return draw_sequences(mb, key_of(seed, STREAM_TRAINING, step), chosen_task(), MB_FLOAT32, set.batch);
+}
+
+int64_t validation_batches(void)
+{
+    return (set.validation + MOST_BATCH - 1) / MOST_BATCH;
+}
+
+mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count)
+{
+    int64_t left = set.validation - i * MOST_BATCH;
+    *count = left < MOST_BATCH ? left : MOST_BATCH;
+    return draw_sequences(mb, key_of(set.first_seed, STREAM_VALIDATION, i), chosen_task(), MB_FLOAT32,
+                          *count);
+}
+
+/* On the validation sequences; by_token may be NULL. */
+static double measured(mb_context *mb, const network *n, double by_token[LENGTH])
+{
+    double sum[LENGTH] = {0}, loss = 0;
+    for (int64_t i = 0; i < validation_batches() && mb_error(mb) == MB_OK; i++) {
+        int64_t count;
+        float each[LENGTH] = {0};
+        mb_scope scope = mb_scope_begin(mb);
+        pairs p = pairs_of(validation_batch(mb, i, &count), chosen_task());
+        mb_read(loss_by_token(network_apply(n, p, NULL), p.next), each, sizeof each);
+        for (int t = 0; t < LENGTH; t++)
+            sum[t] += each[t] * (double)count / (double)set.validation;
+        mb_scope_end(scope);
+    }
+    for (int t = 0; t < LENGTH; t++)
+        loss += sum[t] / LENGTH;
+    if (by_token)
+        memcpy(by_token, sum, sizeof sum);
+    return loss;
+}
+
+/* With few numbers kept of each product, and halfway to that. */
+static void measure_compressed(trial *t, mb_context *mb, const network *n)
+{
+    t->compressed_loss = t->halfway_loss = NAN;
+    if (n->embedded || n->layer[0].kind != LINEAR)
+        return;
+    network products = products_of(n), few = compressed(&products), between = halfway(&products, &few);
+    t->compressed_loss = measured(mb, &few, NULL);
+    t->halfway_loss = measured(mb, &between, NULL);
+}
+
+static mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps)
+{
+    mb_adamw_options o = {.lr = m->lr, .weight_decay = m->decay, .clip_value = 1};
+    if (m->embedded)
+        o.schedule = mb_schedule_warmup_cosine(steps / 10 < 1000 ? steps / 10 : 1000, steps);
+    return mb_adamw(p, o);
+}
+
+void run_trial(trial *t, const solvers *s)
+{
+    const model *m = &models[t->model];
+    double started = now();
+    mb_context *mb = open_context();
+    mb_params *p = mb_params_new(mb, (uint64_t)t->seed);
+    network n = network_new(p, m, tasks[chosen_task()].seen);
+    mb_optimizer *adam = optimizer_for(p, m, t->steps);
+    for (int64_t step = 0; step < t->steps && !stop_wanted() && mb_error(mb) == MB_OK; step++) {
+        if (step % set.every == 0)
+            series_add(&t->loss, (double)step, measured(mb, &n, NULL));
+        mb_scope scope = mb_scope_begin(mb);
+        pairs batch = pairs_of(training_batch(mb, t->seed, step), chosen_task());
+        mb_step(adam, mb_mean(loss_by_token(network_apply(&n, batch, NULL), batch.next), MB_ALL));
+        mb_scope_end(scope);
+        jobs_advance(m->layers);
+    }
+    t->complete = !stop_wanted();
+    if (t->complete) {
+        series_add(&t->loss, (double)t->steps, measured(mb, &n, t->by_token));
+        measure_compressed(t, mb, &n);
+        run_probes(t, mb, &n, s);
+    }
+    stop_at_error(mb);
+    mb_optimizer_free(adam);
+    mb_params_free(p);
+    mb_close(mb);
+    t->seconds = now() - started;
+}
+
+int64_t trial_units(const trial *t)
+{
+    return t->steps * models[t->model].layers;
+}

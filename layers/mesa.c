@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mesa layer: recursive least squares along the tokens. One scan makes the queries R_t q_t, gated linear
+ * attention does the rest.
+ */
+#include "layers/mesa.h"
+#include "autograd/custom.h"
+#include "layers/mesa_checks.h"
+
+#include <math.h>
+
+typedef struct call {
+    mb_tensor q, k, v, log_forget, lambda; /* log_forget may be no tensor; lambda is [H or 1,1,1] */
+    int64_t B, H, N, dk;
+    mb_mesa_options options;
+} call;
+
+/* ---- what tokens give, by token ---- */
+
+/* Of so many tokens in a row: queries and keys [n,B,H,dk]; g [n,B,H], or no tensor. */
+typedef struct tokens {
+    mb_tensor q, k, g;
+} tokens;
+
+static mb_tensor outer(mb_tensor a, mb_tensor b)
+{
+    return mb_mul(mb_unsqueeze(a, 3), mb_unsqueeze(b, 2));
+}
+
+static mb_tensor times(mb_tensor matrix, mb_tensor vector)
+{
+    return mb_einsum("bhij,bhj->bhi", matrix, vector);
+}
+
+/* x . y, [B,H] */
+static mb_tensor inner(mb_tensor x, mb_tensor y)
+{
+    return mb_sum(mb_mul(x, y), MB_AXES(2));
+}
+
+/* One number a matrix: [B,H] -> [B,H,1,1]. */
+static mb_tensor each(mb_tensor number)
+{
+    return mb_unsqueeze(mb_unsqueeze(number, 2), 3);
+}
+
+static tokens token_of(mb_scan s, const tokens *all)
+{
+    return (tokens){mb_scan_slice(s, all->q), mb_scan_slice(s, all->k),
+                    all->g.ctx ? mb_scan_slice(s, all->g) : (mb_tensor){0}};
+}
+
+/* R_{t-1} -> R_t by the Sherman-Morrison formula. */
+static mb_tensor step(mb_tensor R, const tokens *t)
+{
+    mb_tensor u = times(R, t->k), g = t->g.ctx ? t->g : mb__literal(R, 1);
+    R = mb_sub(R, mb_div(outer(u, u), each(mb_add(g, inner(t->k, u)))));
+    return t->g.ctx ? mb_div(R, each(g)) : R;
+}
+
+/* R_t -> R_{t-1}; u = R_t k_t. */
+static mb_tensor step_back(mb_tensor R, mb_tensor u, const tokens *t)
+{
+    mb_tensor rest = mb_sub(mb__literal(R, 1), inner(t->k, u));
+    R = mb_add(R, mb_div(outer(u, u), each(rest)));
+    return t->g.ctx ? mb_mul(R, each(t->g)) : R;
+}
+
+/* All R_t q_t, [n,B,H,dk]; *R becomes the last. */
+static mb_tensor forward(const tokens *all, mb_tensor *R, int64_t keep_every)
+{
+    mb_tensor queries = {0};
+    mb_scan s = mb_scan_begin_with(R->ctx, mb_dim(all->q, 0), (mb_scan_options){.keep_every = keep_every});
+    mb_scan_carry(s, R);
+    tokens t = token_of(s, all);
+    *R = step(*R, &t);
+    mb_scan_stack(s, times(*R, t.q), &queries);
+    mb_scan_end(s);
+    return queries;
+}
+
+/* ---- backwards, by the inverse step ---- */
+
+/* What a token adds to the gradients, where A = dL/dR_t, what its own query gave included; and A <-
+ * dL/dR_{t-1} = (I - k u^T) A (I - u k^T) / g. With R_t = (g R_{t-1}^-1 + k k^T)^-1 and u = R_t k: dk = -R_t
+ * (A + A^T) u, dg = -(<A, R_t> - u^T A u) / g. */
+static void pull_token(mb_tensor *A, mb_tensor R, mb_tensor u, const tokens *t, tokens *gradient)
+{
+    mb_tensor right = times(*A, u), left = times(mb_transpose(*A), u), both = inner(u, right);
+    gradient->k = mb_neg(times(R, mb_add(right, left)));
+    if (t->g.ctx)
+        gradient->g = mb_div(mb_sub(both, mb_sum(mb_mul(*A, R), MB_AXES(2, 3))), t->g);
+    mb_tensor kk = mb_mul(outer(t->k, t->k), each(both));
+    *A = mb_add(mb_sub(mb_sub(*A, outer(right, t->k)), outer(t->k, left)), kk);
+    if (t->g.ctx)
+        *A = mb_div(*A, each(t->g));
+}
+
+/* mb_custom_rule.reverse of `forward`: xs are R_0, q, k and g where there is one; ys the queries and the last
+ * R, from which the others are found again. */
+static mb_status pull(const void *user, mb_context *ctx, const mb_custom_at *at, const mb_tensor *vs,
+                      mb_tensor *gs)
+{
+    (void)user;
+    tokens all = {at->xs[1], at->xs[2], at->n > 3 ? at->xs[3] : (mb_tensor){0}}, gradient = {0};
+    mb_tensor R = at->ys[1], A = vs[1].ctx ? vs[1] : mb_zeros(ctx, mb_dtype_of(R), mb_shape_of(R));
+    mb_scan s = mb_scan_begin_with(ctx, mb_dim(all.q, 0), (mb_scan_options){.backwards = true});
+    mb_scan_carry(s, &A);
+    mb_scan_carry(s, &R);
+    tokens t = token_of(s, &all);
+    if (vs[0].ctx) {
+        mb_tensor v = mb_scan_slice(s, vs[0]);
+        A = mb_add(A, outer(v, t.q));
+        mb_scan_stack(s, times(R, v), &gs[1]);
+    }
+    mb_tensor u = times(R, t.k);
+    pull_token(&A, R, u, &t, &gradient);
+    mb_scan_stack(s, gradient.k, &gs[2]);
+    if (t.g.ctx)
+        mb_scan_stack(s, gradient.g, &gs[3]);
+    R = step_back(R, u, &t);
+    mb_scan_end(s);
+    gs[0] = A;
+    return mb_error(ctx);
+}
+
+static mb_tensor reversible(const tokens *all, mb_tensor *R)
+{
+    const mb_tensor xs[4] = {*R, all->q, all->k, all->g};
+    mb_tensor ys[2] = {{0}, *R};
+    ys[0] = forward(all, &ys[1], 0);
+    if (!mb_valid(ys[0]))
+        return ys[0];
+    mb_custom_gradient(ys, 2, xs, all->g.ctx ? 4 : 3, (mb_custom_rule){.reverse = pull}, ys);
+    *R = ys[1];
+    return ys[0];
+}
+
+/* [N,...] -> [ceil(N/K),K,...]; what is filled up is zeros. */
+static mb_tensor blocks(mb_tensor t, int64_t K)
+{
+    mb_shape s = mb_shape_of(t);
+    int64_t N = s.dim[0], count = (N + K - 1) / K;
+    t = mb_pad(t, 0, 0, count * K - N);
+    for (int i = s.rank++; i > 0; i--)
+        s.dim[i] = s.dim[i - 1];
+    s.dim[0] = count;
+    s.dim[1] = K;
+    return mb_reshape(t, s);
+}
+
+/* Blocks of K tokens, of which each is reversible; a token of zeros, with g = 1, leaves R as it is. */
+static mb_tensor reversible_blocks(const tokens *all, mb_tensor *R, int64_t K)
+{
+    mb_tensor queries = {0};
+    int64_t N = mb_dim(all->q, 0);
+    tokens by = {blocks(all->q, K), blocks(all->k, K), {0}};
+    if (all->g.ctx)
+        by.g = mb_add(blocks(mb_sub(all->g, mb__literal(all->g, 1)), K), mb__literal(all->g, 1));
+    mb_scan s = mb_scan_begin(R->ctx, mb_dim(by.q, 0));
+    mb_scan_carry(s, R);
+    tokens block = token_of(s, &by);
+    mb_scan_stack(s, reversible(&block, R), &queries);
+    mb_scan_end(s);
+    mb_shape shape = mb_shape_of(all->q);
+    shape.dim[0] = mb_dim(queries, 0) * K;
+    return mb_slice(mb_reshape(queries, shape), 0, 0, N, 1);
+}
+
+/* ---- the layer ---- */
+
+/* [B,H,N,...] -> [N,B,H,...] */
+static mb_tensor by_token(mb_tensor t)
+{
+    return mb_permute(t, mb_shape_of(t).rank == 4 ? MB_AXES(2, 0, 1, 3) : MB_AXES(2, 0, 1));
+}
+
+/* R_t q_t of all tokens, [B,H,N,dk]. */
+static mb_tensor solved(const call *c, mb_tensor *R)
+{
+    const mb_mesa_options *o = &c->options;
+    tokens all = {by_token(c->q), by_token(c->k), {0}};
+    if (c->log_forget.ctx)
+        all.g = by_token(mb_exp(c->log_forget));
+    int64_t K = o->keep_every < 0 ? (int64_t)ceil(sqrt((double)c->N)) : o->keep_every;
+    mb_tensor queries = !o->reversible      ? forward(&all, R, o->keep_every)
+                        : K > 0 && K < c->N ? reversible_blocks(&all, R, K)
+                                            : reversible(&all, R);
+    return mb_permute(queries, MB_AXES(1, 2, 0, 3));
+}
+
+/* t by its length; 0 where that is 0. */
+static mb_tensor normalized(mb_tensor t)
+{
+    mb_tensor length = mb_norm(t, MB_KEEP(-1)), zero = mb__literal(t, 0);
+    return mb_div(t, mb_where(mb_lt(zero, length), length, mb__literal(t, 1)));
+}
+
+static bool prepare(call *c)
+{
+    if (!mb__check_mesa("mesa_attention", c->q, c->k, c->v, &c->log_forget, 1))
+        return false;
+    mb_shape q = mb_shape_of(c->q), l = mb_shape_of(c->lambda);
+    c->B = q.dim[0], c->H = q.dim[1], c->N = q.dim[2], c->dk = q.dim[3];
+    if (l.rank > 1 || (l.rank == 1 && l.dim[0] != c->H) || c->options.chunk < 0 ||
+        c->options.keep_every < MB_KEEP_LOG) {
+        char got[MB__SHAPE_TEXT];
+        mb_fail(c->q.ctx, MB_INVALID,
+                "mesa_attention: lambda %s, chunk %lld, keep_every %lld: wanted a number or one for each of "
+                "%lld heads, a chunk of 0 or more, and steps or MB_KEEP_...",
+                mb__shape(got, c->lambda), (long long)c->options.chunk, (long long)c->options.keep_every,
+                (long long)c->H);
+        return false;
+    }
+    c->lambda = mb_reshape(c->lambda, MB_SHAPE(l.rank ? c->H : 1, 1, 1));
+    if (c->options.normalize)
+        c->q = normalized(c->q), c->k = normalized(c->k);
+    return true;
+}
+
+mb_tensor mb_mesa_attention_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor log_forget,
+                               mb_tensor lambda, mb_mesa_options options, mb_mesa_state *last)
+{
+    MB_SITE(q.ctx, site);
+    mb_mesa_state own, *state = last ? last : &own;
+    *state = (mb_mesa_state){0};
+    const mb_tensor all[] = {q, k, v, lambda, log_forget};
+    for (int i = 0; i < 5; i++)
+        if ((i < 4 || all[i].ctx) && !mb__usable(all[i]))
+            return mb__refused(all[i]);
+    call c = {.q = q, .k = k, .v = v, .log_forget = log_forget, .lambda = lambda, .options = options};
+    if (!prepare(&c))
+        return (mb_tensor){0};
+    mb_tensor eye = mb_mul(c.lambda, mb_eye(q.ctx, mb_dtype_of(q), c.dk));
+    mb_tensor R = mb_broadcast(eye, MB_SHAPE(c.B, c.H, c.dk, c.dk)), queries = solved(&c, &R);
+    mb_tensor forget = c.log_forget.ctx ? mb_unsqueeze(c.log_forget, 3) : c.log_forget;
+    mb_tensor y = mb_gated_attention(
+        queries, c.k, c.v, forget,
+        (mb_gated_attention_options){.chunk = options.chunk, .keep_every = options.keep_every}, &state->sums);
+    state->inverse = R;
+    return y;
+}

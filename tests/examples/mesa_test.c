@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mesa_test.c - what examples/mesa draws, what its learners guess, against plain loops and direct solves, and
+ * what it does to weights. */
+#include "examples/mesa.h"
+#include "support.h"
+
+plan set = {.task = "full",
+            .backend = "reference",
+            .steps = 2,
+            .solver_steps = 2,
+            .batch = 6,
+            .validation = 8,
+            .every = 1};
+
+/* The sum of squares that a linear map from each s_t to s_{t+1} leaves, of count sequences together, by all.
+ */
+static double left_over(mb_tensor s, int64_t count)
+{
+    pairs p = pairs_of(mb_slice(s, 0, 0, count, 1), FULL);
+    int64_t seen = mb_dim(s, 2);
+    mb_tensor x = mb_reshape(p.now, MB_SHAPE(-1, seen)), y = mb_reshape(p.next, MB_SHAPE(-1, seen));
+    mb_tensor rest = mb_sub(y, mb_matmul(x, mb_lstsq(x, y, MB_EMPTY(mb_tensor))));
+    return mb_item(mb_div(mb_sum(mb_square(rest), MB_ALL), mb_sum(mb_square(y), MB_ALL)));
+}
+
+/* Linear systems have a map for each sequence, and the fixed teacher one for all; noise of 0.01 leaves about
+ * 1e-4 / (1/3) of the squares. Without the state, or by another map, much is left. */
+Test(mesa_example, sequences_follow_their_systems)
+{
+    static const struct {
+        task which;
+        bool alone, together;
+    } cases[] = {
+        {FULL, true, false}, {FIXED, true, true}, {PARTIAL, false, false}, {NONLINEAR, false, false}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        mb_context *mb = open_on("reference");
+        mb_tensor s = draw_sequences(mb, mb_key_of(5), cases[i].which, MB_FLOAT64, 6);
+        expect(same_shape(mb_shape_of(s), MB_SHAPE(6, LENGTH + 1, tasks[cases[i].which].seen)), "shape");
+        double alone = left_over(s, 1), together = left_over(s, 6);
+        const char *name = tasks[cases[i].which].name;
+        expect(cases[i].alone ? alone < 1e-3 : alone > 3e-3, "%s: %g is left of one", name, alone);
+        expect(cases[i].together ? together < 1e-3 : together > 0.1, "%s: %g is left of all", name, together);
+        close_all();
+    }
+}
+
+/* An orthogonal map keeps the length; a contracting one does not, and is clipped. */
+Test(mesa_example, sizes_of_states)
+{
+    mb_context *mb = open_on("reference");
+    double first, last;
+    mb_tensor s = draw_sequences(mb, mb_key_of(5), FULL, MB_FLOAT64, 50);
+    first = mb_item(mb_norm(mb_slice(s, 1, 0, 1, 1), MB_ALL)),
+    last = mb_item(mb_norm(mb_slice(s, 1, LENGTH, 1, 1), MB_ALL));
+    expect(fabs(last / first - 1) < 0.02, "%g from %g", last, first);
+    s = draw_sequences(mb, mb_key_of(5), CONTRACTING, MB_FLOAT64, 50);
+    first = mb_item(mb_mean(mb_abs(mb_slice(s, 1, 0, 1, 1)), MB_ALL));
+    last = mb_item(mb_mean(mb_abs(mb_slice(s, 1, LENGTH, 1, 1)), MB_ALL));
+    expect(last < 0.5 * first && mb_item(mb_max(mb_abs(s), MB_ALL)) <= 2, "%g from %g", last, first);
+    close_all();
+}
+
+/* Sequence b, guess of token t + 1, by a loop: eta sum over j < t of s_{j+1} (s_j . s_t). */
+static void descended(const double *s, double eta, int b, int t, double out[SLOT])
+{
+    const double *of = s + (ptrdiff_t)b * (LENGTH + 1) * SLOT, *now = of + (ptrdiff_t)t * SLOT;
+    memset(out, 0, SLOT * sizeof *out);
+    for (int j = 0; j < t; j++) {
+        double like = 0;
+        for (int i = 0; i < SLOT; i++)
+            like += of[j * SLOT + i] * now[i];
+        for (int i = 0; i < SLOT; i++)
+            out[i] += eta * of[(j + 1) * SLOT + i] * like;
+    }
+}
+
+Test(mesa_example, descent_equals_a_loop)
+{
+    mb_context *mb = open_on("reference");
+    mb_tensor sequences = draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT64, 2);
+    const double *s = values(sequences),
+                 *got = values(descend(pairs_of(sequences, FULL), mb_scalar(mb, MB_FLOAT64, 0.03)));
+    for (int b = 0; b < 2; b++)
+        for (int t = 0; t < LENGTH; t++) {
+            double want[SLOT];
+            descended(s, 0.03, b, t, want);
+            for (int i = 0; i < SLOT; i++)
+                expect(fabs(got[(b * LENGTH + t) * SLOT + i] - want[i]) < 1e-12, "token %d", t);
+        }
+    close_all();
+}
+
+/* Of the pairs before a token, directly; also where the state is pieced together of the last observations,
+ * and with the teacher's features, which leave little but noise. */
+Test(mesa_example, least_squares_equal_a_direct_solve)
+{
+    static const task cases[] = {FULL, PARTIAL, NONLINEAR};
+    for (int k = 0; k < COUNT(cases); k++) {
+        mb_context *mb = open_on("reference");
+        pairs p = pairs_of(draw_sequences(mb, mb_key_of(4), cases[k], MB_FLOAT64, 2), cases[k]);
+        mb_tensor guess = least_squares(p, 10);
+        for (int t = 1; t < LENGTH; t += 12) { /* pairs (z_j, s_{j+1}), j < t */
+            mb_tensor x = mb_slice(p.recent, 1, 0, t, 1), y = mb_slice(p.now, 1, 1, t, 1);
+            mb_tensor W = mb_lstsq(x, y, mb_scalar(mb, MB_FLOAT64, 0.1));
+            mb_tensor want = mb_matmul(mb_slice(p.recent, 1, t, 1, 1), W), got = mb_slice(guess, 1, t, 1, 1);
+            expect(mb_item(mb_max(mb_abs(mb_sub(want, got)), MB_ALL)) < 1e-9, "%d: token %d", k, t);
+        }
+        mb_tensor last = mb_slice(loss_by_token(guess, p.next), 0, LENGTH - 1, 1, 1);
+        expect(cases[k] == PARTIAL || mb_item(last) < 0.02, "%d: %g at the end", k, mb_item(last));
+        close_all();
+    }
+}
+
+/* The known losses of the learners, on few sequences; proposition 1. */
+Test(mesa_example, learners)
+{
+    solvers s = {0};
+    set.validation = 256;
+    run_solvers(&s);
+    set.validation = 8;
+    expect(fabs(s.loss[ZERO] - 1.69) < 0.1 && fabs(s.loss_at_known_eta - 0.909) < 0.06, "zero %g, GD %g",
+           s.loss[ZERO], s.loss_at_known_eta);
+    expect(s.loss[GD] <= s.loss_at_known_eta + 1e-6 && fabs(s.eta - 0.032) < 0.002, "eta %g", s.eta);
+    expect(fabs(s.ridge_loss[0] - 0.249) < 0.02 && fabs(s.loss[RLS] - 0.187) < 0.015, "least squares %g, %g",
+           s.ridge_loss[0], s.loss[RLS]);
+    expect(s.guess_error < 1e-12 && s.eta_error < 1e-10 && s.start_error < 1e-10, "proposition 1: %g %g %g",
+           s.guess_error, s.eta_error, s.start_error);
+}
+
+static double apart(mb_tensor a, mb_tensor b)
+{
+    return mb_item(mb_div(mb_max(mb_abs(mb_sub(a, b)), MB_ALL), mb_max(mb_abs(b), MB_ALL)));
+}
+
+/* Products are the same function; what is made of multiples of identities loses nothing by being compressed,
+ * and another network does. */
+Test(mesa_example, products_and_compressed_networks)
+{
+    mb_context *mb = open_on("reference");
+    mb_params *p = mb_params_new(mb, 1);
+    model m = models[LINEAR_TWO];
+    m.init = 0.05;
+    network n = network_new(p, &m, SLOT), products = products_of(&n), few = compressed(&products),
+            again = compressed(&few);
+    network between = halfway(&products, &products);
+    pairs s = pairs_of(draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 4), FULL);
+    mb_tensor guess = network_apply(&n, s, NULL);
+    expect(apart(network_apply(&products, s, NULL), guess) < 1e-5, "products");
+    expect(apart(network_apply(&between, s, NULL), guess) < 1e-5, "halfway to itself");
+    expect(apart(network_apply(&few, s, NULL), guess) > 1e-2, "compressed");
+    expect(apart(network_apply(&again, s, NULL), network_apply(&few, s, NULL)) < 1e-5, "compressed twice");
+    mb_params_free(p);
+    close_all();
+}
+
+/* A guess must not depend on what comes later. */
+Test(mesa_example, guesses_are_causal)
+{
+    for (int k = 0; k < MODELS; k++) {
+        mb_context *mb = open_on("reference");
+        mb_params *p = mb_params_new(mb, 1);
+        model m = models[k];
+        m.init = 0.1, m.clip = 0;
+        network n = network_new(p, &m, SLOT);
+        mb_tensor s = draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 2), g;
+        pairs all = pairs_of(s, FULL);
+        mb_tensor guess = mb_slice(network_apply(&n, all, NULL), 1, 20, 1, 1);
+        mb_grad(guess, &s, 1, &g);
+        mb_tensor later = mb_norm(mb_slice(g, 1, 21, LENGTH - 20, 1), MB_ALL),
+                  before = mb_norm(mb_slice(g, 1, 0, 21, 1), MB_ALL);
+        expect(mb_item(later) == 0 && mb_item(before) > 0, "%s: %g, %g", models[k].name, mb_item(later),
+               mb_item(before));
+        mb_params_free(p);
+        close_all();
+    }
+}
+
+/* Training sequences differ from step to step and seed to seed, and from the validation's, which stay. */
+Test(mesa_example, streams)
+{
+    mb_context *mb = open_on("reference");
+    int64_t count;
+    set.batch = 8;
+    mb_tensor all[] = {validation_batch(mb, 0, &count), training_batch(mb, 0, 0), training_batch(mb, 0, 1),
+                       training_batch(mb, 1, 0)};
+    expect(count == 8 && apart(validation_batch(mb, 0, &count), all[0]) == 0, "the validation's change");
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < i; k++)
+            expect(apart(all[i], all[k]) > 0.1, "%d and %d are the same", i, k);
+    close_all();
+}
+
+/* A run of two steps: a loss at each measurement, one for each token at the end, and probes between 0 and 1.
+ */
+Test(mesa_example, a_trial)
+{
+    static trial t; /* large */
+    solvers s = {.chebyshev_eta = 1};
+    t = (trial){.model = HYBRID, .steps = 2};
+    set.backend = "cpu"; /* probes are large */
+    run_trial(&t, &s);
+    set.backend = "reference";
+    expect(t.complete && t.loss.n == 3, "%d measurements", t.loss.n);
+    double mean = 0;
+    for (int i = 0; i < LENGTH; i++)
+        mean += t.by_token[i] / LENGTH;
+    expect(fabs(mean - t.loss.value[2]) < 1e-6, "by token %g, together %g", mean, t.loss.value[2]);
+    for (int l = 0; l <= 2; l++)
+        for (int i = 0; i < LENGTH; i++)
+            expect(t.target_probe[l][i] >= 0 && t.target_probe[l][i] < 1.2, "layer %d, token %d: %g", l, i,
+                   t.target_probe[l][i]);
+    expect(t.binding[0] < 1e-6 && t.binding[7] > 0.1, "the last token itself %g, seven before %g",
+           t.binding[0], t.binding[7]);
+    series_free(&t.loss);
+}
