@@ -20,8 +20,8 @@
  * of the call; there are no macros. Sites cost a look-up for each op.
  *
  * Ownership. Context, Params, Optimizer and Scope are moved, not copied, and end in reverse order of their
- * beginning, as local variables do: so declare the context first. Destructors do not throw; a scope whose end
- * should tell of an error that a flush finds is ended by end().
+ * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
+ * do not throw; a scope whose end should tell of an error that a flush finds is ended by end().
  *
  * Exceptions leave the bodies of checkpoint, scan and vmap, which then end without results.
  */
@@ -564,10 +564,11 @@ template <typename Results, typename Call> Results written(Results results, Call
 }
 
 /* Whether there is a direction for each tensor. */
-inline bool paired(const Arg &y, const Tensors &xs, const Tensors &vs) noexcept
+inline bool paired(const char *name, const Arg &y, const Tensors &xs, const Tensors &vs) noexcept
 {
     if (xs.size() != vs.size())
-        mb_fail_at(y.here(), y.context(), MB_INVALID, "%zu directions for %zu tensors", vs.size(), xs.size());
+        mb_fail_at(y.here(), y.context(), MB_INVALID, "%s: %zu directions for %zu tensors", name, vs.size(),
+                   xs.size());
     return xs.size() == vs.size();
 }
 
@@ -588,7 +589,7 @@ inline Tensors vjp(Arg y, Arg v, const Tensors &xs)
 }
 inline Tensor jvp(Arg y, const Tensors &xs, const Tensors &vs)
 {
-    if (!detail::paired(y, xs, vs))
+    if (!detail::paired("jvp", y, xs, vs))
         return alias(y); /* poison, as all that is recorded after an error */
     const List list(xs), directions(vs);
     const mb_tensor of = y;
@@ -598,7 +599,7 @@ inline Tensor jvp(Arg y, const Tensors &xs, const Tensors &vs)
 }
 inline Tensors hvp(Arg y, const Tensors &xs, const Tensors &vs)
 {
-    if (!detail::paired(y, xs, vs))
+    if (!detail::paired("hvp", y, xs, vs))
         return Tensors(xs.size(), alias(y));
     const List list(xs), directions(vs);
     return detail::written(

@@ -29,7 +29,7 @@ def main():
             before = task_loss(w, x, y).mean().item()
             for t in range(INNER):
                 dw = moebius.grad(task_loss(w, x, y), w)  # of the sum over tasks: each task has its own w
-                w = w - rates.slice(0, t, 1) * dw
+                w = w - rates[t] * dw
             loss = task_loss(w, x, y).mean()
             if step % 100 == 0:
                 print(f"outer step {step:3d}: loss {before:8.5f} before the inner steps, {loss.item():.3e} after")

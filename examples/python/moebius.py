@@ -519,9 +519,10 @@ class Context:
         while frame.f_code.co_filename in INSIDE and frame.f_back:
             frame = frame.f_back
         place = frame.f_code.co_filename, frame.f_lineno
-        if place not in self._sites:
-            self._sites[place] = library.mb_intern_site(self.pointer, os.fsencode("%s:%d" % place))
-        return self._sites[place]
+        known = self._sites.get(place) or library.mb_intern_site(self.pointer, os.fsencode("%s:%d" % place))
+        if known:  # not without memory, nor in another thread
+            self._sites[place] = known
+        return known
 
     def record(self, name, *arguments):
         """The tensor that mb_NAME_at makes of tensors and what else there is."""

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
@@ -274,6 +275,26 @@ def errors_stick_until_they_are_cleared(mb):
         expect(False, "no such backend")
     except moebius.Error as error:
         expect(error.status == 4 and "no such backend" in str(error), error)
+
+
+@test
+def other_threads_are_refused(mb):
+    x, refusals = mb.ones(2), []
+
+    def add():
+        return x + 1
+
+    def try_to():
+        try:
+            add()
+        except moebius.Error as error:
+            refusals.append(error.status)
+    other = threading.Thread(target=try_to)
+    other.start()
+    other.join()
+    expect(refusals == [7], refusals)
+    mb.clear()  # the owner is told
+    equal(add(), [2, 2])
 
 
 @test

@@ -197,7 +197,7 @@ static void errors()
     wrong(mb.from({3}, {1.0, 2.0}), "from", __LINE__);
     wrong(moebius::concat({x, mb.ones<float>({2})}, 0), "concat", __LINE__);
     wrong(grad(x > 1, x), "grad", __LINE__);
-    wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "1 directions for 2 tensors", __LINE__);
+    wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "hvp: 1 directions for 2 tensors", __LINE__);
     const auto body = [](moebius::Step &, const Tensors &) { return Tensors(); };
     wrong(mb.scan(3, {x}, body).carries[0], "of 1 carries the body returned 0", __LINE__);
     throws([&] { x.values<float>(); }, MB_INVALID, "float64", __LINE__);
