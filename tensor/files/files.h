@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * files.h - files: tensors in safetensors format, image sets in IDX format.
+ * files.h - files: tensors in safetensors and .npy format, tables of numbers, image sets in IDX format; and
+ * a loader of batches.
  *
  * Files are not trusted: every size, offset and number in them is checked before it is used, and no more is
  * allocated than the file's own size justifies. An error is one sentence that names the path. MB_IO means
@@ -72,6 +73,34 @@ MB_API mb_tensor mb_safetensors_tensor_at(const char *site, mb_safetensors *file
 MB_API const char *mb_safetensors_metadata(const mb_safetensors *file, const char *key);
 MB_API bool mb_safetensors_metadata_pair(const mb_safetensors *file, int i, const char **key,
                                          const char **value);
+
+/* -------------------------------------------------------------------------------- .npy and tables -- */
+
+/* Reads an array of NumPy's: a tensor of the innermost scope, {0} after an error. Versions 1 to 3,
+ * little-endian, rank at most MB_MAX_RANK. f4, f8, i4 and b1 keep their dtype; f2 becomes float32, exactly;
+ * i1, i2, i8, u1, u2, u4 and u8 become int32, and a value that int32 cannot hold is an error. An array in
+ * Fortran's order has the same shape and elements here. Other dtypes, and files with too few or too many
+ * bytes, are errors. */
+MB_API mb_tensor mb_npy_load_at(const char *site, mb_context *ctx, const char *path);
+#define mb_npy_load(...) mb_npy_load_at(MB_HERE, __VA_ARGS__)
+/* Computes t and writes it as an .npy file of version 1, replaced as a whole or not at all, as by
+ * mb_safetensors_save. */
+MB_API mb_status mb_npy_save_at(const char *site, const char *path, mb_tensor t);
+#define mb_npy_save(...) mb_npy_save_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_csv_options {
+    mb_dtype dtype; /* MB_FLOAT32 or MB_FLOAT64 */
+    bool header;    /* the first line is one of names, and left out */
+    char separator; /* ',', ';', '|' or '\t'; 0: ',' */
+} mb_csv_options;
+
+/* Reads a table of numbers: [rows, columns], in the innermost scope; {0} after an error. Lines end with LF or
+ * CR LF, and all have as many fields; empty ones are left out. A field is a number as strtod reads it, inf
+ * and nan among them, with a point whatever the locale, perhaps between spaces; quotes are not read. A field
+ * that is no number, or beyond the dtype, is an error that tells its line and column, both counted from 1. An
+ * empty file is [0, 0]. */
+MB_API mb_tensor mb_csv_load_at(const char *site, mb_context *ctx, const char *path, mb_csv_options options);
+#define mb_csv_load(...) mb_csv_load_at(MB_HERE, __VA_ARGS__)
 
 /* --------------------------------------------------------------------------------------------- IDX -- */
 

@@ -511,6 +511,9 @@ static void call_files(objects *o)
     NOTHING(mb_safetensors_open_at, S, ctx, o->path);
     TENSOR(mb_safetensors_tensor_at, S, o->file, 0);
     QUIET(mb_safetensors_close, o->file);
+    TENSOR(mb_npy_load_at, S, ctx, o->path);
+    TENSOR(mb_csv_load_at, S, ctx, o->path, (mb_csv_options){0});
+    STATUS(mb_npy_save_at, S, "/dev/null/x", x);
     STATUS(mb_idx_read_at, S, ctx, o->path, &idx);
     ROW("mb_idx_free", (mb_idx_free(&owned), owned.data != NULL));
     NOTHING(mb_images_open_at, S, ctx, (mb_images_options){.images = o->path, .labels = o->path});

@@ -516,6 +516,18 @@ static void images(mb_context *mb, const std::string &folder)
     EXPECT(std::strlen(MB_FASHION_MNIST) > 0 && MB_FASHION_MNIST_MEAN < MB_FASHION_MNIST_STD);
 }
 
+static void arrays(mb_context *mb, const std::string &folder)
+{
+    const std::string path = folder + "/x.npy", table = folder + "/x.csv";
+    EXPECT(mb_npy_save(path.c_str(), mb_iota(mb, MB_INT32, 4)) == MB_OK);
+    EXPECT(is(mb_sum(mb_npy_load(mb, path.c_str()), MB_ALL), 6));
+    write_idx(table, {'a', ';', 'b', '\n', '1', ';', '2', '\n'});
+    mb_csv_options options = {};
+    options.header = true;
+    options.separator = ';';
+    EXPECT(is(mb_sum(mb_csv_load(mb, table.c_str(), options), MB_ALL), 3));
+}
+
 int main(int argc, char **argv)
 {
     const std::string folder = argc > 1 ? argv[1] : ".";
@@ -525,7 +537,7 @@ int main(int argc, char **argv)
          {lists, elementwise, leaves, random_numbers, movement, reductions, windows, linear_algebra,
           common_functions, scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
         part(mb);
-    for (auto part : {safetensors, images, training})
+    for (auto part : {safetensors, images, arrays, training})
         part(mb, folder);
     EXPECT(mb_error(mb) == MB_OK);
     if (mb_error(mb) != MB_OK)
