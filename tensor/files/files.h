@@ -161,6 +161,68 @@ MB_API mb_status mb_images_batch_at(const char *site, mb_images *images, uint64_
                                     int64_t size, mb_tensor *x, mb_tensor *y);
 #define mb_images_batch(...) mb_images_batch_at(MB_HERE, __VA_ARGS__)
 
+/* ---------------------------------------------------------------------------------------- batches -- */
+
+/* One array of which a set's rows, its examples, consist. */
+typedef struct mb_column {
+    const void *data;     /* [rows, shape], row-major, perhaps a memory map; it is read until the loader is
+                             closed. NULL: the callback writes it. */
+    mb_dtype dtype;       /* of the batches, and of the data but for bytes       */
+    mb_shape shape;       /* of one row                                          */
+    bool bytes;           /* the data, or what the callback writes, are uint8; dtype is float32 or int32 */
+    double scale, offset; /* bytes become byte * scale + offset, rounded to float32; scale 0 is taken as 1;
+                             for int32 both are 0 */
+} mb_column;
+
+/* What becomes of the rows at the end of an epoch that do not fill a batch. */
+typedef enum mb_last {
+    MB_LAST_SHORT = 0, /* a batch of fewer rows */
+    MB_LAST_DROP,      /* left out */
+    MB_LAST_PAD,       /* a batch as large as the others, ended by zeros */
+} mb_last;
+
+typedef struct mb_loader_options {
+    const mb_column *columns; /* [column_count], 1 or more; copied */
+    int column_count;
+    int64_t rows;  /* of the set, 1 to 2^32 - 1 */
+    int64_t batch; /* rows of a batch, 1 or more */
+    mb_last last;
+    bool
+        in_order; /* the rows in their order in each epoch; else in one that depends on key and epoch alone */
+    mb_key key;
+    int64_t step; /* the number of the first batch, counted from 0 over all epochs: that is all of a resume */
+    int threads;  /* of the loader's own, at most 64, that make so many batches ahead; 0: a batch is made when
+                     it is asked for, in the calling thread */
+    /* Writes the row to columns[i], for each column whose data are NULL; the others' columns[i] is NULL. The
+     * result is NULL, or a sentence that says what went wrong, valid until the loader is closed. With threads
+     * it is called from them, from several at once; it must not call functions of the context. */
+    const char *(*read)(void *user, int64_t row, void *const *columns);
+    void *user; /* for read */
+} mb_loader_options;
+
+/* Batches of rows, without end: every row once an epoch, in an order that threads do not change. All memory
+ * is allocated here: threads + 2 batches, and 4 bytes a row for an order. NULL after an error. */
+typedef struct mb_loader mb_loader;
+MB_API mb_loader *mb_loader_open_at(const char *site, mb_context *ctx, mb_loader_options options);
+#define mb_loader_open(...) mb_loader_open_at(MB_HERE, __VA_ARGS__)
+MB_API void mb_loader_close(mb_loader *loader); /* waits for its threads; NULL is allowed */
+
+/* The batches of an epoch; the number of the next batch, counted over all epochs. */
+MB_API int64_t mb_loader_batches(const mb_loader *loader);
+MB_API int64_t mb_loader_step(const mb_loader *loader);
+
+/* The next batch: one tensor [B, shape] for each column, in the innermost scope. B is options.batch, or less
+ * for a short last one. *rows: how many rows are real; rows may be NULL. When the callback has failed for a
+ * row, that is the call's error, MB_IO, and the tensors are {0}; after mb_clear_error the next call goes on
+ * with the batch after. */
+MB_API mb_status mb_loader_next_at(const char *site, mb_loader *loader, mb_tensor *columns, int64_t *rows);
+#define mb_loader_next(...) mb_loader_next_at(MB_HERE, __VA_ARGS__)
+/* The same in the loader's memory, which stays as it is until the next call but one, or mb_loader_close:
+ * columns[i] has B rows; NULL after an error. */
+MB_API mb_status mb_loader_next_memory_at(const char *site, mb_loader *loader, const void **columns,
+                                          int64_t *rows);
+#define mb_loader_next_memory(...) mb_loader_next_memory_at(MB_HERE, __VA_ARGS__)
+
 #ifdef __cplusplus
 }
 #endif

@@ -526,6 +526,24 @@ static void arrays(mb_context *mb, const std::string &folder)
     options.header = true;
     options.separator = ';';
     EXPECT(is(mb_sum(mb_csv_load(mb, table.c_str(), options), MB_ALL), 3));
+
+    const float numbers[] = {1, 2, 3};
+    mb_column column = {};
+    column.data = numbers;
+    mb_loader_options three = {};
+    three.columns = &column;
+    three.column_count = 1;
+    three.rows = three.batch = 3;
+    three.threads = 1;
+    mb_loader *loader = mb_loader_open(mb, three);
+    mb_tensor x;
+    const void *memory = nullptr;
+    int64_t rows = 0;
+    EXPECT(mb_loader_batches(loader) == 1 && mb_loader_next(loader, &x, &rows) == MB_OK && rows == 3);
+    EXPECT(is(mb_sum(x, MB_ALL), 6) && mb_loader_step(loader) == 1);
+    EXPECT(mb_loader_next_memory(loader, &memory, nullptr) == MB_OK);
+    EXPECT(static_cast<const float *>(memory)[0] >= 1);
+    mb_loader_close(loader);
 }
 
 int main(int argc, char **argv)

@@ -21,6 +21,11 @@ static int work(mb_context *mb)
     mb_images_close(d);
     if (!mb_error(mb) && !mb_npy_save(in_folder("memory.npy"), ts[0]))
         mb_npy_load(mb, in_folder("memory.npy"));
+    const mb_column column = {.data = "abc", .shape = {1, {1}}, .bytes = true};
+    mb_loader *loader = mb_loader_open(
+        mb, (mb_loader_options){.columns = &column, .column_count = 1, .rows = 3, .batch = 2, .threads = 1});
+    mb_loader_next(loader, &x, NULL);
+    mb_loader_close(loader);
     put_file(in_folder("memory.csv"), "1,2\n3,4\n", 8);
     mb_csv_load(mb, in_folder("memory.csv"), (mb_csv_options){0});
     mb_scope_end(scope);
