@@ -492,6 +492,7 @@ static void call_optimizer(objects *o)
     STATUS(mb_step_at, S, opt, x, &norm);
     STATUS(mb_apply_gradients_at, S, opt, &x, 1, &norm);
     NOTHING(mb_optimizer_steps, opt);
+    ROW("mb_optimizer_skipped_at", mb_optimizer_skipped_at(S, o->opt) == -1);
     NAN_OF(mb_optimizer_lr, opt);
     QUIET(mb_optimizer_set_lr, opt, 3);
     NOTHING(mb_optimizer_state_count, opt);
