@@ -2,7 +2,7 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in seventeen headers; read them in this order:
+ * The manual is in eighteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
@@ -17,6 +17,7 @@
  *   optim/optim.h               parameters, optimisers and schedules
  *   layers/layers.h             what people stack
  *   layers/conv.h               convolutions, pools, their norms, dropout
+ *   layers/equilibrium.h        a layer of infinite depth
  *   layers/recurrent.h          layers that go through a sequence step by step
  *   layers/mesa.h               layers that solve least squares at each token
  *   autograd/check/check.h      tests of functions and layers of one's own
@@ -41,6 +42,7 @@
 #include "backends/engine/backends.h"
 #include "layers/layers.h"
 #include "layers/conv.h"
+#include "layers/equilibrium.h"
 #include "layers/mesa.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"

@@ -63,7 +63,7 @@ static bool same_spec(const mb__custom_op *known, const mb_custom_op_spec *s)
            !memcmp(k->core_in, s->core_in, (size_t)k->operands * sizeof *k->core_in) &&
            !memcmp(k->core_out, s->core_out, (size_t)k->results * sizeof *k->core_out) &&
            k->shape == s->shape && k->compute == s->compute && same_text(k->glsl, s->glsl) &&
-           k->lanes == (s->lanes ? s->lanes : 1) && k->user == s->user;
+           k->lanes == (s->lanes ? s->lanes : 1) && k->on_host == s->on_host && k->user == s->user;
 }
 
 static void release(mb_context *ctx, mb__custom_op *op)

@@ -112,14 +112,18 @@ typedef struct mb_custom_op_spec {
      * is the error of the flush. */
     mb_status (*compute)(const void *user, const mb_core_data *in, const mb_core_data *out,
                          const int64_t *attrs, int nattr);
-    /* GLSL for Vulkan, that defines void op(), and what it needs; NULL: there the op is an error. op() is
-     * called at each position. in0(i, j) is an element of operand 0, by as many indices, int, as its core has
-     * axes, in0_size(a) a size of its core; set0(i, j, value) writes an element of result 0, out0(i, j) reads
-     * it again; and so on with other numbers. T0 is the type of operand 0's elements: float, double, int or
-     * bool; T_OUT that of results; T the float type among the operands'. attr(i), int; lane and lanes, uint;
-     * the elementary functions of C, for T. It is compiled by glslangValidator, a program that is looked for
-     * when a plan first has the op. */
+    /* GLSL for Vulkan, that defines void op(), and what it needs; NULL: there the op is an error, or see
+     * on_host. op() is called at each position. in0(i, j) is an element of operand 0, by as many indices,
+     * int, as its core has axes, in0_size(a) a size of its core; set0(i, j, value) writes an element of
+     * result 0, out0(i, j) reads it again; and so on with other numbers. T0 is the type of operand 0's
+     * elements: float, double, int or bool; T_OUT that of results; T the float type among the operands'.
+     * attr(i), int; lane and lanes, uint; the elementary functions of C, for T. It is compiled by
+     * glslangValidator, a program that is looked for when a plan first has the op. */
     const char *glsl;
+    /* Without GLSL: Vulkan brings operands to the host, calls compute, and brings the results back. The
+     * device waits for that, and so it is an error in a scan's body, whose steps a device takes by itself;
+     * MB_DISABLE=loops writes them out. */
+    bool on_host;
     /* Invocations that share a position, a power of 2 up to 128: they are `lanes` in GLSL, each is a `lane`
      * of them, and barrier(), which all of them must come to, waits for them; `shared` memory is theirs. 0
      * and 1: a position each. */

@@ -84,8 +84,8 @@ typedef struct mb_check_case {
     double low, high; /* numbers are drawn from [low, high); both 0: [-1, 1) */
     int orders;       /* highest order, 1 to 3. 0: 3; mb_check_vmap: 2, and -1 for values alone */
     double looser;    /* factor on what is allowed, for steep or ill-conditioned functions; 0: 1 */
-    /* What the arguments are; all 0 stands for MB_FLOAT64. Derivatives are by the floats alone; int32 numbers
-     * are drawn from low to high as well, bools are either. */
+    /* Of mb_check_vmap: what the arguments are. MB_FLOAT32, which is 0, stands for MB_FLOAT64; int32 numbers
+     * are drawn from low to high as well, bools are either. Arguments of mb_check_gradient are float64. */
     mb_dtype dtype[MB_CHECK_MOST];
     int mode_orders; /* up to this order modes are compared; 0: as `orders`. Where kernels take long to
                         compile */
@@ -107,13 +107,14 @@ typedef struct mb_check_case {
  * for e = 2^-52 and numbers of one size; h = 1e-3 is used. What is left is then 3e-14 |p^(5)| and
  * 3.3e-13 S, times the number of roundings. Allowed are
  *     1e-9 max(S, 1) + 1e-7 (|derivative| + largest term of its sum)     (1e-6 at order 3)
- * and that times `looser`: the first is room for some 3000 roundings, the second for a fifth derivative that
- * is 3e6 times the first. Where the function is steeper, or its rounding worse (its condition is the factor
- * between a change of x by one rounding and that of p), `looser` is for it, or a smaller range. At a
- * mismatch the quotient is taken with h / 16 and h / 256 as well, which 16 and 256 times the rounding is
- * allowed for, and it is enough if one of them agrees: steep functions, and kinks and jumps that are nearer
- * than 2 h, as in every layer with a relu, would be taken for mistakes otherwise. Where none agrees and they
- * differ from each other, the sentence says so: it may be a kink that is met.
+ * and that times `looser`, with the largest |p| that was met for S: the first is room for some 3000
+ * roundings, the second for a fifth derivative that is 3e6 times the first. Where the function is steeper, or
+ * its rounding worse (its condition is the factor between a change of x by one rounding and that of p),
+ * `looser` is for it, or a smaller range. At a mismatch the quotient is taken with h / 16 and h / 256 as
+ * well, which 16 and 256 times the rounding is allowed for, and it is enough if one of them agrees: steep
+ * functions, and kinks and jumps that are nearer than 2 h, as in every layer with a relu, would be taken for
+ * mistakes otherwise. Where none agrees and they differ from each other, the sentence says so: it may be a
+ * kink that is met.
  *
  * Modes. Each of these is compared with reverse over reverse, from the same values and without a step, so
  * that only roundings are between them: 2e-12 (orders 1 and 2) and 2e-11 (order 3) of the largest element is

@@ -15,11 +15,11 @@
  * symbols no names that begin with mb.
  *
  * Stability. Names that begin with mb__ are the library's own. Of these, what backend.h, plan.h, host.h,
- * philox.h and op.h declare is installed for backends, and kept by a number in place of a promise: whenever a
- * type or the meaning of a field changes, MB_BACKEND_VERSION does, and backends of another version are
- * refused before anything else of theirs is read. A backend is then compiled again, and CHANGELOG.md says
- * what to change. New ops and new kinds of steps change it too; refuse by host->error, in compile, what you
- * do not know.
+ * custom.h, philox.h and op.h declare is installed for backends, and kept by a number in place of a promise:
+ * whenever a type or the meaning of a field changes, MB_BACKEND_VERSION does, and backends of another version
+ * are refused before anything else of theirs is read. A backend is then compiled again, and CHANGELOG.md says
+ * what to change. New ops change it, too, since they are known by number: refuse by host->error, in compile,
+ * what you do not know.
  */
 #ifndef MB_BACKEND_H
 #define MB_BACKEND_H
@@ -65,8 +65,9 @@ typedef struct mb__limits {
     uint64_t buffer_bytes; /* of one value, at most; 0: no limit */
 } mb__limits;
 
-/* Version of this struct and of all types that it uses; a backend of another version is rejected. */
-#define MB_BACKEND_VERSION 4
+/* Version of this struct and of all types that it uses, and how many ops there are; a backend of another
+ * version is rejected. */
+#define MB_BACKEND_VERSION (4 * 1000 + MB_OP_COUNT)
 
 typedef struct mb__backend {
     int version; /* MB_BACKEND_VERSION */

@@ -32,10 +32,8 @@ static inline mb_status mb__custom_run(const mb__custom *c, void *const *memory,
     const mb__core_view *views[ARRAYS];
     for (int i = 0; i < all; i++) {
         const mb__core_view *a = views[i] = i < n ? &c->in[i] : &c->out[i - n];
-        data[i] = (mb_core_data){.dtype = dtypes ? dtypes[i] : (mb_dtype)a->dtype,
-                                 .rank = a->rank,
-                                 .dim = a->dim,
-                                 .stride = a->view.stride + c->loops};
+        data[i] = MB_LIT(mb_core_data){NULL, dtypes ? dtypes[i] : (mb_dtype)a->dtype, a->rank, a->dim,
+                                       a->view.stride + c->loops};
     }
     for (int64_t p = first; p < first + count; p++) {
         for (int i = 0; i < all; i++)

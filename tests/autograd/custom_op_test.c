@@ -421,6 +421,84 @@ Test(custom_op, in_loops)
     }
 }
 
+/* ---- on the host, where there is no GLSL: between kernels, twice, with bools and integers, in replays ----
+ */
+
+static mb_status parity(const void *user, const mb_core_data *in, const mb_core_data *out,
+                        const int64_t *attrs, int nattr)
+{
+    (void)user, (void)attrs, (void)nattr;
+    for (int64_t i = 0; i < in->dim[0]; i++)
+        put(out, i, fmod(at(in, i), 2) != 0);
+    return MB_OK;
+}
+static bool parity_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
+                         char *why, size_t room)
+{
+    (void)user, (void)attrs, (void)nattr, (void)why, (void)room;
+    out[0] = in[0];
+    out[0].dtype = MB_BOOL;
+    return true;
+}
+static const mb_custom_op_spec parity_spec = {.name = "parity",
+                                              .operands = 1,
+                                              .results = 1,
+                                              .core_in = {1},
+                                              .core_out = {1},
+                                              .shape = parity_shape,
+                                              .compute = parity,
+                                              .on_host = true};
+
+Test(custom_op, on_the_host)
+{
+    mb_custom_op_spec spec = running_spec;
+    spec.name = "running_on_host", spec.glsl = NULL, spec.on_host = true;
+    ON_BOTH
+    {
+        mb_tensor x = mb_variable(ctx, MB_FLOAT32, MB_SHAPE(3, 40)),
+                  step = mb_full(ctx, MB_FLOAT32, MB_SHAPE0, 1);
+        for (int turn = 0; turn < 3; turn++) { /* planned once, then replayed */
+            mb_scope scope = mb_scope_begin(ctx);
+            mb_tensor wave = mb_sin(
+                mb_add(mb_reshape(mb_cast(mb_iota(ctx, MB_INT32, 120), MB_FLOAT32), MB_SHAPE(3, 40)), x));
+            mb_tensor out[2], whole = mb_cast(mb_mul(wave, 10), MB_INT32), odd = {0};
+            int64_t attrs[1] = {0};
+            mb_custom_op_apply(mb_custom_op_new(ctx, &spec), &wave, attrs, 1, out);
+            mb_custom_op_apply(mb_custom_op_new(ctx, &spec), (mb_tensor[]){mb_neg(out[0])}, attrs, 1, out);
+            mb_custom_op_apply(mb_custom_op_new(ctx, &parity_spec), &whole, NULL, 0, &odd);
+            mb_tensor y = mb_add(mb_mul(out[0], 2), mb_unsqueeze(out[1], -1)),
+                      z = mb_where(odd, y, mb_neg(y));
+            double *got = values(z), *in = values(wave), *n = values(whole);
+            for (int r = 0; r < 3; r++) { /* of minus a rising maximum the maximum is minus its first */
+                double first = -in[r * 40];
+                for (int i = 0; i < 40; i++) {
+                    double want = 3 * first * (fmod(n[r * 40 + i], 2) != 0 ? 1 : -1);
+                    expect(near(got[r * 40 + i], want, 1e-5, 1e-6), "%s: turn %d, row %d, %d: %g, not %g",
+                           backend_names[k], turn, r, i, got[r * 40 + i], want);
+                }
+            }
+            mb_assign(x, mb_add(x, step));
+            mb_scope_end(scope);
+        }
+        expect_ok(ctx);
+    }
+    mb_context *ctx = open_on("cpu"); /* a device does not wait within its loops */
+    mb_tensor x = mb_ones(ctx, MB_INT32, MB_SHAPE(3)), odd;
+    mb_scan s = mb_scan_begin(ctx, 3);
+    mb_scan_carry(s, &x);
+    mb_custom_op_apply(mb_custom_op_new(ctx, &parity_spec), &x, NULL, 0, &odd);
+    x = mb_add(x, mb_cast(odd, MB_INT32));
+    mb_scan_end(s);
+    mb_eval(&x, 1);
+    if (testing("vulkan"))
+        expect(mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "MB_DISABLE=loops"), "%s",
+               mb_message(ctx));
+    else
+        expect(values(x)[0] == 2, "%g", values(x)[0]);
+    close_failed(ctx);
+    close_all();
+}
+
 /* ---- what is wrong ---- */
 
 static void expect_sentence(mb_context *ctx, const char *what, const char *part)

@@ -573,6 +573,8 @@ static void call_layers(objects *o)
     TENSOR(mb_ttt_apply_at, S, o->ttt, t, key, losses);
     MEMBER(mb_recurrent_new_at, input, S, p, "12", (mb_recurrent_options){.in = 2, .hidden = 2});
     TENSOR(mb_recurrent_apply_at, S, (mb_recurrent){.input = t}, t, NULL);
+    MEMBER(mb_equilibrium_new_at, input, S, p, "deep", (mb_equilibrium_options){.in = 2, .hidden = 2});
+    TENSOR(mb_equilibrium_apply_at, S, (mb_equilibrium){.input = t}, t, NULL);
     TENSOR(mb_gated_attention_at, S, t, t, t, t, (mb_gated_attention_options){0}, NULL);
     TENSOR(mb_mesa_attention_at, S, q, q, q, none, x, (mb_mesa_options){0}, NULL);
     TENSOR(mb_mesanet_attention_at, S, q, q, q, none, x, (mb_mesanet_options){0});

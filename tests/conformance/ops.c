@@ -25,6 +25,8 @@ CURVED(f_broadcast, mb_add(mb_broadcast(mb_reshape(X, MB_SHAPE(1, mb_dim(X, 0), 
 CURVED(f_slice, mb_slice(mb_slice(X, 2, 2, 2, -1), 2, 0, 1, 2))
 CURVED(f_flip, mb_mul(mb_flip(X, 0), mb_flip(X, 2)))
 CURVED(f_pad, mb_add(mb_pad(mb_pad(X, 1, 1, 2), 2, 0, 1), 0.5))
+CURVED(f_unfold, mb_unfold(X, 1, (mb_window){.size = 3, .stride = 2}))
+CURVED(f_fold, mb_fold(X, 1, (mb_window){.size = 3, .stride = 2}, 9))
 CURVED(f_concat, mb_concat(((mb_tensor[]){X, mb_mul(X, X), mb_flip(X, 1)}), 3, 1))
 CURVED(f_stack, mb_stack(((mb_tensor[]){X, mb_exp(X)}), 2, 1))
 CURVED(f_where, mb_where(Y, mb_mul(X, X), mb_exp(X)))
@@ -138,6 +140,8 @@ static void shaped(void)
         ONE(slice),
         ONE(flip),
         ONE(pad),
+        {.name = "op/unfold", .apply = f_unfold, .n = 1, .shape = {MB_SHAPE(B, 7, 2)}},
+        {.name = "op/fold", .apply = f_fold, .n = 1, .shape = {MB_SHAPE(B, 3, 3, 2)}},
         ONE(concat),
         ONE(stack),
         {.name = "op/where",

@@ -274,6 +274,11 @@ static void recurrent(mb_context *mb, mb_params *p)
     mb_recurrent_state state = {};
     mb_tensor x = mb_ones(mb, MB_FLOAT32, MB_SHAPE(2, 5, 3));
     EXPECT(has_shape(mb_recurrent_apply(lstm, x, &state), MB_SHAPE(2, 5, 4)));
+    mb_equilibrium_options deep = {};
+    deep.in = static_cast<int64_t>(mb_dim(x, 2));
+    deep.hidden = 3;
+    EXPECT(
+        has_shape(mb_equilibrium_apply(mb_equilibrium_new(p, "deep", deep), x, nullptr), MB_SHAPE(2, 5, 3)));
     EXPECT(has_shape(state.h, MB_SHAPE(2, 4)) && std::isfinite(mb_item(mb_sum(state.c, MB_ALL))));
 
     mb_gated_attention_options chunks = {};

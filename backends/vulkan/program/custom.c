@@ -10,6 +10,7 @@
  */
 #include <stdio.h>
 
+#include "backends/plan/custom.h"
 #include "backends/vulkan/program/program.h"
 
 enum { LOCAL = 64 };
@@ -216,6 +217,59 @@ static void add_params(mb__vk_program *p, const mb__custom *c, int arrays, int64
         mb__vk_param(p, c->attrs[i]);
 }
 
+/* ---- on the host ---- */
+
+/* A step without a dispatch; all results are one value, and have one piece of memory. */
+static bool add_on_host(mb__vk_program *p, int step, const mb__custom *c, int arrays)
+{
+    int n = c->op->spec.operands;
+    if (p->around)
+        return mb__vk_fail(
+            p->v, MB_BACKEND, p->plan->steps[step].site,
+            "%s: it runs on the host, for which a loop on a device cannot wait; with MB_DISABLE=loops "
+            "the steps of scans are written out",
+            c->op->name);
+    void **memory = mb__bump_get(&p->pool, (size_t)arrays * sizeof *memory);
+    if (!memory)
+        return false;
+    mb__vk_region(p, NULL, 0);
+    for (int a = 0; a < arrays; a++) {
+        int32_t value = array_at(c, a)->view.value;
+        const mb__value *v = &p->plan->values[value];
+        memory[a] = a > n
+                        ? memory[n]
+                        : mb__bump_get(&p->pool, ((size_t)v->count + 1) * mb__core_size((mb_dtype)v->dtype));
+        if (!memory[a])
+            return false;
+        mb__vk_accesses(p, value, a >= n);
+    }
+    mb__vk_dispatch_add(p, VK_NULL_HANDLE, 0, 1, step, 0);
+    if (!p->failed)
+        p->dispatches[p->dispatch_count - 1].host = memory;
+    return !p->failed;
+}
+
+bool mb__vk_run_on_host(const mb__vk_program *p, const mb__binding *b, const mb__vk_dispatch *d)
+{
+    const mb__step *step = &p->plan->steps[d->step];
+    const mb__custom *c = step->u.custom;
+    int n = c->op->spec.operands;
+    for (int i = 0; i < n; i++) {
+        int32_t value = c->in[i].view.value;
+        const mb__value *v = &p->plan->values[value];
+        mb__vk_memory place = mb__vk_place_of(p, b, value);
+        if (!mb__vk_download(p->v, &place, (mb_dtype)v->dtype, v->count, d->host[i]))
+            return false;
+    }
+    mb_status status = mb__custom_run(c, d->host, NULL, 0, mb__numel(c->loop, c->loops));
+    if (status != MB_OK)
+        return mb__vk_fail(p->v, status, step->site, "%s: its compute function failed", c->op->name);
+    int32_t value = c->out[0].view.value;
+    const mb__value *v = &p->plan->values[value];
+    mb__vk_memory place = mb__vk_place_of(p, b, value);
+    return mb__vk_upload(p->v, &place, (mb_dtype)v->dtype, v->count, d->host[n]);
+}
+
 bool mb__vk_add_custom(mb__vk_program *p, int step, const mb__custom *c)
 {
     const mb_custom_op_spec *spec = &c->op->spec;
@@ -230,6 +284,8 @@ bool mb__vk_add_custom(mb__vk_program *p, int step, const mb__custom *c)
     }
     if (!positions || !results)
         return true;
+    if (!spec->glsl && spec->on_host)
+        return add_on_host(p, step, c, arrays);
     if (!spec->glsl || positions > INT32_MAX)
         return mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site,
                            spec->glsl ? "%s: more positions than vulkan's kernels count"

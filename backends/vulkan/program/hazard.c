@@ -35,7 +35,8 @@ void mb__vk_hazards(const mb__vk_program *p, bool *before)
     int open = 0; /* the first access since the last barrier */
     for (int i = 0; i < p->dispatch_count; i++) {
         const mb__vk_dispatch *d = &p->dispatches[i];
-        before[i] = i > 0 && (p->v->every_barrier || p->queries || d->body || d[-1].body);
+        before[i] =
+            i > 0 && (p->v->every_barrier || p->queries || d->body || d[-1].body || d->host || d[-1].host);
         for (int j = 0; j < d->access_count && !before[i]; j++)
             for (int k = open; k < d->access_first && !before[i]; k++)
                 before[i] = mb__vk_conflict(p, &p->accesses[d->access_first + j], &p->accesses[k]);

@@ -33,6 +33,8 @@ typedef struct mb__vk_dispatch {
     int step;
     double cost;          /* bytes and flops, roughly: where submits are cut */
     mb__vk_program *body; /* of a loop, whose steps each begin with this dispatch; NULL */
+    void *const *host;    /* no dispatch, but an op of the user's that runs on the host: memory there for each
+                             operand    and result; NULL */
 } mb__vk_dispatch;
 
 /* Memory of the program's own, for what is kept between two of its dispatches. */
@@ -47,6 +49,7 @@ typedef struct mb__vk_act {
     double cost;
     int64_t times;
     int32_t end;
+    int32_t host; /* no commands: the step on the host that dispatch `host - 1` stands for; 0 */
     const mb__vk_program *timed; /* whose time stamps are read afterwards; NULL */
 } mb__vk_act;
 
@@ -178,6 +181,8 @@ bool mb__vk_has_maps(const mb__kernel *k);
 uint32_t *mb__vk_compile_maps(mb__vk *v, const char *site, const mb__kernel *k, const char *text,
                               size_t *bytes);
 bool mb__vk_add_custom(mb__vk_program *p, int step, const mb__custom *custom);
+/* Computes one on the host; the device is idle. */
+bool mb__vk_run_on_host(const mb__vk_program *p, const mb__binding *b, const mb__vk_dispatch *d);
 
 /* ---- pass.c ---- */
 

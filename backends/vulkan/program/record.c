@@ -192,6 +192,12 @@ static void record_program(recorder *r, const mb__vk_program *p)
             record_loop(r, p, i++);
             continue;
         }
+        if (p->dispatches[i].host) {
+            end_batch(r, true);
+            add_act(r, (mb__vk_act){.host = ++i});
+            begin_batch(r);
+            continue;
+        }
         int end = i + 1; /* of what runs between two barriers */
         double more = p->dispatches[i].cost;
         while (end < p->dispatch_count && !p->barrier[end])

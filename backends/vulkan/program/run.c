@@ -32,7 +32,7 @@ static bool read_queries(const mb__vk_program *p)
     mb__vk *v = p->v;
     for (int i = 0; i < p->dispatch_count; i++) {
         uint64_t ticks[2];
-        if (p->dispatches[i].body)
+        if (p->dispatches[i].body || p->dispatches[i].host)
             continue;
         if (!VK(v, v->f.vkGetQueryPoolResults(v->device, p->queries, 2 * (uint32_t)i, 2, sizeof ticks, ticks,
                                               8, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT)))
@@ -112,6 +112,7 @@ enum { TOGETHER = 64, DISPATCHES = 16384, UNWAITED = 256 };
 
 typedef struct submitter {
     const mb__vk_program *p;
+    const mb__binding *binding;
     VkCommandBuffer commands[TOGETHER];
     uint32_t count;
     int dispatches;
@@ -158,6 +159,12 @@ static bool run_acts(submitter *s, int first, int end)
                 return false;
             continue;
         }
+        if (a->host) {
+            if ((s->count && !submit_and_wait(s)) || !mb__vk_idle(s->p->v) ||
+                !mb__vk_run_on_host(s->p, s->binding, &s->p->dispatches[a->host - 1]))
+                return false;
+            continue;
+        }
         for (int64_t t = 0; t < a->times; t++)
             if (!run_acts(s, i + 1, a->end))
                 return false;
@@ -178,7 +185,7 @@ bool mb__vk_run(mb__vk_program *p, const mb__binding *binding)
         mb__vk_guard_fill(p, binding);
     if (p->generation != v->generation && (!make_queries(p) || !mb__vk_record(p)))
         return false;
-    submitter s = {.p = p};
+    submitter s = {.p = p, .binding = binding};
     p->midway = true;
     if (!run_acts(&s, 0, p->act_count) || (s.count && !submit(&s, true)))
         return false;
