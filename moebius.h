@@ -8,7 +8,7 @@
  *   tensor/scan.h               loops of any length as one node
  *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
  *   tensor/windows.h            padding, sliding windows
- *   tensor/files/files.h        safetensors, IDX, batches of images
+ *   tensor/files/files.h        safetensors, .npy, CSV, IDX, batches made ahead by threads
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
  *   autograd/implicit.h         what solves an equation, and its derivatives

@@ -279,24 +279,6 @@ static void sweep(run *r)
     roll_out(r);
 }
 
-/* Prompts far in the tail can take a deep layer's gradient beyond float32. Such a batch counts for nothing,
- * and is counted; an optimiser that saw it would never be rid of it. */
-static bool train_step(mb_optimizer *adam, mb_params *p, mb_tensor loss)
-{
-    enum { ROOM = 8 * MOST_LAYERS };
-    mb_tensor parameters[ROOM], g[ROOM + 1];
-    int n = mb_params_list(p, parameters, ROOM);
-    if (n > ROOM)
-        die("%d parameters", n);
-    mb_grad(loss, parameters, n, g);
-    g[n] = mb_global_norm(g, n);
-    mb_eval(g, n + 1);
-    bool finite = isfinite(mb_item(g[n]));
-    if (finite)
-        mb_apply_gradients(adam, g, n);
-    return finite;
-}
-
 void run_trial(trial *t)
 {
     const model *m = &models[t->model];
@@ -306,8 +288,11 @@ void run_trial(trial *t)
     r.layer = mb_self_attention_new(
         p, "attention",
         (mb_self_attention_options){.dim = D, .layers = m->layers, .tied = m->tied, .clip = m->clip});
-    mb_optimizer *adam =
-        mb_adam(p, (mb_adam_options){.lr = m->lr, .beta1 = 0.9, .beta2 = 0.98, .clip_norm = m->clip_norm});
+    /* Prompts far in the tail can take a deep layer's gradient beyond float32. Such a batch counts for
+     * nothing, and is counted; an optimiser that saw it would never be rid of it. */
+    mb_optimizer *adam = mb_adam(
+        p,
+        (mb_adam_options){.lr = m->lr, .beta1 = 0.9, .beta2 = 0.98, .clip_norm = m->clip_norm, .skip = true});
     r.validation = draw_tasks(r.mb, key_of(set.first_seed, STREAM_VALIDATION, 0),
                               as_trained(MB_FLOAT32, set.validation));
     r.guess = descend(descent_of(r.mb, reference(t), MB_FLOAT32), r.validation);
@@ -321,11 +306,11 @@ void run_trial(trial *t)
         mb_scope scope = mb_scope_begin(r.mb);
         tasks batch =
             draw_tasks(r.mb, key_of(t->seed, STREAM_TRAINING, step), as_trained(MB_FLOAT32, set.batch));
-        t->skipped +=
-            !train_step(adam, p, loss_of(mb_self_attention_predict(r.layer, tokens_of(batch)), batch));
-        mb_scope_end(scope);
+        mb_step(adam, loss_of(mb_self_attention_predict(r.layer, tokens_of(batch)), batch));
+        mb_scope_end(scope); /* everything is computed here */
         jobs_advance(m->layers);
     }
+    t->skipped = mb_optimizer_skipped(adam);
     t->complete = !stop_wanted();
     if (t->complete) {
         measure(&r, t->steps);

@@ -70,7 +70,6 @@ typedef struct run {
     mb_optimizer *optimizer;
     mb_tensor theta, before; /* parameters [p]; those before the last step, for its direction */
     prompts test;
-    double norm; /* of the last step's gradient */
 } run;
 
 static void open_run(run *r, uint64_t seed)
@@ -166,27 +165,16 @@ static bool due(int64_t step, int64_t every, int64_t until)
     return every > 0 && step <= until && step % every == 0;
 }
 
-/* The prediction is a polynomial of degree 3^layers or so in the prompt's entries: a prompt far in the tail
- * can take a deep model's gradient beyond float32. Such a batch counts for nothing, and is counted: a step of
- * momentum alone would carry the model further out, where no gradient calls it back. */
-static void train_step(run *r, mb_tensor loss)
-{
-    mb_tensor g[2];
-    mb_grad(loss, &r->theta, 1, g);
-    g[1] = mb_global_norm(g, 1);
-    mb_eval(g, 2);
-    r->norm = mb_item(g[1]); /* inf or NaN where it is beyond float32 */
-    if (isfinite(r->norm))
-        mb_apply_gradients(r->optimizer, g, 1);
-}
-
 void run_trial(trial *t)
 {
     run r = {.t = t, .s = &settings[t->setting], .depth = t->depth};
     double started = now();
     open_run(&r, (uint64_t)t->seed);
-    mb_sgd_options sgd = {.lr = t->lr, .momentum = 0.9, .clip_norm = r.s->clip};
-    mb_adam_options adam = {.lr = t->lr, .beta1 = 0.9, .beta2 = 0.9, .clip_norm = r.s->clip};
+    /* The prediction is a polynomial of degree 3^layers or so in the prompt's entries: a prompt far in the
+     * tail can take a deep model's gradient beyond float32. Such a batch counts for nothing, and is counted:
+     * a step of momentum alone would carry the model further out, where no gradient calls it back. */
+    mb_sgd_options sgd = {.lr = t->lr, .momentum = 0.9, .clip_norm = r.s->clip, .skip = true};
+    mb_adam_options adam = {.lr = t->lr, .beta1 = 0.9, .beta2 = 0.9, .clip_norm = r.s->clip, .skip = true};
     r.optimizer = t->optimizer == SGD ? mb_sgd(r.params, sgd) : mb_adam(r.params, adam);
     r.test = draw_prompts(r.mb, r.s, mb_key_of((uint64_t)set.test_seed));
     mb_eval((mb_tensor[]){r.test.z, r.test.answer}, 2);
@@ -204,13 +192,16 @@ void run_trial(trial *t)
         if (smooth)
             mb_assign(r.before, r.theta);
         prompts batch = draw_prompts(r.mb, r.s, mb_key_fold(key, (uint64_t)step));
-        train_step(&r, loss_of(r.theta, r.depth, batch));
+        mb_tensor norm;
+        float size; /* of the gradient */
+        mb_step_norm(r.optimizer, loss_of(r.theta, r.depth, batch), &norm);
+        mb_watch(norm, &size, sizeof size);
         mb_scope_end(scope); /* everything is computed here */
-        t->skipped += !isfinite(r.norm);
-        if (smooth && isfinite(r.norm))
+        if (smooth && isfinite(size))
             measure_smoothness(&r, step);
         jobs_advance(t->depth);
     }
+    t->skipped = mb_optimizer_skipped(r.optimizer);
     t->complete = !stop_wanted();
     if (t->complete)
         measure_loss(&r, t->steps);

@@ -80,6 +80,8 @@ typedef struct mb__adam_terms {
 /* lr: a tensor; if it is null, `rate` is computed from lr_value on the host. */
 mb__adam_terms mb__adam_terms_of(mb_context *ctx, mb_dtype dtype, mb_tensor lr, double lr_value, int64_t t,
                                  double beta1, double beta2, double eps);
+/* The same terms for a step whose number is a tensor: 0-d, of the parameters' dtype. */
+void mb__adam_terms_at_step(mb__adam_terms *k, mb_tensor lr, mb_tensor number, double beta1, double beta2);
 mb_tensor mb__adam_rule(const mb__adam_terms *k, mb_tensor parameter, mb_tensor gradient, mb_tensor *m,
                         mb_tensor *v);
 

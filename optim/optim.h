@@ -159,7 +159,12 @@ MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
 
 /* In all options 0 means the default in brackets, where [off] means that nothing is done; MB_ZERO means the
  * number 0. An option that is not finite or out of its range is an error. With clip_norm c, all gradients are
- * multiplied by c / max(norm, c), where norm is that of all trainable parameters together. */
+ * multiplied by c / max(norm, c), where norm is that of all trainable parameters together.
+ *
+ * With skip, a step whose norm is not finite, as when an element is not, leaves
+ * parameters and state as they are. That is decided where the step is computed, so no step needs a new plan,
+ * or a flush of its own. mb_optimizer_skipped counts such steps. They are steps for mb_optimizer_steps and
+ * the schedule, and none for Adam's t, which is then counted on the device. */
 #define MB_ZERO 1e-300
 
 typedef struct mb_sgd_options {
@@ -170,6 +175,7 @@ typedef struct mb_sgd_options {
     double clip_norm;    /* [off], >= 0: largest global norm of the gradients; applied first */
     double clip_value;   /* [off], >= 0: largest magnitude of an element, after clip_norm */
     mb_schedule schedule;
+    bool skip; /* a step whose gradients' norm is not finite changes nothing, see below */
 } mb_sgd_options;
 
 typedef struct mb_adam_options {
@@ -178,6 +184,7 @@ typedef struct mb_adam_options {
     double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
+    bool skip; /* as mb_sgd_options' */
 } mb_adam_options;
 
 typedef struct mb_adamw_options {
@@ -190,6 +197,7 @@ typedef struct mb_adamw_options {
     double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
+    bool skip; /* as mb_sgd_options' */
 } mb_adamw_options;
 
 /* An optimiser updates the trainable parameters of p, and keeps its state (momentum, second moments) in
@@ -226,6 +234,10 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
 
 /* The number of steps; a step that an error has undone is not counted. */
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
+/* How many of them were skipped; 0 without that option. A flush: computes what has been recorded. -1 after an
+ * error. */
+MB_API int64_t mb_optimizer_skipped_at(const char *site, const mb_optimizer *opt);
+#define mb_optimizer_skipped(opt) mb_optimizer_skipped_at(MB_HERE, opt)
 MB_API double mb_optimizer_lr(const mb_optimizer *opt);        /* of the next step, schedule included */
 MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor; >= 0 */
 
@@ -235,10 +247,10 @@ MB_API int mb_optimizer_state_count(const mb_optimizer *opt);
 MB_API const char *mb_optimizer_state_name(const mb_optimizer *opt, int i);
 MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
 
-/* Parameters, state and the number of steps ("optimizer.step", int32) in one safetensors file: a run
- * continued from it equals one that was not interrupted, bit for bit. Options are not saved. A file to be
- * loaded must be of the same parameters and optimiser; if one tensor differs in name, shape or dtype, nothing
- * is changed. */
+/* Parameters, state and the number of steps ("optimizer.step", int32; with skip also "optimizer.skipped") in
+ * one safetensors file: a run continued from it equals one that was not interrupted, bit for bit. Options are
+ * not saved. A file to be loaded must be of the same parameters and optimiser; if one tensor differs in name,
+ * shape or dtype, nothing is changed. */
 MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path);
 #define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);

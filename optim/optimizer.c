@@ -42,8 +42,10 @@ static bool taken(const mb_params *p, const char *name)
 static mb_status make_state(mb_optimizer *opt)
 {
     mb_params *p = opt->params;
-    if (taken(p, "optimizer.step"))
+    if (taken(p, "optimizer.step") || (opt->skip && taken(p, "optimizer.skipped")))
         return mb_error(p->ctx);
+    if (opt->skip)
+        opt->skipped = mb_variable(p->ctx, MB_INT32, MB_SHAPE0);
     if (!mb__grow(p->ctx, &opt->slots, &opt->capacity, p->count, sizeof *opt->slots))
         return MB_NO_MEMORY;
     opt->work_count = MB__WORK_PER_PARAM * (size_t)p->count;
@@ -140,6 +142,7 @@ mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
         .clip_norm = mb__option(o.clip_norm, 0),
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
+        .skip = o.skip,
     };
     return new_optimizer(p, &wanted, "mb_sgd");
 }
@@ -157,6 +160,7 @@ mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
         .clip_norm = mb__option(o.clip_norm, 0),
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
+        .skip = o.skip,
     };
     return new_optimizer(p, &wanted, "mb_adamw");
 }
@@ -173,6 +177,7 @@ mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
         .clip_norm = mb__option(o.clip_norm, 0),
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
+        .skip = o.skip,
     };
     return new_optimizer(p, &wanted, "mb_adam");
 }
@@ -195,6 +200,15 @@ void mb_optimizer_free(mb_optimizer *opt)
 int64_t mb_optimizer_steps(const mb_optimizer *opt)
 {
     return usable(opt, "mb_optimizer_steps") ? opt->steps : 0;
+}
+
+int64_t mb_optimizer_skipped_at(const char *site, const mb_optimizer *opt)
+{
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, -1);
+    if (!opt || !opt->skip)
+        return opt ? 0 : -1;
+    int32_t count = 0;
+    return mb_read(opt->skipped, &count, sizeof count) == MB_OK ? count : -1;
 }
 
 double mb_optimizer_lr(const mb_optimizer *opt)
@@ -231,6 +245,11 @@ static shared shared_of(const mb_optimizer *opt)
                                    opt->eps);
     else
         s.lr = mb_scalar(ctx, dtype, lr);
+    if (opt->rule == MB__ADAM && opt->skip) {
+        mb_tensor all = mb_scalar(ctx, dtype, (double)(opt->steps + 1));
+        mb__adam_terms_at_step(&s.adam, mb_scalar(ctx, dtype, lr), mb_sub(all, mb_cast(opt->skipped, dtype)),
+                               opt->beta1, opt->beta2);
+    }
     if (opt->added_decay != 0)
         s.decay = mb_scalar(ctx, dtype, opt->added_decay);
     if (opt->decoupled_decay != 0)
@@ -258,6 +277,15 @@ static mb_tensor update(const mb_optimizer *opt, const shared *s, const mb__para
     return value;
 }
 
+/* A step that is skipped: what there was takes the place of the new value. */
+static void keep_where_skipped(const mb_optimizer *opt, mb_tensor goes, int i, mb_tensor *value,
+                               mb_tensor state[2])
+{
+    *value = mb_where(goes, *value, opt->params->items[i].tensor);
+    for (int j = 0; j < states_of(opt); j++)
+        state[j] = mb_where(goes, state[j], opt->slots[i].state[j]);
+}
+
 /* Clips the n gradients and assigns every trainable parameter and its state. All updates are recorded before
  * the first assignment, so that none reads an updated value. */
 static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
@@ -266,10 +294,15 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     mb_tensor found = {0};
     if (opt->clip_norm > 0)
         found = mb_clip_norm(gs, n, opt->clip_norm, gs);
-    else if (norm)
+    else if (norm || opt->skip)
         found = mb_global_norm(gs, n);
     if (norm)
         *norm = found;
+    mb_tensor goes = {0}, skipped = {0};
+    if (opt->skip) {
+        goes = mb_isfinite(found);
+        skipped = mb_sub(mb_add(opt->skipped, 1), mb_cast(goes, MB_INT32));
+    }
     if (opt->clip_value > 0)
         for (int i = 0; i < n; i++)
             gs[i] = mb_clip_value(gs[i], opt->clip_value);
@@ -281,6 +314,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
             continue;
         memcpy(states + 2 * k, opt->slots[i].state, sizeof opt->slots[i].state);
         values[k] = update(opt, &s, &p->items[i], gs[k], states + 2 * k);
+        if (opt->skip)
+            keep_where_skipped(opt, goes, i, &values[k], states + 2 * k);
         k++;
     }
     if (mb_error(p->ctx) != MB_OK)
@@ -295,6 +330,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
             status = mb_assign(opt->slots[i].state[j], states[2 * k + j]);
         k++;
     }
+    if (status == MB_OK && opt->skip)
+        status = mb_assign(opt->skipped, skipped);
     if (status != MB_OK)
         mb__changes_undo(p->ctx, before);
     return status;

@@ -22,7 +22,8 @@ struct mb_optimizer {
     mb_params *params;
     mb__rule rule;
     double lr, momentum, beta1, beta2, eps, added_decay, decoupled_decay, clip_norm, clip_value;
-    bool nesterov;
+    bool nesterov, skip;
+    mb_tensor skipped; /* with skip: a variable, 0-d int32, the number of skipped steps */
     mb_schedule schedule;
     int64_t steps;
     mb__slot *slots;

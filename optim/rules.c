@@ -89,6 +89,12 @@ static mb_tensor correction(mb_tensor t, double beta)
     return beta > 0 ? mb_recip(mb_neg(mb_expm1(power))) : literal(t.ctx, mb_dtype_of(t), 1);
 }
 
+void mb__adam_terms_at_step(mb__adam_terms *k, mb_tensor lr, mb_tensor number, double beta1, double beta2)
+{
+    k->rate = mb_mul(lr, correction(number, beta1));
+    k->root = mb_sqrt(correction(number, beta2));
+}
+
 /* An update with the step's number as one of the two: a tensor, or a number. */
 static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gradient, mb_tensor lr,
                              mb_tensor m, mb_tensor v, mb_tensor step, int64_t t,
@@ -113,11 +119,8 @@ static mb_tensor adam_update(const char *name, mb_tensor parameter, mb_tensor gr
         mb_fail(ctx, MB_INVALID, "%s: lr is not a tensor; mb_scalar makes one of a number", name);
     } else if (mb__check_adam(ctx, name, beta1, beta2, eps)) {
         mb__adam_terms k = mb__adam_terms_of(ctx, dtype, lr, 0, t, beta1, beta2, eps);
-        if (step.ctx) {
-            mb_tensor number = mb_cast(step, dtype);
-            k.rate = mb_mul(lr, correction(number, beta1));
-            k.root = mb_sqrt(correction(number, beta2));
-        }
+        if (step.ctx)
+            mb__adam_terms_at_step(&k, lr, mb_cast(step, dtype), beta1, beta2);
         updated = mb__adam_rule(&k, parameter, gradient, &m, &v);
     }
     *new_m = m;

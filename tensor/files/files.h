@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * files.h - files: tensors in safetensors format, image sets in IDX format.
+ * files.h - files: tensors in safetensors and .npy format, tables of numbers, image sets in IDX format; and
+ * a loader of batches.
  *
  * Files are not trusted: every size, offset and number in them is checked before it is used, and no more is
  * allocated than the file's own size justifies. An error is one sentence that names the path. MB_IO means
@@ -73,6 +74,34 @@ MB_API const char *mb_safetensors_metadata(const mb_safetensors *file, const cha
 MB_API bool mb_safetensors_metadata_pair(const mb_safetensors *file, int i, const char **key,
                                          const char **value);
 
+/* -------------------------------------------------------------------------------- .npy and tables -- */
+
+/* Reads an array of NumPy's: a tensor of the innermost scope, {0} after an error. Versions 1 to 3,
+ * little-endian, rank at most MB_MAX_RANK. f4, f8, i4 and b1 keep their dtype; f2 becomes float32, exactly;
+ * i1, i2, i8, u1, u2, u4 and u8 become int32, and a value that int32 cannot hold is an error. An array in
+ * Fortran's order has the same shape and elements here. Other dtypes, and files with too few or too many
+ * bytes, are errors. */
+MB_API mb_tensor mb_npy_load_at(const char *site, mb_context *ctx, const char *path);
+#define mb_npy_load(...) mb_npy_load_at(MB_HERE, __VA_ARGS__)
+/* Computes t and writes it as an .npy file of version 1, replaced as a whole or not at all, as by
+ * mb_safetensors_save. */
+MB_API mb_status mb_npy_save_at(const char *site, const char *path, mb_tensor t);
+#define mb_npy_save(...) mb_npy_save_at(MB_HERE, __VA_ARGS__)
+
+typedef struct mb_csv_options {
+    mb_dtype dtype; /* MB_FLOAT32 or MB_FLOAT64 */
+    bool header;    /* the first line is one of names, and left out */
+    char separator; /* ',', ';', '|' or '\t'; 0: ',' */
+} mb_csv_options;
+
+/* Reads a table of numbers: [rows, columns], in the innermost scope; {0} after an error. Lines end with LF or
+ * CR LF, and all have as many fields; empty ones are left out. A field is a number as strtod reads it, inf
+ * and nan among them, with a point whatever the locale, perhaps between spaces; quotes are not read. A field
+ * that is no number, or beyond the dtype, is an error that tells its line and column, both counted from 1. An
+ * empty file is [0, 0]. */
+MB_API mb_tensor mb_csv_load_at(const char *site, mb_context *ctx, const char *path, mb_csv_options options);
+#define mb_csv_load(...) mb_csv_load_at(MB_HERE, __VA_ARGS__)
+
 /* --------------------------------------------------------------------------------------------- IDX -- */
 
 /* An array of bytes in the format of LeCun's MNIST files. */
@@ -131,6 +160,68 @@ MB_API int64_t mb_images_width(const mb_images *images);
 MB_API mb_status mb_images_batch_at(const char *site, mb_images *images, uint64_t epoch, int64_t batch,
                                     int64_t size, mb_tensor *x, mb_tensor *y);
 #define mb_images_batch(...) mb_images_batch_at(MB_HERE, __VA_ARGS__)
+
+/* ---------------------------------------------------------------------------------------- batches -- */
+
+/* One array of which a set's rows, its examples, consist. */
+typedef struct mb_column {
+    const void *data;     /* [rows, shape], row-major, perhaps a memory map; it is read until the loader is
+                             closed. NULL: the callback writes it. */
+    mb_dtype dtype;       /* of the batches, and of the data but for bytes       */
+    mb_shape shape;       /* of one row                                          */
+    bool bytes;           /* the data, or what the callback writes, are uint8; dtype is float32 or int32 */
+    double scale, offset; /* bytes become byte * scale + offset, rounded to float32; scale 0 is taken as 1;
+                             for int32 both are 0 */
+} mb_column;
+
+/* What becomes of the rows at the end of an epoch that do not fill a batch. */
+typedef enum mb_last {
+    MB_LAST_SHORT = 0, /* a batch of fewer rows */
+    MB_LAST_DROP,      /* left out */
+    MB_LAST_PAD,       /* a batch as large as the others, ended by zeros */
+} mb_last;
+
+typedef struct mb_loader_options {
+    const mb_column *columns; /* [column_count], 1 or more; copied */
+    int column_count;
+    int64_t rows;  /* of the set, 1 to 2^32 - 1 */
+    int64_t batch; /* rows of a batch, 1 or more */
+    mb_last last;
+    bool
+        in_order; /* the rows in their order in each epoch; else in one that depends on key and epoch alone */
+    mb_key key;
+    int64_t step; /* the number of the first batch, counted from 0 over all epochs: that is all of a resume */
+    int threads;  /* of the loader's own, at most 64, that make so many batches ahead; 0: a batch is made when
+                     it is asked for, in the calling thread */
+    /* Writes the row to columns[i], for each column whose data are NULL; the others' columns[i] is NULL. The
+     * result is NULL, or a sentence that says what went wrong, valid until the loader is closed. With threads
+     * it is called from them, from several at once; it must not call functions of the context. */
+    const char *(*read)(void *user, int64_t row, void *const *columns);
+    void *user; /* for read */
+} mb_loader_options;
+
+/* Batches of rows, without end: every row once an epoch, in an order that threads do not change. All memory
+ * is allocated here: threads + 2 batches, and 4 bytes a row for an order. NULL after an error. */
+typedef struct mb_loader mb_loader;
+MB_API mb_loader *mb_loader_open_at(const char *site, mb_context *ctx, mb_loader_options options);
+#define mb_loader_open(...) mb_loader_open_at(MB_HERE, __VA_ARGS__)
+MB_API void mb_loader_close(mb_loader *loader); /* waits for its threads; NULL is allowed */
+
+/* The batches of an epoch; the number of the next batch, counted over all epochs. */
+MB_API int64_t mb_loader_batches(const mb_loader *loader);
+MB_API int64_t mb_loader_step(const mb_loader *loader);
+
+/* The next batch: one tensor [B, shape] for each column, in the innermost scope. B is options.batch, or less
+ * for a short last one. *rows: how many rows are real; rows may be NULL. When the callback has failed for a
+ * row, that is the call's error, MB_IO, and the tensors are {0}; after mb_clear_error the next call goes on
+ * with the batch after. */
+MB_API mb_status mb_loader_next_at(const char *site, mb_loader *loader, mb_tensor *columns, int64_t *rows);
+#define mb_loader_next(...) mb_loader_next_at(MB_HERE, __VA_ARGS__)
+/* The same in the loader's memory, which stays as it is until the next call but one, or mb_loader_close:
+ * columns[i] has B rows; NULL after an error. */
+MB_API mb_status mb_loader_next_memory_at(const char *site, mb_loader *loader, const void **columns,
+                                          int64_t *rows);
+#define mb_loader_next_memory(...) mb_loader_next_memory_at(MB_HERE, __VA_ARGS__)
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * images.c - labelled images in memory, read in batches, in an order that is a function of seed and epoch. */
-#include "tensor/files/files.h"
+#include "tensor/files/order.h"
 #include "tensor/internal.h"
 
 struct mb_images {
@@ -20,39 +20,10 @@ struct mb_images {
     int64_t room;
 };
 
-/* ---- order ---- */
-
-/* SplitMix64 (Steele, Lea, Flood 2014): a stream for one shuffle. */
-static uint64_t next(uint64_t *state)
+static void put_in_order(mb_images *d, uint64_t epoch)
 {
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
-/* Uniform on [0, n), without bias (Lemire 2019). */
-static uint32_t below(uint64_t *state, uint32_t n)
-{
-    uint64_t m = (next(state) >> 32) * n;
-    if ((uint32_t)m < n)
-        for (uint32_t least = -n % n; (uint32_t)m < least;)
-            m = (next(state) >> 32) * n;
-    return (uint32_t)(m >> 32);
-}
-
-static void shuffle(mb_images *d, uint64_t epoch)
-{
-    if (d->epoch == epoch)
-        return;
-    uint64_t state = mb_key_fold(mb_key_of(d->seed), epoch).bits;
-    for (uint32_t i = 0; i < (uint32_t)d->count; i++)
-        d->order[i] = i;
-    for (uint32_t i = (uint32_t)d->count; i > 1; i--) {
-        uint32_t j = below(&state, i), o = d->order[i - 1];
-        d->order[i - 1] = d->order[j];
-        d->order[j] = o;
-    }
+    if (d->epoch != epoch)
+        mb__shuffle(mb_key_of(d->seed), epoch, d->order, (uint32_t)d->count);
     d->epoch = epoch;
 }
 
@@ -188,7 +159,7 @@ mb_status mb_images_batch_at(const char *site, mb_images *d, uint64_t epoch, int
     if (!reserve(d, size < d->count ? size : d->count))
         return mb_error(d->ctx);
     if (epoch != MB_IN_ORDER)
-        shuffle(d, epoch);
+        put_in_order(d, epoch);
     int64_t area = d->height * d->width;
     for (int64_t i = 0; i < n; i++) {
         int64_t image = epoch == MB_IN_ORDER ? first + i : d->order[first + i];

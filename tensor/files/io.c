@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tensor/files/safetensors.h"
@@ -14,6 +15,22 @@ int mb__open(const char *path, int flags)
         fd = open(path, flags | O_CLOEXEC, 0666);
     while (fd < 0 && errno == EINTR);
     return fd;
+}
+
+int mb__open_regular(mb_context *ctx, const char *what, const char *path, uint64_t *size)
+{
+    struct stat st;
+    int fd = mb__open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY); /* a FIFO must not wait for its writer */
+    bool failed = fd < 0 || fstat(fd, &st) != 0;
+    if (!failed && S_ISREG(st.st_mode)) {
+        *size = (uint64_t)st.st_size;
+        return fd;
+    }
+    mb_fail(ctx, MB_IO, "%s: %s: %s", what, mb__path_tail(path),
+            failed ? strerror(errno) : "not a regular file");
+    if (fd >= 0)
+        mb__close(fd);
+    return -1;
 }
 
 int mb__close(int fd)

@@ -80,7 +80,17 @@ int mb__open(const char *path, int flags);
 int mb__close(int fd);
 int mb__fsync(int fd);
 int mb__rename(const char *from, const char *to);
+/* Opens a regular file to be read. -1 after reporting; `what` begins the message. */
+int mb__open_regular(mb_context *ctx, const char *what, const char *path, uint64_t *size);
 /* Reads exactly `bytes` at `offset`. 0, an errno, or -1 if the file ends before. */
 int mb__read_fully(int fd, void *dst, size_t bytes, uint64_t offset);
+
+/* 0 or an errno. */
+int mb__write_fully(int fd, const void *data, size_t bytes);
+/* Writes a file's content. 0, an errno, or -1 if the error is the context's. */
+typedef int mb__writer(void *user, int fd);
+/* Replaces a file as a whole or not at all. `what` begins messages. */
+mb_status mb__replace_file(mb_context *ctx, const char *what, const char *path, mb__writer *write,
+                           void *user);
 
 #endif

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * safetensors_save.c - writing a safetensors file, completely or not at all.
- *
- * Write a new file in the target's folder, fsync, close, rename, fsync the folder: at every moment, also
- * after a crash, the target's name refers to the complete old content or the complete new one. */
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
+ * safetensors_save.c - writing a safetensors file. */
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "tensor/files/safetensors.h"
+
+/* A text being written; while data is NULL its length is counted. */
+typedef struct text {
+    char *data;
+    size_t bytes;
+} text;
 
 typedef struct saving {
     const char *path;
@@ -24,13 +21,8 @@ typedef struct saving {
     const char *const *metadata;
     int *order;   /* [n] as written */
     bool by_name; /* sort by name alone, to find equal names */
+    text header;
 } saving;
-
-/* A text being written; while data is NULL its length is counted. */
-typedef struct text {
-    char *data;
-    size_t bytes;
-} text;
 
 static void put(text *t, const char *s, size_t bytes)
 {
@@ -165,27 +157,14 @@ static bool check_arguments(const saving *s)
     return true;
 }
 
-/* 0 or an errno. */
-static int write_fully(int fd, const void *data, size_t bytes)
-{
-    for (size_t done = 0; done < bytes;) {
-        ssize_t n = write(fd, (const char *)data + done, bytes - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? errno : ENOSPC;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 /* 0, an errno, or -1 if the error is the context's. */
-static int write_all(const saving *s, int fd, const text *header)
+static int write_all(void *user, int fd)
 {
-    uint64_t n = header->bytes;
-    int error = write_fully(fd, &n, sizeof n);
+    const saving *s = user;
+    uint64_t n = s->header.bytes;
+    int error = mb__write_fully(fd, &n, sizeof n);
     if (!error)
-        error = write_fully(fd, header->data, header->bytes);
+        error = mb__write_fully(fd, s->header.data, s->header.bytes);
     size_t largest = 0;
     for (int i = 0; i < s->n; i++)
         if (tensor_bytes(s->ts[i]) > largest)
@@ -195,80 +174,10 @@ static int write_all(const saving *s, int fd, const text *header)
         return -1;
     for (int i = 0; i < s->n && !error; i++) {
         mb_tensor t = s->ts[s->order[i]];
-        error = mb_read(t, data, tensor_bytes(t)) ? -1 : write_fully(fd, data, tensor_bytes(t));
+        error = mb_read(t, data, tensor_bytes(t)) ? -1 : mb__write_fully(fd, data, tensor_bytes(t));
     }
     mb__free(s->ctx, data, largest);
-    if (!error && mb__fsync(fd) != 0)
-        error = errno;
     return error;
-}
-
-/* Creates the file "PATH.tmp-PID-K", with PATH shortened if that would be too long for a file name or path.
- * -1 and errno after an error. temporary: [bytes]. */
-static int open_temporary(const char *path, char *temporary, size_t bytes)
-{
-    size_t length = strlen(path);
-    const char *slash = strrchr(path, '/');
-    size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
-    for (int k = 0; k < 1000; k++) {
-        char suffix[40];
-        size_t more = (size_t)snprintf(suffix, sizeof suffix, ".tmp-%ld-%d", (long)getpid(), k), n = length;
-        if (n - folder + more > NAME_MAX && n - folder <= NAME_MAX)
-            n = folder + NAME_MAX - more;
-        if (n + more > PATH_MAX - 1 && length <= PATH_MAX - 1 && folder + more < PATH_MAX - 1)
-            n = PATH_MAX - 1 - more;
-        memcpy(temporary, path, n);
-        snprintf(temporary + n, bytes - n, "%s", suffix);
-        int fd = mb__open(temporary, O_WRONLY | O_CREAT | O_EXCL);
-        if (fd >= 0 || errno != EEXIST)
-            return fd;
-    }
-    return -1;
-}
-
-/* Makes a rename durable. Some file systems cannot sync a folder; that is not an error. */
-static int sync_folder(const char *path, char *folder)
-{
-    const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) : 0;
-    memcpy(folder, n ? path : slash ? "/" : ".", n ? n : 1);
-    folder[n ? n : 1] = 0;
-    int fd = mb__open(folder, O_RDONLY | O_DIRECTORY);
-    if (fd < 0)
-        return errno == EACCES ? 0 : errno;
-    int error = mb__fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : errno;
-    mb__close(fd);
-    return error;
-}
-
-/* temporary: scratch of strlen(path) + 48 bytes. */
-static mb_status replace_file(const saving *s, const text *header, char *temporary, size_t bytes)
-{
-    const char *shown = mb__path_tail(s->path);
-    struct stat st;
-    if (stat(s->path, &st) == 0 && !S_ISREG(st.st_mode)) /* rename would replace a device */
-        return mb_fail(s->ctx, MB_IO, "safetensors: %s: there is something that is not a regular file",
-                       shown);
-    int fd = open_temporary(s->path, temporary, bytes);
-    if (fd < 0)
-        return mb_fail(s->ctx, MB_IO, "safetensors: %s: cannot make a file there: %s", shown,
-                       strerror(errno));
-    int error = write_all(s, fd, header);
-    if (mb__close(fd) != 0 && !error)
-        error = errno;
-    if (!error && mb__rename(temporary, s->path) != 0)
-        error = errno;
-    if (error) {
-        unlink(temporary);
-        if (error == -1)
-            return mb_error(s->ctx);
-        return mb_fail(s->ctx, MB_IO, "safetensors: %s: not saved: %s", shown, strerror(error));
-    }
-    error = sync_folder(s->path, temporary);
-    if (error)
-        return mb_fail(s->ctx, MB_IO, "safetensors: %s: saved, but a power cut may undo it: %s", shown,
-                       strerror(error));
-    return MB_OK;
 }
 
 mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *path,
@@ -282,14 +191,11 @@ mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *
         return mb_error(ctx) ? mb_error(ctx) : MB_THREAD;
     if (!path || !*path || n < 0 || (n > 0 && (!names || !ts)))
         return mb_fail(ctx, MB_INVALID, "safetensors: no path, names or tensors");
-    saving s = {path, ctx, names, ts, n, metadata, NULL, true};
+    saving s = {path, ctx, names, ts, n, metadata, NULL, true, {NULL, 0}};
     if (!check_arguments(&s) || (n > 0 && mb_eval(ts, n) != MB_OK))
         return mb_error(ctx);
 
-    text header = {NULL, 0};
-    size_t temporary_bytes = strlen(path) + 48;
-    char *temporary = mb__alloc(ctx, temporary_bytes);
-    s.order = temporary ? mb__alloc(ctx, (size_t)n * sizeof *s.order) : NULL;
+    s.order = mb__alloc(ctx, (size_t)n * sizeof *s.order);
     size_t room = 0;
     bool ok = s.order != NULL;
     if (ok) {
@@ -303,16 +209,15 @@ mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *
         sort(&s);
     }
     if (ok) {
-        put_header(&s, &header);
-        room = header.bytes;
-        header = (text){mb__alloc(ctx, room), 0};
-        ok = header.data != NULL;
+        put_header(&s, &s.header);
+        room = s.header.bytes;
+        s.header = (text){mb__alloc(ctx, room), 0};
+        ok = s.header.data != NULL;
     }
     if (ok)
-        put_header(&s, &header);
-    mb_status status = ok ? replace_file(&s, &header, temporary, temporary_bytes) : mb_error(ctx);
-    mb__free(ctx, header.data, room);
+        put_header(&s, &s.header);
+    mb_status status = ok ? mb__replace_file(ctx, "safetensors", path, write_all, &s) : mb_error(ctx);
+    mb__free(ctx, s.header.data, room);
     mb__free(ctx, s.order, (size_t)n * sizeof *s.order);
-    mb__free(ctx, temporary, temporary_bytes);
     return status;
 }

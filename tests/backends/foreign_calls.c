@@ -53,6 +53,7 @@ static const char *const harmless[] = {
     "mb_key_fold",
     "mb_key_of",
     "mb_linear_transformer_size",
+    "mb_loader_batches",
     "mb_open",
     "mb_open_with",
     "mb_params_context",
@@ -84,6 +85,7 @@ typedef struct objects {
     mb_optimizer *opt;
     mb_safetensors *file;
     mb_images *images;
+    mb_loader *loader;
     mb_idx idx;
     mb_scope scope;
     mb_tensor x, i, c, v, z, tokens,
@@ -124,6 +126,10 @@ static void open_images(objects *o)
     unlink(labels);
 }
 
+static const mb_column bytes_of_a_row = {.data = "ab", .bytes = true};
+static const mb_loader_options one_byte = {
+    .columns = &bytes_of_a_row, .column_count = 1, .rows = 2, .batch = 1};
+
 static void open_objects(objects *o, const char *backend)
 {
     memset(o, 0, sizeof *o);
@@ -160,8 +166,10 @@ static void open_objects(objects *o, const char *backend)
     mb_safetensors_save(ctx, o->path, (const char *[]){"x"}, &o->x, 1, NULL);
     o->file = mb_safetensors_open(ctx, o->path);
     open_images(o);
+    o->loader = mb_loader_open(ctx, one_byte);
     o->scope = mb_scope_begin(ctx);
-    check(mb_error(ctx) == MB_OK && o->file && o->images && o->vit && o->ttt && o->opt, mb_message(ctx));
+    check(mb_error(ctx) == MB_OK && o->file && o->images && o->loader && o->vit && o->ttt && o->opt,
+          mb_message(ctx));
 }
 
 static void close_objects(objects *o)
@@ -169,6 +177,7 @@ static void close_objects(objects *o)
     mb_scope_end(o->scope);
     mb_safetensors_close(o->file);
     mb_images_close(o->images);
+    mb_loader_close(o->loader);
     mb_optimizer_free(o->opt);
     mb_params_free(o->p);
     unlink(o->path);
@@ -483,6 +492,7 @@ static void call_optimizer(objects *o)
     STATUS(mb_step_at, S, opt, x, &norm);
     STATUS(mb_apply_gradients_at, S, opt, &x, 1, &norm);
     NOTHING(mb_optimizer_steps, opt);
+    ROW("mb_optimizer_skipped_at", mb_optimizer_skipped_at(S, o->opt) == -1);
     NAN_OF(mb_optimizer_lr, opt);
     QUIET(mb_optimizer_set_lr, opt, 3);
     NOTHING(mb_optimizer_state_count, opt);
@@ -503,6 +513,7 @@ static void call_optimizer(objects *o)
 static void call_files(objects *o)
 {
     mb_context *ctx = o->ctx;
+    const void *memory;
     mb_idx idx, owned = {.ctx = ctx, .data = (uint8_t *)o, .bytes = 1};
     mb_tensor x = o->x, y;
     const char *name = "x";
@@ -511,11 +522,19 @@ static void call_files(objects *o)
     NOTHING(mb_safetensors_open_at, S, ctx, o->path);
     TENSOR(mb_safetensors_tensor_at, S, o->file, 0);
     QUIET(mb_safetensors_close, o->file);
+    TENSOR(mb_npy_load_at, S, ctx, o->path);
+    TENSOR(mb_csv_load_at, S, ctx, o->path, (mb_csv_options){0});
+    STATUS(mb_npy_save_at, S, "/dev/null/x", x);
     STATUS(mb_idx_read_at, S, ctx, o->path, &idx);
     ROW("mb_idx_free", (mb_idx_free(&owned), owned.data != NULL));
     NOTHING(mb_images_open_at, S, ctx, (mb_images_options){.images = o->path, .labels = o->path});
     STATUS(mb_images_batch_at, S, o->images, 0, 0, 1, &x, &y);
     QUIET(mb_images_close, o->images);
+    NOTHING(mb_loader_open_at, S, ctx, one_byte);
+    STATUS(mb_loader_next_at, S, o->loader, &y, NULL);
+    STATUS(mb_loader_next_memory_at, S, o->loader, &memory, NULL);
+    NOTHING(mb_loader_step, o->loader);
+    QUIET(mb_loader_close, o->loader);
 }
 
 static void call_layers(objects *o)

@@ -516,6 +516,36 @@ static void images(mb_context *mb, const std::string &folder)
     EXPECT(std::strlen(MB_FASHION_MNIST) > 0 && MB_FASHION_MNIST_MEAN < MB_FASHION_MNIST_STD);
 }
 
+static void arrays(mb_context *mb, const std::string &folder)
+{
+    const std::string path = folder + "/x.npy", table = folder + "/x.csv";
+    EXPECT(mb_npy_save(path.c_str(), mb_iota(mb, MB_INT32, 4)) == MB_OK);
+    EXPECT(is(mb_sum(mb_npy_load(mb, path.c_str()), MB_ALL), 6));
+    write_idx(table, {'a', ';', 'b', '\n', '1', ';', '2', '\n'});
+    mb_csv_options options = {};
+    options.header = true;
+    options.separator = ';';
+    EXPECT(is(mb_sum(mb_csv_load(mb, table.c_str(), options), MB_ALL), 3));
+
+    const float numbers[] = {1, 2, 3};
+    mb_column column = {};
+    column.data = numbers;
+    mb_loader_options three = {};
+    three.columns = &column;
+    three.column_count = 1;
+    three.rows = three.batch = 3;
+    three.threads = 1;
+    mb_loader *loader = mb_loader_open(mb, three);
+    mb_tensor x;
+    const void *memory = nullptr;
+    int64_t rows = 0;
+    EXPECT(mb_loader_batches(loader) == 1 && mb_loader_next(loader, &x, &rows) == MB_OK && rows == 3);
+    EXPECT(is(mb_sum(x, MB_ALL), 6) && mb_loader_step(loader) == 1);
+    EXPECT(mb_loader_next_memory(loader, &memory, nullptr) == MB_OK);
+    EXPECT(static_cast<const float *>(memory)[0] >= 1);
+    mb_loader_close(loader);
+}
+
 int main(int argc, char **argv)
 {
     const std::string folder = argc > 1 ? argv[1] : ".";
@@ -525,7 +555,7 @@ int main(int argc, char **argv)
          {lists, elementwise, leaves, random_numbers, movement, reductions, windows, linear_algebra,
           common_functions, scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
         part(mb);
-    for (auto part : {safetensors, images, training})
+    for (auto part : {safetensors, images, arrays, training})
         part(mb, folder);
     EXPECT(mb_error(mb) == MB_OK);
     if (mb_error(mb) != MB_OK)

@@ -65,11 +65,13 @@ static void optimisers(mb_context *mb, const std::string &folder)
     adam.schedule = mb_schedule_steps(10, 0.5);
     mb_adamw_options adamw = {};
     adamw.lr = 0.1;
+    adamw.skip = true;
     for (mb_optimizer *opt : {mb_sgd(p, sgd), mb_adam(p, adam), mb_adamw(p, adamw)}) {
         take_steps(p, opt);
         const std::string path = folder + "/optimizer.safetensors";
         EXPECT(mb_optimizer_save(opt, path.c_str()) == MB_OK &&
                mb_optimizer_load(opt, path.c_str()) == MB_OK);
+        EXPECT(mb_optimizer_skipped(opt) == 0);
         mb_optimizer_set_lr(opt, 0.2);
         EXPECT(mb_optimizer_lr(opt) == 0.2);
         for (int i = 0; i < mb_optimizer_state_count(opt); i++)

@@ -44,7 +44,7 @@ typedef struct setting {
     const char *name;
     enum { SGD, ADAM, ADAMW } kind;
     double lr, momentum, decay, beta1, beta2, eps, clip_norm, clip_value;
-    bool nesterov;
+    bool nesterov, skip;
     mb_schedule schedule;
 } setting;
 
@@ -62,6 +62,9 @@ static const setting settings[] = {
     {"adamw, clipped norm", ADAMW, .lr = 0.05, .decay = 0.1, .clip_norm = 0.5},
     {"sgd, clipped norm", SGD, .lr = 0.1, .clip_norm = 1.5},
     {"sgd, clipped values", SGD, .lr = 0.1, .clip_value = 0.4},
+    {"nesterov, skip", SGD, .lr = 0.05, .momentum = 0.8, .nesterov = true, .skip = true},
+    {"adamw, skip, clipped norm", ADAMW, .lr = 0.05, .decay = 0.1, .clip_norm = 0.5, .skip = true,
+     .schedule = {.kind = MB_SCHEDULE_STEPS, .warmup = 3, .every = 2, .factor = 0.5}},
     {"sgd, both clips", SGD, .lr = 0.1, .clip_norm = 1, .clip_value = 0.4, .decay = 0.3},
 };
 
@@ -69,12 +72,12 @@ static mb_optimizer *make(mb_params *p, const setting *s)
 {
     if (s->kind == SGD)
         return mb_sgd(p, (mb_sgd_options){s->lr, s->momentum, s->nesterov, s->decay, s->clip_norm,
-                                          s->clip_value, s->schedule});
+                                          s->clip_value, s->schedule, s->skip});
     if (s->kind == ADAM)
         return mb_adam(p, (mb_adam_options){s->lr, s->beta1, s->beta2, s->eps, s->clip_norm, s->clip_value,
-                                            s->schedule});
+                                            s->schedule, s->skip});
     return mb_adamw(p, (mb_adamw_options){s->lr, s->decay, s->beta1, s->beta2, s->eps, s->clip_norm,
-                                          s->clip_value, s->schedule});
+                                          s->clip_value, s->schedule, s->skip});
 }
 
 /* Step number t = 1, 2, ... on the host. Returns the norm before clipping. */
@@ -357,6 +360,59 @@ Test(optimizer, resume)
         close_all();
     }
     unlink(path);
+}
+
+/* ---- gradients that are not finite ---- */
+
+/* Steps whose gradient is NaN or infinite, among others, leave what a run without them
+ * has: bit for bit, but for Adam's t, computed in float32 there and in double here. */
+static void expect_skipped(const char *backend, const setting *s)
+{
+    static const double factor[] = {1, NAN, 1, INFINITY, -INFINITY, 1, 1, NAN, 1};
+    double got[2][ALL];
+    setting without = *s;
+    without.skip = false;
+    for (int k = 0; k < 2; k++) {
+        toy t = open_toy(backend, MB_FLOAT32);
+        mb_optimizer *opt = make(t.p, k ? &without : s);
+        mb_stats before = {0};
+        for (int i = 0; i < 9; i++) {
+            if (k && factor[i] != 1)
+                continue;
+            mb_scope scope = mb_scope_begin(t.mb);
+            mb_tensor norm, loss = mb_mul(toy_loss(&t), mb_scalar(t.mb, MB_FLOAT32, factor[i]));
+            float read = 0;
+            mb_step_norm(opt, loss, &norm);
+            mb_watch(norm, &read, sizeof read);
+            mb_scope_end(scope);
+            expect(!isfinite(read) == (factor[i] != 1), "step %d: a norm of %g", i, read);
+            mb_stats now = mb_get_stats(t.mb);
+            expect(k || i < 3 || now.plans == before.plans, "%s: a plan in step %d", s->name, i);
+            before = now;
+        }
+        expect(mb_optimizer_skipped(opt) == (k ? 0 : 4), "%lld skipped",
+               (long long)mb_optimizer_skipped(opt));
+        expect(mb_optimizer_steps(opt) == (k ? 5 : 9), "%lld steps", (long long)mb_optimizer_steps(opt));
+        toy_values(&t, got[k]);
+        mb_optimizer_free(opt);
+        mb_params_free(t.p);
+        close_all();
+    }
+    for (int i = 0; i < ALL; i++)
+        expect(s->kind == SGD ? got[0][i] == got[1][i] : fabs(got[0][i] - got[1][i]) < 1e-5, "%s: %g, %g",
+               s->name, got[0][i], got[1][i]);
+}
+
+Test(optimizer, gradients_that_are_not_finite)
+{
+    const setting each[] = {
+        {"sgd", SGD, .lr = 0.1, .skip = true},
+        {"momentum", SGD, .lr = 0.05, .momentum = 0.9, .clip_norm = 1, .skip = true},
+        {"adamw", ADAMW, .lr = 0.05, .decay = 0.1, .clip_value = 0.4, .skip = true},
+    };
+    for (int b = 0; b < 2; b++)
+        for (int k = 0; k < 3; k++)
+            expect_skipped(backend_names[b], &each[k]);
 }
 
 /* ---- losses of old values ---- */

@@ -51,5 +51,8 @@ void test_other_files(mb_context *mb);
 /* images_test.c */
 void test_idx(mb_context *mb);
 void test_images(mb_context *mb);
+/* arrays_test.c */
+void test_npy(mb_context *mb);
+void test_csv(mb_context *mb);
 
 #endif

@@ -19,6 +19,15 @@ static int work(mb_context *mb)
     if (d)
         mb_images_batch(d, 0, 0, 10, &x, &y);
     mb_images_close(d);
+    if (!mb_error(mb) && !mb_npy_save(in_folder("memory.npy"), ts[0]))
+        mb_npy_load(mb, in_folder("memory.npy"));
+    const mb_column column = {.data = "abc", .shape = {1, {1}}, .bytes = true};
+    mb_loader *loader = mb_loader_open(
+        mb, (mb_loader_options){.columns = &column, .column_count = 1, .rows = 3, .batch = 2, .threads = 1});
+    mb_loader_next(loader, &x, NULL);
+    mb_loader_close(loader);
+    put_file(in_folder("memory.csv"), "1,2\n3,4\n", 8);
+    mb_csv_load(mb, in_folder("memory.csv"), (mb_csv_options){0});
     mb_scope_end(scope);
     return mb_error(mb);
 }
@@ -64,6 +73,8 @@ int main(void)
     test_other_files(mb);
     test_idx(mb);
     test_images(mb);
+    test_npy(mb);
+    test_csv(mb);
     check(mb_error(mb) == MB_OK, "an error is left: %s", mb_message(mb));
     mb_close(mb);
     check(heap.live == 0, "%zu bytes were not given back", heap.live);
