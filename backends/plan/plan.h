@@ -2,10 +2,11 @@
  *
  * plan.h - from tape to steps: what a backend gets.
  *
- *   tape --engine/segment.c--> graph --nest.c, expand.c, simplify.c, pads.c--> graph --layout.c, fuse.c-->
- * groups
- * --lower.c--> steps
- *        --arena.c--> plan
+ *   - engine/segment.c: the tape as a graph;
+ *   - nest.c, expand.c, simplify.c, pads.c: that graph as another;
+ *   - layout.c, fuse.c: the graph as groups;
+ *   - lower.c: the groups as steps;
+ *   - arena.c: steps, and where values lie: the plan.
  *
  * A plan is made once for a structure and replayed with new inputs, scalars and random keys. It is a list of
  * steps in order, each reading and writing values; a value lies in the arena (intermediates, placed by

@@ -7,11 +7,12 @@
  * loads and what it stores, and a scan comes as all its steps; five kinds of steps remain: kernels, matrix
  * products, ops of their own, ops of the user's, and zeros.
  *
- * backend.c   what the library calls: devices, memory, plans
- * run.c       a plan, step by step: kernels and products
- * element.c   one element of an op
- * ops.c       ops of their own: argmax, cumsum, cummax, argsort, take, scatter_add, cholesky,
- * triangular_solve custom.c    ops of the user's write.c     the same as C
+ *   - backend.c: what the library calls: devices, memory, plans;
+ *   - run.c: a plan, step by step: kernels and products;
+ *   - element.c: one element of an op;
+ *   - ops.c: ops of their own, such as cumsum and cholesky;
+ *   - custom.c: ops of the user's;
+ *   - write.c: the same as C.
  */
 #ifndef TRACE_H
 #define TRACE_H

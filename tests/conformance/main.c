@@ -57,6 +57,10 @@ int main(int argc, char **argv)
     custom_cases();
     program_cases();
     training_cases();
+    if (run.only && !run.passed && !run.failed) {
+        fprintf(stderr, "no case matches %s\n", run.only);
+        return 2;
+    }
     printf("%d passed, %d failed\n", run.passed, run.failed);
     return run.failed > 0 || run.passed == 0;
 }
