@@ -1,0 +1,1034 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * moebius.hpp - Moebius in C++17: tensors with operators, owners that clean up, errors that are thrown.
+ *
+ *     moebius::Context mb;                                 // $MB_BACKEND, or the best there is
+ *     moebius::Tensor x = mb.scalar(2.0);                  // a double: float64; 2.0f: float32
+ *     moebius::Tensor y = 0.5 * x * x + sin(x), dy = grad(y, x);
+ *     std::printf("%g %g\n", grad(dy, x).item(), dy.item());
+ *
+ * One header over the C interface, which it leaves as it is: copy it, and link with the library. What it has
+ * no function for is called as in C: a Tensor becomes an mb_tensor and back by itself, a Context gives its
+ * mb_context by get(), and so do Params and Optimizer.
+ *
+ * Recording. Functions of tensors are those of the headers without mb_, found by their arguments, so that
+ * matmul(x, w) needs no namespace, and moebius::concat({x, y}, 0) does. The other operand of a binary op may
+ * be a number. == would compare handles, or elements: neither is here, eq and ne compare elements.
+ *
+ * Errors. Recording throws none: the first mistake sticks, as in C, and is thrown as an Error where numbers
+ * are read (item, values, eval, Scope::end) and by Context::check. Its sentence begins with the file and line
+ * of the call; there are no macros. Sites cost a look-up for each op.
+ *
+ * Ownership. Context, Params, Optimizer and Scope are moved, not copied, and end in reverse order of their
+ * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
+ * do not throw; a scope whose end should tell of an error that a flush finds is ended by end().
+ *
+ * Exceptions leave the bodies of checkpoint, scan and vmap, which then end without results.
+ */
+#ifndef MOEBIUS_HPP
+#define MOEBIUS_HPP
+
+#include <moebius.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <deque>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace moebius
+{
+
+/* ----------------------------------------------------------------------------------- errors and sites -- */
+
+class Error : public std::runtime_error
+{
+  public:
+    Error(mb_status status, const std::string &sentence) : std::runtime_error(sentence), status_(status)
+    {
+    }
+    mb_status status() const noexcept
+    {
+        return status_;
+    }
+
+  private:
+    mb_status status_;
+};
+
+/* Throws the context's error, if there is one. */
+inline void check(const mb_context *ctx)
+{
+    if (mb_error(ctx) != MB_OK)
+        throw Error(mb_error(ctx), mb_message(ctx));
+}
+
+/* "file.cpp:41", to live as long as the context; without memory, the file alone. */
+inline const char *site(mb_context *ctx, const char *file, int line) noexcept
+{
+    char text[1024];
+    std::snprintf(text, sizeof text, "%s:%d", file, line);
+    const char *interned = mb_intern_site(ctx, text);
+    return interned ? interned : file;
+}
+
+/* -------------------------------------------------------------------------------------- dtypes, shapes -- */
+
+template <typename T> constexpr mb_dtype dtype_of() noexcept
+{
+    constexpr bool truth = std::is_same_v<T, bool> || std::is_same_v<T, std::uint8_t>;
+    static_assert(truth || std::is_same_v<T, float> || std::is_same_v<T, double> ||
+                      std::is_same_v<T, std::int32_t>,
+                  "values are float, double, int32_t or bool, which is read as uint8_t");
+    return truth                       ? MB_BOOL
+           : std::is_same_v<T, float>  ? MB_FLOAT32
+           : std::is_same_v<T, double> ? MB_FLOAT64
+                                       : MB_INT32;
+}
+
+/* {64, 784}; {} is the shape of a single value. Too many sizes are an error where the shape is used. */
+class Shape
+{
+  public:
+    Shape(mb_shape shape) noexcept : shape_(shape)
+    {
+    }
+    Shape(std::initializer_list<std::int64_t> sizes) noexcept : shape_()
+    {
+        shape_.rank = static_cast<int>(sizes.size());
+        std::copy_n(sizes.begin(), std::min<std::size_t>(sizes.size(), MB_MAX_RANK), shape_.dim);
+    }
+    operator mb_shape() const noexcept
+    {
+        return shape_;
+    }
+
+  private:
+    mb_shape shape_;
+};
+
+/* What to reduce over: 1, {0, -1}, or nothing, for every axis; Axes::keep leaves them with size 1. */
+class Axes
+{
+  public:
+    Axes() noexcept : axes_(MB_ALL)
+    {
+    }
+    Axes(int axis) noexcept : Axes({axis})
+    {
+    }
+    Axes(mb_axes axes) noexcept : axes_(axes)
+    {
+    }
+    Axes(std::initializer_list<int> axes) noexcept : axes_()
+    {
+        axes_.count = static_cast<int>(axes.size());
+        std::copy_n(axes.begin(), std::min<std::size_t>(axes.size(), MB_MAX_RANK), axes_.axis);
+    }
+    static Axes keep(Axes axes = Axes()) noexcept
+    {
+        axes.axes_.keep = true;
+        return axes;
+    }
+    operator mb_axes() const noexcept
+    {
+        return axes_;
+    }
+
+  private:
+    mb_axes axes_;
+};
+
+/* ------------------------------------------------------------------------------------------- tensors -- */
+
+/* A handle, copied freely: it dies with the scope it was made in. */
+class Tensor
+{
+  public:
+    Tensor() noexcept : handle_()
+    {
+    }
+    Tensor(mb_tensor handle) noexcept : handle_(handle)
+    {
+    }
+    operator mb_tensor() const noexcept
+    {
+        return handle_;
+    }
+    mb_context *context() const noexcept
+    {
+        return handle_.ctx;
+    }
+    mb_shape shape() const noexcept
+    {
+        return mb_shape_of(handle_);
+    }
+    std::int64_t dim(int axis) const noexcept
+    {
+        return mb_dim(handle_, axis);
+    }
+    std::int64_t count() const noexcept
+    {
+        return mb_count(handle_);
+    }
+    mb_dtype dtype() const noexcept
+    {
+        return mb_dtype_of(handle_);
+    }
+
+    /* The single element. A flush; throws. */
+    double item(const char *file = __builtin_FILE(), int line = __builtin_LINE()) const
+    {
+        refuse_null(file, line);
+        double value = mb_item_at(site(context(), file, line), handle_);
+        check(context());
+        return value;
+    }
+
+    /* All elements, row-major, as what they are: values<double>() of a float64. A flush; throws. */
+    template <typename T>
+    std::vector<T> values(const char *file = __builtin_FILE(), int line = __builtin_LINE()) const
+    {
+        refuse_null(file, line);
+        const char *here = site(context(), file, line);
+        if (mb_valid(handle_) && dtype() != dtype_of<T>())
+            mb_fail_at(here, context(), MB_INVALID, "values: of dtype %s, asked for as %s",
+                       mb_dtype_name(dtype()), mb_dtype_name(dtype_of<T>()));
+        check(context());
+        std::vector<T> values(static_cast<std::size_t>(count()));
+        mb_read_at(here, handle_, values.data(), values.size() * sizeof(T));
+        check(context());
+        return values;
+    }
+
+  private:
+    void refuse_null(const char *file, int line) const
+    {
+        if (!handle_.ctx)
+            throw Error(MB_INVALID,
+                        std::string(file) + ":" + std::to_string(line) + ": a null tensor is read");
+    }
+
+    mb_tensor handle_;
+};
+
+using Tensors = std::vector<Tensor>;
+
+/* A tensor as an argument, and where the call is: made where a function of tensors is called. */
+class Arg
+{
+  public:
+    Arg(const Tensor &tensor, const char *file = __builtin_FILE(), int line = __builtin_LINE()) noexcept
+        : tensor_(tensor), file_(file), line_(line)
+    {
+    }
+    Arg(mb_tensor tensor, const char *file = __builtin_FILE(), int line = __builtin_LINE()) noexcept
+        : tensor_(tensor), file_(file), line_(line)
+    {
+    }
+    operator mb_tensor() const noexcept
+    {
+        return tensor_;
+    }
+    mb_context *context() const noexcept
+    {
+        return tensor_.ctx;
+    }
+    const char *here() const noexcept
+    {
+        return site(tensor_.ctx, file_, line_);
+    }
+    const char *file() const noexcept
+    {
+        return file_;
+    }
+    int line() const noexcept
+    {
+        return line_;
+    }
+
+  private:
+    mb_tensor tensor_;
+    const char *file_;
+    int line_;
+};
+
+/* The same, or a number, which is bound at run time, as by mb_scalar. */
+class Operand
+{
+  public:
+    Operand(const Tensor &tensor, const char *file = __builtin_FILE(), int line = __builtin_LINE()) noexcept
+        : tensor_(tensor, file, line)
+    {
+    }
+    template <typename Number, std::enable_if_t<std::is_arithmetic_v<Number>, int> = 0>
+    Operand(Number number, const char *file = __builtin_FILE(), int line = __builtin_LINE()) noexcept
+        : tensor_(Tensor(), file, line), number_(static_cast<double>(number)), is_number_(true)
+    {
+    }
+    bool is_number() const noexcept
+    {
+        return is_number_;
+    }
+    double number() const noexcept
+    {
+        return number_;
+    }
+    const Arg &tensor() const noexcept
+    {
+        return tensor_;
+    }
+    /* A number becomes a tensor of the other's context and dtype. */
+    mb_tensor beside(const Arg &other, mb_dtype dtype) const noexcept
+    {
+        return is_number_ ? mb_scalar_at(other.here(), other.context(), dtype, number_) : mb_tensor(tensor_);
+    }
+
+  private:
+    Arg tensor_;
+    double number_ = 0;
+    bool is_number_ = false;
+};
+
+/* ------------------------------------------------------------------------------------ elementwise ops -- */
+
+/* The rows of the op table. Those of truth values are the operators !, & and | below: C++ has their names. */
+#define MOEBIUS_UNARY_(name)                                                                                 \
+    inline Tensor name(Arg x) noexcept                                                                       \
+    {                                                                                                        \
+        return mb_##name##_at(x.here(), x);                                                                  \
+    }
+#define MOEBIUS_BINARY_(name)                                                                                \
+    inline Tensor name(Operand a, Operand b) noexcept                                                        \
+    {                                                                                                        \
+        if (a.is_number())                                                                                   \
+            return mb_##name##_left_at(b.tensor().here(), a.number(), b.tensor());                           \
+        if (b.is_number())                                                                                   \
+            return mb_##name##_right_at(a.tensor().here(), a.tensor(), b.number());                          \
+        return mb_##name##_at(a.tensor().here(), a.tensor(), b.tensor());                                    \
+    }
+#define MOEBIUS_UNARY_F(name) MOEBIUS_UNARY_(name)
+#define MOEBIUS_UNARY_N(name) MOEBIUS_UNARY_(name)
+#define MOEBIUS_UNARY_L(name)
+#define MOEBIUS_BINARY_F(name) MOEBIUS_BINARY_(name)
+#define MOEBIUS_BINARY_N(name) MOEBIUS_BINARY_(name)
+#define MOEBIUS_BINARY_I(name) MOEBIUS_BINARY_(name)
+#define MOEBIUS_BINARY_L(name)
+#define MB_UNARY(NAME, name, types, expression, low, high, cost, doc)  MOEBIUS_UNARY_##types(name)
+#define MB_BINARY(NAME, name, types, expression, low, high, f, c, doc) MOEBIUS_BINARY_##types(name)
+#define MB_COMPARE(NAME, name, types, expression, doc)                 MOEBIUS_BINARY_##types(name)
+#define MB_FUNCTION(name, types, result, doc)                          MOEBIUS_BINARY_##types(name)
+#include "tensor/ops.def"
+#undef MOEBIUS_UNARY_F
+#undef MOEBIUS_UNARY_N
+#undef MOEBIUS_UNARY_L
+#undef MOEBIUS_BINARY_F
+#undef MOEBIUS_BINARY_N
+#undef MOEBIUS_BINARY_I
+#undef MOEBIUS_BINARY_L
+
+#define MOEBIUS_OPERATOR_(op, name)                                                                          \
+    inline Tensor operator op(Operand a, Operand b) noexcept                                                 \
+    {                                                                                                        \
+        return name(a, b);                                                                                   \
+    }
+#define MOEBIUS_ASSIGNING_(op, name)                                                                         \
+    MOEBIUS_OPERATOR_(op, name)                                                                              \
+    inline Tensor &operator op##=(Tensor &a, Operand b) noexcept                                             \
+    {                                                                                                        \
+        const Operand left(a, b.tensor().file(), b.tensor().line());                                         \
+        return a = name(left, b);                                                                            \
+    }
+MOEBIUS_ASSIGNING_(+, add)
+MOEBIUS_ASSIGNING_(-, sub)
+MOEBIUS_ASSIGNING_(*, mul)
+MOEBIUS_ASSIGNING_(/, div)
+MOEBIUS_OPERATOR_(<, lt)
+MOEBIUS_OPERATOR_(<=, le)
+MOEBIUS_OPERATOR_(>, gt)
+MOEBIUS_OPERATOR_(>=, ge)
+
+inline Tensor operator-(Arg x) noexcept
+{
+    return neg(x);
+}
+inline Tensor operator!(Arg x) noexcept
+{
+    return mb_not_at(x.here(), x);
+}
+inline Tensor operator&(Arg a, Arg b) noexcept
+{
+    return mb_and_at(a.here(), a, b);
+}
+inline Tensor operator|(Arg a, Arg b) noexcept
+{
+    return mb_or_at(a.here(), a, b);
+}
+
+MOEBIUS_UNARY_(square)
+MOEBIUS_UNARY_(relu)
+MOEBIUS_UNARY_(silu)
+MOEBIUS_UNARY_(softplus)
+MOEBIUS_UNARY_(elu)
+MOEBIUS_UNARY_(gelu)
+MOEBIUS_UNARY_(gelu_erf)
+MOEBIUS_UNARY_(exp2)
+MOEBIUS_UNARY_(log2)
+MOEBIUS_UNARY_(log10)
+MOEBIUS_UNARY_(isnan)
+MOEBIUS_UNARY_(isinf)
+MOEBIUS_UNARY_(isfinite)
+MOEBIUS_UNARY_(transpose)
+MOEBIUS_UNARY_(sort)
+MOEBIUS_UNARY_(argsort)
+MOEBIUS_UNARY_(alias)
+MOEBIUS_UNARY_(stop_gradient)
+MOEBIUS_UNARY_(keep_through)
+MOEBIUS_UNARY_(keep)
+MOEBIUS_UNARY_(detach)
+
+/* At least one of a and b is a tensor. */
+inline Tensor where(Arg condition, Operand a, Operand b) noexcept
+{
+    const mb_dtype dtype = mb_dtype_of(a.is_number() ? b.tensor() : a.tensor());
+    return mb_where_at(condition.here(), condition, a.beside(condition, dtype), b.beside(condition, dtype));
+}
+inline Tensor clamp(Arg x, double low, double high) noexcept
+{
+    return mb_clamp_at(x.here(), x, low, high);
+}
+inline Tensor cast(Arg x, mb_dtype dtype) noexcept
+{
+    return mb_cast_at(x.here(), x, dtype);
+}
+
+/* -------------------------------------------------------------------- reductions, movement, products -- */
+
+#define MOEBIUS_REDUCTION_(name)                                                                             \
+    inline Tensor name(Arg x, Axes axes = Axes()) noexcept                                                   \
+    {                                                                                                        \
+        return mb_##name##_at(x.here(), x, axes);                                                            \
+    }
+MOEBIUS_REDUCTION_(sum)
+MOEBIUS_REDUCTION_(mean)
+MOEBIUS_REDUCTION_(variance)
+MOEBIUS_REDUCTION_(norm)
+MOEBIUS_REDUCTION_(prod)
+MOEBIUS_REDUCTION_(max)
+MOEBIUS_REDUCTION_(min)
+MOEBIUS_REDUCTION_(any)
+MOEBIUS_REDUCTION_(all)
+
+#define MOEBIUS_ALONG_(name)                                                                                 \
+    inline Tensor name(Arg x, int axis = -1) noexcept                                                        \
+    {                                                                                                        \
+        return mb_##name##_at(x.here(), x, axis);                                                            \
+    }
+MOEBIUS_ALONG_(softmax)
+MOEBIUS_ALONG_(log_softmax)
+MOEBIUS_ALONG_(argmax)
+MOEBIUS_ALONG_(argmin)
+MOEBIUS_ALONG_(flip)
+MOEBIUS_ALONG_(squeeze)
+MOEBIUS_ALONG_(unsqueeze)
+
+#undef MOEBIUS_UNARY_
+#undef MOEBIUS_BINARY_
+#undef MOEBIUS_OPERATOR_
+#undef MOEBIUS_ASSIGNING_
+#undef MOEBIUS_REDUCTION_
+#undef MOEBIUS_ALONG_
+
+inline Tensor cumsum(Arg x, int axis = -1, bool reverse = false) noexcept
+{
+    return mb_cumsum_at(x.here(), x, axis, reverse);
+}
+inline Tensor reshape(Arg x, Shape shape) noexcept
+{
+    return mb_reshape_at(x.here(), x, shape);
+}
+inline Tensor broadcast(Arg x, Shape shape) noexcept
+{
+    return mb_broadcast_at(x.here(), x, shape);
+}
+inline Tensor permute(Arg x, Axes order) noexcept
+{
+    return mb_permute_at(x.here(), x, order);
+}
+inline Tensor slice(Arg x, int axis, std::int64_t start, std::int64_t count, std::int64_t step = 1) noexcept
+{
+    return mb_slice_at(x.here(), x, axis, start, count, step);
+}
+inline Tensor pad(Arg x, int axis, std::int64_t before, std::int64_t after) noexcept
+{
+    return mb_pad_at(x.here(), x, axis, before, after);
+}
+inline Tensor matmul(Arg a, Arg b) noexcept
+{
+    return mb_matmul_at(a.here(), a, b);
+}
+inline Tensor dot(Arg a, Arg b) noexcept
+{
+    return mb_dot_at(a.here(), a, b);
+}
+inline Tensor einsum(const char *equation, Arg a, Arg b) noexcept
+{
+    return mb_einsum_at(a.here(), equation, a, b);
+}
+inline Tensor take(Arg x, Arg index, int axis) noexcept
+{
+    return mb_take_at(x.here(), x, index, axis);
+}
+inline Tensor one_hot(Arg index, std::int64_t classes) noexcept
+{
+    return mb_one_hot_at(index.here(), index, classes);
+}
+inline Tensor cross_entropy(Arg logits, Arg labels) noexcept
+{
+    return mb_cross_entropy_at(logits.here(), logits, labels);
+}
+
+/* Several tensors as C wants them: of {a, b}, of a Tensors, and where the call is. */
+class List
+{
+  public:
+    List(std::initializer_list<Tensor> tensors, const char *file = __builtin_FILE(),
+         int line = __builtin_LINE())
+        : handles_(tensors.begin(), tensors.end()), file_(file), line_(line)
+    {
+    }
+    List(const Tensors &tensors, const char *file = __builtin_FILE(), int line = __builtin_LINE())
+        : handles_(tensors.begin(), tensors.end()), file_(file), line_(line)
+    {
+    }
+    const mb_tensor *data() const noexcept
+    {
+        return handles_.data();
+    }
+    int size() const noexcept
+    {
+        return static_cast<int>(handles_.size());
+    }
+    const char *here() const noexcept
+    {
+        return site(handles_.empty() ? nullptr : handles_[0].ctx, file_, line_);
+    }
+
+  private:
+    std::vector<mb_tensor> handles_;
+    const char *file_;
+    int line_;
+};
+
+inline Tensor concat(const List &xs, int axis)
+{
+    return mb_concat_at(xs.here(), xs.data(), xs.size(), axis);
+}
+inline Tensor stack(const List &xs, int axis)
+{
+    return mb_stack_at(xs.here(), xs.data(), xs.size(), axis);
+}
+
+/* Computes them at once. A flush; throws. */
+inline void eval(const List &xs)
+{
+    if (xs.size() && mb_eval_at(xs.here(), xs.data(), xs.size()) != MB_OK)
+        check(xs.data()[0].ctx);
+}
+
+/* The variable's new value. */
+inline void assign(Arg variable, Arg value) noexcept
+{
+    mb_assign_at(variable.here(), variable, value);
+}
+
+/* ---------------------------------------------------------------------------------------- derivatives -- */
+
+namespace detail
+{
+
+/* What call writes to as many handles as there are results. */
+template <typename Results, typename Call> Results written(Results results, Call call)
+{
+    std::vector<mb_tensor> handles(results.size(), MB_EMPTY(mb_tensor));
+    call(handles.data());
+    std::copy(handles.begin(), handles.end(), results.begin());
+    return results;
+}
+
+/* Whether there is a direction for each tensor. */
+inline bool paired(const char *name, const Arg &y, const Tensors &xs, const Tensors &vs) noexcept
+{
+    if (xs.size() != vs.size())
+        mb_fail_at(y.here(), y.context(), MB_INVALID, "%s: %zu directions for %zu tensors", name, vs.size(),
+                   xs.size());
+    return xs.size() == vs.size();
+}
+
+} // namespace detail
+
+/* As in C: the gradient of sum(y), v^T dy/dx, dy/dx v, and the Hessian of sum(y) times v. By one tensor, by
+ * those of a Tensors, or by some in braces, whose results have names: auto [da, db] = grad(y, {a, b}). */
+inline Tensors grad(Arg y, const Tensors &xs)
+{
+    const List list(xs);
+    return detail::written(xs, [&](mb_tensor *gs) { mb_grad_at(y.here(), y, list.data(), list.size(), gs); });
+}
+inline Tensors vjp(Arg y, Arg v, const Tensors &xs)
+{
+    const List list(xs);
+    return detail::written(xs,
+                           [&](mb_tensor *gs) { mb_vjp_at(y.here(), y, v, list.data(), list.size(), gs); });
+}
+inline Tensor jvp(Arg y, const Tensors &xs, const Tensors &vs)
+{
+    if (!detail::paired("jvp", y, xs, vs))
+        return alias(y); /* poison, as all that is recorded after an error */
+    const List list(xs), directions(vs);
+    const mb_tensor of = y;
+    mb_tensor tangent = MB_EMPTY(mb_tensor);
+    mb_jvp_at(y.here(), &of, 1, list.data(), directions.data(), list.size(), &tangent);
+    return tangent;
+}
+inline Tensors hvp(Arg y, const Tensors &xs, const Tensors &vs)
+{
+    if (!detail::paired("hvp", y, xs, vs))
+        return Tensors(xs.size(), alias(y));
+    const List list(xs), directions(vs);
+    return detail::written(
+        xs, [&](mb_tensor *hs) { mb_hvp_at(y.here(), y, list.data(), directions.data(), list.size(), hs); });
+}
+
+inline Tensor grad(Arg y, Arg x)
+{
+    return grad(y, Tensors{mb_tensor(x)})[0];
+}
+inline Tensor vjp(Arg y, Arg v, Arg x)
+{
+    return vjp(y, v, Tensors{mb_tensor(x)})[0];
+}
+inline Tensor jvp(Arg y, Arg x, Arg v)
+{
+    return jvp(y, Tensors{mb_tensor(x)}, Tensors{mb_tensor(v)});
+}
+inline Tensor hvp(Arg y, Arg x, Arg v)
+{
+    return hvp(y, Tensors{mb_tensor(x)}, Tensors{mb_tensor(v)})[0];
+}
+
+template <std::size_t N> std::array<Tensor, N> grad(Arg y, const Tensor (&xs)[N])
+{
+    return detail::written(std::array<Tensor, N>(), [&](mb_tensor *gs) {
+        const List list(Tensors(xs, xs + N));
+        mb_grad_at(y.here(), y, list.data(), list.size(), gs);
+    });
+}
+template <std::size_t N> std::array<Tensor, N> vjp(Arg y, Arg v, const Tensor (&xs)[N])
+{
+    return detail::written(std::array<Tensor, N>(), [&](mb_tensor *gs) {
+        const List list(Tensors(xs, xs + N));
+        mb_vjp_at(y.here(), y, v, list.data(), list.size(), gs);
+    });
+}
+template <std::size_t N> Tensor jvp(Arg y, const Tensor (&xs)[N], const Tensor (&vs)[N])
+{
+    return jvp(y, Tensors(xs, xs + N), Tensors(vs, vs + N));
+}
+template <std::size_t N> std::array<Tensor, N> hvp(Arg y, const Tensor (&xs)[N], const Tensor (&vs)[N])
+{
+    const Tensors products = hvp(y, Tensors(xs, xs + N), Tensors(vs, vs + N));
+    std::array<Tensor, N> results;
+    std::copy(products.begin(), products.end(), results.begin());
+    return results;
+}
+
+/* --------------------------------------------------------------------------------- the insides of loops --
+ */
+
+/* A step of a scan: what its body is given. */
+class Step
+{
+  public:
+    Step(mb_scan scan, std::deque<mb_tensor> &stacks, const char *here) noexcept
+        : scan_(scan), stacks_(stacks), here_(here)
+    {
+    }
+    ~Step()
+    {
+        mb_scan_end_at(here_, scan_);
+    }
+    Step(const Step &) = delete;
+    Step &operator=(const Step &) = delete;
+
+    /* xs: [steps, ...] -> [...]: this step's. */
+    Tensor slice(Arg xs) noexcept
+    {
+        return mb_scan_slice_at(xs.here(), scan_, xs);
+    }
+    /* Its number, 0-d int32. */
+    Tensor number() noexcept
+    {
+        return mb_scan_step_at(here_, scan_);
+    }
+    /* y of every step is one of the scan's stacks: [steps, ...]. */
+    void stack(Arg y)
+    {
+        stacks_.push_back(MB_EMPTY(mb_tensor));
+        mb_scan_stack_at(y.here(), scan_, y, &stacks_.back());
+    }
+    /* Ends the loop after the step at whose end condition, 0-d bool, is true. */
+    void until(Arg condition) noexcept
+    {
+        mb_scan_until_at(condition.here(), scan_, condition);
+    }
+
+  private:
+    friend class Context;
+    mb_scan scan_;
+    std::deque<mb_tensor> &stacks_; /* their addresses are given away: not a vector */
+    const char *here_;
+};
+
+/* What a scan leaves: the carries after its last step, and the stacks in the order of their making. */
+struct Scanned {
+    Tensors carries, stacks;
+};
+
+/* An example of a vmap: what its body is given. */
+class Example
+{
+  public:
+    Example(mb_vmap vmap, const char *here) noexcept : vmap_(vmap), here_(here)
+    {
+    }
+    ~Example()
+    {
+        mb_vmap_end_at(here_, vmap_);
+    }
+    Example(const Example &) = delete;
+    Example &operator=(const Example &) = delete;
+
+    /* xs, which has an entry for each example along axis -> this example's. */
+    Tensor in(Arg xs, int axis = 0) noexcept
+    {
+        return mb_vmap_in_at(xs.here(), vmap_, xs, axis);
+    }
+
+  private:
+    friend class Context;
+    mb_vmap vmap_;
+    const char *here_;
+};
+
+namespace detail
+{
+
+struct Free {
+    void operator()(mb_context *context) const noexcept
+    {
+        mb_close(context);
+    }
+    void operator()(mb_params *params) const noexcept
+    {
+        mb_params_free(params);
+    }
+    void operator()(mb_optimizer *optimizer) const noexcept
+    {
+        mb_optimizer_free(optimizer);
+    }
+};
+
+class Checkpoint
+{
+  public:
+    Checkpoint(mb_context *ctx, const char *here) noexcept
+        : checkpoint_(mb_checkpoint_begin_at(here, ctx)), here_(here)
+    {
+    }
+    ~Checkpoint()
+    {
+        mb_checkpoint_end_at(here_, checkpoint_);
+    }
+    Checkpoint(const Checkpoint &) = delete;
+    Checkpoint &operator=(const Checkpoint &) = delete;
+
+  private:
+    mb_checkpoint checkpoint_;
+    const char *here_;
+};
+
+} // namespace detail
+
+/* ------------------------------------------------------------------------------------------- contexts -- */
+
+#define MOEBIUS_CALLER_ const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+/* A tape, a backend and their memory. What makes tensors out of nothing is here; their dtype is that of the
+ * numbers given, or the template's argument: mb.zeros<double>({3}). */
+class Context
+{
+  public:
+    explicit Context(const char *backend = nullptr) noexcept : context_(mb_open(backend))
+    {
+    }
+    explicit Context(const mb_options &options) noexcept : context_(mb_open_with(&options))
+    {
+    }
+    mb_context *get() const noexcept
+    {
+        return context_.get();
+    }
+    /* Throws the first error, if there is one. */
+    void check() const
+    {
+        moebius::check(get());
+    }
+    /* Forgets it, so that recording can go on. */
+    void clear() noexcept
+    {
+        mb_clear_error(get());
+    }
+
+    template <typename T> Tensor scalar(T value, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_scalar_at(here(file, line), get(), dtype_of<T>(), static_cast<double>(value));
+    }
+    template <typename T> Tensor full(Shape shape, T value, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_full_at(here(file, line), get(), dtype_of<T>(), shape, static_cast<double>(value));
+    }
+    template <typename T = float> Tensor zeros(Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return full(shape, T(0), file, line);
+    }
+    template <typename T = float> Tensor ones(Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return full(shape, T(1), file, line);
+    }
+    /* Copies the values, row-major; their number must be the shape's. */
+    template <typename T>
+    Tensor from(Shape shape, const T *values, std::size_t n, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_from_bytes_at(here(file, line), get(), dtype_of<T>(), shape, values, n * sizeof(T));
+    }
+    template <typename T>
+    Tensor from(Shape shape, const std::vector<T> &values, MOEBIUS_CALLER_) const noexcept
+    {
+        return from(shape, values.data(), values.size(), file, line);
+    }
+    template <typename T>
+    Tensor from(Shape shape, std::initializer_list<T> values, MOEBIUS_CALLER_) const noexcept
+    {
+        return from(shape, values.begin(), values.size(), file, line);
+    }
+    template <typename T = float> Tensor iota(std::int64_t n, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_iota_at(here(file, line), get(), dtype_of<T>(), n);
+    }
+    template <typename T = float> Tensor eye(std::int64_t n, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_eye_at(here(file, line), get(), dtype_of<T>(), n);
+    }
+    template <typename T = float> Tensor uniform(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_uniform_at(here(file, line), get(), key, dtype_of<T>(), shape);
+    }
+    template <typename T = float> Tensor normal(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_normal_at(here(file, line), get(), key, dtype_of<T>(), shape);
+    }
+    template <typename T = float> Tensor variable(Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_variable_at(here(file, line), get(), dtype_of<T>(), shape);
+    }
+
+    /* What body records is computed again for derivatives in place of being kept; returns what body does. */
+    template <typename Body> auto checkpoint(Body body, MOEBIUS_CALLER_) const
+    {
+        const detail::Checkpoint open(get(), here(file, line));
+        return body();
+    }
+
+    /* A loop as one node. body(Step &, Tensors carries) records a step and returns the next one's carries. */
+    template <typename Body>
+    Scanned scan(std::int64_t steps, const Tensors &carries, Body body, mb_scan_options options = {},
+                 MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        std::vector<mb_tensor> values(carries.begin(), carries.end());
+        std::deque<mb_tensor> stacks;
+        {
+            Step step(mb_scan_begin_with_at(at, get(), steps, options), stacks, at);
+            for (mb_tensor &value : values)
+                mb_scan_carry_at(at, step.scan_, &value);
+            const Tensors next = body(step, Tensors(values.begin(), values.end()));
+            if (next.size() == values.size())
+                std::copy(next.begin(), next.end(), values.begin());
+            else
+                mb_fail_at(at, get(), MB_INVALID, "scan: of %zu carries the body returned %zu", values.size(),
+                           next.size());
+        }
+        return {Tensors(values.begin(), values.end()), Tensors(stacks.begin(), stacks.end())};
+    }
+
+    /* body(Example &), recorded for one of n examples, and applied to all: what it returns, a Tensor or
+     * several, with an axis of n in front. */
+    template <typename Body>
+    auto vmap(std::int64_t n, Body body, mb_vmap_options options = {}, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        const auto outs = [at](const Example &example, const Tensor *one, std::vector<mb_tensor> &all) {
+            for (std::size_t i = 0; i < all.size(); i++)
+                mb_vmap_out_at(at, example.vmap_, one[i], 0, &all[i]);
+        };
+        std::vector<mb_tensor> all;
+        std::invoke_result_t<Body &, Example &> results;
+        {
+            Example example(mb_vmap_begin_with_at(at, get(), n, options), at);
+            results = body(example);
+            if constexpr (std::is_same_v<decltype(results), Tensor>) {
+                all.resize(1);
+                outs(example, &results, all);
+            } else {
+                all.resize(results.size());
+                outs(example, results.data(), all);
+            }
+        }
+        if constexpr (std::is_same_v<decltype(results), Tensor>)
+            results = all[0];
+        else
+            std::copy(all.begin(), all.end(), results.begin());
+        return results;
+    }
+
+  private:
+    const char *here(const char *file, int line) const noexcept
+    {
+        return site(get(), file, line);
+    }
+
+    std::unique_ptr<mb_context, detail::Free> context_;
+};
+
+/* What is recorded while it lives is stale at its end, except what keep and detach moved out. */
+class Scope
+{
+  public:
+    explicit Scope(const Context &context, MOEBIUS_CALLER_) noexcept
+        : here_(site(context.get(), file, line)), scope_(mb_scope_begin_at(here_, context.get())), open_(true)
+    {
+    }
+    Scope(Scope &&other) noexcept
+        : here_(other.here_), scope_(other.scope_), open_(std::exchange(other.open_, false))
+    {
+    }
+    Scope &operator=(Scope &&) = delete;
+    ~Scope()
+    {
+        if (open_)
+            mb_scope_end_at(here_, scope_);
+    }
+    /* Ends it now, which is a flush if a variable was assigned inside; throws. */
+    void end()
+    {
+        if (std::exchange(open_, false) && mb_scope_end_at(here_, scope_) != MB_OK)
+            check(scope_.ctx);
+    }
+
+  private:
+    const char *here_;
+    mb_scope scope_;
+    bool open_;
+};
+
+/* --------------------------------------------------------------------------- parameters and optimisers -- */
+
+class Params
+{
+  public:
+    Params(const Context &context, std::uint64_t seed, mb_dtype dtype = MB_FLOAT32, MOEBIUS_CALLER_) noexcept
+        : params_(mb_params_new_with_at(site(context.get(), file, line), context.get(), seed, dtype))
+    {
+    }
+    mb_params *get() const noexcept
+    {
+        return params_.get();
+    }
+    Tensor param(const char *name, Shape shape, mb_init init = mb_init_zeros(), MOEBIUS_CALLER_) noexcept
+    {
+        return mb_param_at(here(file, line), get(), name, shape, init);
+    }
+    Tensor param_no_decay(const char *name, Shape shape, mb_init init = mb_init_zeros(),
+                          MOEBIUS_CALLER_) noexcept
+    {
+        return mb_param_no_decay_at(here(file, line), get(), name, shape, init);
+    }
+    /* By full name; an unknown one is an error. */
+    Tensor tensor(const char *name, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_params_get_at(here(file, line), get(), name);
+    }
+    /* The trainable ones, in order of creation. */
+    Tensors trainable() const
+    {
+        std::vector<mb_tensor> handles(static_cast<std::size_t>(mb_params_list(get(), nullptr, 0)));
+        mb_params_list(get(), handles.data(), static_cast<int>(handles.size()));
+        return Tensors(handles.begin(), handles.end());
+    }
+
+  private:
+    const char *here(const char *file, int line) const noexcept
+    {
+        return site(mb_params_context(get()), file, line);
+    }
+
+    std::unique_ptr<mb_params, detail::Free> params_;
+};
+
+/* Options are C's: emptied, then filled (tensor/cpp.h). */
+class Optimizer
+{
+  public:
+    Optimizer(const Params &params, mb_sgd_options options, MOEBIUS_CALLER_) noexcept
+        : optimizer_(mb_sgd_at(at(params, file, line), params.get(), options))
+    {
+    }
+    Optimizer(const Params &params, mb_adam_options options, MOEBIUS_CALLER_) noexcept
+        : optimizer_(mb_adam_at(at(params, file, line), params.get(), options))
+    {
+    }
+    Optimizer(const Params &params, mb_adamw_options options, MOEBIUS_CALLER_) noexcept
+        : optimizer_(mb_adamw_at(at(params, file, line), params.get(), options))
+    {
+    }
+    mb_optimizer *get() const noexcept
+    {
+        return optimizer_.get();
+    }
+    /* Records gradients of sum(loss), the update and the assignment, for the next flush. */
+    void step(Arg loss) noexcept
+    {
+        mb_step_at(loss.here(), get(), loss, nullptr);
+    }
+
+  private:
+    static const char *at(const Params &params, const char *file, int line) noexcept
+    {
+        return site(mb_params_context(params.get()), file, line);
+    }
+
+    std::unique_ptr<mb_optimizer, detail::Free> optimizer_;
+};
+
+#undef MOEBIUS_CALLER_
+
+} // namespace moebius
+
+#endif

@@ -1,0 +1,782 @@
+# SPDX-License-Identifier: MIT
+"""Moebius in Python: tensors with operators over the C library, by ctypes alone.
+
+    import moebius
+    mb = moebius.Context()                       # $MB_BACKEND, or the best there is
+    x = mb.scalar(2.0, moebius.FLOAT64)
+    y = 0.5 * x * x + x.sin()
+    dy = moebius.grad(y, x)
+    print(moebius.grad(dy, x).item(), dy.item())
+
+The library is that of load(path), of $MOEBIUS_LIBRARY, or the installed one. Methods of tensors are the functions of the
+C headers without mb_; the other operand of a binary one may be a number. x == y is of the handles, x.eq(y) of elements.
+
+Errors are raised where they are made, as Error with the library's sentence, which names the caller's file and line. As in
+C the first one sticks, and what is recorded after it raises it again, until Context.clear(): so that a scope that an
+exception leaves stores nothing of what was assigned in it.
+
+Data are anything with the buffer protocol (array, memoryview, numpy's arrays), whose dtype they have, or numbers in nested
+lists, which become float32 unless told otherwise. Contexts free what belongs to them when they are closed or collected.
+"""
+import array
+import ctypes
+import ctypes.util
+import numbers
+import operator
+import os
+import re
+import sys
+from contextlib import contextmanager
+
+FLOAT32, FLOAT64, INT32, BOOL = range(4)
+FORMATS = ("f", "d", "i", "?")  # of buffers, by dtype
+MAX_RANK = 8
+
+
+# ------------------------------------------------------------------------------------- what the C library declares --
+
+def structure(name, **fields):
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+
+
+POINTER, INT, INT64, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
+                                              ctypes.c_double, ctypes.c_bool)
+SCHEDULE = structure("mb_schedule", kind=INT, warmup=INT64, total=INT64, floor=DOUBLE, every=INT64, factor=DOUBLE)
+STRUCTURES = {s.__name__: s for s in (
+    structure("mb_tensor", ctx=POINTER, id=UINT32, scope=UINT32),
+    structure("mb_shape", rank=INT, dim=INT64 * MAX_RANK),
+    structure("mb_axes", count=INT, keep=TRUTH, axis=INT * MAX_RANK),
+    structure("mb_key", bits=ctypes.c_uint64),
+    structure("mb_scope", ctx=POINTER, serial=UINT32),
+    structure("mb_checkpoint", ctx=POINTER, first=UINT32, within=UINT32, products=TRUTH),
+    structure("mb_scan", ctx=POINTER, serial=UINT32),
+    structure("mb_scan_options", backwards=TRUTH, keep_every=INT64),
+    structure("mb_vmap", ctx=POINTER, serial=UINT32),
+    structure("mb_vmap_options", same_draws=TRUTH),
+    structure("mb_init", kind=INT, size=DOUBLE),
+    SCHEDULE,
+    structure("mb_sgd_options", lr=DOUBLE, momentum=DOUBLE, nesterov=TRUTH, weight_decay=DOUBLE, clip_norm=DOUBLE,
+              clip_value=DOUBLE, schedule=SCHEDULE),
+    structure("mb_adam_options", lr=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE, clip_norm=DOUBLE,
+              clip_value=DOUBLE, schedule=SCHEDULE),
+    structure("mb_adamw_options", lr=DOUBLE, weight_decay=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE,
+              clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE),
+)}
+TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": INT64, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+         "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
+TENSOR, SHAPE, AXES = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes"))
+
+UNARY = """neg recip sqrt rsqrt exp log expm1 log1p sin cos tanh sigmoid erf abs sign floor ceil round trunc tan asin acos
+atan sinh cosh asinh acosh atanh square relu silu softplus elu gelu gelu_erf exp2 log2 log10 isnan isinf isfinite transpose
+sort argsort alias stop_gradient keep_through keep detach""".split()
+BINARY = "add sub mul div pow maximum minimum atan2 hypot floor_divide lt le eq gt ge ne mod fmod".split()
+REDUCTIONS = "sum mean variance norm prod max min any all".split()
+ALONG = "softmax log_softmax argmax argmin flip squeeze unsqueeze".split()
+# As in the headers, without names: a C compiler can tell whether they are right.
+DECLARATIONS = """
+mb_context *mb_open(const char *)
+mb_status mb_close(mb_context *)
+mb_status mb_error(const mb_context *)
+const char *mb_message(const mb_context *)
+void mb_clear_error(mb_context *)
+const char *mb_intern_site(mb_context *, const char *)
+bool mb_valid(mb_tensor)
+mb_shape mb_shape_of(mb_tensor)
+int64_t mb_count(mb_tensor)
+mb_dtype mb_dtype_of(mb_tensor)
+mb_scope mb_scope_begin_at(const char *, mb_context *)
+mb_status mb_scope_end_at(const char *, mb_scope)
+mb_tensor mb_scalar_at(const char *, mb_context *, mb_dtype, double)
+mb_tensor mb_full_at(const char *, mb_context *, mb_dtype, mb_shape, double)
+mb_tensor mb_from_bytes_at(const char *, mb_context *, mb_dtype, mb_shape, const void *, size_t)
+mb_tensor mb_iota_at(const char *, mb_context *, mb_dtype, int64_t)
+mb_tensor mb_eye_at(const char *, mb_context *, mb_dtype, int64_t)
+mb_tensor mb_variable_at(const char *, mb_context *, mb_dtype, mb_shape)
+mb_status mb_assign_at(const char *, mb_tensor, mb_tensor)
+mb_key mb_key_of(uint64_t)
+mb_key mb_key_fold(mb_key, uint64_t)
+mb_tensor mb_uniform_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape)
+mb_tensor mb_normal_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape)
+mb_tensor mb_not_at(const char *, mb_tensor)
+mb_tensor mb_and_at(const char *, mb_tensor, mb_tensor)
+mb_tensor mb_or_at(const char *, mb_tensor, mb_tensor)
+mb_tensor mb_where_at(const char *, mb_tensor, mb_tensor, mb_tensor)
+mb_tensor mb_clamp_at(const char *, mb_tensor, double, double)
+mb_tensor mb_cast_at(const char *, mb_tensor, mb_dtype)
+mb_tensor mb_reshape_at(const char *, mb_tensor, mb_shape)
+mb_tensor mb_broadcast_at(const char *, mb_tensor, mb_shape)
+mb_tensor mb_permute_at(const char *, mb_tensor, mb_axes)
+mb_tensor mb_slice_at(const char *, mb_tensor, int, int64_t, int64_t, int64_t)
+mb_tensor mb_pad_at(const char *, mb_tensor, int, int64_t, int64_t)
+mb_tensor mb_cumsum_at(const char *, mb_tensor, int, bool)
+mb_tensor mb_concat_at(const char *, const mb_tensor *, int, int)
+mb_tensor mb_stack_at(const char *, const mb_tensor *, int, int)
+mb_tensor mb_matmul_at(const char *, mb_tensor, mb_tensor)
+mb_tensor mb_dot_at(const char *, mb_tensor, mb_tensor)
+mb_tensor mb_einsum_at(const char *, const char *, mb_tensor, mb_tensor)
+mb_tensor mb_take_at(const char *, mb_tensor, mb_tensor, int)
+mb_tensor mb_one_hot_at(const char *, mb_tensor, int64_t)
+mb_tensor mb_cross_entropy_at(const char *, mb_tensor, mb_tensor)
+mb_status mb_eval_at(const char *, const mb_tensor *, int)
+mb_status mb_read_at(const char *, mb_tensor, void *, size_t)
+double mb_item_at(const char *, mb_tensor)
+mb_status mb_grad_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor *)
+mb_status mb_vjp_at(const char *, mb_tensor, mb_tensor, const mb_tensor *, int, mb_tensor *)
+mb_status mb_jvp_at(const char *, const mb_tensor *, int, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
+mb_status mb_hvp_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
+mb_checkpoint mb_checkpoint_begin_at(const char *, mb_context *)
+mb_status mb_checkpoint_end_at(const char *, mb_checkpoint)
+mb_scan mb_scan_begin_with_at(const char *, mb_context *, int64_t, mb_scan_options)
+mb_status mb_scan_carry_at(const char *, mb_scan, mb_tensor *)
+mb_tensor mb_scan_slice_at(const char *, mb_scan, mb_tensor)
+mb_tensor mb_scan_step_at(const char *, mb_scan)
+mb_status mb_scan_stack_at(const char *, mb_scan, mb_tensor, mb_tensor *)
+mb_status mb_scan_until_at(const char *, mb_scan, mb_tensor)
+mb_status mb_scan_end_at(const char *, mb_scan)
+mb_vmap mb_vmap_begin_with_at(const char *, mb_context *, int64_t, mb_vmap_options)
+mb_tensor mb_vmap_in_at(const char *, mb_vmap, mb_tensor, int)
+mb_status mb_vmap_out_at(const char *, mb_vmap, mb_tensor, int, mb_tensor *)
+mb_status mb_vmap_end_at(const char *, mb_vmap)
+mb_init mb_init_zeros(void)
+mb_init mb_init_ones(void)
+mb_init mb_init_normal(double)
+mb_init mb_init_uniform(double)
+mb_init mb_init_xavier(int64_t, int64_t)
+mb_init mb_init_lecun(int64_t)
+mb_init mb_init_he(int64_t)
+mb_schedule mb_schedule_constant(void)
+mb_schedule mb_schedule_warmup_cosine(int64_t, int64_t)
+mb_schedule mb_schedule_steps(int64_t, double)
+mb_params *mb_params_new_with_at(const char *, mb_context *, uint64_t, mb_dtype)
+void mb_params_free(mb_params *)
+mb_tensor mb_param_at(const char *, mb_params *, const char *, mb_shape, mb_init)
+mb_tensor mb_param_no_decay_at(const char *, mb_params *, const char *, mb_shape, mb_init)
+mb_tensor mb_params_get_at(const char *, const mb_params *, const char *)
+int mb_params_list(const mb_params *, mb_tensor *, int)
+mb_optimizer *mb_sgd_at(const char *, mb_params *, mb_sgd_options)
+mb_optimizer *mb_adam_at(const char *, mb_params *, mb_adam_options)
+mb_optimizer *mb_adamw_at(const char *, mb_params *, mb_adamw_options)
+void mb_optimizer_free(mb_optimizer *)
+mb_status mb_step_at(const char *, mb_optimizer *, mb_tensor, mb_tensor *)
+""".strip().splitlines()
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor)" for name in UNARY]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor)" for name in BINARY]
+DECLARATIONS += [f"mb_tensor mb_{name}_right_at(const char *, mb_tensor, double)" for name in BINARY]
+DECLARATIONS += [f"mb_tensor mb_{name}_left_at(const char *, double, mb_tensor)" for name in BINARY]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_axes)" for name in REDUCTIONS]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for name in ALONG]
+
+library = None  # of load
+
+
+def load(path=None):
+    """The C library, once for all: that of path, of $MOEBIUS_LIBRARY, or the installed one. OSError if there is none."""
+    global library
+    if library is None:
+        path = path or os.environ.get("MOEBIUS_LIBRARY") or ctypes.util.find_library("moebius")
+        if not path:
+            raise OSError("no libmoebius is installed; set MOEBIUS_LIBRARY to its path")
+        loaded = ctypes.CDLL(path)
+        for declaration in DECLARATIONS:
+            result, name, arguments = re.fullmatch(r"(.*?)(mb_\w+)\((.*)\)", declaration).groups()
+            function = getattr(loaded, name)
+            function.restype = kind(result)
+            function.argtypes = [argument(a) for a in arguments.split(", ") if a != "void"]
+        loaded.mb_message.restype = ctypes.c_char_p
+        library = loaded
+    return library
+
+
+def kind(text):
+    """The ctypes type of a C type; of all pointers one."""
+    return POINTER if "*" in text else TYPES[text.strip()]
+
+
+def argument(text):
+    return Whole(kind(text)) if kind(text) in (INT, INT64, ctypes.c_uint64) else kind(text)
+
+
+class Whole:
+    """Whole numbers as arguments, refused where C would get others: ctypes alone cuts off what is too large."""
+
+    def __init__(self, type_):
+        self.type = type_
+
+    def from_param(self, number):
+        number = operator.index(number)
+        whole = self.type(number)
+        if whole.value != number:
+            raise OverflowError(f"{number} is no {self.type.__name__[2:]}")
+        return whole
+
+    def array(self, values):
+        """Of MAX_RANK, those that there is room for."""
+        return (self.type * MAX_RANK)(*map(self.from_param, values[:MAX_RANK]))
+
+
+# ---------------------------------------------------------------------------------------------------- arguments --
+
+class Error(RuntimeError):
+    """The library's sentence; status is the number of its kind (mb_status)."""
+
+    def __init__(self, status, sentence):
+        super().__init__(sentence)
+        self.status = status
+
+
+def shape_of(sizes):
+    """Of (2, 3), or 2. Too many sizes are an error of the call that gets them."""
+    sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    return SHAPE(len(sizes), Whole(INT64).array(sizes))
+
+
+def axes_of(axes, keep=False):
+    """Of (0, -1), or 0, or None for every one."""
+    if axes is None:
+        return AXES(-1, keep)
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    return AXES(len(axes), keep, Whole(INT).array(axes))
+
+
+def filled(cls, options):
+    """Options of C: what is not given is 0, the default."""
+    unknown = set(options) - {name for name, _ in cls._fields_}
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
+    return cls(**options)
+
+
+def handles_of(tensors):
+    return (TENSOR * len(tensors))(*(t.handle for t in tensors))
+
+
+def init(name, *values):
+    """init("xavier", fan_in, fan_out): that of mb_init_xavier."""
+    return getattr(load(), "mb_init_" + name)(*values)
+
+
+def schedule(name, *values):
+    """schedule("warmup_cosine", warmup, total): that of mb_schedule_warmup_cosine."""
+    return getattr(load(), "mb_schedule_" + name)(*values)
+
+
+def key(seed, *folds):
+    """A key for random draws; each number after the seed folds one in."""
+    k = load().mb_key_of(seed)
+    for n in folds:
+        k = library.mb_key_fold(k, n)
+    return k
+
+
+def flattened(data):
+    """(numbers, shape) of a number or nested lists, all of a depth as long."""
+    if isinstance(data, numbers.Real):
+        return [data], ()
+    parts = [flattened(part) for part in data]
+    shapes = {shape for _, shape in parts} or {()}
+    if len(shapes) > 1:
+        raise ValueError("the lists are not of one length")
+    return [number for flat, _ in parts for number in flat], (len(parts), *shapes.pop())
+
+
+def nested(flat, shape):
+    """The inverse of flattened."""
+    if not shape:
+        return flat[0]
+    size = len(flat) // shape[0] if shape[0] else 0
+    return [nested(flat[i * size:(i + 1) * size], shape[1:]) for i in range(shape[0])]
+
+
+INSIDE = {sys._getframe().f_code.co_filename, contextmanager.__code__.co_filename}  # no one's call sites
+
+
+# ------------------------------------------------------------------------------------------------------ tensors --
+
+class Tensor:
+    """A handle: it dies with the scope it was made in."""
+    __slots__ = ("context", "_handle")
+    __array_ufunc__ = None  # numpy leaves operators to us
+
+    def __init__(self, context, handle):
+        self.context, self._handle = context, handle
+
+    @property
+    def handle(self):
+        self.context.pointer  # raises if it is closed
+        return self._handle
+
+    @property
+    def shape(self):
+        s = library.mb_shape_of(self.handle)
+        return tuple(s.dim[:s.rank])
+
+    @property
+    def dtype(self):
+        return library.mb_dtype_of(self.handle)
+
+    def item(self):
+        """The single element. A flush."""
+        return self.context.checked(library.mb_item_at(self.context.site(), self.handle))
+
+    def read(self):
+        """A memoryview of all elements, row-major, of the tensor's shape unless that is empty. A flush."""
+        shape, code = self.shape, FORMATS[self.dtype]
+        data = bytearray(library.mb_count(self.handle) * array.array(code.replace("?", "b")).itemsize)
+        buffer = (ctypes.c_char * len(data)).from_buffer(data)
+        self.context.checked(library.mb_read_at(self.context.site(), self.handle, buffer, len(data)))
+        return memoryview(data).cast(code, shape) if data else memoryview(data).cast(code)
+
+    def tolist(self):
+        """The elements as nested lists, or a number. A flush."""
+        view = self.read()
+        return view.tolist() if view.nbytes else nested([], self.shape)
+
+    def assign(self, value):
+        """Gives a variable a new value."""
+        self.context.checked(library.mb_assign_at(self.context.site(), self.handle, value.handle))
+
+    def matmul(self, other):
+        return self.context.record("matmul", self, other)
+
+    def dot(self, other):
+        return self.context.record("dot", self, other)
+
+    def take(self, index, axis):
+        return self.context.record("take", self, index, axis)
+
+    def one_hot(self, classes):
+        return self.context.record("one_hot", self, classes)
+
+    def cross_entropy(self, labels):
+        return self.context.record("cross_entropy", self, labels)
+
+    def clamp(self, low, high):
+        return self.context.record("clamp", self, low, high)
+
+    def cast(self, dtype):
+        return self.context.record("cast", self, dtype)
+
+    def reshape(self, *sizes):
+        return self.context.record("reshape", self, shape_of(sizes))
+
+    def broadcast(self, *sizes):
+        return self.context.record("broadcast", self, shape_of(sizes))
+
+    def permute(self, *order):
+        return self.context.record("permute", self, axes_of(order))
+
+    def slice(self, axis, start, count, step=1):
+        return self.context.record("slice", self, axis, start, count, step)
+
+    def pad(self, axis, before, after):
+        return self.context.record("pad", self, axis, before, after)
+
+    def cumsum(self, axis=-1, reverse=False):
+        return self.context.record("cumsum", self, axis, reverse)
+
+    def __matmul__(self, other):
+        return self.matmul(other) if isinstance(other, Tensor) else NotImplemented
+
+    def __invert__(self):
+        return self.context.record("not", self)
+
+    def __and__(self, other):
+        return self.context.record("and", self, other) if isinstance(other, Tensor) else NotImplemented
+
+    def __or__(self, other):
+        return self.context.record("or", self, other) if isinstance(other, Tensor) else NotImplemented
+
+    def __bool__(self):
+        return bool(self.item())
+
+    def __float__(self):
+        return self.item()
+
+    def __len__(self):
+        if not self.shape:
+            raise TypeError("a single value has no length")
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        """Numbers, which remove their axis, and slices, of the first axes."""
+        index = index if isinstance(index, tuple) else (index,)
+        result, axis = self, 0
+        if len(index) > len(self.shape):
+            raise IndexError(f"{len(index)} indices into a tensor of shape {self.shape}")
+        for one, size in zip(index, self.shape):
+            if isinstance(one, slice):
+                places = range(size)[one]
+                start = places.start if len(places) else 0
+                result = result.slice(axis, start, len(places), places.step)
+                axis += 1
+            else:
+                result = result.slice(axis, range(size)[one], 1).squeeze(axis)
+        return result
+
+
+def define(name, function):
+    function.__name__ = name
+    function.__doc__ = f"mb_{name} of the C headers."
+    setattr(Tensor, name, function)
+
+
+for _name in UNARY:
+    define(_name, lambda x, name=_name: x.context.record(name, x))
+for _name in REDUCTIONS:
+    define(_name, lambda x, axes=None, keep=False, name=_name: x.context.record(name, x, axes_of(axes, keep)))
+for _name in ALONG:
+    define(_name, lambda x, axis=-1, name=_name: x.context.record(name, x, axis))
+
+
+def binary(x, y, name):
+    if isinstance(y, Tensor):
+        return x.context.record(name, x, y)
+    return x.context.record(name + "_right", x, float(y)) if isinstance(y, numbers.Real) else NotImplemented
+
+
+def reflected(x, y, name):
+    return x.context.record(name + "_left", float(y), x) if isinstance(y, numbers.Real) else NotImplemented
+
+
+def method(x, y, name):
+    result = binary(x, y, name)
+    if result is NotImplemented:
+        raise TypeError(f"{name} wants a tensor or a number, not {type(y).__name__}")
+    return result
+
+
+for _name in BINARY:
+    define(_name, lambda x, y, name=_name: method(x, y, name))
+for _operator, _name in {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow", "mod": "mod"}.items():
+    setattr(Tensor, f"__{_operator}__", lambda x, y, name=_name: binary(x, y, name))
+    setattr(Tensor, f"__r{_operator}__", lambda x, y, name=_name: reflected(x, y, name))
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(Tensor, f"__{_name}__", lambda x, y, name=_name: binary(x, y, name))
+Tensor.__neg__, Tensor.__abs__ = Tensor.neg, Tensor.abs
+
+
+# ----------------------------------------------------------------------------------------------------- contexts --
+
+class Context:
+    """A tape, a backend and their memory, of the thread that opened it."""
+
+    def __init__(self, backend=None):
+        self._pointer, self._sites, self._owned = None, {}, []
+        self._pointer = load().mb_open(backend.encode() if backend is not None else None)
+        try:
+            self.check()
+        except Error:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __del__(self):
+        self.close()
+
+    @property
+    def pointer(self):
+        if not self._pointer:
+            raise ValueError("the context is closed")
+        return self._pointer
+
+    def close(self):
+        """Frees it, and parameters and optimisers before; tensors can be used no more."""
+        pointer, self._pointer = self._pointer, None
+        if pointer:
+            while self._owned:
+                free, owned = self._owned.pop()
+                free(owned)
+            library.mb_close(pointer)
+
+    def own(self, free, pointer):
+        """What close frees."""
+        self.check()
+        self._owned.append((free, pointer))
+        return pointer
+
+    def check(self):
+        """Raises the first error, if there is one."""
+        status = library.mb_error(self._pointer)
+        if status:
+            raise Error(status, library.mb_message(self._pointer).decode(errors="replace"))
+
+    def checked(self, result):
+        self.check()
+        return result
+
+    def clear(self):
+        """Forgets the error, so that recording can go on."""
+        library.mb_clear_error(self.pointer)
+
+    def site(self):
+        """Where the caller is, outside of this file, as the library wants it: a text that it keeps."""
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename in INSIDE and frame.f_back:
+            frame = frame.f_back
+        place = frame.f_code.co_filename, frame.f_lineno
+        known = self._sites.get(place) or library.mb_intern_site(self.pointer, os.fsencode("%s:%d" % place))
+        if known:  # not without memory, nor in another thread
+            self._sites[place] = known
+        return known
+
+    def record(self, name, *arguments):
+        """The tensor that mb_NAME_at makes of tensors and what else there is."""
+        arguments = [a.handle if isinstance(a, Tensor) else a for a in arguments]
+        return self.tensor_of(getattr(library, f"mb_{name}_at")(self.site(), *arguments))
+
+    def tensor_of(self, handle):
+        self.check()
+        return Tensor(self, handle)
+
+    def scalar(self, value, dtype=FLOAT32):
+        return self.record("scalar", self.pointer, dtype, value)
+
+    def full(self, shape, value, dtype=FLOAT32):
+        return self.record("full", self.pointer, dtype, shape_of(shape), value)
+
+    def zeros(self, shape, dtype=FLOAT32):
+        return self.full(shape, 0.0, dtype)
+
+    def ones(self, shape, dtype=FLOAT32):
+        return self.full(shape, 1.0, dtype)
+
+    def iota(self, n, dtype=FLOAT32):
+        return self.record("iota", self.pointer, dtype, n)
+
+    def eye(self, n, dtype=FLOAT32):
+        return self.record("eye", self.pointer, dtype, n)
+
+    def variable(self, shape, dtype=FLOAT32):
+        return self.record("variable", self.pointer, dtype, shape_of(shape))
+
+    def uniform(self, key, shape, dtype=FLOAT32):
+        return self.record("uniform", self.pointer, key, dtype, shape_of(shape))
+
+    def normal(self, key, shape, dtype=FLOAT32):
+        return self.record("normal", self.pointer, key, dtype, shape_of(shape))
+
+    def tensor(self, data, dtype=None):
+        """A copy of a buffer, or of numbers in nested lists. A buffer's own dtype is the only one it can have."""
+        try:
+            view = memoryview(data)
+        except TypeError:
+            flat, shape = flattened(data)
+            dtype = FLOAT32 if dtype is None else dtype
+            code = FORMATS[dtype].replace("?", "b")
+            values = map({FLOAT32: float, FLOAT64: float, INT32: operator.index, BOOL: bool}[dtype], flat)
+            text = array.array(code, values).tobytes()
+        else:
+            code = view.format.lstrip("@=" + ("<" if sys.byteorder == "little" else ">"))
+            if code not in FORMATS or dtype not in (None, FORMATS.index(code)):
+                raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i or ?, and the dtype, where one is given")
+            dtype, shape, text = FORMATS.index(code), view.shape, view.tobytes()
+        return self.record("from_bytes", self.pointer, dtype, shape_of(shape), text, len(text))
+
+    @contextmanager
+    def scope(self):
+        """What is recorded inside is stale at its end, except what keep and detach moved out."""
+        scope = library.mb_scope_begin_at(self.site(), self.pointer)
+        try:
+            yield
+        finally:
+            library.mb_scope_end_at(self.site(), scope)
+        self.check()
+
+    @contextmanager
+    def checkpoint(self):
+        """What is recorded inside is computed again for derivatives in place of being kept."""
+        checkpoint = library.mb_checkpoint_begin_at(self.site(), self.pointer)
+        try:
+            yield
+        finally:
+            library.mb_checkpoint_end_at(self.site(), checkpoint)
+        self.check()
+
+    def scan(self, steps, carries, body, **options):
+        """A loop as one node: body(step, *carries) records a step and returns the next one's carries. -> the carries
+        after the last step and the stacks of step.stack, two lists."""
+        options = filled(STRUCTURES["mb_scan_options"], options)
+        values, stacks = handles_of(carries), []
+        scan = library.mb_scan_begin_with_at(self.site(), self.pointer, steps, options)
+        try:
+            for i in range(len(values)):
+                library.mb_scan_carry_at(self.site(), scan, ctypes.byref(values, i * ctypes.sizeof(TENSOR)))
+            self.check()
+            after = listed(body(Step(self, scan, stacks), *(Tensor(self, TENSOR.from_buffer_copy(v)) for v in values)))
+            if len(after) != len(values):
+                raise ValueError(f"scan: of {len(values)} carries the body returned {len(after)}")
+            values[:] = [t.handle for t in after]
+        finally:
+            library.mb_scan_end_at(self.site(), scan)
+        return [[self.tensor_of(handle) for handle in handles] for handles in (values, stacks)]
+
+    def vmap(self, n, body, **options):
+        """body(example), recorded for one of n examples and applied to all: what it returns, a tensor or several, with an
+        axis of n in front."""
+        options = filled(STRUCTURES["mb_vmap_options"], options)
+        vmap = library.mb_vmap_begin_with_at(self.site(), self.pointer, n, options)
+        try:
+            self.check()
+            one = body(Example(self, vmap))
+            outs = [TENSOR() for _ in listed(one)]
+            for tensor, out in zip(listed(one), outs):
+                library.mb_vmap_out_at(self.site(), vmap, tensor.handle, 0, ctypes.byref(out))
+        finally:
+            library.mb_vmap_end_at(self.site(), vmap)
+        results = [self.tensor_of(out) for out in outs]
+        return results[0] if isinstance(one, Tensor) else results
+
+
+def listed(tensors):
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+class Step:
+    """A step of a scan: what its body is given."""
+
+    def __init__(self, context, scan, stacks):
+        self._context, self._scan, self._stacks = context, scan, stacks
+
+    def slice(self, xs):
+        """xs [steps, ...] -> this step's."""
+        return self._context.record("scan_slice", self._scan, xs)
+
+    def number(self):
+        """0-d, of int32."""
+        return self._context.record("scan_step", self._scan)
+
+    def stack(self, y):
+        """y of every step is one of the scan's stacks."""
+        self._stacks.append(TENSOR())
+        library.mb_scan_stack_at(self._context.site(), self._scan, y.handle, ctypes.byref(self._stacks[-1]))
+        self._context.check()
+
+    def until(self, condition):
+        """Ends the loop after the step at whose end the condition holds."""
+        library.mb_scan_until_at(self._context.site(), self._scan, condition.handle)
+        self._context.check()
+
+
+class Example:
+    """An example of a vmap: what its body is given."""
+
+    def __init__(self, context, vmap):
+        self._context, self._vmap = context, vmap
+
+    def of(self, xs, axis=0):
+        """xs, which has an entry for each example along axis -> this example's."""
+        return self._context.record("vmap_in", self._vmap, xs, axis)
+
+
+# -------------------------------------------------------------------------------------- functions of several tensors --
+
+def where(condition, a, b):
+    """a where the condition holds, b elsewhere; one of them may be a number."""
+    mb, dtype = condition.context, (a if isinstance(a, Tensor) else b).dtype
+    a, b = (t if isinstance(t, Tensor) else mb.scalar(t, dtype) for t in (a, b))
+    return mb.record("where", condition, a, b)
+
+
+def einsum(equation, a, b):
+    return a.context.record("einsum", equation.encode(), a, b)
+
+
+def concat(tensors, axis=0):
+    return tensors[0].context.record("concat", handles_of(tensors), len(tensors), axis)
+
+
+def stack(tensors, axis=0):
+    return tensors[0].context.record("stack", handles_of(tensors), len(tensors), axis)
+
+
+def evaluate(*tensors):
+    """Computes them at once. A flush."""
+    mb = tensors[0].context
+    mb.checked(library.mb_eval_at(mb.site(), handles_of(tensors), len(tensors)))
+
+
+def derivative(name, y, xs, before=(), directions=()):
+    """By tensors xs, one or several: as many results."""
+    mb, several = y.context, listed(xs)
+    if directions and len(directions[0]) != len(several):
+        raise ValueError(f"{name}: {len(directions[0])} directions for {len(several)} tensors")
+    results = (TENSOR * len(several))()
+    getattr(library, f"mb_{name}_at")(mb.site(), y.handle, *(t.handle for t in before), handles_of(several),
+                                      *map(handles_of, directions), len(several), results)
+    mb.check()
+    results = [Tensor(mb, TENSOR.from_buffer_copy(r)) for r in results]
+    return results[0] if isinstance(xs, Tensor) else results
+
+
+def grad(y, xs):
+    """The gradient of sum(y), by a tensor or by each of several."""
+    return derivative("grad", y, xs)
+
+
+def vjp(y, v, xs):
+    """v^T dy/dx."""
+    return derivative("vjp", y, xs, before=[v])
+
+
+def hvp(y, xs, vs):
+    """The Hessian of sum(y) times vs, a direction for each of xs."""
+    return derivative("hvp", y, xs, directions=[listed(vs)])
+
+
+def jvp(y, xs, vs):
+    """dy/dx vs: the change of y along vs, a direction for each of xs."""
+    mb, xs, vs = y.context, listed(xs), listed(vs)
+    if len(xs) != len(vs):
+        raise ValueError(f"jvp: {len(vs)} directions for {len(xs)} tensors")
+    result = TENSOR()
+    library.mb_jvp_at(mb.site(), handles_of([y]), 1, handles_of(xs), handles_of(vs), len(xs), ctypes.byref(result))
+    return mb.tensor_of(result)
+
+
+# -------------------------------------------------------------------------------------- parameters and optimisers --
+
+class Params:
+    """Named variables with initial values, which belong to the context."""
+
+    def __init__(self, context, seed, dtype=FLOAT32):
+        pointer = library.mb_params_new_with_at(context.site(), context.pointer, seed, dtype)
+        self.context, self._pointer = context, context.own(library.mb_params_free, pointer)
+
+    @property
+    def pointer(self):
+        self.context.pointer  # raises if it is closed
+        return self._pointer
+
+    def param(self, name, shape, initial=None, decay=True):
+        """A new one; initial as by init(), zeros by default."""
+        function = "param" if decay else "param_no_decay"
+        initial = init("zeros") if initial is None else initial
+        return self.context.record(function, self.pointer, name.encode(), shape_of(shape), initial)
+
+    def __getitem__(self, name):
+        return self.context.record("params_get", self.pointer, name.encode())
+
+    def trainable(self):
+        handles = (TENSOR * library.mb_params_list(self.pointer, None, 0))()
+        library.mb_params_list(self.pointer, handles, len(handles))
+        return [Tensor(self.context, TENSOR.from_buffer_copy(h)) for h in handles]
+
+
+class Optimizer:
+    """Optimizer("adam", params, lr=1e-3): options are those of mb_adam_options, or of sgd or adamw."""
+
+    def __init__(self, name, params, **options):
+        self.context = params.context
+        options = filled(STRUCTURES[f"mb_{name}_options"], options)
+        pointer = getattr(library, f"mb_{name}_at")(self.context.site(), params.pointer, options)
+        self._pointer = self.context.own(library.mb_optimizer_free, pointer)
+
+    def step(self, loss):
+        """Records gradients of sum(loss), the update and the assignment, for the next flush."""
+        self.context.pointer  # raises if it is closed
+        self.context.checked(library.mb_step_at(self.context.site(), self._pointer, loss.handle, None))

@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""examples/python/moebius.py: what it declares, by a C compiler; values and derivatives, by closed forms; errors, and the
+lines that they name; who frees what. Exits 1 and says what is wrong if something is.
+
+  python.py LIBRARY COMPILER [ARGUMENT...]     the arguments with which COMPILER finds moebius.h
+"""
+import array
+import ctypes
+import gc
+import math
+import os
+import subprocess
+import sys
+import threading
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(ROOT, "examples", "python"))
+import moebius  # noqa: E402
+from moebius import BOOL, FLOAT32, FLOAT64, INT32  # noqa: E402
+
+tests, failures = [], []
+
+
+def test(function):
+    tests.append(function)
+    return function
+
+
+def expect(ok, *what):
+    if not ok:
+        failures.append(f"line {sys._getframe(1).f_lineno}: {' '.join(map(str, what))}")
+
+
+def equal(x, want):
+    """Float64 of a few operations: 1e-12 is thousands of roundings."""
+    got = x.tolist() if isinstance(x, moebius.Tensor) else x
+
+    def close(a, b):
+        if isinstance(b, list):
+            return isinstance(a, list) and len(a) == len(b) and all(map(close, a, b))
+        return abs(a - b) <= 1e-12 * (1 + abs(b))
+    if not close(got, want):
+        failures.append(f"line {sys._getframe(1).f_lineno}: {got}, not {want}")
+
+
+def raises(kind, part, call):
+    """And names the line of the call, where it is the library's."""
+    line = sys._getframe(1).f_lineno
+    try:
+        call()
+    except kind as error:
+        said = str(error)
+        if part not in said or (kind is moebius.Error and f"{__file__}:{line}: " not in said):
+            failures.append(f"line {line}: {said}")
+        return
+    failures.append(f"line {line}: nothing was raised")
+
+
+def check_declarations(compiler):
+    """A second declaration of a function, or of a size, that is another than the headers' does not compile."""
+    lines = ["#include <moebius.h>", "#include <stddef.h>", *(d + ";" for d in moebius.DECLARATIONS),
+             f"_Static_assert(MB_MAX_RANK == {moebius.MAX_RANK}, \"MAX_RANK\");"]
+    for name, s in moebius.STRUCTURES.items():
+        lines.append(f"_Static_assert(sizeof({name}) == {ctypes.sizeof(s)}, \"{name}\");")
+        for field, kind in s._fields_:
+            lines.append(f"_Static_assert(offsetof({name}, {field}) == {getattr(s, field).offset} && "
+                         f"sizeof((({name} *)0)->{field}) == {ctypes.sizeof(kind)}, \"{name}.{field}\");")
+    for i, name in enumerate(("MB_FLOAT32", "MB_FLOAT64", "MB_INT32", "MB_BOOL")):
+        lines.append(f"_Static_assert({name} == {i}, \"{name}\");")
+    done = subprocess.run([*compiler, "-x", "c", "-std=c17", "-fsyntax-only", "-"], input="\n".join(lines) + "\n", text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    expect(done.returncode == 0, done.stdout)
+
+
+@test
+def operators(mb):
+    x, y = mb.tensor([1, 4], FLOAT64), mb.tensor(array.array("d", [2, -3]))
+    equal(x + y, [3, 1])
+    equal(x - y, [-1, 7])
+    equal(2 * x - 1, [1, 7])
+    equal(3 - x, [2, -1])
+    equal(1 / x + True, [2, 1.25])
+    equal(x / y, [0.5, -4 / 3])
+    equal(abs(-x), [1, 4])
+    equal(x ** 0.5 + 2 ** x, [3, 18])
+    equal(y % 5, [2, 2])
+    equal(7 % x, [0, 3])
+    equal(moebius.where((x >= 1) & ~(y > 0), y, x), [1, -3])
+    equal(moebius.where((x <= 0) | y.eq(2), -1.0, x), [-1, 4])
+    equal(x.maximum(2) + x.minimum(y), [3, 1])
+    equal(3 > x, [True, False])
+    expect(bool(x[0] < x[1]) and not x[0] > x[1] and float(x[1]) == 4, "one truth value")
+    z = x
+    z += y
+    equal(x, [1, 4])
+    raises(TypeError, "", lambda: x + "1")
+    raises(TypeError, "", lambda: x @ 2)
+    raises(TypeError, "maximum", lambda: x.maximum("1"))
+
+
+@test
+def functions(mb):
+    x = mb.tensor([[1, 2, 3], [4, 5, 6]], FLOAT64)
+    equal(x.sum(), 21)
+    equal(x.mean(0), [2.5, 3.5, 4.5])
+    equal(x.sum((0, 1), keep=True), [[21]])
+    equal(x @ x.transpose(), [[14, 32], [32, 77]])
+    equal(moebius.einsum("ij,ij->i", x, x), [14, 77])
+    equal(x.reshape(-1).slice(0, 5, 3, -2), [6, 4, 2])
+    equal(x.permute(1, 0), [[1, 4], [2, 5], [3, 6]])
+    equal(x.softmax().sum(), 2)
+    equal(x[1], [4, 5, 6])
+    equal(x[:, ::-2], [[3, 1], [6, 4]])
+    equal(x[-1, 1:], [5, 6])
+    equal(x[0:0], [])
+    equal([row.sum().item() for row in x], [6, 15])
+    equal(moebius.concat([x, -x], 1)[0], [1, 2, 3, -1, -2, -3])
+    equal(moebius.stack([x[0], x[1]], 1)[0], [1, 4])
+    equal(x.take(mb.tensor([2, 0], INT32), 1), [[3, 1], [6, 4]])
+    equal(mb.eye(2, FLOAT64) + mb.zeros((2, 2), FLOAT64) + mb.full((), 0.5, FLOAT64), [[1.5, 0.5], [0.5, 1.5]])
+    equal(x.cumsum(1)[1], [4, 9, 15])
+    equal(x.clamp(2, 5)[0] + x.argmax(1).cast(FLOAT64).sum(), [6, 6, 7])
+    equal(mb.normal(moebius.key(1, 2), 3) - mb.normal(moebius.key(1, 2), (3,)), [0, 0, 0])
+    expect(mb.uniform(moebius.key(1), 3).tolist() != mb.uniform(moebius.key(1, 0), 3).tolist(), "two keys")
+    raises(IndexError, "", lambda: x[2])
+    raises(IndexError, "", lambda: x[0, 0, 0])
+
+
+@test
+def data_in_and_out(mb):
+    for code, dtype in (("f", FLOAT32), ("d", FLOAT64), ("i", INT32)):
+        view = memoryview(array.array(code, range(6))).cast("B").cast(code, (2, 3))
+        x = mb.tensor(view)
+        expect((x.dtype, x.shape, x.read().format, x.read().shape) == (dtype, (2, 3), code, (2, 3)), code)
+        equal(x, [[0, 1, 2], [3, 4, 5]])
+    equal(mb.tensor(memoryview(array.array("d", range(6)))[::2]), [0, 2, 4])
+    equal(mb.tensor([[True, False]], BOOL), [[True, False]])
+    equal(mb.tensor(2.5), 2.5)
+    expect(mb.tensor([1]).dtype == FLOAT32 and mb.tensor(array.array("d", [1])).dtype == FLOAT64, "default dtypes")
+    expect(mb.zeros((2, 0)).tolist() == [[], []] and mb.tensor([[], []]).shape == (2, 0), "no values")
+    raises(TypeError, "'d'", lambda: mb.tensor(array.array("d", [1]), FLOAT32))
+    raises(TypeError, "'B'", lambda: mb.tensor(b"text"))
+    raises(TypeError, "", lambda: mb.tensor([1.5], INT32))
+    raises(ValueError, "length", lambda: mb.tensor([[1, 2], [3]]))
+    try:
+        import numpy
+    except ImportError:
+        return
+    x = numpy.arange(6.0).reshape(2, 3).T
+    equal(mb.tensor(x), x.tolist())
+    expect((numpy.asarray(mb.tensor(x).read()) == x).all(), "to numpy")
+    equal(numpy.float32(2) * mb.tensor(x), (2 * x).tolist())
+    raises(TypeError, "", lambda: x * mb.tensor(x))
+
+
+@test
+def derivatives(mb):
+    """f = sum(a^2 b), at a = (1, 2), b = (3, 5)."""
+    a, b, u = (mb.tensor(v, FLOAT64) for v in ([1, 2], [3, 5], [1, -1]))
+    f = (a * a * b).sum()
+    da, db = moebius.grad(f, [a, b])
+    equal(da, [6, 20])
+    equal(db, [1, 4])
+    equal(moebius.grad(moebius.grad(f, a).sum(), a), [6, 10])
+    equal(moebius.vjp(a * b, u, a), [3, -5])
+    equal(moebius.jvp(a * b, [a, b], [u, u]), [4, -7])
+    equal(moebius.hvp(f, a, u), [6, -10])
+    equal(moebius.hvp(f, (a, b), (u, u))[0], [8, -14])
+    with mb.checkpoint():
+        g = (a.exp() * b).sum()
+    equal(moebius.grad(g, b), [math.e, math.e ** 2])
+    raises(ValueError, "1 directions for 2", lambda: moebius.hvp(f, [a, b], [u]))
+    raises(ValueError, "2 directions for 1", lambda: moebius.jvp(f, a, [u, u]))
+
+
+@test
+def loops(mb):
+    x, rates = mb.scalar(3, FLOAT64), mb.tensor([0.5, 0.25, 2], FLOAT64)
+
+    def body(step, now, total):
+        now = now * step.slice(rates)
+        step.stack(now)
+        step.stack(step.number())
+        return now, total + now
+    (last, total), (nows, steps) = mb.scan(3, [x, mb.scalar(0, FLOAT64)], body)
+    equal(last, 0.75)
+    equal(nows, [1.5, 0.375, 0.75])
+    equal(steps, [0, 1, 2])
+    equal(moebius.grad(total, x), 0.5 + 0.125 + 0.25)
+    (early,), _ = mb.scan(9, [x], lambda step, now: (step.until(now * 2 > 10), now * 2)[1], keep_every=-1)
+    equal(early, 12)
+
+    xs, w = mb.tensor([[1, 2], [3, 4]], FLOAT64), mb.tensor([1, -1], FLOAT64)
+    equal(mb.vmap(2, lambda one: moebius.grad(w.dot(one.of(xs)).square(), w)), [[-2, -4], [-6, -8]])
+    columns, same = mb.vmap(2, lambda one: (one.of(xs, 1), w))
+    equal(columns, [[1, 3], [2, 4]])
+    equal(same, [[1, -1], [1, -1]])
+    raises(ValueError, "of 1 carries the body returned 0", lambda: mb.scan(3, [x], lambda step, now: []))
+    raises(ZeroDivisionError, "", lambda: mb.scan(3, [x], lambda step, now: 1 / 0))
+    raises(ZeroDivisionError, "", lambda: mb.vmap(3, lambda one: 1 / 0))
+    raises(TypeError, "no forwards", lambda: mb.scan(3, [x], body, forwards=True))
+    equal(x * x, 9)
+
+
+@test
+def training(mb):
+    params = moebius.Params(mb, 1, FLOAT64)
+    w = params.param("w", 2, moebius.init("ones"))
+    expect(params.param("x", (3, 4), moebius.init("xavier", 4, 3), decay=False).shape == (3, 4), "its shape")
+    sgd = moebius.Optimizer("sgd", params, lr=0.25, schedule=moebius.schedule("steps", 1, 0.5))
+    adam = moebius.Optimizer("adam", params, lr=0.125)
+    for optimizer, want in ((sgd, 0.5), (sgd, 0.375), (adam, 0.25)):  # Adam's first step is lr
+        with mb.scope():
+            optimizer.step((w * w).sum() + params["x"].sum() * 0)
+        expect(abs(params["w"].tolist()[1] - want) < 1e-8, params["w"].tolist(), want)
+    equal(params.trainable()[0], w.tolist())
+    v = mb.variable((), FLOAT64)
+    with mb.scope():
+        v.assign(mb.scalar(7, FLOAT64))
+    equal(v, 7)
+    raises(TypeError, "no rate", lambda: moebius.Optimizer("adam", params, rate=1))
+
+
+@test
+def errors_stick_until_they_are_cleared(mb):
+    x = mb.ones(2)
+
+    def wrong(part, call, kind=moebius.Error):
+        line = sys._getframe(1).f_lineno
+        for again in (call, mb.check, lambda: x + 1):
+            try:
+                again()
+                failures.append(f"line {line}: nothing was raised")
+            except kind as error:
+                expect(f"{__file__}:{line}: " in str(error) and part in str(error) and error.status == 1, line, error)
+        mb.clear()
+    wrong("add", lambda: x + mb.ones(3))
+    wrong("matmul", lambda: x @ mb.ones(2, FLOAT64))
+    wrong("reshape", lambda: x.reshape(7))
+    wrong("rank", lambda: mb.ones((1,) * 9))
+    wrong("sum", lambda: x.sum((0,) * 9))
+    wrong("concat", lambda: moebius.concat([x, mb.ones(2, FLOAT64)]))
+    wrong("grad", lambda: moebius.grad(x > 1, x))
+    wrong("item", lambda: x.item())
+    wrong("lr", lambda: moebius.Optimizer("adam", moebius.Params(mb, 1), lr=-1))
+    raises(OverflowError, "no int", lambda: x.sum(1 << 32))
+    raises(ctypes.ArgumentError, "no int", lambda: x.argmax(1 << 32))
+    raises(OverflowError, "no long", lambda: mb.zeros(1 << 64))
+    v = mb.variable((), FLOAT64)
+
+    def step():
+        with mb.scope():
+            v.assign(mb.scalar(1, FLOAT64))
+            x + mb.ones(3)
+    try:
+        step()
+    except moebius.Error:
+        mb.clear()
+    equal(v, 0)
+    with mb.scope():
+        stale = x * 2
+    raises(moebius.Error, "scope", lambda: stale.read())
+    mb.clear()
+    outer, inner = mb.scope(), mb.scope()
+    outer.__enter__()
+    inner.__enter__()
+    raises(moebius.Error, "scope", lambda: outer.__exit__(None, None, None))
+    mb.clear()
+    raises(moebius.Error, "ended", lambda: inner.__exit__(None, None, None))  # with the outer one
+    mb.clear()
+    try:
+        moebius.Context("no such backend")
+        expect(False, "no such backend")
+    except moebius.Error as error:
+        expect(error.status == 4 and "no such backend" in str(error), error)
+
+
+@test
+def other_threads_are_refused(mb):
+    x, refusals = mb.ones(2), []
+
+    def add():
+        return x + 1
+
+    def try_to():
+        try:
+            add()
+        except moebius.Error as error:
+            refusals.append(error.status)
+    other = threading.Thread(target=try_to)
+    other.start()
+    other.join()
+    expect(refusals == [7], refusals)
+    mb.clear()  # the owner is told
+    equal(add(), [2, 2])
+
+
+@test
+def closing(_):
+    with moebius.Context() as mb:
+        params = moebius.Params(mb, 1)
+        w = params.param("w", 2)
+        optimizer = moebius.Optimizer("adam", params, lr=1e-3)
+    for late in (lambda: w + 1, lambda: 1 - w, w.item, lambda: w.shape, lambda: mb.scalar(1), lambda: optimizer.step(w),
+                 lambda: params["w"], lambda: moebius.grad(w, w), lambda: moebius.Params(mb, 1)):
+        raises(ValueError, "closed", late)
+    mb.close()
+    kept = moebius.Context().scalar(2.0)  # a tensor keeps its context
+    gc.collect()
+    equal(kept * kept, 4)
+
+
+def main(library, *compiler):
+    moebius.load(library)
+    check_declarations(compiler)
+    for function in tests:
+        with moebius.Context() as mb:
+            try:
+                function(mb)
+                mb.check()
+            except Exception as error:  # what is left of a test, not of all
+                failures.append(f"{function.__name__}: {type(error).__name__}: {error}")
+    print("\n".join(failures) or f"{len(tests)} tests, {len(moebius.DECLARATIONS)} declarations")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * wrapper.cpp - examples/cpp/moebius.hpp: values and derivatives by closed forms, where errors are thrown and
+ * which line they name, and who ends what. */
+#include "../../examples/cpp/moebius.hpp"
+
+#include <cmath>
+#include <cstring>
+
+using moebius::Context;
+using moebius::Error;
+using moebius::Scope;
+using moebius::Tensor;
+using moebius::Tensors;
+
+static int passed, failed;
+
+static void expect(bool ok, const char *what, int line = __builtin_LINE())
+{
+    (ok ? passed : failed)++;
+    if (!ok)
+        std::printf("FAILED: wrapper.cpp:%d: %s\n", line, what);
+}
+
+/* Float64 of a few operations: 1e-12 is thousands of roundings. */
+static void equal(Tensor x, const std::vector<double> &want, int line = __builtin_LINE())
+{
+    const std::vector<double> got = x.values<double>();
+    bool same = got.size() == want.size();
+    for (size_t i = 0; same && i < want.size(); i++)
+        same = std::fabs(got[i] - want[i]) <= 1e-12 * (1 + std::fabs(want[i]));
+    expect(same, "not the values of the closed form", line);
+}
+
+/* Whether read() throws an Error of this status, whose sentence has `part` and begins with this file and that
+ * line. */
+template <typename Read> static void throws(Read read, mb_status status, const char *part, int at)
+{
+    try {
+        read();
+        expect(false, "nothing was thrown", at);
+    } catch (const Error &error) {
+        const std::string site = "wrapper.cpp:" + std::to_string(at) + ": ", said = error.what();
+        const size_t found = said.find(site);
+        expect(error.status() == status, said.c_str(), at);
+        expect(said.find(part) != std::string::npos, said.c_str(), at);
+        expect(found != std::string::npos && said.find(": ") > found, said.c_str(), at);
+    }
+}
+
+static_assert(!std::is_copy_constructible_v<Context> && std::is_nothrow_move_constructible_v<Context>);
+static_assert(!std::is_copy_constructible_v<Scope> && std::is_nothrow_move_constructible_v<Scope>);
+static_assert(!std::is_copy_constructible_v<moebius::Params> &&
+              !std::is_copy_constructible_v<moebius::Optimizer>);
+static_assert(std::is_nothrow_destructible_v<Scope> && std::is_nothrow_destructible_v<Context>);
+static_assert(std::is_trivially_copyable_v<Tensor> && sizeof(Tensor) == sizeof(mb_tensor));
+
+static void operators(const Context &mb)
+{
+    const Tensor x = mb.from({2}, {1.0, 4.0}), y = mb.from({2}, {2.0, -3.0});
+    equal(x + y, {3, 1});
+    equal(x - y, {-1, 7});
+    equal(x * y, {2, -12});
+    equal(x / y, {0.5, -4.0 / 3});
+    equal(2 * x - 1, {1, 7});
+    equal(1.0f / x + 1u, {2, 1.25});
+    equal(3 - x, {2, -1});
+    equal(-x, {-1, -4});
+    Tensor z = x;
+    z += y;
+    z *= 2;
+    z -= x;
+    z /= y;
+    equal(z, {2.5, 2.0 / 3});
+    equal(x, {1, 4});
+    equal(where(x < 2, x, 0), {1, 0});
+    equal(where((x >= 1) & !(y > 0), y, x), {1, -3});
+    equal(where((x <= 0) | eq(y, 2), -1.0, x), {-1, 4});
+    equal(pow(x, 0.5) + maximum(y, 0) + sqrt(x), {4, 4});
+    equal(mb_add(x, y), {3, 1}); /* C's functions take these handles */
+    expect(x.dtype() == MB_FLOAT64 && x.count() == 2 && x.dim(-1) == 2, "what x is");
+}
+
+static void functions(const Context &mb)
+{
+    const Tensor x = mb.from({2, 3}, {1., 2., 3., 4., 5., 6.});
+    equal(sum(x), {21});
+    equal(mean(x, 0), {2.5, 3.5, 4.5});
+    equal(sum(x, {0, 1}), {21});
+    expect(sum(x, moebius::Axes::keep(-1)).shape().rank == 2, "a kept axis");
+    equal(matmul(x, transpose(x)), {14, 32, 32, 77});
+    equal(einsum("ij,ij->i", x, x), {14, 77});
+    equal(slice(reshape(x, {-1}), 0, 5, 3, -2), {6, 4, 2});
+    equal(permute(x, {1, 0}), {1, 4, 2, 5, 3, 6});
+    equal(sum(softmax(x)), {2});
+    equal(moebius::concat({x, -x}, 0) + stack(Tensors{x, x}, 0).dim(0),
+          {3, 4, 5, 6, 7, 8, 1, 0, -1, -2, -3, -4});
+    equal(broadcast(mb.scalar(1.5), {2}), {1.5, 1.5});
+    equal(reshape(sum(x), {}), {21});
+    equal(mb.eye<double>(2) + mb.zeros<double>({2, 2}) + mb.full({}, 0.5), {1.5, 0.5, 0.5, 1.5});
+    equal(take(x, mb.from({2}, {2, 0}), 1), {3, 1, 6, 4});
+    expect(argmax(x, 1).values<int32_t>() == std::vector<int32_t>{2, 2}, "argmax");
+    expect((x > 3).values<uint8_t>() == std::vector<uint8_t>{0, 0, 0, 1, 1, 1}, "truth values");
+    expect(mb.ones({0, 3}).values<float>().empty(), "no values");
+}
+
+/* f = sum(a^2 b), at a = (1, 2), b = (3, 5). */
+static void derivatives(const Context &mb)
+{
+    const Tensor a = mb.from({2}, {1.0, 2.0}), b = mb.from({2}, {3.0, 5.0}), u = mb.from({2}, {1.0, -1.0});
+    const Tensor f = sum(a * a * b);
+    const auto [da, db] = grad(f, {a, b});
+    equal(da, {6, 20});
+    equal(db, {1, 4});
+    equal(grad(f, Tensors{a, b})[1], {1, 4});
+    equal(grad(sum(grad(f, a)), a), {6, 10}); /* of the gradient's own record */
+    equal(vjp(a * b, u, a), {3, -5});
+    equal(vjp(a * b, u, {a, b})[1], {1, -2});
+    equal(vjp(a * b, u, Tensors{b})[0], {1, -2});
+    equal(jvp(a * b, a, u), {3, -5});
+    equal(jvp(a * b, {a, b}, {u, u}), {4, -7});
+    equal(hvp(f, a, u), {6, -10});
+    equal(hvp(f, {a, b}, {u, u})[0], {8, -14}); /* 2 b u + 2 a u */
+    equal(hvp(f, Tensors{a, b}, {u, u})[1], {2, -4});
+    equal(grad(mb.checkpoint([&] { return sum(exp(a) * b); }), b), {std::exp(1.0), std::exp(2.0)});
+}
+
+static void loops(const Context &mb)
+{
+    const Tensor x = mb.scalar(3.0), rates = mb.from({3}, {0.5, 0.25, 2.0});
+    const auto [carries, stacks] =
+        mb.scan(3, {x, mb.scalar(0.0)}, [&](moebius::Step &step, const Tensors &now) {
+            const Tensor next = now[0] * step.slice(rates);
+            step.stack(next);
+            step.stack(cast(step.number(), MB_FLOAT64));
+            return Tensors{next, now[1] + next};
+        });
+    equal(carries[0], {0.75});
+    equal(carries[1], {1.5 + 0.375 + 0.75});
+    equal(stacks[0], {1.5, 0.375, 0.75});
+    equal(stacks[1], {0, 1, 2});
+    equal(grad(carries[1], x), {0.5 + 0.125 + 0.25});
+    const auto early = mb.scan(9, {x}, [](moebius::Step &step, const Tensors &now) {
+        step.until(now[0] * 2 > 10);
+        return Tensors{now[0] * 2};
+    });
+    equal(early.carries[0], {12}); /* 3, 6: the second step begins with 6, ends with 12, and is the last */
+
+    const Tensor xs = mb.from({2, 2}, {1., 2., 3., 4.}), w = mb.from({2}, {1., -1.});
+    const auto loss = [&](moebius::Example &one) { return square(dot(w, one.in(xs))); };
+    equal(mb.vmap(2, loss), {1, 1});
+    equal(mb.vmap(2, [&](moebius::Example &one) { return grad(loss(one), w); }), {-2, -4, -6, -8});
+    const auto both = mb.vmap(2, [&](moebius::Example &one) {
+        return std::array<Tensor, 2>{one.in(xs, 1), w};
+    });
+    equal(both[0], {1, 3, 2, 4});
+    equal(both[1], {1, -1, 1, -1});
+}
+
+static void training(const Context &mb)
+{
+    moebius::Params params(mb, 1, MB_FLOAT64);
+    const Tensor w = params.param("w", {2}, mb_init_ones());
+    mb_sgd_options options = {};
+    options.lr = 0.25;
+    moebius::Optimizer made(params, options), optimizer = std::move(made);
+    {
+        Scope first(mb), scope = std::move(first);
+        optimizer.step(sum(w * w));
+        scope.end();
+        scope.end(); /* the second time nothing */
+    }
+    equal(params.tensor("w"), {0.5, 0.5});
+    equal(params.trainable().at(0), {0.5, 0.5});
+    const Tensor v = mb.variable<double>({});
+    {
+        Scope scope(mb);
+        assign(v, mb.scalar(7.0));
+    }
+    equal(v, {7});
+}
+
+static void errors()
+{
+    Context mb;
+    const Tensor x = mb.ones<double>({2}), y = mb.ones<double>({3});
+    const auto wrong = [&](Tensor poison, const char *part, int line) {
+        throws([&] { poison.item(); }, MB_INVALID, part, line);
+        throws([&] { mb.check(); }, MB_INVALID, part, line);
+        mb.clear();
+    };
+    wrong(x + y, "add", __LINE__);
+    wrong(2 * matmul(x, mb.ones<float>({2})) * 3, "matmul", __LINE__);
+    wrong(reshape(x, {7}), "reshape", __LINE__);
+    wrong(mb.full({1, 1, 1, 1, 1, 1, 1, 1, 1}, 1.0), "rank", __LINE__);
+    wrong(sum(x, {0, 0, 0, 0, 0, 0, 0, 0, 0}), "sum", __LINE__);
+    wrong(mb.from({3}, {1.0, 2.0}), "from", __LINE__);
+    wrong(moebius::concat({x, mb.ones<float>({2})}, 0), "concat", __LINE__);
+    wrong(grad(x > 1, x), "grad", __LINE__);
+    wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "hvp: 1 directions for 2 tensors", __LINE__);
+    const auto body = [](moebius::Step &, const Tensors &) { return Tensors(); };
+    wrong(mb.scan(3, {x}, body).carries[0], "of 1 carries the body returned 0", __LINE__);
+    throws([&] { x.values<float>(); }, MB_INVALID, "float64", __LINE__);
+    mb.clear();
+    throws([&] { x.item(); }, MB_INVALID, "item", __LINE__);
+    mb.clear();
+    throws([] { Tensor().item(); }, MB_INVALID, "null", __LINE__);
+    Tensor stale;
+    {
+        Scope scope(mb);
+        stale = x * 2;
+    }
+    throws([&] { stale.values<double>(); }, MB_STALE, "", __LINE__);
+    mb.clear();
+    throws([&] { moebius::eval({x, x + y}); }, MB_INVALID, "add", __LINE__);
+    mb.clear();
+    try {
+        Context("no such backend").check();
+        expect(false, "no such backend");
+    } catch (const Error &error) {
+        expect(error.status() == MB_BACKEND, error.what());
+    }
+}
+
+/* An exception ends what it passes through: the context can be used as before. */
+static void exceptions(const Context &mb)
+{
+    const Tensor x = mb.scalar(2.0);
+    const auto thrown = [](auto call) {
+        try {
+            call();
+        } catch (int) {
+            return true;
+        }
+        return false;
+    };
+    expect(thrown([&] { mb.checkpoint([&]() -> Tensor { throw 1; }); }), "out of a checkpoint");
+    expect(thrown([&] { mb.scan(2, {x}, [&](moebius::Step &, Tensors) -> Tensors { throw 1; }); }),
+           "out of a scan");
+    expect(thrown([&] { mb.vmap(2, [&](moebius::Example &) -> Tensor { throw 1; }); }), "out of a vmap");
+    expect(thrown([&] {
+               Scope scope(mb);
+               throw 1;
+           }),
+           "out of a scope");
+    equal(x * x, {4});
+}
+
+int main()
+{
+    try {
+        Context opened, mb = std::move(opened);
+        operators(mb);
+        functions(mb);
+        derivatives(mb);
+        loops(mb);
+        training(mb);
+        exceptions(mb);
+        mb.check();
+        errors();
+    } catch (const std::exception &error) {
+        expect(false, error.what());
+    }
+    std::printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
