@@ -256,6 +256,25 @@ MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt,
 MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);
 #define mb_optimizer_load(...) mb_optimizer_load_at(MB_HERE, __VA_ARGS__)
 
+/* ------------------------------------------------------------------------------------------ averages -- */
+
+/* Exponential moving averages of all parameters that p has now, frozen ones included, in variables of their
+ * own, which begin as the parameters are. decay in [0, 1). Made outside of every scope; p must outlive it;
+ * free it with mb_average_free. NULL after an error. */
+typedef struct mb_average mb_average;
+MB_API mb_average *mb_average_new_at(const char *site, mb_params *p, double decay);
+#define mb_average_new(...) mb_average_new_at(MB_HERE, __VA_ARGS__)
+MB_API void mb_average_free(mb_average *average); /* NULL is allowed */
+/* average <- average + (1 - decay) (parameter - average); after each step, in its scope. All or none. */
+MB_API mb_status mb_average_update_at(const char *site, mb_average *average);
+#define mb_average_update(average) mb_average_update_at(MB_HERE, average)
+/* Exchanges parameters and averages: to test with the averages, and with mb_params_save and mb_params_load
+ * between two exchanges to save and load them. All or none. */
+MB_API mb_status mb_average_swap_at(const char *site, mb_average *average);
+#define mb_average_swap(average) mb_average_swap_at(MB_HERE, average)
+/* Of parameter i; a null tensor for other i. */
+MB_API mb_tensor mb_average_tensor(const mb_average *average, int i);
+
 /* ------------------------------------------------------------------------------ differentiable rules -- */
 
 /* One step as a function of its arguments, without variables: for inner loops. The result is the new

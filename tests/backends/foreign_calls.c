@@ -86,6 +86,7 @@ typedef struct objects {
     mb_safetensors *file;
     mb_images *images;
     mb_loader *loader;
+    mb_average *average;
     mb_idx idx;
     mb_scope scope;
     mb_tensor x, i, c, v, z, tokens,
@@ -163,6 +164,7 @@ static void open_objects(objects *o, const char *backend)
     o->batch_norm = mb_batch_norm_new(p, "batch_norm", 4);
     o->group_norm = mb_group_norm_new(p, "group_norm", 4, 1);
     o->opt = mb_adam(p, (mb_adam_options){.lr = 0.1});
+    o->average = mb_average_new(o->p, 0.5);
     mb_safetensors_save(ctx, o->path, (const char *[]){"x"}, &o->x, 1, NULL);
     o->file = mb_safetensors_open(ctx, o->path);
     open_images(o);
@@ -177,6 +179,7 @@ static void close_objects(objects *o)
     mb_scope_end(o->scope);
     mb_safetensors_close(o->file);
     mb_images_close(o->images);
+    mb_average_free(o->average);
     mb_loader_close(o->loader);
     mb_optimizer_free(o->opt);
     mb_params_free(o->p);
@@ -492,6 +495,11 @@ static void call_optimizer(objects *o)
     STATUS(mb_step_at, S, opt, x, &norm);
     STATUS(mb_apply_gradients_at, S, opt, &x, 1, &norm);
     NOTHING(mb_optimizer_steps, opt);
+    STATUS(mb_average_update_at, S, o->average);
+    STATUS(mb_average_swap_at, S, o->average);
+    TENSOR(mb_average_tensor, o->average, 0);
+    NOTHING(mb_average_new_at, S, o->p, 0.5);
+    QUIET(mb_average_free, o->average);
     ROW("mb_optimizer_skipped_at", mb_optimizer_skipped_at(S, o->opt) == -1);
     NAN_OF(mb_optimizer_lr, opt);
     QUIET(mb_optimizer_set_lr, opt, 3);

@@ -66,6 +66,10 @@ static void optimisers(mb_context *mb, const std::string &folder)
     mb_adamw_options adamw = {};
     adamw.lr = 0.1;
     adamw.skip = true;
+    mb_average *average = mb_average_new(p, 0.5);
+    EXPECT(mb_average_update(average) == MB_OK && mb_average_swap(average) == MB_OK);
+    EXPECT(is(mb_sum(mb_average_tensor(average, 0), MB_ALL), 2));
+    mb_average_free(average);
     for (mb_optimizer *opt : {mb_sgd(p, sgd), mb_adam(p, adam), mb_adamw(p, adamw)}) {
         take_steps(p, opt);
         const std::string path = folder + "/optimizer.safetensors";

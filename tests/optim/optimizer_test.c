@@ -415,6 +415,48 @@ Test(optimizer, gradients_that_are_not_finite)
             expect_skipped(backend_names[b], &each[k]);
 }
 
+/* ---- averages ---- */
+
+Test(optimizer, averages)
+{
+    for (int b = 0; b < 2; b++) {
+        toy t = open_toy(backend_names[b], MB_FLOAT64);
+        mb_optimizer *opt = make(t.p, &settings[2]);
+        mb_average *average = mb_average_new(t.p, 0.75);
+        double host[ALL], now[ALL];
+        mb_stats before = {0};
+        toy_values(&t, host);
+        for (int step = 0; step < STEPS; step++) {
+            mb_scope s = mb_scope_begin(t.mb);
+            mb_step(opt, toy_loss(&t));
+            mb_average_update(average);
+            mb_scope_end(s);
+            mb_stats after = mb_get_stats(t.mb);
+            expect(step < 2 || after.plans == before.plans, "step %d made a plan", step);
+            toy_values(&t, now);
+            before = mb_get_stats(t.mb);
+            for (int i = 0; i < ALL; i++)
+                host[i] += 0.25 * (now[i] - host[i]);
+        }
+        for (int turn = 0; turn < 3; turn++) { /* parameters and averages in turn */
+            mb_tensor w = turn == 1 ? t.w : mb_average_tensor(average, 0),
+                      other = turn == 1 ? mb_average_tensor(average, 0) : t.w;
+            double *a = values(w), *x = values(other);
+            for (int i = 0; i < W; i++)
+                expect(fabs(a[i] - host[i]) < 1e-12 && x[i] == now[i], "turn %d: %g, wanted %g; %g, %g", turn,
+                       a[i], host[i], x[i], now[i]);
+            expect(mb_average_swap(average) == MB_OK, "%s", mb_message(t.mb));
+        }
+        expect(!mb_average_new(t.p, 1) && mb_error(t.mb) == MB_INVALID, "a decay of 1");
+        mb_clear_error(t.mb);
+        expect(!mb_average_tensor(average, 2).ctx && mb_average_update(NULL) == MB_NO_MEMORY, "no parameter");
+        mb_average_free(average);
+        mb_optimizer_free(opt);
+        mb_params_free(t.p);
+        close_all();
+    }
+}
+
 /* ---- losses of old values ---- */
 
 static void note(void *user, const char *line)

@@ -180,9 +180,42 @@ static int batch_of(mb_context *mb, mb_images *d, uint64_t epoch, int64_t batch,
     return n;
 }
 
+/* A loader over the same files, of the same seed, has the same batches. */
+static void expect_loader(mb_context *mb, mb_images_options o)
+{
+    mb_idx pixels, names;
+    check(!mb_idx_read(mb, o.images, &pixels) && !mb_idx_read(mb, o.labels, &names), "%s", mb_message(mb));
+    const mb_column columns[] = {
+        {pixels.data, MB_FLOAT32, MB_SHAPE(2, 3), true, 1 / (255 * o.std), -o.mean / o.std},
+        {names.data, MB_INT32, MB_SHAPE0, true, 0, 0},
+    };
+    mb_images *d = mb_images_open(mb, o);
+    mb_loader *l = mb_loader_open(mb, (mb_loader_options){.columns = columns,
+                                                          .column_count = 2,
+                                                          .rows = IMAGES,
+                                                          .batch = 10,
+                                                          .key = mb_key_of(o.seed),
+                                                          .step = 5,
+                                                          .threads = 2});
+    int64_t batches = mb_loader_batches(l);
+    for (int64_t step = 5; step < 30; step++) {
+        mb_scope scope = mb_scope_begin(mb);
+        mb_tensor x, y, ours[2];
+        mb_images_batch(d, (uint64_t)(step / batches), step % batches, 10, &x, &y);
+        check(!mb_loader_next(l, ours, NULL) && same(x, ours[0]) && same(y, ours[1]), "batch %d: %s",
+              (int)step, mb_message(mb));
+        mb_scope_end(scope);
+    }
+    mb_loader_close(l);
+    mb_images_close(d);
+    mb_idx_free(&pixels);
+    mb_idx_free(&names);
+}
+
 void test_images(mb_context *mb)
 {
     mb_images_options o = image_files();
+    expect_loader(mb, o);
     mb_images *d = mb_images_open(mb, o);
     if (!check(d != NULL, "images: %s", mb_message(mb)))
         return;
