@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Whether the dumps that CONTRIBUTING.md quotes are what tests/tour/tour.c gives; exits 1 where they are not.
+"""Whether the dumps that CONTRIBUTING.md quotes are what tests/tour/tour.c gives, and the programs that README.md
+quotes are the examples as they are; exits 1 where they are not.
 
   check.py BUILD            checks
   check.py BUILD --write    puts the new ones in their place
@@ -98,6 +99,18 @@ def disassembled(path):
     return renumbered("".join(line + "\n" for line in lines if line), r"%(\d+)\b", "%")
 
 
+def quoted_programs():
+    """How many programs README.md quotes whole, after "[examples/NAME.c](examples/NAME.c):", and the wrong ones."""
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        quoted = re.findall(r"\]\((\S+\.(?:c|cpp|py))\)\)?:\n\n```\w+\n(.*?)^```$", f.read(), flags=re.M | re.S)
+    wrong = []
+    for path, text in quoted:
+        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+            if text not in f.read():
+                wrong.append(path)
+    return len(quoted), wrong
+
+
 def main(build, write):
     with open(GUIDE, encoding="utf-8") as f:
         guide = f.read()
@@ -125,6 +138,10 @@ def main(build, write):
         with open(GUIDE, "w", encoding="utf-8") as f:
             f.write(new)
     print(f"{count} dumps, {wrong} {'written anew' if write else 'wrong'}, {absent} left out")
+    programs, differ = quoted_programs()
+    print(f"{programs} programs in README.md{', not as they are: ' if differ else ''}{', '.join(differ)}")
+    if differ or not programs:
+        return 1
     return 0 if count and count == len(re.findall("^<!-- tour: ", guide, flags=re.M)) and (write or not wrong) else 1
 
 
