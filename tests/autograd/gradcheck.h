@@ -24,10 +24,13 @@ typedef struct gradcase {
 
 static inline void gradcheck_both(const gradcase *cases, int n)
 {
-    for (int k = 0; k < 2; k++) {
+    /* On vulkan each new plan is a while in the making: of four cases one goes to the third order. The
+     * reference backend has had its turn beside the cpu. */
+    bool slow = testing("vulkan");
+    for (int k = slow; k < 2; k++) {
         mb_context *ctx = open_on(backend_names[k]);
-        bool slow = testing("vulkan") && k == 1; /* where each new plan is a while in the making */
         for (const gradcase *c = cases; c < cases + n; c++) {
+            bool whole = !slow || (c - cases) % 4 == 0 || c->orders == 1;
             mb_check_result r;
             mb_check_case check = {.name = c->name,
                                    .f = c->f,
@@ -35,7 +38,7 @@ static inline void gradcheck_both(const gradcase *cases, int n)
                                    .n = c->n,
                                    .low = c->low,
                                    .high = c->high,
-                                   .orders = c->orders,
+                                   .orders = whole ? c->orders : 2,
                                    .looser = c->looser,
                                    .mode_orders = slow ? 2 : 0};
             memcpy(check.shape, c->shape, sizeof c->shape);
