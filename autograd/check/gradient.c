@@ -179,7 +179,7 @@ static mb_status some_directions(const mb__point *p, int order, double *const *g
 static bool gradient(const mb__point *p, int order, double **g)
 {
     const mb__subject *s = p->s;
-    mb_tensor *xs = mb__block(s->blocks, 2 * s->n, sizeof *xs), *gs = xs + s->n;
+    mb_tensor *xs = mb__block(s->blocks, 2 * s->n, sizeof *xs), *gs = MB__PAST(xs, s->n);
     if (!xs || !mb__point_arguments(p, xs) ||
         mb_grad(mb__project(p, xs, order - 1, 0), xs, s->n, gs) != MB_OK || mb_eval(gs, s->n) != MB_OK)
         return false;
@@ -206,7 +206,7 @@ static bool directions(const mb__point *p, double ***d, double ***part)
     for (int i = 0; *d && i < 2 * p->s->n; i++)
         if (!((*d)[i] = mb__block(b, p->count[i % p->s->n], sizeof(double))))
             return false;
-    *part = *d + p->s->n;
+    *part = MB__PAST(*d, p->s->n);
     return *d != NULL;
 }
 

@@ -16,6 +16,8 @@ typedef struct mb__blocks {
 
 /* Zeroed. NULL: the context's error is MB_NO_MEMORY. */
 void *mb__block(mb__blocks *b, int64_t count, size_t item);
+/* The part of a block from entry n on; of none, none. */
+#define MB__PAST(block, n) ((block) ? (block) + (n) : NULL)
 void mb__blocks_free(mb__blocks *b);
 
 /* ---- numbers ---- */

@@ -107,8 +107,8 @@ static void add_hessian_products(claims *c)
 {
     const mb__subject *s = c->p->s;
     int n = s->n;
-    mb_tensor *v = directions(c), *hv = mb__block(s->blocks, 4 * n, sizeof *hv), *hu = hv + n, *both = hu + n,
-              *reverse = both + n, value = mb__project(c->p, c->xs, 0, 0);
+    mb_tensor *v = directions(c), *hv = mb__block(s->blocks, 4 * n, sizeof *hv), *hu = MB__PAST(hv, n),
+              *both = MB__PAST(hu, n), *reverse = MB__PAST(both, n), value = mb__project(c->p, c->xs, 0, 0);
     if (!v || !hv)
         return;
     mb_hvp(value, c->xs, v, n, hv);

@@ -18,7 +18,8 @@ bool mb__point_arguments(const mb__point *p, mb_tensor *xs)
 mb_tensor mb__project_on(const mb__point *p, mb_tensor value, const mb_tensor *xs, int k, bool forward)
 {
     const mb__subject *s = p->s;
-    mb_tensor *ws = mb__block(s->blocks, 2 * s->n, sizeof *ws), *gs = ws + s->n, sum = mb__poison(s->ctx);
+    mb_tensor *ws = mb__block(s->blocks, 2 * s->n, sizeof *ws), *gs = MB__PAST(ws, s->n),
+              sum = mb__poison(s->ctx);
     if (!ws)
         return sum;
     for (int i = 0; i < s->n; i++)
