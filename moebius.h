@@ -20,7 +20,7 @@
  *   layers/equilibrium.h        a layer of infinite depth
  *   layers/recurrent.h          layers that go through a sequence step by step
  *   layers/mesa.h               layers that solve least squares at each token
- *   autograd/check/check.h      tests of functions and layers of one's own
+ *   tests/kit/check.h           tests of functions and layers of one's own
  */
 #ifndef MOEBIUS_H
 #define MOEBIUS_H
@@ -46,6 +46,6 @@
 #include "layers/mesa.h"
 #include "layers/recurrent.h"
 #include "optim/optim.h"
-#include "autograd/check/check.h"
+#include "tests/kit/check.h"
 
 #endif

@@ -95,7 +95,7 @@ typedef enum mb_status {
     MB_FORMAT,    /* a file whose content is not what it should be                */
     MB_THREAD,    /* a call from a thread that does not own the context           */
     MB_NO_RULE,   /* a derivative that no rule exists for                         */
-    MB_WRONG,     /* a value or derivative that a check (autograd/check/check.h) found wrong   */
+    MB_WRONG,     /* a value or derivative that a check (tests/kit/check.h) found wrong   */
 } mb_status;
 
 typedef enum mb_dtype {

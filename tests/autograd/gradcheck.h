@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * gradcheck.h - mb_check_gradient (autograd/check/check.h), as the tests of ops call it: lists of cases, on
+ * gradcheck.h - mb_check_gradient (tests/kit/check.h), as the tests of ops call it: lists of cases, on
  * reference and cpu.
  */
 #ifndef MB_TESTS_GRADCHECK_H

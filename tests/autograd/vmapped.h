@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * vmapped.h - mb_check_vmap (autograd/check/check.h), as the tests of batching rules call it: lists of cases,
+ * vmapped.h - mb_check_vmap (tests/kit/check.h), as the tests of batching rules call it: lists of cases,
  * on reference and cpu.
  */
 #ifndef MB_TESTS_VMAPPED_H

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * check_test.c - the kit of autograd/check/check.h: what is right passes, and each way to be wrong is found,
+ * check_test.c - the kit of tests/kit/check.h: what is right passes, and each way to be wrong is found,
  * with a sentence that says where.
  */
 #include "support.h"
-#include "autograd/check/criterion.h"
+#include "tests/kit/criterion.h"
 
 /* ---- derivatives that are wrong on purpose: a sine with a rule ---- */
 

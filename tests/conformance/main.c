@@ -7,7 +7,7 @@
  * BACKEND is a name as for mb_open: one of the library's, or one whose moebius-NAME.so lies in a folder of
  * MB_BACKEND_PATH. Each op of the op table, and each op with a shape of its own, runs in float32 and float64,
  * on odd, broadcast, strided and empty operands, with derivatives up to the third order, twice, and with new
- * data (autograd/check/check.h says what is compared); then N random programs of each kind (default 30),
+ * data (tests/kit/check.h says what is compared); then N random programs of each kind (default 30),
  * training steps of which each allocation fails in turn, random numbers, and what is no number. Prints a line
  * for each case that fails, and as its last line "N passed, N failed"; exits 1 if any failed, 2 if the
  * backend does not open. PATTERN, such as 'op?*', chooses cases by name.

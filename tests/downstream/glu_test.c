@@ -3,7 +3,7 @@
  * glu_test.c - the README's layer of one's own, and its test. */
 #include <criterion/criterion.h>
 #include <moebius.h>
-#include <autograd/check/criterion.h>
+#include <tests/kit/criterion.h>
 
 typedef struct glu { /* (x A + a) sigmoid(x B + b) */
     mb_linear value, gate;

@@ -8,6 +8,7 @@
 
 What is wanted:
   - a folder uses only what USES names: every arrow goes down, and rooms that should not meet do not;
+  - a folder within a folder uses nothing that the one around it may not (backends' own and tests/kit/ apart);
   - files form no circle, by includes and calls together;
   - a backend calls functions of its own folder, of backends/plan/, and its host; nothing else of the library.
 """
@@ -36,8 +37,8 @@ USES = {
     "backends/engine": ["backends/plan", "tensor"],
     "optim": ["autograd", "tensor", "tensor/files"],
     "layers": ["optim", "autograd", "tensor"],
-    "autograd/check": ["optim", "autograd", "backends/engine", "tensor"],
-    ".": ["tensor", "tensor/files", "autograd", "backends/engine", "optim", "layers", "autograd/check"],
+    "tests/kit": ["optim", "autograd", "backends/engine", "tensor"],
+    ".": ["tensor", "tensor/files", "autograd", "backends/engine", "optim", "layers", "tests/kit"],
 }
 USES["backends/vulkan"] += list(VULKAN)
 # The op table and the dtypes are data, which anyone may read.
@@ -56,7 +57,8 @@ class Tree:
         self.includes, self.words, self.defined, self.owner = {}, {}, {}, {}
         for folder, _, names in os.walk(root):
             room = os.path.relpath(folder, root)
-            if room != "." and room.split("/")[0] not in ("tensor", "autograd", "backends", "optim", "layers"):
+            ours = ("tensor", "autograd", "backends", "optim", "layers")
+            if room not in (".", "tests/kit") and room.split("/")[0] not in ours:
                 continue
             for name in names:
                 if name.endswith((".c", ".h")):
@@ -101,6 +103,17 @@ def folders(tree):
         for other, why in sorted(arrows.items()):
             if room(other) != room(file) and room(other) not in USES[room(file)]:
                 yield f"{file} uses {other} ({why}): {room(file)}/ may not use {room(other)}/"
+
+
+def within():
+    """Folders that use more than the one around them."""
+    for folder, uses in USES.items():
+        around = os.path.dirname(folder)
+        if around not in USES or around == "backends":
+            continue
+        for other in uses:
+            if other != around and other not in USES[around]:
+                yield f"{folder}/ may use {other}/, and {around}/, which it is in, may not"
 
 
 def rank(folder):
@@ -164,7 +177,7 @@ def floors():
 
 
 def problems(tree):
-    return [*floors(), *folders(tree), *circles(tree), *hosts(tree)]
+    return [*floors(), *within(), *folders(tree), *circles(tree), *hosts(tree)]
 
 
 def draw(tree):

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "backends/engine/backends.h"
-#include "autograd/check/internal.h"
+#include "tests/kit/internal.h"
 #include "tensor/internal.h"
 
 /* ---- the functions p_k ---- */

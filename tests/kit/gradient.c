@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "backends/engine/backends.h"
-#include "autograd/check/internal.h"
+#include "tests/kit/internal.h"
 #include "tensor/internal.h"
 
 static const double STEP = 1e-3;

@@ -5,7 +5,7 @@
 #ifndef MB_CHECK_INTERNAL_H
 #define MB_CHECK_INTERNAL_H
 
-#include "autograd/check/check.h"
+#include "tests/kit/check.h"
 
 /* ---- memory: all of a check's, freed at once ---- */
 

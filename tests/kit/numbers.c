@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "autograd/check/internal.h"
+#include "tests/kit/internal.h"
 #include "tensor/internal.h"
 
 /* ---- memory ---- */

@@ -4,7 +4,7 @@
  *
  *     #include <criterion/criterion.h>
  *     #include <moebius.h>
- *     #include <autograd/check/criterion.h>
+ *     #include <tests/kit/criterion.h>
  *
  *     Test(glu, is_right)
  *     {
@@ -20,7 +20,7 @@
 #ifndef MB_CHECK_CRITERION_H
 #define MB_CHECK_CRITERION_H
 
-#include "autograd/check/check.h"
+#include "tests/kit/check.h"
 
 #define MB_CRITERION_(assertion, call, ...)                                                                  \
     do {                                                                                                     \

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "autograd/check/internal.h"
+#include "tests/kit/internal.h"
 #include "tensor/internal.h"
 
 /* That a tensor is `rows` times what another is, or that a number is an inner product <g, w> of the others.

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "backends/engine/backends.h"
-#include "autograd/check/internal.h"
+#include "tests/kit/internal.h"
 #include "tensor/internal.h"
 
 enum { FREE_MOST = 8, SETTINGS_MOST = 3 + FREE_MOST, DATA = 2, SHAKES = 3 };

@@ -7,7 +7,7 @@
 
 #include "autograd/vmap.h"
 #include "backends/engine/backends.h"
-#include "autograd/check/internal.h"
+#include "tests/kit/internal.h"
 #include "tensor/internal.h"
 
 enum { EXAMPLES = 3, NUMBERS_MOST = 1 + 3 * MB_CHECK_MOST };
