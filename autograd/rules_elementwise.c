@@ -173,17 +173,8 @@ static mb_tensor elementwise_batch(const mb__applied *s, const mb__operand *in, 
     mb_tensor ts[3];
     for (int i = 0; i < s->node.nin; i++)
         ts[i] = in[i].batched ? mb__batch_aligned(s, in[i].t) : in[i].t;
-    return mb__elementwise(s->node.op, ts, s->node.nin);
-}
-
-/* An op of the user's, whose derivatives are those of a custom_gradient around it. */
-static mb_tensor map_batch(const mb__applied *s, const mb__operand *in, int64_t K)
-{
-    (void)K;
-    mb_tensor ts[3];
-    for (int i = 0; i < s->node.nin; i++)
-        ts[i] = in[i].batched ? mb__batch_aligned(s, in[i].t) : in[i].t;
-    return mb__map(s->ctx, mb__custom_of(mb__attrs(s->ctx, &s->node)), ts);
+    return s->node.op == MB_OP_MAP ? mb__map(s->ctx, mb__custom_of(mb__attrs(s->ctx, &s->node)), ts)
+                                   : mb__elementwise(s->node.op, ts, s->node.nin);
 }
 
 /* Locally constant ops: the sweeps never ask for their rules. */
@@ -211,5 +202,5 @@ const mb__rule mb__rules_elementwise[MB_OP_COUNT] = {
 #include "tensor/ops.def"
     [MB_OP_WHERE] = BOTH(WHERE),
     [MB_OP_CAST] = {cast_reverse, cast_forward, cast_batch},
-    [MB_OP_MAP] = {NULL, NULL, map_batch},
+    [MB_OP_MAP] = {NULL, NULL, elementwise_batch}, /* derivatives are those of a custom_gradient around it */
 };

@@ -10,6 +10,7 @@
  *     memory.c            allocation from a few large blocks; the table
  *   pipeline/             shaders to pipelines
  *     module.c            settings that SPIR-V can express and GLSL cannot
+ *     kept.c              files kept for later runs
  *     glsl.c              GLSL compiled at run time
  *     pipeline.c          pipelines, cached by content and on disk
  *     assemble.c          SPIR-V (and its GLSL twin) from a stream of instructions

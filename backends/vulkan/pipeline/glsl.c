@@ -118,59 +118,11 @@ static uint32_t *read_code(mb__vk *v, const folder *f, size_t *bytes)
     return words;
 }
 
-/* ---- on disk ---- */
-
-typedef struct kept_head {
-    char magic[8];
-    uint64_t text_bytes, bytes, hash; /* of the code */
-} kept_head;
-
-static void kept_name(const char *text, size_t size, char *name, size_t room)
+static mb__vk_identity identity_of(const char *text, size_t size, char *name, size_t room)
 {
-    snprintf(name, room, "%016llx.glsl-spv", (unsigned long long)mb__hash(text, size));
-}
-
-/* NULL: it is not there, or damaged. */
-static uint32_t *read_kept(mb__vk *v, const char *text, size_t size, size_t *bytes)
-{
-    char name[40], path[600];
-    kept_head h;
-    kept_name(text, size, name, sizeof name);
-    int fd = mb__vk_cache_path(path, sizeof path, false, name) ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
-                                                               : -1;
-    FILE *f = fd >= 0 ? fdopen(fd, "rb") : NULL;
-    if (!f) {
-        if (fd >= 0)
-            close(fd);
-        return NULL;
-    }
-    uint32_t *words = NULL;
-    bool ok = fread(&h, sizeof h, 1, f) == 1 && !memcmp(h.magic, "mbglsl1", 8) && h.text_bytes == size &&
-              h.bytes > 20 && h.bytes < 1 << 26 && h.bytes % 4 == 0 &&
-              (words = mb__host_alloc_raw(v->host, h.bytes)) != NULL;
-    if (ok && (fread(words, 1, h.bytes, f) != h.bytes || mb__hash(words, h.bytes) != h.hash)) {
-        mb__host_free(v->host, words, h.bytes);
-        words = NULL;
-    }
-    fclose(f);
-    *bytes = words ? h.bytes : 0;
-    return words;
-}
-
-/* A failure only costs time. */
-static void keep(const char *text, size_t size, const uint32_t *words, size_t bytes)
-{
-    char name[40], path[600], beside[640];
-    kept_name(text, size, name, sizeof name);
-    if (!mb__vk_cache_path(path, sizeof path, true, name))
-        return;
-    snprintf(beside, sizeof beside, "%s.%ld", path, (long)getpid());
-    FILE *f = fopen(beside, "wb");
-    kept_head h = {"mbglsl1", size, bytes, mb__hash(words, bytes)};
-    bool ok = f && fwrite(&h, sizeof h, 1, f) == 1 && fwrite(words, 1, bytes, f) == bytes;
-    ok = f && fclose(f) == 0 && ok;
-    if (f && (!ok || rename(beside, path) != 0))
-        remove(beside);
+    uint64_t hash = mb__hash(text, size);
+    snprintf(name, room, "%016llx.glsl-spv", (unsigned long long)hash);
+    return (mb__vk_identity){{(uint32_t)hash, (uint32_t)(hash >> 32), (uint32_t)size}};
 }
 
 uint32_t *mb__vk_glsl_compile(mb__vk *v, const char *site, const char *name, const char *text, size_t size,
@@ -178,7 +130,9 @@ uint32_t *mb__vk_glsl_compile(mb__vk *v, const char *site, const char *name, con
 {
     folder f;
     char why[400];
-    uint32_t *words = read_kept(v, text, size, bytes);
+    char file[40];
+    mb__vk_identity identity = identity_of(text, size, file, sizeof file);
+    uint32_t *words = mb__vk_kept_read(v, file, &identity, bytes);
     if (words)
         return words;
     if (!make_folder(&f)) {
@@ -199,7 +153,7 @@ uint32_t *mb__vk_glsl_compile(mb__vk *v, const char *site, const char *name, con
     }
     remove_folder(&f);
     if (words)
-        keep(text, size, words, *bytes);
+        mb__vk_kept_write(file, &identity, words, *bytes);
     return words;
 }
 

@@ -4,11 +4,7 @@
  * content: SPIR-V words, local size, constants. The driver's compiled code is cached on disk, in one file for
  * each device and driver version.
  */
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "backends/plan/hash.h"
 #include "backends/vulkan/pipeline/pipeline.h"
@@ -23,109 +19,41 @@ const mb__vk_shader *mb__vk_shader_named(const char *name)
 
 /* ---- on disk ---- */
 
-/* The header before the driver's bytes, to recognise damaged or foreign files: drivers check only the few
- * words of their own header. */
-typedef struct cache_head {
-    char magic[8];
-    uint64_t hash, bytes;
-    uint32_t vendor, device, driver, zero;
-    uint8_t uuid[VK_UUID_SIZE];
-} cache_head;
-
-static cache_head head_for(const mb__vk *v, const void *data, size_t bytes)
+/* Drivers check only the few words of their own header, so damaged or foreign files are told by ours
+ * (kept.c). */
+static mb__vk_identity identity_of(const mb__vk *v, char *name, size_t size)
 {
-    cache_head h = {.magic = "mbvkpc1",
-                    .hash = mb__hash(data, bytes),
-                    .bytes = bytes,
-                    .vendor = v->props.vendorID,
-                    .device = v->props.deviceID,
-                    .driver = v->props.driverVersion};
-    memcpy(h.uuid, v->props.pipelineCacheUUID, sizeof h.uuid);
-    return h;
+    const VkPhysicalDeviceProperties *p = &v->props;
+    mb__vk_identity i = {{p->vendorID, p->deviceID, p->driverVersion}};
+    memcpy(i.words + 3, p->pipelineCacheUUID, VK_UUID_SIZE);
+    snprintf(name, size, "%04x-%04x-%08x.pipelines", p->vendorID, p->deviceID, p->driverVersion);
+    return i;
 }
 
-/* $MB_VULKAN_CACHE, a folder, or "off"; else moebius/ in the user's cache folder. */
-bool mb__vk_cache_path(char *out, size_t size, bool make, const char *name)
-{
-    const char *own = getenv("MB_VULKAN_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char folder[512];
-    if (own && !strcmp(own, "off"))
-        return false;
-    int n = own && *own   ? snprintf(folder, sizeof folder, "%s", own)
-            : xdg && *xdg ? snprintf(folder, sizeof folder, "%s/moebius", xdg)
-            : home        ? snprintf(folder, sizeof folder, "%s/.cache/moebius", home)
-                          : -1;
-    if (n < 0 || n >= (int)sizeof folder)
-        return false;
-    if (make) /* one level; if its parent is missing, nothing is cached */
-        if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-            return false;
-    n = snprintf(out, size, "%s/%s", folder, name);
-    return n > 0 && n < (int)size;
-}
-
-static bool cache_path(const mb__vk *v, char *out, size_t size, bool make)
-{
-    char name[64];
-    snprintf(name, sizeof name, "%04x-%04x-%08x.pipelines", v->props.vendorID, v->props.deviceID,
-             v->props.driverVersion);
-    return mb__vk_cache_path(out, size, make, name);
-}
-
-static void *read_cache(mb__vk *v, size_t *bytes)
-{
-    char path[600];
-    cache_head h, want;
-    FILE *f = cache_path(v, path, sizeof path, false) ? fopen(path, "rb") : NULL;
-    if (!f)
-        return NULL;
-    void *data = NULL;
-    if (fread(&h, sizeof h, 1, f) == 1 && h.bytes > 0 && h.bytes < (uint64_t)1 << 30 &&
-        (data = mb__host_alloc_raw(v->host, h.bytes)) != NULL) {
-        bool ok = fread(data, 1, h.bytes, f) == h.bytes && fgetc(f) == EOF;
-        want = head_for(v, data, h.bytes);
-        if (!ok || memcmp(&h, &want, sizeof h) != 0) {
-            mb__host_free(v->host, data, h.bytes);
-            data = NULL;
-        }
-    }
-    fclose(f);
-    *bytes = data ? h.bytes : 0;
-    return data;
-}
-
-/* Writes a new file and renames it, so that other processes read either the old file or the new one. A
- * failure only costs time. */
 static void write_cache(mb__vk *v)
 {
     size_t bytes = 0;
-    char path[600], beside[640];
+    char name[64];
     if (!v->cache || v->lost ||
         v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, NULL) != VK_SUCCESS ||
-        bytes <= v->cache_bytes || bytes <= 64 || !cache_path(v, path, sizeof path, true))
+        bytes <= v->cache_bytes || bytes <= 64)
         return;
     void *data = mb__host_alloc_raw(v->host, bytes);
     size_t room = bytes;
     if (!data)
         return;
-    snprintf(beside, sizeof beside, "%s.%ld", path, (long)getpid());
-    FILE *f = v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, data) == VK_SUCCESS
-                  ? fopen(beside, "wb")
-                  : NULL;
-    if (f) {
-        cache_head h = head_for(v, data, bytes);
-        bool ok = fwrite(&h, sizeof h, 1, f) == 1 && fwrite(data, 1, bytes, f) == bytes;
-        ok = fclose(f) == 0 && ok;
-        if (!ok || rename(beside, path) != 0)
-            remove(beside);
-    }
+    mb__vk_identity identity = identity_of(v, name, sizeof name);
+    if (v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, data) == VK_SUCCESS)
+        mb__vk_kept_write(name, &identity, data, bytes);
     mb__host_free(v->host, data, room);
 }
 
 bool mb__vk_pipelines_start(mb__vk *v)
 {
+    char name[64];
     size_t bytes = 0;
-    void *data = read_cache(v, &bytes);
+    mb__vk_identity identity = identity_of(v, name, sizeof name);
+    void *data = mb__vk_kept_read(v, name, &identity, &bytes);
     VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
                                       .initialDataSize = bytes,
                                       .pInitialData = data};

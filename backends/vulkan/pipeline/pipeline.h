@@ -32,6 +32,16 @@ struct mb__vk_known {
 uint32_t *mb__vk_module_new(mb__vk *v, const uint32_t *words, uint32_t count, uint32_t *new_count,
                             size_t *bytes);
 
+/* ---- kept.c ---- */
+
+/* What a kept file was made of, or for. */
+typedef struct mb__vk_identity {
+    uint32_t words[8];
+} mb__vk_identity;
+/* `*bytes` of the host's memory, to be freed by the caller; NULL: there is no such file. */
+void *mb__vk_kept_read(mb__vk *v, const char *name, const mb__vk_identity *identity, size_t *bytes);
+void mb__vk_kept_write(const char *name, const mb__vk_identity *identity, const void *data, size_t bytes);
+
 /* ---- pipeline.c ---- */
 
 /* Shaders compiled at build time. */
@@ -46,8 +56,6 @@ const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is no
 /* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new. */
 VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
                                uint32_t special2, uint32_t special3);
-/* The path of a file that is kept for later runs; make: its folder. False: nothing is kept. */
-bool mb__vk_cache_path(char *out, size_t size, bool make, const char *name);
 void mb__vk_pipelines_end(mb__vk *v);
 bool mb__vk_pipelines_start(mb__vk *v);
 
