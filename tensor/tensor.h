@@ -103,6 +103,10 @@ typedef enum mb_dtype {
     MB_FLOAT64,
     MB_INT32,
     MB_BOOL, /* one byte per value in the caller's memory, 0 or 1 */
+    MB_FLOAT16,
+    MB_BFLOAT16,
+    MB_INT64,
+    MB_UINT8,
 } mb_dtype;
 
 /* A handle to a node on a tape. All zeros is the null tensor; using it is an error, not a crash. */

@@ -38,7 +38,7 @@ static const mb__loops *best_loops(int level)
 #endif
 #ifdef MB_HAVE_V3
     if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
+        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))
         return &mb__loops_v3;
 #endif
 #endif
@@ -178,7 +178,7 @@ static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count
         memcpy(memory, from, bytes);
     else if (bytes)
         memset(memory, 0, bytes);
-    if (from && dtype == MB_BOOL)
+    if (from && dtype == MB_BOOL) /* whatever the caller holds for true */
         for (int64_t i = 0; i < count; i++)
             ((uint8_t *)memory)[i] = ((uint8_t *)memory)[i] != 0;
     return MB_OK;
@@ -256,6 +256,9 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work
             need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
             need = MB_TRIANGLE_SCRATCH;
+        } else if (step->kind == MB_STEP_PRODUCT &&
+                   mb__is_half(plan->values[step->u.product->c.value].dtype)) {
+            need = mb__cpu_half_scratch();
         } else if (step->kind == MB_STEP_LOOP &&
                    !(p->bodies[s] = program_of(c, step->u.loop->body, pool, work, scratch, partials))) {
             return false;
