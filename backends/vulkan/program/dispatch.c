@@ -107,7 +107,7 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
 
 VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
 {
-    static const char *const types[] = {"f32", "f64", "i32", "i32"};
+    static const char *const types[] = {"f32", "f64", "i32", "i32", "f32", "f32", "i32", "i32"};
     char name[40];
     if (dtype < 0)
         snprintf(name, sizeof name, "%s", kernel);

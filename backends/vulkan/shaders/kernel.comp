@@ -72,6 +72,40 @@ bool cast_f64_bool(const double x)
 }
 #endif
 
+/* ---- halves and bytes (tensor/half.h says the same in C) ---- */
+
+int byte_of(const int x) { return min(max(x, 0), 255); }
+float round_bf16(const float x)
+{
+    uint u = floatBitsToUint(x), even = u + 0x7fffu + ((u >> 16) & 1u);
+    return (u & 0x7fffffffu) > 0x7f800000u ? x : uintBitsToFloat(even & 0xffff0000u);
+}
+/* Below 2^-14, adding 1/2 rounds to a multiple of 2^-24. */
+float round_f16(const float x)
+{
+    uint u = floatBitsToUint(x), size = u & 0x7fffffffu, even = (size + 0xfffu + ((size >> 13) & 1u)) & ~0x1fffu;
+    precise float shifted = uintBitsToFloat(size) + 0.5;
+    uint small = floatBitsToUint(float(floatBitsToUint(shifted) - 0x3f000000u) * 5.9604644775390625e-8);
+    uint r = size >= 0x477ff000u ? 0x7f800000u : size < 0x38800000u ? small : even;
+    return size > 0x7f800000u ? x : uintBitsToFloat(r | (u & 0x80000000u));
+}
+/* To float32 so that rounding that to a half rounds x: of two float32 around x, the odd one. */
+float odd_i32(const int x)
+{
+    bool large = x >= 16777216 || x <= -16777216;
+    return float(large ? (x & ~255) | ((x & 255) != 0 ? 128 : 0) : x);
+}
+#ifdef HAVE_F64
+float odd_f64(const double x)
+{
+    float f = float(x);
+    uint u = floatBitsToUint(f);
+    bool larger = x > 0.0LF ? double(f) > x : double(f) < x;
+    bool done = double(f) == x || (u & 1u) != 0u || (u & 0x7fffffffu) > 0x7f800000u;
+    return done ? f : uintBitsToFloat(larger ? u - 1u : u + 1u);
+}
+#endif
+
 /* ---- long float sums carry what each addition rounds away (Kahan 1965), so that their error does not grow with
  * their length; not beyond infinity, where there is no such rest ---- */
 
