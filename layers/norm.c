@@ -13,11 +13,20 @@ static mb_tensor scale_and_shift(mb_tensor y, mb_tensor scale, mb_tensor bias)
     return y;
 }
 
+/* Halves are normalised in float32. */
+static mb_tensor wide(mb_tensor parameter)
+{
+    return mb__is_half_tensor(parameter) ? mb_cast(parameter, MB_FLOAT32) : parameter;
+}
+
 mb_tensor mb_layer_normalize_at(const char *site, mb_tensor x, mb_tensor scale, mb_tensor bias, double eps)
 {
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
         return mb__refused(x);
+    if (mb__is_half_tensor(x))
+        return mb_cast(mb_layer_normalize(mb_cast(x, MB_FLOAT32), wide(scale), wide(bias), eps),
+                       mb_dtype_of(x));
     mb_tensor centred = mb_sub(x, mb_mean(x, MB_KEEP(-1)));
     mb_tensor variance = mb_mean(mb_square(centred), MB_KEEP(-1));
     mb_tensor y = mb_mul(centred, mb_rsqrt(mb_add(variance, mb__literal(x, eps))));
@@ -30,6 +39,8 @@ mb_tensor mb_rms_normalize_at(const char *site, mb_tensor x, mb_tensor scale, do
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
         return mb__refused(x);
+    if (mb__is_half_tensor(x))
+        return mb_cast(mb_rms_normalize(mb_cast(x, MB_FLOAT32), wide(scale), eps), mb_dtype_of(x));
     mb_tensor square = mb_mean(mb_square(x), MB_KEEP(-1));
     mb_tensor y = mb_mul(x, mb_rsqrt(mb_add(square, mb__literal(x, eps))));
     y = scale_and_shift(y, scale, (mb_tensor){0});
