@@ -11,9 +11,7 @@
 
 #include "tensor/half.h"
 
-#define ALL(d)                                                                                               \
-    for (int d = 0; d < MB_DTYPES; d++)                                                                      \
-        if (d != MB_INT64 || !testing("vulkan"))
+#define ALL(d) for (int d = 0; d < MB_DTYPES; d++)
 #define BOTH(b)                                                                                              \
     for (int b = 0; b < 2; b++, close_all())                                                                 \
         for (mb_context *ctx = open_on(backend_names[b]), *once = ctx; once; once = NULL)
@@ -265,21 +263,13 @@ static mb_tensor f_taken(mb_tensor x)
 {
     return mb_take(x, mb_from(x.ctx, MB_UINT8, MB_SHAPE(4), ((uint8_t[]){5, 0, 0, 3})), 0);
 }
-/* Devices have no int64. */
-static mb_tensor index64(mb_tensor x, mb_shape shape, const int64_t *at)
-{
-    int32_t narrow[8];
-    for (int64_t i = 0; i < shape_count(shape); i++)
-        narrow[i] = at[i] > INT32_MAX ? INT32_MAX : (int32_t)at[i];
-    return testing("vulkan") ? mb_from(x.ctx, MB_INT32, shape, narrow) : mb_from(x.ctx, MB_INT64, shape, at);
-}
 static mb_tensor f_taken_across(mb_tensor x)
 {
-    return mb_take(x, index64(x, MB_SHAPE(2, 2), (int64_t[]){4, 0, 1ll << 40, -3}), 1);
+    return mb_take(x, mb_from(x.ctx, MB_INT64, MB_SHAPE(2, 2), ((int64_t[]){4, 0, 1ll << 40, -3})), 1);
 }
 static mb_tensor f_gathered(mb_tensor x)
 {
-    return mb_gather(x, index64(x, MB_SHAPE(1, 5), (int64_t[]){4, 0, 5, 3, 1}), 0);
+    return mb_gather(x, mb_from(x.ctx, MB_INT64, MB_SHAPE(1, 5), ((int64_t[]){4, 0, 5, 3, 1})), 0);
 }
 static mb_tensor f_chosen(mb_tensor x)
 {
@@ -324,8 +314,6 @@ Test(dtype, int64_is_exact_and_compared)
 {
     const int64_t a[] = {(1ll << 53) + 1, INT64_MAX, INT64_MIN, -1, 5},
                   c[] = {1ll << 53, INT64_MAX - 1, INT64_MAX, 1, 5};
-    if (testing("vulkan"))
-        return;
     BOTH(b)
     {
         mb_tensor x = mb_from(ctx, MB_INT64, MB_SHAPE(5), a), y = mb_from(ctx, MB_INT64, MB_SHAPE(5), c);
@@ -355,8 +343,7 @@ Test(dtype, labels_and_one_hot)
     BOTH(b)
     {
         mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(3, 3), ((float[]){1, 2, 3, 4, 5, 7, 7, 8, 11}));
-        mb_tensor bytes = mb_from(ctx, MB_UINT8, MB_SHAPE(3), labels),
-                  whole = mb_cast(bytes, testing("vulkan") ? MB_INT32 : MB_INT64);
+        mb_tensor bytes = mb_from(ctx, MB_UINT8, MB_SHAPE(3), labels), whole = mb_cast(bytes, MB_INT64);
         double want = mb_item(mb_cross_entropy(x, mb_cast(bytes, MB_INT32)));
         expect(mb_item(mb_cross_entropy(x, bytes)) == want && mb_item(mb_cross_entropy(x, whole)) == want,
                "loss");
@@ -364,17 +351,6 @@ Test(dtype, labels_and_one_hot)
         for (int i = 0; i < 9; i++)
             expect(hot[i] == (labels[i / 3] == i % 3) && hot64[i] == hot[i], "one_hot %d", i);
     }
-}
-
-Test(dtype, int64_on_a_device_is_a_sentence)
-{
-    if (!testing("vulkan"))
-        return;
-    mb_context *ctx = open_on(backend_names[1]);
-    mb_tensor t = mb_from(ctx, MB_INT64, MB_SHAPE(1), &(int64_t){1});
-    expect(!mb_valid(t) && mb_error(ctx) == MB_BACKEND && strstr(mb_message(ctx), "int64"), "%s",
-           mb_message(ctx));
-    close_failed(ctx);
 }
 
 /* ---- arithmetic of halves ---- */

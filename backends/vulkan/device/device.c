@@ -420,11 +420,6 @@ void mb__vk_device_close(mb__vk *v)
 
 bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype)
 {
-    if (dtype == MB_INT64)
-        return mb__vk_fail(
-            v, MB_BACKEND, site,
-            "vulkan: there is no int64 on devices; cast to int32 on the cpu backend, or read the "
-            "file as another dtype");
     if (dtype != MB_FLOAT64 || v->caps.float64)
         return true;
     return mb__vk_fail(v, MB_BACKEND, site, "vulkan: %s computes in float32 only, and float64 was wanted",

@@ -22,11 +22,12 @@ void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t s
     p->slot_value[p->word_count++] = value;
 }
 
-/* Elements of a value are 4 bytes, or 8 where they are float64; of scratch the writer says so by its views.
+/* Elements of a value are 4 bytes, or 8 where they are float64 or int64; of scratch the writer says so by its
+ * views.
  */
 static int words_each(const mb__vk_program *p, int32_t value)
 {
-    return value < p->plan->value_count && p->plan->values[value].dtype == MB_FLOAT64 ? 2 : 1;
+    return value < p->plan->value_count && mb__vk_is_wide(p->plan->values[value].dtype) ? 2 : 1;
 }
 
 void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count)

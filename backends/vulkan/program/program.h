@@ -134,6 +134,11 @@ static inline bool mb__vk_uses_float64(const mb__kernel *k)
             return true;
     return false;
 }
+/* Whether an element is two words. */
+static inline bool mb__vk_is_wide(int dtype)
+{
+    return dtype == MB_FLOAT64 || dtype == MB_INT64;
+}
 static inline bool mb__vk_is_reduction(const mb__instr *i)
 {
     return i->op == MB_K_SUM || i->op == MB_K_MAX;
