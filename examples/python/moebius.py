@@ -28,8 +28,9 @@ import re
 import sys
 from contextlib import contextmanager
 
-FLOAT32, FLOAT64, INT32, BOOL = range(4)
-FORMATS = ("f", "d", "i", "?")  # of buffers, by dtype
+FLOAT32, FLOAT64, INT32, BOOL, FLOAT16, BFLOAT16, INT64, UINT8 = range(8)
+HALVES = (FLOAT16, BFLOAT16)
+FORMATS = ("f", "d", "i", "?", "e", None, "q", "B")  # of buffers, by dtype
 MAX_RANK = 8
 
 
@@ -319,8 +320,8 @@ class Tensor:
         return self.context.checked(library.mb_item_at(self.context.site(), self.handle))
 
     def read(self):
-        """A memoryview of all elements, row-major, of the tensor's shape unless that is empty. A flush."""
-        shape, code = self.shape, FORMATS[self.dtype]
+        """A memoryview of all elements, row-major, of the tensor's shape unless that is empty; halves as their bits. A flush."""
+        shape, code = self.shape, "H" if self.dtype in HALVES else FORMATS[self.dtype]
         data = bytearray(library.mb_count(self.handle) * array.array(code.replace("?", "b")).itemsize)
         buffer = (ctypes.c_char * len(data)).from_buffer(data)
         self.context.checked(library.mb_read_at(self.context.site(), self.handle, buffer, len(data)))
@@ -328,7 +329,7 @@ class Tensor:
 
     def tolist(self):
         """The elements as nested lists, or a number. A flush."""
-        view = self.read()
+        view = (self.cast(FLOAT32) if self.dtype in HALVES else self).read()
         return view.tolist() if view.nbytes else nested([], self.shape)
 
     def assign(self, value):
@@ -567,13 +568,16 @@ class Context:
         except TypeError:
             flat, shape = flattened(data)
             dtype = FLOAT32 if dtype is None else dtype
+            if dtype in HALVES:
+                return self.tensor(data, FLOAT32).cast(dtype)
             code = FORMATS[dtype].replace("?", "b")
-            values = map({FLOAT32: float, FLOAT64: float, INT32: operator.index, BOOL: bool}[dtype], flat)
+            values = map(float if dtype in (FLOAT32, FLOAT64) else bool if dtype == BOOL else operator.index, flat)
             text = array.array(code, values).tobytes()
         else:
             code = view.format.lstrip("@=" + ("<" if sys.byteorder == "little" else ">"))
+            code = "q" if code == "l" and view.itemsize == 8 else code
             if code not in FORMATS or dtype not in (None, FORMATS.index(code)):
-                raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i or ?, and the dtype, where one is given")
+                raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i, ?, e, q or B, and the dtype, where one is given")
             dtype, shape, text = FORMATS.index(code), view.shape, view.tobytes()
         return self.record("from_bytes", self.pointer, dtype, shape_of(shape), text, len(text))
 
