@@ -57,11 +57,11 @@ STRUCTURES = {s.__name__: s for s in (
     structure("mb_init", kind=INT, size=DOUBLE),
     SCHEDULE,
     structure("mb_sgd_options", lr=DOUBLE, momentum=DOUBLE, nesterov=TRUTH, weight_decay=DOUBLE, clip_norm=DOUBLE,
-              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH),
+              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
     structure("mb_adam_options", lr=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE, clip_norm=DOUBLE,
-              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH),
+              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
     structure("mb_adamw_options", lr=DOUBLE, weight_decay=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE,
-              clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH),
+              clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
 )}
 TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": INT64, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}

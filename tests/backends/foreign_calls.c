@@ -370,6 +370,7 @@ static void call_optimizer(objects *o)
     TENSOR(mb_average_tensor, o->average, 0);
     NOTHING(mb_average_new_at, S, o->p, 0.5);
     QUIET(mb_average_free, o->average);
+    ROW("mb_optimizer_loss_scale_at", isnan(mb_optimizer_loss_scale_at(S, o->opt)));
     ROW("mb_optimizer_skipped_at", mb_optimizer_skipped_at(S, o->opt) == -1);
     NAN_OF(mb_optimizer_lr, opt);
     QUIET(mb_optimizer_set_lr, opt, 3);
