@@ -19,6 +19,11 @@ static inline mb_tensor mb__literal(mb_tensor t, double value)
     return mb_full(t.ctx, mb_dtype_of(t), MB_SHAPE0, value);
 }
 
+static inline bool mb__is_floats(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || mb__is_half((int)dtype);
+}
+
 static inline bool mb__is_half_tensor(mb_tensor x)
 {
     return mb_valid(x) && mb__is_half((int)mb_dtype_of(x));

@@ -64,7 +64,8 @@ MB_API mb_init mb_init_he(int64_t fan_in);
  * full name: adding, removing or reordering others does not change it. */
 typedef struct mb_params mb_params;
 
-/* Parameters are float32, or of the dtype given to mb_params_new_with, MB_FLOAT32 or MB_FLOAT64. The caller
+/* Parameters are float32, or of the dtype given to mb_params_new_with, MB_FLOAT32 or MB_FLOAT64; layers cast
+ * float32 ones for halves. The caller
  * frees the set with mb_params_free before mb_close. The variables themselves belong to the context. */
 MB_API mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype);
 #define mb_params_new_with(...)  mb_params_new_with_at(MB_HERE, __VA_ARGS__)
