@@ -15,6 +15,7 @@ typedef struct mb__cpu {
     const mb__loops *loops;
     int threads;
     const mb__blas *blas; /* NULL: not installed, or slower than our loops */
+    double blas_from;     /* multiply-adds from which it takes a product; else infinity */
     char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
     const mb__step *failed; /* of this run: an op of the user's, ... */
@@ -60,6 +61,8 @@ typedef struct mb__cpu_half {
 void mb__cpu_product_half(mb__cpu *cpu, const mb__cpu_half *h, const uint16_t *a, const uint16_t *b,
                           uint16_t *c, int64_t m, int64_t n, int64_t count, int worker);
 size_t mb__cpu_half_scratch(void);
+/* The bytes of scratch that each worker needs for it. */
+size_t mb__cpu_product_scratch(const mb__product *p);
 /* c -= a b for elements of any strides, by the worker that calls it. */
 typedef struct mb__cpu_update {
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n;
