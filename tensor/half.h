@@ -15,6 +15,13 @@
 
 enum { MB_DTYPES = 8 }; /* how many there are */
 
+/* mb_dtype_size, for backends that need no symbol of the library. */
+static inline size_t mb__dtype_bytes(int dtype)
+{
+    static const size_t bytes[MB_DTYPES] = {4, 8, 4, 1, 2, 2, 8, 1};
+    return (unsigned)dtype < MB_DTYPES ? bytes[dtype] : 0;
+}
+
 static inline bool mb__is_half(int dtype)
 {
     return dtype == MB_FLOAT16 || dtype == MB_BFLOAT16;
@@ -131,7 +138,7 @@ static inline double mb__value_of(mb_dtype dtype, const void *values, int64_t i)
         uint16_t h;
         uint8_t b;
     } v;
-    size_t size = mb_dtype_size(dtype);
+    size_t size = mb__dtype_bytes((int)dtype);
     memcpy(&v, (const char *)values + (size_t)i * size, size);
     return dtype == MB_FLOAT32       ? (double)v.f
            : dtype == MB_FLOAT64     ? v.d
@@ -154,7 +161,7 @@ static inline void mb__set_value(mb_dtype dtype, void *values, int64_t i, double
                     : dtype == MB_INT64       ? (const void *)&l
                     : mb__is_half((int)dtype) ? (const void *)&h
                                               : (const void *)&b;
-    size_t size = mb_dtype_size(dtype);
+    size_t size = mb__dtype_bytes((int)dtype);
     memcpy((char *)values + (size_t)i * size, v, size);
 }
 

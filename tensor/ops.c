@@ -32,6 +32,5 @@ const char *mb_dtype_name(mb_dtype dtype)
 
 size_t mb_dtype_size(mb_dtype dtype)
 {
-    static const size_t sizes[MB_DTYPES] = {4, 8, 4, 1, 2, 2, 8, 1};
-    return (unsigned)dtype < MB_DTYPES ? sizes[dtype] : 0;
+    return mb__dtype_bytes((int)dtype);
 }

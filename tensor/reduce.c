@@ -163,8 +163,7 @@ static mb_tensor argmax(const char *name, mb_tensor x, int axis, bool least)
                   mb__tensor_text(a, sizeof a, x), axis);
         return mb__poison(ctx);
     }
-    x = mb__wide(x);
-    x = least ? opposite(x) : x;
+    x = least ? opposite(mb__wide(x)) : mb__wide(x);
     if (!x.id)
         return x;
     n = mb__at(ctx, x.id);
