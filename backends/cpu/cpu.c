@@ -5,6 +5,9 @@
  */
 #define _GNU_SOURCE
 #include <math.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <sched.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -26,6 +29,15 @@ static int level_wanted(const mb__host *host)
     return -1;
 }
 
+#if defined(__x86_64__) && defined(MB_HAVE_V3)
+/* Which clang's __builtin_cpu_supports does not know. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+#endif
+
 /* The loops for the highest level that this CPU supports, at most `level`. */
 static const mb__loops *best_loops(int level)
 {
@@ -39,7 +51,7 @@ static const mb__loops *best_loops(int level)
 #endif
 #ifdef MB_HAVE_V3
     if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))
+        __builtin_cpu_supports("bmi2") && has_f16c())
         return &mb__loops_v3;
 #endif
 #endif

@@ -141,6 +141,13 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
         gather(k->loops, u->dtype, t->rows, to, from, u->walk->row);
         return;
     }
+    if (u->walk->flat && u->walk->column == 1 && (t->rows == 1 || u->walk->row == t->columns)) {
+        int64_t n = t->rows * t->columns;
+        if (k->far)
+            read_ahead(from + n * (int64_t)size, n * (int64_t)size);
+        gather(k->loops, u->dtype, n, to, from, 1);
+        return;
+    }
     for (int64_t r = 0; r < t->rows;
          r++, from += u->walk->row * (int64_t)size, to += t->columns * u->size_d) {
         if (u->walk->flat) {
