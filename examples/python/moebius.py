@@ -40,18 +40,18 @@ def structure(name, **fields):
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
-POINTER, INT, INT64, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
+POINTER, INT, LONG, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
                                               ctypes.c_double, ctypes.c_bool)
-SCHEDULE = structure("mb_schedule", kind=INT, warmup=INT64, total=INT64, floor=DOUBLE, every=INT64, factor=DOUBLE)
+SCHEDULE = structure("mb_schedule", kind=INT, warmup=LONG, total=LONG, floor=DOUBLE, every=LONG, factor=DOUBLE)
 STRUCTURES = {s.__name__: s for s in (
     structure("mb_tensor", ctx=POINTER, id=UINT32, scope=UINT32),
-    structure("mb_shape", rank=INT, dim=INT64 * MAX_RANK),
+    structure("mb_shape", rank=INT, dim=LONG * MAX_RANK),
     structure("mb_axes", count=INT, keep=TRUTH, axis=INT * MAX_RANK),
     structure("mb_key", bits=ctypes.c_uint64),
     structure("mb_scope", ctx=POINTER, serial=UINT32),
     structure("mb_checkpoint", ctx=POINTER, first=UINT32, within=UINT32, products=TRUTH),
     structure("mb_scan", ctx=POINTER, serial=UINT32),
-    structure("mb_scan_options", backwards=TRUTH, keep_every=INT64),
+    structure("mb_scan_options", backwards=TRUTH, keep_every=LONG),
     structure("mb_vmap", ctx=POINTER, serial=UINT32),
     structure("mb_vmap_options", same_draws=TRUTH),
     structure("mb_init", kind=INT, size=DOUBLE),
@@ -63,7 +63,7 @@ STRUCTURES = {s.__name__: s for s in (
     structure("mb_adamw_options", lr=DOUBLE, weight_decay=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE,
               clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
 )}
-TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": INT64, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 TENSOR, SHAPE, AXES = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes"))
 
@@ -194,7 +194,7 @@ def kind(text):
 
 
 def argument(text):
-    return Whole(kind(text)) if kind(text) in (INT, INT64, ctypes.c_uint64) else kind(text)
+    return Whole(kind(text)) if kind(text) in (INT, LONG, ctypes.c_uint64) else kind(text)
 
 
 class Whole:
@@ -228,7 +228,7 @@ class Error(RuntimeError):
 def shape_of(sizes):
     """Of (2, 3), or 2. Too many sizes are an error of the call that gets them."""
     sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
-    return SHAPE(len(sizes), Whole(INT64).array(sizes))
+    return SHAPE(len(sizes), Whole(LONG).array(sizes))
 
 
 def axes_of(axes, keep=False):
