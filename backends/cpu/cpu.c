@@ -327,8 +327,8 @@ static bool left(const mb__loop *l, int64_t t, const mb__frame *f)
         return false;
     for (int i = 0; i < l->carries; i++) {
         const mb__value *v = &f->plan->values[l->out[i].value];
-        memcpy(port_at(f->plan, f->memory, l->out[i]), port_at(f->plan, f->memory, mb__loop_input(l, i, t)),
-               (size_t)v->count * mb_dtype_size((mb_dtype)v->dtype));
+        memmove(port_at(f->plan, f->memory, l->out[i]), port_at(f->plan, f->memory, mb__loop_input(l, i, t)),
+                (size_t)v->count * mb_dtype_size((mb_dtype)v->dtype));
     }
     return true;
 }
@@ -396,6 +396,7 @@ const mb__backend mb__backend_cpu = {
     .version = MB_BACKEND_VERSION,
     .name = "cpu",
     .fuses = true,
+    .adds = true,
     .loops = true,
     .strided = false,
     .list = list,

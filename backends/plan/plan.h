@@ -84,12 +84,14 @@ typedef struct mb__kernel {
     int instr_count, store_count;
 } mb__kernel;
 
-/* c[m, n] = sum_k a[m, k] b[k, n], repeated over loops. A loop whose c stride is 0 adds to c. */
+/* c[m, n] = sum_k a[m, k] b[k, n], repeated over loops. A loop whose c stride is 0 adds to c; with `adds` all
+ * is added to what c holds. */
 typedef struct mb__product {
     mb__view a, b, c; /* offsets only; strides below */
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n;
     int loops;
     int64_t loop[MB_MAX_RANK * 3], a_loop[MB_MAX_RANK * 3], b_loop[MB_MAX_RANK * 3], c_loop[MB_MAX_RANK * 3];
+    bool adds;
 } mb__product;
 
 /* Every other op, by strided views over the axes of its operands and result. The second operand, where there
@@ -128,7 +130,9 @@ typedef struct mb__port {
 
 /* A plan run again and again. Its inputs: carries, then all others; its outputs: the carries' next values,
  * then all others. Of a carry the ports say where the first value is and where the last one goes; between
- * them it is written to and read from `swap` by turns. */
+ * them it is written to and read from `swap` by turns. A carry to which the body only adds, element by
+ * element, stays in one place: the ports and both of `swap` are that of the last value, where the first one
+ * is put by steps before the loop. */
 typedef struct mb__loop {
     const struct mb__plan *body;
     int64_t steps; /* at least 1 */

@@ -529,8 +529,8 @@ static bool left(const machine *m, const mb__loop *l, int64_t t)
     if (l->until < 0 || *port_at(m, mb__loop_input(l, l->until, t)) == 0)
         return false;
     for (int i = 0; i < l->carries; i++)
-        memcpy(port_at(m, l->out[i]), port_at(m, mb__loop_input(l, i, t)),
-               (size_t)m->plan->values[l->out[i].value].count * sizeof(double));
+        memmove(port_at(m, l->out[i]), port_at(m, mb__loop_input(l, i, t)),
+                (size_t)m->plan->values[l->out[i].value].count * sizeof(double));
     return true;
 }
 
