@@ -235,6 +235,13 @@ static int until_of(const batching *b, uint32_t body, const mb__scan_view *view)
     return flags_of(b, mb__in(b->ctx, mb__at(b->ctx, body), view->until - 1)) & BATCHED ? 0 : view->until;
 }
 
+/* Nor are steps left out then. */
+static int idle_of(const batching *b, uint32_t body, const mb__scan_view *view)
+{
+    uint32_t at = view->idle ? mb__in(b->ctx, mb__at(b->ctx, body), view->carries + view->idle - 1) : 0;
+    return at && !(flags_of(b, at) & BATCHED) ? view->idle : 0;
+}
+
 /* The scan with its results, where its body ends. */
 static bool copy_scan(const batching *b, uint32_t body)
 {
@@ -257,7 +264,8 @@ static bool copy_scan(const batching *b, uint32_t body)
                                   .slice = bound + view.carries,
                                   .next = end,
                                   .stack = end + view.carries,
-                                  .until = until_of(b, body, &view)};
+                                  .until = until_of(b, body, &view),
+                                  .idle = idle_of(b, body, &view)};
     bool ok = list_parts(b, body, &view, bound, end, own_stacks);
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     b->map[body + 1 - b->first] = scan;

@@ -97,13 +97,12 @@ static bool copy(making *k)
     return mb_error(k->ctx) == MB_OK && mb__copy_inside(k->ctx, k->scan, &to);
 }
 
-/* A step of the reverse sweep gives its carries on however many were done. */
-static uint32_t record(making *k, uint32_t first, bool backwards, int until)
+static uint32_t record(making *k, uint32_t first, bool backwards, int until, int idle)
 {
     if (mb_error(k->ctx) != MB_OK)
         return 0;
     const mb__loop_parts parts = {k->of.steps, backwards, first,   k->carries, k->slices, k->stacks,
-                                  k->carry,    k->slice,  k->next, k->stack,   until};
+                                  k->carry,    k->slice,  k->next, k->stack,   until,     idle};
     return mb__scan_record(k->ctx, &parts);
 }
 
@@ -149,6 +148,49 @@ static void list_variables(making *k, const uint32_t *wanted)
     }
 }
 
+/* The node that says of each step whether it changes nothing; 0: none does. */
+static uint32_t idle_flags(const making *k)
+{
+    return k->of.until  ? k->scan + (uint32_t)k->of.stacks + (uint32_t)k->of.until
+           : k->of.idle ? operand_of(k, k->of.carries + k->of.idle)
+                        : 0;
+}
+
+/* Whether a stack is of a carry or slice itself. */
+static bool stacks_placeholder(mb_context *ctx, const mb__scan_view *s, int64_t result)
+{
+    uint32_t of = mb__in(ctx, mb__at(ctx, s->body), s->carries + s->slices + (int)result);
+    return mb__at(ctx, of)->op == MB_OP_PLACEHOLDER;
+}
+
+/* Whether a cotangent of a stack is zeros at the steps that these flags say: it is a stack of a scan that
+ * leaves them out, or a sum of such. */
+static bool is_quiet(mb_context *ctx, uint32_t id, uint32_t flags)
+{
+    const mb__node *n = mb__at(ctx, id);
+    if (n->op == MB_OP_ADD)
+        return is_quiet(ctx, mb__in(ctx, n, 0), flags) && is_quiet(ctx, mb__in(ctx, n, 1), flags);
+    if (n->op != MB_OP_RESULT)
+        return false;
+    uint32_t scan = mb__in(ctx, n, 0);
+    mb__scan_view s = mb__scan_of(ctx, scan);
+    int64_t number = mb__attrs(ctx, n)[0];
+    return s.idle && number >= s.carries && !stacks_placeholder(ctx, &s, number) &&
+           mb__in(ctx, mb__at(ctx, scan), s.carries + s.idle) == flags;
+}
+
+/* The slice that says which steps of the reverse scan change nothing: those that changed nothing before, if
+ * no cotangent comes in at them. Stacks that are zeros there take any. */
+static int idle_slice(const making *k, const uint32_t *results)
+{
+    uint32_t flags = idle_flags(k);
+    for (int i = k->of.carries; flags && i < k->of.carries + k->of.stacks; i++)
+        if (results[i] && (k->of.until || stacks_placeholder(k->ctx, &k->of, i)) &&
+            !is_quiet(k->ctx, results[i], flags))
+            return 0;
+    return !flags ? 0 : k->of.until ? k->of.until : k->of.carries + k->of.idle;
+}
+
 /* The carries' cotangents go on, those of captures add up, those of slices are stacked. operands[]: where the
  * cotangent will be, counted from the recorded scan on; 0: nowhere. */
 static void bring_out(making *k, uint32_t *operands)
@@ -191,6 +233,7 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
     if (!begin(&k, ctx, scan))
         return ctx->status;
     uint32_t first = ctx->node_count, recorded = 0;
+    int idle = idle_slice(&k, results);
     bind_reverse(&k, operands);
     if (copy(&k)) {
         seed_reverse(&k, results);
@@ -208,7 +251,7 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
         }
         bring_out(&k, operands);
         number_slices(&k, operands, stacked);
-        recorded = record(&k, first, !k.of.backwards, 0);
+        recorded = record(&k, first, !k.of.backwards, 0, idle);
     }
     for (int i = 1; i < 1 + k.of.carries + k.of.slices + k.of.captures; i++)
         operands[i] = recorded && operands[i] ? recorded + operands[i] : 0;
@@ -291,7 +334,7 @@ mb_status mb__scan_forward(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
             results[i] = (uint32_t)(k.carries + k.stacks);
         }
     }
-    recorded = ok ? record(&k, first, k.of.backwards, k.of.until) : 0;
+    recorded = ok ? record(&k, first, k.of.backwards, k.of.until, k.of.idle) : 0;
     for (int i = 0; i < all; i++) {
         results[i] = recorded && results[i] ? recorded + results[i] : 0;
         if (results[i] && i >= nc && lead >= 0)

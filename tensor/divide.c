@@ -126,7 +126,8 @@ static bool record(const dividing *d, int64_t steps, int64_t block, int depth, c
                                       .slice = bounds + d->of.carries,
                                       .next = out,
                                       .stack = out + d->of.carries,
-                                      .until = d->of.until};
+                                      .until = d->of.until,
+                                      .idle = d->of.idle};
         scan = mb__scan_record(ctx, &parts);
     }
     for (int i = 0; i < d->outs && scan; i++)

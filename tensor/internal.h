@@ -412,6 +412,8 @@ typedef struct mb__loop_parts {
     const uint32_t *stack;  /* what is stacked */
     int until; /* the carry, bool, that once true makes steps give the carries as they were; from 1, 0: none
                 */
+    int idle; /* the slice, bool, whose truth means that the step gives the carries as they were, and zeros to
+                 stacks other than of placeholders; from 1, 0: none */
 } mb__loop_parts;
 
 mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
@@ -435,7 +437,7 @@ typedef struct mb__scan_view {
     int64_t steps;
     bool backwards;
     int carries, slices, stacks, captures; /* stacks: with those of the carries */
-    int until;                             /* see mb__loop_parts */
+    int until, idle;                       /* see mb__loop_parts */
     uint32_t body, first;
 } mb__scan_view;
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);

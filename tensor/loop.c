@@ -155,8 +155,9 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
         in[n++] = mb__handle(ctx, p->slice[i].from);
     for (uint32_t i = 0; i < reads; i++)
         in[n++] = mb__handle(ctx, read[i]);
-    const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries, p->until};
-    uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 6).id;
+    const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries,
+                             p->until, p->idle};
+    uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 7).id;
     int64_t index = 0;
     bool ok = scan != 0;
     for (int i = 0; i < p->carries && ok; i++)
@@ -207,6 +208,7 @@ mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
                        .slices = (int)a[3],
                        .stacks = (int)a[4],
                        .until = (int)a[5],
+                       .idle = (int)a[6],
                        .body = mb__in(ctx, n, 0)};
     s.captures = n->nin - 1 - s.carries - s.slices;
     s.first = ctx->nodes[s.body].bind.first;

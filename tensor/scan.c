@@ -214,8 +214,8 @@ static bool end_scan(mb_context *ctx, mb__bracket *s)
     for (uint32_t i = 0; i < stacks; i++)
         stack[i] = s->stacks.list[i].from;
     const mb__loop_parts parts = {
-        s->steps,        s->backwards,   s->first, (int)carries, (int)s->slices.count,      (int)stacks,
-        s->carries.list, s->slices.list, next,     stack,        s->done ? (int)carries : 0};
+        s->steps,        s->backwards,   s->first, (int)carries, (int)s->slices.count,       (int)stacks,
+        s->carries.list, s->slices.list, next,     stack,        s->done ? (int)carries : 0, 0};
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     uint32_t *results = next; /* no longer needed: as many as carries and stacks */
     for (uint32_t i = 0; scan && i < carries + stacks; i++)

@@ -86,10 +86,12 @@ MB_API mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, m
 /* Ends the loop early: condition is 0-d bool, and the first step at whose end it is true is the last one that
  * does something. In those after it the carries keep their values; stacks go on, and get what the body gives
  * of these carries. So how many steps are done is data, never structure: values and derivatives are those of
- * all `steps`, of which the later ones change nothing, and no new plan is made for another number. Where no
- * stacks are wanted, and no gradient, which stores the carries of all steps, the cpu and reference backends
- * leave the loop. A carry that counts tells how many steps were done. With several conditions any one ends
- * it. The body should be finite at the last carries too, as the branch that mb_where does not take. */
+ * all `steps`, of which the later ones change nothing, and no new plan is made for another number. On the cpu
+ * and reference backends derivatives run the steps that were done, of whatever order they are, and where no
+ * stacks are wanted the loop itself is left; a gradient has memory for the carries of all steps nevertheless.
+ * The others run all steps. A carry that counts tells how many steps were done. With several conditions any
+ * one ends it. The body should be finite at the last carries too, as the branch that mb_where does not take.
+ */
 MB_API mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition);
 #define mb_scan_until(...) mb_scan_until_at(MB_HERE, __VA_ARGS__)
 /* Scans end in reverse order of their beginning, and in the scope that they began in. After an error all

@@ -40,7 +40,8 @@ typedef struct mb__gloop {
     int64_t steps;
     bool backwards;
     int carries, slices, captures, stacks;
-    int until; /* as of mb__loop */
+    int until, idle; /* as of mb__loop */
+    int32_t *kept;   /* ... */
     const char *site;
     mb__plan *plan; /* of the body, once made */
 } mb__gloop;

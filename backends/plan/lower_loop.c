@@ -112,6 +112,8 @@ void mb__lower_scan(mb__lowering *l, int32_t id)
                        .steps = g->steps,
                        .backwards = g->backwards,
                        .until = g->until,
+                       .idle = g->idle,
+                       .kept = mb__lower_keep(l, g->kept, (size_t)(g->stacks + 1) * sizeof *g->kept),
                        .carries = g->carries,
                        .inputs = inputs,
                        .outputs = outputs,

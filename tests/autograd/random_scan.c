@@ -268,7 +268,7 @@ typedef struct loop {
     int carry_class[BOUND_MOST], slice_class[BOUND_MOST], stack_class[BOUND_MOST];
     mb_tensor carry[BOUND_MOST], slice[BOUND_MOST];
     mb_tensor stack[BOUND_MOST];
-    bool step, around_step;
+    bool step, around_step, until;
     int length;
 } loop;
 
@@ -307,6 +307,7 @@ static void plan_loop(maker *m, loop *l)
     l->stacks = l->carries ? below(&l->r, BOUND_MOST) : 1 + below(&l->r, 2);
     l->step = below(&l->r, 3) == 0;
     l->around_step = below(&l->r, 4) == 0; /* a checkpoint */
+    l->until = below(&l->r, 4) == 0;
     l->length = 1 + below(&l->r, 7);
     for (int i = 0; i < l->carries; i++) {
         l->carry_class[i] = below(&l->r, 2) ? below(&l->r, 2) : below(&l->r, CLASSES);
@@ -323,8 +324,9 @@ static mb_tensor next_value(maker *m, rng *r, int class)
     return class < INDEX && below(r, 3) ? mb_tanh(t) : t;
 }
 
-/* One step: the pool holds the carries and slices from `own` on. Gives back the next values and stacks. */
-static void body(maker *m, uint64_t number, const loop *l, mb_tensor *next, mb_tensor *stack, int *class)
+/* One step: the pool holds the carries and slices from `own` on. Gives back the next values and stacks, and
+ * whether to end. */
+static mb_tensor body(maker *m, uint64_t number, const loop *l, mb_tensor *next, mb_tensor *stack, int *class)
 {
     rng r = {number + 77};
     mb_checkpoint c;
@@ -338,8 +340,10 @@ static void body(maker *m, uint64_t number, const loop *l, mb_tensor *next, mb_t
         stack[i] = i && below(&r, 5) == 0 ? stack[i - 1] : next_value(m, &r, k);
         class[i] = i && stack[i].id == stack[i - 1].id ? class[i - 1] : k;
     }
+    mb_tensor end = mb_lt(literal(m, NUMBER, 0.2), mb_sin(mb_mul(choose(m, &r, NUMBER), 7.0)));
     if (m->style.marks && l->around_step)
         mb_checkpoint_end(c);
+    return end;
 }
 
 static void push_step_number(maker *m, mb_tensor step)
@@ -362,7 +366,9 @@ static void scanned(maker *m, uint64_t number, loop *l)
         push(m, mb_scan_slice(s, l->slice[i]), l->slice_class[i], -1);
     if (l->step)
         push_step_number(m, mb_scan_step(s));
-    body(m, number, l, next, stack, class);
+    mb_tensor end = body(m, number, l, next, stack, class);
+    if (l->until)
+        mb_scan_until(s, end);
     for (int i = 0; i < l->carries; i++)
         l->carry[i] = next[i];
     for (int i = 0; i < l->stacks; i++) {
@@ -378,7 +384,7 @@ static void unrolled(maker *m, uint64_t number, loop *l)
     int class[BOUND_MOST] = {0}, count = m->count;
     mb_tensor next[BOUND_MOST], stack[BOUND_MOST], parts[BOUND_MOST][MOST];
     int64_t rounds = l->steps ? l->steps : 1; /* of no steps: one whose values go nowhere */
-    mb_tensor first[BOUND_MOST];
+    mb_tensor first[BOUND_MOST], done = {0};
     memcpy(first, l->carry, sizeof first);
     for (int64_t s = 0; s < rounds; s++) {
         int64_t t = l->backwards ? rounds - 1 - s : s;
@@ -395,7 +401,10 @@ static void unrolled(maker *m, uint64_t number, loop *l)
         }
         if (l->step)
             push_step_number(m, mb_full(m->ctx, MB_INT32, MB_SHAPE0, (double)t));
-        body(m, number, l, next, stack, class);
+        mb_tensor end = body(m, number, l, next, stack, class);
+        for (int i = 0; i < l->carries && l->until && s; i++)
+            next[i] = mb_where(done, l->carry[i], next[i]);
+        done = s ? mb_or(done, end) : end;
         memcpy(l->carry, next, sizeof next);
         for (int i = 0; i < l->stacks; i++)
             parts[i][t] = stack[i];
