@@ -5,7 +5,8 @@
  * Reverse: a scan from the last step to the first. Its slices are the carries as they were at each step's
  * beginning, what the scan slices, and the cotangents of its stacks; its carries the cotangent of the
  * carries, and sums of the cotangents of what the body reads. A step records the body again and its reverse
- * sweep.
+ * sweep. Where the step has an inverse, the carries as they were are carries, too, and each step first
+ * records that.
  *
  * Forward: a scan of the same steps that carries the tangents beside the values, so that nothing is stored.
  */
@@ -21,8 +22,8 @@ typedef struct making {
     mb__bound *carry, *slice;
     uint32_t *next, *stack;
     int carries, slices, stacks;
-    uint32_t *placeholders, *captures, *results; /* of the copied inside: see mb__inside */
-    uint32_t *ys, *vs, *xs, *gs;                 /* of a sweep */
+    uint32_t *placeholders, *captures, *results, *afters, *befores; /* of the copied inside: see mb__inside */
+    uint32_t *ys, *vs, *xs, *gs;                                    /* of a sweep */
     int m, n;
 } making;
 
@@ -44,15 +45,16 @@ static bool begin(making *k, mb_context *ctx, uint32_t scan)
 {
     *k = (making){.ctx = ctx, .scan = scan, .of = mb__scan_of(ctx, scan)};
     size_t all = (size_t)(k->of.carries + k->of.slices + k->of.stacks + k->of.captures) * 2 + 1;
-    size_t bytes = all * (2 * sizeof *k->carry + 9 * sizeof *k->next);
+    size_t bytes = all * (2 * sizeof *k->carry + 11 * sizeof *k->next);
     void *memory = mb__temporary(ctx, bytes);
     if (!memory)
         return false;
     k->carry = memory;
     k->slice = k->carry + all;
     uint32_t *words = (uint32_t *)(k->slice + all);
-    uint32_t **const lists[] = {&k->next, &k->stack, &k->placeholders, &k->captures, &k->results,
-                                &k->ys,   &k->vs,    &k->xs,           &k->gs};
+    uint32_t **const lists[] = {&k->next,   &k->stack,   &k->placeholders, &k->captures, &k->results,
+                                &k->afters, &k->befores, &k->ys,           &k->vs,       &k->xs,
+                                &k->gs};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         *lists[i] = words + i * all;
     return true;
@@ -93,7 +95,7 @@ static uint32_t alias_of(mb_context *ctx, uint32_t id)
 
 static bool copy(making *k)
 {
-    const mb__inside to = {k->placeholders, k->captures, k->results};
+    const mb__inside to = {.placeholders = k->placeholders, .captures = k->captures, .results = k->results};
     return mb_error(k->ctx) == MB_OK && mb__copy_inside(k->ctx, k->scan, &to);
 }
 
@@ -101,8 +103,18 @@ static uint32_t record(making *k, uint32_t first, bool backwards, int until, int
 {
     if (mb_error(k->ctx) != MB_OK)
         return 0;
-    const mb__loop_parts parts = {k->of.steps, backwards, first,   k->carries, k->slices, k->stacks,
-                                  k->carry,    k->slice,  k->next, k->stack,   until,     idle};
+    const mb__loop_parts parts = {.steps = k->of.steps,
+                                  .backwards = backwards,
+                                  .first = first,
+                                  .carries = k->carries,
+                                  .slices = k->slices,
+                                  .stacks = k->stacks,
+                                  .carry = k->carry,
+                                  .slice = k->slice,
+                                  .next = k->next,
+                                  .stack = k->stack,
+                                  .until = until,
+                                  .idle = idle};
     return mb__scan_record(k->ctx, &parts);
 }
 
@@ -113,15 +125,40 @@ static uint32_t record(making *k, uint32_t first, bool backwards, int until, int
 static void bind_reverse(making *k, const uint32_t *wanted)
 {
     int nc = k->of.carries, ns = k->of.slices, base = 1 + nc + ns;
-    uint32_t history = k->scan + 1 + (uint32_t)(nc + k->of.stacks - nc);
+    uint32_t last = k->scan + 1, history = last + (uint32_t)k->of.stacks;
     for (int i = 0; i < nc; i++)
-        k->placeholders[i] = add_slice(k, history + (uint32_t)i);
+        if (k->of.reversible)
+            k->afters[i] = add_carry(k, last + (uint32_t)i);
+        else
+            k->placeholders[i] = add_slice(k, history + (uint32_t)i);
     for (int i = 0; i < ns; i++)
         k->placeholders[nc + i] = add_slice(k, operand_of(k, 1 + nc + i));
     for (int i = 0; i < k->of.captures; i++) {
         uint32_t o = operand_of(k, base + i);
-        k->captures[i] = wanted[base + i] ? alias_of(k->ctx, o) : o;
+        k->captures[i] = wanted[base + i] && !k->of.reversible ? alias_of(k->ctx, o) : o;
     }
+}
+
+/* The carries before the step, by its inverse. Then all that the step reads gets a name of its own, so that a
+ * sweep does not go into the inverse. */
+static bool go_back(making *k, const uint32_t *wanted)
+{
+    mb_context *ctx = k->ctx;
+    int nc = k->of.carries, own = nc + k->of.slices;
+    const mb__inside to = {
+        .placeholders = k->placeholders, .captures = k->captures, .afters = k->afters, .befores = k->befores};
+    if (mb_error(ctx) != MB_OK || !mb__copy_inside(ctx, k->scan, &to))
+        return false;
+    for (int i = 0; i < own; i++) {
+        uint32_t x = i < nc ? k->befores[i] : k->placeholders[i];
+        k->placeholders[i] = is_float(k, x) ? alias_of(ctx, x) : x;
+        if (i < nc)
+            k->next[i] = k->befores[i];
+    }
+    for (int i = 0; i < k->of.captures; i++)
+        if (wanted[1 + own + i])
+            k->captures[i] = alias_of(ctx, k->captures[i]);
+    return mb_error(ctx) == MB_OK;
 }
 
 /* The sweep's results and their cotangents: next carries, by carries; stacks, by slices. */
@@ -196,7 +233,7 @@ static int idle_slice(const making *k, const uint32_t *results)
 static void bring_out(making *k, uint32_t *operands)
 {
     mb_context *ctx = k->ctx;
-    int nc = k->of.carries, own = nc + k->of.slices, x = 0, carries = 0;
+    int nc = k->of.carries, own = nc + k->of.slices, x = 0, carries = k->of.reversible ? nc : 0;
     for (int i = 0; i < own + k->of.captures; i++) {
         uint32_t at = i < own ? k->placeholders[i] : k->captures[i - own];
         bool wanted = operands[1 + i] != 0, listed = is_float(k, at) && (i < nc || wanted);
@@ -235,7 +272,7 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
     uint32_t first = ctx->node_count, recorded = 0;
     int idle = idle_slice(&k, results);
     bind_reverse(&k, operands);
-    if (copy(&k)) {
+    if ((!k.of.reversible || go_back(&k, operands)) && copy(&k)) {
         seed_reverse(&k, results);
         list_variables(&k, operands);
     }

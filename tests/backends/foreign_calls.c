@@ -251,6 +251,8 @@ static void call_context(objects *o)
     TENSOR(mb_scan_step_at, S, scan);
     STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
     STATUS(mb_scan_until_at, S, scan, x);
+    TENSOR(mb_scan_after_at, S, scan, &x);
+    STATUS(mb_scan_before_at, S, scan, &x, x);
     STATUS(mb_scan_end_at, S, scan);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
