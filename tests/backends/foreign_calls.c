@@ -304,6 +304,7 @@ static void call_autograd(objects *o)
     STATUS(mb_custom_gradient_at, S, &x, 1, &x, 1, (mb_custom_rule){.reverse = no_rule}, &g);
     STATUS(mb_fixed_point_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     STATUS(mb_root_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
+    STATUS(mb_grad_mixed_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, &g);
     STATUS(mb_minimize_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     double low, high;
     STATUS(mb_grad_at, S, x, &x, 1, &g);

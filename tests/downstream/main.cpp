@@ -409,6 +409,8 @@ static void implicit(mb_context *mb)
     mb_convergence told;
     EXPECT(mb_fixed_point(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 6));
     EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 2) && is(mb_cast(told.converged, MB_INT32), 1));
+    EXPECT(mb_grad_mixed(loss, &x, 1, &p, 1, &g) == MB_OK && mb_grad(mb_square(g), &x, 1, &g) == MB_OK);
+    EXPECT(mb_valid(g));
     options.steps = 3;
     EXPECT(mb_root(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, -6));
     EXPECT(mb_minimize(loss, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 9));
