@@ -12,6 +12,7 @@
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
  *   autograd/implicit.h         what solves an equation, and its derivatives
+ *   autograd/mixed.h            gradients within loops, differentiated forward over reverse
  *   autograd/vmap.h             a function of one example, applied to many
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
@@ -38,6 +39,7 @@
 #include "autograd/autograd.h"
 #include "autograd/custom.h"
 #include "autograd/implicit.h"
+#include "autograd/mixed.h"
 #include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"

@@ -99,9 +99,11 @@ typedef struct mb__bracket {
     bool same_draws; /* a vmap, whose examples share random draws */
     const char *site;
     mb__bounds carries, slices, stacks; /* of a vmap: none, the operands, the results */
-    uint32_t step;                      /* the placeholder of the step's number; 0: not asked for */
-    uint32_t done;      /* the placeholder of whether an earlier step was the last; 0: all steps are done */
-    uint32_t condition; /* under which this one is */
+    mb__bounds inverses; /* of a scan: a carry's variable, the placeholder of its value after a step, and what
+                            it was before */
+    uint32_t step;       /* the placeholder of the step's number; 0: not asked for */
+    uint32_t done;       /* the placeholder of whether an earlier step was the last; 0: all steps are done */
+    uint32_t condition;  /* under which this one is */
 } mb__bracket;
 
 /* A change that the next flush makes permanent, with the value before it: if its scope ends after an error
@@ -411,12 +413,16 @@ typedef struct mb__loop_parts {
     bool backwards; /* from the last slice to the first; stacks are filled in the same order */
     uint32_t first;
     int carries, slices, stacks;
-    const mb__bound *carry; /* at, from: the initial value */
-    const mb__bound *slice; /* at, from: [steps, ...] */
-    const uint32_t *next;   /* each carry's next value */
-    const uint32_t *stack;  /* what is stacked */
+    const mb__bound *carry;   /* at, from: the initial value */
+    const mb__bound *slice;   /* at, from: [steps, ...] */
+    const uint32_t *next;     /* each carry's next value */
+    const uint32_t *stack;    /* what is stacked */
+    const mb__bound *inverse; /* NULL; or of each carry, at: the placeholder of its value after a step, from:
+                                 what it was before, by that of all carries, slices and the outside */
     int until; /* the carry, bool, that once true makes steps give the carries as they were; from 1, 0: none
                 */
+    int idle; /* the slice, bool, whose truth means that the step gives the carries as they were, and zeros to
+                 stacks other than of placeholders; from 1, 0: none */
 } mb__loop_parts;
 
 mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
@@ -425,12 +431,17 @@ mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
 /* Whether a node is of the inside of a body, or of that of a scan in it. */
 bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body);
-/* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
-void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
+/* Makes a BODY node the end of a body: marks its placeholders and its inside. */
+void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body);
 
 /* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
 bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
+
+/* The inverse of an open scan's step, of each carry (inverse.c), where next[] are the carries' next values;
+ * false: error set. */
+bool mb__scan_inverses(mb_context *ctx, const struct mb__bracket *s, const uint32_t *next,
+                       mb__bound *inverse);
 
 /* How many nodes follow this one and belong to it: a scan's results, or a rule's. */
 int mb__followers(const mb_context *ctx, uint32_t id);
@@ -440,10 +451,14 @@ typedef struct mb__scan_view {
     int64_t steps;
     bool backwards;
     int carries, slices, stacks, captures; /* stacks: with those of the carries */
-    int until;                             /* see mb__loop_parts */
+    int until, idle;                       /* see mb__loop_parts */
+    bool reversible;                       /* the body has the inverse of the step */
     uint32_t body, first;
 } mb__scan_view;
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);
+/* Of a reversible one: the placeholder of carry i after a step, and what it was before. */
+uint32_t mb__scan_after(const mb_context *ctx, const mb__scan_view *s, int i);
+uint32_t mb__scan_before(const mb_context *ctx, const mb__scan_view *s, int i);
 static inline int mb__scan_results(const mb__scan_view *s)
 {
     return s->carries + s->stacks;

@@ -251,6 +251,8 @@ static void call_context(objects *o)
     TENSOR(mb_scan_step_at, S, scan);
     STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
     STATUS(mb_scan_until_at, S, scan, x);
+    TENSOR(mb_scan_after_at, S, scan, &x);
+    STATUS(mb_scan_before_at, S, scan, &x, x);
     STATUS(mb_scan_end_at, S, scan);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
@@ -302,6 +304,7 @@ static void call_autograd(objects *o)
     STATUS(mb_custom_gradient_at, S, &x, 1, &x, 1, (mb_custom_rule){.reverse = no_rule}, &g);
     STATUS(mb_fixed_point_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     STATUS(mb_root_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
+    STATUS(mb_grad_mixed_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, &g);
     STATUS(mb_minimize_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     double low, high;
     STATUS(mb_grad_at, S, x, &x, 1, &g);

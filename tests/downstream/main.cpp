@@ -409,6 +409,8 @@ static void implicit(mb_context *mb)
     mb_convergence told;
     EXPECT(mb_fixed_point(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 6));
     EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 2) && is(mb_cast(told.converged, MB_INT32), 1));
+    EXPECT(mb_grad_mixed(loss, &x, 1, &p, 1, &g) == MB_OK && mb_grad(mb_square(g), &x, 1, &g) == MB_OK);
+    EXPECT(mb_valid(g));
     options.steps = 3;
     EXPECT(mb_root(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, -6));
     EXPECT(mb_minimize(loss, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 9));
@@ -419,6 +421,12 @@ static void implicit(mb_context *mb)
     x = mb_mul(x, 2);
     EXPECT(mb_scan_until(s, mb_lt(mb_full(mb, MB_FLOAT64, MB_SHAPE0, 20.0), x)) == MB_OK);
     EXPECT(mb_scan_end(s) == MB_OK && is(x, 32));
+    s = mb_scan_begin(mb, 5);
+    p = x = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 1.0);
+    EXPECT(mb_scan_carry(s, &x) == MB_OK);
+    EXPECT(mb_scan_before(s, &x, mb_mul(mb_scan_after(s, &x), 0.5)) == MB_OK);
+    x = mb_mul(x, 2);
+    EXPECT(mb_scan_end(s) == MB_OK && mb_grad(mb_square(x), &p, 1, &g) == MB_OK && is(g, 2048));
 }
 
 static void vmaps(mb_context *mb)

@@ -106,7 +106,6 @@ static void off_by_rounding(const layer *l, const char *what, int dtype, double 
     double unit = dtype == MB_FLOAT16 ? 0x1p-10 : 0x1p-7;
     double off = sqrt(nmse(values(got), values(want), mb_count(want)));
     expect(off < times * unit, "%s, %s, %s: %g", l->name, mb_dtype_name((mb_dtype)dtype), what, off);
-    expect(off > 0, "%s, %s, %s is not a half's", l->name, mb_dtype_name((mb_dtype)dtype), what);
 }
 
 static void check_layer(const char *backend, const layer *l, int dtype)
@@ -132,8 +131,7 @@ static void check_layer(const char *backend, const layer *l, int dtype)
     off_by_rounding(l, "value", dtype, 2, y[0], y[1]);
     for (int i = 0; i <= n; i++) {
         expect(mb_dtype_of(g[0][i]) == mb_dtype_of(xs[0][i]), "%s: derivative %d", l->name, i);
-        if (i == 0 || i == n)
-            off_by_rounding(l, i ? mb_params_name(p, i - 1) : "derivative", dtype, 4, g[0][i], g[1][i]);
+        off_by_rounding(l, i ? mb_params_name(p, i - 1) : "derivative", dtype, 4, g[0][i], g[1][i]);
     }
     mb_params_free(p);
     close_all();
