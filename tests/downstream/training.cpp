@@ -70,6 +70,11 @@ static void optimisers(mb_context *mb, const std::string &folder)
     EXPECT(mb_average_update(average) == MB_OK && mb_average_swap(average) == MB_OK);
     EXPECT(is(mb_sum(mb_average_tensor(average, 0), MB_ALL), 2));
     mb_average_free(average);
+    mb_snapshot *snapshot = mb_snapshot_new(p);
+    EXPECT(mb_params_reinit(p, "w", 1) == MB_OK && mb_snapshot_take(snapshot) == MB_OK &&
+           mb_snapshot_restore(snapshot, "*") == MB_OK);
+    EXPECT(is(mb_sum(mb_snapshot_tensor(snapshot, 0), MB_ALL), 2));
+    mb_snapshot_free(snapshot);
     for (mb_optimizer *opt : {mb_sgd(p, sgd), mb_adam(p, adam), mb_adamw(p, adamw)}) {
         take_steps(p, opt);
         const std::string path = folder + "/optimizer.safetensors";
