@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lcgd_tune.c - fine-tuning on demonstrations, one after the other: by gradient descent, and by the
+ * layer-causal one, in which no layer hears of the losses above it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lcgd.h"
+
+const char *const variant_names[VARIANTS] = {"gd", "lcgd", "lcgd-text"};
+
+/* What each layer's own loss is of, before it is stopped. */
+typedef struct exits {
+    mb_tensor at[MOST_LAYERS];
+    int n;
+} exits;
+
+/* The layers above get a constant: x reaches the loss through this layer's exit alone. */
+static mb_tensor leave(void *user, const char *name, mb_tensor x)
+{
+    exits *e = user;
+    (void)name;
+    if (e->n < MOST_LAYERS)
+        e->at[e->n++] = x;
+    return mb_stop_gradient(x);
+}
+
+static mb_tensor stopped(void *user, const char *name, mb_tensor x)
+{
+    (void)user, (void)name;
+    return mb_stop_gradient(x);
+}
+
+/* As the code has it, a layer is all of a block; in the text it is its attention, for queries that are
+ * constant. In both no gradient passes from one to the next. */
+static mb_tensor layer_losses(const decoder *d, mb_tensor tokens, variant how, mb_tensor *each)
+{
+    mb_context *mb = tokens.ctx;
+    exits e = {.n = 0};
+    mb_tap taps[2] = {
+        mb_tap_begin(mb, how == LCGD ? "blocks.*.output" : "blocks.*.attention.output", leave, &e)};
+    if (how == LCGD_TEXT)
+        taps[1] = mb_tap_begin(mb, "blocks.*.attention.queries", stopped, NULL);
+    decoder_apply(d, tokens);
+    if (how == LCGD_TEXT)
+        mb_tap_end(taps[1]);
+    mb_tap_end(taps[0]);
+    mb_tensor sum = {0};
+    for (int l = 0; l < e.n; l++) {
+        mb_tensor loss = next_token_loss(readout(d, e.at[l]), tokens);
+        sum = l ? mb_add(sum, loss) : loss;
+        if (each)
+            each[l] = loss;
+    }
+    return sum;
+}
+
+mb_tensor demonstration_loss(const decoder *d, mb_tensor tokens, variant how, mb_tensor *each)
+{
+    if (how != GD)
+        return layer_losses(d, tokens, how, each);
+    mb_tensor loss = next_token_loss(decoder_apply(d, tokens), tokens);
+    if (each)
+        each[0] = loss;
+    return loss;
+}
+
+/* Keys and values are the last two thirds of a projection's rows. */
+static mb_tensor without_queries(mb_tensor g)
+{
+    int64_t third = mb_dim(g, 0) / 3;
+    return mb_pad(mb_slice(g, 0, third, 2 * third, 1), 0, third, 0);
+}
+
+static void step(const decoder *d, mb_params *p, mb_optimizer *sgd, mb_tensor tokens, variant how,
+                 int64_t number, int64_t shots, tuning *t)
+{
+    mb_tensor ts[2 * MOST_LAYERS], gs[2 * MOST_LAYERS], queries[MOST_LAYERS];
+    int n = mb_params_list(p, ts, 2 * MOST_LAYERS);
+    int64_t length = mb_dim(tokens, 1);
+    mb_tap tap = mb_tap_collect(tokens.ctx, "blocks.*.attention.queries", queries, MOST_LAYERS);
+    mb_tensor loss = demonstration_loss(d, tokens, how, NULL);
+    mb_tap_end(tap);
+    mb_grad(loss, ts, n, gs);
+    for (int i = 0; i < n; i++)
+        gs[i] = without_queries(gs[i]);
+    for (int l = 0; l < d->layers; l++) {
+        mb_watch(mb_global_norm(gs + (ptrdiff_t)l * n / d->layers, n / d->layers),
+                 t->norms + l * shots + number, sizeof *t->norms);
+        mb_watch(queries[l], t->queries + (l * shots + number) * length * d->width,
+                 (size_t)(length * d->width) * sizeof *t->queries);
+    }
+    mb_apply_gradients(sgd, gs, n);
+}
+
+void tune(const decoder *d, mb_params *p, mb_optimizer *sgd, const int32_t *told, int64_t shots, variant how,
+          tuning *t)
+{
+    mb_context *mb = mb_params_context(p);
+    int64_t length = demonstration_length(), numbers = d->layers * shots;
+    *t = (tuning){calloc((size_t)numbers + 1, sizeof(float)),
+                  calloc((size_t)(numbers * length * d->width) + 1, sizeof(float))};
+    if (!t->norms || !t->queries)
+        die("out of memory");
+    for (int64_t i = 0; i < shots && mb_error(mb) == MB_OK; i++) {
+        mb_scope scope = mb_scope_begin(mb);
+        step(d, p, sgd, mb_from(mb, MB_INT32, MB_SHAPE(1, length), told + i * length), how, i, shots, t);
+        mb_scope_end(scope);
+    }
+}
+
+void tuning_free(tuning *t)
+{
+    free(t->norms);
+    free(t->queries);
+    *t = (tuning){NULL, NULL};
+}
