@@ -29,6 +29,7 @@ mb_tensor decoder_apply(const decoder *d, mb_tensor tokens)
 {
     mb_tensor x =
         mb_add(mb_embedding_apply(d->embed, tokens), mb_slice(d->positions, 0, 0, mb_dim(tokens, 1), 1));
+    x = mb_tell(x, "tokens");
     for (int l = 0; l < d->layers; l++) {
         MB_PREFIX(x.ctx, "blocks", l);
         x = mb_block_apply(&d->block[l], x, MB_NO_KEY, NULL);

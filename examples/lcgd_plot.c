@@ -34,6 +34,8 @@ static void draw_lines(FILE *f, const char *table, int x, int y, double rate, in
 static void draw_training(const results *r)
 {
     picture p;
+    if (r->trials[0].loss.n == 0)
+        return;
     FILE *f = picture_begin(&p);
     fprintf(f, "set title 'Training: loss of labels'\nset xlabel 'step'\nset yrange [0:*]\nplot ");
     for (int i = 0; i < r->trial_count; i++)
@@ -68,9 +70,9 @@ static void draw_measures(const results *r, bool by_layer)
     FILE *f = picture_begin(&p);
     double rate = rate_of(best_rate(r, TRAINED, GD));
     fprintf(f, "set multiplot layout 3,2\nset key bottom left font ',8'\nset xlabel '%s'\n%s",
-            by_layer ? "layer" : "learning rate", by_layer ? "" : "set logscale x\n");
+            by_layer ? "layer" : "learning rate", by_layer ? "set xtics 1\n" : "set logscale x\n");
     for (int m = 0; m < MEASURES; m++) {
-        fprintf(f, "set title '%s'\n%s\nplot ", measure_names[m], m ? "unset key" : "");
+        fprintf(f, "set title '%s' noenhanced\n%s\nplot ", measure_names[m], m ? "unset key" : "");
         draw_lines(f, by_layer ? "layers.csv" : "means.csv", by_layer ? 4 : 3, (by_layer ? 5 : 4) + m,
                    by_layer ? rate : -1, by_layer ? 3 : COUNT(lines));
     }
@@ -78,20 +80,22 @@ static void draw_measures(const results *r, bool by_layer)
     picture_end(&p, r->folder, by_layer ? "layers.png" : "rates.png", 1200, 1100);
 }
 
+/* A panel for each variant, of consecutive rows of the table, in the same colours. */
 static void draw_gradients(const results *r)
 {
     picture p;
     FILE *f = picture_begin(&p);
+    int rows = r->trials[0].layers * (int)set.shots;
     fprintf(f,
-            "set multiplot layout 1,%d\nset xlabel 'demonstration'\nset ylabel 'layer'\nset cblabel 'log10 "
-            "of the gradient''s norm'\nset "
-            "autoscale fix\nunset grid\n",
+            "stats 'gradients.csv' skip 1 using (log10($4)) nooutput\nset cbrange [STATS_min:STATS_max]\nset "
+            "multiplot layout 1,%d\nset xlabel 'demonstration'\nset ylabel 'layer'\nset ytics 1\nset cblabel "
+            "'log10 of the norm'\nset autoscale fix\nunset grid\nset rmargin 12\n",
             VARIANTS);
     for (int v = 0; v < VARIANTS; v++)
         fprintf(f,
-                "set title '%s'\nplot 'gradients.csv' skip 1 using 3:2:(strcol(1) eq '%s' ? log10($4+1e-12) "
-                ": NaN) with image notitle\n",
-                variant_names[v], variant_names[v]);
+                "set title '%s'\nplot 'gradients.csv' skip 1 every ::%d::%d using 3:2:(log10($4)) with image "
+                "notitle\n",
+                variant_names[v], v * rows, (v + 1) * rows - 1);
     fprintf(f, "unset multiplot\n");
     picture_end(&p, r->folder, "gradients.png", 1500, 420);
 }

@@ -272,7 +272,8 @@ static void measures(const results *r, int rate)
         for (int v = 0; v < VARIANTS; v++) {
             char text[64];
             double d, value = over_seeds(r, TRAINED, (variant)v, rate, m, -1, &d);
-            snprintf(text, sizeof text, "%-11s %s", v > (m == ALPHA) ? "" : measure_names[m], variant_names[v]);
+            snprintf(text, sizeof text, "%-11s %s", v > (m == ALPHA) ? "" : measure_names[m],
+                     variant_names[v]);
             if (!isnan(value))
                 summary_line(text, value, d, known[v][m], -1, 1);
         }

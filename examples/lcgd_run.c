@@ -70,6 +70,21 @@ static mb_tensor training_batch(mb_context *mb, int64_t seed, int64_t step)
     return x;
 }
 
+/* The losses that the run before has told, of the steps that are not done again. */
+static void remember_losses(trial *t, int64_t steps)
+{
+    char line[256], *path = path_in(t->folder, "training.csv");
+    FILE *f = fopen(path, "r");
+    double seed, step, loss;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%lf,%lf,%lf", &seed, &step, &loss) == 3 && (int64_t)seed == t->seed &&
+            step < (double)steps)
+            series_add(&t->loss, step, loss);
+    if (f)
+        fclose(f);
+    free(path);
+}
+
 static void train(trial *t, mb_context *mb, const decoder *d, mb_optimizer *adam, const char *path)
 {
     for (int64_t step = mb_optimizer_steps(adam); step < set.steps && mb_error(mb) == MB_OK; step++) {
@@ -242,6 +257,8 @@ void run_trial(trial *t)
     mb_optimizer *adam = mb_adamw(b.p, o);
     if (t->resumed && file_exists(path))
         mb_optimizer_load(adam, path);
+    if (t->resumed)
+        remember_losses(t, mb_optimizer_steps(adam));
     jobs_advance(mb_optimizer_steps(adam));
     train(t, mb, &b.d, adam, path);
     mb_optimizer_free(adam);

@@ -32,19 +32,25 @@ static mb_tensor stopped(void *user, const char *name, mb_tensor x)
 }
 
 /* As the code has it, a layer is all of a block; in the text it is its attention, for queries that are
- * constant. In both no gradient passes from one to the next. */
+ * constant. In both a layer's input is constant, so that no gradient passes from one to the next. */
+static const struct {
+    const char *exit, *stop[3];
+} forms[VARIANTS] = {
+    [LCGD] = {"blocks.*.output", {"tokens"}},
+    [LCGD_TEXT] = {"blocks.*.attention.output", {"tokens", "blocks.*.output", "blocks.*.attention.queries"}},
+};
+
 static mb_tensor layer_losses(const decoder *d, mb_tensor tokens, variant how, mb_tensor *each)
 {
-    mb_context *mb = tokens.ctx;
     exits e = {.n = 0};
-    mb_tap taps[2] = {
-        mb_tap_begin(mb, how == LCGD ? "blocks.*.output" : "blocks.*.attention.output", leave, &e)};
-    if (how == LCGD_TEXT)
-        taps[1] = mb_tap_begin(mb, "blocks.*.attention.queries", stopped, NULL);
+    mb_tap tap = mb_tap_begin(tokens.ctx, forms[how].exit, leave, &e), stops[3];
+    int n = 0;
+    for (; n < 3 && forms[how].stop[n]; n++)
+        stops[n] = mb_tap_begin(tokens.ctx, forms[how].stop[n], stopped, NULL);
     decoder_apply(d, tokens);
-    if (how == LCGD_TEXT)
-        mb_tap_end(taps[1]);
-    mb_tap_end(taps[0]);
+    while (n > 0)
+        mb_tap_end(stops[--n]);
+    mb_tap_end(tap);
     mb_tensor sum = {0};
     for (int l = 0; l < e.n; l++) {
         mb_tensor loss = next_token_loss(readout(d, e.at[l]), tokens);

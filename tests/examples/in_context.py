@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""examples/linear_transformer, examples/icl_gd and examples/mesa, from outside: their tables recomputed, and what they do with folders,
+"""examples/linear_transformer, icl_gd, mesa and lcgd, from outside: their tables recomputed, and what they do with folders,
 streams and Ctrl-C."""
 import math
 import os
@@ -18,6 +18,8 @@ FLAGS = {
                "threads": 1},
     "mesa": {"models": "mesa-1", "steps": 2, "solver-steps": 2, "seeds": 2, "batch": 8, "validation": 16, "every": 1,
              "threads": 1},
+    "lcgd": {"layers": 1, "width": 4, "heads": 1, "classes": 2, "words": 2, "text": 2, "shots": 2, "batch": 8, "steps": 4,
+             "seeds": 2, "tasks": 2, "queries": 4, "rates": 2, "threads": 1},
 }
 
 
@@ -101,6 +103,43 @@ def means_are_over_seeds(folder):
             expect(abs(m["std"] - statistics.pstdev(values)) < 1e-6 * m["mean"], program, "std", m, values)
 
 
+@test
+def means_of_lcgd(folder):
+    """means.csv: over a seed's tasks, then over seeds; layers.csv has the same mean."""
+    succeed("lcgd", {**FLAGS["lcgd"], "layers": 2, "seeds": 3, "out": folder / "run"})
+    t = tables(folder / "run")
+    measures = ("SimAOU", "SimAOU_norm", "SimAM", "SimAM_D", "Kendall")
+    expect(len(t["tuning.csv"]) == 3 * 2 * 2 * 5 and len(t["means.csv"]) == 2 * 5, "rows")
+    for m in t["means.csv"]:
+        key = [m[k] for k in ("model", "variant", "rate")]
+        rows = [r for r in t["tuning.csv"] if [r[k] for k in ("model", "variant", "rate")] == key]
+        by_layer = [r for r in t["layers.csv"] if [r[k] for k in ("model", "variant", "rate")] == key]
+        expect(len(rows) == 6 and len(by_layer) == 2, key, len(rows), len(by_layer))
+        for what in (*measures, "accuracy"):
+            seeds = [statistics.fmean(r[what] for r in rows if r["seed"] == s) for s in range(3)]
+            expect(abs(m[what] - statistics.fmean(seeds)) < 1e-7, what, m, seeds)
+            expect(abs(m[what + "_std"] - statistics.pstdev(seeds)) < 1e-7, what, m, seeds)
+        for what in measures:
+            expect(abs(m[what] - statistics.fmean(r[what] for r in by_layer)) < 1e-7, what, "by layer")
+
+
+@test
+def lcgd_goes_on(folder):
+    """A run that was stopped, and one of another kind."""
+    succeed("lcgd", {**FLAGS["lcgd"], "out": folder / "whole"})
+    held = Held("lcgd", {**FLAGS["lcgd"], "out": folder / "parts"}, room=1)
+    held.until(lambda: (folder / "parts/config.json").exists())
+    held.interrupt()
+    expect(held.finish().status == 130, "stopped")
+    flags = {**FLAGS["lcgd"], "resume": folder / "parts"}
+    refused(run("lcgd", {**flags, "width": 8}), "begun otherwise")
+    succeed("lcgd", flags)
+    expect(tables(folder / "parts") == tables(folder / "whole"), "other tables")
+    refused(run("lcgd", {**FLAGS["lcgd"], "resume": folder / "nothing"}), "nothing")
+    (folder / "parts/seed-0.safetensors").write_bytes(b"cut")
+    refused(run("lcgd", flags), "seed-0.safetensors")
+
+
 # ---- folders and streams ----
 
 @test
@@ -136,11 +175,13 @@ def streams_and_disks(folder):
         plain = succeed(program, {**flags, "out": folder / f"{program}-plain"})
         expect(plain.out, "nothing is printed")
         expect(tables(folder / f"{program}-closed") == tables(folder / f"{program}-plain"), program, "other tables")
-        size = max(f.stat().st_size for f in (folder / f"{program}-plain").glob("*.csv"))
+        files = [f for f in (folder / f"{program}-plain").iterdir() if f.suffix in (".csv", ".safetensors")]
+        largest = max(files, key=lambda f: f.stat().st_size)
+        size = largest.stat().st_size
 
         def full_disk(limit=size - 1):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        refused(run(program, {**flags, "out": folder / f"{program}-cut"}, preexec_fn=full_disk), ".csv", "large")
+        refused(run(program, {**flags, "out": folder / f"{program}-cut"}, preexec_fn=full_disk), largest.suffix, "large")
 
 
 @test
