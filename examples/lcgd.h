@@ -22,7 +22,7 @@ typedef struct plan {
 
 extern plan set;
 
-/* ---- lcgd_language.c: prompts ---- */
+/* ---- lcgd_language.c: a language of prompts ---- */
 
 /* A text is `text` words of one class, but for noise; a demonstration is a text and its label. Which label a
  * class has is drawn anew for each task. Tokens: words, class by class, then labels. */
@@ -40,7 +40,27 @@ task task_of(uint64_t seed, int64_t turn);
  */
 void demonstrations(const task *t, int64_t first, int64_t count, int32_t *tokens);
 
+/* What a model meets: demonstrations, and queries of which it is asked for the label. */
+typedef struct problem {
+    int64_t shots, queries, told; /* told: tokens of the demonstrations */
+    int32_t *tokens;              /* the demonstrations, labels included, then the queries' texts */
+    int64_t *length;              /* [shots + queries] */
+    int32_t *label;               /* [queries]: the token that is right */
+    int32_t candidates[MOST_CLASSES];
+    int candidate_count;
+} problem;
+
+problem problem_new(int64_t shots, int64_t queries, int64_t tokens);
+void problem_free(problem *p);
+/* The next demonstration or query; p->told grows with the demonstrations. */
+void problem_add(problem *p, int64_t number, const int32_t *tokens, int64_t n);
+problem problem_of_task(const task *t);
+
 /* ---- lcgd_model.c: a decoder ---- */
+
+typedef struct decoder_shape {
+    int64_t layers, width, heads, vocabulary, context;
+} decoder_shape;
 
 typedef struct decoder {
     int layers;
@@ -52,7 +72,7 @@ typedef struct decoder {
     mb_linear head;
 } decoder;
 
-decoder decoder_new(mb_params *p);
+decoder decoder_new(mb_params *p, const decoder_shape *shape);
 /* Logits [B,N,vocabulary] of tokens [B,N], int32. */
 mb_tensor decoder_apply(const decoder *d, mb_tensor tokens);
 /* Of a layer's tokens [B,N,width]: through the last norm and the head. */
@@ -70,12 +90,11 @@ typedef struct glimpse {
     float *query;                     /* [layers,width]: heads side by side */
     float *scores;                    /* [layers,heads,text]: before the softmax, of the query's own tokens */
     float *weights; /* [layers,told]: after it, of the demonstrations' tokens, summed over heads */
-    bool right;     /* whether the best of the labels is its own */
+    bool right;     /* whether the best of the candidates is the label */
 } glimpse;
 
-/* Of queries [count,text] with `told` tokens of demonstrations before each; labels: [count]. */
-void look(const decoder *d, const int32_t *told, int64_t told_count, const int32_t *queries,
-          const int32_t *labels, int64_t count, int64_t text, glimpse *out);
+/* Of all queries, with the demonstrations before each, or without; out: [queries]. */
+void look(const decoder *d, const problem *p, bool told, glimpse *out);
 void glimpses_free(glimpse *g, int64_t count);
 
 /* ---- lcgd_tune.c: fine-tuning on demonstrations ---- */
@@ -93,12 +112,11 @@ mb_tensor demonstration_loss(const decoder *d, mb_tensor tokens, variant how, mb
 /* What one pass over the demonstrations leaves, beside the parameters. */
 typedef struct tuning {
     float *norms;   /* [layers,shots]: of the gradient of a layer's keys and values */
-    float *queries; /* [layers,shots*length,width]: of the demonstrations' tokens, as they were tuned on */
+    float *queries; /* [layers,told,width]: of the demonstrations' tokens, as they were tuned on */
 } tuning;
 
 /* One step of SGD for each demonstration, in order, on the projections to keys and values. */
-void tune(const decoder *d, mb_params *p, mb_optimizer *sgd, const int32_t *told, int64_t shots, variant how,
-          tuning *t);
+void tune(const decoder *d, mb_params *p, mb_optimizer *sgd, const problem *from, variant how, tuning *t);
 void tuning_free(tuning *t);
 
 /* ---- lcgd_measure.c: what is compared ---- */

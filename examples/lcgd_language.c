@@ -2,6 +2,9 @@
  *
  * lcgd_language.c - a language of classification prompts: what a text is about is seen in its words, and what
  * that is called is agreed on anew in each prompt, by its demonstrations. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "lcgd.h"
 
 int64_t vocabulary(void)
@@ -60,4 +63,54 @@ void demonstrations(const task *t, int64_t first, int64_t count, int32_t *tokens
         }
         *tokens++ = t->label[about];
     }
+}
+
+/* ---- problems ---- */
+
+problem problem_new(int64_t shots, int64_t queries, int64_t tokens)
+{
+    problem p = {.shots = shots, .queries = queries};
+    p.tokens = calloc((size_t)tokens + 1, sizeof *p.tokens);
+    p.length = calloc((size_t)(shots + queries) + 1, sizeof *p.length);
+    p.label = calloc((size_t)queries + 1, sizeof *p.label);
+    if (!p.tokens || !p.length || !p.label)
+        die("out of memory");
+    return p;
+}
+
+void problem_free(problem *p)
+{
+    free(p->tokens);
+    free(p->length);
+    free(p->label);
+    *p = (problem){0};
+}
+
+void problem_add(problem *p, int64_t number, const int32_t *tokens, int64_t n)
+{
+    int64_t at = 0;
+    for (int64_t i = 0; i < number; i++)
+        at += p->length[i];
+    memcpy(p->tokens + at, tokens, (size_t)n * sizeof *tokens);
+    p->length[number] = n;
+    p->told += number < p->shots ? n : 0;
+}
+
+problem problem_of_task(const task *t)
+{
+    int64_t length = demonstration_length();
+    problem p = problem_new(set.shots, set.queries, (set.shots + set.queries) * length);
+    int32_t *one = calloc((size_t)length, sizeof *one);
+    if (!one)
+        die("out of memory");
+    for (int64_t i = 0; i < set.shots + set.queries; i++) {
+        demonstrations(t, i, 1, one);
+        problem_add(&p, i, one, i < set.shots ? length : set.text);
+        if (i >= set.shots)
+            p.label[i - set.shots] = one[set.text];
+    }
+    free(one);
+    for (int c = 0; c < set.classes; c++)
+        p.candidates[p.candidate_count++] = first_label() + c;
+    return p;
 }

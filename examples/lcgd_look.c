@@ -55,12 +55,13 @@ static int32_t *prompts(const int32_t *told, int64_t told_count, const int32_t *
     return tokens;
 }
 
-/* The label with the largest logit, of those after the words: [count]. */
-static mb_tensor guesses(mb_tensor logits)
+/* Which of the candidates has the largest logit: [count]. */
+static mb_tensor guesses(mb_tensor logits, const problem *p)
 {
     int64_t n = mb_dim(logits, 1);
     mb_tensor last = mb_squeeze(mb_slice(logits, 1, n - 1, 1, 1), 1);
-    return mb_argmax(mb_slice(last, 1, first_label(), vocabulary() - first_label(), 1), 1);
+    mb_tensor ids = mb_from(logits.ctx, MB_INT32, MB_SHAPE(p->candidate_count), p->candidates);
+    return mb_argmax(mb_take(last, ids, 1), 1);
 }
 
 static void make(const decoder *d, int64_t told, int64_t text, int64_t count, glimpse *out)
@@ -77,43 +78,63 @@ static void make(const decoder *d, int64_t told, int64_t text, int64_t count, gl
                            .weights = floats(d->layers * told)};
 }
 
-void look(const decoder *d, const int32_t *told, int64_t told_count, const int32_t *queries,
-          const int32_t *labels, int64_t count, int64_t text, glimpse *out)
+/* Reads what was seen of a layer into its places. */
+static void put(int what, mb_tensor seen, int l, int64_t count, glimpse *out)
+{
+    int64_t size = mb_count(seen);
+    float *values = floats(size);
+    mb_read(seen, values, (size_t)size * sizeof *values);
+    spread(what, values, l, size / count, count, out);
+    free(values);
+}
+
+/* `count` queries of one length, from number `first` on; all that is seen comes by one flush. */
+static void look_at(const decoder *d, const problem *p, int64_t told, const int32_t *queries, int64_t first,
+                    int64_t count, glimpse *out)
 {
     mb_context *mb = d->embed.weight.ctx;
     mb_tensor seen[SEEN][MOST_LAYERS], wanted[SEEN * MOST_LAYERS + 1];
     mb_tap taps[SEEN];
     int n = 0;
-    make(d, told_count, text, count, out);
-    int32_t *tokens = prompts(told, told_count, queries, count, text), *guess = calloc((size_t)count + 1, 4);
+    int64_t text = p->length[p->shots + first];
+    make(d, told, text, count, out);
+    int32_t *tokens = prompts(p->tokens, told, queries, count, text),
+            *guess = calloc((size_t)count + 1, sizeof *guess);
     if (!guess)
         die("out of memory");
-    mb_scope scope = mb_scope_begin(mb);
     for (int s = 0; s < SEEN; s++)
         taps[s] = mb_tap_collect(mb, patterns[s], seen[s], MOST_LAYERS);
-    mb_tensor logits = decoder_apply(d, mb_from(mb, MB_INT32, MB_SHAPE(count, told_count + text), tokens));
+    mb_tensor logits = decoder_apply(d, mb_from(mb, MB_INT32, MB_SHAPE(count, told + text), tokens));
     for (int s = 0; s < SEEN; s++)
-        if (mb_tap_end(taps[s]) != d->layers)
-            stop_at_error(mb);
+        mb_tap_end(taps[s]);
     for (int s = 0; s < SEEN; s++)
         for (int l = 0; l < d->layers; l++)
-            wanted[n++] = seen[s][l] = last_token(s, seen[s][l], told_count);
-    wanted[n++] = guesses(logits);
-    mb_eval(wanted, n); /* one flush for all */
+            wanted[n++] = seen[s][l] = last_token(s, seen[s][l], told);
+    wanted[n++] = guesses(logits, p);
+    mb_eval(wanted, n);
     for (int s = 0; s < SEEN; s++)
-        for (int l = 0; l < d->layers; l++) {
-            int64_t size = mb_count(seen[s][l]);
-            float *values = floats(size);
-            mb_read(seen[s][l], values, (size_t)size * sizeof *values);
-            spread(s, values, l, size / count, count, out);
-            free(values);
-        }
+        for (int l = 0; l < d->layers; l++)
+            put(s, seen[s][l], l, count, out);
     mb_read(wanted[n - 1], guess, (size_t)count * sizeof *guess);
+    stop_at_error(mb);
     for (int64_t i = 0; i < count; i++)
-        out[i].right = guess[i] + first_label() == labels[i];
-    mb_scope_end(scope);
+        out[i].right = p->candidates[guess[i]] == p->label[first + i];
     free(tokens);
     free(guess);
+}
+
+void look(const decoder *d, const problem *p, bool told, glimpse *out)
+{
+    const int64_t *length = p->length + p->shots;
+    const int32_t *queries = p->tokens + p->told;
+    for (int64_t i = 0, n; i < p->queries; i += n) {
+        for (n = 1; i + n < p->queries && length[i + n] == length[i];)
+            n++;
+        mb_scope scope = mb_scope_begin(d->embed.weight.ctx);
+        look_at(d, p, told ? p->told : 0, queries, i, n, out + i);
+        mb_scope_end(scope);
+        queries += n * length[i];
+    }
 }
 
 void glimpses_free(glimpse *g, int64_t count)
@@ -123,5 +144,6 @@ void glimpses_free(glimpse *g, int64_t count)
         free(g[i].query);
         free(g[i].scores);
         free(g[i].weights);
+        g[i] = (glimpse){0};
     }
 }

@@ -3,20 +3,20 @@
  * lcgd_model.c - a pre-norm decoder, as GPT-2's: what happens in it is told by its layers. */
 #include "lcgd.h"
 
-decoder decoder_new(mb_params *p)
+decoder decoder_new(mb_params *p, const decoder_shape *shape)
 {
-    decoder d = {.layers = (int)set.layers, .heads = set.heads, .width = set.width};
-    mb_mixer_options attention = {.kind = MB_MIXER_SOFTMAX, .heads = set.heads, .causal = true};
-    int64_t context = (set.shots + 1) * demonstration_length();
-    d.embed = mb_embedding_new(p, "embed", vocabulary(), set.width);
-    d.positions = mb_param_no_decay(p, "positions", MB_SHAPE(context, set.width), mb_init_normal(0.02));
+    decoder d = {.layers = (int)shape->layers, .heads = shape->heads, .width = shape->width};
+    mb_mixer_options attention = {.kind = MB_MIXER_SOFTMAX, .heads = shape->heads, .causal = true};
+    d.embed = mb_embedding_new(p, "embed", shape->vocabulary, d.width);
+    d.positions = mb_param_no_decay(p, "positions", MB_SHAPE(shape->context, d.width), mb_init_normal(0.02));
     for (int l = 0; l < d.layers; l++) {
         char name[32];
         snprintf(name, sizeof name, "blocks.%d", l);
-        d.block[l] = mb_block_new(p, name, set.width, 0, &attention);
+        d.block[l] = mb_block_new(p, name, d.width, 0, &attention);
     }
-    d.norm = mb_layer_norm_new(p, "norm", set.width);
-    d.head = mb_linear_new_with(p, "head", set.width, vocabulary(), (mb_linear_options){.no_bias = true});
+    d.norm = mb_layer_norm_new(p, "norm", d.width);
+    d.head =
+        mb_linear_new_with(p, "head", d.width, shape->vocabulary, MB_LIT(mb_linear_options){.no_bias = true});
     return d;
 }
 

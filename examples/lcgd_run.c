@@ -127,62 +127,43 @@ static void become(const bench *b, kind k, int64_t seed)
     mb_eval(NULL, 0);
 }
 
-/* What a task is met with. */
+/* What a model makes of a problem. */
 typedef struct exam {
-    int32_t *told, *queries, *labels;
-    int64_t told_count;
+    problem p;
     glimpse *zero, *icl, *tuned, *gd; /* [queries] */
 } exam;
 
-static exam exam_of(const task *t)
+static exam exam_of(problem p)
 {
-    int64_t length = demonstration_length(), n = set.queries;
-    exam e = {.told_count = set.shots * length};
-    int32_t *all = malloc((size_t)((set.shots + n) * length) * sizeof *all);
-    e.told = malloc((size_t)e.told_count * sizeof *e.told);
-    e.queries = malloc((size_t)(n * set.text) * sizeof *e.queries);
-    e.labels = malloc((size_t)n * sizeof *e.labels);
-    e.zero = calloc(4 * (size_t)n, sizeof *e.zero);
-    if (!all || !e.told || !e.queries || !e.labels || !e.zero)
+    size_t n = (size_t)p.queries;
+    exam e = {.p = p, .zero = calloc(4 * n + 1, sizeof *e.zero)};
+    if (!e.zero)
         die("out of memory");
     e.icl = e.zero + n, e.tuned = e.icl + n, e.gd = e.tuned + n;
-    demonstrations(t, 0, set.shots + n, all);
-    memcpy(e.told, all, (size_t)e.told_count * sizeof *all);
-    for (int64_t i = 0; i < n; i++) {
-        const int32_t *from = all + e.told_count + i * length;
-        memcpy(e.queries + i * set.text, from, (size_t)set.text * sizeof *from);
-        e.labels[i] = from[set.text];
-    }
-    free(all);
     return e;
 }
 
 static void exam_free(exam *e)
 {
-    glimpses_free(e->zero, 2 * set.queries); /* zero and icl */
-    free(e->told);
-    free(e->queries);
-    free(e->labels);
+    glimpses_free(e->zero, 4 * e->p.queries);
     free(e->zero);
+    problem_free(&e->p);
 }
 
 static void compare(trial *t, const bench *b, exam *e, outcome *o)
 {
     tuning tuned;
     glimpse *g = o->how == GD ? e->gd : e->tuned;
-    if (o->how == GD && g->output)
-        glimpses_free(g, set.queries);
+    glimpses_free(g, e->p.queries);
     mb_optimizer_set_lr(b->sgd, rate_of(o->rate));
-    tune(&b->d, b->p, b->sgd, e->told, set.shots, o->how, &tuned);
-    look(&b->d, NULL, 0, e->queries, e->labels, set.queries, set.text, g);
-    o->accuracy = accuracy(g, set.queries);
-    o->rec2ftp = rec2ftp(e->zero, e->icl, g, set.queries);
-    measure_all(e->zero, e->icl, g, o->how == GD ? NULL : e->gd, &tuned, set.queries, o->by_layer);
+    tune(&b->d, b->p, b->sgd, &e->p, o->how, &tuned);
+    look(&b->d, &e->p, false, g);
+    o->accuracy = accuracy(g, e->p.queries);
+    o->rec2ftp = rec2ftp(e->zero, e->icl, g, e->p.queries);
+    measure_all(e->zero, e->icl, g, o->how == GD ? NULL : e->gd, &tuned, e->p.queries, o->by_layer);
     o->norms = tuned.norms;
     tuned.norms = NULL;
     tuning_free(&tuned);
-    if (o->how != GD)
-        glimpses_free(g, set.queries);
     mb_snapshot_restore(b->start, "");
     mb_eval(NULL, 0);
     t->outcome_count++;
@@ -196,22 +177,21 @@ int variants_of(kind k)
 
 static void meet(trial *t, const bench *b, kind k, int64_t number)
 {
-    task task = task_of(stream(t->seed, STREAM_TASKS, number), number % set.classes);
+    uint64_t seed = stream(t->seed, STREAM_TASKS, number);
+    task task = task_of(seed, number % set.classes);
     setting *s = &t->settings[t->setting_count++];
-    exam e = exam_of(&task);
-    look(&b->d, NULL, 0, e.queries, e.labels, set.queries, set.text, e.zero);
-    look(&b->d, e.told, e.told_count, e.queries, e.labels, set.queries, set.text, e.icl);
-    *s = (setting){k, number, accuracy(e.zero, set.queries), accuracy(e.icl, set.queries), 0, 0, 0, 0};
-    measure_noise(e.zero, e.icl, set.queries, task.seed, &s->noise, &s->noise_norm);
-    measure_two_noises(e.zero, set.queries, task.seed, &s->two_noises, &s->two_noises_norm);
+    exam e = exam_of(problem_of_task(&task));
+    look(&b->d, &e.p, false, e.zero);
+    look(&b->d, &e.p, true, e.icl);
+    *s = (setting){k, number, accuracy(e.zero, e.p.queries), accuracy(e.icl, e.p.queries), 0, 0, 0, 0};
+    measure_noise(e.zero, e.icl, e.p.queries, seed, &s->noise, &s->noise_norm);
+    measure_two_noises(e.zero, e.p.queries, seed, &s->two_noises, &s->two_noises_norm);
     for (int r = 0; r < set.rates && !stop_wanted(); r++)
         for (int v = 0; v < variants_of(k); v++) {
             outcome *o = &t->outcomes[t->outcome_count];
             *o = (outcome){.kind = k, .how = (variant)v, .rate = r, .task = number};
             compare(t, b, &e, o);
         }
-    if (e.gd->output)
-        glimpses_free(e.gd, set.queries);
     exam_free(&e);
 }
 
@@ -251,7 +231,9 @@ void run_trial(trial *t)
     char *path = path_in(t->folder, name);
     mb_context *mb = open_context();
     bench b = {.p = mb_params_new(mb, (uint64_t)t->seed)};
-    b.d = decoder_new(b.p);
+    const decoder_shape shape = {set.layers, set.width, set.heads, vocabulary(),
+                                 (set.shots + 1) * demonstration_length()};
+    b.d = decoder_new(b.p, &shape);
     mb_adamw_options o = {.lr = set.lr, .weight_decay = 0.1, .beta2 = 0.98, .clip_norm = 1};
     o.schedule = mb_schedule_warmup_cosine(50, set.steps);
     mb_optimizer *adam = mb_adamw(b.p, o);

@@ -78,39 +78,40 @@ static mb_tensor without_queries(mb_tensor g)
     return mb_pad(mb_slice(g, 0, third, 2 * third, 1), 0, third, 0);
 }
 
-static void step(const decoder *d, mb_params *p, mb_optimizer *sgd, mb_tensor tokens, variant how,
-                 int64_t number, int64_t shots, tuning *t)
+/* Demonstration `number`, whose tokens begin at `at` of all. */
+static void step(const decoder *d, mb_params *p, mb_optimizer *sgd, const problem *from, variant how,
+                 int64_t number, int64_t at, tuning *t)
 {
     mb_tensor ts[2 * MOST_LAYERS], gs[2 * MOST_LAYERS], queries[MOST_LAYERS];
-    int n = mb_params_list(p, ts, 2 * MOST_LAYERS);
-    int64_t length = mb_dim(tokens, 1);
-    mb_tap tap = mb_tap_collect(tokens.ctx, "blocks.*.attention.queries", queries, MOST_LAYERS);
+    mb_context *mb = mb_params_context(p);
+    int n = mb_params_list(p, ts, 2 * MOST_LAYERS), each = n / d->layers;
+    int64_t length = from->length[number];
+    mb_tensor tokens = mb_from(mb, MB_INT32, MB_SHAPE(1, length), from->tokens + at);
+    mb_tap tap = mb_tap_collect(mb, "blocks.*.attention.queries", queries, MOST_LAYERS);
     mb_tensor loss = demonstration_loss(d, tokens, how, NULL);
     mb_tap_end(tap);
     mb_grad(loss, ts, n, gs);
     for (int i = 0; i < n; i++)
         gs[i] = without_queries(gs[i]);
     for (int l = 0; l < d->layers; l++) {
-        mb_watch(mb_global_norm(gs + (ptrdiff_t)l * n / d->layers, n / d->layers),
-                 t->norms + l * shots + number, sizeof *t->norms);
-        mb_watch(queries[l], t->queries + (l * shots + number) * length * d->width,
+        mb_watch(mb_global_norm(gs + (ptrdiff_t)l * each, each), t->norms + l * from->shots + number,
+                 sizeof *t->norms);
+        mb_watch(queries[l], t->queries + (l * from->told + at) * d->width,
                  (size_t)(length * d->width) * sizeof *t->queries);
     }
     mb_apply_gradients(sgd, gs, n);
 }
 
-void tune(const decoder *d, mb_params *p, mb_optimizer *sgd, const int32_t *told, int64_t shots, variant how,
-          tuning *t)
+void tune(const decoder *d, mb_params *p, mb_optimizer *sgd, const problem *from, variant how, tuning *t)
 {
     mb_context *mb = mb_params_context(p);
-    int64_t length = demonstration_length(), numbers = d->layers * shots;
-    *t = (tuning){calloc((size_t)numbers + 1, sizeof(float)),
-                  calloc((size_t)(numbers * length * d->width) + 1, sizeof(float))};
+    *t = (tuning){calloc((size_t)(d->layers * from->shots) + 1, sizeof(float)),
+                  calloc((size_t)(d->layers * from->told * d->width) + 1, sizeof(float))};
     if (!t->norms || !t->queries)
         die("out of memory");
-    for (int64_t i = 0; i < shots && mb_error(mb) == MB_OK; i++) {
+    for (int64_t i = 0, at = 0; i < from->shots && mb_error(mb) == MB_OK; at += from->length[i++]) {
         mb_scope scope = mb_scope_begin(mb);
-        step(d, p, sgd, mb_from(mb, MB_INT32, MB_SHAPE(1, length), told + i * length), how, i, shots, t);
+        step(d, p, sgd, from, how, i, at, t);
         mb_scope_end(scope);
     }
 }

@@ -72,7 +72,7 @@ typedef struct subject {
     mb_context *mb;
     mb_params *p;
     decoder d;
-    int32_t told[4 * LENGTH];
+    problem told;     /* of 4 demonstrations and 5 queries */
     mb_tensor tokens; /* [1,LENGTH]: the first demonstration */
 } subject;
 
@@ -81,10 +81,10 @@ static subject new_subject(int64_t layers)
     subject s = {.mb = open_on("cpu")};
     set.layers = layers;
     s.p = mb_params_new_with(s.mb, 3, MB_FLOAT32);
-    s.d = decoder_new(s.p);
+    s.d = decoder_new(s.p, &(decoder_shape){layers, set.width, set.heads, vocabulary(), 5 * LENGTH});
     task t = task_of(5, 0);
-    demonstrations(&t, 0, 4, s.told);
-    s.tokens = mb_from(s.mb, MB_INT32, MB_SHAPE(1, LENGTH), s.told);
+    s.told = problem_of_task(&t);
+    s.tokens = mb_from(s.mb, MB_INT32, MB_SHAPE(1, LENGTH), s.told.tokens);
     /* So that attention is not uniform, and biases are not 0. */
     for (int i = 0; i < mb_params_count(s.p); i++) {
         mb_tensor w = mb_params_tensor(s.p, i);
@@ -97,6 +97,7 @@ static subject new_subject(int64_t layers)
 
 static void end_subject(subject *s)
 {
+    problem_free(&s->told);
     mb_params_free(s->p);
     close_all();
 }
@@ -202,14 +203,14 @@ Test(lcgd_example, tuning_equals_steps_by_hand)
         mb_params_freeze(s.p, "");
         mb_params_unfreeze(s.p, "blocks.*.attention.qkv");
         mb_optimizer *sgd = mb_sgd(s.p, (mb_sgd_options){.lr = 0.5});
-        tune(&s.d, s.p, sgd, s.told, 4, (variant)v, &t);
+        tune(&s.d, s.p, sgd, &s.told, (variant)v, &t);
         for (int k = 0; k < 4; k++)
             ws[k] = mb_params_get(hand.p, names[k]);
         for (int i = 0; i < 4; i++) {
             mb_tensor gs[4];
             mb_scope scope = mb_scope_begin(hand.mb);
             mb_tensor tokens =
-                mb_from(hand.mb, MB_INT32, MB_SHAPE(1, LENGTH), hand.told + (ptrdiff_t)i * LENGTH);
+                mb_from(hand.mb, MB_INT32, MB_SHAPE(1, LENGTH), hand.told.tokens + (ptrdiff_t)i * LENGTH);
             mb_grad(demonstration_loss(&hand.d, tokens, (variant)v, NULL), ws, 4, gs);
             for (int k = 0; k < 4; k++) {
                 mb_tensor from = mb_slice(gs[k], 0, set.width, 2 * set.width, 1);
@@ -230,16 +231,16 @@ Test(lcgd_example, tuning_equals_steps_by_hand)
         }
         mb_tensor q;
         mb_tap tap = mb_tap_collect(s.mb, "blocks.0.attention.queries", &q, 1);
-        decoder_apply(&s.d, mb_from(s.mb, MB_INT32, MB_SHAPE(1, LENGTH), s.told));
+        decoder_apply(&s.d, mb_from(s.mb, MB_INT32, MB_SHAPE(1, LENGTH), s.told.tokens));
         mb_tap_end(tap);
         const double *seen = values(q); /* nothing below block 0 has been tuned, and no queries were */
         for (int64_t i = 0; i < LENGTH * set.width; i++)
             expect(fabs(seen[i] - (double)t.queries[i]) < 1e-5, "queries");
         tuning_free(&t);
         mb_optimizer_free(sgd);
-        mb_params_free(s.p);
         mb_params_free(hand.p);
-        close_all();
+        problem_free(&hand.told);
+        end_subject(&s);
     }
 }
 
@@ -314,17 +315,10 @@ Test(lcgd_example, kendalls_tau)
 Test(lcgd_example, small_rates)
 {
     subject s = new_subject(2);
-    task t = task_of(5, 0);
-    int32_t all[9 * LENGTH], queries[5 * 3], labels[5];
     glimpse zero[5], icl[5], tuned[5];
     double rows[3][MEASURES][MOST_LAYERS];
-    demonstrations(&t, 0, 9, all);
-    for (int i = 0; i < 5; i++) {
-        memcpy(queries + (ptrdiff_t)i * 3, all + (ptrdiff_t)(4 + i) * LENGTH, 3 * sizeof *all);
-        labels[i] = all[(4 + i) * LENGTH + 3];
-    }
-    look(&s.d, NULL, 0, queries, labels, 5, 3, zero);
-    look(&s.d, all, 4 * LENGTH, queries, labels, 5, 3, icl);
+    look(&s.d, &s.told, false, zero);
+    look(&s.d, &s.told, true, icl);
     mb_params_freeze(s.p, "");
     mb_params_unfreeze(s.p, "blocks.*.attention.qkv");
     mb_optimizer *sgd = mb_sgd(s.p, (mb_sgd_options){.lr = 1});
@@ -332,8 +326,8 @@ Test(lcgd_example, small_rates)
     for (int k = 0; k < 3; k++) {
         tuning made;
         mb_optimizer_set_lr(sgd, k == 0 ? 1e-2 : k == 1 ? 1e-3 : 0);
-        tune(&s.d, s.p, sgd, all, 4, GD, &made);
-        look(&s.d, NULL, 0, queries, labels, 5, 3, tuned);
+        tune(&s.d, s.p, sgd, &s.told, GD, &made);
+        look(&s.d, &s.told, false, tuned);
         measure_all(zero, icl, tuned, NULL, &made, 5, rows[k]);
         mb_snapshot_restore(start, "");
         tuning_free(&made);
@@ -364,29 +358,51 @@ Test(lcgd_example, small_rates)
     end_subject(&s);
 }
 
-/* What is seen of a query is what its own prompt, alone, shows. */
+/* What is seen of a query is what its own prompt, alone, shows; also where lengths differ. */
 Test(lcgd_example, queries_do_not_see_each_other)
 {
     subject s = new_subject(2);
-    int32_t queries[2 * 3] = {0, 5, 9, 3, 2, 1}, labels[2] = {first_label(), first_label()};
-    glimpse both[2], one[1];
-    look(&s.d, s.told, 4 * LENGTH, queries, labels, 2, 3, both);
-    look(&s.d, s.told, 4 * LENGTH, queries + 3, labels + 1, 1, 3, one);
-    for (int i = 0; i < 2 * 16; i++)
-        expect(fabsf(both[1].output[i] - one[0].output[i]) < 1e-5f &&
-                   fabsf(both[1].query[i] - one[0].query[i]) < 1e-5f,
-               "output and query");
-    for (int i = 0; i < 2 * 2 * 3; i++)
-        expect(fabsf(both[1].scores[i] - one[0].scores[i]) < 1e-5f, "scores");
-    float sum = 0;
-    for (int i = 0; i < 2 * 4 * LENGTH; i++) {
-        expect(fabsf(both[1].weights[i] - one[0].weights[i]) < 1e-5f && one[0].weights[i] >= 0, "weights");
-        sum += one[0].weights[i];
+    static const int32_t texts[4][3] = {{0, 5, 9}, {3, 2, 1}, {7, 8, 0}, {4, 4, 4}};
+    static const int64_t lengths[4] = {3, 3, 2, 3};
+    problem all = problem_new(1, 4, LENGTH + 12);
+    glimpse together[4] = {{0}}, alone[1] = {{0}};
+    problem_add(&all, 0, s.told.tokens, LENGTH);
+    all.candidates[all.candidate_count++] = first_label();
+    all.candidates[all.candidate_count++] = first_label() + 2;
+    for (int i = 0; i < 4; i++) {
+        problem_add(&all, 1 + i, texts[i], lengths[i]);
+        all.label[i] = first_label() + 2;
     }
-    expect(sum > 0 && sum < 4, "at most 1 for each head and layer: %g", (double)sum);
-    expect(both[1].right == one[0].right, "guesses");
-    glimpses_free(both, 2);
-    glimpses_free(one, 1);
+    expect(all.told == LENGTH, "tokens of demonstrations");
+    look(&s.d, &all, true, together);
+    for (int q = 0; q < 4; q++) {
+        problem one = problem_new(1, 1, LENGTH + 3);
+        problem_add(&one, 0, s.told.tokens, LENGTH);
+        problem_add(&one, 1, texts[q], lengths[q]);
+        memcpy(one.candidates, all.candidates, sizeof one.candidates);
+        one.candidate_count = 2;
+        one.label[0] = first_label() + 2;
+        look(&s.d, &one, true, alone);
+        float sum = 0;
+        for (int i = 0; i < 2 * 16; i++)
+            expect(fabsf(together[q].output[i] - alone[0].output[i]) < 1e-5f &&
+                       fabsf(together[q].query[i] - alone[0].query[i]) < 1e-5f,
+                   "output and query");
+        expect(together[q].text == lengths[q] && alone[0].text == lengths[q], "text");
+        for (int i = 0; i < 2 * 2 * lengths[q]; i++)
+            expect(fabsf(together[q].scores[i] - alone[0].scores[i]) < 1e-5f, "scores");
+        for (int i = 0; i < 2 * LENGTH; i++) {
+            expect(fabsf(together[q].weights[i] - alone[0].weights[i]) < 1e-5f && alone[0].weights[i] >= 0,
+                   "weights");
+            sum += alone[0].weights[i];
+        }
+        expect(sum > 0 && sum < 4, "at most 1 for each head and layer: %g", (double)sum);
+        expect(together[q].right == alone[0].right, "guesses");
+        glimpses_free(alone, 1);
+        problem_free(&one);
+    }
+    glimpses_free(together, 4);
+    problem_free(&all);
     end_subject(&s);
 }
 
