@@ -17,6 +17,11 @@ plan set = {
     .backend = "",
     .out = "",
     .resume = "",
+    .weights = "",
+    .vocabulary = "",
+    .merges = "",
+    .texts = "",
+    .form = "Sentence: {} Label:",
     .layers = 6,
     .width = 128,
     .heads = 4,
@@ -40,6 +45,11 @@ static const plan quick = {
     .backend = "",
     .out = "",
     .resume = "",
+    .weights = "",
+    .vocabulary = "",
+    .merges = "",
+    .texts = "",
+    .form = "Sentence: {} Label:",
     .layers = 3,
     .width = 64,
     .heads = 4,
@@ -89,6 +99,16 @@ static const flag flags[] = {
      .most = 1e3},
     {.name = "spread", FLAG_REAL, &set.spread, "from one to the next, a factor", .least = 1.01, .most = 100},
     {.name = "rates", FLAG_INT, &set.rates, "how many", .least = 1, .most = MOST_RATES},
+    {.name = "weights",
+     FLAG_TEXT,
+     &set.weights,
+     "safetensors of GPT-2, or of a decoder like it, in place of a trained toy; with --heads (12 of the "
+     "small one), "
+     "--vocabulary, --merges and --texts"},
+    {.name = "vocabulary", FLAG_TEXT, &set.vocabulary, "its vocab.json"},
+    {.name = "merges", FLAG_TEXT, &set.merges, "its merges.txt"},
+    {.name = "texts", FLAG_TEXT, &set.texts, "lines of a label, a tab and a text"},
+    {.name = "template", FLAG_TEXT, &set.form, "what is made of a text, at {}; the label follows"},
     {.name = "backend",
      FLAG_TEXT,
      &set.backend,
@@ -141,8 +161,10 @@ int main(int argc, char **argv)
         set = quick;
     flags_parse(argc, argv, "Compares learning in context with fine-tuning, layer by layer.", flags,
                 COUNT(flags));
-    if (set.width % set.heads)
+    if (!*set.weights && set.width % set.heads)
         die("--heads must divide --width");
+    if (*set.weights && (!*set.vocabulary || !*set.merges || !*set.texts || !strstr(set.form, "{}")))
+        die("--weights wants --vocabulary, --merges, --texts, and {} in --template");
     stop_install();
     r.folder = open_folder();
     r.trial_count = (int)set.seeds;

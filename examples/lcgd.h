@@ -12,7 +12,7 @@
 enum { MOST_LAYERS = 64, MOST_CLASSES = 16, MOST_RATES = 8 };
 
 typedef struct plan {
-    const char *backend, *out, *resume;
+    const char *backend, *out, *resume, *weights, *vocabulary, *merges, *texts, *form;
     int64_t layers, width, heads, classes, words, text, shots, steps, batch, seeds, first_seed, tasks,
         queries, threads;
     double noise, lr, rate, spread;
@@ -118,6 +118,26 @@ typedef struct tuning {
 /* One step of SGD for each demonstration, in order, on the projections to keys and values. */
 void tune(const decoder *d, mb_params *p, mb_optimizer *sgd, const problem *from, variant how, tuning *t);
 void tuning_free(tuning *t);
+
+/* ---- lcgd_words.c, lcgd_public.c: a model that others have trained ---- */
+
+/* A byte-pair vocabulary; dies where a file is not one. */
+typedef struct words words;
+words *words_open(const char *vocabulary_path, const char *merges_path);
+void words_close(words *w);
+/* Writes the first `most` tokens of the text; returns how many it has. */
+int64_t words_encode(const words *w, const char *text, int32_t *tokens, int64_t most);
+
+/* Of set.weights; heads are set.heads, which the file does not tell. */
+decoder_shape public_shape(mb_context *mb);
+void public_weights(decoder *d, mb_params *p);
+
+/* Labelled texts, of set.texts, at least as many as a problem takes. */
+typedef struct corpus corpus;
+corpus *corpus_open(void);
+void corpus_close(corpus *c);
+/* Other lines, in another order, for each seed. */
+problem problem_of_texts(const corpus *c, const words *w, uint64_t seed, int64_t context);
 
 /* ---- lcgd_measure.c: what is compared ---- */
 

@@ -111,6 +111,9 @@ typedef struct bench {
     decoder d;
     mb_optimizer *sgd;
     mb_snapshot *trained, *start; /* the model as it was trained, and as tuning begins */
+    corpus *texts;                /* with public weights; NULL: tasks are of the language */
+    words *words;
+    int64_t context;
 } bench;
 
 static void become(const bench *b, kind k, int64_t seed)
@@ -178,9 +181,10 @@ int variants_of(kind k)
 static void meet(trial *t, const bench *b, kind k, int64_t number)
 {
     uint64_t seed = stream(t->seed, STREAM_TASKS, number);
-    task task = task_of(seed, number % set.classes);
     setting *s = &t->settings[t->setting_count++];
-    exam e = exam_of(problem_of_task(&task));
+    task task = task_of(seed, number % set.classes);
+    exam e =
+        exam_of(b->texts ? problem_of_texts(b->texts, b->words, seed, b->context) : problem_of_task(&task));
     look(&b->d, &e.p, false, e.zero);
     look(&b->d, &e.p, true, e.icl);
     *s = (setting){k, number, accuracy(e.zero, e.p.queries), accuracy(e.icl, e.p.queries), 0, 0, 0, 0};
@@ -205,7 +209,7 @@ static int64_t outcomes(void)
 
 int64_t trial_units(void)
 {
-    return set.steps + outcomes() * UNITS_OF_OUTCOME;
+    return (*set.weights ? 0 : set.steps) + outcomes() * UNITS_OF_OUTCOME;
 }
 
 static void compare_all(trial *t, bench *b)
@@ -223,27 +227,48 @@ static void compare_all(trial *t, bench *b)
     }
 }
 
-void run_trial(trial *t)
+/* A model of one's own: trained, or the rest of it. */
+static void make_model(trial *t, bench *b)
 {
-    double started = now();
+    const decoder_shape shape = {set.layers, set.width, set.heads, vocabulary(),
+                                 (set.shots + 1) * demonstration_length()};
     char name[64];
     snprintf(name, sizeof name, "seed-%lld.safetensors", (long long)t->seed);
     char *path = path_in(t->folder, name);
-    mb_context *mb = open_context();
-    bench b = {.p = mb_params_new(mb, (uint64_t)t->seed)};
-    const decoder_shape shape = {set.layers, set.width, set.heads, vocabulary(),
-                                 (set.shots + 1) * demonstration_length()};
-    b.d = decoder_new(b.p, &shape);
+    b->d = decoder_new(b->p, &shape);
     mb_adamw_options o = {.lr = set.lr, .weight_decay = 0.1, .beta2 = 0.98, .clip_norm = 1};
     o.schedule = mb_schedule_warmup_cosine(50, set.steps);
-    mb_optimizer *adam = mb_adamw(b.p, o);
+    mb_optimizer *adam = mb_adamw(b->p, o);
     if (t->resumed && file_exists(path))
         mb_optimizer_load(adam, path);
     if (t->resumed)
         remember_losses(t, mb_optimizer_steps(adam));
     jobs_advance(mb_optimizer_steps(adam));
-    train(t, mb, &b.d, adam, path);
+    train(t, mb_params_context(b->p), &b->d, adam, path);
     mb_optimizer_free(adam);
+    free(path);
+}
+
+static void take_model(bench *b)
+{
+    decoder_shape shape = public_shape(mb_params_context(b->p));
+    b->d = decoder_new(b->p, &shape);
+    public_weights(&b->d, b->p);
+    b->texts = corpus_open();
+    b->words = words_open(set.vocabulary, set.merges);
+    b->context = shape.context;
+}
+
+void run_trial(trial *t)
+{
+    double started = now();
+    mb_context *mb = open_context();
+    bench b = {.p = mb_params_new(mb, (uint64_t)t->seed)};
+    stop_at_error(mb);
+    if (*set.weights)
+        take_model(&b);
+    else
+        make_model(t, &b);
     stop_at_error(mb);
     b.sgd = mb_sgd(b.p, (mb_sgd_options){.lr = 1});
     b.trained = mb_snapshot_new(b.p);
@@ -258,7 +283,10 @@ void run_trial(trial *t)
     mb_optimizer_free(b.sgd);
     mb_params_free(b.p);
     mb_close(mb);
-    free(path);
+    if (b.texts) {
+        corpus_close(b.texts);
+        words_close(b.words);
+    }
     t->seconds = now() - started;
 }
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """examples/linear_transformer, icl_gd, mesa and lcgd, from outside: their tables recomputed, and what they do with folders,
 streams and Ctrl-C."""
+import json
 import math
 import os
+import random
 import resource
 import statistics
+import struct
 
 import formats
 from harness import Held, environment, expect, near, refused, run, succeed, test
@@ -138,6 +141,55 @@ def lcgd_goes_on(folder):
     refused(run("lcgd", {**FLAGS["lcgd"], "resume": folder / "nothing"}), "nothing")
     (folder / "parts/seed-0.safetensors").write_bytes(b"cut")
     refused(run("lcgd", flags), "seed-0.safetensors")
+
+
+def tiny_gpt2(folder):
+    """Random weights, a vocabulary of bytes and two words, and texts; their flags."""
+    rng = random.Random(1)
+    D, layers, V, context = 8, 2, 258, 200
+    shapes = {"wte.weight": (V, D), "wpe.weight": (context, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
+    for layer in range(layers):
+        for name, shape in (("ln_1", (D,)), ("attn.c_attn", (D, 3 * D)), ("attn.c_proj", (D, D)), ("ln_2", (D,)),
+                            ("mlp.c_fc", (D, 4 * D)), ("mlp.c_proj", (4 * D, D))):
+            shapes[f"h.{layer}.{name}.weight"] = shape
+            shapes[f"h.{layer}.{name}.bias"] = shape[-1:]
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        values = [rng.uniform(-0.5, 0.5) for _ in range(math.prod(shape))]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * len(values)]}
+        data += struct.pack(f"<{len(values)}f", *values)
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    prints = [b for b in range(256) if 33 <= b <= 126 or b >= 161 and b != 173]
+    others = iter(range(256, 512))
+    signs = [chr(b) if b in prints else chr(next(others)) for b in range(256)]
+    merges = [f"{signs[32]} g", f"{signs[32]} b"]
+    tokens = {s: i for i, s in enumerate(signs + [m.replace(" ", "") for m in merges])}
+    (folder / "vocab.json").write_text(json.dumps(tokens), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    lines = [f"{'good' if i % 3 else 'bad'}\ttext {'x' * (i % 4)} {i}" for i in range(20)]
+    (folder / "texts.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"weights": folder / "model.safetensors", "vocabulary": folder / "vocab.json", "heads": 2, "rates": 2,
+            "merges": folder / "merges.txt", "texts": folder / "texts.tsv", "template": "In: {} Out:", "shots": 4,
+            "queries": 6, "seeds": 2, "tasks": 2}
+
+
+@test
+def lcgd_with_weights_of_others(folder):
+    flags = tiny_gpt2(folder)
+    done = succeed("lcgd", {**flags, "out": folder / "run"})
+    t = tables(folder / "run")
+    expect("SimAM_D" in done.out and len(t["tuning.csv"]) == 2 * 2 * 2 * 5, "rows:", len(t["tuning.csv"]))
+    for row in t["tuning.csv"]:
+        for what in ("SimAOU", "SimAOU_norm", "SimAM", "SimAM_D", "Kendall"):
+            expect(math.isfinite(row[what]) and abs(row[what]) <= 1, what, row)
+    expect(not list((folder / "run").glob("*.safetensors")), "the weights are kept twice")
+    refused(run("lcgd", {**flags, "texts": "", "out": folder / "a"}), "--texts")
+    refused(run("lcgd", {**flags, "queries": 17, "out": folder / "b"}), "20 lines", "21")
+    refused(run("lcgd", {**flags, "shots": 14, "out": folder / "c"}), "fewer --shots")
+    refused(run("lcgd", {**flags, "heads": 3, "out": folder / "d"}), "does not divide")
+    refused(run("lcgd", {**flags, "weights": folder / "texts.tsv", "out": folder / "e"}), "texts.tsv")
+    refused(run("lcgd", {**flags, "vocabulary": folder / "texts.tsv", "out": folder / "f"}), "texts.tsv")
 
 
 # ---- folders and streams ----
