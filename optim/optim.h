@@ -39,6 +39,8 @@ typedef enum mb_init_kind {
     MB_INIT_ONES,
     MB_INIT_NORMAL,  /* mean 0, standard deviation `size` */
     MB_INIT_UNIFORM, /* on [-size, size) */
+    MB_INIT_FULL,    /* `size` everywhere */
+    MB_INIT_IMPULSE, /* 1 at the first index of the last axis but one, 0 elsewhere */
 } mb_init_kind;
 
 /* A parameter's initial value: made by the functions below, or by hand. */
@@ -49,6 +51,9 @@ typedef struct mb_init {
 
 MB_API mb_init mb_init_zeros(void);
 MB_API mb_init mb_init_ones(void);
+MB_API mb_init mb_init_full(double value);
+/* Of shapes [..., width, channels]: the kernels of a causal convolution that begins as the identity. */
+MB_API mb_init mb_init_impulse(void);
 MB_API mb_init mb_init_normal(double standard_deviation);
 MB_API mb_init mb_init_uniform(double bound);
 /* U(+-sqrt(6 / (fan_in + fan_out))): Glorot and Bengio 2010, eq. 16. */

@@ -22,6 +22,16 @@ mb_init mb_init_ones(void)
     return (mb_init){MB_INIT_ONES, 0};
 }
 
+mb_init mb_init_full(double value)
+{
+    return (mb_init){MB_INIT_FULL, value};
+}
+
+mb_init mb_init_impulse(void)
+{
+    return (mb_init){MB_INIT_IMPULSE, 0};
+}
+
 mb_init mb_init_normal(double standard_deviation)
 {
     return (mb_init){MB_INIT_NORMAL, standard_deviation};
@@ -191,6 +201,18 @@ static const mb__param *find(const mb_params *p, const char *name)
 
 /* ------------------------------------------------------------------------------------ new parameters -- */
 
+static mb_tensor impulse(const mb_params *p, mb_shape shape)
+{
+    int axis = shape.rank - 2;
+    if (axis < 0) {
+        mb_fail(p->ctx, MB_INVALID, "mb_param: an impulse of %d axes; wanted 2 or more", shape.rank);
+        return (mb_tensor){0};
+    }
+    int64_t width = shape.dim[axis];
+    shape.dim[axis] = width > 0;
+    return mb_pad(mb_ones(p->ctx, p->dtype, shape), axis, 0, width - shape.dim[axis]);
+}
+
 static mb_tensor initial(const mb_params *p, mb_shape shape, mb_key key, mb_init init)
 {
     switch (init.kind) {
@@ -203,6 +225,10 @@ static mb_tensor initial(const mb_params *p, mb_shape shape, mb_key key, mb_init
         return mb_mul(mb_normal(p->ctx, key, p->dtype, shape), init.size);
     case MB_INIT_UNIFORM:
         return mb_mul(mb_sub(mb_uniform(p->ctx, key, p->dtype, shape), 0.5), 2 * init.size);
+    case MB_INIT_FULL:
+        return mb_full(p->ctx, p->dtype, shape, init.size);
+    case MB_INIT_IMPULSE:
+        return impulse(p, shape);
     }
     mb_fail(p->ctx, MB_INVALID, "mb_param: %d is not a kind of initial value", (int)init.kind);
     return (mb_tensor){0};

@@ -34,6 +34,10 @@ static void parameters(mb_context *mb, const std::string &folder)
     EXPECT(mb_params_alloc(p, 16));
     const std::string path = folder + "/params.safetensors";
     EXPECT(mb_params_save(p, path.c_str()) == MB_OK && mb_params_load(p, path.c_str()) == MB_OK);
+    mb_tensor two = mb_param(p, "two", MB_SHAPE(3), mb_init_full(2)),
+              first = mb_param(p, "first", MB_SHAPE(4, 3), mb_init_impulse());
+    EXPECT(is(mb_sum(two, MB_ALL), 6) && is(mb_sum(mb_slice(first, 0, 0, 1, 1), MB_ALL), 3) &&
+           is(mb_sum(first, MB_ALL), 3));
     mb_params_free(p);
 }
 

@@ -91,6 +91,54 @@ Test(snapshots, errors_undo)
     close_all();
 }
 
+Test(snapshots, full_and_impulse)
+{
+    mb_context *mb = open_on("cpu");
+    mb_params *p = mb_params_new_with(mb, 1, MB_FLOAT64);
+    mb_tensor full = mb_param(p, "full", MB_SHAPE(3), mb_init_full(-1.5));
+    mb_tensor impulse = mb_param(p, "impulse", MB_SHAPE(2, 3, 4), mb_init_impulse());
+    mb_tensor none = mb_param(p, "none", MB_SHAPE(0, 4), mb_init_impulse());
+    move(p, 1);
+    expect(mb_params_reinit(p, "", 5) == MB_OK, "whatever the seed");
+    for (int i = 0; i < 3; i++)
+        expect(values(full)[i] == -1.5, "full");
+    for (int i = 0; i < 24; i++)
+        expect(values(impulse)[i] == (i / 4 % 3 == 0), "impulse %d", i);
+    expect(mb_count(none) == 0, "of no width");
+    expect_ok(mb);
+    mb_param(p, "one", MB_SHAPE(3), mb_init_impulse());
+    expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), "impulse of 1 axes"), "%s", mb_message(mb));
+    mb_clear_error(mb);
+    mb_params_free(p);
+    close_all();
+}
+
+/* Of every layer with a start of its own: with the set's seed, the values it began with. */
+Test(snapshots, layers_begin_again)
+{
+    mb_context *mb = open_on("cpu");
+    mb_params *p = mb_params_new(mb, 3);
+    mb_vit_new(
+        p, "vit",
+        (mb_vit_options){.tokens = 4,
+                         .patch_values = 2,
+                         .dim = 8,
+                         .depth = 1,
+                         .classes = 3,
+                         .mixer = {.kind = MB_MIXER_TTT, .heads = 2, .ttt = {.learner = MB_LEARNER_MLP}}});
+    mb_memory_new(p, "memory",
+                  (mb_memory_options){.dim = 8, .heads = 2, .rule = MB_MEMORY_MESANET, .conv = 3});
+    mb_batch_norm_new(p, "norm", 4);
+    mb_snapshot *s = mb_snapshot_new(p);
+    move(p, 1);
+    expect(mb_params_reinit(p, "", 3) == MB_OK, "reinit");
+    for (int i = 0; i < mb_params_count(p); i++)
+        expect(same(mb_params_tensor(p, i), mb_snapshot_tensor(s, i), 0), "%s", mb_params_name(p, i));
+    mb_snapshot_free(s);
+    mb_params_free(p);
+    close_all();
+}
+
 Test(snapshots, initial_values_again)
 {
     mb_context *mb = open_on("cpu");
