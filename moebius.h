@@ -2,10 +2,11 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in eighteen headers; read them in this order:
+ * The manual is in nineteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
+ *   tensor/taps.h               looking inside: activations by name
  *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
  *   tensor/windows.h            padding, sliding windows
  *   tensor/files/files.h        safetensors, .npy, CSV, IDX, batches made ahead by threads
@@ -33,6 +34,7 @@
 #include "tensor/tensor.h"
 #include "tensor/linalg.h"
 #include "tensor/scan.h"
+#include "tensor/taps.h"
 #include "tensor/custom_op.h"
 #include "tensor/windows.h"
 #include "tensor/files/files.h"

@@ -82,7 +82,7 @@ double mb_item_at(const char *site, mb_tensor t)
     mb_dtype dtype = mb_dtype_of(t);
     if (mb_read(t, &room, mb_dtype_size(dtype)) != MB_OK)
         return (double)NAN;
-    return mb__value_of(dtype, &room, 0);
+    return mb__element_of(dtype, &room, 0);
 }
 
 mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes)

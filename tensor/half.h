@@ -128,7 +128,7 @@ static inline uint8_t mb__uint8_of(int64_t x)
 
 /* Value i of packed ones, as mb_read gives them; and that value set, which need not be representable. int64
  * beyond 2^53 is rounded. */
-static inline double mb__value_of(mb_dtype dtype, const void *values, int64_t i)
+static inline double mb__element_of(mb_dtype dtype, const void *values, int64_t i)
 {
     union {
         float f;
@@ -148,7 +148,7 @@ static inline double mb__value_of(mb_dtype dtype, const void *values, int64_t i)
                                      : v.b;
 }
 
-static inline void mb__set_value(mb_dtype dtype, void *values, int64_t i, double x)
+static inline void mb__element_set(mb_dtype dtype, void *values, int64_t i, double x)
 {
     const float f = (float)x;
     const int64_t l = mb__to_int64(x);

@@ -146,6 +146,24 @@ typedef struct mb__engine {
     void (*log)(mb_context *ctx, const char *line); /* passed to mb_options.log, if set */
 } mb__engine;
 
+/* An open prefix of told names, and an open tap (taps.h). */
+typedef struct mb__prefix {
+    const char *name; /* the caller's */
+    int64_t index;    /* below 0: none */
+    uint32_t scope;   /* serial of the one that it was begun in */
+    const char *site;
+} mb__prefix;
+typedef struct mb__tap {
+    const char *pattern;
+    mb_tensor (*function)(void *user, const char *name, mb_tensor x);
+    void *user;
+    mb_tensor *collected;   /* [n]: where to write what is told; NULL */
+    const mb_tensor *given; /* [n]: what is put in its place; NULL */
+    int n, heard;
+    uint32_t serial, scope, within; /* of the scope, and the number of scans and vmaps, that it began in */
+    const char *site;
+} mb__tap;
+
 #define MB_ENDED_SCOPES 64
 
 struct mb_context {
@@ -172,6 +190,11 @@ struct mb_context {
     uint32_t region_count, region_room;
     mb__bracket *brackets; /* open scans and vmaps, innermost last */
     uint32_t bracket_count, bracket_room, next_bracket;
+    mb__prefix *prefixes; /* open ones, innermost last */
+    uint32_t prefix_count, prefix_room;
+    mb__tap *taps; /* open ones, oldest first */
+    uint32_t tap_count, tap_room, next_tap;
+    bool telling;               /* a tap's function is running */
     mb__custom_op **custom_ops; /* by number, from 1 on */
     uint32_t custom_op_count, custom_op_room;
 
@@ -482,6 +505,17 @@ bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);
 mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
 /* Frees their lists, which are kept for later ones. */
 void mb__brackets_free(mb_context *ctx);
+
+/* ---- taps (taps.c) ---- */
+
+/* A scan or vmap with these stacks has ended: what taps collected of it goes through those around it, too. */
+void mb__taps_lift(mb_context *ctx, const mb__bounds *stacks);
+/* Ends the prefixes and taps of the scope of this serial and of those inside it, and reports that they were
+ * open. */
+void mb__taps_cut(mb_context *ctx, uint32_t serial);
+void mb__taps_free(mb_context *ctx);
+/* Whether a pattern, as described in taps.h, matches. */
+bool mb__name_matches(const char *pattern, const char *name);
 
 /* ---- changes that a flush makes permanent, and an error undoes ---- */
 

@@ -254,5 +254,6 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
     ctx->bracket_count--;
+    mb__taps_lift(ctx, &s->stacks);
     return mb_error(ctx);
 }

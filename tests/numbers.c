@@ -121,7 +121,7 @@ mb_tensor from_doubles(mb_context *ctx, mb_dtype dtype, mb_shape shape, const do
     int64_t n = shape_count(shape);
     void *raw = calloc((size_t)n + 1, 8);
     for (int64_t i = 0; i < n; i++)
-        mb__set_value(dtype, raw, i, data[i]);
+        mb__element_set(dtype, raw, i, data[i]);
     mb_tensor t = mb_from(ctx, dtype, shape, raw);
     free(raw);
     return t;
@@ -149,7 +149,7 @@ double *values_or_nan(mb_tensor t, mb_status *status)
     void *raw = malloc(((size_t)n + 1) * 8);
     *status = mb_read(t, raw, (size_t)n * mb_dtype_size(dtype));
     for (int64_t i = 0; i < n; i++)
-        out[i] = *status != MB_OK ? (double)NAN : mb__value_of(dtype, raw, i);
+        out[i] = *status != MB_OK ? (double)NAN : mb__element_of(dtype, raw, i);
     free(raw);
     return out;
 }

@@ -72,7 +72,7 @@ static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count
         to[i] = !from               ? 0
                 : dtype == MB_INT64 ? holding(((const int64_t *)from)[i])
                 : dtype == MB_BOOL  ? ((const uint8_t *)from)[i] != 0
-                                    : mb__value_of(dtype, from, i);
+                                    : mb__element_of(dtype, from, i);
     return MB_OK;
 }
 static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t count, void *to)

@@ -36,7 +36,7 @@ int64_t mb__st_convert(const mb__st_dtype *from, const unsigned char *data, int6
     int64_t x = 0;
     for (int64_t i = 0; i < count; i++, data += from->bits / 8) {
         if (from->way == MB__ST_FLOAT8) {
-            mb__set_value((mb_dtype)from->dtype, to, i, float8(&from->float8, *data));
+            mb__element_set((mb_dtype)from->dtype, to, i, float8(&from->float8, *data));
             continue;
         }
         if (!integer(from, data, &x))
@@ -44,7 +44,7 @@ int64_t mb__st_convert(const mb__st_dtype *from, const unsigned char *data, int6
         if (from->dtype == MB_INT64)
             memcpy((char *)to + 8 * i, &x, sizeof x);
         else
-            mb__set_value((mb_dtype)from->dtype, to, i, (double)x);
+            mb__element_set((mb_dtype)from->dtype, to, i, (double)x);
     }
     return count;
 }

@@ -448,6 +448,32 @@ static void vmaps(mb_context *mb)
     EXPECT(mb_vmap_end(v) == MB_OK && is(mb_sub(mb_max(gs, MB_ALL), mb_min(gs, MB_ALL)), 0));
 }
 
+static mb_tensor doubled(void *times, const char *name, mb_tensor x)
+{
+    *static_cast<int *>(times) += !std::strcmp(name, "model.3.x");
+    return mb_mul(x, 2);
+}
+
+static mb_tensor told(mb_context *mb)
+{
+    MB_PREFIX(mb, "model", 3);
+    return mb_tell(mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 3.0), "x");
+}
+
+static void taps(mb_context *mb)
+{
+    int times = 0;
+    mb_tensor seen, instead = mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 5.0);
+    mb_tap tap = mb_tap_begin(mb, "model.*.x", doubled, &times), all = mb_tap_collect(mb, "", &seen, 1);
+    EXPECT(is(mb_sum(told(mb), MB_ALL), 12) && times == 1 && is(mb_sum(seen, MB_ALL), 12));
+    EXPECT(mb_tap_end(tap) == 1 && mb_tap_end(all) == 1);
+    tap = mb_tap_replace(mb, "model", &instead, 1);
+    EXPECT(is(mb_sum(told(mb), MB_ALL), 10) && mb_tap_end(tap) == 1);
+    mb_prefix prefix = mb_prefix_begin(mb, "alone", MB_NO_INDEX);
+    EXPECT(prefix.ctx == mb);
+    mb_prefix_end(&prefix);
+}
+
 static void scans(mb_context *mb)
 {
     mb_tensor w = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 2.0), start = w, xs = mb_iota(mb, MB_FLOAT64, 3), seen,
@@ -559,9 +585,9 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part :
-         {lists, elementwise, leaves, random_numbers, movement, reductions, windows, linear_algebra,
-          common_functions, scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
+    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, windows,
+                      linear_algebra, common_functions, scopes, errors, derivatives, checkpoints, scans,
+                      custom_ops, implicit, vmaps, taps})
         part(mb);
     for (auto part : {safetensors, images, arrays, training})
         part(mb, folder);

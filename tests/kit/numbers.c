@@ -83,7 +83,7 @@ mb_tensor mb__check_tensor(mb__blocks *b, mb_dtype dtype, mb_shape shape, const 
     size_t bytes = ((size_t)count + 1) * sizeof(double);
     void *raw = mb__alloc(b->ctx, bytes);
     for (int64_t i = 0; raw && i < count; i++)
-        mb__set_value(dtype, raw, i, x[i]);
+        mb__element_set(dtype, raw, i, x[i]);
     mb_tensor t = raw ? mb_from(b->ctx, dtype, shape, raw) : mb__poison(b->ctx);
     mb__free(b->ctx, raw, bytes);
     return t;
@@ -98,7 +98,7 @@ double *mb__check_read(mb__blocks *b, mb_tensor t)
     if (!x || mb_read(t, x, (size_t)count * size) != MB_OK)
         return NULL;
     for (int64_t i = count; i-- > 0;) /* from the end, since doubles take as much or more */
-        x[i] = mb__value_of(dtype, x, i);
+        x[i] = mb__element_of(dtype, x, i);
     return x;
 }
 

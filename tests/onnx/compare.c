@@ -95,7 +95,7 @@ static bool read_elements(run *r, mb_tensor t, double *out)
     if (mb_read(t, bytes, count * size) != MB_OK)
         return false;
     for (size_t i = 0; i < count; i++)
-        out[i] = mb__value_of(mb_dtype_of(t), bytes, (int64_t)i);
+        out[i] = mb__element_of(mb_dtype_of(t), bytes, (int64_t)i);
     return true;
 }
 

@@ -62,7 +62,7 @@ static void converted(int from, const void *x, int to, void *y)
     long double v = from == MB_INT64 ? (long double)*(const int64_t *)x
                     : from == MB_FLOAT16 || from == MB_BFLOAT16
                         ? (long double)decoded(from, *(const uint16_t *)x)
-                        : (long double)mb__value_of((mb_dtype)from, x, 0);
+                        : (long double)mb__element_of((mb_dtype)from, x, 0);
     long double whole = isnan(v) ? 0 : truncl(v);
     memset(y, 0, PLACES);
     if (to == MB_FLOAT32)
@@ -174,7 +174,7 @@ static int hard_values(int dtype, char *out)
         if (mb__is_half(dtype))
             memcpy(at, &half, 2);
         else if (real)
-            mb__set_value((mb_dtype)dtype, at, 0, reals[i]);
+            mb__element_set((mb_dtype)dtype, at, 0, reals[i]);
         else if (dtype == MB_INT64)
             memcpy(at, &wholes[i], 8);
         else if (dtype == MB_INT32)
@@ -189,13 +189,13 @@ static int hard_values(int dtype, char *out)
 static bool nan_of(int dtype, const void *x)
 {
     return (dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || mb__is_half(dtype)) &&
-           isnan(mb__value_of((mb_dtype)dtype, x, 0));
+           isnan(mb__element_of((mb_dtype)dtype, x, 0));
 }
 
 /* ops.def leaves a float beyond int32 that becomes one to the backend; NaN as any integer as well. */
 static bool left_open(int from, int to, const void *x)
 {
-    double v = mb__value_of((mb_dtype)from, x, 0);
+    double v = mb__element_of((mb_dtype)from, x, 0);
     bool floats = from == MB_FLOAT32 || from == MB_FLOAT64 || mb__is_half(from);
     return floats && ((isnan(v) && (to == MB_INT64 || to == MB_UINT8 || to == MB_INT32)) ||
                       (to == MB_INT32 && !(fabs(v) < 2147483648.0)));
@@ -217,8 +217,8 @@ Test(dtype, casts_between_all)
                  same = nan && nan_of(to, want) ? nan_of(to, out) : !memcmp(out, want, ts);
             expect(same || left_open(from, to, in), "%s: %s to %s: %.17g: got %.17g, wanted %.17g",
                    backend_names[b], mb_dtype_name((mb_dtype)from), mb_dtype_name((mb_dtype)to),
-                   mb__value_of((mb_dtype)from, in, 0), mb__value_of((mb_dtype)to, out, 0),
-                   mb__value_of((mb_dtype)to, want, 0));
+                   mb__element_of((mb_dtype)from, in, 0), mb__element_of((mb_dtype)to, out, 0),
+                   mb__element_of((mb_dtype)to, want, 0));
         }
     }
 }

@@ -125,7 +125,7 @@ mb_tensor some_tensor(mb_context *mb, mb_dtype dtype, mb_shape shape, int seed)
                    : dtype == MB_FLOAT32 ? (double)((float)k / 7)
                    : floats              ? k / 7.0
                                          : k * 1000003.0;
-        mb__set_value(dtype, v, i, x);
+        mb__element_set(dtype, v, i, x);
     }
     return mb_from(mb, dtype, shape, v);
 }

@@ -425,7 +425,7 @@ static void expect_read(mb_context *mb, const char *kind, const void *data, int 
     check(mb_dtype_of(t) == dtype, "%s is %s: %s", kind, mb_dtype_name(mb_dtype_of(t)), mb_message(mb));
     mb_read(t, raw, (size_t)n * mb_dtype_size(dtype));
     for (int i = 0; i < n; i++) {
-        got[i] = mb__value_of(dtype, raw, i);
+        got[i] = mb__element_of(dtype, raw, i);
         check(got[i] == wanted[i] || (got[i] != got[i] && wanted[i] != wanted[i]),
               "%s: value %d is %g, not %g", kind, i, got[i], wanted[i]);
     }
