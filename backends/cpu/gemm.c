@@ -150,17 +150,19 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
     } rows_of_##T;                                                                                           \
     /* Rows or columns a multiple of 2 KiB apart would meet in a few places of a cache and drive each other  \
      * out: where enough panels read them, tiles [begin, end) are copied, a little further apart. */         \
-    static rows_of_##T rows_of_a_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t begin,        \
-                                     int64_t end, int64_t each)                                              \
+    static inline rows_of_##T rows_of_a_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t begin, \
+                                            int64_t end, int64_t each)                                       \
     {                                                                                                        \
         const T *a = (const T *)g->a + l * g->a_k;                                                           \
-        int64_t first = g->m * begin / each, rows = g->m * end / each - first;                               \
         bool across = g->a_k != 1; /* a column's elements lie beside each other */                           \
-        int64_t apart = across ? g->a_k : g->a_m, inner = across ? rows : depth,                             \
-                outer = across ? depth : rows, room = inner + PAD / (int64_t)sizeof(T);                      \
-        if (!g->rows || g->count != 1 || (across && g->a_m != 1) ||                                          \
-            g->n < 8 * (int64_t)(BYTES / sizeof(T)) || depth < 64 ||                                         \
-            apart * (int64_t)sizeof(T) % 2048 != 0 || room * outer * (int64_t)sizeof(T) > MB_GEMM_ROWS)      \
+        int64_t apart = across ? g->a_k : g->a_m;                                                            \
+        if (!g->rows || g->count != 1 || (across && g->a_m != 1) || depth < 64 ||                            \
+            g->n < 8 * (int64_t)(BYTES / sizeof(T)) || apart * (int64_t)sizeof(T) % 2048 != 0)               \
+            return (rows_of_##T){a, g->a_m, g->a_k, g->a_step};                                              \
+        int64_t first = g->m * begin / each, rows = g->m * end / each - first;                               \
+        int64_t inner = across ? rows : depth, outer = across ? depth : rows;                                \
+        int64_t room = inner + PAD / (int64_t)sizeof(T);                                                     \
+        if (room * outer * (int64_t)sizeof(T) > MB_GEMM_ROWS)                                                \
             return (rows_of_##T){a, g->a_m, g->a_k, g->a_step};                                              \
         T *to = g->rows;                                                                                     \
         const T *from = a + first * g->a_m;                                                                  \
@@ -215,9 +217,8 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
             }                                                                                                \
     }                                                                                                        \
     /* Tiles [begin, end) of all products, `each` a product, at depths [l, l + depth). */                    \
-    static inline                                                                                            \
-        __attribute__((always_inline)) void block_##T(const mb__gemm_call *g, int64_t l, int64_t depth,      \
-                                                      int64_t begin, int64_t end, int64_t each, int more)    \
+    static void block_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t begin, int64_t end,      \
+                          int64_t each, int more)                                                            \
     {                                                                                                        \
         enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
         T *spare = (T *)g->scratch + KC * NR;                                                                \
@@ -235,13 +236,14 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
     }                                                                                                        \
     static void gemm_##T(const mb__gemm_call *g)                                                             \
     {                                                                                                        \
-        enum { MOST = BLOCK_BYTES / (MR * KC * sizeof(T)) };                                                 \
-        int64_t each = (g->m + MR - 1) / MR, tiles = each * g->count, parts = (tiles + MOST / 2) / MOST;     \
-        parts += parts == 0;                                                                                 \
+        int64_t each = (g->m + MR - 1) / MR, tiles = each * g->count, deepest = g->k < KC ? g->k : KC;       \
+        int64_t parts = (tiles * MR * deepest * (int64_t)sizeof(T) + BLOCK_BYTES / 2) / BLOCK_BYTES;         \
         for (int64_t l = 0; l < g->k; l += KC) {                                                             \
             int64_t depth = g->k - l < KC ? g->k - l : KC;                                                   \
             int more = g->subtract ? SUBTRACT : g->add || l > 0 ? ADD : SET;                                 \
-            for (int64_t part = 0; part < parts; part++)                                                     \
+            if (parts <= 1)                                                                                  \
+                block_##T(g, l, depth, 0, tiles, each, more);                                                \
+            for (int64_t part = 0; parts > 1 && part < parts; part++)                                        \
                 block_##T(g, l, depth, tiles *part / parts, tiles * (part + 1) / parts, each, more);         \
         }                                                                                                    \
     }
