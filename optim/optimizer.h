@@ -26,6 +26,8 @@ struct mb_optimizer {
     mb_tensor skipped; /* with skip: a variable, 0-d int32, the number of skipped steps */
     mb_schedule schedule;
     int64_t steps;
+    mb_gradients_through through; /* NULL: nothing */
+    void *through_user;
     mb__slot *slots;
     int count, capacity; /* slots: one for each parameter at the optimiser's creation */
     mb_tensor *work;

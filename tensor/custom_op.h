@@ -129,6 +129,14 @@ typedef struct mb_custom_op_spec {
      * and 1: a position each. */
     int lanes;
     const void *user; /* handed to shape and compute; the memory is the caller's, and outlives the context */
+    /* After compute has failed, in the thread of the flush: what was wrong, the end of the error's sentence,
+     * valid until the next call of an op of the context; NULL: nothing is known. */
+    const char *(*why)(const void *user, const int64_t *attrs, int nattr);
+    /* For what has to do with the world outside, such as other processes. serial: one thread, that of the
+     * flush, calls compute, position after position in order. early: a plan has the op right after what makes
+     * its operands, and not where it was recorded, so that what it begins can go on beside the steps that
+     * follow. Neither goes with GLSL. */
+    bool serial, early;
 } mb_custom_op_spec;
 
 /* An op made known to a context; a value. */

@@ -111,6 +111,8 @@ typedef struct mb__fusion {
 } mb__fusion;
 
 mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
+/* Moves what is to run early up in the schedule. */
+mb_status mb__reschedule(mb__graph *g, mb__fusion *f);
 
 /* ---- groups to steps ---- */
 
