@@ -31,12 +31,13 @@ static bool is(const char *a, const char *b)
     return strcmp(a, b) == 0;
 }
 
-/* In the buckets of a backward sweep that one rank makes otherwise. */
+/* The third of four buckets, after two that are under way. */
 static void buckets(void)
 {
     mb_tensor gs[4];
+    const float data[4][6] = {{1}, {2}, {3}, {4}};
     for (int i = 0; i < 4; i++)
-        gs[i] = ones(MB_FLOAT32, rank == 1 && i == 1 ? 6 : 5);
+        gs[i] = mb_from(mb, MB_FLOAT32, MB_SHAPE(rank == size - 1 && i == 1 ? 6 : 5), data[i]);
     mb_mean_gradients(mpi, gs, 4, 4);
     mb_eval(gs, 4);
 }
@@ -97,14 +98,11 @@ void case_disagree(const char *how)
         expect(again == 3 * size, "afterwards: %s", mb_message(mb));
         return;
     }
-    char before[1024];
-    snprintf(before, sizeof before, "%s", mb_message(mb));
-    if (is(how, "close") || is(how, "late"))
+    if (is(how, "late") || (last && (is(how, "close") || is(how, "error"))))
         return;
     mb_clear_error(mb);
     sum_of(ones(MB_FLOAT32, 3)); /* the handle remains of no use, on all ranks */
-    if (!(is(how, "error") && last))
-        expect(mb_error(mb) != MB_OK, "it goes on");
+    expect(mb_error(mb) != MB_OK, "it goes on");
 }
 
 static void refused(const char *wanted)
