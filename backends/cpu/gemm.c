@@ -165,7 +165,8 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
         bool across = g->a_k != 1; /* a column's elements lie beside each other */                           \
         int64_t apart = across ? g->a_k : g->a_m, inner = across ? rows : depth,                             \
                 outer = across ? depth : rows, room = inner + PAD / (int64_t)sizeof(T);                      \
-        if (!g->rows || g->count != 1 || (across && g->a_m != 1) || g->n < 256 || depth < 64 ||              \
+        if (!g->rows || g->count != 1 || (across && g->a_m != 1) ||                                          \
+            g->n < 8 * (int64_t)(BYTES / sizeof(T)) || depth < 64 ||                                         \
             apart * (int64_t)sizeof(T) % 2048 != 0 || room * outer * (int64_t)sizeof(T) > MB_GEMM_ROWS)      \
             return (rows_of_##T){a, g->a_m, g->a_k, g->a_step};                                              \
         T *to = g->rows;                                                                                     \
