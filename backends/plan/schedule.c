@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * schedule.c - ops of the user's that are early (tensor/custom_op.h) move up, to right after what makes their
- * operands; so does what only copies operands together for them. All others stay in their order.
+ * operands; so does what only copies operands together for them. All others stay in their order, and serial
+ * ops among themselves: none moves past another.
  */
 #include "backends/plan/graph.h"
 
@@ -79,6 +80,11 @@ static void find_early(mover *m)
     }
 }
 
+static bool is_serial(const mover *m, int e)
+{
+    return m->f->schedule[e] < 0 && mb__is_serial(&m->g->nodes[-1 - m->f->schedule[e]]);
+}
+
 static int32_t needs(const mover *m, int e)
 {
     const int32_t *nodes;
@@ -102,8 +108,13 @@ static void reorder(mover *m, int32_t *first, int32_t *next, int32_t *order)
     int count = m->f->schedule_count, made = 0;
     for (int e = 0; e <= count; e++)
         first[e] = -1;
-    for (int e = 0; e < count; e++)
-        m->after[e] = m->early[e] ? needs(m, e) : -1;
+    int32_t serial = -1; /* where the serial op before is now */
+    for (int e = 0; e < count; e++) {
+        int32_t at = m->early[e] ? needs(m, e) : e;
+        at = m->early[e] && is_serial(m, e) && serial > at ? serial : at;
+        m->after[e] = m->early[e] ? at : -1;
+        serial = is_serial(m, e) ? at : serial;
+    }
     for (int e = count; e-- > 0;)
         if (m->early[e]) {
             next[e] = first[m->after[e] + 1];

@@ -76,7 +76,7 @@ void case_disagree(const char *how)
         mb_mpi_agree(mpi);
     } else if (is(how, "late")) {
         if (last)
-            sleep(3);
+            sleep(2);
         else
             sum_of(ones(MB_FLOAT32, 6));
     } else if (is(how, "killed")) {

@@ -176,15 +176,14 @@ def a_file_that_rank_0_cannot_write():
 @test
 def buckets_begin_early():
     """Within the backward sweep, before its last product, and are waited for after it."""
-    said = run(2, "train", "", "none", "64", MB_DUMP="steps")
-    first = said.split("plan ")
-    plans = [p for p in first if "mean_gradients_begin" in p]
+    said = ranks(2, "--tag-output", RANK, "train", "", "none", "32", MB_DUMP="steps")
+    mine = "\n".join(line for line in said.splitlines() if line.startswith("[1,0]"))
+    plans = [p for p in mine.split("plan ") if "mean_gradients_begin" in p]
     expect(plans, said)
     for plan in plans:
-        kinds = [k for line in plan.splitlines() for k in ("mean_gradients_begin", "mean_gradients", "product")
-                 if re.search(rf"\b{k}\b", line)]
-        expect(kinds.index("mean_gradients_begin") < len(kinds) - 1 - kinds[::-1].index("product") <
-               kinds.index("mean_gradients"), "in this order:", kinds)
+        kinds = re.findall(r"\b(mean_gradients_begin|mean_gradients|product)\b", plan)
+        last_product = len(kinds) - 1 - kinds[::-1].index("product")
+        expect(kinds.index("mean_gradients_begin") < last_product < kinds.index("mean_gradients"), "in this order:", kinds)
 
 
 @test
