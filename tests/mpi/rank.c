@@ -46,7 +46,9 @@ int main(int argc, char **argv)
             case_scan();
         case_refused();
         case_broadcast();
-    } else if (strcmp(name, "disagree") == 0)
+    } else if (strcmp(name, "broadcast") == 0)
+        case_broadcast();
+    else if (strcmp(name, "disagree") == 0)
         case_disagree(argv[2]);
     else if (strcmp(name, "train") == 0)
         case_train(argc - 2, argv + 2);

@@ -6,11 +6,13 @@
 
 Each test is one mpirun, or some that are compared; none may take longer than a minute.
 """
+import csv
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 
 BUILD = os.path.abspath(sys.argv[1])
 RANK = os.path.join(BUILD, "tests", "mpi", "rank")
@@ -31,15 +33,18 @@ def expect(ok, *what):
         raise Failure(" ".join(map(str, what)))
 
 
+def environment(**more):
+    """As root in a container: allowed, and without the kernel's copies from process to process, which need a capability."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MB_")}
+    return {**kept, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "MB_THREADS": "1",
+            "OMPI_MCA_btl_vader_single_copy_mechanism": "none", **more}
+
+
 def ranks(n, *arguments, good=True, backend="cpu", **more):
     """What n ranks print, both streams; good: whether all should exit with 0, None: either."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MB_")}
-    # As root in a container: allowed, and without the kernel's copies from process to process, which need a capability.
-    environment.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", MB_THREADS="1",
-                       OMPI_MCA_btl_vader_single_copy_mechanism="none", TESTS_BACKEND=backend, **more)
     command = ["mpirun", "-n", str(n), "--oversubscribe", *arguments]
     try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        done = subprocess.run(command, env=environment(TESTS_BACKEND=backend, **more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               timeout=60, check=False)
     except subprocess.TimeoutExpired as late:
         raise Failure(f"{command}: hangs: {late.stdout}") from late
@@ -184,6 +189,51 @@ def buckets_begin_early():
         kinds = re.findall(r"\b(mean_gradients_begin|mean_gradients|product)\b", plan)
         last_product = len(kinds) - 1 - kinds[::-1].index("product")
         expect(kinds.index("mean_gradients_begin") < last_product < kinds.index("mean_gradients"), "in this order:", kinds)
+
+
+MTTT = os.path.join(BUILD, "examples", "mttt")
+SMALL = ["--train-images", "240", "--test-images", "50", "--depth", "1", "--dim", "16", "--patch", "7", "--batch", "12", "--log-every", "1",
+         "--save-every", "5", "--warmup", "5", "--epochs", "1"]
+
+
+def metrics(folder):
+    with open(os.path.join(folder, "metrics.csv"), encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def expect_same_run(a, b):
+    """Rows of two runs whose batches are added in another order: the first as exactly as float32 can be, later ones with
+    what training makes of it."""
+    expect(len(a) == len(b), len(a), "and", len(b), "rows")
+    for x, y in zip(a, b):
+        for what in ("loss", "accuracy", "test_loss", "test_accuracy", "grad_norm"):
+            expect((x[what] == "") == (y[what] == ""), x, y)
+            if x[what]:
+                expect(abs(float(x[what]) - float(y[what])) <= 1e-6 * max(1, abs(float(x[what]))), what, x, y)
+
+
+@test
+def mttt():
+    """One run by 1, 2 and 3 processes; and begun by 2, stopped somewhere, ended by 3."""
+    if not os.path.exists(MTTT):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        one, two, stopped = (os.path.join(folder, name) for name in ("one", "two", "stopped"))
+        ranks(1, MTTT, *SMALL, "--out", one)
+        said = ranks(2, MTTT, *SMALL, "--out", two)
+        expect(said.count("test accuracy") == 1 and said.count("parameters, ") == 1, "printed more than once:", said)
+        expect_same_run(metrics(one), metrics(two))
+        begun = subprocess.Popen(["mpirun", "-n", "2", "--oversubscribe", MTTT, *SMALL, "--out", stopped], env=environment(),
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 40
+        while time.monotonic() < end and not os.path.exists(os.path.join(stopped, "checkpoint.safetensors")):
+            time.sleep(0.02)
+        begun.terminate()
+        begun.wait(timeout=20)
+        said = ranks(3, MTTT, *SMALL, "--out", stopped, "--resume")
+        expect_same_run(metrics(one), metrics(stopped))
+        said = ranks(2, MTTT, *SMALL, "--batch", "15", "--out", os.path.join(folder, "odd"), good=False)
+        expect("--batch 15 is not divided by 2 ranks" in said, said)
 
 
 @test
