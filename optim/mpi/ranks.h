@@ -17,10 +17,11 @@
  *     mpirun -n 2 ./program;  cc program.c $(pkg-config --cflags --libs moebius-mpi)
  *
  * Every rank runs the same program and records the same collective ops, in the same order, on tensors of the
- * same shape and dtype. A flush runs them in the order of its plan, which depends on what was recorded alone:
- * ranks that record equal graphs, and ask for the same results in the same flush, meet in the same order, and
- * so none waits for another that waits for it. What may differ between them are data, and anything that is
- * not recorded. A read on rank 0 alone of what needs a collective op is the usual mistake.
+ * same shape and dtype. Those that a flush needs it runs in the order in which they were recorded, each once,
+ * whatever else its plan moves, merges or leaves out (they are serial, tensor/custom_op.h). So ranks that ask
+ * for the same results in the same flush meet in the same order, and none waits for another that waits for
+ * it. Data may differ between them, and so may what is recorded beside. A read on rank 0 alone of what needs
+ * a collective op is the usual mistake.
  *
  * Ranks that do not agree are an error on each of them, with a sentence that says what two of them were at,
  * and no hang: before any data moves, the ranks compare what they are about to do. After that the handle is
@@ -40,21 +41,24 @@
  * Under a vmap, ops are done for one example after the other. On vulkan they run on the host, and so not in
  * the body of a scan.
  *
- * What it costs, with P ranks, n bytes, latency a (some microseconds) and bandwidth b (10 GB/s):
- *   - agreeing, before each op: an allgather of 24 bytes a rank, a log2 P + 24 P / b: 10 a on 1000 ranks;
- *   - a sum, mean or max of few bytes (P n up to 64 KiB): one allgather, another a log2 P;
- *   - of many: an all-to-all of n / P to each, the sum of P parts, an allgather: 2 n (P - 1) / (P b), the
- * least that any algorithm needs, as a ring does; in messages of n / P. A ring has 2 (P - 1) steps, one after
- * the other, so 2000 a = 10 ms on 1000 ranks; the messages here do not wait for each other, but there are P -
- * 1 of them, about 1 microsecond each to post and match: 2 ms. A tree, 2 log2 P (a + n / b), moves n at each
- * of its levels: better below some n = P a b / log2 P only, 5 MB on 1000 ranks. For 100 MB of gradients 20 ms
- * of wires; buckets of at least 8 MB keep latency below that, and the default grows with P.
- *   - memory: each sum under way has 3 n beside the tape (what is sent, what came, the result).
- * On 10^5 ranks the parts of an all-to-all are below a packet, and 10^5 messages a rank are 100 ms: sums
- * would have to be made within nodes of about 100 ranks first, then between those with the same number, both
- * as here (the order would be that of nodes, as fixed as this one); agreement would compare a hash by a
- * reduction over a tree in place of gathering 2.4 MB; and a rank that dies, several a day there, would have
- * to be left out of a communicator that goes on without it, which standard MPI cannot.
+ * What it costs, on paper, with P ranks, n bytes, latency a (5 microseconds) and bandwidth b (10 GB/s):
+ *
+ * Agreeing, before each op, is an allgather of 24 bytes a rank: a log2 P + 24 P / b, 50 microseconds on 1000
+ * ranks. A sum, mean or maximum of few bytes (P n up to 64 KiB) is one more allgather.
+ *
+ * One of many bytes is an all-to-all of n / P to each rank, the sum of P parts, and an allgather: 2 n / b,
+ * the least that any algorithm needs, as a ring does. A ring has 2 (P - 1) steps one after the other, 10 ms
+ * on 1000 ranks. The messages here do not wait for each other, but there are 2 (P - 1) of them, of about 1
+ * microsecond each to post and match: 2 ms. A tree, 2 log2 P (a + n / b), has fewer, and moves n at each of
+ * its levels: on 1000 ranks it is better below 1 MB. So 100 MB of gradients are 20 ms of wires, and in
+ * buckets of 8 MB as much of messages; the default bucket grows with P for that. Each sum under way takes 3 n
+ * of memory beside the tape: what is sent, what came, the result.
+ *
+ * On 10^5 ranks the parts of an all-to-all would be smaller than a packet, and its messages 200 ms. Sums
+ * would have to be made within groups of some hundred ranks first, then between those of the same number,
+ * both as here: an order as fixed as this one. Agreement would compare a hash by a reduction over a tree, in
+ * place of gathering 2.4 MB. And ranks that die, several a day, would have to be left behind by those that go
+ * on, for which this version of MPI has no means.
  *
  * Stability: as in tensor.h. Option structs may grow at their ends.
  */
