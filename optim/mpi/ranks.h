@@ -30,9 +30,9 @@
  * it and ends the others: so a program that has an error to tell prints it and exits. The library ends
  * nothing. With mb_mpi_options.patience, waiting too long is an error as well.
  *
- * Every rank has the same bits of a sum, in every run with as many ranks: MPI only moves data here; what is
- * added is added by this library, in the order of ranks, each element on one rank, from where all get it.
- * float32 is added in double precision and rounded once.
+ * Every rank has the same bits of a sum, in every run with as many ranks: MPI only moves data here. What is
+ * added is added by this library, in the order of ranks, by plain IEEE additions: of few bytes by each rank
+ * for itself, of many by one rank for all. float32 is added in double precision and rounded once.
  *
  * Derivatives are those of the sum of what all ranks derive (each rank's own loss counts), and are again ops
  * of this header, to any order: of a sum the sum of the cotangents, of all_gather reduce_scatter, and the
