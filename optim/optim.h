@@ -233,9 +233,9 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
 /* What gradients go through in each later mb_step and mb_apply_gradients, before their norm is taken, so that
- * clipping, skipping and the rules see what it makes of them: a mean over processes (optim/mpi/ranks.h), noise.
- * It records, replaces gs[n] by tensors of the same shapes and dtypes, and another result than MB_OK is the
- * error of the step. NULL: nothing, as at first. */
+ * clipping, skipping and the rules see what it makes of them: a mean over processes (optim/mpi/ranks.h),
+ * noise. It records, replaces gs[n] by tensors of the same shapes and dtypes, and another result than MB_OK
+ * is the error of the step. NULL: nothing, as at first. */
 typedef mb_status (*mb_gradients_through)(void *user, mb_context *ctx, mb_tensor *gs, int n);
 MB_API void mb_optimizer_set_through(mb_optimizer *opt, mb_gradients_through through, void *user);
 

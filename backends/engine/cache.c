@@ -70,8 +70,8 @@ static bool plan_graph(mb_context *ctx, mb__graph *g, const char *loop, const mb
     plan->node_count = g->count;
     return plan_bodies(ctx, g, backend, passes, pool) && mb__dump_stage(ctx, MB_STAGE_TAPE, &m) &&
            mb__expand(g, passes) == MB_OK && mb__simplify(g, passes) == MB_OK && mb__layout(g) == MB_OK &&
-           mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(g, passes, &f) == MB_OK && mb__reschedule(g, &f) == MB_OK &&
-           mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
+           mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(g, passes, &f) == MB_OK &&
+           mb__reschedule(g, &f) == MB_OK && mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
            mb__lower(g, &f, backend, passes, pool, plan) == MB_OK &&
            mb__dump_stage(ctx, MB_STAGE_STEPS, &m) &&
            mb__place_values(plan, backend, passes, g->bump) == MB_OK &&

@@ -27,6 +27,9 @@ void case_scan(void);
 void case_disagree(const char *how);
 void case_refused(void);
 
+/* ---- own.c ---- */
+void case_own(void);
+
 /* ---- training.c ---- */
 void case_train(int argc, char **argv);
 void case_broadcast(void);

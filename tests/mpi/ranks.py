@@ -72,6 +72,11 @@ if "--vulkan" in sys.argv:
 
 
 @test
+def mpi_of_the_programs_own():
+    run(3, "own")
+
+
+@test
 def debug_asks_twice():
     """MB_DEBUG computes each op once more, by the reference backend: on all ranks alike."""
     run(2, "train", "/none", "none", "64", MB_DEBUG="1")
