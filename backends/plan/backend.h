@@ -74,6 +74,7 @@ typedef struct mb__backend {
     const char *name;
     bool fuses;   /* takes kernels of more than one op; false: one op a step, nothing simplified */
     bool strided; /* takes products of any strides; false: operands are packed where BLAS needs it */
+    bool adds;    /* takes products that add to what their result holds */
     bool loops;   /* runs steps that are loops; false: gets all their steps one after the other */
     bool
         oracle; /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG compares with it */
