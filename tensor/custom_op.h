@@ -134,9 +134,9 @@ typedef struct mb_custom_op_spec {
     const char *(*why)(const void *user, const int64_t *attrs, int nattr);
     /* For what has to do with the world outside, such as other processes. serial: such ops are computed in
      * the order in which they were recorded, each of them once in a run of a plan, however equal two are, by
-     * the thread of the flush, position after position. early: a plan has the op right after what makes its
-     * operands, and not where it was recorded, so that what it begins can go on beside the steps that follow.
-     * Neither goes with GLSL. */
+     * the thread of the flush, position after position. early, outside of scans: a plan has the op right
+     * after what makes its operands, and not where it was recorded, so that what it begins can go on beside
+     * the steps that follow. Neither goes with GLSL. */
     bool serial, early;
 } mb_custom_op_spec;
 
