@@ -12,7 +12,7 @@
 enum { CLASSES = 10 };
 
 typedef struct settings {
-    const char *learner, *positions, *backend, *data, *out, *keep_every;
+    const char *learner, *positions, *backend, *data, *out, *keep_every, *dtype;
     int64_t inner_steps, inner_batch, patch, dim, heads, depth, epochs, batch, warmup, seed, threads,
         train_images, test_images, save_every, log_every;
     double inner_lr, lr, weight_decay, clip;

@@ -85,6 +85,7 @@ static void optimisers(mb_context *mb, const std::string &folder)
         EXPECT(mb_optimizer_save(opt, path.c_str()) == MB_OK &&
                mb_optimizer_load(opt, path.c_str()) == MB_OK);
         EXPECT(mb_optimizer_skipped(opt) == 0);
+        EXPECT(mb_optimizer_loss_scale(opt) == 1);
         mb_optimizer_set_lr(opt, 0.2);
         EXPECT(mb_optimizer_lr(opt) == 0.2);
         mb_optimizer_set_through(opt, nullptr, nullptr);
