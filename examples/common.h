@@ -73,7 +73,8 @@ typedef struct progress {
     const char *label;
     int64_t total;
     bool tty, colour;
-    int width; /* columns; 0: as wide as the terminal now */
+    bool quiet; /* shows nothing: only `pace` is wanted */
+    int width;  /* columns; 0: as wide as the terminal now */
     bool drawn;
     double started, last_step, last_draw;
     double pace; /* seconds a step: a moving average, without the first step, which also makes the plan */
@@ -115,8 +116,8 @@ void csv_open(csv *c, const char *folder, const char *name, const char *header);
 /* One to go on with: its first `keep` bytes stay, the rest is cut off. Dies where they are no rows under this
  * header. */
 void csv_reopen(csv *c, const char *folder, const char *name, const char *header, int64_t keep);
-/* Writes one row: n values as %.9g, NaN as an empty field. On disk at return, as far as the process is
- * concerned. */
+/* Writes one row, where it is open: n values as %.9g, NaN as an empty field. On disk at return, as far as the
+ * process is concerned. */
 void csv_row(csv *c, const double *values, int n);
 /* On disk at return, whatever happens to the machine. */
 void csv_sync(csv *c);

@@ -181,6 +181,10 @@ static void resume_folder(run *r)
     r->checkpoint = path_in(r->folder, "checkpoint.safetensors");
     if (!file_exists(r->checkpoint))
         die("--resume: there is no %s", r->checkpoint);
+    if (r->rank > 0) {
+        load(r);
+        return;
+    }
     lock_folder(r->folder);
     char *config = path_in(r->folder, "config.json");
     if (flags_compare(config, flags, COUNT(flags)) > 0)
@@ -201,31 +205,37 @@ int main(int argc, char **argv)
                 flags, COUNT(flags));
     stop_install();
     mb_options options = {.backend = *set.backend ? set.backend : NULL, .threads = (int)set.threads};
+    ranks_begin(&r, &options);
     r.mb = mb_open_with(&options);
     check(&r);
+    ranks_open(&r);
     build(&r);
     if (set.resume)
         resume_folder(&r);
-    else
+    else if (r.rank == 0)
         begin_folder(&r);
+    ranks_share(&r);
     r.started = now();
-    fprintf(stderr, "%s: %s on %s, %lld parameters, %lld images, step %lld of %lld\n", r.folder, set.learner,
-            mb_backend_name(r.mb), (long long)mb_params_size(r.params), (long long)mb_images_count(r.train),
-            (long long)r.step, (long long)r.total);
+    if (r.rank == 0)
+        fprintf(stderr, "%s: %s on %s, %lld parameters, %lld images, step %lld of %lld\n", r.folder,
+                set.learner, mb_backend_name(r.mb), (long long)mb_params_size(r.params),
+                (long long)mb_images_count(r.train), (long long)r.step, (long long)r.total);
     bool done = train(&r);
     double seconds = seconds_now(&r);
     int64_t parameters = mb_params_size(r.params);
     close_tables(&r);
-    if (done)
+    if (done && r.rank == 0)
         draw_pictures(&r);
-    else
+    else if (r.rank == 0)
         fprintf(stderr,
                 "stopped and saved at step %lld of %lld; the same flags and --out %s --resume go on\n",
                 (long long)r.step, (long long)r.total, r.folder);
+    ranks_end(&r);
     demolish(&r);
     if (!done)
         return 130;
-    printf("test accuracy %.4f  loss %.4f  parameters %lld  seconds %.1f\n", r.test_accuracy, r.test_loss,
-           (long long)parameters, seconds);
+    if (r.rank == 0)
+        printf("test accuracy %.4f  loss %.4f  parameters %lld  seconds %.1f\n", r.test_accuracy, r.test_loss,
+               (long long)parameters, seconds);
     return process_end(pictures_failed() > 0);
 }

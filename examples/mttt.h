@@ -42,6 +42,12 @@ typedef struct run {
     double seconds, test_loss, test_accuracy;
     bool foretold;  /* what a step takes */
     double started; /* of this process's share of `seconds` */
+
+    /* Of many processes: this one, how many there are, and how many of them were to stop at the last step.
+     * Rank 0 is the one that prints and writes; the folder is its own. */
+    int rank, ranks;
+    struct mb_mpi *mpi;
+    float stops;
 } run;
 
 /* Dies of the context's error, if there is one. */
@@ -61,7 +67,7 @@ typedef struct answer {
     mb_tensor correct;      /* 0-d int32: logits largest at a label  */
 } answer;
 
-/* Recorded, of the images of a step. losses: NULL, or room for the inner ones. */
+/* Recorded, of this rank's share of the images of a step. losses: NULL, or room for the inner ones. */
 answer on_training_batch(const run *r, int64_t step, mb_tensor *losses);
 /* Computed, of a batch of the test images, in order: mean loss, logits largest at a label, and r->logits.
  * Returns how many images it has. */
@@ -104,6 +110,23 @@ bool train(run *r);
 /* In the scope of a step of training that is recorded: tells what it will take, and dies where the memory is
  * not there. */
 void foretell_step(run *r);
+
+/* ---- mttt_ranks.c, where moebius-mpi is built; mttt_alone.c elsewhere ---- */
+
+/* Which of how many processes this is; before the context is opened, whose options it may change. */
+void ranks_begin(run *r, mb_options *options);
+/* After it: waits for the others. */
+void ranks_open(run *r);
+/* Once there are parameters and optimiser: the same for all, and steps along the mean of their gradients. */
+void ranks_share(run *r);
+/* Recorded: the answer of all ranks together, of which this one has had its share of the batch, and the inner
+ * losses, as means. */
+void ranks_answer(run *r, answer *a, mb_tensor *losses, int n);
+/* Computed: sums over all ranks, in place. */
+void ranks_total(run *r, double *values, int n);
+/* Whether to stop, as of the last step or total: on all ranks or on none. */
+bool ranks_stop(const run *r);
+void ranks_end(run *r);
 
 /* ---- mttt_plot.c ---- */
 

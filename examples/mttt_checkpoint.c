@@ -126,6 +126,8 @@ static void save_file(run *r, const char *const *metadata)
 void save(run *r)
 {
     enum { WIDTH = 40 };
+    if (r->rank > 0)
+        return;
     item items[ITEMS];
     char values[ITEMS][WIDTH];
     const char *metadata[2 * ITEMS + 3] = {"format", "pt"};
@@ -164,6 +166,8 @@ void load(run *r)
     mb_scope_end(scope);
     check(r);
     expect_consistent(r);
+    if (r->rank > 0)
+        return;
     csv_reopen(&r->metrics, r->folder, "metrics.csv", metrics_header, bytes[0]);
     if (r->inner_losses)
         csv_reopen(&r->inner, r->folder, "inner_loss.csv", inner_header, bytes[1]);

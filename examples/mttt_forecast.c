@@ -27,7 +27,9 @@ void foretell_step(run *r)
     mb_costs c;
     mb_forecast(r->mb, NULL, 0, &c);
     check(r);
-    fprintf(stderr,
+    if (r->rank == 0)
+        fprintf(
+            stderr,
             "a step: %.1f MB at most (parameters and optimiser %.1f, batch %.1f, results %.1f, kept through "
             "loops %.1f, temporaries %.1f, images, tape and plans %.1f), %.2f GFLOP in %llu kernels, planned "
             "in %.2f s\n",

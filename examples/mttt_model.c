@@ -172,7 +172,8 @@ static answer predict(const run *r, mb_tensor x, mb_tensor y, uint64_t stream, i
 answer on_training_batch(const run *r, int64_t step, mb_tensor *losses)
 {
     mb_tensor x, y;
-    mb_images_batch(r->train, (uint64_t)(step / r->per_epoch), step % r->per_epoch, set.batch, &x, &y);
+    mb_images_batch(r->train, (uint64_t)(step / r->per_epoch), step % r->per_epoch * r->ranks + r->rank,
+                    set.batch / r->ranks, &x, &y);
     return predict(r, x, y, STREAM_TOKENS, step, losses);
 }
 

@@ -26,6 +26,7 @@ static outcome advance(run *r, bool log)
     answer a = on_training_batch(r, r->step, log && r->inner_losses ? r->losses : NULL);
     mb_tensor norm; /* 0-d */
     mb_step_norm(r->optimizer, a.loss, &norm);
+    ranks_answer(r, &a, r->losses, log ? r->inner_losses : 0);
     mb_watch(a.loss, &o.loss, sizeof o.loss);
     mb_watch(norm, &o.norm, sizeof o.norm);
     mb_watch(a.correct, &o.correct, sizeof o.correct);
@@ -87,7 +88,8 @@ static bool evaluate(run *r, const char *label)
     int64_t batches = (mb_images_count(r->test) + set.batch - 1) / set.batch;
     progress bar;
     progress_begin(&bar, label, batches);
-    for (int64_t b = 0; b < batches && !stop_wanted(); b++) {
+    bar.quiet = r->rank > 0;
+    for (int64_t b = r->rank; b < batches && !ranks_stop(r); b += r->ranks) {
         double loss, correct, count = (double)on_test_batch(r, b, &loss, &correct);
         loss_sum += loss * count; /* the last batch may be a short one */
         correct_sum += correct;
@@ -95,7 +97,10 @@ static bool evaluate(run *r, const char *label)
         progress_step(&bar, b + 1, loss_sum / images, correct_sum / images, b + 1 == batches);
     }
     progress_clear(&bar);
-    if (stop_wanted())
+    double *const sums[] = {&loss_sum, &correct_sum, &images};
+    for (int i = 0; i < COUNT(sums); i++)
+        ranks_total(r, sums[i], 1);
+    if (ranks_stop(r))
         return false;
     r->test_loss = loss_sum / images;
     r->test_accuracy = correct_sum / images;
@@ -114,7 +119,8 @@ static void train_epoch(run *r, int64_t epoch)
     char label[48];
     snprintf(label, sizeof label, "epoch %lld/%lld", (long long)epoch + 1, (long long)set.epochs);
     progress_begin(&bar, label, r->per_epoch);
-    while (r->step / r->per_epoch == epoch && !stop_wanted()) {
+    bar.quiet = r->rank > 0;
+    while (r->step / r->per_epoch == epoch && !ranks_stop(r)) {
         train_step(r, &bar);
         if (set.save_every && r->step % set.save_every == 0)
             save(r);
@@ -124,7 +130,7 @@ static void train_epoch(run *r, int64_t epoch)
 
 bool train(run *r)
 {
-    while (!stop_wanted()) {
+    while (!ranks_stop(r)) {
         int64_t epoch = r->step / r->per_epoch;
         char label[48];
         if (r->step % r->per_epoch == 0 && r->evaluated < epoch) {

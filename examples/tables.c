@@ -51,12 +51,12 @@ void csv_reopen(csv *c, const char *folder, const char *name, const char *header
 
 void csv_row(csv *c, const double *values, int n)
 {
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n && c->file; i++) {
         if (!isnan(values[i]))
             fprintf(c->file, "%.9g", values[i]);
         fputc(i + 1 < n ? ',' : '\n', c->file);
     }
-    if (fflush(c->file) != 0 || ferror(c->file))
+    if (c->file && (fflush(c->file) != 0 || ferror(c->file)))
         die("%s: %s", c->path, strerror(errno));
 }
 

@@ -270,6 +270,13 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
                                        mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
 
+/* What gradients go through in each later mb_step and mb_apply_gradients, before their norm is taken, so that
+ * clipping, skipping and the rules see what it makes of them: a mean over processes (optim/mpi/ranks.h),
+ * noise. It records, replaces gs[n] by tensors of the same shapes and dtypes, and another result than MB_OK
+ * is the error of the step. NULL: nothing, as at first. */
+typedef mb_status (*mb_gradients_through)(void *user, mb_context *ctx, mb_tensor *gs, int n);
+MB_API void mb_optimizer_set_through(mb_optimizer *opt, mb_gradients_through through, void *user);
+
 /* The number of steps; a step that an error has undone is not counted. */
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
 /* How many of them were skipped; 0 without that option. A flush: computes what has been recorded. -1 after an

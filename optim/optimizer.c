@@ -244,6 +244,14 @@ void mb_optimizer_set_lr(mb_optimizer *opt, double lr)
         opt->lr = lr;
 }
 
+void mb_optimizer_set_through(mb_optimizer *opt, mb_gradients_through through, void *user)
+{
+    if (!usable(opt, "mb_optimizer_set_through"))
+        return;
+    opt->through = through;
+    opt->through_user = user;
+}
+
 /* --------------------------------------------------------------------------------------------- steps -- */
 
 /* 0-d tensors that all parameters share in a step; recorded once. */
@@ -321,6 +329,10 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
 {
     const mb_params *p = opt->params;
     mb_tensor found = {0};
+    mb_status status = opt->through ? opt->through(opt->through_user, p->ctx, gs, n) : MB_OK;
+    if (status != MB_OK)
+        return mb_error(p->ctx) ? status
+                                : mb_fail(p->ctx, status, "optimizer: what gradients go through failed");
     if (opt->clip_norm > 0)
         found = mb_clip_norm(gs, n, opt->clip_norm, gs);
     else if (norm || opt->skip)
@@ -350,7 +362,7 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     if (mb_error(p->ctx) != MB_OK)
         return mb_error(p->ctx);
     uint32_t before = p->ctx->change_count; /* a step is made completely or not at all */
-    mb_status status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) ? MB_OK : mb_error(p->ctx);
+    status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) ? MB_OK : mb_error(p->ctx);
     for (int i = 0, k = 0; i < p->count && status == MB_OK; i++) {
         if (!p->items[i].trainable)
             continue;

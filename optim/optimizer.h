@@ -28,6 +28,8 @@ struct mb_optimizer {
                                   how many steps it has been that */
     mb_schedule schedule;
     int64_t steps;
+    mb_gradients_through through; /* NULL: nothing */
+    void *through_user;
     mb__slot *slots;
     int count, capacity; /* slots: one for each parameter at the optimiser's creation */
     mb_tensor *work;

@@ -43,7 +43,8 @@ static const char *wrong(const mb_custom_op_spec *s)
                ? "a core has 0 to 8 axes"
            : s->lanes < 0 || s->lanes > 128 || (s->lanes & (s->lanes - 1))
                ? "lanes are a power of 2 up to 128"
-               : NULL;
+           : s->glsl && (s->serial || s->early) ? "an op that is serial or early has no GLSL"
+                                                : NULL;
 }
 
 static bool same_text(const char *a, const char *b)
@@ -63,7 +64,8 @@ static bool same_spec(const mb__custom_op *known, const mb_custom_op_spec *s)
            !memcmp(k->core_in, s->core_in, (size_t)k->operands * sizeof *k->core_in) &&
            !memcmp(k->core_out, s->core_out, (size_t)k->results * sizeof *k->core_out) &&
            k->shape == s->shape && k->compute == s->compute && same_text(k->glsl, s->glsl) &&
-           k->lanes == (s->lanes ? s->lanes : 1) && k->on_host == s->on_host && k->user == s->user;
+           k->lanes == (s->lanes ? s->lanes : 1) && k->on_host == s->on_host && k->user == s->user &&
+           k->why == s->why && k->serial == s->serial && k->early == s->early;
 }
 
 static void release(mb_context *ctx, mb__custom_op *op)

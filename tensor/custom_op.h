@@ -107,9 +107,9 @@ typedef struct mb_custom_op_spec {
     bool (*shape)(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
                   char *why, size_t room);
     /* Computes one position, from `in` to all elements of `out`. It must be a function of its arguments
-     * alone: a plan may call it once where it was applied twice, or again. Several threads call it at once.
-     * What is float32 on the tape is float64 here where the reference backend asks. Another result than MB_OK
-     * is the error of the flush. */
+     * alone: a plan may call it once where it was applied twice, or again; not so where it is serial. Several
+     * threads call it at once. What is float32 on the tape is float64 here where the reference backend asks.
+     * Another result than MB_OK is the error of the flush. */
     mb_status (*compute)(const void *user, const mb_core_data *in, const mb_core_data *out,
                          const int64_t *attrs, int nattr);
     /* GLSL for Vulkan, that defines void op(), and what it needs; NULL: there the op is an error, or see
@@ -129,6 +129,15 @@ typedef struct mb_custom_op_spec {
      * and 1: a position each. */
     int lanes;
     const void *user; /* handed to shape and compute; the memory is the caller's, and outlives the context */
+    /* After compute has failed, in the thread of the flush: what was wrong, the end of the error's sentence,
+     * valid until the next call of an op of the context; NULL: nothing is known. */
+    const char *(*why)(const void *user, const int64_t *attrs, int nattr);
+    /* For what has to do with the world outside, such as other processes. serial: such ops are computed in
+     * the order in which they were recorded, each of them once in a run of a plan, however equal two are, by
+     * the thread of the flush, position after position. early, outside of scans: a plan has the op right
+     * after what makes its operands, and not where it was recorded, so that what it begins can go on beside
+     * the steps that follow. Neither goes with GLSL. */
+    bool serial, early;
 } mb_custom_op_spec;
 
 /* An op made known to a context; a value. */

@@ -38,7 +38,10 @@ void mb__cpu_custom_run(const mb__step *step, mb__frame *f)
     }
     bool worth = (double)elements * (double)j.positions >= WORTH;
     j.tasks = !worth ? 1 : j.positions < TASKS_MOST ? (int)j.positions : TASKS_MOST;
-    if (j.positions)
+    if (c->op->spec.serial) {
+        j.tasks = 1;
+        task(&j, 0, 0);
+    } else if (j.positions)
         mb__pool_run(f->cpu->pool, task, &j, j.tasks);
     if (atomic_load(&j.status) == MB_OK || f->cpu->failed)
         return;

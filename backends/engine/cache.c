@@ -78,7 +78,7 @@ static bool plan_graph(mb_context *ctx, mb__graph *g, const mb__gloop *loop, con
            mb__expand(g, passes) == MB_OK && mb__simplify(g, passes) == MB_OK &&
            join_sums(g, loop, backend, passes) && mb__layout(g) == MB_OK &&
            mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(g, passes, &f) == MB_OK &&
-           mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
+           (loop || mb__reschedule(g, &f) == MB_OK) && mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
            mb__lower(g, &f, backend, passes, pool, plan) == MB_OK &&
            mb__dump_stage(ctx, MB_STAGE_STEPS, &m) &&
            mb__place_values(plan, backend, passes, g->bump) == MB_OK &&

@@ -46,11 +46,19 @@ static inline mb_status mb__custom_run(const mb__custom *c, void *const *memory,
     return MB_OK;
 }
 
-/* Reports that an op's function did not return MB_OK; returns status. */
+/* What an op of which compute has failed says of it. */
+static inline const char *mb__custom_why(const mb__custom *c)
+{
+    const mb_custom_op_spec *s = &c->op->spec;
+    const char *why = s->why ? s->why(s->user, c->attrs, c->nattr) : NULL;
+    return why ? why : "its compute function failed";
+}
+
+/* Reports that an op's function did not return MB_OK; returns status. In the thread of the flush. */
 static inline mb_status mb__custom_failed(const mb__host *host, const mb__step *step, mb_status status)
 {
-    return host->error(host->user, status, step->site, "%s: its compute function failed",
-                       step->u.custom->op->name);
+    const mb__custom *c = step->u.custom;
+    return host->error(host->user, status, step->site, "%s: %s", c->op->name, mb__custom_why(c));
 }
 
 #endif

@@ -93,6 +93,12 @@ mb_status mb__gather_pads(mb__graph *g);
 /* Gives every node its base, offset and strides; reshapes that no strides can express become copies. */
 mb_status mb__layout(mb__graph *g);
 
+/* An op of the user's that has an order of its own. */
+static inline bool mb__is_serial(const mb__gnode *n)
+{
+    return n->op == MB_OP_CALL && mb__custom_of(n->attr)->spec.serial;
+}
+
 /* Nodes computed by one kernel, all over the same iteration space. Its last `inner` axes make up a row. */
 typedef struct mb__group {
     int rank, inner; /* inner: number of row axes; 0 until a reduction joins that needs rows */
@@ -115,6 +121,8 @@ typedef struct mb__fusion {
 } mb__fusion;
 
 mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f);
+/* Moves what is to run early up in the schedule. */
+mb_status mb__reschedule(mb__graph *g, mb__fusion *f);
 
 /* ---- groups to steps ---- */
 

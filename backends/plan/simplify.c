@@ -53,10 +53,11 @@ static uint64_t hash_node(const mb__gnode *n)
     return h ^ (h >> 32);
 }
 
+/* Serial ops of the user's are done as often as they were recorded. */
 static bool equal_nodes(const mb__gnode *a, const mb__gnode *b)
 {
-    return a->op == b->op && a->dtype == b->dtype && a->rank == b->rank && a->nin == b->nin &&
-           a->nattr == b->nattr && a->bind == b->bind &&
+    return !mb__is_serial(a) && a->op == b->op && a->dtype == b->dtype && a->rank == b->rank &&
+           a->nin == b->nin && a->nattr == b->nattr && a->bind == b->bind &&
            !memcmp(a->in, b->in, (size_t)a->nin * sizeof *a->in) &&
            !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim) &&
            (!a->nattr || !memcmp(a->attr, b->attr, (size_t)a->nattr * sizeof *a->attr));

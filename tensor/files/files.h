@@ -200,6 +200,11 @@ typedef struct mb_loader_options {
      * it is called from them, from several at once; it must not call functions of the context. */
     const char *(*read)(void *user, int64_t row, void *const *columns);
     void *user; /* for read */
+    /* Of each batch the part of one process among `shards`: all have the same batches, in the order of one
+     * process alone, and each takes the rows from shard * batch / shards on. shards divides batch; 0 is 1. A
+     * short last batch is divided as evenly as it can be, perhaps to no rows. `rows` below counts this
+     * shard's. */
+    int64_t shard, shards;
 } mb_loader_options;
 
 /* Batches of rows, without end: every row once an epoch, in an order that threads do not change. All memory
@@ -213,10 +218,10 @@ MB_API void mb_loader_close(mb_loader *loader); /* waits for its threads; NULL i
 MB_API int64_t mb_loader_batches(const mb_loader *loader);
 MB_API int64_t mb_loader_step(const mb_loader *loader);
 
-/* The next batch: one tensor [B, shape] for each column, in the innermost scope. B is options.batch, or less
- * for a short last one. *rows: how many rows are real; rows may be NULL. When the callback has failed for a
- * row, that is the call's error, MB_IO, and the tensors are {0}; after mb_clear_error the next call goes on
- * with the batch after. */
+/* The next batch: one tensor [B, shape] for each column, in the innermost scope. B is options.batch, or a
+ * shard's part of it, or less for a short last one. *rows: how many rows are real; rows may be NULL. When the
+ * callback has failed for a row, that is the call's error, MB_IO, and the tensors are {0}; after
+ * mb_clear_error the next call goes on with the batch after. */
 MB_API mb_status mb_loader_next_at(const char *site, mb_loader *loader, mb_tensor *columns, int64_t *rows);
 #define mb_loader_next(...) mb_loader_next_at(MB_HERE, __VA_ARGS__)
 /* The same in the loader's memory, which stays as it is until the next call but one, or mb_loader_close:

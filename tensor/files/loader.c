@@ -34,6 +34,7 @@ struct mb_loader {
     mb_context *ctx;
     mb_loader_options o;
     int64_t batches; /* of an epoch */
+    int64_t size;    /* of this shard's part of a batch */
     column *columns;
     size_t slot_bytes;
     slot *slots;
@@ -54,17 +55,28 @@ struct mb_loader {
 
 /* ---- making a batch ---- */
 
+/* Where a shard's part of a batch of `all` real rows begins: a short batch is divided as it is, a padded one
+ * with its padding. */
+static int64_t bound(const mb_loader *l, int64_t shard, int64_t all)
+{
+    if (l->o.last == MB_LAST_SHORT)
+        return all * shard / l->o.shards;
+    return shard * l->size < all ? shard * l->size : all;
+}
+
 /* Claims the next number: which rows it is. Under the lock, or without threads. */
 static slot *claim(mb_loader *l)
 {
     int64_t step = l->claimed++, epoch = step / l->batches, first = step % l->batches * l->o.batch;
     slot *s = &l->slots[step % l->slot_count];
-    s->count = l->o.rows - first < l->o.batch ? l->o.rows - first : l->o.batch;
+    int64_t all = l->o.rows - first < l->o.batch ? l->o.rows - first : l->o.batch;
+    int64_t begin = bound(l, l->o.shard, all);
+    s->count = bound(l, l->o.shard + 1, all) - begin;
     if (l->order && epoch != l->epoch)
         mb__shuffle(l->o.key, (uint64_t)epoch, l->order, (uint32_t)l->o.rows);
     l->epoch = epoch;
     for (int64_t i = 0; i < s->count; i++)
-        s->rows[i] = l->order ? l->order[first + i] : (uint32_t)(first + i);
+        s->rows[i] = l->order ? l->order[first + begin + i] : (uint32_t)(first + begin + i);
     return s;
 }
 
@@ -120,7 +132,7 @@ static void fill(const mb_loader *l, slot *s)
             call_for_row(l, s, i);
     }
     for (int k = 0; k < l->o.column_count; k++)
-        memset(place(&l->columns[k], s, s->count), 0, (size_t)(l->o.batch - s->count) * l->columns[k].bytes);
+        memset(place(&l->columns[k], s, s->count), 0, (size_t)(l->size - s->count) * l->columns[k].bytes);
 }
 
 static void *run(void *user)
@@ -167,6 +179,13 @@ static bool check_options(mb_context *ctx, const mb_loader_options *o)
         return invalid(ctx, "`last` is none of MB_LAST_SHORT, MB_LAST_DROP and MB_LAST_PAD");
     if (o->last == MB_LAST_DROP && o->rows < o->batch)
         return invalid(ctx, "there are fewer rows than a batch has, and the last one is dropped");
+    if (o->shards < 0 || o->shards > 1 << 30 || o->shard < 0 || o->shard >= (o->shards ? o->shards : 1) ||
+        (o->shards && o->batch % o->shards)) {
+        mb_fail(ctx, MB_INVALID,
+                "loader: shard %lld of %lld, and %lld rows a batch; wanted a divisor of the batch",
+                (long long)o->shard, (long long)o->shards, (long long)o->batch);
+        return false;
+    }
     if (o->threads < 0 || o->threads > THREADS_MAX)
         return invalid(ctx, "0 to 64 threads are wanted");
     return true;
@@ -221,7 +240,7 @@ static bool set_columns(mb_loader *l)
             return false;
         set_values(c);
         c->at = l->slot_bytes;
-        size_t bytes = (size_t)l->o.batch * c->bytes;
+        size_t bytes = (size_t)l->size * c->bytes;
         if (bytes > BYTES_MAX || l->slot_bytes > BYTES_MAX)
             return invalid(l->ctx, "a batch of more than 2^48 bytes");
         l->slot_bytes += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -232,7 +251,7 @@ static bool set_columns(mb_loader *l)
 
 static bool allocate(mb_loader *l)
 {
-    size_t slots = (size_t)l->slot_count, batch = (size_t)l->o.batch, columns = (size_t)l->o.column_count;
+    size_t slots = (size_t)l->slot_count, batch = (size_t)l->size, columns = (size_t)l->o.column_count;
     if (!(l->slots = mb__alloc(l->ctx, slots * sizeof *l->slots)) ||
         !(l->rows_memory = mb__alloc(l->ctx, slots * batch * sizeof *l->rows_memory)) ||
         !(l->memory = mb__alloc(l->ctx, slots * l->slot_bytes)) ||
@@ -264,6 +283,8 @@ mb_loader *mb_loader_open_at(const char *site, mb_context *ctx, mb_loader_option
         return NULL;
     l->ctx = ctx;
     l->o = options;
+    l->o.shards = options.shards ? options.shards : 1;
+    l->size = options.batch / l->o.shards;
     l->batches = (options.rows + (options.last == MB_LAST_DROP ? 0 : options.batch - 1)) / options.batch;
     l->slot_count = options.threads + 2;
     l->next = l->claimed = options.step;
@@ -284,7 +305,7 @@ void mb_loader_close(mb_loader *l)
 {
     if (!l || !mb__right_thread(l->ctx, "mb_loader_close"))
         return;
-    size_t slots = (size_t)l->slot_count, batch = (size_t)l->o.batch, columns = (size_t)l->o.column_count;
+    size_t slots = (size_t)l->slot_count, batch = (size_t)l->size, columns = (size_t)l->o.column_count;
     pthread_mutex_lock(&l->lock);
     l->stop = true;
     pthread_cond_broadcast(&l->room);
@@ -371,7 +392,7 @@ mb_status mb_loader_next_at(const char *site, mb_loader *l, mb_tensor *columns, 
     const slot *s = status == MB_OK ? next_slot(l) : NULL;
     if (!s)
         return status == MB_OK ? mb_error(l->ctx) : status;
-    int64_t size = l->o.last == MB_LAST_SHORT ? s->count : l->o.batch;
+    int64_t size = l->o.last == MB_LAST_SHORT ? s->count : l->size;
     for (int k = 0; k < l->o.column_count; k++) {
         const column *c = &l->columns[k];
         columns[k] = mb_from(l->ctx, c->of.dtype, batch_shape(c, size), place(c, s, 0));

@@ -514,6 +514,68 @@ static mb_status refuses(const void *user, const mb_core_data *in, const mb_core
     return MB_INVALID;
 }
 
+static const char *says(const void *user, const int64_t *attrs, int nattr)
+{
+    (void)user;
+    return nattr && attrs[0] ? "it was told so" : NULL;
+}
+
+/* ---- serial and early ---- */
+
+static int order[64], orders;
+
+/* x + 1; notes which call it was. */
+static mb_status notes(const void *user, const mb_core_data *in, const mb_core_data *out,
+                       const int64_t *attrs, int nattr)
+{
+    (void)user, (void)nattr;
+    if (orders < 64)
+        order[orders++] = (int)attrs[0];
+    for (int64_t i = 0; i < in->dim[0]; i++)
+        ((float *)out->at)[i * out->stride[0]] = ((const float *)in->at)[i * in->stride[0]] + 1;
+    return MB_OK;
+}
+
+/* Equal ones are done each, in the order of recording, and in that of examples; an early one before what was
+ * recorded before it and does not concern it, but not before another serial one. */
+Test(custom_op, serial)
+{
+    if (!testing("cpu"))
+        return;
+    mb_context *ctx = open_on("cpu");
+    mb_custom_op_spec spec = {.name = "noted",
+                              .operands = 1,
+                              .results = 1,
+                              .core_in = {1},
+                              .core_out = {1},
+                              .compute = notes,
+                              .serial = true,
+                              .on_host = true},
+                      soon = spec;
+    soon.name = "noted_early";
+    soon.early = true;
+    mb_tensor x = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(3), (double[]){1, 2, 3}), y[6];
+    for (int64_t i = 0; i < 6; i++) {
+        mb_tensor of = i == 3 ? mb_mul(y[0], 9.0) : x;
+        mb_custom_op_apply(mb_custom_op_new(ctx, i == 2 || i == 4 ? &soon : &spec), &of,
+                           (int64_t[]){i < 2 ? 7 : i}, 1, &y[i]);
+    }
+    mb_eval((mb_tensor[]){y[5], y[4], y[3], y[2], y[1], y[0]}, 6);
+    const int wanted[6] = {7, 7, 2, 3, 4, 5};
+    expect(orders == 6 && !memcmp(order, wanted, sizeof wanted), "%d calls: %d %d %d %d %d %d", orders,
+           order[0], order[1], order[2], order[3], order[4], order[5]);
+    expect(values(y[3])[1] == 28 && values(y[4])[2] == 4, "values");
+    orders = 0;
+    mb_tensor many = mb_full(ctx, MB_FLOAT32, MB_SHAPE(9, 4000), 1), ys;
+    mb_custom_op_apply(mb_custom_op_new(ctx, &spec), &many, (int64_t[]){1}, 1, &ys);
+    expect(values(ys)[9 * 4000 - 1] == 2 && orders == 9, "%d calls of 9 positions", orders);
+    spec.name = "both", spec.glsl = "void op() {}";
+    expect(!mb_custom_op_new(ctx, &spec).number && strstr(mb_message(ctx), "has no GLSL"), "%s",
+           mb_message(ctx));
+    mb_clear_error(ctx);
+    close_all();
+}
+
 #define WRONG(call, ...)                                                                                     \
     do {                                                                                                     \
         (void)(call);                                                                                        \
@@ -572,5 +634,17 @@ Test(custom_op, mistakes)
     else
         expect(mb_error(ctx) != MB_OK, "there is no GLSL");
     close_failed(ctx);
+
+    for (int64_t told = 0; told < 2; told++) { /* a function that says why */
+        ctx = open_on("cpu");
+        x = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(2, 3));
+        failing.why = says;
+        failing.on_host = true;
+        mb_custom_op_apply(mb_custom_op_new(ctx, &failing), &x, &told, 1, &x);
+        mb_eval(&x, 1);
+        expect_sentence(ctx, "a reason",
+                        told ? "failing: it was told so" : "failing: its compute function failed");
+        close_failed(ctx);
+    }
     close_all();
 }

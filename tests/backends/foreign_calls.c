@@ -399,6 +399,7 @@ static void call_optimizer(objects *o)
     ROW("mb_optimizer_skipped_at", mb_optimizer_skipped_at(S, o->opt) == -1);
     NAN_OF(mb_optimizer_lr, opt);
     QUIET(mb_optimizer_set_lr, opt, 3);
+    QUIET(mb_optimizer_set_through, opt, NULL, NULL);
     NOTHING(mb_optimizer_state_count, opt);
     NOTHING(mb_optimizer_state_name, opt, 0);
     TENSOR(mb_optimizer_state_tensor, opt, 0);

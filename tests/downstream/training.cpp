@@ -88,6 +88,7 @@ static void optimisers(mb_context *mb, const std::string &folder)
         EXPECT(mb_optimizer_loss_scale(opt) == 1);
         mb_optimizer_set_lr(opt, 0.2);
         EXPECT(mb_optimizer_lr(opt) == 0.2);
+        mb_optimizer_set_through(opt, nullptr, nullptr);
         for (int i = 0; i < mb_optimizer_state_count(opt); i++)
             EXPECT(mb_optimizer_state_name(opt, i) &&
                    has_shape(mb_optimizer_state_tensor(opt, i), MB_SHAPE(2)));

@@ -573,6 +573,60 @@ Test(optimizer, a_step_that_an_error_undoes)
     }
 }
 
+static mb_status twice(void *user, mb_context *ctx, mb_tensor *gs, int n)
+{
+    ++*(int *)user;
+    for (int i = 0; i < n; i++)
+        gs[i] = mb_mul(gs[i], 2.0);
+    return mb_error(ctx);
+}
+
+static mb_status refuses(void *user, mb_context *ctx, mb_tensor *gs, int n)
+{
+    (void)user, (void)ctx, (void)gs, (void)n;
+    return MB_IO;
+}
+
+/* Gradients that go through a function are as good as those of another loss, for the norm and clipping too.
+ */
+Test(optimizer, gradients_that_go_through_a_function)
+{
+    double got[ALL], wanted[ALL];
+    int calls = 0;
+    toy t = open_toy("cpu", MB_FLOAT64), u = open_toy("cpu", MB_FLOAT64);
+    mb_optimizer *opt = mb_adamw(t.p, (mb_adamw_options){.lr = 0.1, .clip_norm = 1}),
+                 *other = mb_adamw(u.p, (mb_adamw_options){.lr = 0.1, .clip_norm = 1});
+    mb_optimizer_set_through(opt, twice, &calls);
+    for (int i = 0; i < STEPS; i++) {
+        mb_scope s = mb_scope_begin(t.mb), r = mb_scope_begin(u.mb);
+        mb_tensor norm, twice_as_long;
+        mb_step_norm(opt, toy_loss(&t), &norm);
+        mb_step_norm(other, mb_mul(toy_loss(&u), 2.0), &twice_as_long);
+        expect(fabs(mb_item(norm) - mb_item(twice_as_long)) < 1e-12, "step %d: another norm", i);
+        mb_scope_end(r);
+        mb_scope_end(s);
+    }
+    toy_values(&t, got);
+    toy_values(&u, wanted);
+    for (int i = 0; i < ALL; i++)
+        expect(near(got[i], wanted[i], 1e-12, 0), "element %d: %.17g, %.17g", i, got[i], wanted[i]);
+    expect(calls == STEPS, "%d calls", calls);
+    mb_optimizer_set_through(opt, refuses, NULL);
+    mb_scope s = mb_scope_begin(t.mb);
+    expect(mb_step(opt, toy_loss(&t)) == MB_IO && strstr(mb_message(t.mb), "what gradients go through"), "%s",
+           mb_message(t.mb));
+    mb_scope_end(s);
+    mb_clear_error(t.mb);
+    expect(mb_optimizer_steps(opt) == STEPS, "no step");
+    mb_optimizer_set_through(opt, NULL, NULL);
+    expect(mb_optimizer_steps(opt) == STEPS, "%s", mb_message(t.mb));
+    mb_optimizer_free(opt);
+    mb_optimizer_free(other);
+    mb_params_free(t.p);
+    mb_params_free(u.p);
+    close_all();
+}
+
 Test(optimizer, no_checkpoint_yet)
 {
     double before[ALL], after[ALL];

@@ -36,6 +36,7 @@ USES = {
     **{f: lower + ["backends/plan", "tensor"] for f, lower in VULKAN.items()},
     "backends/engine": ["backends/plan", "tensor"],
     "optim": ["autograd", "tensor", "tensor/files"],
+    "optim/mpi": ["optim", "autograd", "tensor"],
     "layers": ["optim", "autograd", "tensor"],
     "tests/kit": ["optim", "autograd", "backends/engine", "tensor"],
     ".": ["tensor", "tensor/files", "autograd", "backends/engine", "optim", "layers", "tests/kit"],

@@ -274,6 +274,57 @@ static void test_options(mb_context *mb)
     check(mb_loader_next(NULL, NULL, NULL) == MB_INVALID && mb_loader_batches(NULL) == 0, "no loader");
 }
 
+/* The shards of each batch are, one after the other, the batch of one process. */
+static void expect_shards(mb_context *mb, mb_loader_options o, int64_t shards)
+{
+    enum { BATCHES = 9 };
+    mb_loader *whole = mb_loader_open(mb, o), *part[6] = {0};
+    for (int64_t k = 0; k < shards; k++) {
+        o.shard = k;
+        o.shards = shards;
+        part[k] = mb_loader_open(mb, o);
+        check(mb_loader_batches(part[k]) == mb_loader_batches(whole), "as many batches");
+    }
+    for (int b = 0; b < BATCHES; b++) {
+        const void *all[3], *own[3];
+        int64_t rows, count, at = 0;
+        check(mb_loader_next_memory(whole, all, &rows) == MB_OK, "%s", mb_message(mb));
+        for (int64_t k = 0; k < shards; k++, at += count) {
+            check(mb_loader_next_memory(part[k], own, &count) == MB_OK, "%s", mb_message(mb));
+            check(at + count <= rows && memcmp(own[0], (const int32_t *)all[0] + at, (size_t)count * 4) == 0,
+                  "shard %lld of %lld, batch %d", (long long)k, (long long)shards, b);
+            if (o.last == MB_LAST_PAD)
+                for (int64_t i = count; i < o.batch / shards; i++)
+                    check(((const int32_t *)own[0])[i] == 0, "padding of shard %lld", (long long)k);
+        }
+        check(at == rows, "%lld rows of %lld", (long long)at, (long long)rows);
+    }
+    mb_loader_close(whole);
+    for (int64_t k = 0; k < shards; k++)
+        mb_loader_close(part[k]);
+}
+
+static void test_shards(mb_context *mb)
+{
+    mb_column column = {.data = labels, .dtype = MB_INT32};
+    for (int last = MB_LAST_SHORT; last <= MB_LAST_PAD; last++)
+        for (int64_t shards = 1; shards <= 6; shards += shards)
+            for (int threads = 0; threads <= 2; threads += 2) {
+                mb_loader_options o = options(&column, 1, threads);
+                o.batch = 4 * shards;
+                o.last = (mb_last)last;
+                expect_shards(mb, o, shards);
+            }
+    mb_loader_options o = options(&column, 1, 0);
+    o.batch = 6;
+    o.shards = 4;
+    expect_refused(mb, o, "divisor");
+    o.shards = o.shard = 3;
+    expect_refused(mb, o, "shard 3 of 3");
+    o.shard = -1;
+    expect_refused(mb, o, "shard -1");
+}
+
 /* Loaders that are closed while their threads are at work. */
 static void test_closing(mb_context *mb)
 {
@@ -313,6 +364,7 @@ int main(void)
         test_callback(mb, threads);
     test_bytes(mb);
     test_options(mb);
+    test_shards(mb);
     test_closing(mb);
     check(mb_error(mb) == MB_OK, "an error is left: %s", mb_message(mb));
     mb_close(mb);

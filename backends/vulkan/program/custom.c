@@ -263,7 +263,7 @@ bool mb__vk_run_on_host(const mb__vk_program *p, const mb__binding *b, const mb_
     }
     mb_status status = mb__custom_run(c, d->host, NULL, 0, mb__numel(c->loop, c->loops));
     if (status != MB_OK)
-        return mb__vk_fail(p->v, status, step->site, "%s: its compute function failed", c->op->name);
+        return mb__vk_fail(p->v, status, step->site, "%s: %s", c->op->name, mb__custom_why(c));
     int32_t value = c->out[0].view.value;
     const mb__value *v = &p->plan->values[value];
     mb__vk_memory place = mb__vk_place_of(p, b, value);
