@@ -73,7 +73,8 @@ typedef struct progress {
     const char *label;
     int64_t total;
     bool tty, colour;
-    int width; /* columns; 0: as wide as the terminal now */
+    bool quiet; /* shows nothing: only `pace` is wanted */
+    int width;  /* columns; 0: as wide as the terminal now */
     bool drawn;
     double started, last_step, last_draw;
     double pace; /* seconds a step: a moving average, without the first step, which also makes the plan */

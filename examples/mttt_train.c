@@ -17,23 +17,46 @@ typedef struct outcome {
     double lr;
 } outcome;
 
+/* Computes a part of a step, whose losses count as its share of the batch; the last part is the step. */
+static void advance_part(run *r, const void *const batch[2], int64_t part, bool log, outcome *o)
+{
+    float loss = 0, *inner = r->inner_loss + r->inner_losses;
+    int32_t correct = 0;
+    mb_scope scope = mb_scope_begin(r->mb);
+    answer a = on_training_batch(r, r->step, batch, part, log && r->inner_losses ? r->losses : NULL);
+    mb_tensor share = set.accumulate > 1 ? mb_mul(a.loss, 1 / (double)set.accumulate) : a.loss,
+              norm; /* 0-d */
+    if (part + 1 < set.accumulate) {
+        mb_accumulate(r->optimizer, share);
+    } else {
+        mb_step_norm(r->optimizer, share, &norm);
+        mb_watch(norm, &o->norm, sizeof o->norm);
+    }
+    mb_watch(a.loss, &loss, sizeof loss);
+    mb_watch(a.correct, &correct, sizeof correct);
+    for (int i = 0; log && i < r->inner_losses; i++)
+        mb_watch(r->losses[i], &inner[i], sizeof *inner);
+    if (!r->foretold && (part == 0 || part + 1 == set.accumulate))
+        foretell_step(r, part);
+    mb_scope_end(scope); /* everything is computed here */
+    check(r);
+    o->loss += loss / (float)set.accumulate;
+    o->correct += correct;
+    for (int i = 0; log && i < r->inner_losses; i++)
+        r->inner_loss[i] += inner[i] / (float)set.accumulate;
+}
+
 /* Computes a step: parameters and optimiser have changed afterwards. */
 static outcome advance(run *r, bool log)
 {
     outcome o = {.lr = mb_optimizer_lr(r->optimizer)};
-    mb_scope scope = mb_scope_begin(r->mb);
-    answer a = on_training_batch(r, r->step, log && r->inner_losses ? r->losses : NULL);
-    mb_tensor norm; /* 0-d */
-    mb_step_norm(r->optimizer, a.loss, &norm);
-    mb_watch(a.loss, &o.loss, sizeof o.loss);
-    mb_watch(norm, &o.norm, sizeof o.norm);
-    mb_watch(a.correct, &o.correct, sizeof o.correct);
-    for (int i = 0; log && i < r->inner_losses; i++)
-        mb_watch(r->losses[i], &r->inner_loss[i], sizeof *r->inner_loss);
-    if (!r->foretold)
-        foretell_step(r);
-    mb_scope_end(scope); /* everything is computed here */
+    const void *batch[2];
+    mb_loader_next_memory(r->training, batch, NULL);
     check(r);
+    for (int i = 0; i < r->inner_losses; i++)
+        r->inner_loss[i] = 0;
+    for (int64_t part = 0; part < set.accumulate; part++)
+        advance_part(r, batch, part, log, &o);
     return o;
 }
 
@@ -71,7 +94,10 @@ static void train_step(run *r, progress *bar)
     r->window_correct += o.correct;
     r->window_steps++;
     double steps = (double)r->window_steps;
-    progress_step(bar, within, r->window_loss / steps, r->window_correct / (steps * (double)set.batch), log);
+    double loss = r->window_loss / steps, accuracy = r->window_correct / (steps * (double)set.batch);
+    progress_step(bar, within, loss, accuracy, log);
+    if (r->advanced)
+        r->advanced(r, loss, accuracy);
     if (log)
         write_rows(r, o, bar->pace > 0 ? (double)set.batch / bar->pace : NAN);
 }
@@ -83,14 +109,17 @@ static bool evaluate(run *r, const char *label)
     int64_t batches = (mb_images_count(r->test) + set.batch - 1) / set.batch;
     progress bar;
     progress_begin(&bar, label, batches);
+    bar.quiet = r->advanced != NULL;
+    begin_test(r);
     for (int64_t b = 0; b < batches && !stop_wanted(); b++) {
-        double loss, correct, count = (double)on_test_batch(r, b, &loss, &correct);
+        double loss, correct, count = (double)on_test_batch(r, &loss, &correct);
         loss_sum += loss * count; /* the last batch may be a short one */
         correct_sum += correct;
         images += count;
         progress_step(&bar, b + 1, loss_sum / images, correct_sum / images, b + 1 == batches);
     }
     progress_clear(&bar);
+    end_test(r);
     if (stop_wanted())
         return false;
     r->test_loss = loss_sum / images;
@@ -110,6 +139,7 @@ static void train_epoch(run *r, int64_t epoch)
     char label[48];
     snprintf(label, sizeof label, "epoch %lld/%lld", (long long)epoch + 1, (long long)set.epochs);
     progress_begin(&bar, label, r->per_epoch);
+    bar.quiet = r->advanced != NULL;
     while (r->step / r->per_epoch == epoch && !stop_wanted()) {
         train_step(r, &bar);
         if (set.save_every && r->step % set.save_every == 0)
@@ -120,6 +150,7 @@ static void train_epoch(run *r, int64_t epoch)
 
 bool train(run *r)
 {
+    begin_training(r, r->step);
     while (!stop_wanted()) {
         int64_t epoch = r->step / r->per_epoch;
         char label[48];

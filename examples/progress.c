@@ -82,6 +82,8 @@ void progress_step(progress *p, int64_t done, double loss, double accuracy, bool
         if (p->seen++ > 0)
             p->pace = p->pace > 0 ? 0.95 * p->pace + 0.05 * step : step;
     }
+    if (p->quiet)
+        return;
     if (p->tty) {
         if (t - p->last_draw >= 0.1 || done == p->total) {
             p->last_draw = t;
