@@ -46,10 +46,11 @@ struct run {
     double window_loss, window_correct; /* sums over the window_steps since the last row of metrics.csv */
     int64_t window_steps;
     double seconds, test_loss, test_accuracy;
+    bool diverged;  /* of a run among others: numbers beyond float32 have ended it */
+    double flops;   /* of products, for an image of the test: known once the machine is */
     bool foretold;  /* what a step takes */
     double started; /* of this process's share of `seconds` */
 
-    mb_costs costs; /* of a step with a row in the tables, once it is foretold */
     /* A run among others: shows how far all are, in place of bars of its own and of what a step takes. After
      * each step, and with loss and accuracy since the last row. */
     void (*advanced)(const run *r, double loss, double accuracy);

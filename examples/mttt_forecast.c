@@ -50,6 +50,5 @@ void foretell_step(run *r, int64_t part)
             mb(c.result_bytes), mb(c.loop_bytes), mb(c.temporary_bytes), mb(c.other_bytes + plans),
             (double)c.flops * 1e-9, (unsigned long long)c.steps, c.plan_seconds);
     expect_room(r, c.peak_bytes - c.held_bytes + plans);
-    r->costs = c;
     r->foretold = part + 1 == set.accumulate;
 }

@@ -59,7 +59,8 @@ static int64_t keep_every(void)
 
 static mb_switch switched(const char *name)
 {
-    return strcmp(name, "on") == 0 ? MB_ON : strcmp(name, "off") == 0 ? MB_OFF : MB_AUTO;
+    bool on = strcmp(name, "on") == 0 || strcmp(name, "frozen") == 0;
+    return on ? MB_ON : strcmp(name, "off") == 0 ? MB_OFF : MB_AUTO;
 }
 
 /* Of the learners' names, those that are no test-time training. */
@@ -93,6 +94,18 @@ static mb_mixer_options mixer(const double *inner_lr)
     return m;
 }
 
+/* Of --learned-start frozen: the learners' weights stay as they were drawn. */
+static void freeze_starts(const run *r)
+{
+    static const char *const weights[] = {"W1", "b1", "W2", "b2"};
+    for (int i = 0; i < mb_params_count(r->params); i++) {
+        const char *name = mb_params_name(r->params, i), *last = strrchr(name, '.') + 1;
+        for (int w = 0; w < COUNT(weights); w++)
+            if (strstr(name, ".ttt.") && strcmp(last, weights[w]) == 0)
+                mb_params_freeze(r->params, name);
+    }
+}
+
 static void make_model(run *r)
 {
     int64_t height = mb_images_height(r->train), width = mb_images_width(r->train);
@@ -123,6 +136,8 @@ static void make_model(run *r)
                                          .positions = learned ? MB_POSITIONS_LEARNED : MB_POSITIONS_SINCOS2D,
                                          .rows = height / set.patch});
     free(inner_lr);
+    if (strcmp(set.learned_start, "frozen") == 0)
+        freeze_starts(r);
 }
 
 /* Parameters and state are assigned what they are, in a scope, whose end stores it: after that the first step

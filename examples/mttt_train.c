@@ -61,11 +61,14 @@ static outcome advance(run *r, bool log)
 }
 
 /* A gradient beyond float32 has made NaN of the parameters: no checkpoint may have them. */
-static void expect_finite(const run *r, outcome o)
+static bool is_finite(run *r, outcome o)
 {
-    if (!isfinite(o.loss) || !isfinite(o.norm))
+    bool finite = isfinite(o.loss) && isfinite(o.norm);
+    if (!finite && !r->advanced)
         die("step %lld: the loss is %g, the norm of its gradient %g; a smaller --lr or --inner-lr may help",
             (long long)r->step + 1, o.loss, o.norm);
+    r->diverged = !finite;
+    return finite;
 }
 
 static void write_rows(run *r, outcome o, double speed)
@@ -88,7 +91,8 @@ static void train_step(run *r, progress *bar)
 {
     bool log = row_after(r, r->step + 1);
     outcome o = advance(r, log);
-    expect_finite(r, o);
+    if (!is_finite(r, o))
+        return;
     int64_t within = r->step++ % r->per_epoch + 1;
     r->window_loss += o.loss;
     r->window_correct += o.correct;
@@ -140,9 +144,9 @@ static void train_epoch(run *r, int64_t epoch)
     snprintf(label, sizeof label, "epoch %lld/%lld", (long long)epoch + 1, (long long)set.epochs);
     progress_begin(&bar, label, r->per_epoch);
     bar.quiet = r->advanced != NULL;
-    while (r->step / r->per_epoch == epoch && !stop_wanted()) {
+    while (r->step / r->per_epoch == epoch && !stop_wanted() && !r->diverged) {
         train_step(r, &bar);
-        if (set.save_every && r->step % set.save_every == 0)
+        if (!r->diverged && set.save_every && r->step % set.save_every == 0)
             save(r);
     }
     progress_clear(&bar);
@@ -162,6 +166,8 @@ bool train(run *r)
             return true;
         } else {
             train_epoch(r, epoch);
+            if (r->diverged)
+                return true;
         }
         save(r);
     }
