@@ -12,7 +12,7 @@ typedef enum table { LEARNERS, ABLATION, STEPS, PIXELS, TABLES } table;
 
 /* What the sweep was told. */
 typedef struct plan {
-    const char *tables, *backend, *data, *out;
+    const char *tables, *runs, *backend, *data, *out;
     int64_t seeds, first_seed, patch, dim, heads, depth, epochs, batch, warmup, train_images, test_images,
         most_steps, pixel_patch, pixel_epochs, pixel_images, threads, save_every;
     double lr;
