@@ -15,6 +15,7 @@ typedef struct mb__cpu {
     const mb__loops *loops;
     int threads;
     const mb__blas *blas; /* NULL: not installed, or slower than our loops */
+    double blas_from;     /* multiply-adds from which it takes a product; else infinity */
     char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
     const mb__step *failed; /* of this run: an op of the user's, ... */
@@ -46,6 +47,8 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
                                     const mb__loops *loops, size_t *scratch, size_t *partials);
 void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f);
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f);
+/* The bytes of scratch that each worker needs for it. */
+size_t mb__cpu_product_scratch(const mb__product *p);
 /* c -= a b for elements of any strides, by the worker that calls it. */
 typedef struct mb__cpu_update {
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n;

@@ -48,6 +48,13 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         enum { W = BYTES / sizeof(T) };                                                                      \
         vec_##T s0[MR], s1[MR];                                                                              \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s0[i] = s1[i] = (vec_##T){0};                \
+        if (k >= 64) /* else the results are wanted at once */                                               \
+            _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                          \
+            {                                                                                                \
+                __builtin_prefetch(c + i * c_m, 1);                                                          \
+                if (wide > 1)                                                                                \
+                    __builtin_prefetch(c + i * c_m + W, 1);                                                  \
+            }                                                                                                \
         for (int64_t l = 0; l < k; l++) {                                                                    \
             const vec_##T b0 = LOAD_##T(b + l * b_k, mask),                                                  \
                           b1 = wide > 1 ? LOAD_##T(b + l * b_k + W, mask >> W) : b0;                         \
@@ -138,52 +145,107 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
             }                                                                                                \
     }
 
+/* Rows of all products, in tiles, that go through every panel of b before the next ones: as many as a
+ * second-level cache keeps, so that they are read from memory once for a depth of KC. */
+enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
+
+/* Where the tiles of a are read: in place, or from a copy. */
+#define ROWS_OF_A(T)                                                                                         \
+    typedef struct rows_of_##T {                                                                             \
+        const T *a;                                                                                          \
+        int64_t m, k, step; /* strides of a row, of a column, of an item */                                  \
+    } rows_of_##T;                                                                                           \
+    /* Rows or columns a multiple of 2 KiB apart would meet in a few places of a cache and drive each other  \
+     * out: where enough panels read them, tiles [begin, end) are copied, a little further apart. */         \
+    static rows_of_##T rows_of_a_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t begin,        \
+                                     int64_t end, int64_t each)                                              \
+    {                                                                                                        \
+        const T *a = (const T *)g->a + l * g->a_k;                                                           \
+        int64_t first = g->m * begin / each, rows = g->m * end / each - first;                               \
+        bool across = g->a_k != 1; /* a column's elements lie beside each other */                           \
+        int64_t apart = across ? g->a_k : g->a_m, inner = across ? rows : depth,                             \
+                outer = across ? depth : rows, room = inner + PAD / (int64_t)sizeof(T);                      \
+        if (!g->rows || g->count != 1 || (across && g->a_m != 1) ||                                          \
+            g->n < 8 * (int64_t)(BYTES / sizeof(T)) || depth < 64 ||                                         \
+            apart * (int64_t)sizeof(T) % 2048 != 0 || room * outer * (int64_t)sizeof(T) > MB_GEMM_ROWS)      \
+            return (rows_of_##T){a, g->a_m, g->a_k, g->a_step};                                              \
+        T *to = g->rows;                                                                                     \
+        const T *from = a + first * g->a_m;                                                                  \
+        for (int64_t i = 0; i < outer; i++)                                                                  \
+            __builtin_memcpy(to + i * room, from + i * apart, (size_t)inner * sizeof(T));                    \
+        int64_t m = across ? 1 : room, k = across ? room : 1;                                                \
+        return (rows_of_##T){to - first * m, m, k, 0};                                                       \
+    }
+
 #define GEMM(T)                                                                                              \
-    static void gemm_##T(const mb__gemm_call *g)                                                             \
+    /* The panel of b from l and j on: in place where few rows want it, else packed. */                      \
+    static const T *panel_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t j, int64_t w,        \
+                              int64_t tiles, int64_t *stride)                                                \
+    {                                                                                                        \
+        enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
+        const T *b = (const T *)g->b + l * g->b_k + j * g->b_n;                                              \
+        bool in_place = tiles <= 2 && g->b_n == 1 && (MASKS || w == NR);                                     \
+        *stride = in_place ? g->b_k : NR;                                                                    \
+        if (in_place)                                                                                        \
+            return b;                                                                                        \
+        pack_##T(depth, w, b, g->b_k, g->b_n, g->scratch);                                                   \
+        return g->scratch;                                                                                   \
+    }                                                                                                        \
+    /* One tile of c, by way of `spare` where its columns are not contiguous. */                             \
+    static void one_##T(const mb__gemm_call *g, int rows, int64_t w, int64_t depth, const T *a,              \
+                        const rows_of_##T *at, const T *p, int64_t stride, T *c, int more, T *spare)         \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T), NR = 2 * W };                                                          \
-        const T *a = g->a, *b = g->b;                                                                        \
-        T *c = g->c, *panel = g->scratch, *spare = panel + KC * NR;                                          \
-        int64_t blocks = (g->m + MR - 1) / MR;                                                               \
+        uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                \
+        if (g->c_n == 1 && (MASKS || w == NR)) {                                                             \
+            rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask);                 \
+            return;                                                                                          \
+        }                                                                                                    \
+        rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, spare, NR, SET, mask);                      \
+        for (int64_t r = 0; r < rows; r++)                                                                   \
+            for (int64_t q = 0; q < w; q++) {                                                                \
+                T *z = c + r * g->c_m + q * g->c_n, v = spare[r * NR + q];                                   \
+                *z = more == SUBTRACT ? *z - v : (more ? *z : 0) + v;                                        \
+            }                                                                                                \
+    }                                                                                                        \
+    /* Tiles [begin, end) of all products, `each` a product, at depths [l, l + depth). */                    \
+    static void block_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t begin, int64_t end,      \
+                          int64_t each, int more)                                                            \
+    {                                                                                                        \
+        enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
+        T *spare = (T *)g->scratch + KC * NR;                                                                \
+        const rows_of_##T at = rows_of_a_##T(g, l, depth, begin, end, each);                                 \
+        for (int64_t j = 0; j < g->n; j += NR) {                                                             \
+            int64_t w = g->n - j < NR ? g->n - j : NR, stride;                                               \
+            const T *p = panel_##T(g, l, depth, j, w, end - begin, &stride);                                 \
+            for (int64_t i = begin; i < end; i++) {                                                          \
+                int64_t item = i / each, tile = i - item * each;                                             \
+                int64_t r0 = g->m * tile / each, r1 = g->m * (tile + 1) / each;                              \
+                one_##T(g, (int)(r1 - r0), w, depth, at.a + item * at.step + r0 * at.m, &at, p, stride,      \
+                        (T *)g->c + item * g->c_step + r0 * g->c_m + j * g->c_n, more, spare);               \
+            }                                                                                                \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void gemm_##T(const mb__gemm_call *g)                                                             \
+    {                                                                                                        \
+        enum { MOST = BLOCK_BYTES / (MR * KC * sizeof(T)) };                                                 \
+        int64_t each = (g->m + MR - 1) / MR, tiles = each * g->count, parts = (tiles + MOST / 2) / MOST;     \
+        parts += parts == 0;                                                                                 \
         for (int64_t l = 0; l < g->k; l += KC) {                                                             \
             int64_t depth = g->k - l < KC ? g->k - l : KC;                                                   \
             int more = g->subtract ? SUBTRACT : g->add || l > 0 ? ADD : SET;                                 \
-            for (int64_t j = 0; j < g->n; j += NR) {                                                         \
-                int64_t w = g->n - j < NR ? g->n - j : NR, stride = NR;                                      \
-                uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                        \
-                const T *p = panel;                                                                          \
-                if (blocks * g->count <= 2 && g->b_n == 1 && (MASKS || w == NR)) {                           \
-                    p = b + l * g->b_k + j;                                                                  \
-                    stride = g->b_k;                                                                         \
-                } else {                                                                                     \
-                    pack_##T(depth, w, b + l * g->b_k + j * g->b_n, g->b_k, g->b_n, panel);                  \
-                }                                                                                            \
-                for (int64_t i = 0; i < blocks * g->count; i++) {                                            \
-                    int64_t item = i / blocks, block = i - item * blocks;                                    \
-                    int64_t r0 = g->m * block / blocks, rows = g->m * (block + 1) / blocks - r0;             \
-                    const T *x = a + item * g->a_step + r0 * g->a_m + l * g->a_k;                            \
-                    T *y = c + item * g->c_step + r0 * g->c_m + j * g->c_n;                                  \
-                    if (g->c_n == 1 && (MASKS || w == NR)) {                                                 \
-                        rows_##T((int)rows, w > W, depth, x, g->a_m, g->a_k, p, stride, y, g->c_m, more,     \
-                                 mask);                                                                      \
-                        continue;                                                                            \
-                    }                                                                                        \
-                    rows_##T((int)rows, w > W, depth, x, g->a_m, g->a_k, p, stride, spare, NR, SET, mask);   \
-                    for (int64_t r = 0; r < rows; r++)                                                       \
-                        for (int64_t q = 0; q < w; q++) {                                                    \
-                            T *z = y + r * g->c_m + q * g->c_n, v = spare[r * NR + q];                       \
-                            *z = more == SUBTRACT ? *z - v : (more ? *z : 0) + v;                            \
-                        }                                                                                    \
-                }                                                                                            \
-            }                                                                                                \
+            for (int64_t part = 0; part < parts; part++)                                                     \
+                block_##T(g, l, depth, tiles *part / parts, tiles * (part + 1) / parts, each, more);         \
         }                                                                                                    \
     }
 
 TILE(float)
 PACK(float)
+ROWS_OF_A(float)
 GEMM(float)
 TILE(double)
 PACK(double)
+ROWS_OF_A(double)
 GEMM(double)
 
 extern const mb__gemm MB_GEMM[2];

@@ -2,7 +2,8 @@
  * kernel_make.c - from a plan's kernel to micro-operations, registers and tiles. */
 #include "backends/cpu/kernel.h"
 
-enum { TILE = 1024, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
+/* FAR: elements from which what a kernel reads and writes is not in a cache of this core. */
+enum { TILE = 1024, FAR = 180000, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
 
 typedef struct maker {
     mb__bump *pool, *work; /* for the kernel; for temporary data */
@@ -384,6 +385,7 @@ static bool compensate(mb__cpu_kernel *o)
 static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
 {
     double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
+    o->far = elements > FAR;
     double nanoseconds = elements * (0.08 * o->uop_count + 0.3);
     double wanted = nanoseconds / 12000;
     o->tasks = wanted < 1 ? 1 : wanted > TASKS_MAX ? TASKS_MAX : (int)wanted;

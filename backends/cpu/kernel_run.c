@@ -100,12 +100,26 @@ static size_t memory_size(int dtype)
     return dtype == MB_BOOL ? 1 : dtype == MB_FLOAT64 ? 8 : 4;
 }
 
+/* Asks for lines that will be wanted soon; any address will do. */
+static void read_ahead(const char *from, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(from + i);
+}
+static void write_ahead(const char *to, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(to + i, 1);
+}
+
 static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
 {
     size_t size = memory_size(u->dtype);
     const char *from = f->memory[u->walk->value] + start_of(k, u->walk, t) * (int64_t)size;
     if (u->direct) {
         reg[u->d] = (char *)from;
+        if (k->far)
+            read_ahead(from + count_at(t, u->level) * (int64_t)size, count_at(t, u->level) * (int64_t)size);
         return;
     }
     char *to = reg[u->d];
@@ -454,10 +468,13 @@ static void run_task(void *argument, int task, int worker)
         t.column = ct * k->tile_columns;
         t.columns = k->columns - t.column < k->tile_columns ? k->columns - t.column : k->tile_columns;
         for (int s = 0; s < k->store_count; s++)
-            if (k->stores[s].direct)
+            if (k->stores[s].direct) {
+                int64_t size = (int64_t)memory_size(k->stores[s].dtype);
                 reg[k->stores[s].reg] =
-                    f->memory[k->stores[s].walk.value] +
-                    start_of(k, &k->stores[s].walk, &t) * (int64_t)memory_size(k->stores[s].dtype);
+                    f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, &t) * size;
+                if (k->far)
+                    write_ahead(reg[k->stores[s].reg], t.rows * t.columns * size);
+            }
         for (int i = 0; i < k->uop_count; i++) {
             const mb__uop *u = &k->uops[i];
             if (u->fixed) {

@@ -512,6 +512,7 @@ extern const mb__triangle_loops MB_TRIANGLE[2];
 #pragma GCC diagnostic ignored "-Woverride-init" /* the row of pow is replaced */
 const mb__loops MB_LOOPS = {
     .name = MB_STRING(MB_LOOPS),
+    .vector_bytes = VECTOR_BYTES,
 #define U_F(NAME)                                                    IN_TABLE_U(NAME, float, 0) IN_TABLE_U(NAME, double, 1)
 #define U_N(NAME)                                                    U_F(NAME) IN_TABLE_U(NAME, int32_t, 2)
 #define U_L(NAME)                                                    IN_TABLE_U(NAME, int32_t, 2)

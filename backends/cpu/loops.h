@@ -26,11 +26,12 @@ typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a
                                   bool add);
 
 /* The same through vector registers, for `count` pairs of a and c, a_step and c_step elements apart, that
- * share b: what is copied of b is copied once. scratch: MB_GEMM_SCRATCH bytes of the calling thread. */
+ * share b: what is copied of b is copied once. scratch: MB_GEMM_SCRATCH bytes of the calling thread. rows:
+ * NULL, or MB_GEMM_ROWS bytes for a copy of rows or columns of a, where those lie a power of two apart. */
 typedef struct mb__gemm_call {
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n, count, a_step, c_step;
     const void *a, *b;
-    void *c, *scratch;
+    void *c, *scratch, *rows;
     bool add, subtract; /* c += a b; c -= a b */
 } mb__gemm_call;
 typedef void (*mb__gemm)(const mb__gemm_call *call);
@@ -52,10 +53,11 @@ typedef struct mb__triangle_loops {
 } mb__triangle_loops;
 
 enum { MB_TRIANGLE_BLOCK = 64, MB_TRIANGLE_SCRATCH = MB_TRIANGLE_BLOCK * MB_TRIANGLE_BLOCK * 8 };
-enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960 };
+enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960, MB_GEMM_ROWS = 640 * 1024 };
 
 typedef struct mb__loops {
     const char *name;
+    int vector_bytes;
     mb__unary unary[MB_OP_COUNT][3]; /* by dtype: float32, float64, int32 (and bool) */
     mb__binary binary[MB_OP_COUNT][3][MB_FORMS];
     mb__unary cast[4][4];    /* [from][to] */

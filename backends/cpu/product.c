@@ -34,9 +34,22 @@ static bool blas_takes(int64_t rows, int64_t columns, int64_t row_stride, int64_
     return false;
 }
 
-/* Multiply-adds from which OpenBLAS's packing for large caches pays. */
-#define LARGE 8e6
-#define TINY  200
+#define TINY 200 /* multiply-adds up to which vectors do not pay */
+
+/* Whether rows or columns of an operand may lie a multiple of 2 KiB apart, as gemm.c looks at it. */
+static bool wants_rows(const mb__product *p)
+{
+    const int64_t apart[] = {p->a_m, p->a_k, p->b_k, p->b_n};
+    bool some = false;
+    for (int i = 0; i < 4; i++)
+        some |= apart[i] != 0 && apart[i] % 256 == 0; /* of 8 bytes each */
+    return some && p->k >= 64 && (p->m >= 256 || p->n >= 256);
+}
+
+size_t mb__cpu_product_scratch(const mb__product *p)
+{
+    return MB_GEMM_SCRATCH + (wants_rows(p) ? MB_GEMM_ROWS : 0);
+}
 
 /* `count` products that share b, along the repeated loop. */
 static void some_products(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n,
@@ -56,13 +69,13 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
                                           p->b_n, c + i * c_step * bytes, p->c_m, p->c_n, add);
         return;
     }
-    if (size < LARGE || !cpu->blas || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
+    if (size < cpu->blas_from || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
         !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
-        mb__gemm_call g = {m,      n,     p->k,   p->a_m, p->a_k, p->b_k, p->b_n, p->c_m,
-                           p->c_n, count, a_step, c_step, a,      b,      c,      cpu->scratch[worker],
-                           add,    false};
-        mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k, p->a_m,    p->c_n, p->c_m,
-                                1, 0, 0,    b,      a,      c,      g.scratch, add,    false};
+        char *scratch = cpu->scratch[worker], *rows = wants_rows(p) ? scratch + MB_GEMM_SCRATCH : NULL;
+        mb__gemm_call g = {m,      n,      p->k, p->a_m, p->a_k, p->b_k,  p->b_n, p->c_m, p->c_n, count,
+                           a_step, c_step, a,    b,      c,      scratch, rows,   add,    false};
+        mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k,  p->a_m, p->c_n, p->c_m, 1,
+                                0, 0, b,    a,      c,      scratch, rows,   add,    false};
         if (p->c_n == 1 || p->c_m != 1) {
             cpu->loops->gemm[w->dtype](&g);
             return;
@@ -107,7 +120,7 @@ void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, 
         return;
     upright(u->m, &a, &a_m, &c, &c_m, bytes);
     upright(u->k, &a, &a_k, &b, &b_k, bytes);
-    if ((double)u->m * (double)u->n * (double)u->k < LARGE || !cpu->blas ||
+    if ((double)u->m * (double)u->n * (double)u->k < cpu->blas_from ||
         !blas_takes(u->m, u->k, a_m, a_k, &at, &lda) || !blas_takes(u->k, u->n, b_k, u->b_n, &bt, &ldb) ||
         !blas_takes(u->m, u->n, c_m, u->c_n, &ct, &ldc)) {
         cpu->loops->gemm[dtype](&(mb__gemm_call){.m = u->m,

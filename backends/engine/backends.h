@@ -37,7 +37,7 @@
  *                          checks of each access on the device, instead of those of synchronization
  *   MB_VULKAN_CACHE        folder for compiled pipelines, or "off"; default: moebius/ in the user's cache
  *   MB_VULKAN_LABELS=1     each kernel is labelled with its op and line, for tools that capture a run
- *   MB_VULKAN_SLICE        work in a submit, in operations (3e10; 1e10 on an integrated GPU): less where a
+ *   MB_VULKAN_BATCH        work in a submit, in operations (3e10; 1e10 on an integrated GPU): less where a
  *                          system ends long work
  * and, for tests:
  *   MB_VULKAN_LIMITS=minimum   only the limits that Vulkan guarantees on every device

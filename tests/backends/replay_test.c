@@ -337,7 +337,7 @@ Test(replay, options)
 /* What the environment says wrongly is told, and not taken for something else. */
 Test(replay, an_environment_of_nonsense)
 {
-    static const struct {
+    static struct {
         const char *name, *value, *told;
         mb_status status;
     } rows[] = {
@@ -350,11 +350,25 @@ Test(replay, an_environment_of_nonsense)
         {"MB_DISABLE", "fusion", "fusion", MB_INVALID},
         {"MB_BACKEND", "abacus", "abacus", MB_BACKEND},
         {"MB_PROFILE", "/no/such/folder/x", "MB_PROFILE", MB_IO},
+        {"MB_VULKAN_VALIDATE", "yes", "wanted 0, 1 or gpu", MB_INVALID},
+        {"MB_VULKAN_LABELS", "on", "wanted 0 or 1", MB_INVALID},
+        {"MB_VULKAN_BATCH", "many", "MB_VULKAN_BATCH", MB_INVALID},
+        {"MB_VULKAN_BATCH", "-1", "MB_VULKAN_BATCH", MB_INVALID},
+        {"MB_VULKAN_LIMITS", "none", "minimum", MB_INVALID},
+        {"MB_VULKAN_STAGING", "true", "MB_VULKAN_STAGING", MB_INVALID},
+        {"MB_VULKAN_BARRIERS", "few", "every or backwards", MB_INVALID},
+        {"MB_VULKAN_QUIRKS", "x", "MB_VULKAN_QUIRKS", MB_INVALID},
+        {"MB_VULKAN_FAULT", "3:fire", ":memory or :lost", MB_INVALID},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         setenv(rows[i].name, rows[i].value, 1);
-        mb_context *ctx = mb_open(NULL);
+        bool of_vulkan = !strncmp(rows[i].name, "MB_VULKAN", 9);
+        mb_context *ctx = mb_open(of_vulkan ? "vulkan" : NULL);
         unsetenv(rows[i].name);
+#ifndef MB_HAVE_VULKAN
+        rows[i].status = of_vulkan ? MB_BACKEND : rows[i].status,
+        rows[i].told = of_vulkan ? "vulkan" : rows[i].told;
+#endif
         expect(mb_error(ctx) == rows[i].status && strstr(mb_message(ctx), rows[i].told), "%s=%s: %s",
                rows[i].name, rows[i].value, mb_message(ctx));
         mb_close(ctx);

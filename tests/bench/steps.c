@@ -310,7 +310,8 @@ static void run_check(bench *b)
 }
 
 /* GFLOP/s of a product of matrices of 2048 by 2048, best of 5: what this machine gives to the largest work of
- * the kind, at the moment, on the threads in use. It goes through OpenBLAS where the backend has it. */
+ * the kind, at the moment, on the threads in use. It goes where the backend sends it: OpenBLAS, or loops of
+ * its own. */
 static double product_rate(const bench *b)
 {
     enum { N = 2048, TIMES = 5 };

@@ -211,3 +211,42 @@ Test(contract, large_and_special)
         expect(q[0] == 0 && q[3] == 0, "a product of literals");
     }
 }
+
+/* Rows or columns a power of two apart meet in the same few places of a cache, and a backend may copy them.
+ * Of small whole numbers each sum is exact, in any order. */
+Test(contract, rows_a_power_of_two_apart)
+{
+    enum { M = 590, N = 610, K = 270, APART = 1024 };
+    static double want[M * N];
+    rng r = {8};
+    double *at = malloc((size_t)APART * APART * sizeof *at), *bt = malloc((size_t)APART * APART * sizeof *bt);
+    for (int i = 0; i < APART * APART; i++)
+        at[i] = (double)rng_below(&r, 17) - 8, bt[i] = (double)rng_below(&r, 17) - 8;
+    for (int form = 0; form < 4; form++) {
+        bool ta = form & 1, tb = form & 2;
+        memset(want, 0, sizeof want);
+        for (int i = 0; i < M; i++)
+            for (int l = 0; l < K; l++)
+                for (int j = 0; j < N; j++)
+                    want[i * N + j] += (ta ? at[l * APART + i] : at[i * APART + l]) *
+                                       (tb ? bt[j * APART + l] : bt[l * APART + j]);
+        for (int d = 0; d < 2; d++)
+            ON_BOTH
+            {
+                mb_tensor a = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(APART, APART), at),
+                          b = from_doubles(ctx, (mb_dtype)d, MB_SHAPE(APART, APART), bt);
+                mb_eval((mb_tensor[]){a, b}, 2);
+                a = ta ? mb_transpose(mb_slice(mb_slice(a, 0, 0, K, 1), 1, 0, M, 1))
+                       : mb_slice(mb_slice(a, 0, 0, M, 1), 1, 0, K, 1);
+                b = tb ? mb_transpose(mb_slice(mb_slice(b, 0, 0, N, 1), 1, 0, K, 1))
+                       : mb_slice(mb_slice(b, 0, 0, K, 1), 1, 0, N, 1);
+                double *y = values(mb_matmul(a, b));
+                int wrong = 0;
+                for (int i = 0; i < M * N; i++)
+                    wrong += y[i] != want[i];
+                expect(wrong == 0, "form %d on %s: %d elements differ", form, backend_names[k], wrong);
+            }
+    }
+    free(at);
+    free(bt);
+}

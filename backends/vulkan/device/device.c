@@ -10,17 +10,10 @@
 /* volk keeps the loader's functions in globals: they are filled once, under this lock. */
 static pthread_mutex_t loader_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static bool flag(const char *name)
-{
-    const char *s = getenv(name);
-    return s && *s && strcmp(s, "0") != 0;
-}
-
 /* ---- instances ---- */
 
 static VkResult make_instance(mb__vk *v, VkInstance *instance)
 {
-    const char *mode = getenv("MB_VULKAN_VALIDATE");
     static const char *const layers[] = {"VK_LAYER_KHRONOS_validation"},
                              *const extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME};
     VkApplicationInfo app = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
@@ -29,10 +22,9 @@ static VkResult make_instance(mb__vk *v, VkInstance *instance)
                              .apiVersion = VK_API_VERSION_1_2};
     VkValidationFeatureEnableEXT enables[2] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,
                                                VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT};
-    bool gpu = mode && !strcmp(mode, "gpu");
     VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
                                         .enabledValidationFeatureCount = 1,
-                                        .pEnabledValidationFeatures = enables + gpu};
+                                        .pEnabledValidationFeatures = enables + v->validate_gpu};
     VkDebugUtilsMessengerCreateInfoEXT messenger = mb__vk_messenger_info(v);
     messenger.pNext = &features;
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
@@ -219,8 +211,7 @@ int mb__vk_list(mb_device *devices, int room, const char **why)
 static void find_caps(mb__vk *v, const candidate *c)
 {
     const VkPhysicalDeviceLimits *l = &c->props.limits;
-    const char *limits = getenv("MB_VULKAN_LIMITS");
-    bool minimum = limits && !strcmp(limits, "minimum");
+    bool minimum = v->minimum;
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceFloatControlsProperties floats = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FLOAT_CONTROLS_PROPERTIES, .pNext = &driver};
@@ -232,7 +223,7 @@ static void find_caps(mb__vk *v, const candidate *c)
     VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                          .pNext = &subgroup};
     vkGetPhysicalDeviceProperties2(c->device, &props);
-    v->quirks = mb__vk_quirks(driver.driverID, &c->props);
+    v->quirks = mb__vk_quirks(driver.driverID, &c->props) | v->more_quirks;
     /* Whether the modes of one float width must equal those of the others, such as float16, which is not
      * used. */
     int apart = floats.denormBehaviorIndependence == VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_ALL
@@ -252,7 +243,7 @@ static void find_caps(mb__vk *v, const candidate *c)
                   (floats.shaderSignedZeroInfNanPreserveFloat64 ? VK_KEEPS_NAN : 0) |
                       (floats.shaderDenormPreserveFloat64 && apart == 2 ? VK_KEEPS_SMALL : 0)},
         .processor = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU && !(v->quirks & VK_QUIRK_AS_GPU),
-        .staging = flag("MB_VULKAN_STAGING") || minimum,
+        .staging = v->staging,
         .subgroup = subgroup.subgroupSize ? subgroup.subgroupSize : 1,
         .iterations = v->quirks & VK_QUIRK_ENDS_LOOPS ? 60000 : 0,
     };
@@ -349,18 +340,8 @@ static bool make_objects(mb__vk *v)
 
 bool mb__vk_device_open(mb__vk *v, const char *wanted)
 {
-    v->validate = flag("MB_VULKAN_VALIDATE");
-    v->labels = flag("MB_VULKAN_LABELS");
-    const char *barriers = getenv("MB_VULKAN_BARRIERS"), *fault = getenv("MB_VULKAN_FAULT");
-    /* To validation, all blocks are one resource that every dispatch writes. */
-    v->every_barrier = v->validate || (barriers && !strcmp(barriers, "every"));
-    v->backwards = barriers && !strcmp(barriers, "backwards");
-    if (fault) {
-        v->fail_at = strtoull(fault, NULL, 10);
-        v->fail_with = strstr(fault, "memory") ? VK_ERROR_OUT_OF_DEVICE_MEMORY
-                       : strstr(fault, "lost") ? VK_ERROR_DEVICE_LOST
-                                               : VK_ERROR_INITIALIZATION_FAILED;
-    }
+    if (!mb__vk_read_settings(v))
+        return false;
     VkResult r = mb__vk_fault(v) ? v->fail_with : make_instance(v, &v->instance);
     if (r == VK_ERROR_INCOMPATIBLE_DRIVER)
         return mb__vk_fail(v, MB_BACKEND, NULL, "vulkan: %s",
@@ -394,10 +375,8 @@ bool mb__vk_device_open(mb__vk *v, const char *wanted)
     vkGetPhysicalDeviceMemoryProperties(v->physical, &v->memory);
     find_caps(v, c);
     /* Operating systems abort work that occupies a device for more than a second or two. */
-    const char *batch = getenv("MB_VULKAN_BATCH");
-    v->batch_cost = batch && atof(batch) > 0                                        ? atof(batch)
-                    : c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10
-                                                                                    : 3e10;
+    if (v->batch_cost == 0)
+        v->batch_cost = c->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ? 1e10 : 3e10;
     return make_device(v, c) && make_objects(v);
 }
 

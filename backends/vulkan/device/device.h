@@ -91,7 +91,10 @@ typedef struct mb__vk {
     mb__vk_caps caps;
     double batch_cost;  /* of a submit batch, and about the most of a dispatch: operations */
     uint64_t submitted; /* since the device was last seen idle */
-    bool lost, validate, every_barrier, backwards, guard, labels;
+    bool lost, guard;
+    /* What the environment asks for, beside batch_cost and fail_at: settings.c. */
+    bool validate, validate_gpu, labels, minimum, staging, every_barrier, backwards;
+    unsigned more_quirks;
     int messages; /* of the validation layer, not yet reported; see mb__vk_unheard */
     char message[400];
     uint64_t calls, fail_at; /* the call that is made to fail, counted from 1 */
@@ -177,6 +180,12 @@ enum {
     VK_QUIRK_REFUSES = 32, /* for tests, too: no pipeline is made of a product that is tried */
 };
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
+
+/* ---- settings.c ---- */
+
+/* Reads the MB_VULKAN_* variables of backends.h; false, with an error, where one makes no sense. batch_cost
+ * is 0 where nothing is said. */
+bool mb__vk_read_settings(mb__vk *v);
 
 /* ---- device.c ---- */
 

@@ -344,11 +344,9 @@ size_t mb__vk_element_size(mb_dtype dtype)
 static bool table_make(mb__vk *v, uint64_t bytes)
 {
     VkBufferUsageFlags from = VK_BUFFER_USAGE_TRANSFER_SRC_BIT, to = VK_BUFFER_USAGE_TRANSFER_DST_BIT;
-    const char *limits = getenv("MB_VULKAN_LIMITS");
-    bool forced = getenv("MB_VULKAN_STAGING") || (limits && !strcmp(limits, "minimum"));
-    if (!forced && block_new(v, &v->table, bytes, from, local | host, 0))
+    if (!v->staging && block_new(v, &v->table, bytes, from, local | host, 0))
         return true;
-    if (!forced && !mb__vk_forget(v))
+    if (!v->staging && !mb__vk_forget(v))
         return false;
     return block_new(v, &v->table, bytes, to, local, 0) && block_new(v, &v->stage, bytes, from, host, 0);
 }

@@ -3,7 +3,6 @@
  * quirks.c - known driver bugs and limits that drivers do not report. A row is for a driver and a range of
  * versions; say in it what was observed, and what the workaround costs.
  */
-#include <stdlib.h>
 
 #include "backends/vulkan/device/device.h"
 
@@ -27,11 +26,9 @@ static const struct quirk {
     {0, 0x8086, 0, 0, VK_QUIRK_NO_LARGE_TILES}, /* Intel */
 };
 
-/* $MB_VULKAN_QUIRKS, a number, is added, to test the workarounds. */
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props)
 {
-    const char *more = getenv("MB_VULKAN_QUIRKS");
-    unsigned flags = more ? (unsigned)strtoul(more, NULL, 0) : 0;
+    unsigned flags = 0;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         const struct quirk *q = &table[i];
         if (q->driver == driver && (!q->vendor || q->vendor == props->vendorID) &&
