@@ -56,6 +56,7 @@ typedef struct sweep {
 
 /* ---- mttt_tables_plan.c: which runs there are ---- */
 
+bool is_asked_for(table t);
 void list_variants(sweep *s);
 bool is_in(const variant *v, table t);
 int64_t tokens_of(const variant *v);

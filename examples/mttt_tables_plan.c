@@ -46,11 +46,16 @@ static const variant listed[] = {
      .tables = IN_PIXELS, .imagenet = 65.2},
 };
 
-static bool wanted(unsigned tables)
+bool is_asked_for(table t)
 {
     static const char *const names[TABLES] = {"learners", "ablation", "steps", "pixels"};
+    return strcmp(told.tables, "all") == 0 || strcmp(told.tables, names[t]) == 0;
+}
+
+static bool wanted(unsigned tables)
+{
     for (int t = 0; t < TABLES; t++)
-        if (tables & 1U << t && (strcmp(told.tables, "all") == 0 || strcmp(told.tables, names[t]) == 0))
+        if (tables >> t & 1 && is_asked_for((table)t))
             return true;
     return false;
 }

@@ -30,7 +30,7 @@ static void draw_rows(const sweep *s, const char *name, const char *title, const
 static int rows_in(const sweep *s, table t)
 {
     int n = 0;
-    for (int i = 0; i < s->variant_count; i++)
+    for (int i = 0; i < s->variant_count && is_asked_for(t); i++)
         n += (t == PIXELS ? s->variants[i].pixels : is_in(&s->variants[i], t)) && first_row(s, i);
     return n;
 }

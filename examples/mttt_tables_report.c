@@ -105,13 +105,13 @@ static void write_pixels(const sweep *s)
 
 /* ---- inner losses ---- */
 
-/* Of a run, at the first and the last row of its table; the caller frees them. NULL: a learner without. */
 typedef struct inner_row {
     double step;
     int block, inner_step;
     double loss;
 } inner_row;
 
+/* All of a run's, n of them, which the caller frees; none of a learner without. */
 static inner_row *read_inner(const sweep *s, const row *r, int *n)
 {
     char *folder = folder_of(s, &s->variants[r->variant], r->seed), *path = path_in(folder, "inner_loss.csv"),
@@ -175,10 +175,10 @@ static int inner_rises(const sweep *s, int64_t *steps)
 
 void write_tables(const sweep *s)
 {
-    write_learners(s);
-    write_ablation(s);
-    write_steps(s);
-    write_pixels(s);
+    void (*const write[TABLES])(const sweep *) = {write_learners, write_ablation, write_steps, write_pixels};
+    for (int t = 0; t < TABLES; t++)
+        if (is_asked_for((table)t))
+            write[t](s);
     write_inner(s);
 }
 
@@ -188,7 +188,9 @@ void write_tables(const sweep *s)
  * quick sweep's few images and one seed make of it (measured: 3 points from seed to seed). */
 static double noise(double a, double b)
 {
-    return told.quick ? 8 : 2 * hypot(a, b) * 100 / sqrt((double)told.seeds) + 0.5;
+    double spread =
+        isnan(a) || isnan(b) ? 0 : 100 * hypot(a, b); /* of a mean that is no number, nothing is right */
+    return told.quick ? 8 : 2 * spread / sqrt((double)told.seeds) + 0.5;
 }
 
 static void accuracy_line(const sweep *s, int variant)
@@ -211,7 +213,7 @@ static void difference_line(const sweep *s, const char *what, const char *a, con
     double da, db, difference = accuracy_of(s, a, &da) - accuracy_of(s, b, &db);
     char beside[64] = "";
     int va = variant_of(s, a), vb = variant_of(s, b);
-    if (isnan(difference))
+    if (va < 0 || vb < 0 || !first_row(s, va) || !first_row(s, vb))
         return;
     double paper = s->variants[va].imagenet - s->variants[vb].imagenet;
     if (!isnan(paper))
@@ -241,6 +243,8 @@ void print_summary(const sweep *s)
                                                "inner steps", "raw pixels"};
     printf("  %-46s %-20s %s\n", "accuracy, %", "here, mean (std)", "there");
     for (int t = 0; t < TABLES; t++) {
+        if (!is_asked_for((table)t))
+            continue;
         printf("%s\n", titles[t]);
         for (int i = 0; i < s->variant_count; i++)
             if (t == PIXELS ? s->variants[i].pixels : is_in(&s->variants[i], t))

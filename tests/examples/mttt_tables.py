@@ -161,6 +161,22 @@ def numbers_out_of_place_are_told(folder):
         expect(run("mttt_tables", flags, ["--resume"]).status == 0, "an error without --check")
 
 
+@test
+def a_run_that_diverges_ends_none_but_itself(folder):
+    """Its row has no numbers, and neither has the mean over such; that is out of place, and the sweep goes on."""
+    data = data_of(folder)
+    flags = flags_of(data, folder / "run", tables="ablation", lr=1000, epochs=3)
+    done = succeed("mttt_tables", flags)
+    rows = formats.table(folder / "run/runs.csv")
+    diverged = {r["run"] for r in rows if r["test_accuracy"] is None}
+    expect(len(rows) == 8 and "mlp" in diverged and len(diverged) < 4, "diverged:", sorted(diverged), "of", len(rows), "rows")
+    for row in formats.table(folder / "run/ablation.csv"):
+        if row["decoder_norm"] == "on" and row["learned_start"] == "on":
+            expect(row["accuracy"] is None and row["std"] is None, "a mean of nothing:", row)
+    again = run("mttt_tables", flags, ["--resume", "--check"])
+    expect(again.status == 1 and again.out == done.out, "another summary, or no error:", again.status, again.out)
+
+
 # ---- stopped and gone on with ----
 
 def begun(sweep):
