@@ -184,13 +184,16 @@ void write_tables(const sweep *s)
 
 /* ---- summary ---- */
 
-/* How far a difference of two means may be off by chance, in points: twice its standard error, and what a
- * quick sweep's few images and one seed make of it (measured: 3 points from seed to seed). */
+/* How far a difference of two means may be off by chance, in points: twice its standard error, and half a
+ * point of the test images; allowances where one seed says nothing of that, the larger for a quick sweep's
+ * few images. */
 static double noise(double a, double b)
 {
-    double spread =
-        isnan(a) || isnan(b) ? 0 : 100 * hypot(a, b); /* of a mean that is no number, nothing is right */
-    return told.quick ? 8 : 2 * spread / sqrt((double)told.seeds) + 0.5;
+    double seeds = (double)told.seeds;
+    if (told.quick || told.seeds == 1)
+        return told.quick ? 8 : 3;
+    bool known = !isnan(a) && !isnan(b); /* where a mean is no number, nothing is right */
+    return (known ? 2 * 100 * hypot(a, b) / sqrt(seeds - 1) : 0) + 0.5;
 }
 
 static void accuracy_line(const sweep *s, int variant)
