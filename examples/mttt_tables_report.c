@@ -208,10 +208,9 @@ static void accuracy_line(const sweep *s, int variant)
     summary_line(*v->title ? v->title : v->name, 100 * mean, 100 * deviation, beside, NAN, NAN);
 }
 
-/* a - b, of two kinds of run, beside the paper's; least, most: signs that should be the paper's, beyond
- * noise. */
-static void difference_line(const sweep *s, const char *what, const char *a, const char *b, bool least,
-                            bool most)
+/* a - b, of two kinds of run, beside the paper's. checked: it should be 0 or more, but for chance: what is
+ * one function begins from other values here and there, so it may be better, too. */
+static void difference_line(const sweep *s, const char *what, const char *a, const char *b, bool checked)
 {
     double da, db, difference = accuracy_of(s, a, &da) - accuracy_of(s, b, &db);
     char beside[64] = "";
@@ -221,23 +220,23 @@ static void difference_line(const sweep *s, const char *what, const char *a, con
     double paper = s->variants[va].imagenet - s->variants[vb].imagenet;
     if (!isnan(paper))
         snprintf(beside, sizeof beside, "ImageNet %+.1f", paper);
-    summary_line(what, difference, NAN, beside, least ? -noise(da, db) : NAN, most ? noise(da, db) : NAN);
+    summary_line(what, difference, NAN, beside, checked ? -noise(da, db) : NAN, NAN);
 }
 
 static void differences(const sweep *s)
 {
     printf("differences, in points\n");
-    difference_line(s, "MTTT-MLP - linear attention", "mlp", "linear-attention", true, false);
-    difference_line(s, "  of as many parameters", "mlp", "linear-attention-wide", false, false);
-    difference_line(s, "MTTT-Linear - linear attention: none", "linear", "linear-attention", true, true);
-    difference_line(s, "kernel learner - softmax attention: none", "kernel", "softmax", true, true);
-    difference_line(s, "decoder norm, with a learned start", "mlp", "mlp-norm-no-start-learned", true, false);
-    difference_line(s, "learned start, with a decoder norm", "mlp", "mlp-norm-yes-start-frozen", true, false);
-    difference_line(s, "four inner steps - one", "mlp-4-steps", "mlp", true, false);
-    difference_line(s, "one inner step - none", "mlp", "mlp-0-steps", true, false);
+    difference_line(s, "MTTT-MLP - linear attention", "mlp", "linear-attention", true);
+    difference_line(s, "  of as many parameters", "mlp", "linear-attention-wide", false);
+    difference_line(s, "MTTT-Linear - linear attention, its function", "linear", "linear-attention", true);
+    difference_line(s, "kernel learner - softmax attention, its function", "kernel", "softmax", true);
+    difference_line(s, "decoder norm, with a learned start", "mlp", "mlp-norm-no-start-learned", true);
+    difference_line(s, "learned start, with a decoder norm", "mlp", "mlp-norm-yes-start-frozen", true);
+    difference_line(s, "four inner steps - one", "mlp-4-steps", "mlp", true);
+    difference_line(s, "one inner step - none", "mlp", "mlp-0-steps", true);
     difference_line(s, "pixels: MTTT-MLP - linear attention", "pixels-mlp", "pixels-linear-attention",
-                    !told.quick, false);
-    difference_line(s, "pixels: four mini-batches - one", "pixels-mlp-4-parts", "pixels-mlp", false, false);
+                    !told.quick);
+    difference_line(s, "pixels: four mini-batches - one", "pixels-mlp-4-parts", "pixels-mlp", false);
 }
 
 void print_summary(const sweep *s)
