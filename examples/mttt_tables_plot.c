@@ -18,7 +18,7 @@ static void draw_rows(const sweep *s, const char *name, const char *title, const
         "set multiplot layout 1,2 title '%s' font ',15'\nset yrange [%d.5:-0.5]\nset grid xtics\nunset "
         "key\nset xlabel 'accuracy on Fashion-MNIST, %%'\nset lmargin 38\n"
         "plot '%s.csv' skip 1 using %d:0:%d:ytic(%s) with xerrorbars pt 7 ps 1.3 lw 1.6 lc rgb '#3b6fb6'\n"
-        "set lmargin 4\nset format y ''\nset xlabel 'accuracy on ImageNet, 2310.13807, %%'\n"
+        "set lmargin 4\nset ytics 1\nset format y ''\nset xlabel 'accuracy on ImageNet, 2310.13807, %%'\n"
         "plot '%s.csv' skip 1 using (strlen(strcol(%d)) ? column(%d) : NaN):0 with points pt 7 ps 1.3 lc rgb "
         "'#c8502d'\nunset multiplot\n",
         title, rows - 1, name, accuracy, accuracy + 1, label, name, imagenet, imagenet);
