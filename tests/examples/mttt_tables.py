@@ -192,7 +192,7 @@ def begun(sweep):
 
 
 def interrupted(flags, sweep, more, after, how):
-    """Ends the sweep once it has that many rows and is in the middle of another run. Returns its status, and that run's step."""
+    """Ends the sweep once it has that many rows and is in the middle of another run. Its status, and that run's step."""
     process = subprocess.Popen([harness.programs / "mttt_tables", *arguments(flags), *more], stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, env=environment())
     for _ in range(20000):
@@ -208,6 +208,16 @@ def interrupted(flags, sweep, more, after, how):
     return process.returncode, steps[0] if steps else None
 
 
+def mark(sweep):
+    """Runs that are half done have taken 1000 seconds by now, as their checkpoints say: a new one would know nothing of that."""
+    found = begun(sweep)[1]
+    for f in found.values():
+        checkpoint = formats.Checkpoint(f)
+        checkpoint.notes["seconds"] = "1000"
+        checkpoint.write()
+    return set(found)
+
+
 LONG = {"tables": "pixels", "seeds": 2, "batch": 1, "pixel_images": 80, "train_images": 80, "save_every": 7}
 
 
@@ -216,16 +226,20 @@ def killed_and_stopped_again_and_again(folder):
     data = data_of(folder)
     flags = flags_of(data, folder / "sweep", **LONG)
     succeed("mttt_tables", {**flags, "out": folder / "plain"})
-    more, steps = [], []
+    more, steps, marked = [], [], set()
     for after, how in ((0, signal.SIGKILL), (2, signal.SIGINT), (3, signal.SIGKILL), (7, signal.SIGTERM), (9, signal.SIGKILL)):
         status, step = interrupted(flags, folder / "sweep", more, after, how)
         expect(status == (-signal.SIGKILL if how == signal.SIGKILL else 130), "status", status, "after", how)
         more = ["--resume"]
         steps.append(step)
+        marked |= mark(folder / "sweep")
     expect(any(s is not None and 0 < s < 80 for s in steps), "no run was left half done:", steps)
     done = succeed("mttt_tables", flags, ["--resume"])
     expect("of which 0 are there" not in done.err, done.err)
     same_sweep(folder / "plain", folder / "sweep")
+    for name in marked:
+        last = formats.table(folder / "sweep" / name / "metrics.csv")[-1]
+        expect(last["elapsed_s"] > 1000, name, "was begun anew:", last)
 
 
 @test
