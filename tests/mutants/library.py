@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The library, broken: see mutants.py. Each command runs the suites that should notice, on reference and cpu."""
+
+
+def suite(folder, glob):
+    return f"{{build}}/tests/{folder}/{folder}_test --fail-fast --filter '{glob}'"
+
+
+COMMANDS = {
+    "autograd": suite("autograd", "*/*"),
+    "curvature": suite("autograd", "@(curvature|nested)/*"),
+    "vmap": suite("autograd", "vmap*/*"),
+    "contract": suite("tensor", "contract/*"),
+    "reduce": suite("tensor", "reduce/*"),
+    "random": suite("tensor", "@(random|samplers)/*"),
+    "layers": suite("layers", "*/*"),
+    "optim": suite("optim", "*/*"),
+    "plan": suite("backends", "@(simplify|fuzz|replay|fusion|pads)/*"),
+    "backends": suite("backends", "!(vulkan*)/*"),
+}
+
+ELEMENTWISE, MATRIX, STRUCTURE = (f"autograd/rules_{f}.c" for f in ("elementwise", "matrix", "structure"))
+SIMPLIFY, ARENA, SEGMENT = "backends/plan/simplify.c", "backends/plan/arena.c", "backends/engine/segment.c"
+GEMM, RUN = "backends/cpu/gemm.c", "backends/cpu/kernel_run.c"
+
+RULES = [
+    ("rsqrt: a half too much", ELEMENTWISE, "UNARY_RULE(RSQRT, MUL(MUL(v, lit(s, -0.5))", "UNARY_RULE(RSQRT, MUL(MUL(v, lit(s, -1))",
+     "autograd"),
+    ("reciprocal: the sign", ELEMENTWISE, "UNARY_RULE(RECIP, mb_neg(MUL(v, MUL(y, y))))", "UNARY_RULE(RECIP, MUL(v, MUL(y, y)))",
+     "autograd"),
+    ("acos: the sign", ELEMENTWISE, "UNARY_RULE(ACOS, mb_neg(MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT())))))",
+     "UNARY_RULE(ACOS, MUL(v, mb_rsqrt(MUL(UNIT(mb_neg), UNIT()))))", "autograd"),
+    ("atan far from 0 to the first order only", ELEMENTWISE, "mb_where(f.there, MUL(r, r), near)",
+     "mb_where(f.there, mb_stop_gradient(MUL(r, r)), near)", "autograd"),
+    ("pow at exponent 0 is constant in it", ELEMENTWISE, "none = mb_eq(b, zero);", "none = mb_lt(b, mb_sub(zero, one));",
+     "autograd"),
+    ("pow: the exponent is a constant", ELEMENTWISE, "mb_where(positive, b, mb_stop_gradient(b))", "mb_stop_gradient(b)", "autograd"),
+    ("division by itself: the first order only", ELEMENTWISE, "mb_neg(mb_div(MUL(v, y), b))",
+     "mb_neg(mb_div(MUL(v, mb_stop_gradient(y)), b))", "autograd"),
+    ("a tie counts twice", ELEMENTWISE, "half = MUL(v, lit(s, 0.5));", "half = v;", "autograd"),
+    ("cholesky: the diagonal is not halved", MATRIX, "halved = mb_mul(x, mb__const(s->ctx, dtype, 0.5))",
+     "halved = x", "autograd"),
+    ("cholesky: what g has above the diagonal", MATRIX, "mb_matmul(mb_transpose(l), mb_tril(g, 0))",
+     "mb_matmul(mb_transpose(l), g)", "autograd"),
+    ("triangular solve: the other triangle", MATRIX, "MB_UPPER ? mb_triu(x, off) : mb_tril(x, -off)",
+     "MB_UPPER ? mb_tril(x, off) : mb_triu(x, -off)", "autograd"),
+    ("triangular solve: the sign of A's tangent", MATRIX, "return mb_neg(mb_triangular_solve(s->in[0], moved, form_of(s)));",
+     "return mb_triangular_solve(s->in[0], moved, form_of(s));", "autograd"),
+    ("permute back by the same order", STRUCTURE, "order.axis[attr(s, k)] = k;", "order.axis[k] = (int)attr(s, k);", "autograd"),
+    ("permute of a batch: the axes one off", STRUCTURE, "(int)attr(s, k) + 1;", "(int)attr(s, k) + (k > 0);", "vmap"),
+    ("orthogonalised once", "autograd/lanczos.c", "pass < 2", "pass < 1", "curvature"),
+    ("a small Hessian is exhausted at once", "autograd/lanczos.c", "mb_mul(scale, lit(b, tiny))", "lit(b, tiny)", "curvature"),
+]
+
+LAYERS = [
+    ("causal: one token of the future", "layers/attention.c", "mb_tril_mask(q.ctx, N, M, M - N)", "mb_tril_mask(q.ctx, N, M, M - N + 1)",
+     "layers"),
+    ("causal: aligned at the first query", "layers/attention.c", "mb_tril_mask(q.ctx, N, M, M - N)", "mb_tril_mask(q.ctx, N, M, 0)",
+     "layers"),
+    ("scores are not scaled", "layers/attention.c", "scale = 1 / sqrt((double)mb_dim(q, -1));", "scale = 1;", "layers"),
+    ("linear attention: not divided by the keys", "layers/attention.c",
+     "scale = 1 / (fmax((double)mb_dim(k, 1), 1) * (double)mb_dim(q, -1));\n    if", "scale = 1 / (double)mb_dim(q, -1);\n    if", "layers"),
+    ("a query that sees nothing is the mean", "layers/attention.c",
+     "weighted(mb_where(s->anything, mb_softmax(seen_or(s, scores, elsewhere), -1), zero), v)",
+     "weighted(mb_softmax(seen_or(s, scores, elsewhere), -1), v)", "layers"),
+    ("the inner gradient is of the last step's rate", "layers/ttt_apply.c", "l->lr[t]);", "l->lr[0]);", "layers"),
+    ("first order where none was asked", "layers/ttt_apply.c", "if (o->first_order)", "if (true)", "layers"),
+    ("always the first inner batch", "layers/ttt_apply.c", "t % (c->N / c->m) * c->m", "0", "layers"),
+    ("inner losses after the step", "layers/ttt_apply.c", "    if (log)\n        before = for_log",
+     "    if (log && (mb_grad(loss, l->weights, l->learner.n, l->gradients), update(c), true))\n        before = for_log", "layers"),
+    ("rms norm: eps outside of the root", "layers/norm.c", "mb_rsqrt(mb_add(square, mb__literal(x, eps)))",
+     "mb_recip(mb_add(mb_sqrt(square), mb__literal(x, eps)))", "layers"),
+]
+
+OPTIM = [
+    ("adam: the second moment of the mean", "optim/rules.c", "mb_mul(k->rest2, mb_square(gradient))", "mb_mul(k->rest2, mb_square(*m))",
+     "optim"),
+    ("adam: no correction of the first moment", "optim/rules.c", "double correction = 1 - pow(beta1, (double)t);",
+     "double correction = 1 + 0 * pow(beta1, (double)t);", "optim"),
+    ("adam: eps inside of the root", "optim/rules.c", "mb_add(mb_mul(mb__safe_sqrt(*v), k->root), k->eps)",
+     "mb_mul(mb__safe_sqrt(mb_add(*v, k->eps)), k->root)", "optim"),
+    ("momentum: the old velocity", "optim/rules.c", "nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;",
+     "nesterov ? mb_add(gradient, mb_mul(mu, v)) : velocity;", "optim"),
+    ("nesterov is momentum", "optim/rules.c", "nesterov ? mb_add(gradient, mb_mul(mu, v)) : v;", "v;", "optim"),
+    ("warm-up begins at 0", "optim/schedule.c", "(double)(step + 1) / (double)s.warmup", "(double)step / (double)s.warmup", "optim"),
+    ("cosine forgets the warm-up", "optim/schedule.c", "(double)((uint64_t)step - (uint64_t)s.warmup)", "(double)((uint64_t)step)",
+     "optim"),
+]
+
+PLAN = [
+    ("0 - x keeps the sign of 0", SIMPLIFY, "        if (is_neutral(p, in[0], -1)) {\n            int32_t full",
+     "        if (is(p, in[0], 0)) {\n            int32_t full", "plan"),
+    ("x + 0 of any sign", SIMPLIFY, "        if (is_neutral(p, in[1], -1))\n            return shaped(p, n, in[0]);\n        if (is_neutral(p, in[0], -1))\n            return",
+     "        if (is(p, in[1], 0))\n            return shaped(p, n, in[0]);\n        if (is_neutral(p, in[0], -1))\n            return", "plan"),
+    ("factors are put together whatever their product", SIMPLIFY, "(grow && isfinite(v))", "true", "plan"),
+    ("integers are put together in double", SIMPLIFY, "(double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b)", "a * b",
+     "plan"),
+    ("literals are folded in double", SIMPLIFY, "n->dtype == MB_FLOAT32 ? (double)(float)fold(n->op, a, b) : fold(n->op, a, b)",
+     "fold(n->op, a, b)", "backends"),
+    ("-(a - b) of floats", SIMPLIFY, "at(p, in[0])->op == MB_OP_SUB && !mb__is_float(n->dtype)", "at(p, in[0])->op == MB_OP_SUB",
+     "plan"),
+    ("a - -b is a - b", SIMPLIFY, "return make(p, MB_OP_ADD, n, (int32_t[]){in[0], at(p, in[1])->in[0]}, 2, NULL, 0);",
+     "return make(p, MB_OP_SUB, n, (int32_t[]){in[0], at(p, in[1])->in[0]}, 2, NULL, 0);", "plan"),
+    ("equal but for the attributes", SIMPLIFY, "(!a->nattr || !memcmp(a->attr, b->attr, (size_t)a->nattr * sizeof *a->attr))", "true",
+     "plan"),
+    ("a place is taken by another order", ARENA, "memcmp(in->view.stride, s->view.stride, sizeof in->view.stride)", "false", "plan"),
+    ("a place is taken that is still read", ARENA, "u->last != step ||", "", "plan"),
+    ("a place is taken that is read twice", ARENA, "k->instrs[j].view.value != in->view.value;", "true;", "plan"),
+    ("values die a step early", ARENA, "                v->last = s;", "                v->last = s > v->first + 1 ? s - 1 : s;", "plan"),
+    ("a gap is not joined with the one behind it", ARENA,
+     "            p->gaps[low - 1].size += p->gaps[low].size;\n", "", "plan"),
+    ("a key without what is kept", SEGMENT, "(n->rank | (output ? 0x80 : 0))", "(n->rank)", "plan"),
+    ("a key without attributes", SEGMENT, "    if (nattr)\n        memcpy(k, mb__attrs", "    if (false)\n        memcpy(k, mb__attrs", "plan"),
+    ("a key without sizes", SEGMENT, "    memcpy(k, n->dim, (size_t)n->rank * 8);", "    memset(k, 0, (size_t)n->rank * 8);", "plan"),
+    ("scalars are those of the first run", SEGMENT, "x->u.number = n->bind.scalar;", "x->u.number = 1;", "plan"),
+]
+
+CPU = [
+    ("a panel too short", GEMM, "for (int64_t l = 0; l < k; l += 8)", "for (int64_t l = 0; l + 8 < k; l += 8)", "contract"),
+    ("a sum over the depth begins again", GEMM, "g->add || l > 0 ? ADD : SET", "g->add ? ADD : SET", "contract"),
+    ("rows of the wrong block", GEMM, "return (rows_of_##T){to - first * m, m, k, 0};", "return (rows_of_##T){to, m, k, 0};", "contract"),
+    ("a column tile too far", RUN, "t.column = ct * k->tile_columns;", "t.column = ct ? ct * k->tile_columns - 1 : 0;", "backends"),
+    ("fixed registers are made once for all", RUN, "whole.rows = k->tile_rows;", "whole.rows = 1;", "backends"),
+    ("a value per row is each column's", RUN, "(u->ra == MB_LEVEL_ROW ? r : r * c) * u->size_a", "(r * c) * u->size_a", "backends"),
+    ("partial sums of the first task", RUN, "for (int p = 1; p < k->tasks; p++)", "for (int p = 1; p < 1; p++)", ["reduce", "backends"]),
+    ("a draw on [0, 1]", "backends/plan/philox.h", "(float)(w >> 8) * 0x1p-24f", "(float)w * 0x1p-32f", "random"),
+    ("blocks of draws wrap at 2^32", "backends/plan/philox.h", "(uint32_t)(block >> 32), 0, 0", "0, 0, 0", "random"),
+    ("Laplace: one draw for sign and size", "tensor/samplers.c", "mb_key_fold(key, FOLD_SIGN), dtype, shape);\n    return mb_where(mb_lt(u,",
+     "mb_key_fold(key, FOLD_SIZE), dtype, shape);\n    return mb_where(mb_lt(u,", "random"),
+    ("Gamma: accepted by the wrong bound", "tensor/samplers.c", "mb_lt(log_u, bound)", "mb_lt(bound, log_u)", "random"),
+]
+
+MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU
