@@ -2,16 +2,18 @@
  *
  * moebius.h - automatic differentiation on a tape that differentiates through itself.
  *
- * The manual is in eighteen headers; read them in this order:
+ * The manual is in nineteen headers; read them in this order:
  *   tensor/tensor.h             values, ops, errors, scopes: what is recorded
  *   tensor/linalg.h             triangles, Cholesky factors, linear systems, least squares
  *   tensor/scan.h               loops of any length as one node
+ *   tensor/taps.h               looking inside: activations by name
  *   tensor/custom_op.h          ops of one's own, computed by C and GLSL
  *   tensor/windows.h            padding, sliding windows
  *   tensor/files/files.h        safetensors, .npy, CSV, IDX, batches made ahead by threads
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
  *   autograd/implicit.h         what solves an equation, and its derivatives
+ *   autograd/mixed.h            gradients within loops, differentiated forward over reverse
  *   autograd/vmap.h             a function of one example, applied to many
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules
@@ -32,12 +34,14 @@
 #include "tensor/tensor.h"
 #include "tensor/linalg.h"
 #include "tensor/scan.h"
+#include "tensor/taps.h"
 #include "tensor/custom_op.h"
 #include "tensor/windows.h"
 #include "tensor/files/files.h"
 #include "autograd/autograd.h"
 #include "autograd/custom.h"
 #include "autograd/implicit.h"
+#include "autograd/mixed.h"
 #include "autograd/vmap.h"
 #include "backends/engine/backends.h"
 #include "layers/layers.h"

@@ -58,9 +58,10 @@ static uint8_t placeholder_flags(const batching *b, const mb__node *n, uint32_t 
         return 0;
     const mb__scan_view view = mb__scan_of(ctx, scan);
     const mb__node *s = mb__at(ctx, scan), *e = mb__at(ctx, body);
-    int k = 0;
+    int k = 0, own = view.carries + view.slices;
     while (mb__in(ctx, e, k) != id)
         k++;
+    k -= k < own ? 0 : own + view.carries + view.stacks; /* of a carry after a step: as that carry */
     uint8_t flags = flags_of(b, mb__in(ctx, s, 1 + k));
     if (k < view.carries)
         flags |= flags_of(b, mb__in(ctx, e, view.carries + view.slices + k));
@@ -227,6 +228,22 @@ static bool list_parts(const batching *b, uint32_t body, const mb__scan_view *vi
     return true;
 }
 
+/* The inverse of the step, of each carry; false: there is none, or it has examples where its carry has none.
+ */
+static bool list_inverse(const batching *b, const mb__scan_view *view, mb__bound *inverse)
+{
+    for (int i = 0; i < view->carries && view->reversible; i++) {
+        uint32_t after = mb__scan_after(b->ctx, view, i), before = mb__scan_before(b->ctx, view, i);
+        bool batched = flags_of(b, after) & BATCHED;
+        if (flags_of(b, before) & BATCHED && !batched)
+            return false;
+        inverse[i] = (mb__bound){NULL, b->map[after - b->first], fitting(b, before, batched)};
+        if (!inverse[i].at || !inverse[i].from)
+            return false;
+    }
+    return view->reversible;
+}
+
 /* Examples end at steps of their own; then the loop is not left before the last of them. */
 static int until_of(const batching *b, uint32_t body, const mb__scan_view *view)
 {
@@ -235,18 +252,27 @@ static int until_of(const batching *b, uint32_t body, const mb__scan_view *view)
     return flags_of(b, mb__in(b->ctx, mb__at(b->ctx, body), view->until - 1)) & BATCHED ? 0 : view->until;
 }
 
+/* Nor are steps left out then. */
+static int idle_of(const batching *b, uint32_t body, const mb__scan_view *view)
+{
+    uint32_t at = view->idle ? mb__in(b->ctx, mb__at(b->ctx, body), view->carries + view->idle - 1) : 0;
+    return at && !(flags_of(b, at) & BATCHED) ? view->idle : 0;
+}
+
 /* The scan with its results, where its body ends. */
 static bool copy_scan(const batching *b, uint32_t body)
 {
     mb_context *ctx = b->ctx;
     const mb__scan_view view = mb__scan_of(ctx, body + 1);
     int own_stacks = view.stacks - view.carries;
-    size_t bounds = (size_t)(view.carries + view.slices) + 1, ends = (size_t)(view.carries + own_stacks) + 1;
+    size_t bounds = (size_t)(2 * view.carries + view.slices) + 1,
+           ends = (size_t)(view.carries + own_stacks) + 1;
     MB_TEMPORARY(ctx);
     mb__bound *bound = mb__temporary(ctx, bounds * sizeof *bound);
     uint32_t *end = mb__temporary(ctx, ends * sizeof *end), first = mb__at(ctx, body)->bind.first;
     if (!bound || !end)
         return false;
+    mb__bound *inverse = bound + view.carries + view.slices;
     const mb__loop_parts parts = {.steps = view.steps,
                                   .backwards = view.backwards,
                                   .first = b->begins[first - b->first],
@@ -257,7 +283,9 @@ static bool copy_scan(const batching *b, uint32_t body)
                                   .slice = bound + view.carries,
                                   .next = end,
                                   .stack = end + view.carries,
-                                  .until = until_of(b, body, &view)};
+                                  .inverse = list_inverse(b, &view, inverse) ? inverse : NULL,
+                                  .until = until_of(b, body, &view),
+                                  .idle = idle_of(b, body, &view)};
     bool ok = list_parts(b, body, &view, bound, end, own_stacks);
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     b->map[body + 1 - b->first] = scan;

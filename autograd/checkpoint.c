@@ -152,7 +152,7 @@ static bool copy_node(const copying *c, uint32_t id)
     uint32_t copy = ok ? mb__record_again(ctx, id, in) : 0;
     ctx->copies[id] = copy;
     if (copy && n.op == MB_OP_BODY)
-        mb__body_end(ctx, ctx->begins[n.bind.first - c->region->first], copy, mb__body_placeholders(ctx, id));
+        mb__body_end(ctx, ctx->begins[n.bind.first - c->region->first], copy);
     return copy != 0;
 }
 

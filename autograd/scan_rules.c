@@ -5,7 +5,8 @@
  * Reverse: a scan from the last step to the first. Its slices are the carries as they were at each step's
  * beginning, what the scan slices, and the cotangents of its stacks; its carries the cotangent of the
  * carries, and sums of the cotangents of what the body reads. A step records the body again and its reverse
- * sweep.
+ * sweep. Where the step has an inverse, the carries as they were are carries, too, and each step first
+ * records that.
  *
  * Forward: a scan of the same steps that carries the tangents beside the values, so that nothing is stored.
  */
@@ -21,8 +22,8 @@ typedef struct making {
     mb__bound *carry, *slice;
     uint32_t *next, *stack;
     int carries, slices, stacks;
-    uint32_t *placeholders, *captures, *results; /* of the copied inside: see mb__inside */
-    uint32_t *ys, *vs, *xs, *gs;                 /* of a sweep */
+    uint32_t *placeholders, *captures, *results, *afters, *befores; /* of the copied inside: see mb__inside */
+    uint32_t *ys, *vs, *xs, *gs;                                    /* of a sweep */
     int m, n;
 } making;
 
@@ -44,15 +45,16 @@ static bool begin(making *k, mb_context *ctx, uint32_t scan)
 {
     *k = (making){.ctx = ctx, .scan = scan, .of = mb__scan_of(ctx, scan)};
     size_t all = (size_t)(k->of.carries + k->of.slices + k->of.stacks + k->of.captures) * 2 + 1;
-    size_t bytes = all * (2 * sizeof *k->carry + 9 * sizeof *k->next);
+    size_t bytes = all * (2 * sizeof *k->carry + 11 * sizeof *k->next);
     void *memory = mb__temporary(ctx, bytes);
     if (!memory)
         return false;
     k->carry = memory;
     k->slice = k->carry + all;
     uint32_t *words = (uint32_t *)(k->slice + all);
-    uint32_t **const lists[] = {&k->next, &k->stack, &k->placeholders, &k->captures, &k->results,
-                                &k->ys,   &k->vs,    &k->xs,           &k->gs};
+    uint32_t **const lists[] = {&k->next,   &k->stack,   &k->placeholders, &k->captures, &k->results,
+                                &k->afters, &k->befores, &k->ys,           &k->vs,       &k->xs,
+                                &k->gs};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         *lists[i] = words + i * all;
     return true;
@@ -93,17 +95,26 @@ static uint32_t alias_of(mb_context *ctx, uint32_t id)
 
 static bool copy(making *k)
 {
-    const mb__inside to = {k->placeholders, k->captures, k->results};
+    const mb__inside to = {.placeholders = k->placeholders, .captures = k->captures, .results = k->results};
     return mb_error(k->ctx) == MB_OK && mb__copy_inside(k->ctx, k->scan, &to);
 }
 
-/* A step of the reverse sweep gives its carries on however many were done. */
-static uint32_t record(making *k, uint32_t first, bool backwards, int until)
+static uint32_t record(making *k, uint32_t first, bool backwards, int until, int idle)
 {
     if (mb_error(k->ctx) != MB_OK)
         return 0;
-    const mb__loop_parts parts = {k->of.steps, backwards, first,   k->carries, k->slices, k->stacks,
-                                  k->carry,    k->slice,  k->next, k->stack,   until};
+    const mb__loop_parts parts = {.steps = k->of.steps,
+                                  .backwards = backwards,
+                                  .first = first,
+                                  .carries = k->carries,
+                                  .slices = k->slices,
+                                  .stacks = k->stacks,
+                                  .carry = k->carry,
+                                  .slice = k->slice,
+                                  .next = k->next,
+                                  .stack = k->stack,
+                                  .until = until,
+                                  .idle = idle};
     return mb__scan_record(k->ctx, &parts);
 }
 
@@ -114,15 +125,40 @@ static uint32_t record(making *k, uint32_t first, bool backwards, int until)
 static void bind_reverse(making *k, const uint32_t *wanted)
 {
     int nc = k->of.carries, ns = k->of.slices, base = 1 + nc + ns;
-    uint32_t history = k->scan + 1 + (uint32_t)(nc + k->of.stacks - nc);
+    uint32_t last = k->scan + 1, history = last + (uint32_t)k->of.stacks;
     for (int i = 0; i < nc; i++)
-        k->placeholders[i] = add_slice(k, history + (uint32_t)i);
+        if (k->of.reversible)
+            k->afters[i] = add_carry(k, last + (uint32_t)i);
+        else
+            k->placeholders[i] = add_slice(k, history + (uint32_t)i);
     for (int i = 0; i < ns; i++)
         k->placeholders[nc + i] = add_slice(k, operand_of(k, 1 + nc + i));
     for (int i = 0; i < k->of.captures; i++) {
         uint32_t o = operand_of(k, base + i);
-        k->captures[i] = wanted[base + i] ? alias_of(k->ctx, o) : o;
+        k->captures[i] = wanted[base + i] && !k->of.reversible ? alias_of(k->ctx, o) : o;
     }
+}
+
+/* The carries before the step, by its inverse. Then all that the step reads gets a name of its own, so that a
+ * sweep does not go into the inverse. */
+static bool go_back(making *k, const uint32_t *wanted)
+{
+    mb_context *ctx = k->ctx;
+    int nc = k->of.carries, own = nc + k->of.slices;
+    const mb__inside to = {
+        .placeholders = k->placeholders, .captures = k->captures, .afters = k->afters, .befores = k->befores};
+    if (mb_error(ctx) != MB_OK || !mb__copy_inside(ctx, k->scan, &to))
+        return false;
+    for (int i = 0; i < own; i++) {
+        uint32_t x = i < nc ? k->befores[i] : k->placeholders[i];
+        k->placeholders[i] = is_float(k, x) ? alias_of(ctx, x) : x;
+        if (i < nc)
+            k->next[i] = k->befores[i];
+    }
+    for (int i = 0; i < k->of.captures; i++)
+        if (wanted[1 + own + i])
+            k->captures[i] = alias_of(ctx, k->captures[i]);
+    return mb_error(ctx) == MB_OK;
 }
 
 /* The sweep's results and their cotangents: next carries, by carries; stacks, by slices. */
@@ -149,12 +185,55 @@ static void list_variables(making *k, const uint32_t *wanted)
     }
 }
 
+/* The node that says of each step whether it changes nothing; 0: none does. */
+static uint32_t idle_flags(const making *k)
+{
+    return k->of.until  ? k->scan + (uint32_t)k->of.stacks + (uint32_t)k->of.until
+           : k->of.idle ? operand_of(k, k->of.carries + k->of.idle)
+                        : 0;
+}
+
+/* Whether a stack is of a carry or slice itself. */
+static bool stacks_placeholder(mb_context *ctx, const mb__scan_view *s, int64_t result)
+{
+    uint32_t of = mb__in(ctx, mb__at(ctx, s->body), s->carries + s->slices + (int)result);
+    return mb__at(ctx, of)->op == MB_OP_PLACEHOLDER;
+}
+
+/* Whether a cotangent of a stack is zeros at the steps that these flags say: it is a stack of a scan that
+ * leaves them out, or a sum of such. */
+static bool is_quiet(mb_context *ctx, uint32_t id, uint32_t flags)
+{
+    const mb__node *n = mb__at(ctx, id);
+    if (n->op == MB_OP_ADD)
+        return is_quiet(ctx, mb__in(ctx, n, 0), flags) && is_quiet(ctx, mb__in(ctx, n, 1), flags);
+    if (n->op != MB_OP_RESULT)
+        return false;
+    uint32_t scan = mb__in(ctx, n, 0);
+    mb__scan_view s = mb__scan_of(ctx, scan);
+    int64_t number = mb__attrs(ctx, n)[0];
+    return s.idle && number >= s.carries && !stacks_placeholder(ctx, &s, number) &&
+           mb__in(ctx, mb__at(ctx, scan), s.carries + s.idle) == flags;
+}
+
+/* The slice that says which steps of the reverse scan change nothing: those that changed nothing before, if
+ * no cotangent comes in at them. Stacks that are zeros there take any. */
+static int idle_slice(const making *k, const uint32_t *results)
+{
+    uint32_t flags = idle_flags(k);
+    for (int i = k->of.carries; flags && i < k->of.carries + k->of.stacks; i++)
+        if (results[i] && (k->of.until || stacks_placeholder(k->ctx, &k->of, i)) &&
+            !is_quiet(k->ctx, results[i], flags))
+            return 0;
+    return !flags ? 0 : k->of.until ? k->of.until : k->of.carries + k->of.idle;
+}
+
 /* The carries' cotangents go on, those of captures add up, those of slices are stacked. operands[]: where the
  * cotangent will be, counted from the recorded scan on; 0: nowhere. */
 static void bring_out(making *k, uint32_t *operands)
 {
     mb_context *ctx = k->ctx;
-    int nc = k->of.carries, own = nc + k->of.slices, x = 0, carries = 0;
+    int nc = k->of.carries, own = nc + k->of.slices, x = 0, carries = k->of.reversible ? nc : 0;
     for (int i = 0; i < own + k->of.captures; i++) {
         uint32_t at = i < own ? k->placeholders[i] : k->captures[i - own];
         bool wanted = operands[1 + i] != 0, listed = is_float(k, at) && (i < nc || wanted);
@@ -191,8 +270,9 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
     if (!begin(&k, ctx, scan))
         return ctx->status;
     uint32_t first = ctx->node_count, recorded = 0;
+    int idle = idle_slice(&k, results);
     bind_reverse(&k, operands);
-    if (copy(&k)) {
+    if ((!k.of.reversible || go_back(&k, operands)) && copy(&k)) {
         seed_reverse(&k, results);
         list_variables(&k, operands);
     }
@@ -208,7 +288,7 @@ mb_status mb__scan_reverse(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
         }
         bring_out(&k, operands);
         number_slices(&k, operands, stacked);
-        recorded = record(&k, first, !k.of.backwards, 0);
+        recorded = record(&k, first, !k.of.backwards, 0, idle);
     }
     for (int i = 1; i < 1 + k.of.carries + k.of.slices + k.of.captures; i++)
         operands[i] = recorded && operands[i] ? recorded + operands[i] : 0;
@@ -291,7 +371,7 @@ mb_status mb__scan_forward(mb_context *ctx, uint32_t scan, const mb__sweeps *swe
             results[i] = (uint32_t)(k.carries + k.stacks);
         }
     }
-    recorded = ok ? record(&k, first, k.of.backwards, k.of.until) : 0;
+    recorded = ok ? record(&k, first, k.of.backwards, k.of.until, k.of.idle) : 0;
     for (int i = 0; i < all; i++) {
         results[i] = recorded && results[i] ? recorded + results[i] : 0;
         if (results[i] && i >= nc && lead >= 0)

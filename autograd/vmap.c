@@ -106,5 +106,6 @@ mb_status mb_vmap_end_at(const char *site, mb_vmap v)
         for (uint32_t i = 0; i < b->stacks.count; i++)
             *b->stacks.list[i].where = mb__poison(ctx);
     ctx->bracket_count--;
+    mb__taps_lift(ctx, &b->stacks);
     return mb_error(ctx);
 }

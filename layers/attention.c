@@ -49,14 +49,15 @@ static mb_tensor softmax_attention(mb_tensor q, mb_tensor k, mb_tensor v, const 
 {
     if (scale == 0)
         scale = 1 / sqrt((double)mb_dim(q, -1));
-    mb_tensor scores = products(mb_mul(q, mb__literal(q, scale)), k);
+    mb_tensor scores = mb_tell(products(mb_mul(q, mb__literal(q, scale)), k), "scores");
     mb_tensor never = mb__literal(q, -(double)INFINITY), zero = mb__literal(q, 0);
     if (!s->anything.ctx)
-        return weighted(mb_softmax(seen_or(s, scores, never), -1), v);
+        return weighted(mb_tell(mb_softmax(seen_or(s, scores, never), -1), "weights"), v);
     /* The scores of a query that sees nothing are 0, so that its softmax is not NaN; its weights are then set
      * to 0. */
     mb_tensor elsewhere = mb_where(s->anything, never, zero);
-    return weighted(mb_where(s->anything, mb_softmax(seen_or(s, scores, elsewhere), -1), zero), v);
+    mb_tensor weights = mb_where(s->anything, mb_softmax(seen_or(s, scores, elsewhere), -1), zero);
+    return weighted(mb_tell(weights, "weights"), v);
 }
 
 static mb_tensor linear_attention(mb_tensor q, mb_tensor k, mb_tensor v, const sight *s, double scale)
@@ -210,8 +211,9 @@ mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_te
         mb_tensor qkv = mb_reshape(mb_linear_apply(layer.qkv, x), MB_SHAPE(B, N, 3, H, D / H));
         mb_attend_options options = {layer.options.kind, layer.options.causal, layer.options.scale, mask,
                                      layer.options.chunk};
-        y = mb_attend_with(part(qkv, 0), part(qkv, 1), part(qkv, 2), options);
-        y = mb_linear_apply(layer.out, mb_reshape(y, MB_SHAPE(B, N, D)));
+        mb_tensor q = mb_tell(part(qkv, 0), "queries"), k = mb_tell(part(qkv, 1), "keys");
+        y = mb_tell(mb_attend_with(q, k, mb_tell(part(qkv, 2), "values"), options), "heads");
+        y = mb_tell(mb_linear_apply(layer.out, mb_reshape(y, MB_SHAPE(B, N, D))), "output");
     }
     return y;
 }

@@ -11,6 +11,7 @@
 static mb_tensor apply_attention(const void *layer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
     (void)key, (void)losses;
+    MB_PREFIX(x.ctx, "attention", MB_NO_INDEX);
     return mb_attention_apply(*(const mb_attention *)layer, x);
 }
 
@@ -18,12 +19,14 @@ static mb_tensor apply_attention_masked(const void *layer, mb_tensor x, mb_tenso
                                         mb_tensor *losses)
 {
     (void)key, (void)losses;
+    MB_PREFIX(x.ctx, "attention", MB_NO_INDEX);
     return mb_attention_apply_with(*(const mb_attention *)layer, x, mask);
 }
 
 static mb_tensor apply_ttt(const void *layer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
-    return mb_ttt_apply(layer, x, key, losses);
+    MB_PREFIX(x.ctx, "ttt", MB_NO_INDEX);
+    return mb_tell(mb_ttt_apply(layer, x, key, losses), "output");
 }
 
 static mb_mixer attention_mixer(mb_params *p, int64_t dim, const mb_mixer_options *o)
@@ -124,8 +127,8 @@ mb_mlp mb_mlp_new_at(const char *site, mb_params *p, const char *name, int64_t d
 mb_tensor mb_mlp_apply_at(const char *site, mb_mlp layer, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor hidden = mb_gelu(mb_linear_apply(layer.up, x));
-    return mb_linear_apply(layer.down, hidden);
+    mb_tensor hidden = mb_tell(mb_gelu(mb_linear_apply(layer.up, x)), "hidden");
+    return mb_tell(mb_linear_apply(layer.down, hidden), "output");
 }
 
 /* --------------------------------------------------------------------------------------------- block -- */
@@ -161,8 +164,12 @@ mb_tensor mb_block_apply_with_at(const char *site, const mb_block *block, mb_ten
     }
     mb_tensor mixed =
         mb_mixer_apply_with(block->mixer, mb_layer_norm_apply(block->norm1, x), mask, key, losses);
-    x = mb_add(x, mixed);
-    return mb_add(x, mb_mlp_apply(block->mlp, mb_layer_norm_apply(block->norm2, x)));
+    x = mb_tell(mb_add(x, mixed), "middle");
+    mb_tensor normed = mb_layer_norm_apply(block->norm2, x);
+    mb_prefix mlp = mb_prefix_begin(x.ctx, "mlp", MB_NO_INDEX);
+    mb_tensor y = mb_mlp_apply(block->mlp, normed);
+    mb_prefix_end(&mlp);
+    return mb_tell(mb_add(x, y), "output");
 }
 
 mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x, mb_key key,

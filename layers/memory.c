@@ -36,24 +36,9 @@ static bool check(mb_params *p, mb_memory_options *o)
     return true;
 }
 
-/* A convolution that begins as the identity. */
-static mb_tensor new_conv(mb_params *p, int64_t width, int64_t entries)
-{
-    mb_context *ctx = mb_params_context(p);
-    mb_tensor conv = mb_param_no_decay(p, "conv", MB_SHAPE(2, width, entries), mb_init_zeros());
-    if (!mb_valid(conv))
-        return conv;
-    mb_dtype dtype = mb_dtype_of(conv);
-    mb_assign(conv, mb_pad(mb_ones(ctx, dtype, MB_SHAPE(2, 1, entries)), 1, 0, width - 1));
-    return conv;
-}
-
 static mb_tensor new_filled(mb_params *p, const char *name, mb_shape shape, double value)
 {
-    mb_tensor t = mb_param_no_decay(p, name, shape, mb_init_zeros());
-    if (mb_valid(t) && value != 0)
-        mb_assign(t, mb_full(t.ctx, mb_dtype_of(t), shape, value));
-    return t;
+    return mb_param_no_decay(p, name, shape, mb_init_full(value));
 }
 
 static void new_gates(mb_params *p, mb_memory *l)
@@ -86,7 +71,7 @@ mb_memory mb_memory_new_at(const char *site, mb_params *p, const char *name, mb_
     layer.value = mb_param(p, "value", MB_SHAPE(o->dim, o->dim), mb_init_xavier(o->dim, o->dim));
     layer.out = mb_param(p, "out", MB_SHAPE(o->dim, o->dim), mb_init_xavier(o->dim, o->dim));
     if (o->conv)
-        layer.conv = new_conv(p, o->conv, keys);
+        layer.conv = mb_param_no_decay(p, "conv", MB_SHAPE(2, o->conv, keys), mb_init_impulse());
     new_gates(p, &layer);
     layer.scale = mb_param_no_decay(p, "scale", MB_SHAPE(o->dim / o->heads), mb_init_ones());
     mb_params_leave(p);

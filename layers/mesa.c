@@ -7,8 +7,6 @@
 #include "autograd/custom.h"
 #include "layers/mesa_checks.h"
 
-#include <math.h>
-
 typedef struct call {
     mb_tensor q, k, v, log_forget, lambda; /* log_forget may be no tensor; lambda is [H or 1,1,1] */
     int64_t B, H, N, dk;
@@ -50,38 +48,7 @@ static tokens token_of(mb_scan s, const tokens *all)
                     all->g.ctx ? mb_scan_slice(s, all->g) : (mb_tensor){0}};
 }
 
-/* R_{t-1} -> R_t by the Sherman-Morrison formula. */
-static mb_tensor step(mb_tensor R, const tokens *t)
-{
-    mb_tensor u = times(R, t->k), g = t->g.ctx ? t->g : mb__literal(R, 1);
-    R = mb_sub(R, mb_div(outer(u, u), each(mb_add(g, inner(t->k, u)))));
-    return t->g.ctx ? mb_div(R, each(g)) : R;
-}
-
-/* R_t -> R_{t-1}; u = R_t k_t. */
-static mb_tensor step_back(mb_tensor R, mb_tensor u, const tokens *t)
-{
-    mb_tensor rest = mb_sub(mb__literal(R, 1), inner(t->k, u));
-    R = mb_add(R, mb_div(outer(u, u), each(rest)));
-    return t->g.ctx ? mb_mul(R, each(t->g)) : R;
-}
-
-/* All R_t q_t, [n,B,H,dk]; *R becomes the last. */
-static mb_tensor forward(const tokens *all, mb_tensor *R, int64_t keep_every)
-{
-    mb_tensor queries = {0};
-    mb_scan s = mb_scan_begin_with(R->ctx, mb_dim(all->q, 0), (mb_scan_options){.keep_every = keep_every});
-    mb_scan_carry(s, R);
-    tokens t = token_of(s, all);
-    *R = step(*R, &t);
-    mb_scan_stack(s, times(*R, t.q), &queries);
-    mb_scan_end(s);
-    return queries;
-}
-
-/* ---- backwards, by the inverse step ---- */
-
-/* What a token adds to the gradients, where A = dL/dR_t, what its own query gave included; and A <-
+/* What a token adds to the gradients, where A = dL/dR_t; and A <-
  * dL/dR_{t-1} = (I - k u^T) A (I - u k^T) / g. With R_t = (g R_{t-1}^-1 + k k^T)^-1 and u = R_t k: dk = -R_t
  * (A + A^T) u, dg = -(<A, R_t> - u^T A u) / g. */
 static void pull_token(mb_tensor *A, mb_tensor R, mb_tensor u, const tokens *t, tokens *gradient)
@@ -96,75 +63,55 @@ static void pull_token(mb_tensor *A, mb_tensor R, mb_tensor u, const tokens *t, 
         *A = mb_div(*A, each(t->g));
 }
 
-/* mb_custom_rule.reverse of `forward`: xs are R_0, q, k and g where there is one; ys the queries and the last
- * R, from which the others are found again. */
+/* mb_custom_rule.reverse of `step`: xs are R_{t-1}, k and g where there is one. */
 static mb_status pull(const void *user, mb_context *ctx, const mb_custom_at *at, const mb_tensor *vs,
                       mb_tensor *gs)
 {
     (void)user;
-    tokens all = {at->xs[1], at->xs[2], at->n > 3 ? at->xs[3] : (mb_tensor){0}}, gradient = {0};
-    mb_tensor R = at->ys[1], A = vs[1].ctx ? vs[1] : mb_zeros(ctx, mb_dtype_of(R), mb_shape_of(R));
-    mb_scan s = mb_scan_begin_with(ctx, mb_dim(all.q, 0), (mb_scan_options){.backwards = true});
-    mb_scan_carry(s, &A);
-    mb_scan_carry(s, &R);
-    tokens t = token_of(s, &all);
-    if (vs[0].ctx) {
-        mb_tensor v = mb_scan_slice(s, vs[0]);
-        A = mb_add(A, outer(v, t.q));
-        mb_scan_stack(s, times(R, v), &gs[1]);
-    }
-    mb_tensor u = times(R, t.k);
-    pull_token(&A, R, u, &t, &gradient);
-    mb_scan_stack(s, gradient.k, &gs[2]);
+    tokens t = {{0}, at->xs[1], at->n > 2 ? at->xs[2] : (mb_tensor){0}}, gradient = {0};
+    mb_tensor R = at->ys[0];
+    gs[0] = vs[0];
+    pull_token(&gs[0], R, times(R, t.k), &t, &gradient);
+    gs[1] = gradient.k;
     if (t.g.ctx)
-        mb_scan_stack(s, gradient.g, &gs[3]);
-    R = step_back(R, u, &t);
-    mb_scan_end(s);
-    gs[0] = A;
+        gs[2] = gradient.g;
     return mb_error(ctx);
 }
 
-static mb_tensor reversible(const tokens *all, mb_tensor *R)
+/* R_{t-1} -> R_t by the Sherman-Morrison formula, whose derivative is shorter of R_t than of its parts. */
+static mb_tensor step(mb_tensor R, const tokens *t)
 {
-    const mb_tensor xs[4] = {*R, all->q, all->k, all->g};
-    mb_tensor ys[2] = {{0}, *R};
-    ys[0] = forward(all, &ys[1], 0);
-    if (!mb_valid(ys[0]))
-        return ys[0];
-    mb_custom_gradient(ys, 2, xs, all->g.ctx ? 4 : 3, (mb_custom_rule){.reverse = pull}, ys);
-    *R = ys[1];
-    return ys[0];
+    const mb_tensor xs[3] = {R, t->k, t->g};
+    mb_tensor u = times(R, t->k), g = t->g.ctx ? t->g : mb__literal(R, 1);
+    R = mb_sub(R, mb_div(outer(u, u), each(mb_add(g, inner(t->k, u)))));
+    if (t->g.ctx)
+        R = mb_div(R, each(g));
+    if (mb_valid(R))
+        mb_custom_gradient(&R, 1, xs, t->g.ctx ? 3 : 2, (mb_custom_rule){.reverse = pull}, &R);
+    return R;
 }
 
-/* [N,...] -> [ceil(N/K),K,...]; what is filled up is zeros. */
-static mb_tensor blocks(mb_tensor t, int64_t K)
+/* R_t -> R_{t-1} */
+static mb_tensor step_back(mb_tensor R, const tokens *t)
 {
-    mb_shape s = mb_shape_of(t);
-    int64_t N = s.dim[0], count = (N + K - 1) / K;
-    t = mb_pad(t, 0, 0, count * K - N);
-    for (int i = s.rank++; i > 0; i--)
-        s.dim[i] = s.dim[i - 1];
-    s.dim[0] = count;
-    s.dim[1] = K;
-    return mb_reshape(t, s);
+    mb_tensor u = times(R, t->k), rest = mb_sub(mb__literal(R, 1), inner(t->k, u));
+    R = mb_add(R, mb_div(outer(u, u), each(rest)));
+    return t->g.ctx ? mb_mul(R, each(t->g)) : R;
 }
 
-/* Blocks of K tokens, of which each is reversible; a token of zeros, with g = 1, leaves R as it is. */
-static mb_tensor reversible_blocks(const tokens *all, mb_tensor *R, int64_t K)
+/* All R_t q_t, [n,B,H,dk]; *R becomes the last. */
+static mb_tensor forward(const tokens *all, mb_tensor *R, const mb_mesa_options *o)
 {
     mb_tensor queries = {0};
-    int64_t N = mb_dim(all->q, 0);
-    tokens by = {blocks(all->q, K), blocks(all->k, K), {0}};
-    if (all->g.ctx)
-        by.g = mb_add(blocks(mb_sub(all->g, mb__literal(all->g, 1)), K), mb__literal(all->g, 1));
-    mb_scan s = mb_scan_begin(R->ctx, mb_dim(by.q, 0));
+    mb_scan s = mb_scan_begin_with(R->ctx, mb_dim(all->q, 0), (mb_scan_options){.keep_every = o->keep_every});
     mb_scan_carry(s, R);
-    tokens block = token_of(s, &by);
-    mb_scan_stack(s, reversible(&block, R), &queries);
+    tokens t = token_of(s, all);
+    *R = step(*R, &t);
+    mb_scan_stack(s, times(*R, t.q), &queries);
+    if (o->reversible)
+        mb_scan_before(s, R, step_back(mb_scan_after(s, R), &t));
     mb_scan_end(s);
-    mb_shape shape = mb_shape_of(all->q);
-    shape.dim[0] = mb_dim(queries, 0) * K;
-    return mb_slice(mb_reshape(queries, shape), 0, 0, N, 1);
+    return queries;
 }
 
 /* ---- the layer ---- */
@@ -182,10 +129,7 @@ static mb_tensor solved(const call *c, mb_tensor *R)
     tokens all = {by_token(c->q), by_token(c->k), {0}};
     if (c->log_forget.ctx)
         all.g = by_token(mb_exp(c->log_forget));
-    int64_t K = o->keep_every < 0 ? (int64_t)ceil(sqrt((double)c->N)) : o->keep_every;
-    mb_tensor queries = !o->reversible      ? forward(&all, R, o->keep_every)
-                        : K > 0 && K < c->N ? reversible_blocks(&all, R, K)
-                                            : reversible(&all, R);
+    mb_tensor queries = forward(&all, R, o);
     return mb_permute(queries, MB_AXES(1, 2, 0, 3));
 }
 

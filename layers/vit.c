@@ -217,16 +217,19 @@ mb_tensor mb_vit_apply_with_at(const char *site, const mb_vit *vit, mb_tensor pa
     mb_tensor mask = mask_of(masks), z = mb_linear_apply(vit->embed, patches); /* [B,N,D] */
     if (vit->positions.ctx)
         z = mb_add(z, vit->positions);
+    z = mb_tell(z, "tokens");
     for (int i = 0; i < (int)o->depth && mb_valid(z); i++) {
         mb_tensor *to = losses ? losses + (ptrdiff_t)i * mb_vit_losses(vit) : NULL;
         mb_checkpoint c = {0};
+        mb_prefix block = mb_prefix_begin(z.ctx, "blocks", i);
         if (o->checkpoint)
             c = mb_checkpoint_begin(z.ctx);
         z = mb_block_apply_with(&vit->blocks[i], z, mask, mb_key_fold(key, (uint64_t)i), to);
         if (o->checkpoint)
             mb_checkpoint_end(c);
+        mb_prefix_end(&block);
     }
-    z = mean_over(mb_layer_norm_apply(vit->norm, z), masks.tokens); /* [B,D] */
+    z = mb_tell(mean_over(mb_layer_norm_apply(vit->norm, z), masks.tokens), "mean"); /* [B,D] */
     if (o->pre_logits)
         z = mb_tanh(mb_linear_apply(vit->pre_logits, z));
     return mb_linear_apply(vit->head, z);

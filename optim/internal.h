@@ -15,6 +15,7 @@ typedef struct mb__param {
     const char *name; /* full, dotted; from mb_params_alloc */
     uint64_t hash;    /* of the name: folded into the set's key */
     mb_tensor tensor; /* a variable */
+    mb_init init;     /* of its initial value */
     bool trainable, decays;
 } mb__param;
 
@@ -41,6 +42,16 @@ struct mb_params {
 bool mb__grow(mb_context *ctx, void *array, int *capacity, int need, size_t item);
 /* A copy of prefix + name in memory of p. NULL if there is no memory. */
 const char *mb__params_text(mb_params *p, const char *prefix, int prefix_length, const char *name);
+
+/* Whether a pattern (taps.h) matches the name; NULL is "". */
+bool mb__param_matches(const mb__param *item, const char *pattern);
+/* Gives each parameter that the pattern matches a value, all or none; a pattern of no parameter is an error.
+ */
+typedef struct mb__value_of {
+    mb_tensor (*of)(const void *user, const mb_params *p, int i);
+    const void *user;
+} mb__value_of;
+mb_status mb__params_assign(mb_params *p, const char *pattern, const mb__value_of *value);
 
 /* Loads n tensors and checks that each has the shape and dtype of like[i]; the caller then assigns ts[i]. */
 mb_status mb__load_like(mb_context *ctx, const char *path, const char *const *names, const mb_tensor *like,

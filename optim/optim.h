@@ -39,6 +39,8 @@ typedef enum mb_init_kind {
     MB_INIT_ONES,
     MB_INIT_NORMAL,  /* mean 0, standard deviation `size` */
     MB_INIT_UNIFORM, /* on [-size, size) */
+    MB_INIT_FULL,    /* `size` everywhere */
+    MB_INIT_IMPULSE, /* 1 at the first index of the last axis but one, 0 elsewhere */
 } mb_init_kind;
 
 /* A parameter's initial value: made by the functions below, or by hand. */
@@ -49,6 +51,9 @@ typedef struct mb_init {
 
 MB_API mb_init mb_init_zeros(void);
 MB_API mb_init mb_init_ones(void);
+MB_API mb_init mb_init_full(double value);
+/* Of shapes [..., width, channels]: the kernels of a causal convolution that begins as the identity. */
+MB_API mb_init mb_init_impulse(void);
 MB_API mb_init mb_init_normal(double standard_deviation);
 MB_API mb_init mb_init_uniform(double bound);
 /* U(+-sqrt(6 / (fan_in + fan_out))): Glorot and Bengio 2010, eq. 16. */
@@ -106,15 +111,37 @@ MB_API mb_tensor mb_params_get_at(const char *site, const mb_params *p, const ch
  * how many there are; ts may be NULL to ask only for that. */
 MB_API int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity);
 
-/* For the parameter of this full name and all whose names begin with it and a dot ("": all parameters):
- * whether optimisers change them, and whether weight decay applies to them. A prefix of no parameter is an
- * error. */
-MB_API mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix,
+/* For the parameters that a pattern matches, as in taps.h: that of this full name and all whose names begin
+ * with it and a dot, where "*" is any text without a dot; "": all. Whether optimisers change them, and
+ * whether weight decay applies to them. A pattern of no parameter is an error. What trains the inputs of a
+ * frozen model (prefixes, prompts) has a set and an optimiser of its own: mb_step goes through the model to
+ * it. */
+MB_API mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *pattern,
                                             bool trainable);
-#define mb_params_freeze(p, prefix)   mb_params_set_trainable_at(MB_HERE, p, prefix, false)
-#define mb_params_unfreeze(p, prefix) mb_params_set_trainable_at(MB_HERE, p, prefix, true)
-MB_API mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays);
+#define mb_params_freeze(p, pattern)   mb_params_set_trainable_at(MB_HERE, p, pattern, false)
+#define mb_params_unfreeze(p, pattern) mb_params_set_trainable_at(MB_HERE, p, pattern, true)
+MB_API mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *pattern, bool decays);
 #define mb_params_set_decay(...) mb_params_set_decay_at(MB_HERE, __VA_ARGS__)
+/* The same parameters get the initial values that they would have in a set of this seed: with that of p,
+ * those that they began with. Stored at the next flush; all or none. */
+MB_API mb_status mb_params_reinit_at(const char *site, mb_params *p, const char *pattern, uint64_t seed);
+#define mb_params_reinit(...) mb_params_reinit_at(MB_HERE, __VA_ARGS__)
+
+/* The values of all parameters at one time, in variables of their own, so make it outside of every scope:
+ * later parameters are not part of it. Belongs to the caller, and p must outlive it. NULL after an error. */
+typedef struct mb_snapshot mb_snapshot;
+MB_API mb_snapshot *mb_snapshot_new_at(const char *site, mb_params *p);
+#define mb_snapshot_new(p) mb_snapshot_new_at(MB_HERE, p)
+MB_API void mb_snapshot_free(mb_snapshot *snapshot); /* NULL is allowed */
+/* Takes the values that the parameters have now; and gives the parameters that a pattern matches those of the
+ * snapshot. Both record assignments without history, stored at the next flush; all or none. Optimisers keep
+ * their state. */
+MB_API mb_status mb_snapshot_take_at(const char *site, mb_snapshot *snapshot);
+#define mb_snapshot_take(snapshot) mb_snapshot_take_at(MB_HERE, snapshot)
+MB_API mb_status mb_snapshot_restore_at(const char *site, mb_snapshot *snapshot, const char *pattern);
+#define mb_snapshot_restore(...) mb_snapshot_restore_at(MB_HERE, __VA_ARGS__)
+/* Of parameter i; a null tensor for other i. */
+MB_API mb_tensor mb_snapshot_tensor(const mb_snapshot *snapshot, int i);
 
 /* Zeroed memory, valid as long as p: for a layer's own struct. NULL, and the context's error, if there is
  * none. */

@@ -22,6 +22,16 @@ mb_init mb_init_ones(void)
     return (mb_init){MB_INIT_ONES, 0};
 }
 
+mb_init mb_init_full(double value)
+{
+    return (mb_init){MB_INIT_FULL, value};
+}
+
+mb_init mb_init_impulse(void)
+{
+    return (mb_init){MB_INIT_IMPULSE, 0};
+}
+
 mb_init mb_init_normal(double standard_deviation)
 {
     return (mb_init){MB_INIT_NORMAL, standard_deviation};
@@ -191,26 +201,37 @@ static const mb__param *find(const mb_params *p, const char *name)
 
 /* ------------------------------------------------------------------------------------ new parameters -- */
 
-/* Assigns the initial value, if it is not zeros. */
-static void initialise(const mb_params *p, mb_tensor t, mb_shape shape, mb_key key, mb_init init)
+static mb_tensor impulse(const mb_params *p, mb_shape shape)
+{
+    int axis = shape.rank - 2;
+    if (axis < 0) {
+        mb_fail(p->ctx, MB_INVALID, "mb_param: an impulse of %d axes; wanted 2 or more", shape.rank);
+        return (mb_tensor){0};
+    }
+    int64_t width = shape.dim[axis];
+    shape.dim[axis] = width > 0;
+    return mb_pad(mb_ones(p->ctx, p->dtype, shape), axis, 0, width - shape.dim[axis]);
+}
+
+static mb_tensor initial(const mb_params *p, mb_shape shape, mb_key key, mb_init init)
 {
     switch (init.kind) {
     case MB_INIT_DEFAULT:
     case MB_INIT_ZEROS:
-        return;
+        return mb_zeros(p->ctx, p->dtype, shape);
     case MB_INIT_ONES:
-        mb_assign(t, mb_ones(p->ctx, p->dtype, shape));
-        return;
+        return mb_ones(p->ctx, p->dtype, shape);
     case MB_INIT_NORMAL:
-        mb_assign(t, mb_mul(mb_normal(p->ctx, key, p->dtype, shape), init.size));
-        return;
-    case MB_INIT_UNIFORM: {
-        mb_tensor centred = mb_sub(mb_uniform(p->ctx, key, p->dtype, shape), 0.5);
-        mb_assign(t, mb_mul(centred, 2 * init.size));
-        return;
-    }
+        return mb_mul(mb_normal(p->ctx, key, p->dtype, shape), init.size);
+    case MB_INIT_UNIFORM:
+        return mb_mul(mb_sub(mb_uniform(p->ctx, key, p->dtype, shape), 0.5), 2 * init.size);
+    case MB_INIT_FULL:
+        return mb_full(p->ctx, p->dtype, shape, init.size);
+    case MB_INIT_IMPULSE:
+        return impulse(p, shape);
     }
     mb_fail(p->ctx, MB_INVALID, "mb_param: %d is not a kind of initial value", (int)init.kind);
+    return (mb_tensor){0};
 }
 
 static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_init init, bool decays)
@@ -239,8 +260,9 @@ static mb_tensor new_param(mb_params *p, const char *name, mb_shape shape, mb_in
     mb_tensor t = mb_variable(p->ctx, p->dtype, shape);
     if (mb_valid(t)) {
         uint64_t hash = hash_of(full);
-        initialise(p, t, shape, mb_key_fold(p->key, hash), init);
-        p->items[p->count++] = (mb__param){full, hash, t, true, decays};
+        if (init.kind != MB_INIT_DEFAULT && init.kind != MB_INIT_ZEROS) /* as variables begin */
+            mb_assign(t, initial(p, shape, mb_key_fold(p->key, hash), init));
+        p->items[p->count++] = (mb__param){full, hash, t, init, true, decays};
     }
     return t;
 }
@@ -337,20 +359,24 @@ int mb_params_list(const mb_params *p, mb_tensor *ts, int capacity)
     return n;
 }
 
-/* Whether `prefix` equals the name, or the part of it before a dot, or is "". */
-static bool begins(const char *name, const char *prefix)
+static mb_status none_matches(const mb_params *p, const char *pattern)
 {
-    size_t length = strlen(prefix);
-    return length == 0 || (strncmp(name, prefix, length) == 0 && (name[length] == 0 || name[length] == '.'));
+    return mb_fail(p->ctx, MB_INVALID, "mb_params: no parameter is \"%s\" or begins with it and a dot",
+                   pattern ? pattern : "");
 }
 
-static mb_status set_flag(mb_params *p, const char *prefix, bool trainable_flag, bool value)
+bool mb__param_matches(const mb__param *item, const char *pattern)
+{
+    return mb__name_matches(pattern ? pattern : "", item->name);
+}
+
+static mb_status set_flag(mb_params *p, const char *pattern, bool trainable_flag, bool value)
 {
     if (!p)
         return MB_NO_MEMORY;
     int found = 0;
     for (int i = 0; i < p->count; i++) {
-        if (!begins(p->items[i].name, prefix ? prefix : ""))
+        if (!mb__param_matches(&p->items[i], pattern))
             continue;
         found++;
         if (trainable_flag)
@@ -358,20 +384,48 @@ static mb_status set_flag(mb_params *p, const char *prefix, bool trainable_flag,
         else
             p->items[i].decays = value;
     }
-    if (found)
-        return MB_OK;
-    return mb_fail(p->ctx, MB_INVALID, "mb_params: no parameter is \"%s\" or begins with it and a dot",
-                   prefix ? prefix : "");
+    return found ? MB_OK : none_matches(p, pattern);
 }
 
-mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *prefix, bool trainable)
+mb_status mb_params_set_trainable_at(const char *site, mb_params *p, const char *pattern, bool trainable)
 {
     MB_DOOR(mb_params_context(p), site, MB_THREAD);
-    return set_flag(p, prefix, true, trainable);
+    return set_flag(p, pattern, true, trainable);
 }
 
-mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *prefix, bool decays)
+mb_status mb_params_set_decay_at(const char *site, mb_params *p, const char *pattern, bool decays)
 {
     MB_DOOR(mb_params_context(p), site, MB_THREAD);
-    return set_flag(p, prefix, false, decays);
+    return set_flag(p, pattern, false, decays);
+}
+
+mb_status mb__params_assign(mb_params *p, const char *pattern, const mb__value_of *value)
+{
+    uint32_t before = p->ctx->change_count; /* all or none */
+    int found = 0;
+    mb_status status = mb_error(p->ctx);
+    for (int i = 0; i < p->count && status == MB_OK; i++) {
+        if (!mb__param_matches(&p->items[i], pattern))
+            continue;
+        found++;
+        status = mb_assign(p->items[i].tensor, value->of(value->user, p, i));
+    }
+    if (status == MB_OK && !found)
+        return none_matches(p, pattern);
+    if (status != MB_OK)
+        mb__changes_undo(p->ctx, before);
+    return status;
+}
+
+static mb_tensor initial_of(const void *key, const mb_params *p, int i)
+{
+    const mb__param *item = &p->items[i];
+    return initial(p, mb_shape_of(item->tensor), mb_key_fold(*(const mb_key *)key, item->hash), item->init);
+}
+
+mb_status mb_params_reinit_at(const char *site, mb_params *p, const char *pattern, uint64_t seed)
+{
+    MB_DOOR(mb_params_context(p), site, MB_THREAD);
+    mb_key key = mb_key_of(seed);
+    return p ? mb__params_assign(p, pattern, &(mb__value_of){initial_of, &key}) : MB_NO_MEMORY;
 }

@@ -15,10 +15,11 @@ uint32_t mb__bracket_begin(mb_context *ctx, mb__bracket b)
     b.first = ctx->node_count;
     b.site = ctx->site;
     mb__bracket *top = &ctx->brackets[ctx->bracket_count++]; /* whose lists are those of an earlier one */
-    top->carries.count = top->slices.count = top->stacks.count = 0;
+    top->carries.count = top->slices.count = top->stacks.count = top->inverses.count = 0;
     b.carries = top->carries;
     b.slices = top->slices;
     b.stacks = top->stacks;
+    b.inverses = top->inverses;
     *top = b;
     return b.serial;
 }
@@ -109,8 +110,8 @@ void mb__brackets_free(mb_context *ctx)
 {
     for (uint32_t i = 0; i < ctx->bracket_room; i++) {
         mb__bracket *b = &ctx->brackets[i];
-        mb__bounds *const lists[] = {&b->carries, &b->slices, &b->stacks};
-        for (int k = 0; k < 3; k++)
+        mb__bounds *const lists[] = {&b->carries, &b->slices, &b->stacks, &b->inverses};
+        for (int k = 0; k < 4; k++)
             mb__free(ctx, lists[k]->list, lists[k]->capacity * sizeof *lists[k]->list);
     }
     mb__free(ctx, ctx->brackets, ctx->bracket_room * sizeof *ctx->brackets);

@@ -63,6 +63,7 @@ void mb__context_free(mb_context *ctx)
     mb__custom_ops_free(ctx);
     mb__free(ctx, ctx->regions, ctx->region_room * sizeof *ctx->regions);
     mb__brackets_free(ctx);
+    mb__taps_free(ctx);
     mb__free(ctx, ctx->copies, ctx->copy_room * sizeof *ctx->copies);
     for (uint32_t i = 0; i < ctx->site_room; i++)
         if (ctx->sites[i])

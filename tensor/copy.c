@@ -22,11 +22,8 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
     return t.id;
 }
 
-int mb__body_placeholders(const mb_context *ctx, uint32_t body)
-{
-    mb__scan_view s = mb__scan_of(ctx, body + 1);
-    return s.carries + s.slices;
-}
+/* The copy of what depends on a placeholder that nothing stands for. */
+enum { LEFT_OUT = UINT32_MAX };
 
 typedef struct copying {
     mb_context *ctx;
@@ -100,7 +97,7 @@ static bool copy_node(copying *c, uint32_t id)
         return false;
     mb__at(ctx, copy)->through = n.through;
     if (n.op == MB_OP_BODY)
-        mb__body_end(ctx, c->begins[n.bind.first - c->view.first], copy, mb__body_placeholders(ctx, id));
+        mb__body_end(ctx, c->begins[n.bind.first - c->view.first], copy);
     return true;
 }
 
@@ -117,13 +114,47 @@ static bool copy_regions(copying *c, uint32_t id)
     return true;
 }
 
+/* Whether the node is of a scan in the body, that is left out or whose body is. */
+static bool is_of_left_out(const copying *c, uint32_t id)
+{
+    const mb_context *ctx = c->ctx;
+    for (uint32_t home = ctx->nodes[id].home; home && home != c->view.body; home = ctx->nodes[home + 1].home)
+        if (c->map[home - c->view.first] == LEFT_OUT || c->map[home + 1 - c->view.first] == LEFT_OUT)
+            return true;
+    return false;
+}
+
+/* Marks what depends on a placeholder that nothing stands for; of scans that do, all. */
+static void leave_out(const copying *c)
+{
+    mb_context *ctx = c->ctx;
+    for (int whole = 0; whole < 2; whole++)
+        for (uint32_t id = c->view.first; id < c->view.body; id++) {
+            const mb__node *n = mb__at(ctx, id);
+            uint32_t *map = &c->map[id - c->view.first];
+            if (*map || n->dead || !mb__within(ctx, id, c->view.body))
+                continue;
+            if (whole && is_of_left_out(c, id))
+                *map = LEFT_OUT;
+            for (int i = 0; !whole && i < n->nin; i++)
+                if (operand(c, mb__in(ctx, n, i)) == LEFT_OUT)
+                    *map = LEFT_OUT;
+        }
+}
+
 static bool copy_all(copying *c)
 {
     mb_context *ctx = c->ctx;
     const mb__node *body = mb__at(ctx, c->view.body);
-    int placeholders = c->view.carries + c->view.slices, results = c->view.carries + c->view.stacks;
+    const mb__inside *to = c->to;
+    int carries = c->view.carries, placeholders = carries + c->view.slices,
+        results = carries + c->view.stacks;
     for (int i = 0; i < placeholders; i++)
-        c->map[mb__in(ctx, body, i) - c->view.first] = c->to->placeholders[i];
+        c->map[mb__in(ctx, body, i) - c->view.first] = to->placeholders[i] ? to->placeholders[i] : LEFT_OUT;
+    for (int i = 0; i < carries && c->view.reversible; i++)
+        c->map[mb__scan_after(ctx, &c->view, i) - c->view.first] = to->afters ? to->afters[i] : LEFT_OUT;
+    if (c->view.reversible)
+        leave_out(c);
     c->region_end = (int32_t)ctx->region_count;
     while (c->region < c->region_end && ctx->regions[c->region].last < c->view.first)
         c->region++;
@@ -135,8 +166,10 @@ static bool copy_all(copying *c)
         if (!copy_regions(c, id))
             return false;
     }
-    for (int i = 0; i < results; i++)
-        c->to->results[i] = operand(c, mb__in(ctx, mb__at(ctx, c->view.body), placeholders + i));
+    for (int i = 0; i < results && to->results; i++)
+        to->results[i] = operand(c, mb__in(ctx, mb__at(ctx, c->view.body), placeholders + i));
+    for (int i = 0; i < carries && to->afters; i++)
+        to->befores[i] = operand(c, mb__scan_before(ctx, &c->view, i));
     return true;
 }
 

@@ -80,7 +80,8 @@ static mb_tensor joined(mb_context *ctx, uint32_t id)
 static bool run(const dividing *d, int64_t steps, int depth, const uint32_t *in, uint32_t *out);
 
 /* The copy of the inside, or a scan over the steps of a block, as the body of a scan. */
-static bool body(const dividing *d, int64_t block, int depth, const uint32_t *in, uint32_t *out)
+static bool body(const dividing *d, int64_t block, int depth, const uint32_t *in, uint32_t *out,
+                 const uint32_t *afters, uint32_t *befores)
 {
     if (block)
         return run(d, block, depth + 1, in, out);
@@ -92,7 +93,11 @@ static bool body(const dividing *d, int64_t block, int depth, const uint32_t *in
         return false;
     for (int i = 0; i < d->of.captures; i++)
         words[i] = mb__in(ctx, mb__at(ctx, d->scan), 1 + d->ins + i);
-    const mb__inside to = {in, words, words + captures};
+    const mb__inside to = {.placeholders = in,
+                           .captures = words,
+                           .results = words + captures,
+                           .afters = afters,
+                           .befores = befores};
     bool ok = mb__copy_inside(ctx, d->scan, &to);
     if (ok)
         memcpy(out, words + captures, (size_t)d->outs * sizeof *out);
@@ -105,17 +110,25 @@ static bool record(const dividing *d, int64_t steps, int64_t block, int depth, c
                    uint32_t *out)
 {
     mb_context *ctx = d->ctx;
-    size_t bytes = (size_t)(d->ins + 1) * (sizeof(mb__bound) + sizeof *in);
+    bool reversible = d->of.reversible && !block;
+    int inverses = reversible ? d->of.carries : 0;
+    size_t bytes = (size_t)(d->ins + 3 * d->of.carries + 1) * (sizeof(mb__bound) + sizeof *in);
     MB_TEMPORARY(ctx);
     mb__bound *bounds = mb__temporary(ctx, bytes);
     if (!bounds)
         return false;
-    uint32_t *at = (uint32_t *)(bounds + d->ins + 1), first = ctx->node_count, scan = 0;
+    mb__bound *inverse = bounds + d->ins;
+    uint32_t *at = (uint32_t *)(bounds + d->ins + d->of.carries + 1), first = ctx->node_count, scan = 0;
+    uint32_t *afters = at + d->ins, *befores = afters + inverses;
+    for (int i = 0; i < inverses && mb_error(ctx) == MB_OK; i++)
+        afters[i] = placeholder(ctx, in[i], 0);
     for (int i = 0; i < d->ins && mb_error(ctx) == MB_OK; i++) {
         at[i] = placeholder(ctx, in[i], i >= d->of.carries);
         bounds[i] = (mb__bound){NULL, at[i], in[i]};
     }
-    if (mb_error(ctx) == MB_OK && body(d, block, depth, at, out)) {
+    if (mb_error(ctx) == MB_OK && body(d, block, depth, at, out, reversible ? afters : NULL, befores)) {
+        for (int i = 0; i < inverses; i++)
+            inverse[i] = (mb__bound){NULL, afters[i], befores[i]};
         const mb__loop_parts parts = {.steps = steps,
                                       .backwards = d->of.backwards,
                                       .first = first,
@@ -126,7 +139,9 @@ static bool record(const dividing *d, int64_t steps, int64_t block, int depth, c
                                       .slice = bounds + d->of.carries,
                                       .next = out,
                                       .stack = out + d->of.carries,
-                                      .until = d->of.until};
+                                      .inverse = reversible ? inverse : NULL,
+                                      .until = d->of.until,
+                                      .idle = d->of.idle};
         scan = mb__scan_record(ctx, &parts);
     }
     for (int i = 0; i < d->outs && scan; i++)

@@ -99,9 +99,11 @@ typedef struct mb__bracket {
     bool same_draws; /* a vmap, whose examples share random draws */
     const char *site;
     mb__bounds carries, slices, stacks; /* of a vmap: none, the operands, the results */
-    uint32_t step;                      /* the placeholder of the step's number; 0: not asked for */
-    uint32_t done;      /* the placeholder of whether an earlier step was the last; 0: all steps are done */
-    uint32_t condition; /* under which this one is */
+    mb__bounds inverses; /* of a scan: a carry's variable, the placeholder of its value after a step, and what
+                            it was before */
+    uint32_t step;       /* the placeholder of the step's number; 0: not asked for */
+    uint32_t done;       /* the placeholder of whether an earlier step was the last; 0: all steps are done */
+    uint32_t condition;  /* under which this one is */
 } mb__bracket;
 
 /* A change that the next flush makes permanent, with the value before it: if its scope ends after an error
@@ -144,6 +146,24 @@ typedef struct mb__engine {
     void (*log)(mb_context *ctx, const char *line); /* passed to mb_options.log, if set */
 } mb__engine;
 
+/* An open prefix of told names, and an open tap (taps.h). */
+typedef struct mb__prefix {
+    const char *name; /* the caller's */
+    int64_t index;    /* below 0: none */
+    uint32_t scope;   /* serial of the one that it was begun in */
+    const char *site;
+} mb__prefix;
+typedef struct mb__tap {
+    const char *pattern;
+    mb_tensor (*function)(void *user, const char *name, mb_tensor x);
+    void *user;
+    mb_tensor *collected;   /* [n]: where to write what is told; NULL */
+    const mb_tensor *given; /* [n]: what is put in its place; NULL */
+    int n, heard;
+    uint32_t serial, scope, within; /* of the scope, and the number of scans and vmaps, that it began in */
+    const char *site;
+} mb__tap;
+
 #define MB_ENDED_SCOPES 64
 
 struct mb_context {
@@ -170,6 +190,11 @@ struct mb_context {
     uint32_t region_count, region_room;
     mb__bracket *brackets; /* open scans and vmaps, innermost last */
     uint32_t bracket_count, bracket_room, next_bracket;
+    mb__prefix *prefixes; /* open ones, innermost last */
+    uint32_t prefix_count, prefix_room;
+    mb__tap *taps; /* open ones, oldest first */
+    uint32_t tap_count, tap_room, next_tap;
+    bool telling;               /* a tap's function is running */
     mb__custom_op **custom_ops; /* by number, from 1 on */
     uint32_t custom_op_count, custom_op_room;
 
@@ -406,12 +431,16 @@ typedef struct mb__loop_parts {
     bool backwards; /* from the last slice to the first; stacks are filled in the same order */
     uint32_t first;
     int carries, slices, stacks;
-    const mb__bound *carry; /* at, from: the initial value */
-    const mb__bound *slice; /* at, from: [steps, ...] */
-    const uint32_t *next;   /* each carry's next value */
-    const uint32_t *stack;  /* what is stacked */
+    const mb__bound *carry;   /* at, from: the initial value */
+    const mb__bound *slice;   /* at, from: [steps, ...] */
+    const uint32_t *next;     /* each carry's next value */
+    const uint32_t *stack;    /* what is stacked */
+    const mb__bound *inverse; /* NULL; or of each carry, at: the placeholder of its value after a step, from:
+                                 what it was before, by that of all carries, slices and the outside */
     int until; /* the carry, bool, that once true makes steps give the carries as they were; from 1, 0: none
                 */
+    int idle; /* the slice, bool, whose truth means that the step gives the carries as they were, and zeros to
+                 stacks other than of placeholders; from 1, 0: none */
 } mb__loop_parts;
 
 mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64_t *dim);
@@ -420,12 +449,17 @@ mb_tensor mb__placeholder(mb_context *ctx, mb_dtype dtype, int rank, const int64
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *parts);
 /* Whether a node is of the inside of a body, or of that of a scan in it. */
 bool mb__within(const mb_context *ctx, uint32_t id, uint32_t body);
-/* Makes a BODY node the end of a body: marks its placeholders, the first operands, and its inside. */
-void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders);
+/* Makes a BODY node the end of a body: marks its placeholders and its inside. */
+void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body);
 
 /* The same steps as scans within a scan, so that derivatives store fewer carries (divide.c); keep: see
  * mb_scan_options. Writes the last carries and the stacks, without those of carries. */
 bool mb__scan_divide(mb_context *ctx, uint32_t scan, int64_t keep, uint32_t *results);
+
+/* The inverse of an open scan's step, of each carry (inverse.c), where next[] are the carries' next values;
+ * false: error set. */
+bool mb__scan_inverses(mb_context *ctx, const struct mb__bracket *s, const uint32_t *next,
+                       mb__bound *inverse);
 
 /* How many nodes follow this one and belong to it: a scan's results, or a rule's. */
 int mb__followers(const mb_context *ctx, uint32_t id);
@@ -435,10 +469,14 @@ typedef struct mb__scan_view {
     int64_t steps;
     bool backwards;
     int carries, slices, stacks, captures; /* stacks: with those of the carries */
-    int until;                             /* see mb__loop_parts */
+    int until, idle;                       /* see mb__loop_parts */
+    bool reversible;                       /* the body has the inverse of the step */
     uint32_t body, first;
 } mb__scan_view;
 mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id);
+/* Of a reversible one: the placeholder of carry i after a step, and what it was before. */
+uint32_t mb__scan_after(const mb_context *ctx, const mb__scan_view *s, int i);
+uint32_t mb__scan_before(const mb_context *ctx, const mb__scan_view *s, int i);
 static inline int mb__scan_results(const mb__scan_view *s)
 {
     return s->carries + s->stacks;
@@ -462,6 +500,17 @@ bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);
 mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
 /* Frees their lists, which are kept for later ones. */
 void mb__brackets_free(mb_context *ctx);
+
+/* ---- taps (taps.c) ---- */
+
+/* A scan or vmap with these stacks has ended: what taps collected of it goes through those around it, too. */
+void mb__taps_lift(mb_context *ctx, const mb__bounds *stacks);
+/* Ends the prefixes and taps of the scope of this serial and of those inside it, and reports that they were
+ * open. */
+void mb__taps_cut(mb_context *ctx, uint32_t serial);
+void mb__taps_free(mb_context *ctx);
+/* Whether a pattern, as described in taps.h, matches. */
+bool mb__name_matches(const char *pattern, const char *name);
 
 /* ---- changes that a flush makes permanent, and an error undoes ---- */
 

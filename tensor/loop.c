@@ -3,7 +3,8 @@
  * loop.c - how a scan lies on the tape.
  *
  * A body stays where it was recorded, on the tape. It begins with node `first` and ends with a BODY node,
- * whose operands are its placeholders (carries, then slices), the carries' next values and what is stacked.
+ * whose operands are its placeholders (carries, then slices), the carries' next values and what is stacked;
+ * and where the step has an inverse, the placeholders of the carries after a step, and what they were before.
  * The SCAN node right after it has as operands the BODY, the initial carries, what is sliced, and every
  * tensor of the outside that the body reads (captures). Its results are the RESULT nodes that follow: the
  * last carries, the stacks, and a stack of each carry's values at the beginning of the steps, which reverse
@@ -36,12 +37,13 @@ static bool is_literal(const mb__node *n)
     return n->op == MB_OP_CONST || n->op == MB_OP_IOTA;
 }
 
-void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body, int placeholders)
+void mb__body_end(mb_context *ctx, uint32_t first, uint32_t body)
 {
     mb__node *b = mb__at(ctx, body);
+    const int64_t *a = mb__attrs(ctx, b); /* placeholders, of which so many come later; where these are */
     b->bind.first = first;
-    for (int i = 0; i < placeholders; i++)
-        mb__at(ctx, mb__in(ctx, b, i))->home = body;
+    for (int i = 0; i < a[0] + a[1]; i++)
+        mb__at(ctx, mb__in(ctx, b, i < a[0] ? i : (int)(a[2] + i - a[0])))->home = body;
     for (uint32_t id = first; id <= body; id++) {
         mb__node *n = mb__at(ctx, id);
         for (int i = n->op == MB_OP_SCAN; i < n->nin && !n->home; i++) /* not by its body */
@@ -113,9 +115,12 @@ static uint32_t record_body(mb_context *ctx, const mb__loop_parts *p, mb_tensor 
         in[n++] = mb__handle(ctx, p->stack[i]);
     for (int i = 0; i < p->carries; i++)
         in[n++] = mb__handle(ctx, p->carry[i].at);
-    uint32_t body = mb__record(ctx, MB_OP_BODY, MB_FLOAT32, 0, NULL, in, n, NULL, 0).id;
+    const int64_t attrs[] = {placeholders, p->inverse ? p->carries : 0, n};
+    for (int i = 0; p->inverse && i < 2 * p->carries; i++)
+        in[n++] = mb__handle(ctx, i < p->carries ? p->inverse[i].at : p->inverse[i - p->carries].from);
+    uint32_t body = mb__record(ctx, MB_OP_BODY, MB_FLOAT32, 0, NULL, in, n, attrs, 3).id;
     if (body)
-        mb__body_end(ctx, p->first, body, placeholders);
+        mb__body_end(ctx, p->first, body);
     return body;
 }
 
@@ -155,8 +160,9 @@ static uint32_t record_scan(mb_context *ctx, const mb__loop_parts *p, uint32_t b
         in[n++] = mb__handle(ctx, p->slice[i].from);
     for (uint32_t i = 0; i < reads; i++)
         in[n++] = mb__handle(ctx, read[i]);
-    const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries, p->until};
-    uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 6).id;
+    const int64_t attrs[] = {p->steps, p->backwards, p->carries, p->slices, p->stacks + p->carries,
+                             p->until, p->idle};
+    uint32_t scan = mb__record(ctx, MB_OP_SCAN, MB_FLOAT32, 0, NULL, in, (int)n, attrs, 7).id;
     int64_t index = 0;
     bool ok = scan != 0;
     for (int i = 0; i < p->carries && ok; i++)
@@ -184,7 +190,7 @@ static bool starts_outside(mb_context *ctx, const mb__loop_parts *p, uint32_t bo
 
 uint32_t mb__scan_record(mb_context *ctx, const mb__loop_parts *p)
 {
-    size_t operands = (size_t)(3 * p->carries + p->slices + p->stacks) + 1;
+    size_t operands = (size_t)((p->inverse ? 5 : 3) * p->carries + p->slices + p->stacks) + 1;
     if (operands > UINT16_MAX) {
         mb__error(ctx, MB_INVALID, "scan: %zu carries, slices and stacks; %d is the most", operands,
                   UINT16_MAX);
@@ -207,10 +213,21 @@ mb__scan_view mb__scan_of(const mb_context *ctx, uint32_t id)
                        .slices = (int)a[3],
                        .stacks = (int)a[4],
                        .until = (int)a[5],
+                       .idle = (int)a[6],
                        .body = mb__in(ctx, n, 0)};
     s.captures = n->nin - 1 - s.carries - s.slices;
     s.first = ctx->nodes[s.body].bind.first;
+    s.reversible = mb__attrs(ctx, &ctx->nodes[s.body])[1] > 0;
     return s;
+}
+
+uint32_t mb__scan_after(const mb_context *ctx, const mb__scan_view *s, int i)
+{
+    return mb__in(ctx, &ctx->nodes[s->body], 2 * s->carries + s->slices + s->stacks + i);
+}
+uint32_t mb__scan_before(const mb_context *ctx, const mb__scan_view *s, int i)
+{
+    return mb__scan_after(ctx, s, s->carries + i);
 }
 
 int mb__followers(const mb_context *ctx, uint32_t id)

@@ -207,15 +207,26 @@ static bool end_scan(mb_context *ctx, mb__bracket *s)
     size_t count = (size_t)carries + stacks + 1;
     MB_TEMPORARY(ctx);
     uint32_t *next = mb__temporary(ctx, count * sizeof *next);
-    if (!next)
+    mb__bound *inverse = mb__temporary(ctx, ((size_t)own + 1) * sizeof *inverse);
+    if (!next || !inverse)
         return false;
     uint32_t *stack = next + carries;
-    bool ok = next_values(ctx, s, next) && (!s->done || add_done(ctx, s, next));
+    bool ok = next_values(ctx, s, next) && (!s->inverses.count || mb__scan_inverses(ctx, s, next, inverse)) &&
+              (!s->done || add_done(ctx, s, next));
     for (uint32_t i = 0; i < stacks; i++)
         stack[i] = s->stacks.list[i].from;
-    const mb__loop_parts parts = {
-        s->steps,        s->backwards,   s->first, (int)carries, (int)s->slices.count,      (int)stacks,
-        s->carries.list, s->slices.list, next,     stack,        s->done ? (int)carries : 0};
+    const mb__loop_parts parts = {.steps = s->steps,
+                                  .backwards = s->backwards,
+                                  .first = s->first,
+                                  .carries = (int)carries,
+                                  .slices = (int)s->slices.count,
+                                  .stacks = (int)stacks,
+                                  .carry = s->carries.list,
+                                  .slice = s->slices.list,
+                                  .next = next,
+                                  .stack = stack,
+                                  .inverse = s->inverses.count ? inverse : NULL,
+                                  .until = s->done ? (int)carries : 0};
     uint32_t scan = ok ? mb__scan_record(ctx, &parts) : 0;
     uint32_t *results = next; /* no longer needed: as many as carries and stacks */
     for (uint32_t i = 0; scan && i < carries + stacks; i++)
@@ -243,5 +254,6 @@ mb_status mb_scan_end_at(const char *site, mb_scan scan)
             *s->stacks.list[i].where = mb__poison(ctx);
     }
     ctx->bracket_count--;
+    mb__taps_lift(ctx, &s->stacks);
     return mb_error(ctx);
 }

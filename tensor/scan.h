@@ -83,13 +83,37 @@ MB_API mb_tensor mb_scan_step_at(const char *site, mb_scan scan);
 /* At mb_scan_end, *ys becomes [steps, shape of y]: y at each step. */
 MB_API mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tensor *ys);
 #define mb_scan_stack(...) mb_scan_stack_at(MB_HERE, __VA_ARGS__)
+/* The inverse of the step: with it a gradient stores no carries. It begins with the last ones and computes
+ * those before each step again, by the inverse, so that its memory does not grow with the steps:
+ *
+ *     mb_scan_carry(s, &x);
+ *     mb_scan_carry(s, &y);
+ *     x = mb_add(x, f(y));
+ *     y = mb_add(y, g(x));
+ *     mb_tensor x1 = mb_scan_after(s, &x), y1 = mb_scan_after(s, &y), y0 = mb_sub(y1, g(x1));
+ *     mb_scan_before(s, &y, y0);
+ *     mb_scan_before(s, &x, mb_sub(x1, f(y0)));
+ *
+ * mb_scan_after gives the value that a carry, which lies in this variable, has after a step; from those of
+ * all carries, slices, the step's number and the outside the value before it is made, which mb_scan_before is
+ * told, of every carry. That it is the inverse up to rounding is the caller's promise, which MB_DEBUG looks
+ * at in each step: to the root of the dtype's precision, relative to the carry's largest element. Rounding
+ * adds up from step to step. With keep_every k the carries of every k-th step are stored nevertheless, and
+ * the inverse goes from there. The gradient is a scan without inverse: its own derivatives store its carries,
+ * and those in forward mode are of the step alone. */
+MB_API mb_tensor mb_scan_after_at(const char *site, mb_scan scan, mb_tensor *value);
+#define mb_scan_after(...) mb_scan_after_at(MB_HERE, __VA_ARGS__)
+MB_API mb_status mb_scan_before_at(const char *site, mb_scan scan, mb_tensor *value, mb_tensor before);
+#define mb_scan_before(...) mb_scan_before_at(MB_HERE, __VA_ARGS__)
 /* Ends the loop early: condition is 0-d bool, and the first step at whose end it is true is the last one that
  * does something. In those after it the carries keep their values; stacks go on, and get what the body gives
  * of these carries. So how many steps are done is data, never structure: values and derivatives are those of
- * all `steps`, of which the later ones change nothing, and no new plan is made for another number. Where no
- * stacks are wanted, and no gradient, which stores the carries of all steps, the cpu and reference backends
- * leave the loop. A carry that counts tells how many steps were done. With several conditions any one ends
- * it. The body should be finite at the last carries too, as the branch that mb_where does not take. */
+ * all `steps`, of which the later ones change nothing, and no new plan is made for another number. On the cpu
+ * and reference backends derivatives run the steps that were done, of whatever order they are, and where no
+ * stacks are wanted the loop itself is left; a gradient has memory for the carries of all steps nevertheless.
+ * The others run all steps. A carry that counts tells how many steps were done. With several conditions any
+ * one ends it. The body should be finite at the last carries too, as the branch that mb_where does not take.
+ */
 MB_API mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition);
 #define mb_scan_until(...) mb_scan_until_at(MB_HERE, __VA_ARGS__)
 /* Scans end in reverse order of their beginning, and in the scope that they began in. After an error all

@@ -157,6 +157,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
     if (ctx->change_count && ctx->status == MB_OK)
         ctx->engine->flush(ctx, NULL, 0);
     mb__watches_end(ctx, scope.serial, false);
+    mb__taps_cut(ctx, scope.serial);
     while (ctx->scope_count >= depth) {
         mb__scope_mark mark = ctx->scopes[--ctx->scope_count];
         mb__changes_undo(ctx, mark.changes); /* after an error; else the flush left none */

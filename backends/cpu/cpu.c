@@ -329,29 +329,91 @@ static char *port_at(const mb__plan *plan, char *const *memory, mb__port port)
     return memory[port.value] + (size_t)port.offset * mb_dtype_size((mb_dtype)plan->values[port.value].dtype);
 }
 
-/* Whether the steps from t on change nothing; then the carries are where the last step leaves them. */
-static bool left(const mb__loop *l, int64_t t, const mb__frame *f)
+/* A loop that is running: the step that is next, and how many before and after it are left out. */
+typedef struct looping {
+    const mb__loop *l;
+    const mb__frame *f;
+    int64_t step, left_out, after;
+} looping;
+
+static char *input_at(const looping *r, int i, int64_t step)
 {
-    if (l->until < 0 || !*port_at(f->plan, f->memory, mb__loop_input(l, l->until, t)))
-        return false;
-    for (int i = 0; i < l->carries; i++) {
-        const mb__value *v = &f->plan->values[l->out[i].value];
-        memcpy(port_at(f->plan, f->memory, l->out[i]), port_at(f->plan, f->memory, mb__loop_input(l, i, t)),
-               (size_t)v->count * mb_dtype_size((mb_dtype)v->dtype));
+    return port_at(r->f->plan, r->f->memory, mb__loop_input(r->l, i, step, r->left_out));
+}
+static char *output_at(const looping *r, int i, int64_t step)
+{
+    return port_at(r->f->plan, r->f->memory, mb__loop_output(r->l, i, step, r->left_out, r->after));
+}
+
+static bool is_idle(const looping *r, int64_t step)
+{
+    return r->l->idle >= 0 && *input_at(r, r->l->idle, step);
+}
+
+static void count_idle(looping *r)
+{
+    for (int64_t t = 0; t < r->l->steps && r->l->idle >= 0; t++)
+        r->after += is_idle(r, t);
+}
+
+/* The step that is next is left out: stacks get the carries as they are, or zeros. */
+static void leave_out(looping *r)
+{
+    const mb__loop *l = r->l;
+    for (int i = l->carries; i < l->outputs; i++) {
+        const mb__value *v = &r->f->plan->values[l->out[i].value];
+        size_t bytes = (size_t)l->out[i].step * mb_dtype_size((mb_dtype)v->dtype);
+        int32_t kept = l->kept[i - l->carries];
+        char *to = output_at(r, i, r->step);
+        if (kept >= 0)
+            memcpy(to, input_at(r, kept, r->step), bytes);
+        else
+            memset(to, 0, bytes);
     }
-    return true;
+    r->step++;
+    r->left_out++;
+}
+
+/* The carries to where the last step leaves them, if other steps than that was were the last. */
+static void bring_carries(const looping *r)
+{
+    const mb__loop *l = r->l;
+    for (int i = 0; i < l->carries; i++) {
+        const mb__value *v = &r->f->plan->values[l->out[i].value];
+        memmove(port_at(r->f->plan, r->f->memory, l->out[i]), input_at(r, i, r->step),
+                (size_t)v->count * mb_dtype_size((mb_dtype)v->dtype));
+    }
+}
+
+/* Whether the steps that are left change nothing. */
+static bool is_done(const looping *r)
+{
+    return r->l->until >= 0 && *input_at(r, r->l->until, r->step);
 }
 
 static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
 {
-    for (int64_t t = 0; t < l->steps && !f->cpu->failed && !left(l, t, f); t++) {
+    looping r = {l, f, 0, 0, 0};
+    count_idle(&r);
+    bool none = r.after == l->steps, ended = false;
+    while (r.step < l->steps && !f->cpu->failed && !(ended = is_done(&r))) {
+        if (is_idle(&r, r.step)) {
+            r.after--;
+            leave_out(&r);
+            continue;
+        }
         for (int i = 0; i < l->inputs; i++)
-            body->ports[i] = port_at(f->plan, f->memory, mb__loop_input(l, i, t));
+            body->ports[i] = input_at(&r, i, r.step);
         for (int i = 0; i < l->outputs; i++)
-            body->ports[l->inputs + i] = port_at(f->plan, f->memory, mb__loop_output(l, i, t));
+            body->ports[l->inputs + i] = output_at(&r, i, r.step);
         const mb__binding b = {f->memory[l->arena], body->ports, body->ports + l->inputs, f->scalars};
         run_plan(f->cpu, body, &b);
+        r.step++;
     }
+    if (ended || none)
+        bring_carries(&r);
+    while (ended && l->outputs > l->carries && r.step < l->steps)
+        leave_out(&r);
 }
 
 static void run_step(program *p, int s, mb__frame *f)
@@ -405,6 +467,7 @@ const mb__backend mb__backend_cpu = {
     .version = MB_BACKEND_VERSION,
     .name = "cpu",
     .fuses = true,
+    .adds = true,
     .loops = true,
     .strided = false,
     .list = list,

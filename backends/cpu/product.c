@@ -211,7 +211,7 @@ static void run_task(void *argument, int task, int worker)
         start_at(p, w->adding, w->adding_count, 0, &sum);
         for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum))
             some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size,
-                          c + (one.c + rc) * size, m1 - m0, n1 - n0, count, s > 0, worker);
+                          c + (one.c + rc) * size, m1 - m0, n1 - n0, count, s > 0 || p->adds, worker);
     }
 }
 

@@ -45,7 +45,7 @@ void mb__cache_clear(mb_context *ctx)
         drop(ctx, st->newest);
 }
 
-static bool plan_graph(mb_context *ctx, mb__graph *g, const char *loop, const mb__backend *backend,
+static bool plan_graph(mb_context *ctx, mb__graph *g, const mb__gloop *loop, const mb__backend *backend,
                        unsigned passes, mb__bump *pool, mb__plan *plan);
 
 /* The bodies of a graph's loops. */
@@ -55,21 +55,28 @@ static bool plan_bodies(mb_context *ctx, mb__graph *g, const mb__backend *backen
     for (int i = 0; i < g->loop_count; i++) {
         mb__gloop *l = &g->loops[i];
         if (!(l->plan = mb__bump_get(pool, sizeof *l->plan)) ||
-            !plan_graph(ctx, &l->body, l->site ? l->site : "?", backend, passes, pool, l->plan))
+            !plan_graph(ctx, &l->body, l, backend, passes, pool, l->plan))
             return false;
     }
     return true;
 }
 
+/* Products that add to carries of the loop whose body g is, if that is one. */
+static bool join_sums(mb__graph *g, const mb__gloop *loop, const mb__backend *backend, unsigned passes)
+{
+    return !loop || !backend->adds || !(passes & MB_PASS_INPLACE) || mb__join_sums(g, loop->carries) == MB_OK;
+}
+
 /* From a graph to a plan of its own, bodies of loops first. loop: whose body it is itself; NULL. */
-static bool plan_graph(mb_context *ctx, mb__graph *g, const char *loop, const mb__backend *backend,
+static bool plan_graph(mb_context *ctx, mb__graph *g, const mb__gloop *loop, const mb__backend *backend,
                        unsigned passes, mb__bump *pool, mb__plan *plan)
 {
     mb__fusion f;
-    const mb__making m = {backend, g, &f, plan, loop};
+    const mb__making m = {backend, g, &f, plan, !loop ? NULL : loop->site ? loop->site : "?"};
     plan->node_count = g->count;
     return plan_bodies(ctx, g, backend, passes, pool) && mb__dump_stage(ctx, MB_STAGE_TAPE, &m) &&
-           mb__expand(g, passes) == MB_OK && mb__simplify(g, passes) == MB_OK && mb__layout(g) == MB_OK &&
+           mb__expand(g, passes) == MB_OK && mb__simplify(g, passes) == MB_OK &&
+           join_sums(g, loop, backend, passes) && mb__layout(g) == MB_OK &&
            mb__dump_stage(ctx, MB_STAGE_GRAPH, &m) && mb__fuse(g, passes, &f) == MB_OK &&
            mb__dump_stage(ctx, MB_STAGE_GROUPS, &m) &&
            mb__lower(g, &f, backend, passes, pool, plan) == MB_OK &&

@@ -27,7 +27,7 @@ typedef struct checking {
     uint32_t scan;
     mb__scan_view of;
     mb__buffer **carries; /* their values at the step's beginning, held */
-    uint32_t *in, *captures, *out;
+    uint32_t *in, *captures, *out, *befores;
     mb_status (*compute)(mb_context *ctx, mb__engine_state *st,
                          uint32_t targets); /* an op at a time, checked */
 } checking;
@@ -69,6 +69,38 @@ static void hold_carries(const checking *c, const uint32_t *ids)
     }
 }
 
+static mb_status compute_all(const checking *c, mb__engine_state *st, const uint32_t *ids, int count)
+{
+    mb_context *ctx = c->ctx;
+    uint32_t targets = 0;
+    if (!mb__reserve(ctx, (void **)&st->targets, &st->target_room, (uint64_t)count + 1, sizeof *st->targets))
+        return ctx->status;
+    for (int i = 0; i < count; i++)
+        if (!mb__at(ctx, ids[i])->value)
+            st->targets[targets++] = ids[i];
+    return targets ? c->compute(ctx, st, targets) : MB_OK;
+}
+
+/* Whether the inverse of the step leads back to the carries that it began with. */
+static void check_inverse(const checking *c, mb__engine_state *st)
+{
+    mb_context *ctx = c->ctx;
+    const mb__inside to = {
+        .placeholders = c->in, .captures = c->captures, .afters = c->out, .befores = c->befores};
+    if (!mb__copy_inside(ctx, c->scan, &to) || compute_all(c, st, c->befores, c->of.carries) != MB_OK)
+        return;
+    for (int i = 0; i < c->of.carries && ctx->status == MB_OK; i++) {
+        int64_t at;
+        double x[2];
+        if (mb__first_difference(ctx, c->befores[i], c->in[i], &at, x) && at >= 0)
+            mb__error_at(
+                ctx, MB_INVALID, mb__at(ctx, mb__scan_before(ctx, &c->of, i))->site,
+                "scan: the inverse of the step gives element %lld of carry %d as %.9g, which was %.9g "
+                "before the step",
+                (long long)at, i + 1, x[0], x[1]);
+    }
+}
+
 static mb_status check_step(const checking *c, mb__engine_state *st, int64_t t)
 {
     mb_context *ctx = c->ctx;
@@ -78,17 +110,11 @@ static mb_status check_step(const checking *c, mb__engine_state *st, int64_t t)
         c->in[i] = carry(c, i);
     for (int i = 0; i < c->of.slices && ctx->status == MB_OK; i++)
         c->in[c->of.carries + i] = entry(c, i, t);
-    const mb__inside to = {c->in, c->captures, c->out};
-    if (ctx->status != MB_OK || !mb__copy_inside(ctx, c->scan, &to) ||
-        !mb__reserve(ctx, (void **)&st->targets, &st->target_room, (uint64_t)results + 1,
-                     sizeof *st->targets))
-        return ctx->status;
-    uint32_t targets = 0;
-    for (int i = 0; i < results; i++)
-        if (!mb__at(ctx, c->out[i])->value)
-            st->targets[targets++] = c->out[i];
-    if (targets)
-        c->compute(ctx, st, targets);
+    const mb__inside to = {.placeholders = c->in, .captures = c->captures, .results = c->out};
+    if (ctx->status == MB_OK && mb__copy_inside(ctx, c->scan, &to))
+        compute_all(c, st, c->out, results);
+    if (ctx->status == MB_OK && c->of.reversible)
+        check_inverse(c, st);
     if (ctx->status == MB_OK)
         hold_carries(c, c->out);
     return ctx->status;
@@ -133,7 +159,7 @@ mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
 {
     checking c = {.ctx = ctx, .scan = scan, .compute = compute, .of = mb__scan_of(ctx, scan)};
     int nc = c.of.carries, ns = c.of.slices, base = 1 + nc + ns;
-    size_t words = (size_t)(2 * nc + ns + c.of.captures + c.of.stacks) + 1;
+    size_t words = (size_t)(3 * nc + ns + c.of.captures + c.of.stacks) + 1;
     MB_TEMPORARY(ctx);
     c.carries = mb__temporary(ctx, ((size_t)nc + 1) * sizeof(*c.carries));
     c.in = c.carries ? mb__temporary(ctx, words * sizeof *c.in) : NULL;
@@ -141,6 +167,7 @@ mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
         return ctx->status;
     c.captures = c.in + nc + ns;
     c.out = c.captures + c.of.captures;
+    c.befores = c.out + nc + c.of.stacks;
     for (int i = 0; i < c.of.captures; i++)
         c.captures[i] = operand_of(&c, base + i);
     for (int i = 0; i < nc; i++) {

@@ -209,3 +209,25 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
         drop(ctx, n, want);
     return ok;
 }
+
+bool mb__first_difference(mb_context *ctx, uint32_t got, uint32_t want, int64_t *at, double numbers[2])
+{
+    const mb__backend *asked = oracle(ctx);
+    const mb__node *n = mb__at(ctx, got), *m = mb__at(ctx, want);
+    double *x = asked ? fetch(ctx, asked, n) : NULL, *y = x ? fetch(ctx, asked, m) : NULL;
+    int64_t count = mb__numel(n->dim, n->rank);
+    *at = -1;
+    double most = y ? (n->dtype == MB_FLOAT64 ? 1e-7 : 1e-3) * largest(y, count) : 0;
+    for (int64_t i = 0; y && i < count && *at < 0; i++)
+        if (!(fabs(x[i] - y[i]) <= most) && x[i] != y[i] && !(isnan(x[i]) && isnan(y[i]))) {
+            *at = i;
+            numbers[0] = x[i];
+            numbers[1] = y[i];
+        }
+    bool ok = y != NULL;
+    if (x)
+        drop(ctx, n, x);
+    if (y)
+        drop(ctx, m, y);
+    return ok;
+}

@@ -166,6 +166,9 @@ size_t mb__arena_bytes(const mb__plan *plan);
 /* Computes what st->targets need; mb__compute_checked: one op at a time, each checked. */
 mb_status mb__compute(mb_context *ctx, mb__engine_state *st, uint32_t targets);
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets);
+/* The first element at which two nodes of one shape, with values, differ by more than the root of the dtype's
+ * precision, relative to the largest; -1: none does. False: error set. */
+bool mb__first_difference(mb_context *ctx, uint32_t got, uint32_t want, int64_t *at, double numbers[2]);
 /* The same for each step of a scan whose operands have their values; its results are not computed. */
 mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
                          mb_status (*compute)(mb_context *, mb__engine_state *, uint32_t));

@@ -139,8 +139,7 @@ static void give(placer *p, int64_t offset, int64_t size)
     }
 }
 
-/* The instruction that a value comes from; a copy is the same register. */
-static int32_t origin(const mb__kernel *k, int32_t instr)
+int32_t mb__kernel_origin(const mb__kernel *k, int32_t instr)
 {
     while (k->instrs[instr].op == MB_K_COPY ||
            (k->instrs[instr].op == MB_OP_CAST && k->instrs[instr].dtype == k->instrs[instr].from))
@@ -173,7 +172,7 @@ static int32_t operand_to_replace(const placer *p, const mb__kernel *k, const mb
         for (int j = 0; ok && j < k->instr_count; j++)
             ok = j == i || k->instrs[j].op != MB_K_LOAD || k->instrs[j].view.value != in->view.value;
         for (int j = 0; ok && j < k->store_count; j++)
-            ok = origin(k, k->stores[j].instr) != i &&
+            ok = mb__kernel_origin(k, k->stores[j].instr) != i &&
                  (&k->stores[j] == s || p->plan->values[k->stores[j].view.value].onto != in->view.value);
         if (ok)
             return in->view.value;

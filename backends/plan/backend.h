@@ -67,13 +67,14 @@ typedef struct mb__limits {
 
 /* Version of this struct and of all types that it uses, and how many ops there are; a backend of another
  * version is rejected. */
-#define MB_BACKEND_VERSION (4 * 1000 + MB_OP_COUNT)
+#define MB_BACKEND_VERSION (5 * 1000 + MB_OP_COUNT)
 
 typedef struct mb__backend {
     int version; /* MB_BACKEND_VERSION */
     const char *name;
     bool fuses;   /* takes kernels of more than one op; false: one op a step, nothing simplified */
     bool strided; /* takes products of any strides; false: operands are packed where BLAS needs it */
+    bool adds;    /* takes products that add to what their result holds */
     bool loops;   /* runs steps that are loops; false: gets all their steps one after the other */
     bool
         oracle; /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG compares with it */

@@ -40,7 +40,8 @@ typedef struct mb__gloop {
     int64_t steps;
     bool backwards;
     int carries, slices, captures, stacks;
-    int until; /* as of mb__loop */
+    int until, idle; /* as of mb__loop */
+    int32_t *kept;   /* ... */
     const char *site;
     mb__plan *plan; /* of the body, once made */
 } mb__gloop;
@@ -82,6 +83,9 @@ mb_status mb__unroll(mb__graph *g);
 /* Puts pads and additions, or contractions, in the place of folds. */
 mb_status mb__expand(mb__graph *g, unsigned passes);
 mb_status mb__simplify(mb__graph *g, unsigned passes);
+/* In a loop's body: a contraction that is added to a carry, and nothing else, becomes one of three operands,
+ * which adds to the last of them in place (sums.c). */
+mb_status mb__join_sums(mb__graph *g, int carries);
 /* Sums of pads whose parts do not overlap become pads of several operands, with the attributes of each in
  * turn.
  */
@@ -124,6 +128,9 @@ mb_status mb__place_values(mb__plan *plan, const struct mb__backend *backend, un
 
 /* The i-th value that a step accesses, read and written ones alike, -1 among them; false past the last. */
 bool mb__step_value(const mb__step *s, int i, int32_t *value);
+
+/* The instruction that an instruction's value comes from; a copy is the same register. */
+int32_t mb__kernel_origin(const mb__kernel *k, int32_t instr);
 
 /* What running a placed plan takes. */
 typedef struct mb__weight {

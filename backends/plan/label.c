@@ -49,14 +49,16 @@ void mb__step_label(const mb__plan *plan, int step, char *out, size_t size)
         snprintf(out, size, "%s, %lld of them", s->u.custom->op->name,
                  (long long)mb__numel(s->u.custom->loop, s->u.custom->loops));
         break;
-    case MB_STEP_LOOP:
+    case MB_STEP_LOOP: {
+        const char *most = s->u.loop->until < 0 && s->u.loop->idle < 0 ? "" : "at most ";
         if (s->u.loop->body->number)
-            snprintf(out, size, "loop of %s%lld, plan %u", s->u.loop->until < 0 ? "" : "at most ",
-                     (long long)s->u.loop->steps, s->u.loop->body->number);
+            snprintf(out, size, "loop of %s%lld, plan %u", most, (long long)s->u.loop->steps,
+                     s->u.loop->body->number);
         else
-            snprintf(out, size, "loop of %s%lld, %d steps in it", s->u.loop->until < 0 ? "" : "at most ",
-                     (long long)s->u.loop->steps, s->u.loop->body->step_count);
+            snprintf(out, size, "loop of %s%lld, %d steps in it", most, (long long)s->u.loop->steps,
+                     s->u.loop->body->step_count);
         break;
+    }
     default:
         snprintf(out, size, "zeros");
     }

@@ -28,6 +28,68 @@ static mb__port output_port(mb__lowering *l, const mb__gloop *g, int32_t result,
     return (mb__port){mb__lower_value_of(l, result), 0, i < g->carries ? 0 : mb__gcount(out)};
 }
 
+/* Whether step s of a body reads carry `in` and writes its next value `out` at the same elements, each by one
+ * lane alone: a kernel as arena.c wants it, or a product that adds. */
+static bool adds_in_place(const mb__step *s, int32_t in, int32_t out, int64_t count)
+{
+    if (s->kind == MB_STEP_PRODUCT)
+        return s->u.product->adds && s->u.product->c.value == out;
+    if (s->kind != MB_STEP_KERNEL)
+        return false;
+    const mb__kernel *k = &s->u.kernel;
+    const mb__view *read = NULL, *written = NULL;
+    int reads = 0, writes = 0;
+    for (int i = 0; i < k->instr_count; i++)
+        if (k->instrs[i].op == MB_K_LOAD && k->instrs[i].view.value == in)
+            read = &k->instrs[i].view, reads++;
+    for (int i = 0; i < k->store_count; i++) {
+        const mb__store *to = &k->stores[i];
+        const mb__instr *from = &k->instrs[mb__kernel_origin(k, to->instr)];
+        if (to->view.value == out && to->mode == MB_STORE && !to->per_row)
+            written = &to->view, writes++;
+        if (from->op == MB_K_LOAD && from->view.value == in)
+            return false; /* a copy may be made when the next value is there already */
+    }
+    return reads == 1 && writes == 1 && mb__numel(k->dim, k->rank) == count &&
+           read->offset == written->offset && !memcmp(read->stride, written->stride, sizeof read->stride);
+}
+
+/* Whether one step alone accesses the carry and its next value, which is then written in place of the carry.
+ */
+static bool stays_in_place(mb__plan *body, int carry)
+{
+    int32_t in = -1, out = -1, value;
+    const mb__step *found = NULL;
+    for (int i = 0; i < body->value_count; i++)
+        if (body->values[i].index == carry && body->values[i].storage != MB_IN_ARENA)
+            *(body->values[i].storage == MB_IN_INPUT ? &in : &out) = i;
+    for (int s = 0; s < body->step_count && out >= 0; s++)
+        for (int i = 0; mb__step_value(&body->steps[s], i, &value); i++) {
+            if (value < 0 || (value != in && value != out))
+                continue;
+            if (found && found != &body->steps[s])
+                return false;
+            found = &body->steps[s];
+        }
+    if (!found || !adds_in_place(found, in, out, body->values[out].count))
+        return false;
+    body->values[out].onto = in;
+    return true;
+}
+
+/* Carry i, which stays where the last value goes: the first one is put there. */
+static void keep_in_place(mb__lowering *l, const mb__gnode *scan, mb__loop *loop, int i)
+{
+    const mb__gnode *x = &l->g->nodes[scan->in[i]];
+    mb__view from = {loop->in[i].value, loop->in[i].offset, {0}}, to = {loop->out[i].value, 0, {0}};
+    memcpy(from.stride, x->stride, sizeof from.stride);
+    mb__row_major(x->dim, x->rank, to.stride);
+    if (mb__gcount(x))
+        mb__lower_copy(l, scan->site, (mb_dtype)x->dtype, x->rank, x->dim, &from, &to);
+    loop->in[i] = loop->out[i];
+    loop->swap[i][0] = loop->swap[i][1] = loop->out[i].value;
+}
+
 void mb__lower_scan(mb__lowering *l, int32_t id)
 {
     const mb__gnode *scan = &l->g->nodes[id];
@@ -50,6 +112,8 @@ void mb__lower_scan(mb__lowering *l, int32_t id)
                        .steps = g->steps,
                        .backwards = g->backwards,
                        .until = g->until,
+                       .idle = g->idle,
+                       .kept = mb__lower_keep(l, g->kept, (size_t)(g->stacks + 1) * sizeof *g->kept),
                        .carries = g->carries,
                        .inputs = inputs,
                        .outputs = outputs,
@@ -60,13 +124,17 @@ void mb__lower_scan(mb__lowering *l, int32_t id)
         loop->in[i] = input_port(l, scan, g, i);
     for (int i = 0; i < outputs; i++)
         loop->out[i] = output_port(l, g, results[i], i);
-    for (int i = 0; i < g->carries; i++)
-        for (int k = 0; k < 2; k++) {
-            const mb__gnode *out = &g->body.nodes[g->body.outputs[i]];
+    for (int i = 0; i < g->carries && !l->failed; i++) {
+        const mb__gnode *out = &g->body.nodes[g->body.outputs[i]];
+        if (l->passes & MB_PASS_INPLACE && stays_in_place(g->plan, i)) {
+            keep_in_place(l, scan, loop, i);
+            continue;
+        }
+        for (int k = 0; k < 2; k++)
             swap[i][k] = g->steps > 1 + k
                              ? mb__lower_value(l, (mb_dtype)out->dtype, mb__gcount(out), MB_IN_ARENA, -1)
                              : -1;
-        }
+    }
     loop->arena = mb__lower_value(l, MB_FLOAT32, as_elements(l, g->plan->arena_bytes + 64), MB_IN_ARENA, -1);
     l->plan->flops += (uint64_t)g->steps * g->plan->flops;
     mb__step *s = l->failed ? NULL : mb__lower_step(l, MB_STEP_LOOP, scan->site);

@@ -116,5 +116,6 @@ void mb__lower_contract(mb__lowering *l, int32_t id)
     best.a = va;
     best.b = vb;
     best.c = vc;
+    best.adds = n->nin > 2;
     s->u.product = mb__lower_keep(l, &best, sizeof best);
 }

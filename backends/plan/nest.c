@@ -262,12 +262,37 @@ static void body_graph(level *l, mb__gloop *loop, const mb__gnode *scan, const m
     loop->captures = l->captures;
 }
 
-/* Which of the live carries says that the rest of the steps change nothing, where they can be left out. */
+/* Of each stack: the carry that it keeps as it is at the beginning of the steps; -1. */
+static void find_kept(nesting *n, mb__gloop *loop)
+{
+    loop->kept = mb__bump_get(n->bump, (size_t)(loop->stacks + 1) * sizeof *loop->kept);
+    if (!loop->kept)
+        n->failed = true;
+    for (int i = 0; i < loop->stacks && !n->failed; i++) {
+        const mb__gnode *x = &loop->body.nodes[loop->body.outputs[loop->carries + i]];
+        loop->kept[i] = x->op == MB_OP_BUFFER && x->bind < loop->carries ? x->bind : -1;
+    }
+}
+
+/* Which of the live carries says that the rest of the steps change nothing, where they can be left out: no
+ * stack needs them. */
 static int until_of(const mb__gloop *loop, const mb__gnode *scan, const int32_t *kept)
 {
-    for (int i = 0; i < loop->carries && !loop->stacks; i++)
+    for (int i = 0; i < loop->stacks; i++)
+        if (loop->kept[i] < 0)
+            return -1;
+    for (int i = 0; i < loop->carries; i++)
         if (kept[i] + 1 == scan->attr[5])
             return i;
+    return -1;
+}
+
+/* Which input says that a step changes nothing. */
+static int idle_of(const mb__gloop *loop, const mb__gnode *scan, const int32_t *kept)
+{
+    for (int i = 0; i < loop->slices; i++)
+        if (kept[loop->carries + i] + 1 == scan->attr[6])
+            return loop->carries + i;
     return -1;
 }
 
@@ -292,10 +317,15 @@ static void emit_scan(level *l, int32_t id)
     for (int i = 0; i < stacks; i++)
         if (stack_live(n, id, nc + i))
             out[loop.stacks++] = i;
-    loop.until = until_of(&loop, scan, kept);
     loop.body = (mb__graph){.bump = n->bump, .scalar_count = g->scalar_count};
     level inside = {.n = n, .g = &loop.body, .home = scan->in[0], .number = l->number + 1};
     body_graph(&inside, &loop, scan, body, kept);
+    if (!n->failed)
+        find_kept(n, &loop);
+    if (n->failed)
+        return;
+    loop.until = until_of(&loop, scan, kept);
+    loop.idle = idle_of(&loop, scan, kept);
     while (inside.undo_count) {
         undo u = inside.undos[--inside.undo_count];
         n->map[u.id] = u.map;

@@ -84,12 +84,14 @@ typedef struct mb__kernel {
     int instr_count, store_count;
 } mb__kernel;
 
-/* c[m, n] = sum_k a[m, k] b[k, n], repeated over loops. A loop whose c stride is 0 adds to c. */
+/* c[m, n] = sum_k a[m, k] b[k, n], repeated over loops. A loop whose c stride is 0 adds to c; with `adds` all
+ * is added to what c holds. */
 typedef struct mb__product {
     mb__view a, b, c; /* offsets only; strides below */
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n;
     int loops;
     int64_t loop[MB_MAX_RANK * 3], a_loop[MB_MAX_RANK * 3], b_loop[MB_MAX_RANK * 3], c_loop[MB_MAX_RANK * 3];
+    bool adds;
 } mb__product;
 
 /* Every other op, by strided views over the axes of its operands and result. The second operand, where there
@@ -128,7 +130,9 @@ typedef struct mb__port {
 
 /* A plan run again and again. Its inputs: carries, then all others; its outputs: the carries' next values,
  * then all others. Of a carry the ports say where the first value is and where the last one goes; between
- * them it is written to and read from `swap` by turns. */
+ * them it is written to and read from `swap` by turns. A carry to which the body only adds, element by
+ * element, stays in one place: the ports and both of `swap` are that of the last value, where the first one
+ * is put by steps before the loop. */
 typedef struct mb__loop {
     const struct mb__plan *body;
     int64_t steps; /* at least 1 */
@@ -139,6 +143,10 @@ typedef struct mb__loop {
     int32_t arena;      /* the value that is the body's arena */
     int until; /* the carry, 0-d bool, which once true makes the body give the carries as they were: the loop
                   may then be left, if the carries are brought to where the last step leaves them; -1 */
+    int idle;  /* the input, 0-d bool, whose truth at a step means that the body gives the carries as they
+                  were,  and zeros for all else: the step may then be left out; -1 */
+    const int32_t *kept; /* for each output that is no carry: the carry of which it is the value at the step's
+                            beginning, in steps that are left out, too; -1 */
 } mb__loop;
 
 enum mb__step_kind {
@@ -174,19 +182,21 @@ typedef struct mb__plan {
     unsigned number; /* that dumps name it by; 0: it was not dumped */
 } mb__plan;
 
-/* Where input or output i of the body lies at a step, counted as they run. */
-static inline mb__port mb__loop_input(const mb__loop *l, int i, int64_t step)
+/* Where input or output i of the body lies at a step, counted in the order of running, of which `left_out`
+ * before it were left out, and so many will be after it. */
+static inline mb__port mb__loop_input(const mb__loop *l, int i, int64_t step, int64_t left_out)
 {
-    if (i < l->carries && step > 0)
-        return MB_LIT(mb__port){l->swap[i][(step - 1) & 1], 0, 0};
+    if (i < l->carries && step > left_out)
+        return MB_LIT(mb__port){l->swap[i][(step - left_out - 1) & 1], 0, 0};
     mb__port p = l->in[i];
     p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
     return p;
 }
-static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step)
+static inline mb__port mb__loop_output(const mb__loop *l, int i, int64_t step, int64_t left_out,
+                                       int64_t after)
 {
-    if (i < l->carries && step < l->steps - 1)
-        return MB_LIT(mb__port){l->swap[i][step & 1], 0, 0};
+    if (i < l->carries && step + after < l->steps - 1)
+        return MB_LIT(mb__port){l->swap[i][(step - left_out) & 1], 0, 0};
     mb__port p = l->out[i];
     p.offset += p.step * (l->backwards ? l->steps - 1 - step : step);
     return p;

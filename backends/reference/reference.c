@@ -523,28 +523,68 @@ static double *port_at(const machine *m, mb__port p)
     return m->memory[p.value] + p.offset;
 }
 
-/* Whether the steps from t on change nothing; then the carries are where the last step leaves them. */
-static bool left(const machine *m, const mb__loop *l, int64_t t)
+/* Where input or output i of the body lies when `left_out` steps before, and `after` after this one do
+ * nothing. */
+typedef struct looping {
+    machine *m;
+    const mb__loop *l;
+    int64_t step, left_out, after;
+} looping;
+
+static double *input_at(const looping *r, int i, int64_t step)
 {
-    if (l->until < 0 || *port_at(m, mb__loop_input(l, l->until, t)) == 0)
-        return false;
-    for (int i = 0; i < l->carries; i++)
-        memcpy(port_at(m, l->out[i]), port_at(m, mb__loop_input(l, i, t)),
-               (size_t)m->plan->values[l->out[i].value].count * sizeof(double));
-    return true;
+    return port_at(r->m, mb__loop_input(r->l, i, step, r->left_out));
+}
+static double *output_at(const looping *r, int i, int64_t step)
+{
+    return port_at(r->m, mb__loop_output(r->l, i, step, r->left_out, r->after));
+}
+
+static bool is_idle(const looping *r, int64_t step)
+{
+    return r->l->idle >= 0 && *input_at(r, r->l->idle, step) != 0;
+}
+
+/* Of a step that does nothing: the stacks. */
+static void leave_out(looping *r)
+{
+    for (int i = r->l->carries; i < r->l->outputs; i++) {
+        int32_t kept = r->l->kept[i - r->l->carries];
+        const double *from = kept < 0 ? NULL : input_at(r, kept, r->step);
+        for (int64_t k = 0; k < r->l->out[i].step; k++)
+            output_at(r, i, r->step)[k] = from ? from[k] : 0;
+    }
+    r->step++;
+    r->left_out++;
 }
 
 static mb_status run_loop(machine *m, const mb__loop *l, machine *body)
 {
     mb_status status = MB_OK;
-    for (int64_t t = 0; t < l->steps && status == MB_OK && !left(m, l, t); t++) {
-        for (int i = 0; i < l->inputs + l->outputs; i++) {
-            mb__port p = i < l->inputs ? mb__loop_input(l, i, t) : mb__loop_output(l, i - l->inputs, t);
-            body->ports[i] = port_at(m, p);
+    looping r = {m, l, 0, 0, 0};
+    for (int64_t t = 0; t < l->steps && l->idle >= 0; t++)
+        r.after += is_idle(&r, t);
+    bool none = r.after == l->steps, ended = false;
+    while (r.step < l->steps && status == MB_OK) {
+        ended = l->until >= 0 && *input_at(&r, l->until, r.step) != 0;
+        if (ended)
+            break;
+        if (is_idle(&r, r.step)) {
+            r.after--;
+            leave_out(&r);
+            continue;
         }
+        for (int i = 0; i < l->inputs + l->outputs; i++)
+            body->ports[i] = i < l->inputs ? input_at(&r, i, r.step) : output_at(&r, i - l->inputs, r.step);
         const mb__binding b = {m->memory[l->arena], body->ports, body->ports + l->inputs, m->scalars};
         status = run_machine(body, &b);
+        r.step++;
     }
+    for (int i = 0; (ended || none) && i < l->carries; i++)
+        memmove(port_at(m, l->out[i]), input_at(&r, i, r.step),
+                (size_t)m->plan->values[l->out[i].value].count * sizeof(double));
+    while (ended && l->outputs > l->carries && r.step < l->steps)
+        leave_out(&r);
     return status;
 }
 

@@ -268,7 +268,7 @@ typedef struct loop {
     int carry_class[BOUND_MOST], slice_class[BOUND_MOST], stack_class[BOUND_MOST];
     mb_tensor carry[BOUND_MOST], slice[BOUND_MOST];
     mb_tensor stack[BOUND_MOST];
-    bool step, around_step;
+    bool step, around_step, until, inverse;
     int length;
 } loop;
 
@@ -307,9 +307,11 @@ static void plan_loop(maker *m, loop *l)
     l->stacks = l->carries ? below(&l->r, BOUND_MOST) : 1 + below(&l->r, 2);
     l->step = below(&l->r, 3) == 0;
     l->around_step = below(&l->r, 4) == 0; /* a checkpoint */
+    l->until = below(&l->r, 4) == 0;
     l->length = 1 + below(&l->r, 7);
+    l->inverse = below(&l->r, 4) == 0 && !l->until;
     for (int i = 0; i < l->carries; i++) {
-        l->carry_class[i] = below(&l->r, 2) ? below(&l->r, 2) : below(&l->r, CLASSES);
+        l->carry_class[i] = below(&l->r, 2) || l->inverse ? below(&l->r, 2) : below(&l->r, CLASSES);
         l->carry[i] = choose(m, &l->r, l->carry_class[i]);
     }
     for (int i = 0; i < l->slices; i++)
@@ -323,8 +325,9 @@ static mb_tensor next_value(maker *m, rng *r, int class)
     return class < INDEX && below(r, 3) ? mb_tanh(t) : t;
 }
 
-/* One step: the pool holds the carries and slices from `own` on. Gives back the next values and stacks. */
-static void body(maker *m, uint64_t number, const loop *l, mb_tensor *next, mb_tensor *stack, int *class)
+/* One step: the pool holds the carries and slices from `own` on. Gives back the next values and stacks, and
+ * whether to end. */
+static mb_tensor body(maker *m, uint64_t number, const loop *l, mb_tensor *next, mb_tensor *stack, int *class)
 {
     rng r = {number + 77};
     mb_checkpoint c;
@@ -338,8 +341,36 @@ static void body(maker *m, uint64_t number, const loop *l, mb_tensor *next, mb_t
         stack[i] = i && below(&r, 5) == 0 ? stack[i - 1] : next_value(m, &r, k);
         class[i] = i && stack[i].id == stack[i - 1].id ? class[i - 1] : k;
     }
+    mb_tensor end = mb_lt(literal(m, NUMBER, 0.2), mb_sin(mb_mul(choose(m, &r, NUMBER), 7.0)));
     if (m->style.marks && l->around_step)
         mb_checkpoint_end(c);
+    return end;
+}
+
+/* A step with an inverse: a carry's next value is 0.9 of it, and what was made without carries, and of the
+ * next value of the carry in front. */
+static mb_tensor next_by_inverse(const loop *l, int i, mb_tensor before, mb_tensor added, mb_tensor in_front)
+{
+    mb_tensor t = mb_add(mb_mul(before, 0.9), added);
+    bool coupled = i && l->carry_class[i] == l->carry_class[i - 1];
+    return coupled ? mb_add(t, mb_mul(mb_sin(in_front), 0.2)) : t;
+}
+static mb_tensor before_by_inverse(const loop *l, int i, mb_tensor after, mb_tensor added, mb_tensor in_front)
+{
+    bool coupled = i && l->carry_class[i] == l->carry_class[i - 1];
+    mb_tensor t = coupled ? mb_sub(after, mb_mul(mb_sin(in_front), 0.2)) : after;
+    return mb_div(mb_sub(t, added), 0.9);
+}
+
+/* What is added to the carries, which are not in the pool yet. */
+static void list_added(maker *m, uint64_t number, const loop *l, mb_tensor *added)
+{
+    rng r = {number + 177};
+    if (!l->inverse)
+        return;
+    list_of(m, number_of(number, 2000), 1 + l->length / 2);
+    for (int i = 0; i < l->carries; i++)
+        added[i] = mb_mul(mb_tanh(choose(m, &r, l->carry_class[i])), 0.3);
 }
 
 static void push_step_number(maker *m, mb_tensor step)
@@ -350,19 +381,28 @@ static void push_step_number(maker *m, mb_tensor step)
 
 static void scanned(maker *m, uint64_t number, loop *l)
 {
-    mb_tensor stack[BOUND_MOST], next[BOUND_MOST];
+    mb_tensor stack[BOUND_MOST], next[BOUND_MOST], added[BOUND_MOST];
     int class[BOUND_MOST];
     mb_scan s = mb_scan_begin_with(m->ctx, l->steps,
                                    (mb_scan_options){.backwards = l->backwards, .keep_every = l->keep});
-    for (int i = 0; i < l->carries; i++) {
+    for (int i = 0; i < l->carries; i++)
         mb_scan_carry(s, &l->carry[i]);
-        push(m, l->carry[i], l->carry_class[i], -1);
-    }
     for (int i = 0; i < l->slices; i++)
         push(m, mb_scan_slice(s, l->slice[i]), l->slice_class[i], -1);
     if (l->step)
         push_step_number(m, mb_scan_step(s));
-    body(m, number, l, next, stack, class);
+    list_added(m, number, l, added);
+    for (int i = 0; i < l->carries; i++)
+        push(m, l->carry[i], l->carry_class[i], -1);
+    mb_tensor end = body(m, number, l, next, stack, class), after, in_front = {0};
+    if (l->until)
+        mb_scan_until(s, end);
+    for (int i = 0; i < l->carries && l->inverse; i++) {
+        next[i] = next_by_inverse(l, i, l->carry[i], added[i], i ? next[i - 1] : in_front);
+        after = mb_scan_after(s, &l->carry[i]);
+        mb_scan_before(s, &l->carry[i], before_by_inverse(l, i, after, added[i], in_front));
+        in_front = after;
+    }
     for (int i = 0; i < l->carries; i++)
         l->carry[i] = next[i];
     for (int i = 0; i < l->stacks; i++) {
@@ -376,16 +416,14 @@ static void unrolled(maker *m, uint64_t number, loop *l)
 {
     enum { MOST = 5 };
     int class[BOUND_MOST] = {0}, count = m->count;
-    mb_tensor next[BOUND_MOST], stack[BOUND_MOST], parts[BOUND_MOST][MOST];
+    mb_tensor next[BOUND_MOST], stack[BOUND_MOST], added[BOUND_MOST], parts[BOUND_MOST][MOST];
     int64_t rounds = l->steps ? l->steps : 1; /* of no steps: one whose values go nowhere */
-    mb_tensor first[BOUND_MOST];
+    mb_tensor first[BOUND_MOST], done = {0};
     memcpy(first, l->carry, sizeof first);
     for (int64_t s = 0; s < rounds; s++) {
         int64_t t = l->backwards ? rounds - 1 - s : s;
         m->at[m->depth - 1] = t;
         m->count = count;
-        for (int i = 0; i < l->carries; i++)
-            push(m, mb_alias(l->carry[i]), l->carry_class[i], -1);
         for (int i = 0; i < l->slices; i++) {
             mb_shape one = shape_of_class(l->slice_class[i], -1);
             push(m,
@@ -395,7 +433,15 @@ static void unrolled(maker *m, uint64_t number, loop *l)
         }
         if (l->step)
             push_step_number(m, mb_full(m->ctx, MB_INT32, MB_SHAPE0, (double)t));
-        body(m, number, l, next, stack, class);
+        list_added(m, number, l, added);
+        for (int i = 0; i < l->carries; i++)
+            push(m, mb_alias(l->carry[i]), l->carry_class[i], -1);
+        mb_tensor end = body(m, number, l, next, stack, class);
+        for (int i = 0; i < l->carries && l->inverse; i++)
+            next[i] = next_by_inverse(l, i, l->carry[i], added[i], i ? next[i - 1] : first[0]);
+        for (int i = 0; i < l->carries && l->until && s; i++)
+            next[i] = mb_where(done, l->carry[i], next[i]);
+        done = s ? mb_or(done, end) : end;
         memcpy(l->carry, next, sizeof next);
         for (int i = 0; i < l->stacks; i++)
             parts[i][t] = stack[i];

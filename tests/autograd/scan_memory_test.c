@@ -7,8 +7,8 @@
 
 enum { NUMBERS = 4 };
 
-/* An inner loop that learns, in a loop, with a checkpoint, a draw, a division into blocks and its second
- * derivative. Each is small. */
+/* An inner loop that learns, in a loop, with a checkpoint, a draw, a division into blocks, another with an
+ * inverse, and the second derivative. Each is small. */
 static void learn(mb_context *ctx, mb_tensor x, mb_tensor rate, double out[NUMBERS])
 {
     mb_tensor w = x, losses, g[2], h;
@@ -26,6 +26,11 @@ static void learn(mb_context *ctx, mb_tensor x, mb_tensor rate, double out[NUMBE
     mb_checkpoint_end(c);
     mb_scan_end(inner);
     mb_scan_stack(s, mb_sum(w, MB_ALL), &losses);
+    mb_scan_end(s);
+    s = mb_scan_begin_with(ctx, 3, (mb_scan_options){.keep_every = 2});
+    mb_scan_carry(s, &w);
+    w = mb_mul(w, 1.5);
+    mb_scan_before(s, &w, mb_div(mb_scan_after(s, &w), 1.5));
     mb_scan_end(s);
     mb_tensor y = mb_add(mb_sum(mb_square(losses), MB_ALL), mb_sum(w, MB_ALL));
     mb_grad(y, (mb_tensor[]){x, rate}, 2, g);

@@ -22,7 +22,9 @@ static const char *const harmless[] = {
     "mb_images_count",
     "mb_images_height",
     "mb_images_width",
+    "mb_init_full",
     "mb_init_he",
+    "mb_init_impulse",
     "mb_init_lecun",
     "mb_init_normal",
     "mb_init_ones",
@@ -233,6 +235,12 @@ static void call_linalg(objects *o)
     TENSOR(mb_lstsq_at, S, x, x, x);
 }
 
+static mb_tensor leaves_it(void *user, const char *name, mb_tensor x)
+{
+    (void)user, (void)name;
+    return x;
+}
+
 static void call_context(objects *o)
 {
     mb_context *ctx = o->ctx;
@@ -252,7 +260,17 @@ static void call_context(objects *o)
     TENSOR(mb_scan_step_at, S, scan);
     STATUS(mb_scan_stack_at, S, scan, x, &(mb_tensor){0});
     STATUS(mb_scan_until_at, S, scan, x);
+    TENSOR(mb_scan_after_at, S, scan, &x);
+    STATUS(mb_scan_before_at, S, scan, &x, x);
     STATUS(mb_scan_end_at, S, scan);
+    mb_tap tap = {o->ctx, 1};
+    ROW("mb_tell_at", (mb_tell_at(S, x, "x"), true)); /* gives back x */
+    ROW("mb_prefix_begin_at", !mb_prefix_begin_at(S, ctx, "x", 1).ctx);
+    QUIET(mb_prefix_end, &(mb_prefix){ctx, 0});
+    ROW("mb_tap_begin_at", !mb_tap_begin_at(S, ctx, "", leaves_it, NULL).serial);
+    ROW("mb_tap_collect_at", !mb_tap_collect_at(S, ctx, "", &(mb_tensor){0}, 1).serial);
+    ROW("mb_tap_replace_at", !mb_tap_replace_at(S, ctx, "", &x, 1).serial);
+    ROW("mb_tap_end_at", mb_tap_end_at(S, tap) == -1);
     NOTHING(mb_valid, x);
     NOTHING(mb_dim, x, 0);
     NOTHING(mb_count, x);
@@ -303,6 +321,7 @@ static void call_autograd(objects *o)
     STATUS(mb_custom_gradient_at, S, &x, 1, &x, 1, (mb_custom_rule){.reverse = no_rule}, &g);
     STATUS(mb_fixed_point_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     STATUS(mb_root_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
+    STATUS(mb_grad_mixed_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, &g);
     STATUS(mb_minimize_at, S, (mb_map){.call = no_map}, &x, 1, &x, 1, options, &g, &told);
     double low, high;
     STATUS(mb_grad_at, S, x, &x, 1, &g);
@@ -349,6 +368,7 @@ static void call_params(objects *o)
     NOTHING(mb_params_list, p, ts, 4);
     STATUS(mb_params_set_trainable_at, S, p, "", true);
     STATUS(mb_params_set_decay_at, S, p, "", true);
+    STATUS(mb_params_reinit_at, S, p, "", 1);
     NOTHING(mb_params_alloc, p, 16);
     STATUS(mb_params_save_at, S, p, "/dev/null/x");
     STATUS(mb_params_load_at, S, p, "/dev/null/x");
@@ -372,6 +392,11 @@ static void call_optimizer(objects *o)
     TENSOR(mb_average_tensor, o->average, 0);
     NOTHING(mb_average_new_at, S, o->p, 0.5);
     QUIET(mb_average_free, o->average);
+    STATUS(mb_snapshot_take_at, S, o->snapshot);
+    STATUS(mb_snapshot_restore_at, S, o->snapshot, "");
+    TENSOR(mb_snapshot_tensor, o->snapshot, 0);
+    NOTHING(mb_snapshot_new_at, S, o->p);
+    QUIET(mb_snapshot_free, o->snapshot);
     ROW("mb_optimizer_skipped_at", mb_optimizer_skipped_at(S, o->opt) == -1);
     NAN_OF(mb_optimizer_lr, opt);
     QUIET(mb_optimizer_set_lr, opt, 3);

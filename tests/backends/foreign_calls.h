@@ -19,6 +19,7 @@ typedef struct objects {
     mb_images *images;
     mb_loader *loader;
     mb_average *average;
+    mb_snapshot *snapshot;
     mb_idx idx;
     mb_scope scope;
     mb_tensor x, i, c, v, z, tokens,

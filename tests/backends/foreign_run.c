@@ -81,6 +81,7 @@ static void open_objects(objects *o, const char *backend)
     o->group_norm = mb_group_norm_new(p, "group_norm", 4, 1);
     o->opt = mb_adam(p, (mb_adam_options){.lr = 0.1});
     o->average = mb_average_new(o->p, 0.5);
+    o->snapshot = mb_snapshot_new(o->p);
     mb_safetensors_save(ctx, o->path, (const char *[]){"x"}, &o->x, 1, NULL);
     o->file = mb_safetensors_open(ctx, o->path);
     open_images(o);
@@ -96,6 +97,7 @@ static void close_objects(objects *o)
     mb_safetensors_close(o->file);
     mb_images_close(o->images);
     mb_average_free(o->average);
+    mb_snapshot_free(o->snapshot);
     mb_loader_close(o->loader);
     mb_optimizer_free(o->opt);
     mb_params_free(o->p);

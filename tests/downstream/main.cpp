@@ -409,6 +409,8 @@ static void implicit(mb_context *mb)
     mb_convergence told;
     EXPECT(mb_fixed_point(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 6));
     EXPECT(mb_grad(x, &p, 1, &g) == MB_OK && is(g, 2) && is(mb_cast(told.converged, MB_INT32), 1));
+    EXPECT(mb_grad_mixed(loss, &x, 1, &p, 1, &g) == MB_OK && mb_grad(mb_square(g), &x, 1, &g) == MB_OK);
+    EXPECT(mb_valid(g));
     options.steps = 3;
     EXPECT(mb_root(f, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, -6));
     EXPECT(mb_minimize(loss, &p, 1, &p, 1, options, &x, &told) == MB_OK && is(x, 9));
@@ -419,6 +421,12 @@ static void implicit(mb_context *mb)
     x = mb_mul(x, 2);
     EXPECT(mb_scan_until(s, mb_lt(mb_full(mb, MB_FLOAT64, MB_SHAPE0, 20.0), x)) == MB_OK);
     EXPECT(mb_scan_end(s) == MB_OK && is(x, 32));
+    s = mb_scan_begin(mb, 5);
+    p = x = mb_full(mb, MB_FLOAT64, MB_SHAPE0, 1.0);
+    EXPECT(mb_scan_carry(s, &x) == MB_OK);
+    EXPECT(mb_scan_before(s, &x, mb_mul(mb_scan_after(s, &x), 0.5)) == MB_OK);
+    x = mb_mul(x, 2);
+    EXPECT(mb_scan_end(s) == MB_OK && mb_grad(mb_square(x), &p, 1, &g) == MB_OK && is(g, 2048));
 }
 
 static void vmaps(mb_context *mb)
@@ -438,6 +446,32 @@ static void vmaps(mb_context *mb)
     v = mb_vmap_begin_with(mb, 3, options);
     EXPECT(mb_vmap_out(v, mb_uniform(mb, mb_key_of(1), MB_FLOAT64, MB_SHAPE0), 0, &gs) == MB_OK);
     EXPECT(mb_vmap_end(v) == MB_OK && is(mb_sub(mb_max(gs, MB_ALL), mb_min(gs, MB_ALL)), 0));
+}
+
+static mb_tensor doubled(void *times, const char *name, mb_tensor x)
+{
+    *static_cast<int *>(times) += !std::strcmp(name, "model.3.x");
+    return mb_mul(x, 2);
+}
+
+static mb_tensor told(mb_context *mb)
+{
+    MB_PREFIX(mb, "model", 3);
+    return mb_tell(mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 3.0), "x");
+}
+
+static void taps(mb_context *mb)
+{
+    int times = 0;
+    mb_tensor seen, instead = mb_full(mb, MB_FLOAT64, MB_SHAPE(2), 5.0);
+    mb_tap tap = mb_tap_begin(mb, "model.*.x", doubled, &times), all = mb_tap_collect(mb, "", &seen, 1);
+    EXPECT(is(mb_sum(told(mb), MB_ALL), 12) && times == 1 && is(mb_sum(seen, MB_ALL), 12));
+    EXPECT(mb_tap_end(tap) == 1 && mb_tap_end(all) == 1);
+    tap = mb_tap_replace(mb, "model", &instead, 1);
+    EXPECT(is(mb_sum(told(mb), MB_ALL), 10) && mb_tap_end(tap) == 1);
+    mb_prefix prefix = mb_prefix_begin(mb, "alone", MB_NO_INDEX);
+    EXPECT(prefix.ctx == mb);
+    mb_prefix_end(&prefix);
 }
 
 static void scans(mb_context *mb)
@@ -554,9 +588,9 @@ int main(int argc, char **argv)
     const std::string folder = argc > 1 ? argv[1] : ".";
     contexts();
     mb_context *mb = mb_open(nullptr);
-    for (auto part :
-         {lists, elementwise, leaves, random_numbers, movement, reductions, windows, linear_algebra,
-          common_functions, scopes, errors, derivatives, checkpoints, scans, custom_ops, implicit, vmaps})
+    for (auto part : {lists, elementwise, leaves, random_numbers, movement, reductions, windows,
+                      linear_algebra, common_functions, scopes, errors, derivatives, checkpoints, scans,
+                      custom_ops, implicit, vmaps, taps})
         part(mb);
     for (auto part : {safetensors, images, arrays, training})
         part(mb, folder);

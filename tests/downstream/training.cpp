@@ -34,6 +34,10 @@ static void parameters(mb_context *mb, const std::string &folder)
     EXPECT(mb_params_alloc(p, 16));
     const std::string path = folder + "/params.safetensors";
     EXPECT(mb_params_save(p, path.c_str()) == MB_OK && mb_params_load(p, path.c_str()) == MB_OK);
+    mb_tensor two = mb_param(p, "two", MB_SHAPE(3), mb_init_full(2)),
+              first = mb_param(p, "first", MB_SHAPE(4, 3), mb_init_impulse());
+    EXPECT(is(mb_sum(two, MB_ALL), 6) && is(mb_sum(mb_slice(first, 0, 0, 1, 1), MB_ALL), 3) &&
+           is(mb_sum(first, MB_ALL), 3));
     mb_params_free(p);
 }
 
@@ -71,6 +75,11 @@ static void optimisers(mb_context *mb, const std::string &folder)
     EXPECT(mb_average_update(average) == MB_OK && mb_average_swap(average) == MB_OK);
     EXPECT(is(mb_sum(mb_average_tensor(average, 0), MB_ALL), 2));
     mb_average_free(average);
+    mb_snapshot *snapshot = mb_snapshot_new(p);
+    EXPECT(mb_params_reinit(p, "w", 1) == MB_OK && mb_snapshot_take(snapshot) == MB_OK &&
+           mb_snapshot_restore(snapshot, "*") == MB_OK);
+    EXPECT(is(mb_sum(mb_snapshot_tensor(snapshot, 0), MB_ALL), 2));
+    mb_snapshot_free(snapshot);
     for (mb_optimizer *opt : {mb_sgd(p, sgd), mb_adam(p, adam), mb_adamw(p, adamw)}) {
         take_steps(p, opt);
         const std::string path = folder + "/optimizer.safetensors";

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""examples/linear_transformer, examples/icl_gd and examples/mesa, from outside: their tables recomputed, and what they do with folders,
+"""examples/linear_transformer, icl_gd, mesa and lcgd, from outside: their tables recomputed, and what they do with folders,
 streams and Ctrl-C."""
+import json
 import math
 import os
+import random
 import resource
 import statistics
+import struct
 
 import formats
 from harness import Held, environment, expect, near, refused, run, succeed, test
@@ -18,6 +21,8 @@ FLAGS = {
                "threads": 1},
     "mesa": {"models": "mesa-1", "steps": 2, "solver-steps": 2, "seeds": 2, "batch": 8, "validation": 16, "every": 1,
              "threads": 1},
+    "lcgd": {"layers": 1, "width": 4, "heads": 1, "classes": 2, "words": 2, "text": 2, "shots": 2, "batch": 8, "steps": 4,
+             "seeds": 2, "tasks": 2, "queries": 4, "rates": 2, "threads": 1},
 }
 
 
@@ -101,6 +106,92 @@ def means_are_over_seeds(folder):
             expect(abs(m["std"] - statistics.pstdev(values)) < 1e-6 * m["mean"], program, "std", m, values)
 
 
+@test
+def means_of_lcgd(folder):
+    """means.csv: over a seed's tasks, then over seeds; layers.csv has the same mean."""
+    succeed("lcgd", {**FLAGS["lcgd"], "layers": 2, "seeds": 3, "out": folder / "run"})
+    t = tables(folder / "run")
+    measures = ("SimAOU", "SimAOU_norm", "SimAM", "SimAM_D", "Kendall")
+    expect(len(t["tuning.csv"]) == 3 * 2 * 2 * 5 and len(t["means.csv"]) == 2 * 5, "rows")
+    for m in t["means.csv"]:
+        key = [m[k] for k in ("model", "variant", "rate")]
+        rows = [r for r in t["tuning.csv"] if [r[k] for k in ("model", "variant", "rate")] == key]
+        by_layer = [r for r in t["layers.csv"] if [r[k] for k in ("model", "variant", "rate")] == key]
+        expect(len(rows) == 6 and len(by_layer) == 2, key, len(rows), len(by_layer))
+        for what in (*measures, "accuracy"):
+            seeds = [statistics.fmean(r[what] for r in rows if r["seed"] == s) for s in range(3)]
+            expect(abs(m[what] - statistics.fmean(seeds)) < 1e-7, what, m, seeds)
+            expect(abs(m[what + "_std"] - statistics.pstdev(seeds)) < 1e-7, what, m, seeds)
+        for what in measures:
+            expect(abs(m[what] - statistics.fmean(r[what] for r in by_layer)) < 1e-7, what, "by layer")
+
+
+@test
+def lcgd_goes_on(folder):
+    """A run that was stopped, and one of another kind."""
+    succeed("lcgd", {**FLAGS["lcgd"], "out": folder / "whole"})
+    held = Held("lcgd", {**FLAGS["lcgd"], "out": folder / "parts"}, room=1)
+    held.until(lambda: (folder / "parts/config.json").exists())
+    held.interrupt()
+    expect(held.finish().status == 130, "stopped")
+    flags = {**FLAGS["lcgd"], "resume": folder / "parts"}
+    refused(run("lcgd", {**flags, "width": 8}), "begun otherwise")
+    succeed("lcgd", flags)
+    expect(tables(folder / "parts") == tables(folder / "whole"), "other tables")
+    refused(run("lcgd", {**FLAGS["lcgd"], "resume": folder / "nothing"}), "nothing")
+    (folder / "parts/seed-0.safetensors").write_bytes(b"cut")
+    refused(run("lcgd", flags), "seed-0.safetensors")
+
+
+def tiny_gpt2(folder):
+    """Random weights, a vocabulary of bytes and two words, and texts; their flags."""
+    rng = random.Random(1)
+    D, layers, V, context = 8, 2, 258, 200
+    shapes = {"wte.weight": (V, D), "wpe.weight": (context, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
+    for layer in range(layers):
+        for name, shape in (("ln_1", (D,)), ("attn.c_attn", (D, 3 * D)), ("attn.c_proj", (D, D)), ("ln_2", (D,)),
+                            ("mlp.c_fc", (D, 4 * D)), ("mlp.c_proj", (4 * D, D))):
+            shapes[f"h.{layer}.{name}.weight"] = shape
+            shapes[f"h.{layer}.{name}.bias"] = shape[-1:]
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        values = [rng.uniform(-0.5, 0.5) for _ in range(math.prod(shape))]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * len(values)]}
+        data += struct.pack(f"<{len(values)}f", *values)
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    prints = [b for b in range(256) if 33 <= b <= 126 or b >= 161 and b != 173]
+    others = iter(range(256, 512))
+    signs = [chr(b) if b in prints else chr(next(others)) for b in range(256)]
+    merges = [f"{signs[32]} g", f"{signs[32]} b"]
+    tokens = {s: i for i, s in enumerate(signs + [m.replace(" ", "") for m in merges])}
+    (folder / "vocab.json").write_text(json.dumps(tokens), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    lines = [f"{'good' if i % 3 else 'bad'}\ttext {'x' * (i % 4)} {i}" for i in range(20)]
+    (folder / "texts.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"weights": folder / "model.safetensors", "vocabulary": folder / "vocab.json", "heads": 2, "rates": 2,
+            "merges": folder / "merges.txt", "texts": folder / "texts.tsv", "template": "In: {} Out:", "shots": 4,
+            "queries": 6, "seeds": 2, "tasks": 2}
+
+
+@test
+def lcgd_with_weights_of_others(folder):
+    flags = tiny_gpt2(folder)
+    done = succeed("lcgd", {**flags, "out": folder / "run"})
+    t = tables(folder / "run")
+    expect("SimAM_D" in done.out and len(t["tuning.csv"]) == 2 * 2 * 2 * 5, "rows:", len(t["tuning.csv"]))
+    for row in t["tuning.csv"]:
+        for what in ("SimAOU", "SimAOU_norm", "SimAM", "SimAM_D", "Kendall"):
+            expect(math.isfinite(row[what]) and abs(row[what]) <= 1, what, row)
+    expect(not list((folder / "run").glob("*.safetensors")), "the weights are kept twice")
+    refused(run("lcgd", {**flags, "texts": "", "out": folder / "a"}), "--texts")
+    refused(run("lcgd", {**flags, "queries": 17, "out": folder / "b"}), "20 lines", "21")
+    refused(run("lcgd", {**flags, "shots": 14, "out": folder / "c"}), "fewer --shots")
+    refused(run("lcgd", {**flags, "heads": 3, "out": folder / "d"}), "does not divide")
+    refused(run("lcgd", {**flags, "weights": folder / "texts.tsv", "out": folder / "e"}), "texts.tsv")
+    refused(run("lcgd", {**flags, "vocabulary": folder / "texts.tsv", "out": folder / "f"}), "texts.tsv")
+
+
 # ---- folders and streams ----
 
 @test
@@ -136,11 +227,13 @@ def streams_and_disks(folder):
         plain = succeed(program, {**flags, "out": folder / f"{program}-plain"})
         expect(plain.out, "nothing is printed")
         expect(tables(folder / f"{program}-closed") == tables(folder / f"{program}-plain"), program, "other tables")
-        size = max(f.stat().st_size for f in (folder / f"{program}-plain").glob("*.csv"))
+        files = [f for f in (folder / f"{program}-plain").iterdir() if f.suffix in (".csv", ".safetensors")]
+        largest = max(files, key=lambda f: f.stat().st_size)
+        size = largest.stat().st_size
 
         def full_disk(limit=size - 1):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        refused(run(program, {**flags, "out": folder / f"{program}-cut"}, preexec_fn=full_disk), ".csv", "large")
+        refused(run(program, {**flags, "out": folder / f"{program}-cut"}, preexec_fn=full_disk), largest.suffix, "large")
 
 
 @test

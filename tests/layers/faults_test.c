@@ -9,8 +9,8 @@
 
 static char path[256];
 
-/* Two steps of a transformer with every kind of part, a checkpoint written and read. Returns the first error.
- */
+/* Two steps of a transformer with every kind of part, looked into, a checkpoint written and read, values of
+ * before and initial ones again. Returns the first error. */
 static mb_status train_transformer(const mb_allocator *allocator, const char *backend)
 {
     mb_context *mb =
@@ -31,12 +31,17 @@ static mb_status train_transformer(const mb_allocator *allocator, const char *ba
                                    .heads = 2,
                                    .ttt = {.learner = MB_LEARNER_MLP, .inner_steps = 2, .inner_batch = 2}}});
     mb_optimizer *opt = mb_adamw(p, (mb_adamw_options){.lr = 1e-3, .weight_decay = 0.1, .clip_norm = 1});
+    mb_snapshot *snapshot = mb_snapshot_new(p);
     for (int step = 0; step < 2; step++) {
         mb_scope s = mb_scope_begin(mb);
-        mb_tensor losses[3] = {{0}};
+        mb_tensor losses[3] = {{0}}, told[16];
+        mb_prefix prefix = mb_prefix_begin(mb, "net", step);
+        mb_tap tap = mb_tap_collect(mb, "net.*.blocks", told, 16);
         mb_tensor x = mb_normal(mb, mb_key_of((uint64_t)step), MB_FLOAT32, MB_SHAPE(2, 4, 2));
         mb_tensor y = mb_from(mb, MB_INT32, MB_SHAPE(2), (int32_t[]){0, 2});
         mb_tensor loss = mb_cross_entropy(mb_vit_apply(vit, x, mb_key_of(9), losses), y);
+        mb_tap_end(tap);
+        mb_prefix_end(&prefix);
         mb_step(opt, loss);
         float seen;
         mb_watch(losses[2], &seen, sizeof seen);
@@ -45,8 +50,13 @@ static mb_status train_transformer(const mb_allocator *allocator, const char *ba
     }
     mb_optimizer_save(opt, path);
     mb_optimizer_load(opt, path);
+    mb_snapshot_restore(snapshot, "net.*.*.mlp");
+    mb_params_reinit(p, "net.head", 3);
+    mb_snapshot_take(snapshot);
+    mb_eval(NULL, 0);
     expect(!opened || mb_error(mb) == MB_OK || strstr(mb_message(mb), "faults_test.c:"),
            "no line is named: %s", mb_message(mb));
+    mb_snapshot_free(snapshot);
     mb_optimizer_free(opt);
     mb_params_free(p);
     return mb_close(mb);
