@@ -19,13 +19,14 @@
  * error, gives a poisoned result.
  *
  * What layers tell (taps.h), under the prefixes that are open, by shape:
- *   mb_attend        scores [B,H,N,M], scaled, before mask and softmax; weights [B,H,N,M], after both:
- * softmax alone mb_attention     queries, keys, values, heads [B,N,H,dh]; those of mb_attend; output [B,N,D]
- *   mb_mlp           hidden [..., hidden], after gelu; output [..., dim]
- *   mb_block         attention.*, as mb_attention, or ttt.output, where the mixer is one of these; middle,
- * the tokens after the mixer; mlp.*; output: [B,N,D] mb_vit           tokens, with positions [B,N,D];
- * blocks.I.*; mean [B,D], of the normed tokens The prefixes are those of the parameters' names. Layers of
- * one's own, and several layers side by side, get theirs by mb_prefix_begin.
+ *   mb_attend      scores [B,H,N,M], scaled, before mask and softmax; weights [B,H,N,M], after both (softmax)
+ *   mb_attention   queries, keys, values, heads [B,N,H,dh]; those of mb_attend; output [B,N,D]
+ *   mb_mlp         hidden [..., hidden], after gelu; output [..., dim]
+ *   mb_block       attention.*, as mb_attention, or ttt.output, where the mixer is one of these; middle, the
+ *                  tokens after the mixer; mlp.*; output: [B,N,D]
+ *   mb_vit         tokens, with positions [B,N,D]; blocks.I.*; mean [B,D], of the normed tokens
+ * The prefixes are those of the parameters' names. Layers of one's own, and several layers side by side, get
+ * theirs by mb_prefix_begin.
  *
  * Letters: B images or sequences, N tokens, D width (dim), H heads, dh = D / H.
  *

@@ -10,8 +10,9 @@
  * Environment, read when a context is opened:
  *   MB_BACKEND   the backend when none is named: cpu, reference, vulkan, or a device of one: vulkan:1,
  *                vulkan:nvidia (a part of the name), vulkan:<uuid>
- *   MB_BACKEND_PATH   folders, by colons, of backends that are not part of the library: moebius-NAME.so is
- * the backend NAME MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
+ *   MB_BACKEND_PATH   folders, by colons, of backends that are not part of the library: NAME is that of
+ *                moebius-NAME.so
+ *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
