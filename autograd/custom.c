@@ -43,7 +43,7 @@ static bool resolve(mb_context *ctx, const mb_tensor *ts, int n, const char *wha
             return false;
         }
         if (floats && !mb__is_float(mb__at(ctx, ts[i].id)->dtype)) {
-            mb__error(ctx, MB_INVALID, "custom_gradient: %s %d is %s; wanted float32 or float64", what, i + 1,
+            mb__error(ctx, MB_INVALID, "custom_gradient: %s %d is %s; wanted floats", what, i + 1,
                       mb__tensor_text(text, sizeof text, ts[i]));
             return false;
         }

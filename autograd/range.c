@@ -117,7 +117,7 @@ mb_context *mb__enter_floats(const char *name, const mb_tensor *ts, int n, uint3
             return NULL;
         if (!mb__is_float(mb__at(ctx, ts[i].id)->dtype)) {
             char a[256];
-            mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", name,
+            mb__error(ctx, MB_INVALID, "%s: got %s; wanted floats", name,
                       mb__tensor_text(a, sizeof a, ts[i]));
             return NULL;
         }

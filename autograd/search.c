@@ -75,7 +75,7 @@ static bool right_tensors(mb_context *ctx, const char *name, const mb_tensor *ts
             continue;
         mb_dtype dtype = mb_dtype_of(ts[i]);
         mb_shape shape = mb_shape_of(ts[i]);
-        bool fits = mb__is_float((int)dtype) && dtype == mb_dtype_of(ts[0]) &&
+        bool fits = mb__is_float((int)dtype) && !mb__is_half((int)dtype) && dtype == mb_dtype_of(ts[0]) &&
                     (!batched || (shape.rank && shape.dim[0] == mb_dim(ts[0], 0)));
         if (!fits) {
             mb__error(ctx, MB_INVALID, "%s: x %d is %s; wanted floats of one dtype%s", name, i + 1,

@@ -12,7 +12,8 @@
 enum { CLASSES = 10 };
 
 typedef struct settings {
-    const char *learner, *decoder_norm, *learned_start, *positions, *backend, *data, *out, *keep_every;
+    const char *learner, *decoder_norm, *learned_start, *positions, *backend, *data, *out, *keep_every,
+        *dtype;
     int64_t inner_steps, inner_batch, patch, dim, heads, depth, hidden, epochs, batch, accumulate, warmup,
         seed, threads, train_images, test_images, save_every, log_every;
     double inner_lr, lr, weight_decay, clip;

@@ -164,6 +164,7 @@ void build(run *r)
         mb_adamw(r->params, (mb_adamw_options){.lr = set.lr,
                                                .weight_decay = set.weight_decay,
                                                .clip_norm = set.clip,
+                                               .loss_scale = strcmp(set.dtype, "float16") == 0,
                                                .schedule = mb_schedule_warmup_cosine(set.warmup, r->total)});
     store_start(r);
     check(r);
@@ -228,11 +229,20 @@ void end_test(run *r)
 
 /* ---- applying it ---- */
 
+/* Of --dtype. */
+static mb_dtype half(void)
+{
+    return set.dtype[0] == 'b' ? MB_BFLOAT16 : strcmp(set.dtype, "float16") == 0 ? MB_FLOAT16 : MB_FLOAT32;
+}
+
 /* x: [B,28,28], y: [B]; n: the step, or the batch of the test, for the order of tokens. */
 static answer predict(const run *r, mb_tensor x, mb_tensor y, uint64_t stream, int64_t n, mb_tensor *losses)
 {
     mb_key key = mb_key_fold(mb_key_fold(mb_key_of((uint64_t)set.seed), stream), (uint64_t)n);
-    mb_tensor logits = mb_vit_apply(r->vit, mb_patchify(x, set.patch), key, losses);
+    mb_tensor logits = mb_vit_apply(r->vit, mb_patchify(mb_cast(x, half()), set.patch), key, losses);
+    logits = mb_cast(logits, MB_FLOAT32);
+    for (int i = 0; losses && i < r->inner_losses; i++)
+        losses[i] = mb_cast(losses[i], MB_FLOAT32);
     mb_tensor right = mb_eq(mb_argmax(logits, -1), y);
     return (answer){y, logits, mb_cross_entropy(logits, y), mb_sum(mb_cast(right, MB_INT32), MB_ALL)};
 }

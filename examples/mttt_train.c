@@ -2,6 +2,7 @@
  *
  * mttt_train.c - the loop over steps and epochs, and the test after each epoch. */
 #include <math.h>
+#include <string.h>
 
 #include "mttt.h"
 
@@ -60,10 +61,11 @@ static outcome advance(run *r, bool log)
     return o;
 }
 
-/* A gradient beyond float32 has made NaN of the parameters: no checkpoint may have them. */
+/* A gradient beyond float32 has made NaN of the parameters: no checkpoint may have them. Of one beyond
+ * float16 the step was skipped. */
 static bool is_finite(run *r, outcome o)
 {
-    bool finite = isfinite(o.loss) && isfinite(o.norm);
+    bool finite = isfinite(o.loss) && (isfinite(o.norm) || strcmp(set.dtype, "float16") == 0);
     if (!finite && !r->advanced)
         die("step %lld: the loss is %g, the norm of its gradient %g; a smaller --lr or --inner-lr may help",
             (long long)r->step + 1, o.loss, o.norm);

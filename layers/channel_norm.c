@@ -216,13 +216,14 @@ mb_tensor mb_dropout_at(const char *site, mb_tensor x, mb_key key, double p, boo
     if (!mb__usable(x))
         return mb__refused(x);
     mb_dtype dtype = mb_dtype_of(x);
-    if (!(p >= 0 && p <= 1) || (dtype != MB_FLOAT32 && dtype != MB_FLOAT64)) {
+    if (!(p >= 0 && p <= 1) || !mb__is_floats(dtype)) {
         mb_fail(x.ctx, MB_INVALID, "dropout: got p %g of %s; wanted 0 to 1, and floats", p,
                 mb_dtype_name(dtype));
         return (mb_tensor){0};
     }
     if (!training)
         return x;
-    mb_tensor dropped = mb_lt(mb_uniform(x.ctx, key, dtype, mb_shape_of(x)), mb_scalar(x.ctx, dtype, p));
+    mb_dtype drawn = mb__is_half((int)dtype) ? MB_FLOAT32 : dtype;
+    mb_tensor dropped = mb_lt(mb_uniform(x.ctx, key, drawn, mb_shape_of(x)), mb_scalar(x.ctx, drawn, p));
     return mb_where(dropped, mb__literal(x, 0), mb_mul(x, p < 1 ? 1 / (1 - p) : 0));
 }

@@ -317,5 +317,5 @@ mb_conv mb_conv2d_new_at(const char *site, mb_params *p, const char *name, mb_co
 mb_tensor mb_conv2d_apply_at(const char *site, mb_conv layer, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    return mb_conv2d(x, layer.weight, layer.bias, layer.options);
+    return mb_conv2d(x, mb__as(layer.weight, x), mb__as(layer.bias, x), layer.options);
 }

@@ -7,6 +7,7 @@
 
 #include "layers/layers.h"
 #include "tensor/door.h"
+#include "tensor/half.h"
 
 /* The largest size of an axis of a layer: sums and products of a few such sizes fit int64_t, and larger
  * weights would not fit memory. */
@@ -16,6 +17,23 @@
 static inline mb_tensor mb__literal(mb_tensor t, double value)
 {
     return mb_full(t.ctx, mb_dtype_of(t), MB_SHAPE0, value);
+}
+
+static inline bool mb__is_floats(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || mb__is_half((int)dtype);
+}
+
+static inline bool mb__is_half_tensor(mb_tensor x)
+{
+    return mb_valid(x) && mb__is_half((int)mb_dtype_of(x));
+}
+
+/* A parameter for what is computed with x: float32 as the half that x is. The null tensor stays one. */
+static inline mb_tensor mb__as(mb_tensor parameter, mb_tensor x)
+{
+    bool narrow = parameter.ctx && mb__is_half_tensor(x) && mb_dtype_of(parameter) == MB_FLOAT32;
+    return narrow ? mb_cast(parameter, mb_dtype_of(x)) : parameter;
 }
 
 /* Whether a layer can be applied to x: not if x is null, stale or poisoned. The layer then returns

@@ -15,8 +15,12 @@
  * NAME_new reports MB_INVALID for sizes below 1, heads that do not divide dim, and names already taken. Names
  * go under those entered in p (mb_params_enter); the name "" adds nothing to them. A layer that is a pointer
  * is NULL after an error. NAME_apply reports MB_INVALID, at the line that called it, if x does not have the
- * shape that the layer was made for. x has the dtype of p. A NULL layer, or an x poisoned by an earlier
- * error, gives a poisoned result.
+ * shape that the layer was made for. A NULL layer, or an x poisoned by an earlier error, gives a poisoned
+ * result.
+ *
+ * x has the dtype of p. Where p is float32 it may be float16 or bfloat16 as well: linear layers and what is
+ * made of them, convolutions, layer and RMS norm, attention, test-time training and transformers cast their
+ * parameters to x's dtype, which the result has; the parameters' derivatives are float32. Others refuse it.
  *
  * What layers tell (taps.h), under the prefixes that are open, by shape:
  *   mb_attend      scores [B,H,N,M], scaled, before mask and softmax; weights [B,H,N,M], after both (softmax)
@@ -69,8 +73,8 @@ MB_API mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const cha
 MB_API mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x);
 #define mb_linear_apply(...) mb_linear_apply_at(MB_HERE, __VA_ARGS__)
 
-/* int32 ids [...] -> [..., dim]: rows of weight [vocabulary, dim], which starts as N(0, 0.02^2), without
- * weight decay. Ids out of range are clamped, as by mb_take. */
+/* ids [...] of int32, int64 or uint8 -> [..., dim]: rows of weight [vocabulary, dim], which starts as N(0,
+ * 0.02^2), without weight decay. Ids out of range are clamped, as by mb_take. */
 typedef struct mb_embedding {
     mb_tensor weight;
 } mb_embedding;

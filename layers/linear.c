@@ -89,9 +89,9 @@ mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x)
             equation[n++] = (char)('a' + i);
         equation[n++] = 'z';
         equation[n] = 0;
-        y = mb_einsum(equation, x, layer.weight);
+        y = mb_einsum(equation, x, mb__as(layer.weight, x));
         if (layer.bias.ctx)
-            y = mb_add(y, layer.bias);
+            y = mb_add(y, mb__as(layer.bias, x));
     }
     return y;
 }

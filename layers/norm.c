@@ -13,16 +13,33 @@ static mb_tensor scale_and_shift(mb_tensor y, mb_tensor scale, mb_tensor bias)
     return y;
 }
 
+/* Of halves, what is added up, and what is one number a row, is float32; what has x's size is half, since
+ * derivatives keep it. */
+static mb_tensor wide(mb_tensor x)
+{
+    return mb__is_half_tensor(x) ? mb_cast(x, MB_FLOAT32) : x;
+}
+
+static mb_tensor as_dtype_of(mb_tensor y, mb_tensor x)
+{
+    return mb__is_half_tensor(x) ? mb_cast(y, mb_dtype_of(x)) : y;
+}
+
+/* x / sqrt(mean(x^2) + eps) */
+static mb_tensor to_unit_mean_square(mb_tensor x, double eps)
+{
+    mb_tensor square = mb_mean(mb_square(wide(x)), MB_KEEP(-1));
+    mb_tensor factor = mb_rsqrt(mb_add(square, mb__literal(square, eps)));
+    return as_dtype_of(mb_mul(wide(x), factor), x);
+}
+
 mb_tensor mb_layer_normalize_at(const char *site, mb_tensor x, mb_tensor scale, mb_tensor bias, double eps)
 {
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
         return mb__refused(x);
-    mb_tensor centred = mb_sub(x, mb_mean(x, MB_KEEP(-1)));
-    mb_tensor variance = mb_mean(mb_square(centred), MB_KEEP(-1));
-    mb_tensor y = mb_mul(centred, mb_rsqrt(mb_add(variance, mb__literal(x, eps))));
-    y = scale_and_shift(y, scale, bias);
-    return y;
+    mb_tensor centred = as_dtype_of(mb_sub(wide(x), mb_mean(wide(x), MB_KEEP(-1))), x);
+    return scale_and_shift(to_unit_mean_square(centred, eps), mb__as(scale, x), mb__as(bias, x));
 }
 
 mb_tensor mb_rms_normalize_at(const char *site, mb_tensor x, mb_tensor scale, double eps)
@@ -30,10 +47,7 @@ mb_tensor mb_rms_normalize_at(const char *site, mb_tensor x, mb_tensor scale, do
     MB_SITE(x.ctx, site);
     if (!mb__usable(x))
         return mb__refused(x);
-    mb_tensor square = mb_mean(mb_square(x), MB_KEEP(-1));
-    mb_tensor y = mb_mul(x, mb_rsqrt(mb_add(square, mb__literal(x, eps))));
-    y = scale_and_shift(y, scale, (mb_tensor){0});
-    return y;
+    return scale_and_shift(to_unit_mean_square(x, eps), mb__as(scale, x), (mb_tensor){0});
 }
 
 static bool check_size(mb_params *p, const char *layer, int64_t dim)

@@ -17,7 +17,7 @@ static bool check(mb_tensor x, const pool *p)
     mb_shape s = mb_shape_of(x);
     char text[MB__SHAPE_TEXT];
     mb_dtype dtype = mb_dtype_of(x);
-    if (s.rank != p->D + 2 || (dtype != MB_FLOAT32 && dtype != MB_FLOAT64)) {
+    if (s.rank != p->D + 2 || !mb__is_floats(dtype)) {
         mb_fail(x.ctx, MB_INVALID, "%s: got %s %s; wanted floats with %d axes", p->name, mb__shape(text, x),
                 mb_dtype_name(dtype), p->D + 2);
         return false;

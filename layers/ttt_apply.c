@@ -74,8 +74,8 @@ static void start(const call *c)
         mb_shape s = {l->shapes[i].rank + 2, {c->B, l->options.heads}};
         memcpy(s.dim + 2, l->shapes[i].dim, (size_t)l->shapes[i].rank * sizeof s.dim[0]);
         /* A literal zero, so that planning removes every product with it. */
-        l->weights[i] =
-            l->start[i].ctx ? mb_broadcast(l->start[i], s) : mb_zeros(c->x.ctx, mb_dtype_of(c->x), s);
+        l->weights[i] = l->start[i].ctx ? mb_broadcast(mb__as(l->start[i], c->x), s)
+                                        : mb_zeros(c->x.ctx, mb_dtype_of(c->x), s);
         l->state1[i] = l->state2[i] = mb_zeros(c->x.ctx, mb_dtype_of(c->x), s);
     }
 }
@@ -219,6 +219,17 @@ static mb_tensor apply(call *c, mb_tensor *losses)
     return mb_add(mb_einsum("bhne,hed->bnd", answers, l->h_k), l->h_bias);
 }
 
+/* The same layer, with the parameters that x is multiplied with. */
+static mb_ttt with_parameters_as(const mb_ttt *layer, mb_tensor x)
+{
+    mb_ttt own = *layer;
+    mb_tensor *const all[] = {&own.psi_k,  &own.psi_b, &own.phi_k,  &own.phi_b,      &own.g_k,
+                              &own.g_bias, &own.h_k,   &own.h_bias, &own.norm_scale, &own.norm_bias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        *all[i] = mb__as(*all[i], x);
+    return own;
+}
+
 mb_tensor mb_ttt_apply_at(const char *site, const mb_ttt *layer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
     MB_SITE(x.ctx, site);
@@ -227,7 +238,8 @@ mb_tensor mb_ttt_apply_at(const char *site, const mb_ttt *layer, mb_tensor x, mb
         memset(losses, 0, (size_t)(mb_ttt_inner_steps(layer) + 1) * sizeof *losses);
     if (!layer || !mb__usable(x))
         return mb__refused(x);
-    call c = {.layer = layer, .x = x};
+    mb_ttt own = with_parameters_as(layer, x);
+    call c = {.layer = &own, .x = x};
     if (prepare(&c, key))
         y = apply(&c, losses);
     return y;

@@ -216,7 +216,7 @@ mb_tensor mb_vit_apply_with_at(const char *site, const mb_vit *vit, mb_tensor pa
         return (mb_tensor){0};
     mb_tensor mask = mask_of(masks), z = mb_linear_apply(vit->embed, patches); /* [B,N,D] */
     if (vit->positions.ctx)
-        z = mb_add(z, vit->positions);
+        z = mb_add(z, mb__as(vit->positions, z));
     z = mb_tell(z, "tokens");
     for (int i = 0; i < (int)o->depth && mb_valid(z); i++) {
         mb_tensor *to = losses ? losses + (ptrdiff_t)i * mb_vit_losses(vit) : NULL;

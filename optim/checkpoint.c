@@ -135,7 +135,7 @@ mb_status mb_params_load_at(const char *site, mb_params *p, const char *path)
 static mb_status list_optimizer(list *l, const mb_optimizer *opt)
 {
     mb_context *ctx = opt->params->ctx;
-    mb_status status = list_open(l, ctx, opt->params->count + mb_optimizer_state_count(opt) + 2);
+    mb_status status = list_open(l, ctx, opt->params->count + mb_optimizer_state_count(opt) + 4);
     if (status != MB_OK)
         return status;
     if (opt->steps > INT32_MAX)
@@ -145,6 +145,10 @@ static mb_status list_optimizer(list *l, const mb_optimizer *opt)
     list_states(l, opt);
     if (opt->skip)
         list_add(l, "optimizer.skipped", opt->skipped);
+    if (opt->scaled) {
+        list_add(l, "optimizer.loss_scale", opt->scale);
+        list_add(l, "optimizer.steps_at_scale", opt->at_scale);
+    }
     list_add(l, "optimizer.step", mb_from(ctx, MB_INT32, MB_SHAPE0, &steps));
     return mb_valid(l->ts[l->n - 1]) ? MB_OK : mb_error(ctx);
 }

@@ -26,7 +26,10 @@ mb_status mb__optimizer_gradients(mb_optimizer *opt, const char *name, mb_tensor
     if (!loss.ctx)
         return mb_fail(ctx, MB_INVALID, "%s: the loss is not a tensor", name);
     int fed = 0;
-    mb_status status = mb__grad_fed(loss, opt->work, n, opt->work + n, &fed);
+    mb_tensor y = opt->scaled ? mb_mul(loss, opt->scale) : loss;
+    mb_status status = mb__grad_fed(y, opt->work, n, opt->work + n, &fed);
+    for (int i = 0; i < n && status == MB_OK && opt->scaled; i++)
+        opt->work[n + i] = mb_div(opt->work[n + i], opt->scale);
     if (status != MB_OK || fed)
         return status;
     char text[256];

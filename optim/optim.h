@@ -69,7 +69,8 @@ MB_API mb_init mb_init_he(int64_t fan_in);
  * full name: adding, removing or reordering others does not change it. */
 typedef struct mb_params mb_params;
 
-/* Parameters are float32, or of the dtype given to mb_params_new_with, MB_FLOAT32 or MB_FLOAT64. The caller
+/* Parameters are float32, or of the dtype given to mb_params_new_with, MB_FLOAT32 or MB_FLOAT64; layers cast
+ * float32 ones for halves. The caller
  * frees the set with mb_params_free before mb_close. The variables themselves belong to the context. */
 MB_API mb_params *mb_params_new_with_at(const char *site, mb_context *ctx, uint64_t seed, mb_dtype dtype);
 #define mb_params_new_with(...)  mb_params_new_with_at(MB_HERE, __VA_ARGS__)
@@ -191,7 +192,15 @@ MB_API double mb_schedule_factor(mb_schedule schedule, int64_t step);
  * With skip, a step whose norm is not finite, as when an element is not, leaves
  * parameters and state as they are. That is decided where the step is computed, so no step needs a new plan,
  * or a flush of its own. mb_optimizer_skipped counts such steps. They are steps for mb_optimizer_steps and
- * the schedule, and none for Adam's t, which is then counted on the device. */
+ * the schedule, and none for Adam's t, which is then counted on the device.
+ *
+ * With loss_scale, which is for models that compute in float16 and takes skip with it, mb_step differentiates
+ * the loss times a factor, so that small gradients are not lost below float16's range, and divides what
+ * arrives at the parameters. The factor is 2^16 at first; a skipped step halves it, 2000 in a row that are
+ * not double it, within 1 and 2^24: Micikevicius et al. 1710.03740, section 3.2. That is decided on the
+ * device, as skipping is. Gradients given to mb_apply_gradients are taken as they are. bfloat16 has float32's
+ * range, and needs none. The recipe for either: cast the inputs to the half dtype, the result to float32, and
+ * take the loss there; layers cast their float32 parameters (layers.h), whose gradients are float32. */
 #define MB_ZERO 1e-300
 
 typedef struct mb_sgd_options {
@@ -202,7 +211,9 @@ typedef struct mb_sgd_options {
     double clip_norm;    /* [off], >= 0: largest global norm of the gradients; applied first */
     double clip_value;   /* [off], >= 0: largest magnitude of an element, after clip_norm */
     mb_schedule schedule;
-    bool skip; /* a step whose gradients' norm is not finite changes nothing, see below */
+    bool skip; /* a step whose gradients' norm is not finite changes nothing, see above */
+    bool
+        loss_scale; /* mb_step multiplies the loss by a factor, and the gradients by its inverse: see above */
 } mb_sgd_options;
 
 typedef struct mb_adam_options {
@@ -211,7 +222,7 @@ typedef struct mb_adam_options {
     double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
-    bool skip; /* as mb_sgd_options' */
+    bool skip, loss_scale; /* as mb_sgd_options' */
 } mb_adam_options;
 
 typedef struct mb_adamw_options {
@@ -224,7 +235,7 @@ typedef struct mb_adamw_options {
     double eps;          /* [1e-8], >= 0 */
     double clip_norm, clip_value;
     mb_schedule schedule;
-    bool skip; /* as mb_sgd_options' */
+    bool skip, loss_scale; /* as mb_sgd_options' */
 } mb_adamw_options;
 
 /* An optimiser updates the trainable parameters of p, and keeps its state (momentum, second moments) in
@@ -282,6 +293,9 @@ MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);
  * error. */
 MB_API int64_t mb_optimizer_skipped_at(const char *site, const mb_optimizer *opt);
 #define mb_optimizer_skipped(opt) mb_optimizer_skipped_at(MB_HERE, opt)
+/* The factor of the next step's loss; 1 without that option. A flush. NaN after an error. */
+MB_API double mb_optimizer_loss_scale_at(const char *site, const mb_optimizer *opt);
+#define mb_optimizer_loss_scale(opt) mb_optimizer_loss_scale_at(MB_HERE, opt)
 MB_API double mb_optimizer_lr(const mb_optimizer *opt);        /* of the next step, schedule included */
 MB_API void mb_optimizer_set_lr(mb_optimizer *opt, double lr); /* before the schedule's factor; >= 0 */
 
@@ -291,10 +305,11 @@ MB_API int mb_optimizer_state_count(const mb_optimizer *opt);
 MB_API const char *mb_optimizer_state_name(const mb_optimizer *opt, int i);
 MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
 
-/* Parameters, state and the number of steps ("optimizer.step", int32; with skip also "optimizer.skipped") in
- * one safetensors file: a run continued from it equals one that was not interrupted, bit for bit. Options are
- * not saved. A file to be loaded must be of the same parameters and optimiser; if one tensor differs in name,
- * shape or dtype, nothing is changed. */
+/* Parameters, state and the number of steps ("optimizer.step", int32; with skip also "optimizer.skipped",
+ * with loss_scale "optimizer.loss_scale" and "optimizer.steps_at_scale") in one safetensors file: a run
+ * continued from it equals one that was not interrupted, bit for bit. Options are not saved. A file to be
+ * loaded must be of the same parameters and optimiser; if one tensor differs in name, shape or dtype, nothing
+ * is changed. */
 MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path);
 #define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);

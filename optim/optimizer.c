@@ -9,6 +9,10 @@
 #include <math.h>
 #include <string.h>
 
+#define FIRST_SCALE   65536
+#define MOST_SCALE    16777216
+#define STEPS_TO_GROW 2000
+
 /* --------------------------------------------------------------------------------------------- state -- */
 
 /* Per rule: the prefixes of the names of states; NULL after the last. */
@@ -40,8 +44,14 @@ static bool taken(const mb_params *p, const char *name)
 static mb_status make_state(mb_optimizer *opt)
 {
     mb_params *p = opt->params;
-    if (taken(p, "optimizer.step") || (opt->skip && taken(p, "optimizer.skipped")))
+    if (taken(p, "optimizer.step") || (opt->skip && taken(p, "optimizer.skipped")) ||
+        (opt->scaled && (taken(p, "optimizer.loss_scale") || taken(p, "optimizer.steps_at_scale"))))
         return mb_error(p->ctx);
+    if (opt->scaled) {
+        opt->scale = mb_variable(p->ctx, p->dtype, MB_SHAPE0);
+        opt->at_scale = mb_variable(p->ctx, MB_INT32, MB_SHAPE0);
+        mb_assign(opt->scale, mb_scalar(p->ctx, p->dtype, FIRST_SCALE));
+    }
     if (opt->skip)
         opt->skipped = mb_variable(p->ctx, MB_INT32, MB_SHAPE0);
     if (!mb__grow(p->ctx, &opt->slots, &opt->capacity, p->count, sizeof *opt->slots))
@@ -144,7 +154,8 @@ mb_optimizer *mb_sgd_at(const char *site, mb_params *p, mb_sgd_options o)
         .clip_norm = mb__option(o.clip_norm, 0),
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
-        .skip = o.skip,
+        .skip = o.skip || o.loss_scale,
+        .scaled = o.loss_scale,
     };
     return new_optimizer(p, &wanted, "mb_sgd");
 }
@@ -162,7 +173,8 @@ mb_optimizer *mb_adamw_at(const char *site, mb_params *p, mb_adamw_options o)
         .clip_norm = mb__option(o.clip_norm, 0),
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
-        .skip = o.skip,
+        .skip = o.skip || o.loss_scale,
+        .scaled = o.loss_scale,
     };
     return new_optimizer(p, &wanted, "mb_adamw");
 }
@@ -179,7 +191,8 @@ mb_optimizer *mb_adam_at(const char *site, mb_params *p, mb_adam_options o)
         .clip_norm = mb__option(o.clip_norm, 0),
         .clip_value = mb__option(o.clip_value, 0),
         .schedule = o.schedule,
-        .skip = o.skip,
+        .skip = o.skip || o.loss_scale,
+        .scaled = o.loss_scale,
     };
     return new_optimizer(p, &wanted, "mb_adam");
 }
@@ -214,6 +227,12 @@ int64_t mb_optimizer_skipped_at(const char *site, const mb_optimizer *opt)
         return opt ? 0 : -1;
     int32_t count = 0;
     return mb_read(opt->skipped, &count, sizeof count) == MB_OK ? count : -1;
+}
+
+double mb_optimizer_loss_scale_at(const char *site, const mb_optimizer *opt)
+{
+    MB_DOOR(opt ? opt->params->ctx : NULL, site, NAN);
+    return !opt ? NAN : opt->scaled ? mb_item(opt->scale) : 1;
 }
 
 double mb_optimizer_lr(const mb_optimizer *opt)
@@ -291,6 +310,16 @@ static void keep_where_skipped(const mb_optimizer *opt, mb_tensor goes, int i, m
         state[j] = mb_where(goes, state[j], opt->slots[i].state[j]);
 }
 
+/* The loss's factor after this step, and how many steps in a row it then was that. */
+static mb_status adapt_scale(const mb_optimizer *opt, mb_tensor goes)
+{
+    mb_tensor count = mb_where(goes, mb_add(opt->at_scale, 1), mb_mul(opt->at_scale, 0));
+    mb_tensor grows = mb_ge(count, STEPS_TO_GROW), scale = opt->scale;
+    mb_tensor next = mb_where(grows, mb_mul(scale, 2), mb_where(goes, scale, mb_mul(scale, 0.5)));
+    mb_status status = mb_assign(opt->scale, mb_clamp(next, 1, MOST_SCALE));
+    return status == MB_OK ? mb_assign(opt->at_scale, mb_where(grows, mb_mul(count, 0), count)) : status;
+}
+
 /* Clips the n gradients and assigns every trainable parameter and its state. All updates are recorded before
  * the first assignment, so that none reads an updated value. */
 static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
@@ -341,6 +370,8 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     }
     if (status == MB_OK && opt->skip)
         status = mb_assign(opt->skipped, skipped);
+    if (status == MB_OK && opt->scaled)
+        status = adapt_scale(opt, goes);
     if (status != MB_OK)
         mb__changes_undo(p->ctx, before);
     return status;

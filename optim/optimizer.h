@@ -24,8 +24,10 @@ struct mb_optimizer {
     mb_params *params;
     mb__rule rule;
     double lr, momentum, beta1, beta2, eps, added_decay, decoupled_decay, clip_norm, clip_value;
-    bool nesterov, skip;
-    mb_tensor skipped; /* with skip: a variable, 0-d int32, the number of skipped steps */
+    bool nesterov, skip, scaled;
+    mb_tensor skipped;         /* with skip: a variable, 0-d int32, the number of skipped steps */
+    mb_tensor scale, at_scale; /* scaled: variables, 0-d: the loss's factor, of the parameters' dtype; int32,
+                                  how many steps it has been that */
     mb_schedule schedule;
     int64_t steps;
     int64_t round; /* counted up by each step, and by each load */

@@ -71,12 +71,7 @@ mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
 double mb_item_at(const char *site, mb_tensor t)
 {
     MB_SITE(t.ctx, site);
-    union {
-        float f;
-        double d;
-        int32_t i;
-        uint8_t b;
-    } v;
+    double room = 0; /* as large as any dtype's value, and aligned for it */
     if (mb_valid(t) && mb_count(t) != 1) {
         char a[256];
         mb__error(t.ctx, MB_INVALID, "item: got %s; wanted a single element",
@@ -85,9 +80,9 @@ double mb_item_at(const char *site, mb_tensor t)
         return (double)NAN;
     }
     mb_dtype dtype = mb_dtype_of(t);
-    if (mb_read(t, &v, mb_dtype_size(dtype)) != MB_OK)
+    if (mb_read(t, &room, mb_dtype_size(dtype)) != MB_OK)
         return (double)NAN;
-    return dtype == MB_FLOAT32 ? (double)v.f : dtype == MB_FLOAT64 ? v.d : dtype == MB_INT32 ? v.i : v.b;
+    return mb__element_of(dtype, &room, 0);
 }
 
 mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes)

@@ -23,12 +23,13 @@ static bool check(mb_context *ctx, mb_tensor logits, mb_tensor labels, const mb_
 {
     char a[256], b[256];
     const mb__node *n = mb__at(ctx, logits.id), *m = mb__at(ctx, labels.id);
-    if (!mb__is_float(n->dtype) || m->dtype != MB_INT32 || n->rank != m->rank + 1 ||
+    bool indices = m->dtype == MB_INT32 || m->dtype == MB_INT64 || m->dtype == MB_UINT8;
+    if (!indices || !mb__is_float(n->dtype) || n->rank != m->rank + 1 ||
         memcmp(n->dim, m->dim, (size_t)m->rank * sizeof *m->dim)) {
-        mb__error(
-            ctx, MB_INVALID,
-            "cross_entropy: got logits %s, labels %s; wanted float logits and int32 labels, one for each row",
-            mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
+        mb__error(ctx, MB_INVALID,
+                  "cross_entropy: got logits %s, labels %s; wanted float logits and int32, int64 or uint8 "
+                  "labels, one for each row",
+                  mb__tensor_text(a, sizeof a, logits), mb__tensor_text(b, sizeof b, labels));
         return false;
     }
     if (!(o->smoothing >= 0 && o->smoothing <= 1)) {
@@ -118,6 +119,12 @@ mb_tensor mb_cross_entropy_with_at(const char *site, mb_tensor logits, mb_tensor
     mb_context *ctx = mb__enter("cross_entropy", ts, o.weights.ctx ? 3 : 2, &poison);
     if (!ctx || !check(ctx, logits, labels, &o))
         return poison;
+    if (mb__halved(logits)) {
+        o.weights = mb__wide(o.weights);
+        return mb__narrow(mb_cross_entropy_with(mb__wide(logits), labels, o), logits);
+    }
+    if (!mb__check_index("cross_entropy", ctx, &labels))
+        return mb__poison(ctx);
     const mb__node *n = mb__at(ctx, logits.id);
     mb_shape row = mb_shape_of(labels);
     loss l = {.ctx = ctx,

@@ -192,10 +192,11 @@ mb_tensor mb__map(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs)
     int dtype = mb__at(ctx, xs[0].id)->dtype;
     for (int i = 0; i < n; i++) {
         const mb__node *x = mb__at(ctx, xs[i].id);
-        if (!mb__is_float(x->dtype) || x->dtype != dtype) {
+        if (!mb__is_float(x->dtype) || mb__is_half(x->dtype) || x->dtype != dtype) {
             mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s", op->name, mb__tensor_text(a, sizeof a, xs[i]),
-                      i && mb__is_float(x->dtype) ? "operands of one dtype; convert with mb_cast"
-                                                  : "float32 or float64");
+                      i && mb__is_float(x->dtype) && !mb__is_half(x->dtype)
+                          ? "operands of one dtype; convert with mb_cast"
+                          : "float32 or float64; convert with mb_cast");
             return mb__poison(ctx);
         }
         if (!mb__broadcast_shapes(dim, rank, x->dim, x->rank, dim, &rank)) {
@@ -232,6 +233,16 @@ static bool loop_axes(mb_context *ctx, const mb__custom_op *op, const mb_tensor 
     return true;
 }
 
+/* What the user's functions are written for. */
+static bool takes(mb_context *ctx, const mb__custom_op *op, mb_dtype dtype)
+{
+    if (dtype <= MB_BOOL)
+        return true;
+    mb__error(ctx, MB_INVALID, "%s: got %s; an op of one's own takes and gives %s", op->name,
+              mb_dtype_name(dtype), "float32, float64, int32 and bool; convert with mb_cast");
+    return false;
+}
+
 /* The shape rule's answer; false: error set. */
 static bool ask_shape(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs, mb__call *c)
 {
@@ -240,6 +251,8 @@ static bool ask_shape(mb_context *ctx, const mb__custom_op *op, const mb_tensor 
     for (int i = 0; i < op->spec.operands; i++) {
         const mb__node *x = mb__at(ctx, xs[i].id);
         in[i] = (mb_core){.dtype = (mb_dtype)x->dtype, .rank = op->spec.core_in[i]};
+        if (!takes(ctx, op, in[i].dtype))
+            return false;
         memcpy(in[i].dim, x->dim + x->rank - in[i].rank, (size_t)in[i].rank * sizeof *x->dim);
     }
     for (int r = 0; r < op->spec.results; r++) {
@@ -266,7 +279,7 @@ static bool ask_shape(mb_context *ctx, const mb__custom_op *op, const mb_tensor 
             mb__error(ctx, MB_INVALID, "%s: its shape function gives results of several dtypes", op->name);
             return false;
         }
-        if (!mb__check_shape(ctx, op->name, c->out[r].dtype, s))
+        if (!mb__check_shape(ctx, op->name, c->out[r].dtype, s) || !takes(ctx, op, c->out[r].dtype))
             return false;
     }
     return true;

@@ -13,7 +13,7 @@ static bool accepts(char types, int dtype)
     case 'L':
         return dtype == MB_BOOL;
     default:
-        return dtype != MB_BOOL;
+        return mb__is_number(dtype);
     }
 }
 
@@ -39,13 +39,14 @@ mb_tensor mb__elementwise(int op, const mb_tensor *ts, int n)
                   mb__tensor_text(a, sizeof a, ts[0]));
         return mb__poison(ctx);
     }
-    if (info->types && !accepts(info->types, (int)dtype)) {
+    if (info->types && !accepts(info->types, (int)dtype) &&
+        !(info->kind == MB_KIND_COMPARE && dtype != MB_BOOL)) {
         mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s", info->name,
                   mb__tensor_text(a, sizeof a, ts[first]),
                   info->types == 'L'   ? "bool"
                   : info->types == 'I' ? "int32"
-                  : info->types == 'F' ? "float32 or float64"
-                                       : "numbers; convert with mb_cast");
+                  : info->types == 'F' ? "floats"
+                                       : "floats or int32; convert with mb_cast");
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
@@ -115,19 +116,4 @@ mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_ten
 {
     MB_SITE(condition.ctx ? condition.ctx : a.ctx ? a.ctx : b.ctx, site);
     return mb__elementwise(MB_OP_WHERE, (mb_tensor[]){condition, a, b}, 3);
-}
-
-mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype)
-{
-    MB_ENTER(site, "cast", &x);
-    const mb__node *n = mb__at(ctx, x.id);
-    if ((unsigned)dtype > MB_BOOL) {
-        mb__error(ctx, MB_INVALID, "cast: %d is not a dtype", (int)dtype);
-        return mb__poison(ctx);
-    }
-    if (n->dtype == dtype)
-        return x;
-    int64_t dim[MB_MAX_RANK];
-    memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, MB_OP_CAST, dtype, n->rank, dim, &x, 1, NULL, 0);
 }

@@ -9,28 +9,29 @@
 mb_tensor mb_exp2_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    return mb_pow(lit(x, 2), x);
+    mb_tensor wide = mb__wide(x);
+    return mb__narrow(mb_pow(lit(wide, 2), wide), x);
 }
 
 mb_tensor mb_log2_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor natural = mb_log(x);
-    return mb_mul(natural, lit(natural, 1.4426950408889634)); /* 1 / log 2 */
+    mb_tensor natural = mb_log(mb__wide(x));
+    return mb__narrow(mb_mul(natural, lit(natural, 1.4426950408889634)), x); /* 1 / log 2 */
 }
 
 mb_tensor mb_log10_at(const char *site, mb_tensor x)
 {
     MB_SITE(x.ctx, site);
-    mb_tensor natural = mb_log(x);
-    return mb_mul(natural, lit(natural, 0.4342944819032518)); /* 1 / log 10 */
+    mb_tensor natural = mb_log(mb__wide(x));
+    return mb__narrow(mb_mul(natural, lit(natural, 0.4342944819032518)), x); /* 1 / log 10 */
 }
 
 mb_tensor mb_clamp_at(const char *site, mb_tensor x, double low, double high)
 {
     MB_ENTER(site, "clamp", &x);
     mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
-    if (dtype == MB_BOOL) {
+    if (!mb__is_number((int)dtype)) {
         char a[256];
         mb__error(ctx, MB_INVALID, "clamp: got %s; wanted numbers", mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
@@ -148,7 +149,7 @@ static bool float_axis(const char *op, mb_tensor x, int axis)
     char a[256];
     if (mb__is_float(mb__at(ctx, x.id)->dtype))
         return mb__axis(op, x, axis) >= 0;
-    mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", op, mb__tensor_text(a, sizeof a, x));
+    mb__error(ctx, MB_INVALID, "%s: got %s; wanted floats", op, mb__tensor_text(a, sizeof a, x));
     return false;
 }
 
@@ -163,6 +164,8 @@ mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis)
     MB_SITE(x.ctx, site);
     if (!float_axis("softmax", x, axis))
         return mb__poison(x.ctx);
+    if (mb__halved(x))
+        return mb__narrow(mb_softmax(mb__wide(x), axis), x);
     mb_tensor top = mb_stop_gradient(mb_max(x, MB_KEEP(axis)));
     mb_tensor e = mb_exp(mb__below_top(x, top));
     return mb_mul(e, mb_recip(mb_sum(e, MB_KEEP(axis))));
@@ -173,6 +176,8 @@ mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis)
     MB_SITE(x.ctx, site);
     if (!float_axis("log_softmax", x, axis))
         return mb__poison(x.ctx);
+    if (mb__halved(x))
+        return mb__narrow(mb_log_softmax(mb__wide(x), axis), x);
     mb_tensor top = mb_stop_gradient(mb_max(x, MB_KEEP(axis)));
     mb_tensor shifted = mb__below_top(x, top);
     return mb_sub(shifted, mb_log(mb_sum(mb_exp(shifted), MB_KEEP(axis))));
@@ -188,7 +193,7 @@ mb_tensor mb_dot_at(const char *site, mb_tensor a, mb_tensor b)
                   mb__tensor_text(tb, sizeof tb, b));
         return mb__poison(ctx);
     }
-    return mb_sum(mb_mul(a, b), MB_ALL);
+    return mb__narrow(mb_sum(mb_mul(mb__wide(a), mb__wide(b)), MB_ALL), a);
 }
 
 mb_tensor mb_full_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape, double value)
@@ -221,11 +226,12 @@ mb_tensor mb_logsumexp_at(const char *site, mb_tensor x, mb_axes axes)
     uint32_t mask;
     if (!mb__axes_mask("logsumexp", x, axes, &mask))
         return poison;
+    if (mb__halved(x))
+        return mb__narrow(mb_logsumexp(mb__wide(x), axes), x);
     mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
     if (!mb__is_float(dtype)) {
         char a[256];
-        mb__error(ctx, MB_INVALID, "logsumexp: got %s; wanted float32 or float64",
-                  mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, "logsumexp: got %s; wanted floats", mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
     mb_axes keep = axes;

@@ -49,7 +49,7 @@ static bool fits(const char *op, mb_context *ctx, mb_tensor x, mb_tensor index, 
 mb_tensor mb_gather_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 {
     MB_ENTER(site, "gather", &x, &index);
-    if (!mb__check_index("gather", ctx, index) || (axis = mb__axis("gather", x, axis)) < 0 ||
+    if (!mb__check_index("gather", ctx, &index) || (axis = mb__axis("gather", x, axis)) < 0 ||
         !fits("gather", ctx, x, index, axis))
         return mb__poison(ctx);
     mb_shape of = mb_shape_of(x), shape = mb_shape_of(index);
@@ -61,7 +61,7 @@ mb_tensor mb_gather_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
 {
     MB_ENTER(site, "take_along", &x, &index);
-    if (!mb__check_index("take_along", ctx, index))
+    if (!mb__check_index("take_along", ctx, &index))
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     bool ok = n->rank >= 1 && m->rank == n->rank && mb__numel(n->dim, n->rank) <= INT32_MAX;
@@ -79,13 +79,13 @@ mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index)
 }
 
 /* The operands of a scatter, with its axis counted from the front; false after reporting. */
-static bool check_scatter(const char *op, mb_context *ctx, mb_tensor x, mb_tensor index, mb_tensor updates,
+static bool check_scatter(const char *op, mb_context *ctx, mb_tensor x, mb_tensor *index, mb_tensor updates,
                           int *axis)
 {
     if (!mb__check_index(op, ctx, index) || (*axis = mb__axis(op, x, *axis)) < 0 ||
-        !fits(op, ctx, x, index, *axis))
+        !fits(op, ctx, x, *index, *axis))
         return false;
-    const mb__node *m = mb__at(ctx, index.id), *u = mb__at(ctx, updates.id);
+    const mb__node *m = mb__at(ctx, index->id), *u = mb__at(ctx, updates.id);
     if (u->rank == m->rank && !memcmp(u->dim, m->dim, (size_t)m->rank * sizeof *m->dim) &&
         u->dtype == mb__at(ctx, x.id)->dtype)
         return true;
@@ -93,7 +93,7 @@ static bool check_scatter(const char *op, mb_context *ctx, mb_tensor x, mb_tenso
     mb__error(ctx, MB_INVALID,
               "%s: got %s, index %s, updates %s; wanted updates of the index's shape and of one dtype with "
               "the first",
-              op, mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, index),
+              op, mb__tensor_text(a, sizeof a, x), mb__tensor_text(b, sizeof b, *index),
               mb__tensor_text(c, sizeof c, updates));
     return false;
 }
@@ -101,7 +101,7 @@ static bool check_scatter(const char *op, mb_context *ctx, mb_tensor x, mb_tenso
 mb_tensor mb_scatter_add_along_at(const char *site, mb_tensor x, mb_tensor index, mb_tensor updates, int axis)
 {
     MB_ENTER(site, "scatter_add_along", &x, &index, &updates);
-    if (!check_scatter("scatter_add_along", ctx, x, index, updates, &axis))
+    if (!check_scatter("scatter_add_along", ctx, x, &index, updates, &axis))
         return mb__poison(ctx);
     mb_shape shape = mb_shape_of(x);
     if (mb_count(index) == 0)
@@ -130,7 +130,7 @@ static mb_tensor last_places(mb_context *ctx, mb_tensor at, int64_t size)
 mb_tensor mb_scatter_at(const char *site, mb_tensor x, mb_tensor index, mb_tensor updates, int axis)
 {
     MB_ENTER(site, "scatter", &x, &index, &updates);
-    if (!check_scatter("scatter", ctx, x, index, updates, &axis))
+    if (!check_scatter("scatter", ctx, x, &index, updates, &axis))
         return mb__poison(ctx);
     mb_shape shape = mb_shape_of(x);
     if (mb_count(index) == 0)
@@ -145,7 +145,7 @@ mb_tensor mb_scatter_at(const char *site, mb_tensor x, mb_tensor index, mb_tenso
 mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes)
 {
     MB_ENTER(site, "one_hot", &index);
-    if (!mb__check_index("one_hot", ctx, index))
+    if (!mb__check_index("one_hot", ctx, &index))
         return poison;
     return mb_eq(mb_unsqueeze(index, -1), mb_iota(ctx, MB_INT32, classes));
 }

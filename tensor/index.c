@@ -2,19 +2,24 @@
  * index.c - gathering and scattering by index, sorting. There are no derivatives with respect to indices. */
 #include "tensor/internal.h"
 
-bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index)
+bool mb__check_index(const char *op, mb_context *ctx, mb_tensor *index)
 {
-    if (mb__at(ctx, index.id)->dtype == MB_INT32)
+    int dtype = mb__at(ctx, index->id)->dtype;
+    if (dtype == MB_INT64 || dtype == MB_UINT8) /* what is out of range stays so */
+        *index = mb_cast(*index, MB_INT32);
+    if (dtype == MB_INT32 || (index->id && (dtype == MB_INT64 || dtype == MB_UINT8)))
         return true;
     char a[256];
-    mb__error(ctx, MB_INVALID, "%s: got the index %s; wanted int32", op, mb__tensor_text(a, sizeof a, index));
+    if (index->id)
+        mb__error(ctx, MB_INVALID, "%s: got the index %s; wanted int32, int64 or uint8", op,
+                  mb__tensor_text(a, sizeof a, *index));
     return false;
 }
 
 mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 {
     MB_ENTER(site, "take", &x, &index);
-    if (!mb__check_index("take", ctx, index) || (axis = mb__axis("take", x, axis)) < 0)
+    if (!mb__check_index("take", ctx, &index) || (axis = mb__axis("take", x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id), *m = mb__at(ctx, index.id);
     int64_t dim[2 * MB_MAX_RANK], attr = axis;
@@ -38,14 +43,16 @@ mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis)
 mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis, int64_t size)
 {
     MB_ENTER(site, "scatter_add", &updates, &index);
-    if (!mb__check_index("scatter_add", ctx, index))
+    if (!mb__check_index("scatter_add", ctx, &index))
         return poison;
+    if (mb__halved(updates))
+        return mb__narrow(mb_scatter_add(mb__wide(updates), index, axis, size), updates);
     const mb__node *n = mb__at(ctx, updates.id), *m = mb__at(ctx, index.id);
     int rank = n->rank - m->rank + 1;
     if (axis < 0)
         axis += rank;
     bool ok = rank >= 1 && rank <= MB_MAX_RANK && axis >= 0 && axis < rank && size >= 0 &&
-              n->dtype != MB_BOOL && (size > 0 || mb__numel(m->dim, m->rank) == 0);
+              mb__is_number(n->dtype) && (size > 0 || mb__numel(m->dim, m->rank) == 0);
     for (int i = 0; ok && i < m->rank; i++)
         ok = n->dim[axis + i] == m->dim[i];
     if (!ok) {
@@ -71,8 +78,11 @@ mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index
 mb_tensor mb_argsort_at(const char *site, mb_tensor x)
 {
     MB_ENTER(site, "argsort", &x);
+    x = mb__wide(x);
+    if (!x.id)
+        return x;
     const mb__node *n = mb__at(ctx, x.id);
-    if (n->rank < 1 || n->dtype == MB_BOOL || n->dim[n->rank - 1] > INT32_MAX) {
+    if (n->rank < 1 || !mb__is_number(n->dtype) || n->dim[n->rank - 1] > INT32_MAX) {
         char a[256];
         mb__error(ctx, MB_INVALID, "argsort: got %s; wanted numbers of rank 1 or more",
                   mb__tensor_text(a, sizeof a, x));

@@ -385,6 +385,11 @@ mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes
 /* A MAP on tensors of the context; the shapes are broadcast here. */
 mb_tensor mb__map(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs);
 void mb__custom_ops_free(mb_context *ctx);
+/* Where halves are not added up: a valid half tensor as float32, any other as it is; and a result of it as
+ * the dtype of what it was. */
+bool mb__halved(mb_tensor x);
+mb_tensor mb__wide(mb_tensor x);
+mb_tensor mb__narrow(mb_tensor y, mb_tensor like);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN where top is infinite: entries of +infinity
@@ -415,8 +420,8 @@ bool mb__axes_mask(const char *op, mb_tensor x, mb_axes axes, uint32_t *mask);
 mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 /* Whether a tensor can have this dtype and shape; false after reporting. */
 bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
-/* Whether an index is int32; false after reporting. */
-bool mb__check_index(const char *op, mb_context *ctx, mb_tensor index);
+/* An index as int32, made so where it is int64 or uint8; false after reporting. */
+bool mb__check_index(const char *op, mb_context *ctx, mb_tensor *index);
 /* Whether products of any of these sizes, those of an empty tensor included, and their bytes fit int64_t. */
 bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);

@@ -2,15 +2,22 @@
  * leaves.c - literals, scalars bound at each run, data, iota, random numbers. */
 #include "tensor/internal.h"
 
-/* Whether the dtype has the value; a bool is made 0 or 1. Nothing is rounded to an int32 silently. */
+/* Whether the dtype has the value; a bool is made 0 or 1. Nothing is rounded to an integer silently. */
 static bool representable(mb_context *ctx, mb_dtype dtype, double *value)
 {
     if (dtype == MB_BOOL)
         *value = *value != 0;
-    if (dtype != MB_INT32 ||
-        (*value >= INT32_MIN && *value <= INT32_MAX && *value == (double)(int32_t)*value))
+    double least = dtype == MB_INT32   ? INT32_MIN
+                   : dtype == MB_INT64 ? -0x1p53
+                                       : 0,
+           most = dtype == MB_INT32   ? INT32_MAX
+                  : dtype == MB_INT64 ? 0x1p53
+                                      : 255;
+    if (mb__is_float((int)dtype) || dtype == MB_BOOL ||
+        (*value >= least && *value <= most && *value == (double)(int64_t)*value))
         return true;
-    mb__error(ctx, MB_INVALID, "number: got %g for an int32; wanted a whole number within 32 bits", *value);
+    mb__error(ctx, MB_INVALID, "number: got %g for an %s; wanted a whole number from %.0f to %.0f", *value,
+              mb_dtype_name(dtype), least, most);
     return false;
 }
 
@@ -80,7 +87,7 @@ mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t 
     MB_SITE(ctx, site);
     if (!mb__enter_context("iota", ctx) || !mb__check_shape(ctx, "iota", dtype, MB_SHAPE(n)))
         return mb__poison(ctx);
-    if (dtype == MB_BOOL || n > INT32_MAX) {
+    if (dtype == MB_BOOL || dtype == MB_UINT8 || n > INT32_MAX) {
         mb__error(ctx, MB_INVALID, "iota: got %lld values of %s; wanted numbers, fewer than 2^31",
                   (long long)n, mb_dtype_name(dtype));
         return mb__poison(ctx);
@@ -95,10 +102,12 @@ mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype 
     MB_SITE(ctx, site);
     if (!mb__enter_context("uniform", ctx) || !mb__check_shape(ctx, "uniform", dtype, shape))
         return mb__poison(ctx);
-    if (dtype == MB_BOOL) {
-        mb__error(ctx, MB_INVALID, "uniform: got bool; wanted float32, float64 or int32");
+    if (!mb__is_number((int)dtype)) {
+        mb__error(ctx, MB_INVALID, "uniform: got %s; wanted floats or int32", mb_dtype_name(dtype));
         return mb__poison(ctx);
     }
+    if (mb__is_half((int)dtype))
+        return mb_cast(mb_uniform(ctx, key, MB_FLOAT32, shape), dtype);
     mb_shape drawn = shape;
     if (ctx->bracket_count && !mb__draw_shape(ctx, mb__numel(shape.dim, shape.rank), &drawn))
         return mb__poison(ctx);

@@ -99,15 +99,21 @@ mb_tensor mb_diagonal_matrix_at(const char *site, mb_tensor x)
 
 /* ---- systems ---- */
 
+/* Halves have too few digits to factor matrices with: they are cast by whom they suffice. */
+static bool solvable(int dtype)
+{
+    return mb__is_float(dtype) && !mb__is_half(dtype);
+}
+
 /* For a square float matrix a. */
 static mb_context *enter_square(const char *op, mb_tensor a, mb_tensor *poison)
 {
     int64_t rows, columns;
     mb_context *ctx = enter_matrix(op, a, &rows, &columns, poison);
-    if (!ctx || (rows == columns && mb__is_float(mb__at(ctx, a.id)->dtype)))
+    if (!ctx || (rows == columns && solvable(mb__at(ctx, a.id)->dtype)))
         return ctx;
     char text[256];
-    mb__error(ctx, MB_INVALID, "%s: got %s; wanted square matrices of floats", op,
+    mb__error(ctx, MB_INVALID, "%s: got %s; wanted square matrices of floats, float32 or float64", op,
               mb__tensor_text(text, sizeof text, a));
     *poison = mb__poison(ctx);
     return NULL;
@@ -124,8 +130,8 @@ static mb_context *enter_system(const char *op, mb_tensor a, mb_tensor b, bool s
     const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
     int ra = na->rank, rb = nb->rank;
     const char *wanted = NULL;
-    if (!mb__is_float(na->dtype) || na->dtype != nb->dtype)
-        wanted = "two of one float dtype";
+    if (!solvable(na->dtype) || na->dtype != nb->dtype)
+        wanted = "two of one float dtype, float32 or float64";
     else if (ra < 2 || rb < 2)
         wanted = "rank 2 or more";
     else if (square && na->dim[ra - 2] != na->dim[ra - 1])

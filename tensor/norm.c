@@ -88,12 +88,13 @@ mb_tensor mb_norm_at(const char *site, mb_tensor x, mb_axes axes)
         return poison;
     if (!mb__is_float(mb__at(ctx, x.id)->dtype)) {
         char a[256];
-        mb__error(ctx, MB_INVALID, "norm: got %s; wanted float32 or float64",
-                  mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, "norm: got %s; wanted floats", mb__tensor_text(a, sizeof a, x));
         return poison;
     }
     if (!mb__axes_mask("norm", x, axes, &mask))
         return mb__poison(ctx);
+    if (mb__halved(x))
+        return mb__narrow(mb_norm(mb__wide(x), axes), x);
     mb__squares s = mb__squares_of(&x, 1, mask);
     mb_tensor y = mb__squares_norm(s, mb__squares_root(s));
     return axes.keep ? y : mb__drop_axes(y, mask);

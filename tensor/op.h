@@ -7,6 +7,7 @@
 #define MB_OP_H
 
 #include "tensor/custom_op.h"
+#include "tensor/half.h"
 #include "tensor/tensor.h"
 
 typedef enum mb__op {
@@ -103,7 +104,12 @@ static inline bool mb__has_flag(int op, enum mb__op_flag flag)
 }
 static inline bool mb__is_float(int dtype)
 {
-    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64;
+    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || mb__is_half(dtype);
+}
+/* Whether ops compute with it; bool, int64 and uint8 are moved, compared and cast. */
+static inline bool mb__is_number(int dtype)
+{
+    return mb__is_float(dtype) || dtype == MB_INT32;
 }
 
 /* The number of elements of a checked shape: 0 if any size is 0, even where the product of the others

@@ -25,12 +25,12 @@ const mb__op_info mb__ops[MB_OP_COUNT] = {
 
 const char *mb_dtype_name(mb_dtype dtype)
 {
-    static const char *const names[] = {"float32", "float64", "int32", "bool"};
-    return (unsigned)dtype < 4 ? names[dtype] : "unknown dtype";
+    static const char *const names[MB_DTYPES] = {"float32", "float64",  "int32", "bool",
+                                                 "float16", "bfloat16", "int64", "uint8"};
+    return (unsigned)dtype < MB_DTYPES ? names[dtype] : "unknown dtype";
 }
 
 size_t mb_dtype_size(mb_dtype dtype)
 {
-    static const size_t sizes[] = {4, 8, 4, 1};
-    return (unsigned)dtype < 4 ? sizes[dtype] : 0;
+    return mb__dtype_bytes((int)dtype);
 }

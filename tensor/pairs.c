@@ -54,7 +54,7 @@ static bool numbers(const char *op, mb_context *ctx, mb_tensor a, mb_tensor b, b
 {
     int da = mb__at(ctx, a.id)->dtype, db = mb__at(ctx, b.id)->dtype;
     *integers = da == MB_INT32;
-    if (da == db && da != MB_BOOL)
+    if (da == db && mb__is_number(da))
         return true;
     char ta[256], tb[256];
     mb__error(ctx, MB_INVALID, "%s: got a %s, b %s; wanted numbers of one dtype", op,
@@ -70,6 +70,8 @@ mb_tensor mb_mod_at(const char *site, mb_tensor a, mb_tensor b)
         return poison;
     if (integers)
         return mb_sub(a, mb_mul(b, mb_floor_divide(a, b)));
+    if (mb__halved(a))
+        return mb__narrow(mb_mod(mb__wide(a), mb__wide(b)), a);
     mb_tensor r = float_fmod(a, b);
     return mb_where(signs_differ(r, b), mb_add(r, b), r);
 }
@@ -81,7 +83,7 @@ mb_tensor mb_fmod_at(const char *site, mb_tensor a, mb_tensor b)
     if (!numbers("fmod", ctx, a, b, &integers))
         return poison;
     if (!integers)
-        return float_fmod(a, b);
+        return mb__narrow(float_fmod(mb__wide(a), mb__wide(b)), a);
     mb_tensor r = mb_mod(a, b); /* of b's sign, and nothing to do where it is 0 */
     mb_tensor other = mb_and(signs_differ(a, b), mb_ne(r, mb__const(ctx, MB_INT32, 0)));
     return mb_where(other, mb_sub(r, b), r);

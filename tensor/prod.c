@@ -24,6 +24,8 @@ mb_tensor mb_prod_at(const char *site, mb_tensor x, mb_axes axes)
     uint32_t mask;
     if (!mb__axes_mask("prod", x, axes, &mask))
         return poison;
+    if (mb__halved(x))
+        return mb__narrow(mb_prod(mb__wide(x), axes), x);
     mb_tensor y = mb__at(ctx, x.id)->dtype == MB_BOOL ? mb_cast(x, MB_INT32) : x;
     for (int axis = 0, rank = mb_shape_of(x).rank; axis < rank; axis++) {
         mb_shape shape = mb_shape_of(y);
@@ -44,10 +46,13 @@ mb_tensor mb_cumprod_at(const char *site, mb_tensor x, int axis, bool reverse)
     MB_ENTER(site, "cumprod", &x);
     if ((axis = mb__axis("cumprod", x, axis)) < 0)
         return poison;
+    if (mb__halved(x))
+        return mb__narrow(mb_cumprod(mb__wide(x), axis, reverse), x);
     const mb__node *m = mb__at(ctx, x.id);
     int64_t n = m->dim[axis];
-    if (m->dtype == MB_BOOL) {
-        mb__error(ctx, MB_INVALID, "cumprod: got bool; wanted numbers; convert with mb_cast");
+    if (!mb__is_number(m->dtype)) {
+        mb__error(ctx, MB_INVALID, "cumprod: got %s; wanted numbers; convert with mb_cast",
+                  mb_dtype_name((mb_dtype)m->dtype));
         return mb__poison(ctx);
     }
     mb_tensor y = x;

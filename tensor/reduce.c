@@ -7,6 +7,8 @@
 mb_tensor mb__reduce(int op, mb_tensor x, uint32_t mask)
 {
     mb_context *ctx = x.ctx;
+    if (mb__halved(x))
+        return mb__narrow(mb__reduce(op, mb__wide(x), mask), x);
     const mb__node *n = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK], attr = mask;
     bool trivial = true;
@@ -69,10 +71,10 @@ static mb_tensor reduce(const char *name, int op, mb_tensor x, mb_axes axes, boo
     if (!x.id || !mb__axes_mask(name, x, axes, &mask))
         return mb__poison(ctx);
     const mb__node *n = mb__at(ctx, x.id);
-    if (floats && !mb__is_float(n->dtype)) {
+    if (!(floats ? mb__is_float(n->dtype) : mb__is_number(n->dtype))) {
         char a[256];
-        mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", name,
-                  mb__tensor_text(a, sizeof a, x));
+        mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s", name, mb__tensor_text(a, sizeof a, x),
+                  floats ? "floats" : "floats or int32; convert with mb_cast");
         return mb__poison(ctx);
     }
     if (reduced) {
@@ -94,6 +96,8 @@ mb_tensor mb_sum_at(const char *site, mb_tensor x, mb_axes axes)
 mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes)
 {
     MB_SITE(x.ctx, site);
+    if (mb__halved(x))
+        return mb__narrow(mb_mean(mb__wide(x), axes), x);
     int64_t count;
     mb_tensor s = reduce("mean", MB_OP_SUM, x, axes, true, &count);
     if (!s.id || count == 1)
@@ -106,6 +110,8 @@ mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes)
 mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes)
 {
     MB_SITE(x.ctx, site);
+    if (mb__halved(x))
+        return mb__narrow(mb_variance(mb__wide(x), axes), x);
     mb_axes keep = axes;
     keep.keep = true;
     mb_tensor centred = mb_sub(x, mb_mean(x, keep));
@@ -151,16 +157,16 @@ static mb_tensor argmax(const char *name, mb_tensor x, int axis, bool least)
     if (!ctx || (axis = mb__axis(name, x, axis)) < 0)
         return poison;
     const mb__node *n = mb__at(ctx, x.id);
-    if (n->dim[axis] == 0 || n->dim[axis] > INT32_MAX || n->dtype == MB_BOOL) {
+    if (n->dim[axis] == 0 || n->dim[axis] > INT32_MAX || !mb__is_number(n->dtype)) {
         char a[256];
         mb__error(ctx, MB_INVALID, "%s: got %s; wanted numbers, from 1 to 2147483647 along axis %d", name,
                   mb__tensor_text(a, sizeof a, x), axis);
         return mb__poison(ctx);
     }
-    if (least) {
-        x = opposite(x);
-        n = mb__at(ctx, x.id);
-    }
+    x = least ? opposite(mb__wide(x)) : mb__wide(x);
+    if (!x.id)
+        return x;
+    n = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK], attr = axis;
     memcpy(dim, n->dim, sizeof dim);
     dim[axis] = 1;
@@ -184,9 +190,12 @@ mb_tensor mb_cumsum_at(const char *site, mb_tensor x, int axis, bool reverse)
     MB_ENTER(site, "cumsum", &x);
     if ((axis = mb__axis("cumsum", x, axis)) < 0)
         return poison;
+    if (mb__halved(x))
+        return mb__narrow(mb_cumsum(mb__wide(x), axis, reverse), x);
     const mb__node *n = mb__at(ctx, x.id);
-    if (n->dtype == MB_BOOL) {
-        mb__error(ctx, MB_INVALID, "cumsum: got bool; wanted numbers; convert with mb_cast");
+    if (!mb__is_number(n->dtype)) {
+        mb__error(ctx, MB_INVALID, "cumsum: got %s; wanted numbers; convert with mb_cast",
+                  mb_dtype_name((mb_dtype)n->dtype));
         return mb__poison(ctx);
     }
     int64_t dim[MB_MAX_RANK];
@@ -202,10 +211,13 @@ static mb_tensor cummax(const char *name, mb_tensor x, int axis, bool reverse, b
     if (!ctx || (axis = mb__axis(name, x, axis)) < 0)
         return poison;
     mb_dtype dtype = (mb_dtype)mb__at(ctx, x.id)->dtype;
-    if (dtype == MB_BOOL) {
-        mb__error(ctx, MB_INVALID, "%s: got bool; wanted numbers; convert with mb_cast", name);
+    if (!mb__is_number((int)dtype)) {
+        mb__error(ctx, MB_INVALID, "%s: got %s; wanted numbers; convert with mb_cast", name,
+                  mb_dtype_name(dtype));
         return mb__poison(ctx);
     }
+    if (mb__halved(x))
+        return mb__narrow(cummax(name, mb__wide(x), axis, reverse, least), x);
     x = reverse ? mb_flip(x, axis) : x;
     x = least ? opposite(x) : x;
     mb_shape shape = mb_shape_of(x); /* a copy: recording moves the tape */

@@ -21,7 +21,7 @@ static bool check_float(const char *name, mb_context *ctx, mb_dtype dtype)
         return false;
     if (mb__is_float((int)dtype))
         return true;
-    mb__error(ctx, MB_INVALID, "%s: got %s; wanted float32 or float64", name, mb_dtype_name(dtype));
+    mb__error(ctx, MB_INVALID, "%s: got %s; wanted floats", name, mb_dtype_name(dtype));
     return false;
 }
 
@@ -214,7 +214,7 @@ mb_tensor mb_normal_at(const char *site, mb_context *ctx, mb_key key, mb_dtype d
     if (!u.id || !v.id)
         return mb__poison(ctx);
     if (!mb__is_float((int)dtype)) {
-        mb__error(ctx, MB_INVALID, "normal: got %s; wanted float32 or float64", mb_dtype_name(dtype));
+        mb__error(ctx, MB_INVALID, "normal: got %s; wanted floats", mb_dtype_name(dtype));
         return mb__poison(ctx);
     }
     /* sqrt(-2 log(1 - u)) cos(2 pi v); 1 - u lies in (0, 1]. */

@@ -41,7 +41,7 @@ bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape s
         mb__error(ctx, MB_INVALID, "%s: got rank %d; wanted at most %d", op, shape.rank, MB_MAX_RANK);
         return false;
     }
-    if ((unsigned)dtype > MB_BOOL) {
+    if ((unsigned)dtype >= MB_DTYPES) {
         mb__error(ctx, MB_INVALID, "%s: %d is not a dtype", op, (int)dtype);
         return false;
     }

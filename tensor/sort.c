@@ -30,7 +30,7 @@ mb_tensor mb_topk_at(const char *site, mb_tensor x, int64_t k, int axis, bool la
         return poison;
     const mb__node *m = mb__at(ctx, x.id);
     int64_t n = m->dim[axis];
-    if (k < 0 || k > n || m->dtype == MB_BOOL) {
+    if (k < 0 || k > n || !mb__is_number(m->dtype)) {
         char a[256];
         mb__error(ctx, MB_INVALID,
                   "topk: got %s and k = %lld; wanted numbers, and of axis %d at most all %lld entries",
@@ -78,7 +78,8 @@ mb_tensor mb_quantile_at(const char *site, mb_tensor x, double q, int axis)
                   mb__tensor_text(a, sizeof a, x), axis, q);
         return mb__poison(ctx);
     }
-    return quantile_of(mb_sort(moved(x, axis, n->rank - 1)), q);
+    int last = n->rank - 1;
+    return mb__narrow(quantile_of(mb_sort(moved(mb__wide(x), axis, last)), q), x);
 }
 
 mb_tensor mb_median_at(const char *site, mb_tensor x, int axis)

@@ -98,11 +98,31 @@ typedef enum mb_status {
     MB_WRONG,     /* a value or derivative that a check (tests/kit/check.h) found wrong   */
 } mb_status;
 
+/* All ops take float32, float64 and, but for linalg.h and ops of one's own (custom_op.h), which refuse them,
+ * the halves: float16 (IEEE's binary16: 2^-24 to 65504, 11 bits) and bfloat16 (float32's upper half: its
+ * range, 8 bits). Halves are storage. They are computed with as float32, and a result is rounded, to nearest
+ * and of two to the even one, where it is stored: what fuses into one kernel is rounded at its end alone, but
+ * for mb_cast to a half, which always rounds. Backends, and plans, may differ by such roundings, each at most
+ * 2^-9 of a bfloat16's size, 2^-12 of a float16's; the reference backend rounds after every op. Sums,
+ * products of matrices, and what is made of sums (means, norms, softmax, losses) are float32 inside, and
+ * rounded once. Numbers beside a half tensor, mb_mul(x, 0.1), are float32. Draws are float32's, rounded: a
+ * uniform one may be 1. Derivatives of a half tensor are half; those of what it was cast from are float32.
+ * Operands of one op have one dtype: a half is not combined with a float32. On Vulkan a half takes four bytes
+ * of the device's memory, and products of matrices are rounded when they are cast or read.
+ *
+ * int32 computes as well; it wraps. int64 and uint8 are data: read, written, moved by every structural op,
+ * chosen by mb_where, compared, cast, and indices and labels where int32 is; arithmetic, sums and sorting
+ * want mb_cast. The library's own indices are int32. A number given for an int64, as in mb_full, is a double:
+ * at most 2^53; data and casts are exact to all 64 bits. */
 typedef enum mb_dtype {
     MB_FLOAT32 = 0,
     MB_FLOAT64,
     MB_INT32,
-    MB_BOOL, /* one byte per value in the caller's memory, 0 or 1 */
+    MB_BOOL,     /* one byte per value in the caller's memory, 0 or 1 */
+    MB_FLOAT16,  /* uint16_t in the caller's memory, */
+    MB_BFLOAT16, /* as this is: their bits */
+    MB_INT64,
+    MB_UINT8,
 } mb_dtype;
 
 /* A handle to a node on a tape. All zeros is the null tensor; using it is an error, not a crash. */
@@ -282,7 +302,7 @@ MB_API mb_tensor mb_from_at(const char *site, mb_context *ctx, mb_dtype dtype, m
 MB_API mb_tensor mb_from_bytes_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_shape shape,
                                   const void *data, size_t bytes);
 #define mb_from_bytes(...) mb_from_bytes_at(MB_HERE, __VA_ARGS__)
-/* [n]: 0, 1, ..., n - 1. Not bool. */
+/* [n]: 0, 1, ..., n - 1. Neither bool nor uint8. */
 MB_API mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t n);
 #define mb_iota(...) mb_iota_at(MB_HERE, __VA_ARGS__)
 /* [rows, columns] bool: true where column - row <= diagonal (0: the lower triangle with its diagonal). */
@@ -316,7 +336,8 @@ typedef struct mb_key {
 MB_API mb_key mb_key_of(uint64_t seed);
 /* A key derived from this one, independent of it and of those for other n. */
 MB_API mb_key mb_key_fold(mb_key key, uint64_t n);
-/* float: uniform on [0, 1), multiples of 2^-24 (2^-53). int32: uniform on [0, 2^31). */
+/* float: uniform on [0, 1), multiples of 2^-24 (2^-53); of halves these, rounded. int32: uniform on [0,
+ * 2^31). */
 MB_API mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape);
 #define mb_uniform(...) mb_uniform_at(MB_HERE, __VA_ARGS__)
 /* Mean 0, variance 1, by Box and Muller from two uniforms. */
@@ -386,7 +407,9 @@ MB_API mb_tensor mb_isfinite_at(const char *site, mb_tensor x);
  * but guard its input where its value could be NaN: where(x > 0, log(where(x > 0, x, 1)), 0). */
 MB_API mb_tensor mb_where_at(const char *site, mb_tensor condition, mb_tensor a, mb_tensor b);
 #define mb_where(...) mb_where_at(MB_HERE, __VA_ARGS__)
-/* To int32: towards zero; out of range is unspecified. To bool: x != 0. Differentiable between floats. */
+/* To integers: towards zero, and the nearest value there is (300 to uint8: 255); of NaN, and of floats beyond
+ * int32 to int32, unspecified. To bool: x != 0. To floats: the nearest, rounded once; beyond the largest,
+ * infinity. Differentiable between floats: cotangents are cast back. */
 MB_API mb_tensor mb_cast_at(const char *site, mb_tensor x, mb_dtype dtype);
 #define mb_cast(...) mb_cast_at(MB_HERE, __VA_ARGS__)
 
@@ -505,9 +528,9 @@ MB_API mb_tensor mb_einsum_of_at(const char *site, const char *equation, const m
 
 /* -------------------------------------------------------------------------------------------- indexing -- */
 
-/* index: int32 of any shape, entries in [0, size of the axis); others are clamped to that range, and are an
- * error under MB_DEBUG (backends.h), here and in mb_scatter_add. -> x's shape with `axis` replaced by index's
- * shape. */
+/* index: int32, int64 or uint8, of any shape, entries in [0, size of the axis); others are clamped to that
+ * range, and are an error under MB_DEBUG (backends.h), here and in mb_scatter_add. -> x's shape with `axis`
+ * replaced by index's shape. */
 MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int axis);
 #define mb_take(...) mb_take_at(MB_HERE, __VA_ARGS__)
 /* The adjoint of mb_take: adds updates (shaped like its result) into an axis of `size` zeros. Entries are
@@ -515,13 +538,13 @@ MB_API mb_tensor mb_take_at(const char *site, mb_tensor x, mb_tensor index, int 
 MB_API mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index, int axis,
                                    int64_t size);
 #define mb_scatter_add(...) mb_scatter_add_at(MB_HERE, __VA_ARGS__)
-/* index: int32, of x's shape except on the last axis: result[..., j] = x[..., index[..., j]]; out of range:
- * clamped. */
+/* index: as mb_take's, of x's shape except on the last axis: result[..., j] = x[..., index[..., j]]; out of
+ * range: clamped. */
 MB_API mb_tensor mb_take_along_at(const char *site, mb_tensor x, mb_tensor index);
 #define mb_take_along(...) mb_take_along_at(MB_HERE, __VA_ARGS__)
-/* index: int32, of x's rank, and no larger than x off `axis`: the result has its shape, and at [i][j][k] for
- * axis 1, x[i][index[i][j][k]][k]; out of range: clamped. Here and in the two below at most 2147483647
- * elements each. */
+/* index: as mb_take's, of x's rank, and no larger than x off `axis`: the result has its shape, and at
+ * [i][j][k] for axis 1, x[i][index[i][j][k]][k]; out of range: clamped. Here and in the two below at most
+ * 2147483647 elements each. */
 MB_API mb_tensor mb_gather_at(const char *site, mb_tensor x, mb_tensor index, int axis);
 #define mb_gather(...) mb_gather_at(MB_HERE, __VA_ARGS__)
 /* x with updates, of index's shape and x's dtype, in the places that mb_gather reads: in place of what is
@@ -549,7 +572,8 @@ MB_API mb_tensor mb_quantile_at(const char *site, mb_tensor x, double q, int axi
 #define mb_quantile(...) mb_quantile_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_median_at(const char *site, mb_tensor x, int axis); /* mb_quantile with q = 1/2 */
 #define mb_median(...) mb_median_at(MB_HERE, __VA_ARGS__)
-/* bool [..., classes]: true at the index; a row whose index is out of range is all false. */
+/* index: as mb_take's. bool [..., classes]: true at the index; a row whose index is out of range is all
+ * false. */
 MB_API mb_tensor mb_one_hot_at(const char *site, mb_tensor index, int64_t classes);
 #define mb_one_hot(...) mb_one_hot_at(MB_HERE, __VA_ARGS__)
 
@@ -589,9 +613,9 @@ MB_API mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_softmax(...) mb_softmax_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis);
 #define mb_log_softmax(...) mb_log_softmax_at(MB_HERE, __VA_ARGS__)
-/* logits: [..., C], labels: int32 [...] -> 0-d: mean over all rows of -log softmax(logits)[label], the
- * natural logarithm; 0 over no rows. A label outside [0, C) makes its row's loss and derivatives NaN, and is
- * an error under MB_DEBUG. */
+/* logits: [..., C], labels: [...] of int32, int64 or uint8 -> 0-d: mean over all rows of -log
+ * softmax(logits)[label], the natural logarithm; 0 over no rows. A label outside [0, C) makes its row's loss
+ * and derivatives NaN, and is an error under MB_DEBUG. */
 MB_API mb_tensor mb_cross_entropy_at(const char *site, mb_tensor logits, mb_tensor labels);
 #define mb_cross_entropy(...) mb_cross_entropy_at(MB_HERE, __VA_ARGS__)
 

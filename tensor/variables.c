@@ -13,7 +13,7 @@ mb_tensor mb_variable_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_s
                   ctx->scopes[ctx->scope_count - 1].site);
         return mb__poison(ctx);
     }
-    if (shape.rank < 0 || shape.rank > MB_MAX_RANK || (unsigned)dtype > MB_BOOL) {
+    if (shape.rank < 0 || shape.rank > MB_MAX_RANK || (unsigned)dtype >= MB_DTYPES) {
         mb__error(ctx, MB_INVALID,
                   "variable: rank %d and dtype %d; wanted a rank of at most %d and a known dtype", shape.rank,
                   (int)dtype, MB_MAX_RANK);

@@ -145,6 +145,8 @@ mb_tensor mb__fold(mb_tensor x, int axis, mb_window w, int64_t n)
         memmove(s.dim + axis + 1, s.dim + axis + 2, (size_t)(--s.rank - axis - 1) * sizeof *s.dim);
         return mb_pad(mb_reshape(x, s), axis, 0, n - covered);
     }
+    if (mb__halved(x))
+        return mb__narrow(mb__fold(mb__wide(x), axis, w, n), x);
     const mb__node *from = mb__at(ctx, x.id);
     int64_t dim[MB_MAX_RANK], attrs[3] = {axis, w.stride, w.dilation};
     for (int i = 0; i + 1 < from->rank; i++)
@@ -161,7 +163,7 @@ mb_tensor mb_fold_at(const char *site, mb_tensor x, int axis, mb_window window, 
     const mb__node *from = mb__at(ctx, x.id);
     int64_t size = axis + 1 < from->rank ? from->dim[axis + 1] : 0, reach, last;
     char text[256];
-    if (from->dtype == MB_BOOL || size == 0 || (window.size && window.size != size)) {
+    if (!mb__is_number(from->dtype) || size == 0 || (window.size && window.size != size)) {
         mb__error(ctx, MB_INVALID,
                   "fold: got %s, axis %d, windows of %lld; wanted numbers with windows on that axis, and the "
                   "elements of each on the next",

@@ -2,6 +2,8 @@
  * numbers.c - see numbers.h. */
 #include "numbers.h"
 
+#include "tensor/half.h"
+
 /* ---- memory ---- */
 
 static void *count_alloc(void *user, size_t size)
@@ -118,16 +120,8 @@ mb_tensor from_doubles(mb_context *ctx, mb_dtype dtype, mb_shape shape, const do
 {
     int64_t n = shape_count(shape);
     void *raw = calloc((size_t)n + 1, 8);
-    for (int64_t i = 0; i < n; i++) {
-        if (dtype == MB_FLOAT32)
-            ((float *)raw)[i] = (float)data[i];
-        else if (dtype == MB_FLOAT64)
-            ((double *)raw)[i] = data[i];
-        else if (dtype == MB_INT32)
-            ((int32_t *)raw)[i] = (int32_t)data[i];
-        else
-            ((uint8_t *)raw)[i] = data[i] != 0;
-    }
+    for (int64_t i = 0; i < n; i++)
+        mb__element_set(dtype, raw, i, data[i]);
     mb_tensor t = mb_from(ctx, dtype, shape, raw);
     free(raw);
     return t;
@@ -138,9 +132,10 @@ mb_tensor draw(mb_context *ctx, rng *r, mb_dtype dtype, mb_shape shape, double l
     int64_t n = shape_count(shape);
     double *data = malloc(((size_t)n + 1) * sizeof *data);
     for (int64_t i = 0; i < n; i++)
-        data[i] = dtype == MB_BOOL    ? (double)rng_below(r, 2)
-                  : dtype == MB_INT32 ? floor(rng_between(r, low, high))
-                                      : rng_between(r, low, high);
+        data[i] = dtype == MB_BOOL ? (double)rng_below(r, 2)
+                  : dtype == MB_INT32 || dtype == MB_INT64 || dtype == MB_UINT8
+                      ? floor(rng_between(r, low, high))
+                      : rng_between(r, low, high);
     mb_tensor t = from_doubles(ctx, dtype, shape, data);
     free(data);
     return t;
@@ -154,11 +149,7 @@ double *values_or_nan(mb_tensor t, mb_status *status)
     void *raw = malloc(((size_t)n + 1) * 8);
     *status = mb_read(t, raw, (size_t)n * mb_dtype_size(dtype));
     for (int64_t i = 0; i < n; i++)
-        out[i] = *status != MB_OK      ? (double)NAN
-                 : dtype == MB_FLOAT32 ? (double)((float *)raw)[i]
-                 : dtype == MB_FLOAT64 ? ((double *)raw)[i]
-                 : dtype == MB_INT32   ? ((int32_t *)raw)[i]
-                                       : ((uint8_t *)raw)[i];
+        out[i] = *status != MB_OK ? (double)NAN : mb__element_of(dtype, raw, i);
     free(raw);
     return out;
 }

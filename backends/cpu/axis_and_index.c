@@ -25,7 +25,7 @@ typedef struct job {
 
 static int size_of(int dtype)
 {
-    return dtype == MB_BOOL ? 1 : dtype == MB_FLOAT64 ? 8 : 4;
+    return (int)mb_dtype_size((mb_dtype)dtype);
 }
 
 /* ---- by index: runs of the axes after the index are moved at once ---- */

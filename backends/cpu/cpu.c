@@ -5,6 +5,9 @@
  */
 #define _GNU_SOURCE
 #include <math.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <sched.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -26,6 +29,15 @@ static int level_wanted(const mb__host *host)
     return -1;
 }
 
+#if defined(__x86_64__) && defined(MB_HAVE_V3)
+/* Which clang's __builtin_cpu_supports does not know. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+#endif
+
 /* The loops for the highest level that this CPU supports, at most `level`. */
 static const mb__loops *best_loops(int level)
 {
@@ -39,7 +51,7 @@ static const mb__loops *best_loops(int level)
 #endif
 #ifdef MB_HAVE_V3
     if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
+        __builtin_cpu_supports("bmi2") && has_f16c())
         return &mb__loops_v3;
 #endif
 #endif
@@ -185,7 +197,7 @@ static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count
         memcpy(memory, from, bytes);
     else if (bytes)
         memset(memory, 0, bytes);
-    if (from && dtype == MB_BOOL)
+    if (from && dtype == MB_BOOL) /* whatever the caller holds for true */
         for (int64_t i = 0; i < count; i++)
             ((uint8_t *)memory)[i] = ((uint8_t *)memory)[i] != 0;
     return MB_OK;
@@ -264,7 +276,8 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
             need = MB_TRIANGLE_SCRATCH;
         } else if (step->kind == MB_STEP_PRODUCT) {
-            need = mb__cpu_product_scratch(step->u.product);
+            bool half = mb__is_half(plan->values[step->u.product->c.value].dtype);
+            need = half ? mb__cpu_half_scratch() : mb__cpu_product_scratch(step->u.product);
         } else if (step->kind == MB_STEP_LOOP &&
                    !(p->bodies[s] = program_of(c, step->u.loop->body, pool, work, scratch, partials))) {
             return false;

@@ -33,11 +33,16 @@ typedef struct mb__frame {
 
 static inline int mb__lane(int dtype) /* index in the tables of loops */
 {
-    return dtype == MB_BOOL ? 2 : dtype;
+    return mb__is_half(dtype) ? 0 : dtype == MB_INT64 ? 3 : dtype >= MB_BOOL ? 2 : dtype;
 }
 static inline int64_t mb__register_size(int dtype) /* bytes an element takes in a register */
 {
-    return dtype == MB_FLOAT64 ? 8 : 4;
+    return dtype == MB_FLOAT64 || dtype == MB_INT64 ? 8 : 4;
+}
+/* Whether memory holds it as registers do. */
+static inline bool mb__as_in_registers(int dtype)
+{
+    return dtype != MB_BOOL && dtype != MB_UINT8 && !mb__is_half(dtype);
 }
 
 typedef struct mb__cpu_kernel mb__cpu_kernel;
@@ -47,6 +52,15 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
                                     const mb__loops *loops, size_t *scratch, size_t *partials);
 void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f);
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f);
+/* Products of halves, part of a product by one worker: see product_half.c. */
+typedef struct mb__cpu_half {
+    const mb__product *p;
+    int dtype, repeat, adding_count;
+    const int *adding;
+} mb__cpu_half;
+void mb__cpu_product_half(mb__cpu *cpu, const mb__cpu_half *h, const uint16_t *a, const uint16_t *b,
+                          uint16_t *c, int64_t m, int64_t n, int64_t count, int worker);
+size_t mb__cpu_half_scratch(void);
 /* The bytes of scratch that each worker needs for it. */
 size_t mb__cpu_product_scratch(const mb__product *p);
 /* c -= a b for elements of any strides, by the worker that calls it. */

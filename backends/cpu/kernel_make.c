@@ -128,10 +128,13 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
         int c = o->constant_count++;
         o->constant_reg[c] = d;
         char *cell = (char *)&o->constants[c];
-        if (i->dtype == MB_FLOAT32)
+        int lane = mb__lane(i->dtype);
+        if (lane == 0)
             *(float *)(void *)cell = (float)i->number;
-        else if (i->dtype == MB_FLOAT64)
+        else if (lane == 1)
             o->constants[c] = i->number;
+        else if (lane == 3)
+            *(int64_t *)(void *)cell = (int64_t)i->number;
         else
             *(int32_t *)(void *)cell = i->dtype == MB_BOOL ? i->number != 0 : (int32_t)i->number;
         return;
@@ -158,7 +161,7 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     }
     *w = walk_of(m, &i->view);
     u->walk = w;
-    if (i->op == MB_K_LOAD && i->dtype != MB_BOOL) {
+    if (i->op == MB_K_LOAD && mb__as_in_registers(i->dtype)) {
         if (level == MB_LEVEL_EACH)
             u->direct =
                 (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
@@ -202,6 +205,21 @@ static void make_map(maker *m, const mb__instr *i, int index)
     u->size_d = (uint8_t)mb__register_size(i->dtype);
 }
 
+/* Whether a cast changes nothing: to the same dtype, from a half to float32, and to a half where all that is
+ * done with it is storing it, which rounds. */
+static bool same_register(const maker *m, const mb__instr *cast, int index)
+{
+    if (cast->dtype == cast->from || (cast->dtype == MB_FLOAT32 && mb__is_half(cast->from)))
+        return true;
+    if (!mb__is_half(cast->dtype) || mb__lane(cast->from) != 0)
+        return false;
+    for (int i = index + 1; i < m->k->instr_count; i++)
+        for (int j = 0; j < 3; j++)
+            if (m->k->instrs[i].in[j] == index)
+                return false;
+    return true;
+}
+
 static void make_op(maker *m, const mb__instr *i, int index)
 {
     mb__cpu_kernel *o = m->o;
@@ -213,7 +231,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
         if (m->reg_level[in[n]] > level)
             level = m->reg_level[in[n]];
     }
-    if (i->op == MB_K_COPY || (i->op == MB_OP_CAST && i->dtype == i->from)) {
+    if (i->op == MB_K_COPY || (i->op == MB_OP_CAST && same_register(m, i, index))) {
         m->reg[index] = in[0];
         return;
     }
@@ -284,7 +302,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
     } else {
         u->form = (uint8_t)((u->rb < level ? 1 : 0) | (u->rc < level ? 2 : 0));
         u->by_row = u->ra < level; /* a single condition: one side is copied */
-        u->where = loops->where[i->dtype == MB_FLOAT64];
+        u->where = loops->where[u->size_d == 8];
     }
 }
 
@@ -479,7 +497,7 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         for (int j = 0; j + 1 < o->store_count; j++)
             taken |= o->stores[j].reg == t->reg && o->stores[j].direct;
         t->direct = s->mode == MB_STORE && !s->per_row && dense && computed && !taken &&
-                    v->dtype != MB_BOOL && v->onto < 0;
+                    mb__as_in_registers(v->dtype) && v->onto < 0;
     }
     if (m.failed || !place_registers(&m, scratch))
         return NULL;

@@ -63,41 +63,55 @@ static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *ind
 #define TRUTH(x) ((x) != 0)
 
 /* n elements at a stride into a register. */
-static void gather(int dtype, int64_t n, void *to, const char *from, int64_t stride)
+static void gather(const mb__loops *loops, int dtype, int64_t n, void *to, const char *from, int64_t stride)
 {
-    if (dtype == MB_FLOAT64)
-        GATHER(double, double, SAME)
+    if (mb__register_size(dtype) == 8)
+        GATHER(double, double, SAME) /* int64 as well: only moved */
     else if (dtype == MB_BOOL)
         GATHER(uint8_t, int32_t, TRUTH)
+    else if (dtype == MB_UINT8)
+        GATHER(uint8_t, int32_t, SAME)
+    else if (mb__is_half(dtype) && stride == 1)
+        loops->widen[dtype == MB_BFLOAT16](n, to, from);
+    else if (dtype == MB_FLOAT16)
+        GATHER(uint16_t, float, mb__from_float16)
+    else if (dtype == MB_BFLOAT16)
+        GATHER(uint16_t, float, mb__from_bfloat16)
     else
         GATHER(float, float, SAME) /* int32 as well: only moved */
 }
 
-#define SCATTER(T, D)                                                                                        \
+#define SCATTER(T, D, convert)                                                                               \
     {                                                                                                        \
         const T *x = from;                                                                                   \
         D *y = (D *)to;                                                                                      \
         if (stride == 1)                                                                                     \
             for (int64_t i = 0; i < n; i++)                                                                  \
-                y[i] = (D)x[i];                                                                              \
+                y[i] = (D)convert(x[i]);                                                                     \
         else                                                                                                 \
             for (int64_t i = 0; i < n; i++)                                                                  \
-                y[i * stride] = (D)x[i];                                                                     \
+                y[i * stride] = (D)convert(x[i]);                                                            \
     }
 
-static void scatter(int dtype, int64_t n, char *to, int64_t stride, const void *from)
+static void scatter(const mb__loops *loops, int dtype, int64_t n, char *to, int64_t stride, const void *from)
 {
-    if (dtype == MB_FLOAT64)
-        SCATTER(double, double)
-    else if (dtype == MB_BOOL)
-        SCATTER(int32_t, uint8_t)
+    if (mb__register_size(dtype) == 8)
+        SCATTER(double, double, SAME)
+    else if (dtype == MB_BOOL || dtype == MB_UINT8)
+        SCATTER(int32_t, uint8_t, SAME)
+    else if (mb__is_half(dtype) && stride == 1)
+        loops->narrow[dtype == MB_BFLOAT16](n, to, from);
+    else if (dtype == MB_FLOAT16)
+        SCATTER(float, uint16_t, mb__to_float16)
+    else if (dtype == MB_BFLOAT16)
+        SCATTER(float, uint16_t, mb__to_bfloat16)
     else
-        SCATTER(float, float)
+        SCATTER(float, float, SAME)
 }
 
 static size_t memory_size(int dtype)
 {
-    return dtype == MB_BOOL ? 1 : dtype == MB_FLOAT64 ? 8 : 4;
+    return mb_dtype_size((mb_dtype)dtype);
 }
 
 /* Asks for lines that will be wanted soon; any address will do. */
@@ -124,27 +138,37 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
     }
     char *to = reg[u->d];
     if (u->level != MB_LEVEL_EACH || k->columns == 1) {
-        gather(u->dtype, t->rows, to, from, u->walk->row);
+        gather(k->loops, u->dtype, t->rows, to, from, u->walk->row);
+        return;
+    }
+    if (u->walk->flat && u->walk->column == 1 && (t->rows == 1 || u->walk->row == t->columns)) {
+        int64_t n = t->rows * t->columns;
+        if (k->far)
+            read_ahead(from + n * (int64_t)size, n * (int64_t)size);
+        gather(k->loops, u->dtype, n, to, from, 1);
         return;
     }
     for (int64_t r = 0; r < t->rows;
          r++, from += u->walk->row * (int64_t)size, to += t->columns * u->size_d) {
         if (u->walk->flat) {
-            gather(u->dtype, t->columns, to, from, u->walk->column);
+            gather(k->loops, u->dtype, t->columns, to, from, u->walk->column);
             continue;
         }
         FOR_RUNS(k, u->walk, at, n, stride, done)
-        gather(u->dtype, n, to + done * u->size_d, from + at * (int64_t)size, stride);
+        gather(k->loops, u->dtype, n, to + done * u->size_d, from + at * (int64_t)size, stride);
     }
 }
 
 static void put_position(const mb__uop *u, uint64_t key, char *to, int64_t i, int64_t position)
 {
     if (u->kind == MB_U_IOTA) {
-        if (u->dtype == MB_FLOAT32)
+        int lane = mb__lane(u->dtype);
+        if (lane == 0)
             ((float *)(void *)to)[i] = (float)position;
-        else if (u->dtype == MB_FLOAT64)
+        else if (lane == 1)
             ((double *)(void *)to)[i] = (double)position;
+        else if (lane == 3)
+            ((int64_t *)(void *)to)[i] = position;
         else
             ((int32_t *)(void *)to)[i] = (int32_t)position;
     } else if (u->dtype == MB_FLOAT64) {
@@ -210,10 +234,13 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
 static void bound_scalar(const mb__uop *u, const mb__frame *f, char *to)
 {
     double v = f->scalars[u->bind].u.number;
-    if (u->dtype == MB_FLOAT64)
+    int lane = mb__lane(u->dtype);
+    if (lane == 1)
         *(double *)(void *)to = v;
-    else if (u->dtype == MB_FLOAT32)
+    else if (lane == 0)
         *(float *)(void *)to = (float)v;
+    else if (lane == 3)
+        *(int64_t *)(void *)to = mb__to_int64(v);
     else
         *(int32_t *)(void *)to = u->dtype == MB_BOOL ? v != 0
                                  : v >= 2147483647.0 ? INT32_MAX
@@ -403,20 +430,20 @@ static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__fra
     int64_t size = (int64_t)memory_size(s->dtype);
     char *to = f->memory[w->value] + start_of(k, w, t) * size;
     if (s->per_row || k->columns == 1) {
-        scatter(s->dtype, t->rows, to, w->row, from);
+        scatter(k->loops, s->dtype, t->rows, to, w->row, from);
         return;
     }
     if (w->flat && w->column == 1 && w->row == t->columns) {
-        scatter(s->dtype, t->rows * t->columns, to, 1, from);
+        scatter(k->loops, s->dtype, t->rows * t->columns, to, 1, from);
         return;
     }
     for (int64_t r = 0; r < t->rows; r++, to += w->row * size, from += t->columns * s->size) {
         if (w->flat) {
-            scatter(s->dtype, t->columns, to, w->column, from);
+            scatter(k->loops, s->dtype, t->columns, to, w->column, from);
             continue;
         }
         FOR_RUNS(k, w, at, n, stride, done)
-        scatter(s->dtype, n, to + at * size, stride, from + done * s->size);
+        scatter(k->loops, s->dtype, n, to + at * size, stride, from + done * s->size);
     }
 }
 

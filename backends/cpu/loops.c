@@ -128,7 +128,8 @@ enum { WHOLE = 16 };
 #define COMPARE_N(NAME, expr)                                                                                \
     BINARY_AT(NAME, float, int32_t, expr)                                                                    \
     BINARY_AT(NAME, double, int32_t, expr)                                                                   \
-    BINARY_AT(NAME, int32_t, int32_t, expr)
+    BINARY_AT(NAME, int32_t, int32_t, expr)                                                                  \
+    BINARY_AT(NAME, int64_t, int32_t, expr)
 
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) BINARY_##types(NAME, expr)
@@ -145,6 +146,7 @@ enum { WHOLE = 16 };
 #define BINARY_AT_float(NAME, R, expr) ONE_BINARY(NAME, float, R, expr)
 #define BINARY_AT_double(NAME, R, expr)
 #define BINARY_AT_int32_t(NAME, R, expr)
+#define BINARY_AT_int64_t(NAME, R, expr)
 #include "tensor/ops.def"
 #undef M
 #undef UNARY_AT_float
@@ -153,6 +155,7 @@ enum { WHOLE = 16 };
 #undef BINARY_AT_float
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
+#undef BINARY_AT_int64_t
 
 #define M(g)                                                         g
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         UNARY_##types(NAME, expr)
@@ -164,6 +167,7 @@ enum { WHOLE = 16 };
 #define BINARY_AT_float(NAME, R, expr)
 #define BINARY_AT_double(NAME, R, expr)  ONE_BINARY(NAME, double, R, expr)
 #define BINARY_AT_int32_t(NAME, R, expr) ONE_BINARY(NAME, int32_t, R, expr)
+#define BINARY_AT_int64_t(NAME, R, expr) ONE_BINARY(NAME, int64_t, R, expr)
 #include "tensor/ops.def"
 #undef M
 #undef UNARY_AT_float
@@ -172,6 +176,7 @@ enum { WHOLE = 16 };
 #undef BINARY_AT_float
 #undef BINARY_AT_double
 #undef BINARY_AT_int32_t
+#undef BINARY_AT_int64_t
 
 /* The only binary op with a vector function; whole vectors as above. */
 #define WHOLE_POW(T)                                                                                         \
@@ -223,6 +228,14 @@ static inline int32_t whole_d(double x)
 {
     return x >= 2147483647.0 ? INT32_MAX : x > -2147483648.0 ? (int32_t)x : INT32_MIN;
 }
+static inline int32_t byte_f(float x)
+{
+    return x >= 255 ? 255 : x > 0 ? (int32_t)x : 0;
+}
+static inline int32_t byte_d(double x)
+{
+    return x >= 255 ? 255 : x > 0 ? (int32_t)x : 0;
+}
 #define CAST(name, A, R, expr)                                                                               \
     static void cast_##name(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                           \
     {                                                                                                        \
@@ -234,18 +247,71 @@ static inline int32_t whole_d(double x)
             d[i] = expr;                                                                                     \
         }                                                                                                    \
     }
-CAST(ff, float, float, x)
-CAST(fd, float, double, (double)x)
-CAST(fi, float, int32_t, whole_f(x))
-CAST(fb, float, int32_t, x != 0)
-CAST(df, double, float, (float)x)
-CAST(dd, double, double, x)
-CAST(di, double, int32_t, whole_d(x))
-CAST(db, double, int32_t, x != 0)
-CAST(if, int32_t, float, (float)x)
-CAST(id, int32_t, double, (double)x)
-CAST(ii, int32_t, int32_t, x)
-CAST(ib, int32_t, int32_t, x != 0)
+#define CASTS(a, A, integer, byte, wide, truth)                                                              \
+    CAST(a##f, A, float, (float)x)                                                                           \
+    CAST(a##d, A, double, (double)x)                                                                         \
+    CAST(a##i, A, int32_t, integer)                                                                          \
+    CAST(a##b, A, int32_t, truth)                                                                            \
+    CAST(a##l, A, int64_t, wide)                                                                             \
+    CAST(a##u, A, int32_t, byte)
+CASTS(f, float, whole_f(x), byte_f(x), mb__to_int64((double)x), x != 0)
+CASTS(d, double, whole_d(x), byte_d(x), mb__to_int64(x), x != 0)
+CASTS(i, int32_t, x, x > 255 ? 255 : x < 0 ? 0 : x, x, x != 0)
+CASTS(l, int64_t, mb__int32_of(x), mb__uint8_of(x), x, x != 0)
+
+/* Halves: rounded where they are cast to; in registers they are float32 even so. */
+#define bfloat16_rounded(x) mb__from_bfloat16(mb__to_bfloat16(x))
+#define float16_rounded(x)  mb__from_float16(mb__to_float16(x))
+CAST(fh, float, float, float16_rounded(x))
+CAST(fg, float, float, bfloat16_rounded(x))
+CAST(dh, double, float, float16_rounded(mb__odd_float(x)))
+CAST(dg, double, float, bfloat16_rounded(mb__odd_float(x)))
+CAST(ih, int32_t, float, float16_rounded(mb__odd_float((double)x)))
+CAST(ig, int32_t, float, bfloat16_rounded(mb__odd_float((double)x)))
+CAST(lh, int64_t, float, float16_rounded(mb__odd_float(mb__odd_double(x))))
+CAST(lg, int64_t, float, bfloat16_rounded(mb__odd_float(mb__odd_double(x))))
+
+/* ---- halves in memory ---- */
+
+CAST(from_bfloat16, uint16_t, float, mb__from_bfloat16(x))
+CAST(to_bfloat16, float, uint16_t, mb__to_bfloat16(x))
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#if defined(__AVX512F__)
+#define HALVES       16
+#define WIDE(x)      _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(x)))
+#define KEEP(d, v)   _mm512_storeu_ps(d, v)
+#define NARROW(d, a) _mm256_storeu_si256((__m256i *)(void *)(d), _mm512_cvtps_ph(_mm512_loadu_ps(a), 8))
+#else
+#define HALVES       8
+#define WIDE(x)      _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(x)))
+#define KEEP(d, v)   _mm256_storeu_ps(d, v)
+#define NARROW(d, a) _mm_storeu_si128((__m128i *)(void *)(d), _mm256_cvtps_ph(_mm256_loadu_ps(a), 8))
+#endif
+static void cast_from_float16(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)
+{
+    float *d = d_;
+    const uint16_t *a = a_;
+    int64_t i = 0;
+    for (; i + HALVES <= n; i += HALVES)
+        KEEP(d + i, WIDE(a + i));
+    for (; i < n; i++)
+        d[i] = mb__from_float16(a[i]);
+}
+static void cast_to_float16(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)
+{
+    uint16_t *d = d_;
+    const float *a = a_;
+    int64_t i = 0;
+    for (; i + HALVES <= n; i += HALVES)
+        NARROW(d + i, a + i);
+    for (; i < n; i++)
+        d[i] = mb__to_float16(a[i]);
+}
+#else
+CAST(from_float16, uint16_t, float, mb__from_float16(x))
+CAST(to_float16, float, uint16_t, mb__to_float16(x))
+#endif
 
 /* ---- where ---- */
 
@@ -522,14 +588,18 @@ const mb__loops MB_LOOPS = {
 #define B_L(NAME)                                                    IN_TABLE_B(NAME, int32_t, 2)
 #define MB_UNARY(NAME, name, types, expr, lo, hi, cost, doc)         U_##types(NAME)
 #define MB_BINARY(NAME, name, types, expr, lo, hi, flags, cost, doc) B_##types(NAME)
-#define MB_COMPARE(NAME, name, types, expr, doc)                     B_##types(NAME)
+#define MB_COMPARE(NAME, name, types, expr, doc)                     B_##types(NAME) IN_TABLE_B(NAME, int64_t, 3)
 #include "tensor/ops.def"
     .binary[MB_OP_POW] = {{pow_vv_float, pow_vs_float, pow_sv_float},
                           {pow_vv_double, pow_vs_double, pow_sv_double}},
-    .cast = {{cast_ff, cast_fd, cast_fi, cast_fb},
-             {cast_df, cast_dd, cast_di, cast_db},
-             {cast_if, cast_id, cast_ii, cast_ib},
-             {cast_if, cast_id, cast_ii, cast_ii}},
+#define FROM(a)                                                                                              \
+    {                                                                                                        \
+        cast_##a##f, cast_##a##d, cast_##a##i, cast_##a##b, cast_##a##h, cast_##a##g, cast_##a##l,           \
+            cast_##a##u                                                                                      \
+    }
+    .cast = {FROM(f), FROM(d), FROM(i), FROM(i), FROM(f), FROM(f), FROM(l), FROM(i)},
+    .widen = {cast_from_float16, cast_from_bfloat16},
+    .narrow = {cast_to_float16, cast_to_bfloat16},
     .where = {{where_vv4, where_sv4, where_vs4, where_ss4}, {where_vv8, where_sv8, where_vs8, where_ss8}},
     .sum = {sum_float, sum_double, sum_int32_t},
     .max = {max_float, max_double, max_int32_t},

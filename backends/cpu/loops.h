@@ -4,7 +4,7 @@
  * op table. loops.c is compiled once for each instruction set; the table of the best one that this CPU has is
  * used.
  *
- * In registers a bool is an int32 of 0 or 1.
+ * In registers a bool is an int32 of 0 or 1, a uint8 an int32, and a half a float32.
  */
 #ifndef MB_LOOPS_H
 #define MB_LOOPS_H
@@ -58,10 +58,11 @@ enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960, MB_GEMM_ROWS = 64
 typedef struct mb__loops {
     const char *name;
     int vector_bytes;
-    mb__unary unary[MB_OP_COUNT][3]; /* by dtype: float32, float64, int32 (and bool) */
-    mb__binary binary[MB_OP_COUNT][3][MB_FORMS];
-    mb__unary cast[4][4];    /* [from][to] */
-    mb__ternary where[2][4]; /* [8 bytes wide?][1: a single, 2: b single] */
+    mb__unary unary[MB_OP_COUNT][3]; /* by dtype: float32 (and halves), float64, int32 (bool, uint8) */
+    mb__binary binary[MB_OP_COUNT][4][MB_FORMS]; /* the fourth: int64, of comparisons */
+    mb__unary cast[MB_DTYPES][MB_DTYPES];        /* [from][to] */
+    mb__unary widen[2], narrow[2]; /* float16, bfloat16 in memory to float32 in registers, and back */
+    mb__ternary where[2][4];       /* [8 bytes wide?][1: a single, 2: b single] */
     mb__reduce_row sum[3], max[3];
     mb__add_rows add_rows[3], add_rows_compensated;
     mb__compensated add_compensated, add_one_compensated;        /* of float32 */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * product.c - matrix products: large ones by OpenBLAS, one thread a call, small ones by gemm.c, tiny ones by
- * plain loops. They are split by our own pool: over the loops where there are many, over the rows and columns
- * of the result where there are few. The split depends on the shape alone.
+ * plain loops, those of halves by product_half.c. They are split by our own pool: over the loops where there
+ * are many, over the rows and columns of the result where there are few. The split depends on the shape
+ * alone.
  */
 #include "backends/cpu/frame.h"
 
@@ -188,7 +189,7 @@ static void run_task(void *argument, int task, int worker)
 {
     const work *w = argument;
     const mb__product *p = w->p;
-    int64_t size = w->dtype == MB_FLOAT64 ? 8 : 4;
+    int64_t size = (int64_t)mb_dtype_size((mb_dtype)w->dtype);
     const char *a = w->f->memory[p->a.value] + p->a.offset * size,
                *b = w->f->memory[p->b.value] + p->b.offset * size;
     char *c = w->f->memory[p->c.value] + p->c.offset * size;
@@ -208,6 +209,13 @@ static void run_task(void *argument, int task, int worker)
         count = again - r < end - item ? again - r : end - item;
         int64_t ra = w->repeat < 0 ? 0 : r * p->a_loop[w->repeat],
                 rc = w->repeat < 0 ? 0 : r * p->c_loop[w->repeat];
+        if (mb__is_half(w->dtype)) {
+            const mb__cpu_half h = {p, w->dtype, w->repeat, w->adding_count, w->adding};
+            mb__cpu_product_half(w->f->cpu, &h, (const void *)(a + (one.a + ra) * size),
+                                 (const void *)(b + one.b * size), (void *)(c + (one.c + rc) * size), m1 - m0,
+                                 n1 - n0, count, worker);
+            continue;
+        }
         start_at(p, w->adding, w->adding_count, 0, &sum);
         for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum))
             some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size,

@@ -21,7 +21,7 @@ static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
     if (mb__told(ctx, st->backend->download(st->backend_state, n->value->memory, (mb_dtype)n->dtype, count,
                                             host)) == MB_OK)
         for (int64_t i = 0; i < count && !(found & NANS); i++) {
-            double x = n->dtype == MB_FLOAT64 ? ((double *)host)[i] : (double)((float *)host)[i];
+            double x = mb__element_of((mb_dtype)n->dtype, host, i);
             found |= isnan(x) ? NANS : isinf(x) ? INFINITIES : 0;
         }
     mb__free(ctx, host, bytes);

@@ -84,11 +84,25 @@ static double size_of_sums(mb_context *ctx, const mb__node *n, double *const *op
     return size * terms;
 }
 
+/* Rounded twice at most: where it was computed, and where it is stored. */
+static bool half_agrees(const mb__node *n, double got, double want, double sums)
+{
+    bool short_range = n->dtype == MB_FLOAT16;
+    double rounding = short_range ? 0x1p-10 : 0x1p-7, most = short_range ? 65504 : (double)FLT_MAX;
+    if (isnan(want) || isnan(got))
+        return isnan(want) && isnan(got);
+    if (isinf(want) || isinf(got))
+        return got == want || fmin(fabs(got), fabs(want)) >= (1 - rounding) * most;
+    return fabs(got - want) <= rounding * fabs(want) + 1e-6 * sums + (short_range ? 0x1p-23 : 1e-37);
+}
+
 static bool agree(const mb__node *n, double got, double want, double sums)
 {
-    bool narrow = n->dtype == MB_FLOAT32;
-    if (!mb__is_float(n->dtype))
-        return got == want;
+    bool narrow = n->dtype != MB_FLOAT64;
+    if (!mb__is_float(n->dtype)) /* an int64 is its bits, in a double's place */
+        return !memcmp(&got, &want, sizeof got);
+    if (mb__is_half(n->dtype))
+        return half_agrees(n, got, want, sums);
     if (narrow && fabs(want) > FLT_MAX) /* float32 overflows where double does not */
         want = want > 0 ? (double)INFINITY : -(double)INFINITY;
     if (isnan(want) || isnan(got) || isinf(want) || isinf(got)) {

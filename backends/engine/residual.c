@@ -46,7 +46,7 @@ int64_t mb__residual_off(mb_context *ctx, const mb__node *n, double *const *oper
 {
     bool factor = n->op == MB_OP_CHOLESKY;
     int64_t rows = n->dim[n->rank - 2], columns = n->dim[n->rank - 1], all = mb__numel(n->dim, n->rank);
-    bool narrow = n->dtype == MB_FLOAT32;
+    bool narrow = n->dtype != MB_FLOAT64;
     problem p = {
         .n = rows, .m = columns, .rounding = narrow ? 1e-6 : 1e-15, .least = narrow ? 1e-37 : 1e-300};
     p.upper = !factor && mb__attrs(ctx, n)[0];

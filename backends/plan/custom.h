@@ -8,7 +8,7 @@
 
 static inline size_t mb__core_size(mb_dtype dtype)
 {
-    return dtype == MB_FLOAT64 ? 8 : dtype == MB_BOOL ? 1 : 4;
+    return dtype == MB_FLOAT64 ? 8 : dtype == MB_BOOL ? 1 : 4; /* others are refused */
 }
 
 /* Elements from a value's first one to the core at a position. */

@@ -126,6 +126,12 @@ static int32_t make(pass *p, int op, const mb__gnode *like, const int32_t *in, i
 
 /* ---- literals ---- */
 
+/* In registers halves are float32. */
+static double as_kernels_have_it(int dtype, double value)
+{
+    return mb__is_float(dtype) && dtype != MB_FLOAT64 ? (double)(float)value : value;
+}
+
 static bool literal(pass *p, int32_t i, double *value)
 {
     const mb__gnode *n = at(p, i);
@@ -134,8 +140,7 @@ static bool literal(pass *p, int32_t i, double *value)
     if (n->op != MB_OP_CONST)
         return false;
     memcpy(value, n->attr, sizeof *value);
-    if (n->dtype == MB_FLOAT32) /* as kernels have it */
-        *value = (double)(float)*value;
+    *value = as_kernels_have_it(n->dtype, *value);
     return true;
 }
 
@@ -214,10 +219,10 @@ static bool together(int dtype, double a, double b, double *product)
         *product = (double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b);
         return true;
     }
-    double v = dtype == MB_FLOAT32 ? (double)((float)a * (float)b) : a * b, size = fabs(v);
+    double v = dtype != MB_FLOAT64 ? (double)((float)a * (float)b) : a * b, size = fabs(v);
     bool grow = fabs(a) >= 1 && fabs(b) >= 1, fall = fabs(a) <= 1 && fabs(b) <= 1;
     *product = v;
-    return (grow && isfinite(v)) || (fall && size >= (dtype == MB_FLOAT32 ? (double)FLT_MIN : DBL_MIN));
+    return (grow && isfinite(v)) || (fall && size >= (dtype != MB_FLOAT64 ? (double)FLT_MIN : DBL_MIN));
 }
 
 /* ---- rules; each returns a fresh node, or -1 where none applies ---- */
@@ -226,8 +231,7 @@ static int32_t simplify_elementwise(pass *p, const mb__gnode *n, int32_t *in)
 {
     double a, b = 0, v;
     if (folds(n) && literal(p, in[0], &a) && (n->nin < 2 || literal(p, in[1], &b)))
-        return emit_literal(p, n,
-                            n->dtype == MB_FLOAT32 ? (double)(float)fold(n->op, a, b) : fold(n->op, a, b));
+        return emit_literal(p, n, as_kernels_have_it(n->dtype, fold(n->op, a, b)));
     switch (n->op) {
     case MB_OP_NEG:
         if (at(p, in[0])->op == MB_OP_NEG)
@@ -428,7 +432,7 @@ static int32_t simplify_structure(pass *p, const mb__gnode *n, int32_t *in, bool
             for (int i = 0; i < n->rank; i++)
                 times *= n->dim[i] == 1 ? (double)x->dim[i] : 1;
             v = times > 0 ? v * times + 0.0 : 0; /* from 0 on: of no infinities, and of -0, it is 0 */
-            return emit_literal(p, n, n->dtype == MB_FLOAT32 ? (double)(float)v : v);
+            return emit_literal(p, n, as_kernels_have_it(n->dtype, v));
         }
         if (x->op == MB_OP_SUM && single_use) {
             int64_t mask = n->attr[0] | x->attr[0];

@@ -25,11 +25,10 @@ static bool same_shape(const mb__gnode *a, const mb__gnode *b)
 }
 
 /* The operand of the sum that is a contraction of which there is no other use, where the other is the carry;
- * -1.
- */
+ * -1. Products of halves are rounded before they are added to anything. */
 static int product_in(const mb__graph *g, const mb__gnode *sum, int carry, const int32_t *reads)
 {
-    for (int k = 0; sum->op == MB_OP_ADD && k < 2; k++) {
+    for (int k = 0; sum->op == MB_OP_ADD && !mb__is_half(sum->dtype) && k < 2; k++) {
         const mb__gnode *p = &g->nodes[sum->in[k]], *c = &g->nodes[sum->in[1 - k]];
         if (p->op == MB_OP_CONTRACT && c->op == MB_OP_BUFFER && c->bind == carry && reads[sum->in[k]] == 1 &&
             reads[sum->in[1 - k]] == 1 && same_shape(p, sum) && same_shape(c, sum) &&

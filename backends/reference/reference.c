@@ -2,7 +2,8 @@
  *
  * reference.c - the oracle: every op by the simplest loop, one op per step, nothing simplified or fused.
  * Values of every dtype are doubles, so results for float32 are accurate to float64 rounding, and integers
- * and booleans are exact. Also the example of how to write a backend.
+ * and booleans are exact; an int64 lies in a double's place with its own bits. Halves are rounded where they
+ * are stored. Also the example of how to write a backend.
  */
 #include <math.h>
 
@@ -49,16 +50,29 @@ static void memory_free(void *state, void *memory, size_t bytes)
     mb__host_free(state, memory, bytes);
 }
 
+/* An int64 in a double's place. */
+static double holding(int64_t x)
+{
+    double d;
+    memcpy(&d, &x, sizeof d);
+    return d;
+}
+static int64_t held(double d)
+{
+    int64_t x;
+    memcpy(&x, &d, sizeof x);
+    return x;
+}
+
 static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
 {
     (void)state;
     double *to = memory;
     for (int64_t i = 0; i < count; i++)
-        to[i] = !from                 ? 0
-                : dtype == MB_FLOAT32 ? (double)((const float *)from)[i]
-                : dtype == MB_FLOAT64 ? ((const double *)from)[i]
-                : dtype == MB_INT32   ? ((const int32_t *)from)[i]
-                                      : ((const uint8_t *)from)[i] != 0;
+        to[i] = !from               ? 0
+                : dtype == MB_INT64 ? holding(((const int64_t *)from)[i])
+                : dtype == MB_BOOL  ? ((const uint8_t *)from)[i] != 0
+                                    : mb__element_of(dtype, from, i);
     return MB_OK;
 }
 static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t count, void *to)
@@ -75,6 +89,16 @@ static mb_status download(void *state, void *memory, mb_dtype dtype, int64_t cou
             break;
         case MB_INT32:
             ((int32_t *)to)[i] = (int32_t)from[i];
+            break;
+        case MB_FLOAT16:
+        case MB_BFLOAT16:
+            ((uint16_t *)to)[i] = mb__to_half((int)dtype, from[i]);
+            break;
+        case MB_INT64:
+            ((int64_t *)to)[i] = held(from[i]);
+            break;
+        case MB_UINT8:
+            ((uint8_t *)to)[i] = (uint8_t)from[i];
             break;
         default:
             ((uint8_t *)to)[i] = from[i] != 0;
@@ -96,9 +120,54 @@ static double to_int(double x)
     return x >= 2147483647.0 ? 2147483647.0 : x > -2147483648.0 ? trunc(x) : -2147483648.0;
 }
 
+static double cast(int from, int to, double x)
+{
+    if (from == MB_INT64 && to != MB_INT64) {
+        int64_t whole = held(x);
+        return to == MB_INT32   ? mb__int32_of(whole)
+               : to == MB_UINT8 ? mb__uint8_of(whole)
+               : to == MB_BOOL  ? whole != 0
+                                : mb__rounded(to, to == MB_FLOAT32  ? (double)(float)whole
+                                                  : mb__is_half(to) ? mb__odd_double(whole)
+                                                                    : (double)whole);
+    }
+    switch (to) {
+    case MB_BOOL:
+        return x != 0;
+    case MB_INT32:
+        return to_int(x);
+    case MB_UINT8:
+        return x >= 255 ? 255 : x > 0 ? trunc(x) : 0;
+    case MB_INT64:
+        return from == MB_INT64 ? x : holding(mb__to_int64(x));
+    default:
+        return mb__is_half(to) ? mb__rounded(to, x) : x;
+    }
+}
+
+static double int64_compared(int op, int64_t a, int64_t b)
+{
+    switch (op) {
+#define MB_COMPARE(NAME, name, types, expr, doc)                                                             \
+    case MB_OP_##NAME:                                                                                       \
+        return expr;
+#include "tensor/ops.def"
+    default:
+        return 0;
+    }
+}
+
+/* A literal, a bound number or a position as a value of the dtype. */
+static double number(int dtype, double x)
+{
+    return dtype == MB_INT32 ? to_int(x) : dtype == MB_INT64 ? holding(mb__to_int64(x)) : x;
+}
+
 static double elementwise(const mb__instr *i, double a, double b, double c)
 {
     double x = a;
+    if (i->from == MB_INT64 && mb__is_kind(i->op, MB_KIND_COMPARE))
+        return int64_compared(i->op, held(a), held(b));
     if (i->op == MB_OP_MUL && i->dtype == MB_INT32)
         return (double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b);
     if (i->from == MB_BOOL) {
@@ -142,7 +211,7 @@ static double elementwise(const mb__instr *i, double a, double b, double c)
         i->custom->loops.f64(1, &x, &a, &b, &c);
         return x;
     case MB_OP_CAST:
-        return i->dtype == MB_BOOL ? x != 0 : i->dtype == MB_INT32 ? to_int(x) : x;
+        return cast(i->from, i->dtype, x);
     default:
         return x; /* copy */
     }
@@ -209,14 +278,13 @@ static void run_kernel(machine *m, const mb__kernel *k)
                 r[j] = m->memory[i->view.value][at(&i->view, index, k->rank)];
                 break;
             case MB_K_CONST:
-                r[j] = i->number;
+                r[j] = number(i->dtype, i->number);
                 break;
             case MB_K_SCALAR:
-                r[j] = i->dtype == MB_INT32 ? to_int(m->scalars[i->bind].u.number)
-                                            : m->scalars[i->bind].u.number;
+                r[j] = number(i->dtype, m->scalars[i->bind].u.number);
                 break;
             case MB_K_IOTA:
-                r[j] = (double)at(&i->view, index, k->rank);
+                r[j] = number(i->dtype, (double)at(&i->view, index, k->rank));
                 break;
             case MB_K_RANDOM:
                 r[j] = draw((mb_dtype)i->dtype, m->scalars[i->bind].u.key, at(&i->view, index, k->rank));
@@ -229,9 +297,10 @@ static void run_kernel(machine *m, const mb__kernel *k)
         for (int s = 0; s < k->store_count; s++) {
             const mb__store *st = &k->stores[s];
             double *out = &m->memory[st->view.value][at(&st->view, index, k->rank)], v = r[st->instr];
-            bool integer = m->plan->values[st->view.value].dtype == MB_INT32;
+            int dtype = m->plan->values[st->view.value].dtype;
+            bool integer = dtype == MB_INT32;
             if (st->mode == MB_STORE)
-                *out = v;
+                *out = mb__is_half(dtype) ? mb__rounded(dtype, v) : v;
             else if (st->mode == MB_STORE_SUM)
                 *out = integer ? wrap(*out + v) : *out + v;
             else
@@ -246,6 +315,7 @@ static void run_product(machine *m, const mb__product *p)
            *c = m->memory[p->c.value] + p->c.offset;
     memset(m->memory[p->c.value], 0, (size_t)m->plan->values[p->c.value].count * sizeof *c);
     int64_t index[3 * MB_MAX_RANK] = {0};
+    const mb__value *result = &m->plan->values[p->c.value];
     do {
         int64_t oa = 0, ob = 0, oc = 0;
         for (int l = 0; l < p->loops; l++) {
@@ -261,6 +331,8 @@ static void run_product(machine *m, const mb__product *p)
                 c[oc + i * p->c_m + j * p->c_n] += sum;
             }
     } while (next(index, p->loop, p->loops));
+    for (int64_t i = 0; i < result->count && mb__is_half(result->dtype); i++)
+        m->memory[p->c.value][i] = mb__rounded(result->dtype, m->memory[p->c.value][i]);
 }
 
 /* NaN sorts last and counts as the largest. */

@@ -63,10 +63,20 @@ static void memory_free(void *state, void *memory, size_t bytes)
     mb__host_free(((trace *)state)->host, memory, bytes);
 }
 
+/* An int64 may be none that a double holds, halves would have to be rounded by each op. */
+static mb_status refuse_dtype(const trace *t, const char *site, int dtype)
+{
+    if (dtype <= MB_BOOL)
+        return MB_OK;
+    return t->host->error(t->host->user, MB_BACKEND, site,
+                          "trace: float32, float64, int32 and bool are all that it computes");
+}
+
 static mb_status upload(void *state, void *memory, mb_dtype dtype, int64_t count, const void *from)
 {
-    (void)state;
     double *to = memory;
+    if (refuse_dtype(state, NULL, (int)dtype) != MB_OK)
+        return MB_BACKEND;
     for (int64_t i = 0; i < count; i++)
         to[i] = !from                 ? 0
                 : dtype == MB_FLOAT32 ? (double)((const float *)from)[i]
@@ -99,9 +109,22 @@ static mb_status refuse(const trace *t, const mb__step *s, const char *what)
     return t->host->error(t->host->user, MB_BACKEND, s->site, "trace: there are no loops for %s", what);
 }
 
+static mb_status known_dtypes(const trace *t, const mb__plan *plan)
+{
+    mb_status status = MB_OK;
+    for (int i = 0; i < plan->value_count && status == MB_OK; i++)
+        status = refuse_dtype(t, NULL, plan->values[i].dtype);
+    for (const mb__step *s = plan->steps; s < plan->steps + plan->step_count; s++)
+        for (int i = 0; s->kind == MB_STEP_KERNEL && i < s->u.kernel.instr_count && status == MB_OK; i++)
+            status = refuse_dtype(t, s->site, s->u.kernel.instrs[i].dtype);
+    return status;
+}
+
 /* Whether every step is known; reports the first that is not. */
 static mb_status known(const trace *t, const mb__plan *plan, int *most)
 {
+    if (known_dtypes(t, plan) != MB_OK)
+        return MB_BACKEND;
     for (const mb__step *s = plan->steps; s < plan->steps + plan->step_count; s++)
         switch (s->kind) {
         case MB_STEP_KERNEL:

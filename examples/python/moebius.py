@@ -28,8 +28,9 @@ import re
 import sys
 from contextlib import contextmanager
 
-FLOAT32, FLOAT64, INT32, BOOL = range(4)
-FORMATS = ("f", "d", "i", "?")  # of buffers, by dtype
+FLOAT32, FLOAT64, INT32, BOOL, FLOAT16, BFLOAT16, INT64, UINT8 = range(8)
+HALVES = (FLOAT16, BFLOAT16)
+FORMATS = ("f", "d", "i", "?", "e", None, "q", "B")  # of buffers, by dtype
 MAX_RANK = 8
 
 
@@ -39,30 +40,30 @@ def structure(name, **fields):
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
-POINTER, INT, INT64, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
+POINTER, INT, LONG, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
                                               ctypes.c_double, ctypes.c_bool)
-SCHEDULE = structure("mb_schedule", kind=INT, warmup=INT64, total=INT64, floor=DOUBLE, every=INT64, factor=DOUBLE)
+SCHEDULE = structure("mb_schedule", kind=INT, warmup=LONG, total=LONG, floor=DOUBLE, every=LONG, factor=DOUBLE)
 STRUCTURES = {s.__name__: s for s in (
     structure("mb_tensor", ctx=POINTER, id=UINT32, scope=UINT32),
-    structure("mb_shape", rank=INT, dim=INT64 * MAX_RANK),
+    structure("mb_shape", rank=INT, dim=LONG * MAX_RANK),
     structure("mb_axes", count=INT, keep=TRUTH, axis=INT * MAX_RANK),
     structure("mb_key", bits=ctypes.c_uint64),
     structure("mb_scope", ctx=POINTER, serial=UINT32),
     structure("mb_checkpoint", ctx=POINTER, first=UINT32, within=UINT32, products=TRUTH),
     structure("mb_scan", ctx=POINTER, serial=UINT32),
-    structure("mb_scan_options", backwards=TRUTH, keep_every=INT64),
+    structure("mb_scan_options", backwards=TRUTH, keep_every=LONG),
     structure("mb_vmap", ctx=POINTER, serial=UINT32),
     structure("mb_vmap_options", same_draws=TRUTH),
     structure("mb_init", kind=INT, size=DOUBLE),
     SCHEDULE,
     structure("mb_sgd_options", lr=DOUBLE, momentum=DOUBLE, nesterov=TRUTH, weight_decay=DOUBLE, clip_norm=DOUBLE,
-              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH),
+              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
     structure("mb_adam_options", lr=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE, clip_norm=DOUBLE,
-              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH),
+              clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
     structure("mb_adamw_options", lr=DOUBLE, weight_decay=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE,
-              clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH),
+              clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
 )}
-TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": INT64, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 TENSOR, SHAPE, AXES = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes"))
 
@@ -194,7 +195,7 @@ def kind(text):
 
 
 def argument(text):
-    return Whole(kind(text)) if kind(text) in (INT, INT64, ctypes.c_uint64) else kind(text)
+    return Whole(kind(text)) if kind(text) in (INT, LONG, ctypes.c_uint64) else kind(text)
 
 
 class Whole:
@@ -228,7 +229,7 @@ class Error(RuntimeError):
 def shape_of(sizes):
     """Of (2, 3), or 2. Too many sizes are an error of the call that gets them."""
     sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
-    return SHAPE(len(sizes), Whole(INT64).array(sizes))
+    return SHAPE(len(sizes), Whole(LONG).array(sizes))
 
 
 def axes_of(axes, keep=False):
@@ -320,8 +321,8 @@ class Tensor:
         return self.context.checked(library.mb_item_at(self.context.site(), self.handle))
 
     def read(self):
-        """A memoryview of all elements, row-major, of the tensor's shape unless that is empty. A flush."""
-        shape, code = self.shape, FORMATS[self.dtype]
+        """A memoryview of all elements, row-major, of the tensor's shape unless that is empty; halves as their bits. A flush."""
+        shape, code = self.shape, "H" if self.dtype in HALVES else FORMATS[self.dtype]
         data = bytearray(library.mb_count(self.handle) * array.array(code.replace("?", "b")).itemsize)
         buffer = (ctypes.c_char * len(data)).from_buffer(data)
         self.context.checked(library.mb_read_at(self.context.site(), self.handle, buffer, len(data)))
@@ -329,7 +330,7 @@ class Tensor:
 
     def tolist(self):
         """The elements as nested lists, or a number. A flush."""
-        view = self.read()
+        view = (self.cast(FLOAT32) if self.dtype in HALVES else self).read()
         return view.tolist() if view.nbytes else nested([], self.shape)
 
     def assign(self, value):
@@ -568,13 +569,16 @@ class Context:
         except TypeError:
             flat, shape = flattened(data)
             dtype = FLOAT32 if dtype is None else dtype
+            if dtype in HALVES:
+                return self.tensor(data, FLOAT32).cast(dtype)
             code = FORMATS[dtype].replace("?", "b")
-            values = map({FLOAT32: float, FLOAT64: float, INT32: operator.index, BOOL: bool}[dtype], flat)
+            values = map(float if dtype in (FLOAT32, FLOAT64) else bool if dtype == BOOL else operator.index, flat)
             text = array.array(code, values).tobytes()
         else:
             code = view.format.lstrip("@=" + ("<" if sys.byteorder == "little" else ">"))
+            code = "q" if code == "l" and view.itemsize == 8 else code
             if code not in FORMATS or dtype not in (None, FORMATS.index(code)):
-                raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i or ?, and the dtype, where one is given")
+                raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i, ?, e, q or B, and the dtype, where one is given")
             dtype, shape, text = FORMATS.index(code), view.shape, view.tobytes()
         return self.record("from_bytes", self.pointer, dtype, shape_of(shape), text, len(text))
 

@@ -48,8 +48,10 @@ typedef struct mb_safetensors mb_safetensors;
 
 /* NULL after an error. Accepts what the reference reader accepts (github.com/huggingface/safetensors), except
  * a rank above MB_MAX_RANK, a size or offset of 2^48 or more, names of 0 or more than 4096 bytes or with a
- * NUL, and more than 4096 entries of metadata. Files may hold dtypes that mb_dtype lacks: these tensors can
- * be listed, but not read. */
+ * NUL, and more than 4096 entries of metadata. Tensors of F32, F64, I32, I64, U8,
+ * BOOL, F16 and BF16 are read as they are, those of other dtypes as one that has all their values: I8, I16
+ * and U16 as int32; U32, and U64 below 2^63, as int64; F8_E5M2, F8_E4M3 and their FNUZ forms as float16;
+ * F8_E8M0 as float32. C64, F4 and the two of F6 can be listed, but not read. */
 MB_API mb_safetensors *mb_safetensors_open_at(const char *site, mb_context *ctx, const char *path);
 #define mb_safetensors_open(...) mb_safetensors_open_at(MB_HERE, __VA_ARGS__)
 MB_API void mb_safetensors_close(mb_safetensors *file); /* NULL is allowed */
@@ -61,7 +63,7 @@ MB_API int mb_safetensors_find(const mb_safetensors *file, const char *name);
 MB_API const char *mb_safetensors_name(const mb_safetensors *file, int i);
 /* As written in the file: "F32", "BF16", ... */
 MB_API const char *mb_safetensors_dtype_name(const mb_safetensors *file, int i);
-/* False, with *dtype unchanged, if mb_dtype has no such type. dtype may be NULL. */
+/* What it is read as; false, with *dtype unchanged, if it cannot be read. dtype may be NULL. */
 MB_API bool mb_safetensors_dtype(const mb_safetensors *file, int i, mb_dtype *dtype);
 MB_API mb_shape mb_safetensors_shape(const mb_safetensors *file, int i);
 /* Reads the values: a tensor of the innermost scope, made by mb_from. No tensor ({0}) after an error. */
@@ -77,14 +79,14 @@ MB_API bool mb_safetensors_metadata_pair(const mb_safetensors *file, int i, cons
 /* -------------------------------------------------------------------------------- .npy and tables -- */
 
 /* Reads an array of NumPy's: a tensor of the innermost scope, {0} after an error. Versions 1 to 3,
- * little-endian, rank at most MB_MAX_RANK. f4, f8, i4 and b1 keep their dtype; f2 becomes float32, exactly;
- * i1, i2, i8, u1, u2, u4 and u8 become int32, and a value that int32 cannot hold is an error. An array in
+ * little-endian, rank at most MB_MAX_RANK. f2, f4, f8, i4, i8, u1 and b1 keep their dtype; i1, i2 and u2
+ * become int32, u4 and u8 int64, and a value from 2^63 on is an error. An array in
  * Fortran's order has the same shape and elements here. Other dtypes, and files with too few or too many
  * bytes, are errors. */
 MB_API mb_tensor mb_npy_load_at(const char *site, mb_context *ctx, const char *path);
 #define mb_npy_load(...) mb_npy_load_at(MB_HERE, __VA_ARGS__)
-/* Computes t and writes it as an .npy file of version 1, replaced as a whole or not at all, as by
- * mb_safetensors_save. */
+/* Computes t, which NumPy has no bfloat16 for, and writes it as an .npy file of version 1, replaced as a
+ * whole or not at all, as by mb_safetensors_save. */
 MB_API mb_status mb_npy_save_at(const char *site, const char *path, mb_tensor t);
 #define mb_npy_save(...) mb_npy_save_at(MB_HERE, __VA_ARGS__)
 

@@ -21,8 +21,8 @@ typedef struct kind {
 
 static const kind kinds[] = {
     {"f4", 4, MB_FLOAT32}, {"f8", 8, MB_FLOAT64}, {"i4", 4, MB_INT32}, {"b1", 1, MB_BOOL},
-    {"f2", 2, MB_FLOAT32}, {"u1", 1, MB_INT32},   {"i1", 1, MB_INT32}, {"u2", 2, MB_INT32},
-    {"i2", 2, MB_INT32},   {"u4", 4, MB_INT32},   {"i8", 8, MB_INT32}, {"u8", 8, MB_INT32},
+    {"f2", 2, MB_FLOAT16}, {"u1", 1, MB_UINT8},   {"i8", 8, MB_INT64}, {"i1", 1, MB_INT32},
+    {"i2", 2, MB_INT32},   {"u2", 2, MB_INT32},   {"u4", 4, MB_INT64}, {"u8", 8, MB_INT64},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -215,22 +215,7 @@ static bool read_header(npy *f)
 
 /* ---- values ---- */
 
-/* IEEE 754 binary16, exactly. */
-static float from_half(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023, bits;
-    float value = (float)fraction / 16777216; /* subnormal: fraction 2^-24 */
-    if (exponent) {
-        bits = (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
-        memcpy(&value, &bits, sizeof value);
-    }
-    memcpy(&bits, &value, sizeof value);
-    bits |= sign;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* One value of an integer kind; UINT64_MAX of u8 and the like become more than int32 holds. */
+/* One value of an integer kind; what u8 has beyond int64 becomes -1, which no u8 is. */
 static int64_t from_integer(const kind *k, const unsigned char *from)
 {
     uint64_t bits = 0;
@@ -238,27 +223,24 @@ static int64_t from_integer(const kind *k, const unsigned char *from)
     int unused = 64 - 8 * k->bytes;
     if (k->name[0] == 'i')
         return (int64_t)(bits << unused) >> unused;
-    return bits > INT64_MAX ? INT64_MAX : (int64_t)bits;
+    return bits > INT64_MAX ? -1 : (int64_t)bits;
 }
 
-/* Makes int32 or float32 of what is narrower or wider. False: a value does not fit, or is no bool. */
+/* Makes int32 or int64 of what is narrower. False: a value does not fit, or is no bool. */
 static bool convert(npy *f, const unsigned char *from, void *to)
 {
     const kind *k = f->kind;
     for (int64_t i = 0; i < f->count; i++, from += k->bytes) {
-        int64_t n = k->name[0] == 'f' ? 0 : from_integer(k, from);
-        if (n < INT32_MIN || n > INT32_MAX || (k->dtype == MB_BOOL && n > 1)) {
-            mb_fail(f->ctx, MB_FORMAT, "npy: %s: value %lld of the file is %lld, which %s cannot hold",
-                    f->path, (long long)i, (long long)n, mb_dtype_name(k->dtype));
+        int64_t n = from_integer(k, from);
+        if ((k->name[0] == 'u' && n < 0) || (k->dtype == MB_BOOL && n > 1)) {
+            mb_fail(f->ctx, MB_FORMAT, "npy: %s: value %lld of the file is %s, which %s cannot hold", f->path,
+                    (long long)i, n < 0 ? "2^63 or more" : "neither 0 nor 1", mb_dtype_name(k->dtype));
             return false;
         }
-        if (k->dtype == MB_INT32) {
+        if (k->dtype == MB_INT32)
             ((int32_t *)to)[i] = (int32_t)n;
-        } else if (k->bytes == 2) {
-            uint16_t half;
-            memcpy(&half, from, sizeof half);
-            ((float *)to)[i] = from_half(half);
-        }
+        else if (k->dtype == MB_INT64)
+            ((int64_t *)to)[i] = n;
     }
     return true;
 }
@@ -283,11 +265,12 @@ static mb_tensor read_values(npy *f)
     const kind *k = f->kind;
     size_t bytes = (size_t)f->count * (size_t)k->bytes,
            made = (size_t)f->count * mb_dtype_size(k->dtype); /* at most 4 times the file's */
-    bool as_it_is = k->dtype == MB_BOOL || made == bytes;
+    bool as_it_is = made == bytes, same = as_it_is && k->dtype != MB_BOOL && k->name[0] != 'u';
+    same |= k->dtype == MB_UINT8;
     unsigned char *from = mb__alloc(f->ctx, bytes);
     void *to = from && !as_it_is ? mb__alloc(f->ctx, made) : NULL;
     if (from && (as_it_is || to) && read_at(f, from, bytes, f->data_at) &&
-        (k < kinds + 3 || convert(f, from, as_it_is ? from : to)))
+        (same || convert(f, from, as_it_is ? (void *)from : to)))
         t = make(f, as_it_is ? from : to);
     mb__free(f->ctx, to, made);
     mb__free(f->ctx, from, bytes);
@@ -327,7 +310,8 @@ typedef struct saving {
 
 static void put_header(saving *s)
 {
-    static const char *const descr[] = {"<f4", "<f8", "<i4", "|b1"}; /* by mb_dtype */
+    static const char *const descr[] = {"<f4", "<f8", "<i4", "|b1",
+                                        "<f2", "",    "<i8", "|u1"}; /* by mb_dtype */
     char sizes[256] = "";
     size_t n = 0;
     mb_shape shape = mb_shape_of(s->t);
@@ -371,6 +355,9 @@ mb_status mb_npy_save_at(const char *site, const char *path, mb_tensor t)
         return mb_error(t.ctx) ? mb_error(t.ctx) : MB_THREAD;
     if (!path || !*path)
         return mb_fail(t.ctx, MB_INVALID, "npy: no path");
+    if (mb_valid(t) && mb_dtype_of(t) == MB_BFLOAT16)
+        return mb_fail(t.ctx, MB_INVALID,
+                       "npy: NumPy has no bfloat16: cast to float32, which holds it exactly");
     saving s = {.t = t};
     if (mb_eval(&t, 1) != MB_OK) /* before a file is made */
         return mb_error(t.ctx);

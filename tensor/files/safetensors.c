@@ -189,6 +189,56 @@ mb_shape mb_safetensors_shape(const mb_safetensors *f, int i)
     return s;
 }
 
+/* The first value that a tensor of the file cannot have, or count. *from: its values, and after those the
+ * place of what they become. */
+static int64_t read_values(const mb__st_dtype *kind, unsigned char *from, int64_t count,
+                           unsigned char **values)
+{
+    size_t bytes = (size_t)count * (size_t)kind->bits / 8;
+    *values = from;
+    if (kind->dtype == MB_BOOL) {
+        int64_t bad = 0;
+        while (bad < count && from[bad] <= 1)
+            bad++;
+        return bad;
+    }
+    if (kind->way == MB__ST_SAME)
+        return count;
+    *values = from + (bytes + 7) / 8 * 8;
+    return mb__st_convert(kind, from, count, *values);
+}
+
+static mb_tensor tensor_of(mb_safetensors *f, int i, const mb__st_entry *e)
+{
+    const mb__st_dtype *kind = &mb__st_dtypes[e->dtype];
+    mb_tensor t = {NULL, 0, 0};
+    mb_shape shape = mb_safetensors_shape(f, i);
+    int64_t count = mb__numel(shape.dim, shape.rank), bad = count;
+    /* At most four times what the file has. */
+    size_t bytes = (size_t)(e->end - e->begin),
+           made = kind->way == MB__ST_SAME ? 0 : 8 + (size_t)count * mb_dtype_size((mb_dtype)kind->dtype);
+    unsigned char *data = mb__alloc(f->ctx, bytes + made), *values = data;
+    if (!data)
+        return t;
+    int error = mb__read_fully(f->fd, data, bytes, f->data_at + e->begin);
+    if (!error)
+        bad = read_values(kind, data, count, &values);
+    char name[96];
+    if (error)
+        report_read(f, error);
+    else if (bad < count && kind->dtype == MB_BOOL)
+        mb_fail(f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s': a BOOL of value %d", mb__path_tail(f->path),
+                mb__printable(name, sizeof name, f->header.text + e->name), data[bad]);
+    else if (bad < count)
+        mb_fail(f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s': value %lld of %s is beyond int64",
+                mb__path_tail(f->path), mb__printable(name, sizeof name, f->header.text + e->name),
+                (long long)bad, kind->name);
+    else
+        t = mb_from(f->ctx, (mb_dtype)kind->dtype, shape, values);
+    mb__free(f->ctx, data, bytes + made);
+    return t;
+}
+
 mb_tensor mb_safetensors_tensor_at(const char *site, mb_safetensors *f, int i)
 {
     MB_SITE(f ? f->ctx : NULL, site);
@@ -201,32 +251,15 @@ mb_tensor mb_safetensors_tensor_at(const char *site, mb_safetensors *f, int i)
         mb_fail(f->ctx, MB_INVALID, "safetensors: %s: tensor %d of %u", path, i, f->header.count);
         return none;
     }
-    mb_dtype dtype;
     char name[96];
-    mb__printable(name, sizeof name, f->header.text + e->name);
-    if (!mb_safetensors_dtype(f, i, &dtype)) {
-        mb_fail(f->ctx, MB_FORMAT,
-                "safetensors: %s: tensor '%s': dtype %s cannot be read; F32, F64, I32 and BOOL can", path,
-                name, mb__st_dtypes[e->dtype].name);
+    if (!mb_safetensors_dtype(f, i, NULL)) {
+        mb_fail(
+            f->ctx, MB_FORMAT,
+            "safetensors: %s: tensor '%s': dtype %s cannot be read; all but C64, F4, F6_E2M3 and F6_E3M2 can",
+            path, mb__printable(name, sizeof name, f->header.text + e->name), mb__st_dtypes[e->dtype].name);
         return none;
     }
-    size_t bytes = (size_t)(e->end - e->begin);
-    unsigned char *data = mb__alloc(f->ctx, bytes);
-    if (!data)
-        return none;
-    mb_tensor t = none;
-    size_t bad = bytes;
-    int error = mb__read_fully(f->fd, data, bytes, f->data_at + e->begin);
-    if (dtype == MB_BOOL && !error)
-        for (bad = 0; bad < bytes && data[bad] <= 1;)
-            bad++;
-    if (error)
-        report_read(f, error);
-    else if (bad < bytes)
-        mb_fail(f->ctx, MB_FORMAT, "safetensors: %s: tensor '%s': a BOOL of value %d", path, name, data[bad]);
-    else
-        t = mb_from(f->ctx, dtype, mb_safetensors_shape(f, i), data);
-    mb__free(f->ctx, data, bytes);
+    mb_tensor t = tensor_of(f, i, e);
     return mb_valid(t) ? t : none;
 }
 

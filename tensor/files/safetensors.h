@@ -24,11 +24,32 @@
  */
 #define MB__ST_ENTRY_MIN 50
 
+/* How what is in a file becomes values of mb_dtype. */
+typedef enum mb__st_way { MB__ST_SAME, MB__ST_SIGNED, MB__ST_UNSIGNED, MB__ST_FLOAT8 } mb__st_way;
+/* What an 8-bit float has in place of numbers: infinities and NaN as IEEE's; NaN where all bits but the sign
+ * are set; NaN for -0; or it is a power of two without a sign, and 255 is NaN. */
+typedef enum mb__st_special {
+    MB__ST_IEEE,
+    MB__ST_LAST_IS_NAN,
+    MB__ST_ZERO_IS_NAN,
+    MB__ST_POWERS
+} mb__st_special;
+typedef struct mb__st_float8 {
+    int fraction, bias; /* bits; of the exponent */
+    mb__st_special special;
+} mb__st_float8;
+
 typedef struct mb__st_dtype {
     const char *name;
     int bits;
-    int dtype; /* mb_dtype, or -1 */
+    int dtype; /* mb_dtype of what is read, or -1 */
+    mb__st_way way;
+    mb__st_float8 float8;
 } mb__st_dtype;
+
+/* The values of a file, `count` of them, as their mb_dtype's: exact. The index of one that is beyond it, or
+ * count. */
+int64_t mb__st_convert(const mb__st_dtype *from, const unsigned char *data, int64_t count, void *to);
 
 extern const mb__st_dtype mb__st_dtypes[];
 

@@ -10,12 +10,28 @@
 #include "tensor/files/safetensors.h"
 
 const mb__st_dtype mb__st_dtypes[] = {
-    {"BOOL", 8, MB_BOOL}, {"F4", 4, -1},           {"F6_E2M3", 6, -1},     {"F6_E3M2", 6, -1},
-    {"U8", 8, -1},        {"I8", 8, -1},           {"F8_E5M2", 8, -1},     {"F8_E4M3", 8, -1},
-    {"F8_E8M0", 8, -1},   {"F8_E4M3FNUZ", 8, -1},  {"F8_E5M2FNUZ", 8, -1}, {"I16", 16, -1},
-    {"U16", 16, -1},      {"F16", 16, -1},         {"BF16", 16, -1},       {"I32", 32, MB_INT32},
-    {"U32", 32, -1},      {"F32", 32, MB_FLOAT32}, {"C64", 64, -1},        {"F64", 64, MB_FLOAT64},
-    {"I64", 64, -1},      {"U64", 64, -1},
+    {"BOOL", 8, MB_BOOL, MB__ST_SAME, {0}},
+    {"F4", 4, -1, MB__ST_SAME, {0}},
+    {"F6_E2M3", 6, -1, MB__ST_SAME, {0}},
+    {"F6_E3M2", 6, -1, MB__ST_SAME, {0}},
+    {"U8", 8, MB_UINT8, MB__ST_SAME, {0}},
+    {"I8", 8, MB_INT32, MB__ST_SIGNED, {0}},
+    {"F8_E5M2", 8, MB_FLOAT16, MB__ST_FLOAT8, {2, 15, MB__ST_IEEE}},
+    {"F8_E4M3", 8, MB_FLOAT16, MB__ST_FLOAT8, {3, 7, MB__ST_LAST_IS_NAN}},
+    {"F8_E8M0", 8, MB_FLOAT32, MB__ST_FLOAT8, {0, 127, MB__ST_POWERS}},
+    {"F8_E4M3FNUZ", 8, MB_FLOAT16, MB__ST_FLOAT8, {3, 8, MB__ST_ZERO_IS_NAN}},
+    {"F8_E5M2FNUZ", 8, MB_FLOAT16, MB__ST_FLOAT8, {2, 16, MB__ST_ZERO_IS_NAN}},
+    {"I16", 16, MB_INT32, MB__ST_SIGNED, {0}},
+    {"U16", 16, MB_INT32, MB__ST_UNSIGNED, {0}},
+    {"F16", 16, MB_FLOAT16, MB__ST_SAME, {0}},
+    {"BF16", 16, MB_BFLOAT16, MB__ST_SAME, {0}},
+    {"I32", 32, MB_INT32, MB__ST_SAME, {0}},
+    {"U32", 32, MB_INT64, MB__ST_UNSIGNED, {0}},
+    {"F32", 32, MB_FLOAT32, MB__ST_SAME, {0}},
+    {"C64", 64, -1, MB__ST_SAME, {0}},
+    {"F64", 64, MB_FLOAT64, MB__ST_SAME, {0}},
+    {"I64", 64, MB_INT64, MB__ST_SAME, {0}},
+    {"U64", 64, MB_INT64, MB__ST_UNSIGNED, {0}},
 };
 enum { DTYPES = sizeof mb__st_dtypes / sizeof *mb__st_dtypes };
 

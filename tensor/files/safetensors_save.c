@@ -60,14 +60,15 @@ static void put_string(text *t, const char *s)
 
 static const char *dtype_name(mb_dtype dtype)
 {
-    static const char *const names[] = {"F32", "F64", "I32", "BOOL"};
+    static const char *const names[MB_DTYPES] = {"F32", "F64", "I32", "BOOL", "F16", "BF16", "I64", "U8"};
     return names[dtype];
 }
 
 /* The reference writer's order: largest element size first, so that all are aligned; then by name. */
 static int compare(const saving *s, int a, int b)
 {
-    static const int width[] = {3, 4, 2, 1}; /* by mb_dtype */
+    /* By mb_dtype; equal sizes as the reference orders them. */
+    static const int width[MB_DTYPES] = {7, 8, 5, 1, 3, 4, 9, 2};
     if (s->by_name)
         return strcmp(s->names[a], s->names[b]);
     int wa = width[mb_dtype_of(s->ts[a])], wb = width[mb_dtype_of(s->ts[b])];

@@ -392,6 +392,7 @@ static void call_optimizer(objects *o)
     TENSOR(mb_average_tensor, o->average, 0);
     NOTHING(mb_average_new_at, S, o->p, 0.5);
     QUIET(mb_average_free, o->average);
+    ROW("mb_optimizer_loss_scale_at", isnan(mb_optimizer_loss_scale_at(S, o->opt)));
     STATUS(mb_snapshot_take_at, S, o->snapshot);
     STATUS(mb_snapshot_restore_at, S, o->snapshot, "");
     TENSOR(mb_snapshot_tensor, o->snapshot, 0);

@@ -6,7 +6,9 @@
  *     steps MODEL [--batch 64] [--tokens 49] [--dim 128] [--heads 2] [--depth 4] [--inner-steps 1]
  *                 [--threads 2] [--steps 20] [--warm-up 3] [--forward-only] [--backend NAME] [--check]
  * [--double]
- *                 [--scan] [--keep-every K] [--checkpoint]
+ *                 [--scan] [--keep-every K] [--checkpoint] [--dtype float32|bfloat16|float16]
+ *
+ * --dtype: what vision transformers compute in; their parameters are float32.
  *
  * --scan: inner steps as one scan, whose derivative stores the weights of every K-th. --checkpoint: each
  * block is one.
@@ -48,7 +50,7 @@ enum { SIDE = 28, CHANNELS = 32, FEATURES = SIDE / 4 * SIDE / 4 * 2 * CHANNELS }
 enum { ICL_D = 5, ICL_PAIRS = 20, ICL_LAYERS = 3, ICL_PROMPTS = 1000 };
 
 typedef struct bench {
-    const char *model, *backend;
+    const char *model, *backend, *half;
     int64_t batch, tokens, dim, heads, depth, inner_steps, threads, steps;
     int64_t keep, warm_up;
     bool forward_only, check, full, scan, checkpoint; /* full: float64 */
@@ -161,7 +163,8 @@ static void make_vit(bench *b)
 static mb_tensor vit_loss(bench *b, uint64_t step)
 {
     (void)step;
-    return mb_cross_entropy(mb_vit_apply(b->vit, b->x, MB_NO_KEY, NULL), b->y);
+    mb_tensor x = b->half ? mb_cast(b->x, b->half[0] == 'b' ? MB_BFLOAT16 : MB_FLOAT16) : b->x;
+    return mb_cross_entropy(mb_cast(mb_vit_apply(b->vit, x, MB_NO_KEY, NULL), b->dtype), b->y);
 }
 
 /* ---- a convolutional network, channels last ---- */
@@ -381,6 +384,12 @@ static void run_timed(bench *b)
 
 /* ---- the command line ---- */
 
+static bool dtype_named(bench *b, const char *name)
+{
+    b->half = strcmp(name, "float32") == 0 ? NULL : name;
+    return !b->half || strcmp(name, "bfloat16") == 0 || strcmp(name, "float16") == 0;
+}
+
 static void parse(bench *b, int argc, char **argv)
 {
     const struct {
@@ -415,6 +424,8 @@ static void parse(bench *b, int argc, char **argv)
             continue;
         if (strcmp(argv[i], "--backend") == 0 && i + 1 < argc)
             b->backend = argv[++i];
+        else if (strcmp(argv[i], "--dtype") == 0 && i + 1 < argc && dtype_named(b, argv[i + 1]))
+            i++;
         else if (argv[i][0] != '-' && !b->model)
             b->model = argv[i];
         else

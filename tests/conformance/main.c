@@ -53,6 +53,7 @@ int main(int argc, char **argv)
     mb_close(open_as(run.backend, NULL, 0));
     run.float64 = has_float64();
     elementwise_cases();
+    dtype_cases();
     op_cases();
     custom_cases();
     program_cases();

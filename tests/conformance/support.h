@@ -26,6 +26,7 @@ bool wanted(const char *name);
 bool told(const char *name, bool ok, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 void elementwise_cases(void);
+void dtype_cases(void);
 void op_cases(void);
 void custom_cases(void);
 void program_cases(void);

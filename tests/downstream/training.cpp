@@ -86,6 +86,7 @@ static void optimisers(mb_context *mb, const std::string &folder)
         EXPECT(mb_optimizer_save(opt, path.c_str()) == MB_OK &&
                mb_optimizer_load(opt, path.c_str()) == MB_OK);
         EXPECT(mb_optimizer_skipped(opt) == 0);
+        EXPECT(mb_optimizer_loss_scale(opt) == 1);
         mb_optimizer_set_lr(opt, 0.2);
         EXPECT(mb_optimizer_lr(opt) == 0.2);
         for (int i = 0; i < mb_optimizer_state_count(opt); i++)

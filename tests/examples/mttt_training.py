@@ -182,7 +182,7 @@ def rows_are_means_since_the_last(folder):
 
 
 # Every flag that says what is computed, and another value for it.
-OTHERS = {"learner": "linear", "inner-steps": 2, "inner-batch": 2, "inner-lr": 0.5, "patch": 2, "positions": "learned",
+OTHERS = {"learner": "linear", "dtype": "bfloat16", "inner-steps": 2, "inner-batch": 2, "inner-lr": 0.5, "patch": 2, "positions": "learned",
           "dim": 16, "heads": 4, "depth": 2, "decoder-norm": "off", "learned-start": "frozen",
           "hidden": 20, "epochs": 2, "batch": 8, "lr": 0.02, "weight-decay": 0.3, "clip": 0.1,
           "warmup": 3, "seed": 43, "train-images": 50, "test-images": 21, "log-every": 3}

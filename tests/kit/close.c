@@ -9,10 +9,15 @@
 /* What is allowed where nothing is said. */
 static mb_closeness usual(mb_closeness how, mb_dtype dtype, const double *want, int64_t count)
 {
-    double rounding = dtype == MB_FLOAT32 ? 0x1p-23 : dtype == MB_FLOAT64 ? 0x1p-52 : 0;
+    double rounding = dtype == MB_FLOAT32    ? 0x1p-23
+                      : dtype == MB_FLOAT64  ? 0x1p-52
+                      : dtype == MB_FLOAT16  ? 0x1p-10
+                      : dtype == MB_BFLOAT16 ? 0x1p-7
+                                             : 0;
+    double times = mb__is_half((int)dtype) ? 4 : 256; /* halves are rounded where they are stored alone */
     if (how.rtol == 0 && how.atol == 0) {
-        how.rtol = 256 * rounding;
-        how.atol = 16 * rounding * mb__largest(want, count, 0);
+        how.rtol = times * rounding;
+        how.atol = times / 16 * rounding * mb__largest(want, count, 0);
     }
     return how;
 }

@@ -62,7 +62,7 @@ double *mb__check_draw(mb__blocks *b, uint64_t *state, mb_dtype dtype, int64_t c
     for (int64_t i = 0; x && i < count; i++) {
         double v =
             dtype == MB_BOOL ? (double)(mb__check_bits(state) & 1) : mb__check_between(state, low, high);
-        x[i] = dtype == MB_INT32 ? floor(v) : v;
+        x[i] = dtype == MB_INT32 || dtype == MB_INT64 || dtype == MB_UINT8 ? floor(v) : v;
     }
     return x;
 }
@@ -82,16 +82,8 @@ mb_tensor mb__check_tensor(mb__blocks *b, mb_dtype dtype, mb_shape shape, const 
     int64_t count = mb__check_count(shape);
     size_t bytes = ((size_t)count + 1) * sizeof(double);
     void *raw = mb__alloc(b->ctx, bytes);
-    for (int64_t i = 0; raw && i < count; i++) {
-        if (dtype == MB_FLOAT32)
-            ((float *)raw)[i] = (float)x[i];
-        else if (dtype == MB_FLOAT64)
-            ((double *)raw)[i] = x[i];
-        else if (dtype == MB_INT32)
-            ((int32_t *)raw)[i] = (int32_t)x[i];
-        else
-            ((uint8_t *)raw)[i] = x[i] != 0;
-    }
+    for (int64_t i = 0; raw && i < count; i++)
+        mb__element_set(dtype, raw, i, x[i]);
     mb_tensor t = raw ? mb_from(b->ctx, dtype, shape, raw) : mb__poison(b->ctx);
     mb__free(b->ctx, raw, bytes);
     return t;
@@ -105,14 +97,8 @@ double *mb__check_read(mb__blocks *b, mb_tensor t)
     double *x = mb__block(b, count, sizeof *x);
     if (!x || mb_read(t, x, (size_t)count * size) != MB_OK)
         return NULL;
-    for (int64_t i = count; i-- > 0 && dtype != MB_FLOAT64;) { /* from the end, since doubles take more */
-        const char *at = (const char *)x + (size_t)i * size;
-        float f;
-        int32_t n;
-        memcpy(&f, at, dtype == MB_FLOAT32 ? sizeof f : 0);
-        memcpy(&n, at, dtype == MB_INT32 ? sizeof n : 0);
-        x[i] = dtype == MB_FLOAT32 ? (double)f : dtype == MB_INT32 ? n : *(const uint8_t *)at;
-    }
+    for (int64_t i = count; i-- > 0;) /* from the end, since doubles take as much or more */
+        x[i] = mb__element_of(dtype, x, i);
     return x;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "compare.h"
 
+#include "tensor/half.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -93,20 +95,7 @@ static bool read_elements(run *r, mb_tensor t, double *out)
     if (mb_read(t, bytes, count * size) != MB_OK)
         return false;
     for (size_t i = 0; i < count; i++)
-        switch (mb_dtype_of(t)) {
-        case MB_FLOAT32:
-            out[i] = (double)((float *)bytes)[i];
-            break;
-        case MB_FLOAT64:
-            out[i] = ((double *)bytes)[i];
-            break;
-        case MB_INT32:
-            out[i] = ((int32_t *)bytes)[i];
-            break;
-        case MB_BOOL:
-            out[i] = ((uint8_t *)bytes)[i];
-            break;
-        }
+        out[i] = mb__element_of(mb_dtype_of(t), bytes, (int64_t)i);
     return true;
 }
 

@@ -62,6 +62,8 @@ static void *carried(run *r, const tensor_proto *t, mb_dtype dtype)
                 return NULL;
             ((int32_t *)bytes)[i] = (int32_t)t->whole[i];
             break;
+        default: /* nothing asks for another */
+            return NULL;
         }
     return bytes;
 }

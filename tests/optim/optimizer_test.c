@@ -44,7 +44,7 @@ typedef struct setting {
     const char *name;
     enum { SGD, ADAM, ADAMW } kind;
     double lr, momentum, decay, beta1, beta2, eps, clip_norm, clip_value;
-    bool nesterov, skip;
+    bool nesterov, skip, scaled;
     mb_schedule schedule;
 } setting;
 
@@ -72,12 +72,12 @@ static mb_optimizer *make(mb_params *p, const setting *s)
 {
     if (s->kind == SGD)
         return mb_sgd(p, (mb_sgd_options){s->lr, s->momentum, s->nesterov, s->decay, s->clip_norm,
-                                          s->clip_value, s->schedule, s->skip});
+                                          s->clip_value, s->schedule, s->skip, s->scaled});
     if (s->kind == ADAM)
         return mb_adam(p, (mb_adam_options){s->lr, s->beta1, s->beta2, s->eps, s->clip_norm, s->clip_value,
-                                            s->schedule, s->skip});
+                                            s->schedule, s->skip, s->scaled});
     return mb_adamw(p, (mb_adamw_options){s->lr, s->decay, s->beta1, s->beta2, s->eps, s->clip_norm,
-                                          s->clip_value, s->schedule, s->skip});
+                                          s->clip_value, s->schedule, s->skip, s->scaled});
 }
 
 /* Step number t = 1, 2, ... on the host. Returns the norm before clipping. */
@@ -401,6 +401,34 @@ static void expect_skipped(const char *backend, const setting *s)
     for (int i = 0; i < ALL; i++)
         expect(s->kind == SGD ? got[0][i] == got[1][i] : fabs(got[0][i] - got[1][i]) < 1e-5, "%s: %g, %g",
                s->name, got[0][i], got[1][i]);
+}
+
+/* A loss whose gradient overflows float16 from a factor of 2^14 on: two steps are skipped, and halve it; then
+ * the gradients are exact. */
+Test(optimizer, scaled_losses)
+{
+    for (int b = 0; b < 2; b++, close_all()) {
+        mb_context *mb = open_on(backend_names[b]);
+        mb_params *p = mb_params_new(mb, 1);
+        mb_tensor w = mb_param(p, "w", MB_SHAPE(3), mb_init_ones());
+        mb_optimizer *opt = mb_sgd(p, (mb_sgd_options){.lr = 1, .loss_scale = true});
+        double scale[] = {65536, 32768, 16384, 16384};
+        for (int i = 0; i < 4; i++) {
+            expect(mb_optimizer_loss_scale(opt) == scale[i], "step %d: %g", i, mb_optimizer_loss_scale(opt));
+            mb_scope scope = mb_scope_begin(mb);
+            mb_tensor x = mb_from(mb, MB_FLOAT32, MB_SHAPE(3), ((float[]){1, 0x1p-24f, 1}));
+            mb_tensor y = mb_mul(mb_cast(w, MB_FLOAT16), mb_cast(x, MB_FLOAT16));
+            mb_step(opt, mb_mul(mb_sum(mb_cast(y, MB_FLOAT32), MB_ALL), 3));
+            mb_scope_end(scope);
+        }
+        float got[3];
+        mb_read(w, got, sizeof got);
+        expect(got[0] == -5 && got[1] == 1 - 6 * 0x1p-24F && got[2] == -5, "%.9g %.9g %.9g", got[0], got[1],
+               got[2]);
+        expect(mb_optimizer_skipped(opt) == 2 && mb_optimizer_steps(opt) == 4, "skipped");
+        mb_optimizer_free(opt);
+        mb_params_free(p);
+    }
 }
 
 Test(optimizer, gradients_that_are_not_finite)

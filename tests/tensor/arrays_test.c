@@ -56,15 +56,15 @@ static void test_npy_dtypes(mb_context *mb)
     expect_npy(mb, "<f8", (double[]){1.1, -2}, 16, MB_FLOAT64, 2, (double[]){1.1, -2});
     expect_npy(mb, "<i4", (int32_t[]){INT32_MIN, 7}, 8, MB_INT32, 2, (double[]){INT32_MIN, 7});
     expect_npy(mb, "|b1", "\1\0\1", 3, MB_BOOL, 3, (double[]){1, 0, 1});
-    expect_npy(mb, "|u1", "\377\0", 2, MB_INT32, 2, (double[]){255, 0});
+    expect_npy(mb, "|u1", "\377\0", 2, MB_UINT8, 2, (double[]){255, 0});
     expect_npy(mb, "|i1", "\377\177", 2, MB_INT32, 2, (double[]){-1, 127});
     expect_npy(mb, "<u2", (uint16_t[]){65535}, 2, MB_INT32, 1, (double[]){65535});
     expect_npy(mb, "<i2", (int16_t[]){-32768}, 2, MB_INT32, 1, (double[]){-32768});
-    expect_npy(mb, "<u4", (uint32_t[]){INT32_MAX}, 4, MB_INT32, 1, (double[]){INT32_MAX});
-    expect_npy(mb, "<i8", (int64_t[]){-5, INT32_MAX}, 16, MB_INT32, 2, (double[]){-5, INT32_MAX});
-    expect_npy(mb, "<u8", (uint64_t[]){5}, 8, MB_INT32, 1, (double[]){5});
+    expect_npy(mb, "<u4", (uint32_t[]){UINT32_MAX}, 4, MB_INT64, 1, (double[]){UINT32_MAX});
+    expect_npy(mb, "<i8", (int64_t[]){-5, INT64_C(1) << 52}, 16, MB_INT64, 2, (double[]){-5, 0x1p52});
+    expect_npy(mb, "<u8", (uint64_t[]){5}, 8, MB_INT64, 1, (double[]){5});
     /* 1, -2, the largest 65504, the smallest subnormal 2^-24, the smallest normal 2^-14, -0, infinity */
-    expect_npy(mb, "<f2", (uint16_t[]){0x3c00, 0xc000, 0x7bff, 1, 0x400, 0x8000, 0x7c00}, 14, MB_FLOAT32, 7,
+    expect_npy(mb, "<f2", (uint16_t[]){0x3c00, 0xc000, 0x7bff, 1, 0x400, 0x8000, 0x7c00}, 14, MB_FLOAT16, 7,
                (double[]){1, -2, 65504, ldexp(1, -24), ldexp(1, -14), -0.0, INFINITY});
 }
 
@@ -88,10 +88,10 @@ static void test_npy_errors(mb_context *mb)
     expect_npy_error(mb, "{'descr': '|b1'", 2, "does not end");
     expect_npy_error(mb, "{'descr", 2, "not a dictionary");
     expect_npy_error(mb, "", 2, "not a dictionary");
-    int64_t wide[] = {1, INT64_C(1) << 31};
-    put_npy(in_folder("wide.npy"), 1, "{'descr': '<i8'" REST, wide, sizeof wide);
+    uint64_t wide[] = {1, UINT64_C(1) << 63};
+    put_npy(in_folder("wide.npy"), 1, "{'descr': '<u8'" REST, wide, sizeof wide);
     check(!mb_npy_load(mb, in_folder("wide.npy")).ctx &&
-              strstr(mb_message(mb), "value 1 of the file is 2147483648"),
+              strstr(mb_message(mb), "value 1 of the file is 2^63 or more, which int64"),
           "%s", mb_message(mb));
     mb_clear_error(mb);
     put_npy(in_folder("two.npy"), 1, "{'descr': '|b1'" REST, "\1\2", 2);

@@ -2,6 +2,8 @@
  * files.c - a folder, counted checks, an allocator that fails, and some tensors to save. */
 #include "files.h"
 
+#include "tensor/half.h"
+
 #include <stdarg.h>
 
 int passed, failed;
@@ -113,32 +115,19 @@ mb_context *open_context(void)
 
 /* ---- tensors to save ---- */
 
-static mb_tensor make(mb_context *mb, mb_dtype dtype, mb_shape shape, int seed)
+mb_tensor some_tensor(mb_context *mb, mb_dtype dtype, mb_shape shape, int seed)
 {
-    union {
-        float f[64];
-        double d[64];
-        int32_t i[64];
-        uint8_t b[64];
-    } v;
+    double v[64]; /* room for any dtype */
     for (int i = 0; i < 64; i++) {
         int k = seed * 64 + i;
-        switch (dtype) {
-        case MB_FLOAT32:
-            v.f[i] = (float)k / 7;
-            break;
-        case MB_FLOAT64:
-            v.d[i] = k / 7.0;
-            break;
-        case MB_INT32:
-            v.i[i] = k * 1000003;
-            break;
-        case MB_BOOL:
-            v.b[i] = k % 3 == 0;
-            break;
-        }
+        bool floats = mb__is_half((int)dtype) || dtype == MB_FLOAT64;
+        double x = dtype == MB_BOOL      ? k % 3 == 0
+                   : dtype == MB_FLOAT32 ? (double)((float)k / 7)
+                   : floats              ? k / 7.0
+                                         : k * 1000003.0;
+        mb__element_set(dtype, v, i, x);
     }
-    return mb_from(mb, dtype, shape, &v);
+    return mb_from(mb, dtype, shape, v);
 }
 
 const char *const names[NAMES + 1] = {
@@ -146,13 +135,13 @@ const char *const names[NAMES + 1] = {
 const char *const metadata[] = {"format", "pt", "note", "a \"quoted\" \\ line\n\xe2\x82\xac", "", "", NULL};
 void make_all(mb_context *mb, mb_tensor *ts)
 {
-    ts[0] = make(mb, MB_BOOL, MB_SHAPE(3, 3), 1);
-    ts[1] = make(mb, MB_INT32, MB_SHAPE(5), 2);
-    ts[2] = make(mb, MB_FLOAT32, MB_SHAPE(4), 3);
-    ts[3] = make(mb, MB_FLOAT32, MB_SHAPE(4, 2, 1), 4);
-    ts[4] = make(mb, MB_FLOAT64, MB_SHAPE0, 5);
-    ts[5] = make(mb, MB_FLOAT64, MB_SHAPE(3, 0), 6);
-    ts[6] = make(mb, MB_FLOAT32, MB_SHAPE(1, 1, 1, 1, 1, 1, 1, 2), 7);
+    ts[0] = some_tensor(mb, MB_BOOL, MB_SHAPE(3, 3), 1);
+    ts[1] = some_tensor(mb, MB_INT32, MB_SHAPE(5), 2);
+    ts[2] = some_tensor(mb, MB_FLOAT32, MB_SHAPE(4), 3);
+    ts[3] = some_tensor(mb, MB_FLOAT32, MB_SHAPE(4, 2, 1), 4);
+    ts[4] = some_tensor(mb, MB_FLOAT64, MB_SHAPE0, 5);
+    ts[5] = some_tensor(mb, MB_FLOAT64, MB_SHAPE(3, 0), 6);
+    ts[6] = some_tensor(mb, MB_FLOAT32, MB_SHAPE(1, 1, 1, 1, 1, 1, 1, 2), 7);
 }
 
 bool same(mb_tensor a, mb_tensor b)

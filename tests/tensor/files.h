@@ -33,6 +33,8 @@ enum { NAMES = 7 };
 extern const char *const names[NAMES + 1], *const metadata[];
 /* Tensors of all dtypes, to be saved under these names. */
 void make_all(mb_context *mb, mb_tensor *ts);
+/* Of any dtype, at most 64 elements. */
+mb_tensor some_tensor(mb_context *mb, mb_dtype dtype, mb_shape shape, int seed);
 bool same(mb_tensor a, mb_tensor b);
 /* Writes a set of images, of which these are the options. */
 mb_images_options image_files(void);
@@ -41,6 +43,8 @@ mb_images_options image_files(void);
 void test_corpus(mb_context *mb);
 void test_large(mb_context *mb);
 void test_round_trip(mb_context *mb);
+void test_kinds(mb_context *mb);
+void test_dtypes_there_and_back(mb_context *mb);
 void test_damage(mb_context *mb);
 void test_save_errors(mb_context *mb);
 /* system_test.c */

@@ -65,6 +65,8 @@ int main(void)
     test_corpus(mb);
     test_large(mb);
     test_round_trip(mb);
+    test_kinds(mb);
+    test_dtypes_there_and_back(mb);
     test_damage(mb);
     test_save_errors(mb);
     test_signals(mb);

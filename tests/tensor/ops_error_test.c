@@ -52,7 +52,7 @@ Test(ops_error, elementwise)
     OPEN;
     REFUSED(MB_INVALID, mb_add(t.f32, t.row), "add", "[3,4]", "[5]");
     REFUSED(MB_INVALID, mb_mul(t.f32, t.f64), "mul", "float32", "float64", "cast");
-    REFUSED(MB_INVALID, mb_div(t.i32, t.i32), "div", "int32", "wanted float32 or float64");
+    REFUSED(MB_INVALID, mb_div(t.i32, t.i32), "div", "int32", "wanted floats");
     REFUSED(MB_INVALID, mb_exp(t.truth), "exp", "bool");
     REFUSED(MB_INVALID, mb_neg(t.truth), "neg", "bool");
     REFUSED(MB_INVALID, mb_not(t.f32), "not", "float32", "bool");
@@ -275,7 +275,7 @@ Test(ops_error, leaves)
 {
     OPEN;
     REFUSED(MB_INVALID, mb_full(ctx, MB_FLOAT32, MB_SHAPE(3, -1), 0), "full", "-1");
-    REFUSED(MB_INVALID, mb_full(ctx, (mb_dtype)7, MB_SHAPE(3), 0), "full", "7");
+    REFUSED(MB_INVALID, mb_full(ctx, (mb_dtype)77, MB_SHAPE(3), 0), "full", "77");
     REFUSED(MB_INVALID, mb_full(ctx, MB_FLOAT32, ((mb_shape){9, {0}}), 0), "full", "9");
     REFUSED(MB_INVALID, mb_full(ctx, MB_FLOAT32, ((mb_shape){-1, {0}}), 0), "full", "-1");
     REFUSED(MB_INVALID, mb_scalar(ctx, (mb_dtype)-1, 0), "scalar", "-1");

@@ -28,6 +28,7 @@ enum {
     OpTypeBool = 20,
     OpTypeInt = 21,
     OpTypeFloat = 22,
+    OpTypeVector = 23,
     OpTypePointer = 32,
     OpTypeFunction = 33,
     OpConstantTrue = 41,
@@ -98,6 +99,10 @@ static void learn_type(mb__vk_library *l, const uint32_t *w)
         break;
     case OpTypeFloat:
         l->types[w[2] == 64 ? VK_F64 : VK_F32] = w[1];
+        break;
+    case OpTypeVector: /* an int64 is two words */
+        if (w[2] == l->types[VK_U32] && w[3] == 2)
+            l->types[VK_I64] = w[1];
         break;
     case OpTypePointer:
         for (int t = 0; t < VK_TYPES; t++)
@@ -221,7 +226,8 @@ struct mb__vk_asm {
     uint32_t head_count, head_room, text_count, text_room;
 };
 
-static const char *const glsl_types[VK_TYPES + 1] = {"uint", "int", "float", "double", "bool", "void"};
+static const char *const glsl_types[VK_TYPES + 1] = {"uint", "int",   "float", "double",
+                                                     "bool", "uvec2", "void"};
 
 static void put(mb__vk_asm *a, stream *s, uint32_t word)
 {

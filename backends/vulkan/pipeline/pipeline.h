@@ -78,7 +78,7 @@ extern const char mb__vk_kernel_text[], mb__vk_names_text[], mb__vk_custom_text[
 
 /* ---- assemble.c ---- */
 
-typedef enum mb__vk_type { VK_U32, VK_I32, VK_F32, VK_F64, VK_BOOL_, VK_TYPES } mb__vk_type;
+typedef enum mb__vk_type { VK_U32, VK_I32, VK_F32, VK_F64, VK_BOOL_, VK_I64, VK_TYPES } mb__vk_type;
 enum mb__vk_math { VK_ADD, VK_MUL, VK_DIV, VK_MOD, VK_LESS, VK_AND, VK_EQUAL };
 
 typedef struct mb__vk_asm mb__vk_asm;

@@ -116,7 +116,7 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
     int64_t count = mb__numel(o->out_dim, o->out_rank);
     uint32_t local = v->caps.processor ? 64 : mb__vk_widest(v);
     VkPipeline pipeline =
-        mb__vk_pipeline_named(p, step, o->dtype == MB_FLOAT64 ? "take_wide" : "take", -1, local);
+        mb__vk_pipeline_named(p, step, mb__vk_is_wide(o->dtype) ? "take_wide" : "take", -1, local);
     if (!pipeline)
         return false;
     mb__vk_slot slots[3] = {

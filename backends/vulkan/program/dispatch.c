@@ -22,11 +22,12 @@ void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t s
     p->slot_value[p->word_count++] = value;
 }
 
-/* Elements of a value are 4 bytes, or 8 where they are float64; of scratch the writer says so by its views.
+/* Elements of a value are 4 bytes, or 8 where they are float64 or int64; of scratch the writer says so by its
+ * views.
  */
 static int words_each(const mb__vk_program *p, int32_t value)
 {
-    return value < p->plan->value_count && p->plan->values[value].dtype == MB_FLOAT64 ? 2 : 1;
+    return value < p->plan->value_count && mb__vk_is_wide(p->plan->values[value].dtype) ? 2 : 1;
 }
 
 void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count)
@@ -107,7 +108,7 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
 
 VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
 {
-    static const char *const types[] = {"f32", "f64", "i32", "i32"};
+    static const char *const types[] = {"f32", "f64", "i32", "i32", "f32", "f32", "i32", "i32"};
     char name[40];
     if (dtype < 0)
         snprintf(name, sizeof name, "%s", kernel);

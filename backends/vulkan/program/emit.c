@@ -50,10 +50,12 @@ typedef struct emitter {
 
 static mb__vk_type type_for(int dtype)
 {
-    static const mb__vk_type types[] = {VK_F32, VK_F64, VK_I32, VK_BOOL_};
+    static const mb__vk_type types[MB_DTYPES] = {VK_F32, VK_F64, VK_I32, VK_BOOL_,
+                                                 VK_F32, VK_F32, VK_I64, VK_I32};
     return types[dtype];
 }
-static const char *const type_names[] = {"f32", "f64", "i32", "bool"};
+/* Halves are float32, rounded by cast and store; an int64 is a pair of words; a uint8 is an int32. */
+static const char *const type_names[MB_DTYPES] = {"f32", "f64", "i32", "bool", "f32", "f32", "i64", "i32"};
 
 static uint32_t call1(emitter *e, const char *format, const char *name, mb__vk_type type, int n,
                       const uint32_t *args)
@@ -100,6 +102,34 @@ static uint32_t zero(emitter *e, const mb__instr *n)
     return signbit(n->number) ? call1(e, "%s_neg", type_names[n->dtype], type, 1, &x) : x;
 }
 
+static uint32_t rounded(emitter *e, int dtype, uint32_t x)
+{
+    if (!mb__is_half(dtype))
+        return x;
+    return mb__vk_call(e->a, dtype == MB_FLOAT16 ? "round_f16" : "round_bf16", VK_F32, 1, &x);
+}
+
+static uint32_t cast(emitter *e, int from, int to, uint32_t x)
+{
+    char text[48];
+    bool same = !strcmp(type_names[from], type_names[to]);
+    if (mb__is_half(to) && from != MB_FLOAT32 && !mb__is_half(from) && from != MB_BOOL)
+        x = call1(e, "odd_%s", type_names[from], VK_F32, 1, &x); /* so that it is rounded once */
+    else if (!same) {
+        snprintf(text, sizeof text, "cast_%s_%s", type_names[from], type_names[to]);
+        x = mb__vk_call(e->a, text, type_for(to), 1, &x);
+    }
+    if (to == MB_UINT8 && from != MB_UINT8 && from != MB_BOOL)
+        return mb__vk_call(e->a, "byte_of", VK_I32, 1, &x);
+    return from == to ? x : rounded(e, to, x);
+}
+
+static uint32_t pair(emitter *e, int64_t x)
+{
+    uint32_t words[2] = {mb__vk_u32(e->a, (uint32_t)x), mb__vk_u32(e->a, (uint32_t)((uint64_t)x >> 32))};
+    return mb__vk_call(e->a, "pair_of", VK_I64, 2, words);
+}
+
 static uint32_t one(emitter *e, int i)
 {
     const mb__instr *n = &e->k->instrs[i];
@@ -110,10 +140,12 @@ static uint32_t one(emitter *e, int i)
     case MB_K_LOAD: {
         int s = mb__vk_slot_of(e->p, &n->view);
         args[0] = e->block[s];
-        args[1] = position(e, &n->view, n->dtype == MB_FLOAT64 ? e->base64[s] : e->base[s], 0, e->k->rank);
+        args[1] = position(e, &n->view, mb__vk_is_wide(n->dtype) ? e->base64[s] : e->base[s], 0, e->k->rank);
         return call1(e, "load_%s", name, type, 2, args);
     }
     case MB_K_CONST:
+        if (n->dtype == MB_INT64)
+            return pair(e, mb__to_int64(n->number));
         return mb__vk_is_zero(n) ? zero(e, n) : mb__vk_number(e->a, type, n->number);
     case MB_K_SCALAR:
         args[0] = param(e, n->bind);
@@ -128,9 +160,7 @@ static uint32_t one(emitter *e, int i)
     case MB_K_COPY:
         return e->id[n->in[0]];
     case MB_OP_CAST:
-        if (n->from == n->dtype)
-            return e->id[n->in[0]];
-        break;
+        return cast(e, n->from, n->dtype, e->id[n->in[0]]);
     default:
         break;
     }
@@ -144,9 +174,7 @@ static uint32_t one(emitter *e, int i)
         return call1(e, "%s_add", name, type, 2, args);
     }
     char text[48];
-    if (n->op == MB_OP_CAST)
-        snprintf(text, sizeof text, "cast_%s_%s", type_names[n->from], name);
-    else if (n->op == MB_OP_MAP)
+    if (n->op == MB_OP_MAP)
         snprintf(text, sizeof text, "%s_u%u", name, n->custom->number);
     else if (n->op == MB_OP_WHERE)
         snprintf(text, sizeof text, "where_%s", name);
@@ -178,8 +206,9 @@ static void store(emitter *e, const mb__store *s)
 {
     const mb__instr *n = &e->k->instrs[s->instr];
     int slot = mb__vk_slot_of(e->p, &s->view);
-    uint32_t base = n->dtype == MB_FLOAT64 ? e->base64[slot] : e->base[slot];
-    uint32_t args[3] = {e->block[slot], position(e, &s->view, base, 0, e->k->rank), e->id[s->instr]};
+    uint32_t base = mb__vk_is_wide(n->dtype) ? e->base64[slot] : e->base[slot];
+    uint32_t args[3] = {e->block[slot], position(e, &s->view, base, 0, e->k->rank),
+                        rounded(e, n->dtype, e->id[s->instr])};
     call1(e, "store_%s", type_names[n->dtype], VK_TYPES, 3, args);
 }
 
@@ -213,10 +242,10 @@ static void read_slots(emitter *e)
         bool wide = false, narrow = false;
         for (int i = 0; i < e->k->instr_count; i++)
             if (e->k->instrs[i].op == MB_K_LOAD && mb__vk_slot_of(e->p, &e->k->instrs[i].view) == s)
-                *(e->k->instrs[i].dtype == MB_FLOAT64 ? &wide : &narrow) = true;
+                *(mb__vk_is_wide(e->k->instrs[i].dtype) ? &wide : &narrow) = true;
         for (int i = 0; i < e->k->store_count; i++)
             if (mb__vk_slot_of(e->p, &e->k->stores[i].view) == s)
-                *(e->k->instrs[e->k->stores[i].instr].dtype == MB_FLOAT64 ? &wide : &narrow) = true;
+                *(mb__vk_is_wide(e->k->instrs[e->k->stores[i].instr].dtype) ? &wide : &narrow) = true;
         e->block[s] = mb__vk_call(e->a, "block_of", VK_U32, 1, &slot);
         if (narrow)
             e->base[s] = mb__vk_call(e->a, "base_of", VK_U32, 1, &slot);
@@ -253,7 +282,7 @@ static void end_columns(emitter *e, const columns *c)
 
 static bool carries(const mb__instr *n)
 {
-    return n->op == MB_K_SUM && n->dtype == MB_FLOAT32;
+    return n->op == MB_K_SUM && mb__is_float(n->dtype) && n->dtype != MB_FLOAT64;
 }
 
 /* What a reduction of nothing gives. */

@@ -32,7 +32,7 @@ static void add_entry(mb__vk_program *body, uint32_t w, int port)
     int number = input ? port : port - l->inputs;
     bool carry = number < l->carries;
     const mb__value *v = &body->plan->values[body->slot_value[w]];
-    int64_t step = (input ? l->in : l->out)[number].step, each = v->dtype == MB_FLOAT64 ? 2 : 1;
+    int64_t step = (input ? l->in : l->out)[number].step, each = mb__vk_is_wide(v->dtype) ? 2 : 1;
     mb__vk_param(body, 0);
     mb__vk_add_word(body, w - body->list, -1, 0); /* modulo 2^32, as there */
     mb__vk_param(body, 4 * port + (!carry ? MOVES : input ? CARRY_READ : CARRY_WRITTEN));

@@ -258,10 +258,16 @@ VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
                                c->a_read, c->b_read | (uint32_t)c->fours << 2);
 }
 
+/* Halves are float32 in the device's memory, too. */
+static uint8_t summed_in(const mb__vk_program *p, const mb__product *m)
+{
+    return p->plan->values[m->c.value].dtype == MB_FLOAT64 ? MB_FLOAT64 : MB_FLOAT32;
+}
+
 /* The simplest way: a generated kernel that sums products of two loads over k. */
 static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 {
-    uint8_t dtype = p->plan->values[m->c.value].dtype;
+    uint8_t dtype = summed_in(p, m);
     mb__instr instrs[4] = {{.op = MB_K_LOAD}, {.op = MB_K_LOAD}, {.op = MB_OP_MUL}, {.op = MB_K_SUM}};
     mb__store st = {.instr = 3, .mode = MB_STORE, .per_row = true, .view = {m->c.value, m->c.offset, {0}}};
     mb__kernel k = {.instrs = instrs, .stores = &st, .instr_count = 4, .store_count = 1};
@@ -297,7 +303,7 @@ static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 static bool add_up(mb__vk_program *p, int step, const layout *l, int32_t pieces)
 {
     const mb__product *m = &l->m;
-    uint8_t dtype = p->plan->values[m->c.value].dtype;
+    uint8_t dtype = summed_in(p, m);
     mb__instr instrs[2] = {{.op = MB_K_LOAD, .dtype = dtype, .from = dtype, .in = {-1, -1, -1}, .bind = -1},
                            {.op = MB_K_SUM, .dtype = dtype, .from = dtype, .in = {0, -1, -1}, .bind = -1}};
     mb__store st = {.instr = 1, .mode = MB_STORE, .per_row = true, .view = {m->c.value, m->c.offset, {0}}};

@@ -134,6 +134,11 @@ static inline bool mb__vk_uses_float64(const mb__kernel *k)
             return true;
     return false;
 }
+/* Whether an element is two words. */
+static inline bool mb__vk_is_wide(int dtype)
+{
+    return dtype == MB_FLOAT64 || dtype == MB_INT64;
+}
 static inline bool mb__vk_is_reduction(const mb__instr *i)
 {
     return i->op == MB_K_SUM || i->op == MB_K_MAX;
@@ -166,7 +171,7 @@ int mb__vk_slot_of(const mb__vk_pass *p, const mb__view *view);
 static inline bool mb__vk_is_zero(const mb__instr *n)
 {
     return n->op == MB_K_CONST && mb__is_float(n->dtype) &&
-           (n->dtype == MB_FLOAT32 ? (float)n->number == 0 : n->number == 0);
+           (n->dtype != MB_FLOAT64 ? (float)n->number == 0 : n->number == 0);
 }
 /* The position among the parameters of a bound scalar's number, or of a first position. */
 int mb__vk_param_of(const mb__vk_pass *p, int64_t x);

@@ -57,7 +57,8 @@ static void put_scalar(const mb__scalar *s, uint32_t *w)
     int32_t n = x >= 2147483647.0 ? INT32_MAX : x > -2147483648.0 ? (int32_t)x : INT32_MIN;
     memcpy(w, &f, 4);
     memcpy(w + 1, &n, 4);
-    memcpy(w + 2, &x, 8);
+    int64_t whole = mb__to_int64(x);
+    memcpy(w + 2, s->dtype == MB_INT64 ? (void *)&whole : (void *)&x, 8);
 }
 
 static void bind_values(mb__vk_program *p, const mb__binding *b)

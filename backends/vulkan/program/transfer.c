@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * transfer.c - values to the device and back. If the host cannot access the blocks (a discrete GPU without a
- * large BAR), or only by slow uncached reads, transfers go through a host-visible block, by a copy kernel
- * whose commands are recorded once.
+ * transfer.c - values to the device and back. There bools, bytes and halves have a word each: 0 or 1, a
+ * number, a float32. If the host cannot access the blocks (a discrete GPU without a large BAR), or only by
+ * slow uncached reads, transfers go through a host-visible block, by a copy kernel whose commands are
+ * recorded once.
  */
 #include "backends/vulkan/program/program.h"
 
@@ -72,6 +73,12 @@ static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)
     else if (dtype == MB_BOOL)
         for (int64_t i = 0; i < count; i++)
             ((uint32_t *)to)[i] = ((const uint8_t *)from)[i] != 0;
+    else if (dtype == MB_UINT8)
+        for (int64_t i = 0; i < count; i++)
+            ((uint32_t *)to)[i] = ((const uint8_t *)from)[i];
+    else if (mb__is_half((int)dtype))
+        for (int64_t i = 0; i < count; i++)
+            ((float *)to)[i] = mb__from_half((int)dtype, ((const uint16_t *)from)[i]);
     else
         memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
 }
@@ -81,6 +88,12 @@ static void unpack(mb_dtype dtype, int64_t count, const void *from, void *to)
     if (dtype == MB_BOOL)
         for (int64_t i = 0; i < count; i++)
             ((uint8_t *)to)[i] = ((const uint32_t *)from)[i] != 0;
+    else if (dtype == MB_UINT8)
+        for (int64_t i = 0; i < count; i++)
+            ((uint8_t *)to)[i] = (uint8_t)((const uint32_t *)from)[i];
+    else if (mb__is_half((int)dtype))
+        for (int64_t i = 0; i < count; i++)
+            ((uint16_t *)to)[i] = mb__to_half((int)dtype, (double)((const float *)from)[i]);
     else
         memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
 }

@@ -72,6 +72,116 @@ bool cast_f64_bool(const double x)
 }
 #endif
 
+/* ---- halves and bytes (tensor/half.h says the same in C) ---- */
+
+int byte_of(const int x) { return min(max(x, 0), 255); }
+float round_bf16(const float x)
+{
+    uint u = floatBitsToUint(x), even = u + 0x7fffu + ((u >> 16) & 1u);
+    return (u & 0x7fffffffu) > 0x7f800000u ? x : uintBitsToFloat(even & 0xffff0000u);
+}
+/* Below 2^-14, adding 1/2 rounds to a multiple of 2^-24. */
+float round_f16(const float x)
+{
+    uint u = floatBitsToUint(x), size = u & 0x7fffffffu, even = (size + 0xfffu + ((size >> 13) & 1u)) & ~0x1fffu;
+    precise float shifted = uintBitsToFloat(size) + 0.5;
+    uint small = floatBitsToUint(float(floatBitsToUint(shifted) - 0x3f000000u) * 5.9604644775390625e-8);
+    uint r = size >= 0x477ff000u ? 0x7f800000u : size < 0x38800000u ? small : even;
+    return size > 0x7f800000u ? x : uintBitsToFloat(r | (u & 0x80000000u));
+}
+/* To float32 so that rounding that to a half rounds x: of two float32 around x, the odd one. */
+float odd_i32(const int x)
+{
+    bool large = x >= 16777216 || x <= -16777216;
+    return float(large ? (x & ~255) | ((x & 255) != 0 ? 128 : 0) : x);
+}
+#ifdef HAVE_F64
+float odd_f64(const double x)
+{
+    float f = float(x);
+    uint u = floatBitsToUint(f);
+    bool larger = x > 0.0LF ? double(f) > x : double(f) < x;
+    bool done = double(f) == x || (u & 1u) != 0u || (u & 0x7fffffffu) > 0x7f800000u;
+    return done ? f : uintBitsToFloat(larger ? u - 1u : u + 1u);
+}
+#endif
+
+/* ---- int64: a pair of words, the low one first ---- */
+
+uvec2 pair_of(const uint low, const uint high) { return uvec2(low, high); }
+uvec2 load_i64(const uint block, const uint i) { return uvec2(words[block].at[2 * i], words[block].at[2 * i + 1]); }
+void store_i64(const uint block, const uint i, const uvec2 x)
+{
+    words[block].at[2 * i] = x.x;
+    words[block].at[2 * i + 1] = x.y;
+}
+uvec2 scalar_i64(const uint i) { return uvec2(scalar_low(i), scalar_high(i)); }
+uvec2 iota_i64(const uint i) { return uvec2(i, 0u); }
+uvec2 where_i64(const bool c, const uvec2 a, const uvec2 b) { return c ? a : b; }
+bool i64_eq(const uvec2 a, const uvec2 b) { return a.x == b.x && a.y == b.y; }
+bool i64_lt(const uvec2 a, const uvec2 b) { return a.y == b.y ? a.x < b.x : int(a.y) < int(b.y); }
+bool i64_le(const uvec2 a, const uvec2 b) { return a.y == b.y ? a.x <= b.x : int(a.y) < int(b.y); }
+uvec2 negated(const uvec2 a) { return uvec2(~a.x + 1u, ~a.y + (a.x == 0u ? 1u : 0u)); }
+uvec2 size_of(const uvec2 a) { return int(a.y) < 0 ? negated(a) : a; }
+bool cast_i64_bool(const uvec2 x) { return (x.x | x.y) != 0u; }
+uvec2 cast_bool_i64(const bool x) { return uvec2(x ? 1u : 0u, 0u); }
+uvec2 cast_i32_i64(const int x) { return uvec2(uint(x), x < 0 ? 0xffffffffu : 0u); }
+int cast_i64_i32(const uvec2 x)
+{
+    bool fits = int(x.y) == (int(x.x) < 0 ? -1 : 0);
+    return fits ? int(x.x) : int(x.y) < 0 ? (-2147483647 - 1) : 2147483647;
+}
+uvec2 cast_f32_i64(const float x)
+{
+    float a = abs(x);
+    bool fits = a < 9223372036854775808.0;
+    uint high = uint(fits ? a * 2.3283064365386963e-10 : 0.0), low = uint(fits ? a - float(high) * 4294967296.0 : 0.0);
+    uvec2 size = uvec2(low, high);
+    if (!fits)
+        return x > 0.0 ? uvec2(0xffffffffu, 0x7fffffffu) : uvec2(0u, 0x80000000u);
+    return x < 0.0 ? negated(size) : size;
+}
+/* The highest 32 bits of a size, of which the lowest also says whether what follows is not 0; *by: how many follow. */
+uint highest(const uvec2 size, out int by)
+{
+    int top = size.y != 0u ? findMSB(size.y) + 1 : 0; /* bits of the high word */
+    by = top;
+    if (top == 0)
+        return size.x;
+    if (top == 32)
+        return size.y | (size.x != 0u ? 1u : 0u);
+    uint rest = size.x << (32 - top);
+    return (size.y << (32 - top)) | (size.x >> top) | (rest != 0u ? 1u : 0u);
+}
+float times_power(const float x, const int by) { return x * uintBitsToFloat(uint(127 + by) << 23); }
+float cast_i64_f32(const uvec2 x)
+{
+    int by;
+    float size = float(highest(size_of(x), by));
+    return times_power(int(x.y) < 0 ? -size : size, by);
+}
+float odd_i64(const uvec2 x)
+{
+    int by;
+    uint bits = highest(size_of(x), by);
+    bool large = bits >= 16777216u;
+    float size = large ? float((bits >> 8) | ((bits & 255u) != 0u ? 1u : 0u)) * 256.0 : float(bits);
+    return times_power(int(x.y) < 0 ? -size : size, by);
+}
+#ifdef HAVE_F64
+double cast_i64_f64(const uvec2 x) { return double(int(x.y)) * 4294967296.0LF + double(x.x); }
+uvec2 cast_f64_i64(const double x)
+{
+    double a = abs(x);
+    bool fits = a < 9223372036854775808.0LF;
+    uint high = uint(fits ? a * 2.3283064365386962890625e-10LF : 0.0LF);
+    uvec2 size = uvec2(uint(fits ? a - double(high) * 4294967296.0LF : 0.0LF), high);
+    if (!fits)
+        return x > 0.0LF ? uvec2(0xffffffffu, 0x7fffffffu) : uvec2(0u, 0x80000000u);
+    return x < 0.0LF ? negated(size) : size;
+}
+#endif
+
 /* ---- long float sums carry what each addition rounds away (Kahan 1965), so that their error does not grow with
  * their length; not beyond infinity, where there is no such rest ---- */
 
