@@ -48,13 +48,6 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         enum { W = BYTES / sizeof(T) };                                                                      \
         vec_##T s0[MR], s1[MR];                                                                              \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s0[i] = s1[i] = (vec_##T){0};                \
-        if (k >= 64) /* else the results are wanted at once */                                               \
-            _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                          \
-            {                                                                                                \
-                __builtin_prefetch(c + i * c_m, 1);                                                          \
-                if (wide > 1)                                                                                \
-                    __builtin_prefetch(c + i * c_m + W, 1);                                                  \
-            }                                                                                                \
         for (int64_t l = 0; l < k; l++) {                                                                    \
             const vec_##T b0 = LOAD_##T(b + l * b_k, mask),                                                  \
                           b1 = wide > 1 ? LOAD_##T(b + l * b_k + W, mask >> W) : b0;                         \
@@ -191,13 +184,26 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
         pack_##T(depth, w, b, g->b_k, g->b_n, g->scratch);                                                   \
         return g->scratch;                                                                                   \
     }                                                                                                        \
+    /* Asks for the lines of a tile of c, which are wanted when it is done. */                               \
+    static inline void ahead_##T(const T *c, int64_t c_m, int rows, int64_t w)                               \
+    {                                                                                                        \
+        enum { W = BYTES / sizeof(T) };                                                                      \
+        for (int i = 0; i < rows; i++, c += c_m) {                                                           \
+            __builtin_prefetch(c, 1);                                                                        \
+            if (w > W)                                                                                       \
+                __builtin_prefetch(c + W, 1);                                                                \
+        }                                                                                                    \
+    }                                                                                                        \
     /* One tile of c, by way of `spare` where its columns are not contiguous. */                             \
-    static void one_##T(const mb__gemm_call *g, int rows, int64_t w, int64_t depth, const T *a,              \
-                        const rows_of_##T *at, const T *p, int64_t stride, T *c, int more, T *spare)         \
+    static inline __attribute__((always_inline)) void one_##T(                                               \
+        const mb__gemm_call *g, int rows, int64_t w, int64_t depth, const T *a, const rows_of_##T *at,       \
+        const T *p, int64_t stride, T *c, int more, T *spare)                                                \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T), NR = 2 * W };                                                          \
         uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                \
         if (g->c_n == 1 && (MASKS || w == NR)) {                                                             \
+            if (depth >= 64)                                                                                 \
+                ahead_##T(c, g->c_m, rows, w);                                                               \
             rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask);                 \
             return;                                                                                          \
         }                                                                                                    \
@@ -209,8 +215,9 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
             }                                                                                                \
     }                                                                                                        \
     /* Tiles [begin, end) of all products, `each` a product, at depths [l, l + depth). */                    \
-    static void block_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t begin, int64_t end,      \
-                          int64_t each, int more)                                                            \
+    static inline                                                                                            \
+        __attribute__((always_inline)) void block_##T(const mb__gemm_call *g, int64_t l, int64_t depth,      \
+                                                      int64_t begin, int64_t end, int64_t each, int more)    \
     {                                                                                                        \
         enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
         T *spare = (T *)g->scratch + KC * NR;                                                                \

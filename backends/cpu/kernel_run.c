@@ -65,8 +65,10 @@ static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *ind
 /* n elements at a stride into a register. */
 static void gather(const mb__loops *loops, int dtype, int64_t n, void *to, const char *from, int64_t stride)
 {
-    if (mb__register_size(dtype) == 8)
-        GATHER(double, double, SAME) /* int64 as well: only moved */
+    if (dtype == MB_FLOAT32 || dtype == MB_INT32) /* only moved; the most usual first */
+        GATHER(float, float, SAME)
+    else if (mb__register_size(dtype) == 8)
+        GATHER(double, double, SAME)
     else if (dtype == MB_BOOL)
         GATHER(uint8_t, int32_t, TRUTH)
     else if (dtype == MB_UINT8)
@@ -75,10 +77,8 @@ static void gather(const mb__loops *loops, int dtype, int64_t n, void *to, const
         loops->widen[dtype == MB_BFLOAT16](n, to, from);
     else if (dtype == MB_FLOAT16)
         GATHER(uint16_t, float, mb__from_float16)
-    else if (dtype == MB_BFLOAT16)
-        GATHER(uint16_t, float, mb__from_bfloat16)
     else
-        GATHER(float, float, SAME) /* int32 as well: only moved */
+        GATHER(uint16_t, float, mb__from_bfloat16)
 }
 
 #define SCATTER(T, D, convert)                                                                               \
@@ -95,7 +95,9 @@ static void gather(const mb__loops *loops, int dtype, int64_t n, void *to, const
 
 static void scatter(const mb__loops *loops, int dtype, int64_t n, char *to, int64_t stride, const void *from)
 {
-    if (mb__register_size(dtype) == 8)
+    if (dtype == MB_FLOAT32 || dtype == MB_INT32)
+        SCATTER(float, float, SAME)
+    else if (mb__register_size(dtype) == 8)
         SCATTER(double, double, SAME)
     else if (dtype == MB_BOOL || dtype == MB_UINT8)
         SCATTER(int32_t, uint8_t, SAME)
@@ -103,15 +105,13 @@ static void scatter(const mb__loops *loops, int dtype, int64_t n, char *to, int6
         loops->narrow[dtype == MB_BFLOAT16](n, to, from);
     else if (dtype == MB_FLOAT16)
         SCATTER(float, uint16_t, mb__to_float16)
-    else if (dtype == MB_BFLOAT16)
-        SCATTER(float, uint16_t, mb__to_bfloat16)
     else
-        SCATTER(float, float, SAME)
+        SCATTER(float, uint16_t, mb__to_bfloat16)
 }
 
 static size_t memory_size(int dtype)
 {
-    return mb_dtype_size((mb_dtype)dtype);
+    return mb__dtype_bytes(dtype);
 }
 
 /* Asks for lines that will be wanted soon; any address will do. */
