@@ -93,6 +93,8 @@ void progress_clear(progress *p);
 /* "FOLDER/NAME"; the caller frees it. */
 char *path_in(const char *folder, const char *name);
 bool file_exists(const char *path);
+/* With those above it, where they are not there. */
+void make_folder(const char *path);
 /* The folder of a new run: `out`, or where that is "" the first of runs/PREFIX-001, ... that is not there
  * yet. Makes it, with those above it, and locks it. Dies with the advice where it holds a file called `mark`,
  * which says that a run is there already. */

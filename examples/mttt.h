@@ -12,27 +12,34 @@
 enum { CLASSES = 10 };
 
 typedef struct settings {
-    const char *learner, *positions, *backend, *data, *out, *keep_every, *dtype;
-    int64_t inner_steps, inner_batch, patch, dim, heads, depth, epochs, batch, warmup, seed, threads,
-        train_images, test_images, save_every, log_every;
+    const char *learner, *decoder_norm, *learned_start, *positions, *backend, *data, *out, *keep_every,
+        *dtype;
+    int64_t inner_steps, inner_batch, patch, dim, heads, depth, hidden, epochs, batch, accumulate, warmup,
+        seed, threads, train_images, test_images, save_every, log_every;
     double inner_lr, lr, weight_decay, clip;
     bool resume, scan, checkpoint, force;
 } settings;
 
+/* mttt_flags.c */
 extern settings set;
+extern const flag run_flags[];
+extern const int run_flag_count;
 
-typedef struct run {
+typedef struct run run;
+
+struct run {
     mb_context *mb;
     mb_params *params;
     mb_vit *vit;
     mb_optimizer *optimizer;
     mb_images *train, *test;
+    mb_loader *training, *testing; /* batches of these; open while they are needed */
     const char *folder;
     char *checkpoint;   /* its path */
     csv metrics, inner; /* inner: not open for learners without an inner loop */
     int inner_losses;   /* of all blocks: depth (T + 1), or 0 */
     mb_tensor *losses;  /* [inner_losses] */
-    float *inner_loss;  /* [inner_losses] */
+    float *inner_loss;  /* [inner_losses], then as many of a part of a batch */
     float *logits;      /* [batch, CLASSES], of test images */
 
     /* What a checkpoint holds besides parameters and optimiser. */
@@ -40,19 +47,32 @@ typedef struct run {
     double window_loss, window_correct; /* sums over the window_steps since the last row of metrics.csv */
     int64_t window_steps;
     double seconds, test_loss, test_accuracy;
+    bool diverged;  /* of a run among others: numbers beyond float32 have ended it */
+    double flops;   /* of products, for an image of the test: known once the machine is */
     bool foretold;  /* what a step takes */
     double started; /* of this process's share of `seconds` */
+
+    /* A run among others: shows how far all are, in place of bars of its own and of what a step takes. After
+     * each step, and with loss and accuracy since the last row. */
+    void (*advanced)(const run *r, double loss, double accuracy);
 
     /* Of many processes: this one, how many there are, and how many of them were to stop at the last step.
      * Rank 0 is the one that prints and writes; the folder is its own. */
     int rank, ranks;
     struct mb_mpi *mpi;
     float stops;
-} run;
+};
+
+/* ---- mttt_run.c ---- */
 
 /* Dies of the context's error, if there is one. */
 void check(const run *r);
 double seconds_now(const run *r);
+/* In r->folder, which belongs to this process: a new run, or the one that is there, of the same flags. */
+void begin_run(run *r);
+void resume_run(run *r);
+/* Sets r->checkpoint; dies without that file. */
+void expect_checkpoint(run *r);
 
 /* ---- mttt_model.c ---- */
 
@@ -67,11 +87,24 @@ typedef struct answer {
     mb_tensor correct;      /* 0-d int32: logits largest at a label  */
 } answer;
 
-/* Recorded, of this rank's share of the images of a step. losses: NULL, or room for the inner ones. */
-answer on_training_batch(const run *r, int64_t step, mb_tensor *losses);
-/* Computed, of a batch of the test images, in order: mean loss, logits largest at a label, and r->logits.
- * Returns how many images it has. */
-int64_t on_test_batch(const run *r, int64_t batch, double *loss, double *correct);
+/* Recorded, of a part of this rank's share of a step's batch, which the loader has given. losses: NULL, or
+ * room for the inner ones. */
+answer on_training_batch(const run *r, int64_t step, const void *const batch[2], int64_t part,
+                         mb_tensor *losses);
+/* Computed, of the next batch of the test images, in order: mean loss, logits largest at a label, and
+ * r->logits. Returns how many images it has. */
+int64_t on_test_batch(const run *r, double *loss, double *correct);
+/* The batches from a step on, and those of a test from the first on. Closed by `demolish`, and by end_test.
+ */
+void begin_training(run *r, int64_t step);
+void begin_test(run *r);
+void skip_test_batch(run *r);
+void end_test(run *r);
+
+/* ---- mttt_kernel.c ---- */
+
+/* A mixer for mb_mixer_options.make; user: the number of heads, an int64_t that stays. */
+mb_mixer kernel_mixer(void *user, mb_params *p, int64_t dim);
 
 /* ---- mttt_machine.c ---- */
 
@@ -107,9 +140,9 @@ bool train(run *r);
 
 /* ---- mttt_forecast.c ---- */
 
-/* In the scope of a step of training that is recorded: tells what it will take, and dies where the memory is
- * not there. */
-void foretell_step(run *r);
+/* In the scope of a part of a step of training that is recorded: tells what it will take, and dies where the
+ * memory is not there. */
+void foretell_step(run *r, int64_t part);
 
 /* ---- mttt_ranks.c, where moebius-mpi is built; mttt_alone.c elsewhere ---- */
 

@@ -61,7 +61,10 @@ machine this_machine(run *r)
 {
     machine here = {.backend = mb_backend_name(r->mb), .instructions = ""};
     double loss, correct;
-    int64_t count = on_test_batch(r, 0, &loss, &correct);
+    begin_test(r);
+    int64_t count = on_test_batch(r, &loss, &correct);
+    end_test(r);
+    r->flops = (double)mb_get_stats(r->mb).last_flops / (double)count;
     uint64_t numbers = hash(hash_of_nothing, r->logits, (size_t)count * CLASSES * sizeof *r->logits);
     uint64_t images = hash_images(r, r->test, hash_images(r, r->train, hash_of_nothing));
     if (strcmp(here.backend, "cpu") == 0)

@@ -18,36 +18,60 @@ typedef struct outcome {
     double lr;
 } outcome;
 
+/* Computes a part of a step, whose losses count as its share of the batch; the last part is the step. */
+static void advance_part(run *r, const void *const batch[2], int64_t part, bool log, outcome *o)
+{
+    float loss = 0, *inner = r->inner_loss + r->inner_losses;
+    int32_t correct = 0;
+    mb_scope scope = mb_scope_begin(r->mb);
+    answer a = on_training_batch(r, r->step, batch, part, log && r->inner_losses ? r->losses : NULL);
+    mb_tensor share = set.accumulate > 1 ? mb_mul(a.loss, 1 / (double)set.accumulate) : a.loss,
+              norm; /* 0-d */
+    if (part + 1 < set.accumulate) {
+        mb_accumulate(r->optimizer, share);
+    } else {
+        mb_step_norm(r->optimizer, share, &norm);
+        mb_watch(norm, &o->norm, sizeof o->norm);
+    }
+    ranks_answer(r, &a, r->losses, log ? r->inner_losses : 0);
+    mb_watch(a.loss, &loss, sizeof loss);
+    mb_watch(a.correct, &correct, sizeof correct);
+    for (int i = 0; log && i < r->inner_losses; i++)
+        mb_watch(r->losses[i], &inner[i], sizeof *inner);
+    if (!r->foretold && (part == 0 || part + 1 == set.accumulate))
+        foretell_step(r, part);
+    mb_scope_end(scope); /* everything is computed here */
+    check(r);
+    o->loss += loss / (float)set.accumulate;
+    o->correct += correct;
+    for (int i = 0; log && i < r->inner_losses; i++)
+        r->inner_loss[i] += inner[i] / (float)set.accumulate;
+}
+
 /* Computes a step: parameters and optimiser have changed afterwards. */
 static outcome advance(run *r, bool log)
 {
     outcome o = {.lr = mb_optimizer_lr(r->optimizer)};
-    mb_scope scope = mb_scope_begin(r->mb);
-    answer a = on_training_batch(r, r->step, log && r->inner_losses ? r->losses : NULL);
-    mb_tensor norm; /* 0-d */
-    mb_step_norm(r->optimizer, a.loss, &norm);
-    ranks_answer(r, &a, r->losses, log ? r->inner_losses : 0);
-    mb_watch(a.loss, &o.loss, sizeof o.loss);
-    mb_watch(norm, &o.norm, sizeof o.norm);
-    mb_watch(a.correct, &o.correct, sizeof o.correct);
-    for (int i = 0; log && i < r->inner_losses; i++)
-        mb_watch(r->losses[i], &r->inner_loss[i], sizeof *r->inner_loss);
-    if (!r->foretold)
-        foretell_step(r);
-    mb_scope_end(scope); /* everything is computed here */
+    const void *batch[2];
+    mb_loader_next_memory(r->training, batch, NULL);
     check(r);
+    for (int i = 0; i < r->inner_losses; i++)
+        r->inner_loss[i] = 0;
+    for (int64_t part = 0; part < set.accumulate; part++)
+        advance_part(r, batch, part, log, &o);
     return o;
 }
 
 /* A gradient beyond float32 has made NaN of the parameters: no checkpoint may have them. Of one beyond
  * float16 the step was skipped. */
-static void expect_finite(const run *r, outcome o)
+static bool is_finite(run *r, outcome o)
 {
-    if (isfinite(o.loss) && strcmp(set.dtype, "float16") == 0)
-        return;
-    if (!isfinite(o.loss) || !isfinite(o.norm))
+    bool finite = isfinite(o.loss) && (isfinite(o.norm) || strcmp(set.dtype, "float16") == 0);
+    if (!finite && !r->advanced)
         die("step %lld: the loss is %g, the norm of its gradient %g; a smaller --lr or --inner-lr may help",
             (long long)r->step + 1, o.loss, o.norm);
+    r->diverged = !finite;
+    return finite;
 }
 
 static void write_rows(run *r, outcome o, double speed)
@@ -70,13 +94,17 @@ static void train_step(run *r, progress *bar)
 {
     bool log = row_after(r, r->step + 1);
     outcome o = advance(r, log);
-    expect_finite(r, o);
+    if (!is_finite(r, o))
+        return;
     int64_t within = r->step++ % r->per_epoch + 1;
     r->window_loss += o.loss;
     r->window_correct += o.correct;
     r->window_steps++;
     double steps = (double)r->window_steps;
-    progress_step(bar, within, r->window_loss / steps, r->window_correct / (steps * (double)set.batch), log);
+    double loss = r->window_loss / steps, accuracy = r->window_correct / (steps * (double)set.batch);
+    progress_step(bar, within, loss, accuracy, log);
+    if (r->advanced)
+        r->advanced(r, loss, accuracy);
     if (log)
         write_rows(r, o, bar->pace > 0 ? (double)set.batch / bar->pace : NAN);
 }
@@ -88,15 +116,21 @@ static bool evaluate(run *r, const char *label)
     int64_t batches = (mb_images_count(r->test) + set.batch - 1) / set.batch;
     progress bar;
     progress_begin(&bar, label, batches);
-    bar.quiet = r->rank > 0;
-    for (int64_t b = r->rank; b < batches && !ranks_stop(r); b += r->ranks) {
-        double loss, correct, count = (double)on_test_batch(r, b, &loss, &correct);
+    bar.quiet = r->advanced || r->rank > 0;
+    begin_test(r);
+    for (int64_t b = 0; b < batches && !ranks_stop(r); b++) {
+        if (b % r->ranks != r->rank) {
+            skip_test_batch(r);
+            continue;
+        }
+        double loss, correct, count = (double)on_test_batch(r, &loss, &correct);
         loss_sum += loss * count; /* the last batch may be a short one */
         correct_sum += correct;
         images += count;
         progress_step(&bar, b + 1, loss_sum / images, correct_sum / images, b + 1 == batches);
     }
     progress_clear(&bar);
+    end_test(r);
     double *const sums[] = {&loss_sum, &correct_sum, &images};
     for (int i = 0; i < COUNT(sums); i++)
         ranks_total(r, sums[i], 1);
@@ -119,10 +153,10 @@ static void train_epoch(run *r, int64_t epoch)
     char label[48];
     snprintf(label, sizeof label, "epoch %lld/%lld", (long long)epoch + 1, (long long)set.epochs);
     progress_begin(&bar, label, r->per_epoch);
-    bar.quiet = r->rank > 0;
-    while (r->step / r->per_epoch == epoch && !ranks_stop(r)) {
+    bar.quiet = r->advanced || r->rank > 0;
+    while (r->step / r->per_epoch == epoch && !ranks_stop(r) && !r->diverged) {
         train_step(r, &bar);
-        if (set.save_every && r->step % set.save_every == 0)
+        if (!r->diverged && set.save_every && r->step % set.save_every == 0)
             save(r);
     }
     progress_clear(&bar);
@@ -130,6 +164,7 @@ static void train_epoch(run *r, int64_t epoch)
 
 bool train(run *r)
 {
+    begin_training(r, r->step);
     while (!ranks_stop(r)) {
         int64_t epoch = r->step / r->per_epoch;
         char label[48];
@@ -141,6 +176,8 @@ bool train(run *r)
             return true;
         } else {
             train_epoch(r, epoch);
+            if (r->diverged)
+                return true;
         }
         save(r);
     }

@@ -28,7 +28,7 @@ bool file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-static void make_folder(const char *path)
+void make_folder(const char *path)
 {
     char *copy = path_in(path, "");
     for (char *p = copy + 1; *p; p++)

@@ -185,7 +185,8 @@ mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *
             status = mb_fail(l.ctx, MB_FORMAT, "%s: %d optimizer steps", path, (int)steps);
         if (status == MB_OK)
             status = assign_all(&l, l.n - 1);
-        if (status == MB_OK && !mb__number_set(l.ctx, &opt->steps, steps))
+        if (status == MB_OK && !(mb__number_set(l.ctx, &opt->steps, steps) &&
+                                 mb__number_set(l.ctx, &opt->round, opt->round + 1)))
             status = mb_error(l.ctx);
     }
     list_close(&l);

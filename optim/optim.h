@@ -264,8 +264,8 @@ MB_API void mb_optimizer_free(mb_optimizer *opt); /* NULL is allowed */
 MB_API mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm);
 #define mb_step(opt, loss)            mb_step_at(MB_HERE, opt, loss, NULL)
 #define mb_step_norm(opt, loss, norm) mb_step_at(MB_HERE, opt, loss, norm)
-/* The same with n given gradients, in the order and of the shapes of mb_params_list: for accumulation over
- * batches, or gradients that are not of a loss. */
+/* The same with n given gradients, in the order and of the shapes of mb_params_list: for gradients that are
+ * not of a loss. */
 MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_tensor *gradients, int n,
                                        mb_tensor *norm);
 #define mb_apply_gradients(opt, gradients, n) mb_apply_gradients_at(MB_HERE, opt, gradients, n, NULL)
@@ -276,6 +276,23 @@ MB_API mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, cons
  * is the error of the step. NULL: nothing, as at first. */
 typedef mb_status (*mb_gradients_through)(void *user, mb_context *ctx, mb_tensor *gs, int n);
 MB_API void mb_optimizer_set_through(mb_optimizer *opt, mb_gradients_through through, void *user);
+
+/* Records the gradients of sum(loss) and adds them to sums, which the next mb_step or mb_apply_gradients adds
+ * to its own gradients: a step of a large batch, in the memory of a small one. Norm, clipping and skip are
+ * those of the whole. A mean over n small batches of one size is the sum of n losses divided by n:
+ *
+ *     for (int i = 0; i < n; i++) {
+ *         mb_scope scope = mb_scope_begin(mb);
+ *         mb_tensor part = mb_mul(loss_of(batch[i]), 1.0 / n);
+ *         i + 1 < n ? mb_accumulate(opt, part) : mb_step(opt, part);
+ *         mb_scope_end(scope);                           // computed here: the sums are variables
+ *     }
+ *
+ * A parameter that is frozen has no sum. Sums are in no file: save between a step and the next loss; a load
+ * drops them. They take the parameters' memory once more, from the first use on. Errors are those of mb_step;
+ * after one, no sum has changed. */
+MB_API mb_status mb_accumulate_at(const char *site, mb_optimizer *opt, mb_tensor loss);
+#define mb_accumulate(...) mb_accumulate_at(MB_HERE, __VA_ARGS__)
 
 /* The number of steps; a step that an error has undone is not counted. */
 MB_API int64_t mb_optimizer_steps(const mb_optimizer *opt);

@@ -6,8 +6,6 @@
  */
 #include "optim/optimizer.h"
 
-#include "autograd/sweep.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -75,6 +73,9 @@ static mb_status make_state(mb_optimizer *opt)
             if (!slot->name[s] || !mb_valid(slot->state[s]))
                 return mb_error(p->ctx);
         }
+        slot->sum = mb_variable(p->ctx, p->dtype, mb_shape_of(item->tensor));
+        if (!mb_valid(slot->sum))
+            return mb_error(p->ctx);
     }
     return MB_OK;
 }
@@ -134,6 +135,7 @@ static mb_optimizer *new_optimizer(mb_params *p, const mb_optimizer *wanted, con
         return NULL;
     *opt = *wanted;
     opt->params = p;
+    opt->round = 1;
     if (make_state(opt) == MB_OK)
         return opt;
     mb_optimizer_free(opt);
@@ -201,6 +203,9 @@ void mb_optimizer_free(mb_optimizer *opt)
         return;
     mb_context *ctx = opt->params->ctx;
     mb__number_forget(ctx, &opt->steps);
+    mb__number_forget(ctx, &opt->round);
+    for (int i = 0; i < opt->count; i++)
+        mb__number_forget(ctx, &opt->slots[i].summed);
     if (opt->slots)
         mb__free(ctx, opt->slots, (size_t)opt->capacity * sizeof *opt->slots);
     if (opt->work)
@@ -329,6 +334,7 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
 {
     const mb_params *p = opt->params;
     mb_tensor found = {0};
+    mb__optimizer_add_sums(opt, gs, n);
     mb_status status = opt->through ? opt->through(opt->through_user, p->ctx, gs, n) : MB_OK;
     if (status != MB_OK)
         return mb_error(p->ctx) ? status
@@ -362,7 +368,10 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     if (mb_error(p->ctx) != MB_OK)
         return mb_error(p->ctx);
     uint32_t before = p->ctx->change_count; /* a step is made completely or not at all */
-    status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) ? MB_OK : mb_error(p->ctx);
+    status = mb__number_set(p->ctx, &opt->steps, opt->steps + 1) &&
+                     mb__number_set(p->ctx, &opt->round, opt->round + 1)
+                 ? MB_OK
+                 : mb_error(p->ctx);
     for (int i = 0, k = 0; i < p->count && status == MB_OK; i++) {
         if (!p->items[i].trainable)
             continue;
@@ -380,19 +389,6 @@ static mb_status apply(mb_optimizer *opt, mb_tensor *gs, int n, mb_tensor *norm)
     return status;
 }
 
-/* Writes the trainable parameters to work[0..n). */
-static mb_status begin(mb_optimizer *opt, int *n)
-{
-    mb_params *p = opt->params;
-    if (p->count != opt->count)
-        return mb_fail(p->ctx, MB_INVALID, "optimizer: made for %d parameters, of which there are %d now",
-                       opt->count, p->count);
-    *n = mb_params_list(p, opt->work, p->count);
-    if (*n == 0)
-        return mb_fail(p->ctx, MB_INVALID, "optimizer: no parameter is trainable");
-    return MB_OK;
-}
-
 mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_tensor *norm)
 {
     MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
@@ -400,24 +396,10 @@ mb_status mb_step_at(const char *site, mb_optimizer *opt, mb_tensor loss, mb_ten
         *norm = (mb_tensor){0};
     if (!opt)
         return MB_NO_MEMORY;
-    mb_context *ctx = opt->params->ctx;
     int n = 0;
-    mb_status status = begin(opt, &n);
-    if (status == MB_OK && !loss.ctx)
-        status = mb_fail(ctx, MB_INVALID, "mb_step: the loss is not a tensor");
-    int fed = 0;
+    mb_status status = mb__optimizer_begin(opt, &n);
     if (status == MB_OK)
-        status =
-            mb__grad_fed(opt->scaled ? mb_mul(loss, opt->scale) : loss, opt->work, n, opt->work + n, &fed);
-    for (int i = 0; i < n && status == MB_OK && opt->scaled; i++)
-        opt->work[n + i] = mb_div(opt->work[n + i], opt->scale);
-    if (status == MB_OK && !fed) {
-        char text[256];
-        status = mb_fail(ctx, MB_INVALID,
-                         "mb_step: the loss, %s, depends on none of the %d trainable parameters as they are "
-                         "now; wanted one recorded after the step before",
-                         mb__tensor_text(text, sizeof text, loss), n);
-    }
+        status = mb__optimizer_gradients(opt, "mb_step", loss, n);
     if (status == MB_OK)
         status = apply(opt, opt->work + n, n, norm);
     return status;
@@ -433,7 +415,7 @@ mb_status mb_apply_gradients_at(const char *site, mb_optimizer *opt, const mb_te
         return MB_NO_MEMORY;
     mb_context *ctx = opt->params->ctx;
     int wanted = 0;
-    mb_status status = begin(opt, &wanted);
+    mb_status status = mb__optimizer_begin(opt, &wanted);
     if (status == MB_OK && n != wanted)
         status = mb_fail(ctx, MB_INVALID, "mb_apply_gradients: %d gradients for %d trainable parameters", n,
                          wanted);

@@ -1017,6 +1017,11 @@ class Optimizer
     {
         mb_step_at(loss.here(), get(), loss, nullptr);
     }
+    /* Adds the gradients of sum(loss) to those of the next step. */
+    void accumulate(Arg loss) noexcept
+    {
+        mb_accumulate_at(loss.here(), get(), loss);
+    }
 
   private:
     static const char *at(const Params &params, const char *file, int line) noexcept

@@ -159,6 +159,7 @@ mb_optimizer *mb_adam_at(const char *, mb_params *, mb_adam_options)
 mb_optimizer *mb_adamw_at(const char *, mb_params *, mb_adamw_options)
 void mb_optimizer_free(mb_optimizer *)
 mb_status mb_step_at(const char *, mb_optimizer *, mb_tensor, mb_tensor *)
+mb_status mb_accumulate_at(const char *, mb_optimizer *, mb_tensor)
 """.strip().splitlines()
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor)" for name in UNARY]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor)" for name in BINARY]
@@ -784,3 +785,8 @@ class Optimizer:
         """Records gradients of sum(loss), the update and the assignment, for the next flush."""
         self.context.pointer  # raises if it is closed
         self.context.checked(library.mb_step_at(self.context.site(), self._pointer, loss.handle, None))
+
+    def accumulate(self, loss):
+        """Adds the gradients of sum(loss) to those of the next step."""
+        self.context.pointer  # raises if it is closed
+        self.context.checked(library.mb_accumulate_at(self.context.site(), self._pointer, loss.handle))

@@ -176,6 +176,10 @@ typedef struct mb_column {
                              for int32 both are 0 */
 } mb_column;
 
+/* Images [height,width], float32, and labels, int32, as two columns: what mb_images_batch gives, bit for bit,
+ * and with the key mb_key_of(seed) in the same order. They last as long as the images; NULL: no data. */
+MB_API void mb_images_columns(const mb_images *images, mb_column columns[2]);
+
 /* What becomes of the rows at the end of an epoch that do not fill a batch. */
 typedef enum mb_last {
     MB_LAST_SHORT = 0, /* a batch of fewer rows */

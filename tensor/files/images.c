@@ -9,7 +9,8 @@ struct mb_images {
     mb_idx pixels, labels; /* [count, height, width], [count] */
     int64_t count, height, width;
     uint64_t seed;
-    float value[256]; /* of each byte */
+    double scale, offset; /* of bytes, as a loader's column has them */
+    float value[256];     /* of each byte */
 
     uint64_t epoch;  /* that `order` is for; MB_IN_ORDER: none yet */
     uint32_t *order; /* [count] */
@@ -59,8 +60,11 @@ static bool load(mb_images *d, const mb_images_options *o)
                     l->data[i], (long long)i, o->classes);
             return false;
         }
+    double std = o->std != 0 ? o->std : 1;
+    d->scale = 1 / (255 * std);
+    d->offset = -o->mean / std;
     for (int v = 0; v < 256; v++)
-        d->value[v] = (float)((v / 255.0 - o->mean) / (o->std != 0 ? o->std : 1));
+        d->value[v] = (float)(v * d->scale + d->offset);
     d->seed = o->seed;
     d->epoch = MB_IN_ORDER;
     d->order = mb__alloc(ctx, (size_t)d->count * sizeof *d->order);
@@ -120,6 +124,22 @@ int64_t mb_images_height(const mb_images *d)
 int64_t mb_images_width(const mb_images *d)
 {
     return d ? d->width : 0;
+}
+
+void mb_images_columns(const mb_images *d, mb_column columns[2])
+{
+    if (!columns)
+        return;
+    columns[0] = columns[1] = (mb_column){0};
+    if (!d)
+        return;
+    columns[0] = (mb_column){.data = d->pixels.data,
+                             .dtype = MB_FLOAT32,
+                             .shape = MB_SHAPE(d->height, d->width),
+                             .bytes = true,
+                             .scale = d->scale,
+                             .offset = d->offset};
+    columns[1] = (mb_column){.data = d->labels.data, .dtype = MB_INT32, .shape = MB_SHAPE0, .bytes = true};
 }
 
 /* ---- batches ---- */

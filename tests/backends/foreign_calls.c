@@ -18,6 +18,7 @@ static const char *const harmless[] = {
     "mb_devices",
     "mb_dtype_name",
     "mb_dtype_size",
+    "mb_images_columns",
     "mb_images_count",
     "mb_images_height",
     "mb_images_width",
@@ -384,6 +385,7 @@ static void call_optimizer(objects *o)
     NOTHING(mb_adamw_at, S, p, (mb_adamw_options){.lr = 1});
     STATUS(mb_step_at, S, opt, x, &norm);
     STATUS(mb_apply_gradients_at, S, opt, &x, 1, &norm);
+    STATUS(mb_accumulate_at, S, opt, x);
     NOTHING(mb_optimizer_steps, opt);
     STATUS(mb_average_update_at, S, o->average);
     STATUS(mb_average_swap_at, S, o->average);

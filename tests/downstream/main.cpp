@@ -546,6 +546,9 @@ static void images(mb_context *mb, const std::string &folder)
     mb_tensor x, y;
     EXPECT(mb_images_batch(set, MB_IN_ORDER, 0, 2, &x, &y) == MB_OK);
     EXPECT(is(mb_sum(x, MB_ALL), 2) && is(mb_sum(y, MB_ALL), 13));
+    mb_column columns[2];
+    mb_images_columns(set, columns);
+    EXPECT(columns[0].bytes && columns[0].shape.dim[1] == 2 && columns[1].dtype == MB_INT32);
     mb_images_close(set);
     EXPECT(std::strlen(MB_FASHION_MNIST) > 0 && MB_FASHION_MNIST_MEAN < MB_FASHION_MNIST_STD);
 }

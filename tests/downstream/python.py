@@ -213,7 +213,8 @@ def training(mb):
     adam = moebius.Optimizer("adam", params, lr=0.125)
     for optimizer, want in ((sgd, 0.5), (sgd, 0.375), (adam, 0.25)):  # Adam's first step is lr
         with mb.scope():
-            optimizer.step((w * w).sum() + params["x"].sum() * 0)
+            optimizer.accumulate((w * w).sum() * 0.25)
+            optimizer.step((w * w).sum() * 0.75 + params["x"].sum() * 0)
         expect(abs(params["w"].tolist()[1] - want) < 1e-8, params["w"].tolist(), want)
     equal(params.trainable()[0], w.tolist())
     v = mb.variable((), FLOAT64)

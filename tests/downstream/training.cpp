@@ -54,6 +54,7 @@ static void take_steps(mb_params *p, mb_optimizer *opt)
               gradient = mb_ones(mb_params_context(p), MB_FLOAT32, MB_SHAPE(2));
     EXPECT(mb_step(opt, mb_sum(mb_square(w), MB_ALL)) == MB_OK);
     EXPECT(mb_step_norm(opt, mb_sum(w, MB_ALL), &norm) == MB_OK && is(norm, std::sqrt(2.0)));
+    EXPECT(mb_accumulate(opt, mb_sum(w, MB_ALL)) == MB_OK);
     EXPECT(mb_apply_gradients(opt, &gradient, 1) == MB_OK && mb_optimizer_steps(opt) == 3);
 }
 

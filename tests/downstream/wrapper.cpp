@@ -166,7 +166,8 @@ static void training(const Context &mb)
     moebius::Optimizer made(params, options), optimizer = std::move(made);
     {
         Scope first(mb), scope = std::move(first);
-        optimizer.step(sum(w * w));
+        optimizer.accumulate(0.25 * sum(w * w));
+        optimizer.step(0.75 * sum(w * w));
         scope.end();
         scope.end(); /* the second time nothing */
     }

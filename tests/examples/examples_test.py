@@ -16,6 +16,7 @@ import in_context  # noqa: F401
 import learning  # noqa: F401
 import mttt_folder  # noqa: F401
 import mttt_resume  # noqa: F401
+import mttt_tables  # noqa: F401
 import mttt_training  # noqa: F401
 
 if __name__ == "__main__":

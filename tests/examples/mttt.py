@@ -8,7 +8,7 @@ from harness import expect, succeed
 # 4 tokens of 16 pixels: plain Python can keep up.
 SMALL = {"patch": 4, "dim": 8, "heads": 2, "depth": 1, "batch": 10, "lr": 0.01, "warmup": 5, "epochs": 1, "threads": 1,
          "log-every": 1}
-LEARNERS = ("mlp", "linear", "softmax", "linear-attention")
+LEARNERS = ("mlp", "linear", "kernel", "softmax", "linear-attention", "adaptive-attention")
 TIMES = ("images_per_s", "elapsed_s")  # the only columns that differ from run to run
 
 

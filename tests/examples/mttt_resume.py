@@ -63,6 +63,21 @@ def stopped_in_the_middle(folder):
 
 
 @test
+def killed_between_parts_of_batches(folder):
+    """Sums over parts are in no checkpoint: a step begins with its first part."""
+    data = data_of(folder)
+    more = {**LONG, "batch": 2, "accumulate": 2, "epochs": 4, "log-every": 2}
+    flags = data.flags(folder / "killed", **more)
+    plain = data.train_to_end(folder / "plain", **more)
+    held = Held("mttt", flags)
+    held.until_held()
+    held.kill()
+    at = int(formats.Checkpoint(folder / "killed/checkpoint.safetensors").notes["step"])
+    expect(0 < at < 600, "the checkpoint is of step", at)
+    goes_on(data, folder / "killed", plain, flags)
+
+
+@test
 def stopped_in_the_test(folder):
     """The epoch's test begins anew."""
     data = Data(folder, train=10, test=400)

@@ -5,7 +5,7 @@ import random
 import re
 import resource
 
-from harness import expect, near, refused, run, succeed, test
+from harness import environment, expect, near, refused, run, succeed, test
 from mttt import LEARNERS, Data, Result, same
 from oracle import Model
 
@@ -34,7 +34,10 @@ def test_results_are_those_of_the_checkpoint(folder):
     data = Data(folder)
     cases = [{"learner": learner} for learner in LEARNERS]
     cases += [{"learner": "mlp", "inner_steps": 3, "inner_lr": 0.3, "depth": 2, "positions": "learned"},
-              {"learner": "linear", "inner_steps": 2, "inner_lr": 0.5}, {"learner": "mlp", "inner_steps": 0}]
+              {"learner": "linear", "inner_steps": 2, "inner_lr": 0.5}, {"learner": "mlp", "inner_steps": 0},
+              {"learner": "mlp", "decoder_norm": "off", "learned_start": "frozen", "hidden": 12},
+              {"learner": "mlp", "learned_start": "off", "accumulate": 5},
+              {"learner": "linear", "decoder_norm": "on", "learned_start": "on", "inner_steps": 2}]
     for n, case in enumerate(cases):
         r = data.train_to_end(folder / str(n), **case)
         losses, right, _ = Model(r.checkpoint, r.config).judge(data.test)
@@ -179,11 +182,12 @@ def rows_are_means_since_the_last(folder):
 
 
 # Every flag that says what is computed, and another value for it.
-OTHERS = {"learner": "linear", "inner-steps": 2, "inner-batch": 2, "inner-lr": 0.5, "patch": 2, "positions": "learned",
-          "dim": 16, "heads": 4, "depth": 2, "epochs": 2, "batch": 8, "lr": 0.02, "weight-decay": 0.3, "clip": 0.1,
+OTHERS = {"learner": "linear", "dtype": "bfloat16", "inner-steps": 2, "inner-batch": 2, "inner-lr": 0.5, "patch": 2, "positions": "learned",
+          "dim": 16, "heads": 4, "depth": 2, "decoder-norm": "off", "learned-start": "frozen",
+          "hidden": 20, "epochs": 2, "batch": 8, "lr": 0.02, "weight-decay": 0.3, "clip": 0.1,
           "warmup": 3, "seed": 43, "train-images": 50, "test-images": 21, "log-every": 3}
 # ... those that say how: the same to rounding, which a few steps of training keep small ...
-HOW = {"scan": "yes", "keep-every": "sqrt", "checkpoint": "yes"}
+HOW = {"scan": "yes", "keep-every": "sqrt", "checkpoint": "yes", "accumulate": 5}
 # ... and those that do not matter at all.
 NO_MATTER = {"threads": 2, "save-every": 2}
 
@@ -221,7 +225,7 @@ def scans_and_checkpoints_change_no_number(folder):
     flags = {"inner_steps": 4, "inner_lr": 0.5, "depth": 2}
     plain = data.train_to_end(folder / "plain", **flags)
     for name, value in HOW.items():
-        more = {**flags, "scan": "yes", name: value} if name != "checkpoint" else {**flags, name: value}
+        more = {**flags, name: value, **({"scan": "yes"} if name == "keep-every" else {})}
         other = data.train_to_end(folder / name, **more)
         expect(other.config[name] in (value, True), "config.json has --" + name, other.config[name])
         expect(len(plain.losses()) == 6, len(plain.losses()), "rows")
@@ -245,6 +249,35 @@ def a_step_is_foretold(folder):
         expect(abs(whole - sum(parts)) < 0.4, "parts of", whole, "are", parts)
         kept.append(parts[3])
     expect(kept[0] == 0 < kept[2] < kept[1], "kept through loops:", kept)
+
+
+@test
+def a_step_is_planned_once(folder):
+    """The first as well: a longer run makes no more plans, but for a second kind of step, without inner losses."""
+    data = Data(folder, train=80, test=5)
+    for n, (more, others) in enumerate((({"log_every": 1}, 0), ({"log_every": 5}, 1), ({"learner": "softmax", "log_every": 5}, 0),
+                                        ({"log_every": 1, "accumulate": 5}, 0), ({"log_every": 1, "inner_batch": 2}, 0))):
+        plans = []
+        for images in (10, 80):
+            dumps = folder / f"dumps-{n}-{images}"
+            dumps.mkdir()
+            succeed("mttt", data.flags(folder / f"{n}-{images}", train_images=images, **more),
+                    env=environment(MB_DUMP="steps", MB_DUMP_TO=str(dumps)))
+            plans.append(len(list(dumps.glob("*-steps.txt"))))
+        expect(plans[1] - plans[0] == others, more, "makes", plans, "plans for one step and for eight")
+
+
+@test
+def parts_of_a_batch_take_less_memory(folder):
+    data = Data(folder, train=40, test=5)
+    needs = []
+    for parts in (1, 4):
+        r = data.train_to_end(folder / str(parts), batch=20, accumulate=parts, dim=32, inner_steps=3)
+        lines = [line for line in r.done.err.splitlines() if " MB at most" in line]
+        expect(len(lines) == (1 if parts == 1 else 2), "lines about a step:", lines)
+        needs.append(max(float(re.search(r"temporaries ([0-9.]+)", line)[1]) for line in lines))
+    expect(needs[1] < 0.35 * needs[0], "temporaries of a batch and of a quarter, in MB:", needs)
+    refused(run("mttt", data.flags(folder / "wrong", batch=20, accumulate=3)), "--accumulate 3 does not divide --batch 20")
 
 
 @test

@@ -55,6 +55,10 @@ def gelu_slope(x):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT * (1 + 3 * 0.044715 * x * x)
 
 
+def elu_plus_one(x):
+    return x + 1 if x > 0 else exp(x)
+
+
 def standardised(row):
     mean = sum(row) / len(row)
     scale = 1 / sqrt(sum((v - mean) ** 2 for v in row) / len(row) + 1e-6)
@@ -128,9 +132,14 @@ class Model:
         rows = [[] for _ in x]
         for h in range(heads):
             q, k, v = ([row[part * dim + h * dh:part * dim + (h + 1) * dh] for row in qkv] for part in range(3))
+            adaptive = self.s["learner"] == "adaptive-attention"
+            if adaptive:
+                q, k = mapped(elu_plus_one, q), mapped(elu_plus_one, k)
             scores = product(q, transposed(k))
             if self.s["learner"] == "softmax":
                 scores = [softmax([value / sqrt(dh) for value in row]) for row in scores]
+            elif adaptive:
+                scores = [[value / sum(row) for value in row] for row in scores]
             else:
                 scores = mapped(lambda value: value / (n * dh), scores)
             for row, more in zip(rows, product(scores, v)):
@@ -138,27 +147,50 @@ class Model:
         return dense(rows, self.weight("blocks", block, "attention.out.weight"),
                      self.weight("blocks", block, "attention.out.bias"))
 
+    def kernel(self, block, x):
+        """Nadaraya and Watson's estimator, a weighted mean of the values, by its definition."""
+        heads, dh = self.s["heads"], self.s["dim"] // self.s["heads"]
+        q, k, z, = (dense(x, self.weight("blocks", block, f"kernel.{n}.weight"), self.weight("blocks", block, f"kernel.{n}.bias"))
+                    for n in ("query", "key", "value"))
+        rows = [[] for _ in x]
+        for h in range(heads):
+            part = slice(h * dh, h * dh + dh)
+            for row, query in zip(rows, q):
+                weights = [exp(sum(a * b for a, b in zip(query[part], key[part]))) for key in k]
+                row.extend(sum(w * value[h * dh + e] for w, value in zip(weights, z)) / sum(weights) for e in range(dh))
+        return dense(rows, self.weight("blocks", block, "kernel.out.weight"), self.weight("blocks", block, "kernel.out.bias"))
+
+    def start(self, block, h):
+        """W_0 of one head: parameters, or zeros where there are none."""
+        dh = self.s["dim"] // self.s["heads"]
+        shapes = {"W1": (dh, 4 * dh), "b1": (4 * dh,), "W2": (4 * dh, dh), "b2": (dh,)}
+        if self.s["learner"] == "linear":
+            shapes = {"W1": (dh, dh)}
+        if f"vit.blocks.{block}.ttt.W1" in self.w:
+            return {k: self.weight("blocks", block, "ttt", k)[h] for k in shapes}
+        return {k: [[0.0] * s[1] for _ in range(s[0])] if len(s) > 1 else [0.0] * s[0] for k, s in shapes.items()}
+
     def head(self, block, h, x):
         """One head's learner on one image, trained: its share of the result, and its losses."""
         def own(name):
             return self.weight("blocks", block, "ttt", name)
         mlp = self.s["learner"] == "mlp"
         answer, gradient = (mlp_answer, mlp_gradient) if mlp else (linear_answer, linear_gradient)
-        dim, dh = self.s["dim"], self.s["dim"] // self.s["heads"]
-        size = len(x) * dh
+        normed = f"vit.blocks.{block}.ttt.norm_scale" in self.w
+        size = len(x) * (self.s["dim"] // self.s["heads"])
         phi = plus_row(product(x, own("phi_k")[h]), own("phi_b")[h])
         psi = plus_row(product(x, own("psi_k")[h]), own("psi_b")[h])
-        w = {k: own(k)[h] for k in ("W1", "b1", "W2", "b2")} if mlp else {"W1": [[0.0] * dh for _ in range(dh)]}
+        w = self.start(block, h)
         losses = []
         for t in range(self.s["inner-steps"] + 1):
             decoded = plus_row(product(answer(w, phi), own("g_k")[h]), own("g_bias")[0])
-            shown = layer_norm(decoded, own("norm_scale")[h], own("norm_bias")[h]) if mlp else decoded
+            shown = layer_norm(decoded, own("norm_scale")[h], own("norm_bias")[h]) if normed else decoded
             error = plus(shown, x, -1)
             losses.append(sum(e * e for row in error for e in row) * 0.5 / size)
             if t == self.s["inner-steps"]:
                 break
             back = mapped(lambda e: e / size, error)
-            if mlp:
+            if normed:
                 back = layer_norm_back(decoded, own("norm_scale")[h], back)
             g = gradient(w, phi, product(back, transposed(own("g_k")[h])))
             rate = self.s["inner-lr"]
@@ -173,6 +205,11 @@ class Model:
             out = plus(out, share)
             losses[block] = [a + b for a, b in zip(losses[block], of_head)]
         return plus_row(out, self.weight("blocks", block, "ttt.h_bias")[0])
+
+    def mixed(self, block, x, losses):
+        if self.s["learner"] in ("mlp", "linear"):
+            return self.test_time_training(block, x, losses)
+        return self.kernel(block, x) if self.s["learner"] == "kernel" else self.attention(block, x)
 
     # ---- the whole ----
 
@@ -194,8 +231,7 @@ class Model:
         losses = [[0.0] * (self.s["inner-steps"] + 1) for _ in range(self.s["depth"])]
         for b in range(self.s["depth"]):
             x = layer_norm(z, self.weight("blocks", b, "norm1.scale"), self.weight("blocks", b, "norm1.bias"))
-            learns = self.s["learner"] in ("mlp", "linear")
-            z = plus(z, self.test_time_training(b, x, losses) if learns else self.attention(b, x))
+            z = plus(z, self.mixed(b, x, losses))
             x = layer_norm(z, self.weight("blocks", b, "norm2.scale"), self.weight("blocks", b, "norm2.bias"))
             hidden = mapped(gelu, dense(x, self.weight("blocks", b, "mlp.up.weight"),
                                         self.weight("blocks", b, "mlp.up.bias")))

@@ -4,6 +4,7 @@
 COMMANDS = {
     "training": "tests/examples/examples_test.py {build}/examples 'mttt_training/*'",
     "resume": "tests/examples/examples_test.py {build}/examples 'mttt_resume/*'",
+    "tables": "tests/examples/examples_test.py {build}/examples 'mttt_tables/*'",
     "folder": "tests/examples/examples_test.py {build}/examples 'mttt_folder/*'",
     "in_context": "tests/examples/examples_test.py {build}/examples 'in_context/*'",
     "icl_gd": "{build}/tests/examples/icl_gd_test",
@@ -14,14 +15,19 @@ MODEL, TRAIN, CHECKPOINT, MACHINE = (f"examples/mttt_{f}.c" for f in ("model", "
 LT, ICL = "examples/linear_transformer_train.c", "examples/icl_gd_train.c"
 
 TRAINING = [
-    ("gradient ascent", TRAIN, "mb_step_norm(r->optimizer, a.loss,", "mb_step_norm(r->optimizer, mb_neg(a.loss),",
+    ("gradient ascent", TRAIN, "mb_step_norm(r->optimizer, share,", "mb_step_norm(r->optimizer, mb_neg(share),",
      "training"),
-    ("always the first batch", MODEL, "step % r->per_epoch, set.batch", "0, set.batch", "training"),
+    ("always the first batch", TRAIN, "mb_loader_next_memory(r->training, batch, NULL);",
+     "begin_training(r, 0);\n    mb_loader_next_memory(r->training, batch, NULL);", "training"),
+    ("always the first part of a batch", MODEL, "pixels + part * count * height * width", "pixels", "training"),
+    ("parts are not shares", TRAIN, "mb_mul(a.loss, 1 / (double)set.accumulate)", "a.loss", "training"),
+    ("the last part alone", TRAIN, "        mb_accumulate(r->optimizer, share);", "        (void)share;", "training"),
+    ("the first step has a plan of its own", MODEL, "    store_start(r);", "    (void)store_start;", "training"),
     ("labels shifted", MODEL, "return predict(r, x, y, STREAM_TOKENS",
      "y = mb_where(mb_lt(y, 9.0), mb_add(y, 1.0), mb_sub(y, 9.0));\n    return predict(r, x, y, STREAM_TOKENS", "training"),
     ("trained on the test files", MODEL, '"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", set.train_images',
      '"t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", 0', "training"),
-    ("tested on the training images", MODEL, "mb_images_batch(r->test,", "mb_images_batch(r->train,", "training"),
+    ("tested on the training images", MODEL, "open_loader(r, r->test,", "open_loader(r, r->train,", "training"),
     ("tested on the training files", MODEL, '"t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", set.test_images',
      '"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", 0', "training"),
     ("argmin for argmax", MODEL, "mb_argmax(logits, -1)", "mb_argmax(mb_neg(logits), -1)", "training"),
@@ -31,8 +37,14 @@ TRAINING = [
     ("test loss a mean over batches", TRAIN, "r->test_loss = loss_sum / images;",
      "r->test_loss = loss_sum / (double)(batches * set.batch);", "training"),
     ("the last test batch left out", TRAIN, "b < batches && !stop_wanted()", "b < batches - 1 && !stop_wanted()", "training"),
-    ("one order for every epoch", MODEL, "(uint64_t)(step / r->per_epoch)", "(uint64_t)0", "training"),
-    ("in the order of the file", MODEL, "(uint64_t)(step / r->per_epoch)", "MB_IN_ORDER", "training"),
+    ("one order for every epoch", TRAIN, "mb_loader_next_memory(r->training, batch, NULL);",
+     "if (r->step % r->per_epoch == 0)\n        begin_training(r, 0);\n    mb_loader_next_memory(r->training, batch, NULL);",
+     "training"),
+    ("in the order of the file", MODEL, "{.last = MB_LAST_DROP,", "{.in_order = true, .last = MB_LAST_DROP,", "training"),
+    ("a start that is frozen is trained", MODEL, "mb_params_freeze(r->params, name);", "(void)r;", "tables"),
+    ("a kernel without its denominator", "examples/mttt_kernel.c",
+     'mb_div(mb_einsum("bhnm,bhme->bhne", weight, z), mb_sum(weight, MB_KEEP(3)))', 'mb_einsum("bhnm,bhme->bhne", weight, z)',
+     "training"),
     ("inner steps ignored", MODEL, "(int)set.inner_steps,", "1,", "training"),
     ("inner batch ignored", MODEL, ".inner_batch = set.inner_batch", ".inner_batch = 0", "training"),
     ("inner learning rate ignored", MODEL, "inner_lr[t] = set.inner_lr;", "inner_lr[t] = 1;", "training"),
@@ -46,7 +58,7 @@ TRAINING = [
      "training"),
     ("learned positions ignored", MODEL, "learned ? MB_POSITIONS_LEARNED : MB_POSITIONS_SINCOS2D",
      "learned ? MB_POSITIONS_SINCOS2D : MB_POSITIONS_SINCOS2D", "training"),
-    ("softmax is linear attention", MODEL, "m.kind = MB_MIXER_SOFTMAX;", "m.kind = MB_MIXER_LINEAR;", "training"),
+    ("softmax is linear attention", MODEL, '{"softmax", MB_MIXER_SOFTMAX}', '{"softmax", MB_MIXER_LINEAR}', "training"),
     ("mlp is linear", MODEL, "? MB_LEARNER_MLP :", "? MB_LEARNER_LINEAR :", "training"),
     ("pixels without a mean", MODEL, ".mean = MB_FASHION_MNIST_MEAN,", "", "training"),
     ("the rest of an epoch is not left out", MODEL, "r->per_epoch = count / set.batch;",
@@ -94,11 +106,11 @@ RESUME = [
     ("no checkpoint before the first step", TRAIN, "if (r->step == 0)", "if (false)", "resume"),
     ("a stopped test counts", TRAIN, "            if (evaluate(r, label))\n                r->evaluated = epoch;",
      "            evaluate(r, label);\n            r->evaluated = epoch;", "resume"),
-    ("no checkpoint at a stop", TRAIN, "            train_epoch(r, epoch);\n        }\n        save(r);",
-     "            train_epoch(r, epoch);\n        }\n        if (!stop_wanted())\n            save(r);", "resume"),
-    ("no checkpoint on the way", TRAIN, "if (set.save_every && r->step % set.save_every == 0)", "if (false)", "resume"),
-    ("a gradient that is not finite is a step", TRAIN, "if (!isfinite(o.loss) || !isfinite(o.norm))",
-     "if (!isfinite(o.loss))", "resume"),
+    ("no checkpoint at a stop", TRAIN, "                return true;\n        }\n        save(r);",
+     "                return true;\n        }\n        if (!stop_wanted())\n            save(r);", "resume"),
+    ("no checkpoint on the way", TRAIN, "if (!r->diverged && set.save_every && r->step % set.save_every == 0)", "if (false)", "resume"),
+    ("a gradient that is not finite is a step", TRAIN,
+     "isfinite(o.loss) && (isfinite(o.norm) || strcmp(set.dtype, \"float16\") == 0)", "isfinite(o.loss)", "resume"),
     ("other images are taken", MACHINE, "if (*images && strcmp(images, here->images) != 0)", "if (false)", "resume"),
     ("labels are no part of the images", MACHINE, "data, pixels + labels);", "data, pixels);", "resume"),
     ("another machine is not told", MACHINE, "            tell_difference(last, here);", "            (void)tell_difference;",
@@ -106,7 +118,8 @@ RESUME = [
     ("another machine is not noted", MACHINE, "        write_file(config, text);\n", "", "resume"),
     ("the instruction set is no part of the machine", MACHINE,
      'strcmp(text_of(there, "instructions"), here->instructions) == 0 &&', "", "resume"),
-    ("other flags are taken", "examples/mttt.c", "if (flags_compare(config, flags, COUNT(flags)) > 0)", "if (false)", "resume"),
+    ("other flags are taken", "examples/mttt_run.c", "if (flags_compare(config, run_flags, run_flag_count) > 0)",
+     "if (false)", "resume"),
     ("config.json is cut by a full disk", "examples/run.c", '    snprintf(temporary, n, "%s.tmp", path);',
      '    snprintf(temporary, n, "%s", path);', "folder"),
 ]
@@ -173,4 +186,18 @@ IN_CONTEXT = [
      "if (fclose(c->file) != 0 && failed)", "in_context"),
 ]
 
-MUTANTS = TRAINING + RESUME + FOLDER + IN_CONTEXT
+ROWS, REPORT, SWEEP = (f"examples/mttt_tables{f}.c" for f in ("_rows", "_report", ""))
+TABLES = [
+    ("rows are not kept", ROWS, "csv_reopen(&s->table, s->folder, \"runs.csv\", header, read_rows(s, path));",
+     "csv_open(&s->table, s->folder, \"runs.csv\", header);", "tables"),
+    ("a cut row is a row", ROWS, "&& line[strlen(line) - 1] == '\\n'; n++)", "; n++)", "tables"),
+    ("a row twice", ROWS, "|| has_row(s, r.variant, r.seed)))", "))", "tables"),
+    ("half a run begins anew", SWEEP, "if (file_exists(checkpoint))", "if (file_exists(checkpoint) && r->mb == NULL)", "tables"),
+    ("one seed for all", SWEEP, "int64_t seed = told.first_seed + i;", "int64_t seed = told.first_seed + 0 * i;", "tables"),
+    ("means are of other runs", ROWS, "        if (s->rows[i].variant == variant)\n            values",
+     "        if (s->rows[i].variant >= variant)\n            values", "tables"),
+    ("what diverged has a number", SWEEP, "r.diverged ? NAN : r.test_accuracy", "r.test_accuracy", "tables"),
+    ("nothing is out of place", REPORT, "checked ? -noise(da, db) : NAN", "NAN", "tables"),
+]
+
+MUTANTS = TRAINING + RESUME + FOLDER + IN_CONTEXT + TABLES
