@@ -273,7 +273,8 @@ static void advance(mb_mpi *mpi, bool new_ones)
     for (mb__mpi_operation *op = mpi->first; op && !mpi->lost; op = op->next) {
         while (go_on(mpi, op, may_tell, may_spread) && !mpi->lost)
             ;
-        if (op->stage <= MB__MPI_TELLING)
+        /* Where ranks do not agree, those behind are told by none: some ranks have not begun them. */
+        if (op->stage <= MB__MPI_TELLING || mpi->broken != MB_OK)
             may_tell = false;
         if (op->mine.kind == MB__MPI_REDUCE && op->part && op->stage < MB__MPI_SPREADING)
             may_spread = false;
