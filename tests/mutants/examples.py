@@ -36,7 +36,7 @@ TRAINING = [
     ("a short batch overweighted", TRAIN, "loss_sum += loss * count;", "loss_sum += loss * (double)set.batch;", "training"),
     ("test loss a mean over batches", TRAIN, "r->test_loss = loss_sum / images;",
      "r->test_loss = loss_sum / (double)(batches * set.batch);", "training"),
-    ("the last test batch left out", TRAIN, "b < batches && !stop_wanted()", "b < batches - 1 && !stop_wanted()", "training"),
+    ("the last test batch left out", TRAIN, "b < batches && !ranks_stop(r)", "b < batches - 1 && !ranks_stop(r)", "training"),
     ("one order for every epoch", TRAIN, "mb_loader_next_memory(r->training, batch, NULL);",
      "if (r->step % r->per_epoch == 0)\n        begin_training(r, 0);\n    mb_loader_next_memory(r->training, batch, NULL);",
      "training"),
@@ -149,7 +149,7 @@ FOLDER = [
     ("gnuplot reads the user's settings", "examples/plot.c", '{"gnuplot", "-d", NULL}', '{"gnuplot", NULL}', "folder"),
     ("gnuplot runs where the program does", "examples/plot.c", "posix_spawn_file_actions_addchdir_np(&actions, folder)",
      'posix_spawn_file_actions_addchdir_np(&actions, folder[0] == \'-\' ? "." : folder)', "folder"),
-    ("a table's full disk is not seen", "examples/tables.c", "    if (fflush(c->file) != 0 || ferror(c->file))\n",
+    ("a table's full disk is not seen", "examples/tables.c", "    if (c->file && (fflush(c->file) != 0 || ferror(c->file)))\n",
      "    if (false)\n", "folder"),
 ]
 
