@@ -130,6 +130,35 @@ Test(curvature, lanczos_ends_early)
         }
 }
 
+/* Nothing of it is absolute: Hessians of any size have their eigenvalues, and of a spectrum over 14 orders of
+ * magnitude no direction comes twice, which would count its eigenvalue again; those below 1e-10 of the
+ * largest are left out. */
+Test(curvature, lanczos_knows_no_scale)
+{
+    enum { COUNT = 40 };
+    ON_BOTH
+    {
+        static const double sizes[] = {1e-12, 1e12};
+        mb_tensor x = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(9)), d = mb_add(mb_iota(ctx, MB_INT32, 9), 1);
+        for (int i = 0; i < 2; i++) {
+            double low, high, c = sizes[i];
+            mb_tensor y = mb_mul(mb_sum(mb_mul(mb_cast(d, MB_FLOAT64), mb_square(x)), MB_ALL), 0.5 * c);
+            mb_extreme_eigenvalues(y, &x, 1, 9, mb_key_of(5), &low, &high);
+            expect(near(low / c, 1, 1e-11, 0) && near(high / c, 9, 1e-11, 0), "%s: %g times %.15g to %.15g",
+                   backend_names[k], c, low / c, high / c);
+        }
+        double spectrum[COUNT], trace = 0;
+        for (int i = 0; i < COUNT; i++)
+            trace += spectrum[i] = pow(10, 14.0 * i / (COUNT - 1));
+        mb_tensor wide = mb_from(ctx, MB_FLOAT64, MB_SHAPE(COUNT), spectrum), alpha, beta;
+        mb_tensor z = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(COUNT));
+        mb_lanczos(mb_mul(mb_sum(mb_mul(wide, mb_square(z)), MB_ALL), 0.5), &z, 1, COUNT, mb_key_of(6),
+                   &alpha, &beta);
+        double found = mb_item(mb_sum(alpha, MB_ALL));
+        expect(near(found, trace, 1e-6, 0), "%s: trace %.15g, not %.15g", backend_names[k], found, trace);
+    }
+}
+
 /* ---- a function without a closed form that is worth writing ---- */
 
 enum { D = 5 };

@@ -112,6 +112,22 @@ Test(kinks, guarded_branches)
     }
 }
 
+/* Where 1 is nothing beside x^2: -2 x / (1 + x^2)^2 is -2 / x^3, and that of asinh -1 / x^2. */
+Test(kinks, slopes_far_from_zero_have_slopes)
+{
+    ON_BOTH
+    {
+        mb_tensor x = vec(ctx, 3, D(1e11, -1e20, 1e30));
+        double *a = values(grad(grad(mb_atan(x), x), x)), *h = values(grad(grad(mb_asinh(x), x), x));
+        static const double at[] = {1e11, -1e20, 1e30};
+        for (int i = 0; i < 3; i++) {
+            double cube = -2 / at[i] / at[i] / at[i], square = (at[i] < 0 ? 1 : -1) / at[i] / at[i];
+            expect(near(a[i], cube, 1e-14, 0), "%s: atan'' at %g is %g", backend_names[k], at[i], a[i]);
+            expect(near(h[i], square, 1e-14, 0), "%s: asinh'' at %g is %g", backend_names[k], at[i], h[i]);
+        }
+    }
+}
+
 Test(kinks, infinite_cotangents_do_not_leak)
 {
     ON_BOTH

@@ -250,3 +250,34 @@ Test(contract, rows_a_power_of_two_apart)
     free(at);
     free(bt);
 }
+
+/* The same in several blocks of rows, of which the second begins elsewhere. */
+Test(contract, many_rows_a_power_of_two_apart)
+{
+    enum { M = 9700, N = 130, K = 256, APART = 512 };
+    if (testing("vulkan"))
+        return;
+    rng r = {9};
+    double *at = malloc((size_t)M * APART * sizeof *at), *bt = malloc((size_t)K * N * sizeof *bt);
+    for (int64_t i = 0; i < (int64_t)M * APART; i++)
+        at[i] = (double)rng_below(&r, 17) - 8;
+    for (int i = 0; i < K * N; i++)
+        bt[i] = (double)rng_below(&r, 17) - 8;
+    mb_context *ctx = open_on("cpu");
+    mb_tensor a = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(M, APART), at),
+              b = from_doubles(ctx, MB_FLOAT32, MB_SHAPE(K, N), bt);
+    mb_eval((mb_tensor[]){a, b}, 2);
+    double *y = values(mb_matmul(mb_slice(a, 1, 0, K, 1), b));
+    int wrong = 0;
+    for (int i = 0; i < M; i += 7)
+        for (int j = 0; j < N; j += 3) {
+            double sum = 0;
+            for (int l = 0; l < K; l++)
+                sum += at[(int64_t)i * APART + l] * bt[l * N + j];
+            wrong += y[(int64_t)i * N + j] != sum;
+        }
+    expect(wrong == 0, "%d elements differ", wrong);
+    free(at);
+    free(bt);
+    close_all();
+}

@@ -62,6 +62,30 @@ Test(random, draws_are_philox)
 }
 
 /* First values of a key, so that a later version cannot change a user's runs in silence. */
+/* Blocks are counted with 64 bits: of a draw too large for any memory a few elements are asked for. */
+Test(random, blocks_beyond_32_bits)
+{
+    if (testing("vulkan")) /* which counts elements with 32 */
+        return;
+    ON_BOTH
+    {
+        mb_key key = mb_key_of(42);
+        enum { N = 7 };
+        const int64_t first = ((int64_t)1 << 34) + 6;
+        mb_tensor all = mb_uniform(ctx, key, MB_FLOAT32, MB_SHAPE((int64_t)1 << 35));
+        double *f = values(mb_slice(all, 0, first, N, 1));
+        for (int i = 0; i < N; i++) {
+            uint64_t at = (uint64_t)first + (uint64_t)i;
+            philox4x32_key_t bits = {{(uint32_t)key.bits, (uint32_t)(key.bits >> 32)}};
+            philox4x32_ctr_t four = philox4x32_R(
+                10, (philox4x32_ctr_t){{(uint32_t)(at / 4), (uint32_t)(at / 4 >> 32), 0, 0}}, bits);
+            double want = (double)(four.v[at % 4] >> 8) * 0x1p-24;
+            expect(f[i] == want, "%s: draw 2^34 + %d is %.9g, not %.9g: %s", backend_names[k], i + 6, f[i],
+                   want, mb_message(ctx));
+        }
+    }
+}
+
 Test(random, golden_values)
 {
     mb_key key = mb_key_of(1), folded = mb_key_fold(key, 7);
