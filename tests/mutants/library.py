@@ -10,6 +10,7 @@ COMMANDS = {
     "autograd": suite("autograd", "*/*"),
     "curvature": suite("autograd", "@(curvature|nested)/*"),
     "vmap": suite("autograd", "vmap*/*"),
+    "dtype": suite("tensor", "dtype/*"),
     "contract": suite("tensor", "contract/*"),
     "reduce": suite("tensor", "reduce/*"),
     "random": suite("tensor", "@(random|samplers)/*"),
@@ -123,4 +124,9 @@ CPU = [
     ("Gamma: accepted by the wrong bound", "tensor/samplers.c", "mb_lt(log_u, bound)", "mb_lt(bound, log_u)", "random"),
 ]
 
-MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU
+LOOPS = [
+    ("products of halves add where the carry lies", "backends/plan/sums.c", "sum->op == MB_OP_ADD && !mb__is_half(sum->dtype) &&",
+     "sum->op == MB_OP_ADD &&", "dtype"),
+]
+
+MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU + LOOPS

@@ -518,3 +518,27 @@ Test(dtype, cast_gives_its_derivative_back)
         expect(nmse(values(g), values(gh), 20) < unit(d) * unit(d), "%g", nmse(values(g), values(gh), 20));
     }
 }
+
+/* Products that a loop adds up: of halves each is rounded before it is added. Small whole numbers, so all is
+ * exact. */
+Test(dtype, loops_add_up_products_of_halves)
+{
+    for (int d = MB_FLOAT16; d <= MB_BFLOAT16; d++)
+        BOTH(k)
+        {
+            enum { STEPS = 3, N = 40 };
+            const mb_shape square = MB_SHAPE(N, N);
+            mb_tensor a = mb_full(ctx, (mb_dtype)d, square, 1), c = mb_zeros(ctx, (mb_dtype)d, square);
+            mb_tensor rates = mb_cast(mb_add(mb_iota(ctx, MB_INT32, STEPS), 1), (mb_dtype)d);
+            mb_eval((mb_tensor[]){a, rates}, 2);
+            mb_scan s = mb_scan_begin(ctx, STEPS);
+            mb_scan_carry(s, &c);
+            mb_tensor rate = mb_scan_slice(s, rates);
+            c = mb_add(c, mb_matmul(mb_mul(a, rate), a));
+            mb_scan_end(s);
+            double *y = values(c);
+            for (int i = 0; i < N * N; i += 7)
+                expect(y[i] == 6 * N, "%s: %s: %g, not %d: %s", backend_names[k], mb_dtype_name((mb_dtype)d),
+                       y[i], 6 * N, mb_message(ctx));
+        }
+}
