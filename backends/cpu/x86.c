@@ -4,15 +4,15 @@
 
 void mb__x86_byte(mb__x86 *x, int byte)
 {
-    if (x->failed)
-        return;
-    unsigned char *at = mb__bump_grow(x->bump, x->at, x->used, &x->room, 1);
-    if (!at) {
-        x->failed = true;
-        return;
+    if (x->used == x->room) {
+        unsigned char *at = x->failed ? NULL : mb__bump_grow(x->bump, x->at, x->used, &x->room, 1);
+        if (!at) {
+            x->failed = true;
+            return;
+        }
+        x->at = at;
     }
-    x->at = at;
-    at[x->used++] = (unsigned char)byte;
+    x->at[x->used++] = (unsigned char)byte;
 }
 
 static void four(mb__x86 *x, int32_t number)
