@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Chains: arithmetic that the cpu backend runs as one loop of machine code has the same bits as op by op, for
- * every op, any mixture of values per element, per row and for all, and numbers that are no ordinary ones. */
+ * every op, any mixture of values per element, per row and for all, and numbers that are no ordinary ones.
+ * FUZZ_COUNT=n runs so many programs, from FUZZ_FROM on where that is set. */
 #include <string.h>
 
 #include "support.h"
@@ -194,7 +195,10 @@ Test(chain, has_the_bits_of_op_by_op, .timeout = 300)
 {
     if (!testing("cpu"))
         return;
-    for (uint64_t seed = 1; seed <= (getenv("TESTS_SLOW") ? 150 : 600); seed++)
+    const char *many = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
+    uint64_t from = first ? strtoull(first, NULL, 10) : 1, slow = getenv("TESTS_SLOW") ? 150 : 600;
+    uint64_t end = from + (many ? strtoull(many, NULL, 10) : slow);
+    for (uint64_t seed = from; seed < end; seed++)
         compare(seed,
                 seed % 8 == 7   ? MB_BFLOAT16
                 : seed % 8 == 5 ? MB_FLOAT64
