@@ -93,7 +93,8 @@ struct mb__code {
 
 struct mb__cpu_kernel {
     const mb__loops *loops;
-    int outer_rank, inner_rank;
+    int outer_rank, inner_rank,
+        row_axis; /* row_axis: the kernel's axis that rows run along; -1: there is one */
     int64_t outer[MB_MAX_RANK], inner[MB_MAX_RANK];
     int64_t rows, columns, tile_rows, tile_columns, row_tiles, column_tiles, units;
     mb__uop *uops;

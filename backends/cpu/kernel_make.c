@@ -19,14 +19,20 @@ typedef struct maker {
     bool failed;
 } maker;
 
+/* The kernel's axis that is the i-th of the outer ones: all above the columns but that of the rows. */
+static int outer_axis(const mb__cpu_kernel *o, int i)
+{
+    return i < o->row_axis ? i : i + 1;
+}
+
 static mb__walk walk_of(const maker *m, const mb__view *v)
 {
     const mb__kernel *k = m->k;
     mb__walk w = {.value = v->value, .offset = v->offset, .flat = true};
     int inner = m->o->inner_rank, outer = m->o->outer_rank;
     for (int i = 0; i < outer; i++)
-        w.outer[i] = v->stride[i];
-    w.row = k->rank > inner ? v->stride[k->rank - inner - 1] : 0;
+        w.outer[i] = v->stride[outer_axis(m->o, i)];
+    w.row = m->o->row_axis >= 0 ? v->stride[m->o->row_axis] : 0;
     for (int i = 0; i < inner; i++)
         w.inner[i] = v->stride[k->rank - inner + i];
     for (int i = 0; i + 1 < inner; i++)
@@ -100,6 +106,12 @@ static int32_t expand(maker *m, int32_t reg)
     return d;
 }
 
+/* Whether the rows of a tile, which have no gaps, lie one after the other. */
+static bool rows_follow(const mb__cpu_kernel *o, const mb__walk *w)
+{
+    return o->tile_rows == 1 || (w->row == o->columns && o->tile_columns == o->columns);
+}
+
 static bool fixed_walk(const maker *m, const mb__walk *w)
 {
     if (m->o->column_tiles > 1 || w->row)
@@ -156,9 +168,8 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     u->walk = w;
     if (i->op == MB_K_LOAD && mb__as_in_registers(i->dtype)) {
         if (level == MB_LEVEL_EACH)
-            u->direct =
-                (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
-                (o->columns > 1 && w->flat && w->column == 1 && (o->tile_rows == 1 || w->row == o->columns));
+            u->direct = (o->columns == 1 && (o->tile_rows == 1 || w->row == 1)) ||
+                        (o->columns > 1 && w->flat && w->column == 1 && rows_follow(o, w));
         else
             u->direct = o->tile_rows == 1 || w->row == 1;
     }
@@ -375,27 +386,55 @@ static bool place_registers(maker *m, size_t *scratch)
     return true;
 }
 
+/* The axis along which something is read without a gap that is read with gaps along the columns; -1. */
+static int turned_axis(const mb__kernel *k)
+{
+    int above = k->rank - k->inner;
+    for (int i = 0; i < k->instr_count && k->inner == 1; i++) {
+        const int64_t *stride = k->instrs[i].view.stride;
+        if (k->instrs[i].op != MB_K_LOAD || stride[above] == 0 || stride[above] == 1)
+            continue;
+        for (int axis = above; axis-- > 0;)
+            if (stride[axis] == 1 && k->dim[axis] > 1)
+                return axis;
+    }
+    return -1;
+}
+
+/* Rows and columns so that of what lies along the rows a cache line's elements are used together. */
+static void choose_turned_tile(mb__cpu_kernel *o)
+{
+    enum { ROWS = 32 };
+    int64_t rows = o->rows < ROWS ? o->rows : ROWS;
+    o->tile_columns = o->columns < TILE / rows ? o->columns : TILE / rows;
+    o->tile_rows = o->tile_columns ? TILE / o->tile_columns : 1;
+}
+
 static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
 {
     bool reduces = false;
     for (int i = 0; i < k->instr_count; i++)
         reduces |= k->instrs[i].op == MB_K_SUM || k->instrs[i].op == MB_K_MAX;
+    int turned = reduces ? -1 : turned_axis(k);
     o->inner_rank = k->inner;
     o->columns = 1;
     for (int i = 0; i < k->inner; i++)
         o->columns *= o->inner[i] = k->dim[k->rank - k->inner + i];
     int above = k->rank - k->inner;
-    o->rows = above ? k->dim[above - 1] : 1;
+    o->row_axis = turned >= 0 ? turned : above - 1;
+    o->rows = above ? k->dim[o->row_axis] : 1;
     o->outer_rank = above ? above - 1 : 0;
     int64_t outer = 1;
     for (int i = 0; i < o->outer_rank; i++)
-        outer *= o->outer[i] = k->dim[i];
+        outer *= o->outer[i] = k->dim[outer_axis(o, i)];
     o->tile_columns = o->columns;
     if (o->columns > TILE && !reduces && k->inner == 1)
         o->tile_columns = TILE;
     o->tile_rows = o->tile_columns >= TILE || o->tile_columns < o->columns
                        ? 1
                        : TILE / (o->tile_columns ? o->tile_columns : 1);
+    if (turned >= 0)
+        choose_turned_tile(o);
     if (o->tile_rows > o->rows)
         o->tile_rows = o->rows;
     if (o->tile_rows < 1)
@@ -510,8 +549,8 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         t->one_compensated = loops->add_one_compensated;
         /* Computed straight into memory, unless something in memory still has to be read there. */
         const mb__walk *w = &t->walk;
-        bool dense = t->level == MB_LEVEL_EACH && w->flat && (o->columns == 1 || w->column == 1) &&
-                     (o->tile_rows == 1 || w->row == o->columns);
+        bool dense =
+            t->level == MB_LEVEL_EACH && w->flat && (o->columns == 1 || w->column == 1) && rows_follow(o, w);
         bool computed = false, taken = false;
         for (int u = 0; u < o->uop_count; u++)
             if (o->uops[u].d == t->reg)

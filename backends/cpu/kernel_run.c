@@ -148,6 +148,10 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
         gather(k->loops, u->dtype, n, to, from, 1);
         return;
     }
+    if (u->walk->flat && u->walk->row == 1 && t->rows > 1 && mb__as_in_registers(u->dtype)) {
+        k->loops->turn[size == 8](t->rows, t->columns, to, t->columns, from, u->walk->column);
+        return;
+    }
     for (int64_t r = 0; r < t->rows;
          r++, from += u->walk->row * (int64_t)size, to += t->columns * u->size_d) {
         if (u->walk->flat) {

@@ -20,6 +20,9 @@ typedef void (*mb__accumulate)(int64_t n, void *d, const void *a);
 typedef void (*mb__compensated)(int64_t n, void *d, void *lost, const void *a);
 /* d[i] += sum_r a[r n + i]; lost as above, or not looked at */
 typedef void (*mb__add_rows)(int64_t rows, int64_t n, void *d, void *lost, const void *a);
+/* d[r d_row + c] = a[c a_column + r]: rows of d are columns of a. */
+typedef void (*mb__turn)(int64_t rows, int64_t columns, void *d, int64_t d_row, const void *a,
+                         int64_t a_column);
 /* c[i, j] += or = sum_k a[i, k] b[k, j], any strides. */
 typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k,
                                   const void *b, int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n,
@@ -63,6 +66,7 @@ typedef struct mb__loops {
     mb__unary cast[MB_DTYPES][MB_DTYPES];        /* [from][to] */
     mb__unary widen[2], narrow[2]; /* float16, bfloat16 in memory to float32 in registers, and back */
     mb__ternary where[2][4];       /* [8 bytes wide?][1: a single, 2: b single] */
+    mb__turn turn[2];              /* of 4 bytes, of 8 bytes */
     mb__reduce_row sum[3], max[3];
     mb__add_rows add_rows[3], add_rows_compensated;
     mb__compensated add_compensated, add_one_compensated;        /* of float32 */

@@ -231,3 +231,64 @@ Test(movement, extremes_of_shape)
         expect_ok(ctx);
     }
 }
+
+/* Position of element `at` of the permuted tensor in the one of sizes dim. */
+static int64_t came_from(const int64_t *at, const int64_t *dim, const int *order)
+{
+    int64_t index[3] = {0}, place = 0;
+    for (int i = 0; i < 3; i++)
+        index[order[i]] = at[i];
+    for (int i = 0; i < 3; i++)
+        place = place * dim[i] + index[i];
+    return place;
+}
+
+/* Every order of three axes, with sizes around those of blocks and tiles: as it is, beside what is not
+ * permuted, and summed over its first axis. */
+static void permute_all_orders(mb_context *ctx, mb_dtype dtype, const int64_t *dim)
+{
+    static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    int64_t n = dim[0] * dim[1] * dim[2];
+    double *x = malloc((size_t)n * sizeof *x);
+    cr_assert(x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = dtype == MB_BOOL ? i % 3 == 0
+                                : (double)(i % (dtype == MB_FLOAT16 ? 1000
+                                                : dtype == MB_UINT8 ? 250
+                                                                    : 100000));
+    mb_tensor t = from_doubles(ctx, dtype, MB_SHAPE(dim[0], dim[1], dim[2]), x);
+    for (int o = 0; o < 6; o++) {
+        const int *order = orders[o];
+        int64_t to[3] = {dim[order[0]], dim[order[1]], dim[order[2]]};
+        mb_tensor p = mb_permute(t, MB_AXES(order[0], order[1], order[2]));
+        mb_tensor beside = mb_reshape(mb_cast(t, MB_FLOAT64), MB_SHAPE(to[0], to[1], to[2]));
+        double *moved = values(p), *both = values(mb_sub(mb_mul(beside, 2.0), mb_cast(p, MB_FLOAT64))),
+               *sums = values(mb_sum(mb_cast(p, MB_FLOAT64), MB_AXES(0)));
+        double *want = calloc((size_t)(to[1] * to[2]), sizeof *want);
+        cr_assert(want);
+        bool right = true;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at[3] = {i / (to[1] * to[2]), i / to[2] % to[1], i % to[2]};
+            double v = x[came_from(at, dim, order)];
+            right = right && moved[i] == v && both[i] == 2 * x[i] - v;
+            want[i % (to[1] * to[2])] += v;
+        }
+        for (int64_t i = 0; i < to[1] * to[2]; i++)
+            right = right && sums[i] == want[i];
+        expect(right, "%s, %s of [%d,%d,%d], order %d", mb_backend_name(ctx), mb_dtype_name(dtype),
+               (int)dim[0], (int)dim[1], (int)dim[2], o);
+        free(want);
+    }
+    free(x);
+}
+
+Test(movement, every_order_of_axes, .timeout = 120)
+{
+    static const int64_t dims[][3] = {{33, 40, 65}, {8, 16, 9},  {1, 70, 31}, {3, 300, 2},
+                                      {7, 5, 1040}, {64, 1, 64}, {0, 3, 4}};
+    static const mb_dtype dtypes[] = {MB_FLOAT32, MB_FLOAT64, MB_INT64, MB_UINT8, MB_BOOL, MB_FLOAT16};
+    ON_BOTH
+    for (int d = 0; d < 7; d++)
+        for (int i = 0; i < (testing("vulkan") ? 1 : 6); i++)
+            permute_all_orders(ctx, dtypes[i], dims[d]);
+}
