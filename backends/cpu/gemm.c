@@ -7,6 +7,7 @@
  * element at a time, so its strides cost nothing. Compiled once for each instruction set, as loops.c is.
  */
 #include "backends/cpu/loops.h"
+#include "backends/cpu/turn.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -20,8 +21,6 @@ enum { KC = 256 };
 
 /* What becomes of what c held: it is overwritten, added to, subtracted from. */
 enum { SET, ADD, SUBTRACT };
-
-#define RESTRICT __restrict
 
 typedef float vec_float __attribute__((vector_size(BYTES), aligned(4), may_alias));
 typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_alias));
@@ -102,6 +101,9 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #define ROWS_UP_TO_14(T)
 #endif
 
+#define TURN_OF_float  turn_4
+#define TURN_OF_double turn_8
+
 /* Copies k rows of b, w columns wide, to a panel of full width. Missing columns keep old values; their
  * results are discarded. */
 #define PACK(T)                                                                                              \
@@ -127,6 +129,10 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
                 if (w & 1)                                                                                   \
                     p[l * NR + j] = b[l * b_k + j];                                                          \
             }                                                                                                \
+            return;                                                                                          \
+        }                                                                                                    \
+        if (b_k == 1) {                                                                                      \
+            TURN_OF_##T(k, w, p, NR, b, b_n);                                                                \
             return;                                                                                          \
         }                                                                                                    \
         for (int64_t l = 0; l < k; l += 8) /* in blocks, so that both sides stay in the cache */             \
