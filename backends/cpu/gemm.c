@@ -202,6 +202,39 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
                 __builtin_prefetch(c + W, 1);                                                                \
         }                                                                                                    \
     }                                                                                                        \
+    /* A part of b or a, or NULL: `count` runs of `length` elements, `apart` from each other. */             \
+    typedef struct runs_##T {                                                                                \
+        const T *at;                                                                                         \
+        int64_t count, length, apart;                                                                        \
+    } runs_##T;                                                                                              \
+    /* Its share of one in so many. */                                                                       \
+    static inline void ask_##T(const runs_##T *r, int64_t share, int64_t shares)                             \
+    {                                                                                                        \
+        enum { LINE = 64 / sizeof(T) };                                                                      \
+        if (!r->at)                                                                                          \
+            return;                                                                                          \
+        for (int64_t i = r->count * share / shares, end = r->count * (share + 1) / shares; i < end; i++)     \
+            for (int64_t j = 0; j < r->length; j += LINE)                                                    \
+                __builtin_prefetch(r->at + i * r->apart + j);                                                \
+    }                                                                                                        \
+    static inline runs_##T runs_of_##T(const T *at, int64_t m, int64_t m_stride, int64_t n,                  \
+                                       int64_t n_stride)                                                     \
+    {                                                                                                        \
+        return n_stride == 1 ? (runs_##T){at, m, n, m_stride} : (runs_##T){at, n, m, n_stride};              \
+    }                                                                                                        \
+    /* The panel after the one at column j. */                                                               \
+    static inline runs_##T next_panel_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t j)       \
+    {                                                                                                        \
+        enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
+        const T *b = (const T *)g->b + l * g->b_k + (j + NR) * g->b_n;                                       \
+        int64_t left = g->n - j - NR;                                                                        \
+        if (left <= 0) {                                                                                     \
+            b = g->next_b;                                                                                   \
+            left = g->n;                                                                                     \
+            depth = g->k < KC ? g->k : KC;                                                                   \
+        }                                                                                                    \
+        return runs_of_##T(b, depth, g->b_k, left < NR ? left : NR, g->b_n);                                 \
+    }                                                                                                        \
     /* One tile of c, by way of `spare` where its columns are not contiguous. */                             \
     static inline __attribute__((always_inline)) void one_##T(                                               \
         const mb__gemm_call *g, int rows, int64_t w, int64_t depth, const T *a, const rows_of_##T *at,       \
@@ -232,9 +265,11 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
         for (int64_t j = 0; j < g->n; j += NR) {                                                             \
             int64_t w = g->n - j < NR ? g->n - j : NR, stride;                                               \
             const T *p = panel_##T(g, l, depth, j, w, end - begin, &stride);                                 \
+            const runs_##T next = next_panel_##T(g, l, depth, j);                                            \
             for (int64_t i = begin; i < end; i++) {                                                          \
                 int64_t item = i / each, tile = i - item * each;                                             \
                 int64_t r0 = g->m * tile / each, r1 = g->m * (tile + 1) / each;                              \
+                ask_##T(&next, i - begin, end - begin);                                                      \
                 one_##T(g, (int)(r1 - r0), w, depth, at.a + item * at.step + r0 * at.m, &at, p, stride,      \
                         (T *)g->c + item * g->c_step + r0 * g->c_m + j * g->c_n, more, spare);               \
             }                                                                                                \

@@ -33,7 +33,7 @@ typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a
  * NULL, or MB_GEMM_ROWS bytes for a copy of rows or columns of a, where those lie a power of two apart. */
 typedef struct mb__gemm_call {
     int64_t m, n, k, a_m, a_k, b_k, b_n, c_m, c_n, count, a_step, c_step;
-    const void *a, *b;
+    const void *a, *b, *next_b; /* next_b: what the next call's b is, or NULL: asked for ahead */
     void *c, *scratch, *rows;
     bool add, subtract; /* c += a b; c -= a b */
 } mb__gemm_call;

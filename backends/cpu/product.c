@@ -52,9 +52,9 @@ size_t mb__cpu_product_scratch(const mb__product *p)
     return MB_GEMM_SCRATCH + (wants_rows(p) ? MB_GEMM_ROWS : 0);
 }
 
-/* `count` products that share b, along the repeated loop. */
-static void some_products(const work *w, const char *a, const char *b, char *c, int64_t m, int64_t n,
-                          int64_t count, bool add, int worker)
+/* `count` products that share b, along the repeated loop. next_b: what the next ones share, NULL. */
+static void some_products(const work *w, const char *a, const char *b, const char *next_b, char *c, int64_t m,
+                          int64_t n, int64_t count, bool add, int worker)
 {
     const mb__product *p = w->p;
     mb__cpu *cpu = w->f->cpu;
@@ -73,16 +73,46 @@ static void some_products(const work *w, const char *a, const char *b, char *c, 
     if (size < cpu->blas_from || !blas_takes(m, p->k, p->a_m, p->a_k, &at, &lda) ||
         !blas_takes(p->k, n, p->b_k, p->b_n, &bt, &ldb) || !blas_takes(m, n, p->c_m, p->c_n, &ct, &ldc)) {
         char *scratch = cpu->scratch[worker], *rows = wants_rows(p) ? scratch + MB_GEMM_SCRATCH : NULL;
-        mb__gemm_call g = {m,      n,      p->k, p->a_m, p->a_k, p->b_k,  p->b_n, p->c_m, p->c_n, count,
-                           a_step, c_step, a,    b,      c,      scratch, rows,   add,    false};
-        mb__gemm_call turned = {n, m, p->k, p->b_n, p->b_k, p->a_k,  p->a_m, p->c_n, p->c_m, 1,
-                                0, 0, b,    a,      c,      scratch, rows,   add,    false};
+        const mb__gemm_call g = {.m = m,
+                                 .n = n,
+                                 .k = p->k,
+                                 .a_m = p->a_m,
+                                 .a_k = p->a_k,
+                                 .b_k = p->b_k,
+                                 .b_n = p->b_n,
+                                 .c_m = p->c_m,
+                                 .c_n = p->c_n,
+                                 .count = count,
+                                 .a_step = a_step,
+                                 .c_step = c_step,
+                                 .a = a,
+                                 .b = b,
+                                 .next_b = next_b,
+                                 .c = c,
+                                 .scratch = scratch,
+                                 .rows = rows,
+                                 .add = add};
+        mb__gemm_call turned = {.m = n,
+                                .n = m,
+                                .k = p->k,
+                                .a_m = p->b_n,
+                                .a_k = p->b_k,
+                                .b_k = p->a_k,
+                                .b_n = p->a_m,
+                                .c_m = p->c_n,
+                                .c_n = p->c_m,
+                                .count = 1,
+                                .a = b,
+                                .scratch = scratch,
+                                .rows = rows,
+                                .add = add};
         if (p->c_n == 1 || p->c_m != 1) {
             cpu->loops->gemm[w->dtype](&g);
             return;
         }
         for (int64_t i = 0; i < count; i++) { /* the transposed product: c's columns are contiguous */
             turned.b = a + i * a_step * bytes;
+            turned.next_b = i + 1 < count ? a + (i + 1) * a_step * bytes : NULL;
             turned.c = c + i * c_step * bytes;
             cpu->loops->gemm[w->dtype](&turned);
         }
@@ -216,10 +246,18 @@ static void run_task(void *argument, int task, int worker)
                                  n1 - n0, count, worker);
             continue;
         }
+        place after = one, next;
+        step_on(p, w->apart, w->apart_count, &after);
         start_at(p, w->adding, w->adding_count, 0, &sum);
-        for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum))
-            some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size,
+        for (int64_t s = 0; s < w->sums; s++, sum = next) {
+            next = sum;
+            step_on(p, w->adding, w->adding_count, &next);
+            const char *next_b = s + 1 < w->sums      ? b + (one.b + next.b) * size
+                                 : item + count < end ? b + after.b * size
+                                                      : NULL;
+            some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size, next_b,
                           c + (one.c + rc) * size, m1 - m0, n1 - n0, count, s > 0 || p->adds, worker);
+        }
     }
 }
 
