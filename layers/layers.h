@@ -477,7 +477,7 @@ MB_API mb_tensor mb_patchify_at(const char *site, mb_tensor images, int64_t p);
 
 /* Fixed positions, [rows * columns, dim]: the row of token (y, x) is sin(x w_i), cos(x w_i), sin(y w_i),
  * cos(y w_i), each for i = 0 .. dim/4 - 1, with w_i = 10000^(-i/(dim/4 - 1)) (MoCo v3, as in big_vision). 4
- * divides dim, and dim >= 8. float32 or float64. */
+ * divides dim, and dim >= 8. Floats. */
 MB_API mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t rows,
                                 int64_t columns, int64_t dim);
 #define mb_sincos2d(...) mb_sincos2d_at(MB_HERE, __VA_ARGS__)
