@@ -90,7 +90,7 @@ mb_tensor mb_mixer_apply_with_at(const char *site, mb_mixer mixer, mb_tensor x, 
     MB__APPLY(site, "mixer", {"x", x, MB__NEEDED}, {"mask", mask, MB__OPTIONAL});
     if (!mixer.apply) {
         mb_fail(x.ctx, MB_INVALID, "mixer: it has no function to apply");
-        return mb__poison(x.ctx);
+        return mb__failed(x.ctx);
     }
     if (!mask.ctx)
         return mixer.apply(mixer.layer, x, key, losses);

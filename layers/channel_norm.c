@@ -69,7 +69,7 @@ static mb_tensor mean_square(mb_tensor centred, mb_axes axes)
 static mb_tensor standard(mb_tensor centred, mb_tensor variance, double eps)
 {
     if (!mb_valid(centred) || !mb_valid(variance))
-        return mb__poison(centred.ctx);
+        return mb__failed(centred.ctx);
     mb_tensor factor = mb_rsqrt(mb_add(variance, mb__literal(variance, eps)));
     return mb__narrow(mb_mul(mb__wide(centred), factor), centred);
 }

@@ -6,7 +6,9 @@
 #define MB_LAYERS_INTERNAL_H
 
 #include "layers/layers.h"
-#include "tensor/internal.h"
+#include "tensor/door.h"
+#include "tensor/half.h"
+#include "tensor/wide.h"
 
 /* The largest size of an axis of a layer: sums and products of a few such sizes fit int64_t, and larger
  * weights would not fit memory. */
@@ -28,6 +30,12 @@ static inline mb_tensor mb__as(mb_tensor parameter, mb_tensor x)
 {
     bool narrow = parameter.ctx && mb__halved(x) && mb_dtype_of(parameter) == MB_FLOAT32;
     return narrow ? mb_cast(parameter, mb_dtype_of(x)) : parameter;
+}
+
+/* A result after an error. */
+static inline mb_tensor mb__failed(mb_context *ctx)
+{
+    return (mb_tensor){ctx, 0, 0};
 }
 
 /* What a layer is applied to: its arguments and its parameters, with their names. */

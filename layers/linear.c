@@ -34,7 +34,7 @@ static bool right_dtype(const mb__operand *o, mb_tensor first)
 bool mb__operands(const char *layer, const mb__operand *list, int n, mb_tensor *refused)
 {
     mb_context *ctx = mb__context_among(list, n);
-    *refused = (mb_tensor){ctx, 0, 0};
+    *refused = mb__failed(ctx);
     for (int i = 0; i < n; i++) {
         const mb__operand *o = &list[i];
         if (!o->t.ctx) {
@@ -44,7 +44,10 @@ bool mb__operands(const char *layer, const mb__operand *list, int n, mb_tensor *
             return false;
         }
         if (!mb_valid(o->t)) {
-            *refused = mb_alias(o->t); /* tells what is wrong with it */
+            if (!o->t.id)
+                mb_fail(ctx, MB_INVALID, "%s: %s is the result of an op that failed", layer, o->name);
+            else
+                mb_alias(o->t); /* tells why it is stale */
             return false;
         }
         if (!right_dtype(o, list[0].t)) {

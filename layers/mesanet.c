@@ -153,7 +153,7 @@ mb_tensor mb_mesanet_attention_at(const char *site, mb_tensor q, mb_tensor k, mb
               {"beta", options.beta, MB__OPTIONAL | MB__NUMBERS});
     if (!mb__check_mesa("mesanet_attention", q, k, v, (mb_tensor[]){log_forget, options.beta}, 2) ||
         !check("mesanet_attention", q, &ridge, &options))
-        return mb__poison(q.ctx);
+        return mb__failed(q.ctx);
     systems s = {.k = mb__wide(k), .ridge = mb__wide(ridge), .options = options};
     if (options.beta.ctx)
         s.beta = mb_unsqueeze(mb__wide(options.beta), 3);

@@ -66,7 +66,7 @@ static mb_tensor apply(const char *site, const char *name, int D, bool average, 
         p.padding[i] = o->padding[i];
     }
     if (!check(x, &p))
-        return mb__poison(x.ctx);
+        return mb__failed(x.ctx);
     const mb_tensor given = x;
     double outside = average ? 0 : -(double)INFINITY, count = 1;
     x = average ? mb__wide(x) : x;

@@ -119,7 +119,7 @@ mb_tensor mb_recurrent_apply_at(const char *site, mb_recurrent layer, mb_tensor 
               {"state.c", cell ? s->c : own.c, MB__OPTIONAL | MB__NUMBERS});
     if (!mb__check_tokens(x, o->in, "recurrent") || !check_state(x, &s->h, o->hidden) ||
         (cell && !check_state(x, &s->c, o->hidden)))
-        return mb__poison(x.ctx);
+        return mb__failed(x.ctx);
     const mb_recurrent_state from = *s;
     *s = (mb_recurrent_state){mb__wide(from.h), cell ? mb__wide(from.c) : from.c};
     mb_tensor given = mb_einsum("bni,gi->nbg", x, mb__as(layer.input, x));

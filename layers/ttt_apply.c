@@ -238,5 +238,5 @@ mb_tensor mb_ttt_apply_at(const char *site, const mb_ttt *layer, mb_tensor x, mb
     MB__APPLY(site, "ttt", {"x", x, MB__NEEDED}, {"layer.psi_k", layer ? layer->psi_k : none, MB__NEEDED});
     mb_ttt own = with_parameters_as(layer, x);
     call c = {.layer = &own, .x = x};
-    return prepare(&c, key) ? apply(&c, losses) : mb__poison(x.ctx);
+    return prepare(&c, key) ? apply(&c, losses) : mb__failed(x.ctx);
 }
