@@ -179,7 +179,7 @@ static void move_towards(mb_tensor r, mb_tensor t, double momentum)
 mb_tensor mb_batch_norm_apply_at(const char *site, mb_batch_norm layer, mb_tensor x, int channels,
                                  bool training)
 {
-    MB__APPLY(site, "batch_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__OPTIONAL},
+    MB__APPLY(site, "batch_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED},
               {"layer.bias", layer.bias, MB__OPTIONAL}, {"layer.mean", layer.mean, MB__NEEDED},
               {"layer.variance", layer.variance, MB__NEEDED});
     int axis = channel_axis("batch_norm", x, channels, layer.scale, layer.mean);
@@ -214,7 +214,7 @@ mb_group_norm mb_group_norm_new_at(const char *site, mb_params *p, const char *n
 
 mb_tensor mb_group_norm_apply_at(const char *site, mb_group_norm layer, mb_tensor x, int channels)
 {
-    MB__APPLY(site, "group_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__OPTIONAL},
+    MB__APPLY(site, "group_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED},
               {"layer.bias", layer.bias, MB__OPTIONAL});
     return mb_group_normalize(x, channels, layer.groups, layer.scale, layer.bias, layer.eps);
 }
