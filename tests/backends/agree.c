@@ -7,7 +7,21 @@ double program_limit(const program *p)
     double most = 1;
     for (int i = 0; i < p->count; i++)
         most = fmax(most, (double)shape_count(p->code[i].shape));
-    return p->dtype == MB_FLOAT64 ? 1e-20 : 1e-9 + 0x1p-50 * most * most;
+    switch (p->dtype) {
+    case MB_FLOAT64:
+        return 1e-20;
+    case MB_FLOAT16: /* of the halves each value may be off by a rounding or two */
+        return 0x1p-18;
+    case MB_BFLOAT16:
+        return 0x1p-12;
+    default:
+        return 1e-9 + 0x1p-50 * most * most;
+    }
+}
+
+double program_floor(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT64 ? 1e-6 : dtype == MB_FLOAT32 ? 1e-3 : 1e-2;
 }
 
 double program_distance(const double *a, const double *b, int64_t n, double floor_size)
@@ -34,8 +48,8 @@ double program_condition(const program *p, uint64_t data, int i, const result *w
         static result moved;
         if (program_run(ctx, p, data, RUN_SCOPE | RUN_SHAKEN * way, &moved) && moved.n > i &&
             moved.count[i] == want->count[i])
-            most = fmax(most, program_distance(moved.v[i], want->v[i], want->count[i],
-                                               p->dtype == MB_FLOAT64 ? 1e-6 : 1e-3));
+            most =
+                fmax(most, program_distance(moved.v[i], want->v[i], want->count[i], program_floor(p->dtype)));
     }
     close_failed(ctx);
     return most;

@@ -10,6 +10,8 @@
 double program_limit(const program *p);
 /* NMSE with a floor under the size, for values that cancel to nothing. */
 double program_distance(const double *a, const double *b, int64_t n, double floor_size);
+/* That floor, for floats of a dtype. */
+double program_floor(mb_dtype dtype);
 /* How far the reference's result i moves when every value is off by a rounding: ways of being so are tried.
  */
 double program_condition(const program *p, uint64_t data, int i, const result *want);

@@ -58,6 +58,10 @@ enum kind {
     K_STOP,
     K_KINDS,          /* of program_make; the rest is made by program_make_graph alone */
     K_SCAN = K_KINDS, /* carry, slices, capture; par: which body, backwards, which result, keep_every */
+    K_CHECKPOINT,     /* of two values; par: which body, whether products are kept */
+    K_VMAP,           /* over an axis; par: axis, which body */
+    K_CUSTOM,         /* par: 0 elementwise, 1 of the last axis */
+    K_WIDE,           /* computed in a wider dtype */
     K_ALL_KINDS
 };
 
@@ -112,6 +116,7 @@ typedef struct result {
     int n;
     double *v[RESULT_MOST];
     int64_t count[RESULT_MOST];
+    bool exact[RESULT_MOST]; /* no floats: nothing is rounded */
 } result;
 
 /* False after an error of the context. */
