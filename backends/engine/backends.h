@@ -18,7 +18,9 @@
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
  *                made from operands without one, is an error that names op, shapes and line; so is the
  *                first value that the reference backend disputes, and an index outside of its axis.
- *                The steps of scans are written out for that, one at a time; the step is told, too
+ *                The steps of scans are written out for that, one at a time; the step is told, too. At last
+ *                what simplification made of the whole flush is compared with what was recorded, both
+ *                computed in float64: a result that it changes by more than rounding is an error
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down; those of
  *                a loop on their own lines, once for each time that they run

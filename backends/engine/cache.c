@@ -85,14 +85,19 @@ static bool plan_graph(mb_context *ctx, mb__graph *g, const mb__gloop *loop, con
            mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
 }
 
-mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c)
+/* Those that the backend takes plans of. */
+static unsigned passes_for(const mb__engine_state *st, const mb__backend *backend)
+{
+    unsigned fusing = MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK;
+    return backend->fuses ? st->passes : st->passes & ~fusing;
+}
+
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
+                        mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
     mb__bump scratch = {.host = &st->host};
     mb__graph g = {.bump = &scratch};
-    unsigned passes = st->passes;
-    if (!backend->fuses)
-        passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
     bool loops = backend->loops && passes & MB_PASS_LOOPS;
     bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__nest(&g) == MB_OK &&
               (loops || mb__unroll(&g) == MB_OK) &&
@@ -123,7 +128,8 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     c->key = mb__bump_get(&c->pool, s->key_bytes);
     size_t bytes = 0;
     st->busy = true;
-    mb_status status = c->key ? mb__make_plan(ctx, s, st->backend, c) : MB_NO_MEMORY;
+    mb_status status =
+        c->key ? mb__make_plan(ctx, s, st->backend, passes_for(st, st->backend), c) : MB_NO_MEMORY;
     if (status == MB_OK)
         status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
     st->busy = false;

@@ -350,6 +350,27 @@ Test(fuzz, bfloat16_graphs, .timeout = 36000)
     graphs(program_make_graph, 1, testing("vulkan") ? 50 : 1500, MB_BFLOAT16);
 }
 
+/* Under MB_DEBUG, which finds nothing wrong where nothing is. Clamped indices are an error there. */
+static void make_debugged(program *p, uint64_t seed, mb_dtype dtype)
+{
+    bool clamps = true;
+    for (uint64_t way = 0; clamps; way++) {
+        program_make_graph(p, seed + (way << 40), dtype);
+        clamps = false;
+        for (int i = 0; i < p->count; i++)
+            clamps |= p->code[i].kind >= K_TAKE && p->code[i].kind <= K_TAKE_ALONG;
+    }
+}
+
+Test(fuzz, graphs_under_debug, .timeout = 36000)
+{
+    static const mb_dtype dtypes[] = {MB_FLOAT64, MB_FLOAT32, MB_FLOAT16, MB_BFLOAT16};
+    setenv("MB_DEBUG", "1", 1);
+    for (int d = 0; d < 4; d++)
+        graphs(make_debugged, 1, testing("vulkan") ? 5 : 100, dtypes[d]);
+    unsetenv("MB_DEBUG");
+}
+
 /* Every op with sizes of 0. */
 Test(fuzz, empty_programs, .timeout = 36000)
 {

@@ -84,6 +84,7 @@ enum derivative { D_NONE, D_GRAD, D_GRAD2, D_JVP, D_HVP, D_VJP, D_GRAD3, D_KINDS
 typedef struct program {
     uint64_t seed;
     mb_dtype dtype; /* of its floats */
+    mb_dtype data;  /* what leaves are rounded to first; float32 where they are not */
     instr code[PROGRAM_MOST];
     int count;
     int outputs[OUTPUTS_MOST], output_count;

@@ -221,11 +221,16 @@ static bool is_whole(mb_dtype dtype)
     return dtype == MB_INT32 || dtype == MB_INT64 || dtype == MB_UINT8;
 }
 
-static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t data)
+static bool is_rounded(const program *p, mb_dtype dtype)
+{
+    return dtype == p->dtype && p->data != MB_FLOAT32;
+}
+
+static mb_tensor record_leaf_of(mb_context *ctx, const program *p, int i, uint64_t data)
 {
     const instr *x = &p->code[i];
     rng r = {data * 1000003u + p->seed * 131u + (uint64_t)i};
-    mb_dtype dtype = x->dtype;
+    mb_dtype dtype = is_rounded(p, x->dtype) ? p->data : x->dtype;
     switch (x->kind) {
     case K_SCALAR:
         return mb_scalar(ctx, dtype, rng_between(&r, -1.5, 1.5));
@@ -245,6 +250,12 @@ static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t 
         return is_whole(dtype) ? draw(ctx, &r, dtype, x->target, 0, 6)
                                : draw(ctx, &r, dtype, x->target, -1.5, 1.5);
     }
+}
+
+static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t data)
+{
+    mb_tensor t = record_leaf_of(ctx, p, i, data);
+    return is_rounded(p, p->code[i].dtype) ? mb_cast(t, p->dtype) : t;
 }
 
 static mb_tensor record_binary(const instr *x, mb_tensor a, mb_tensor b)
@@ -506,12 +517,19 @@ static mb_tensor loss_of(session *s)
     return sum;
 }
 
+static mb_tensor direction(const session *s, rng *r, mb_shape shape)
+{
+    bool rounded = is_rounded(s->p, s->p->dtype);
+    mb_tensor t = draw(s->ctx, r, rounded ? s->p->data : s->p->dtype, shape, -1, 1);
+    return rounded ? mb_cast(t, s->p->dtype) : t;
+}
+
 static void derive(session *s)
 {
     mb_tensor g[PROGRAM_MOST], w[PROGRAM_MOST], y = loss_of(s);
     rng r = {s->p->seed};
     for (int i = 0; i < s->nx; i++)
-        w[i] = draw(s->ctx, &r, s->p->dtype, mb_shape_of(s->xs[i]), -1, 1);
+        w[i] = direction(s, &r, mb_shape_of(s->xs[i]));
     int n = s->nx;
     switch (s->p->derivative) {
     case D_JVP:
@@ -523,7 +541,7 @@ static void derive(session *s)
         break;
     case D_VJP: {
         mb_tensor first = s->v[s->p->loss[0]];
-        mb_vjp(first, draw(s->ctx, &r, s->p->dtype, mb_shape_of(first), -1, 1), s->xs, n, g);
+        mb_vjp(first, direction(s, &r, mb_shape_of(first)), s->xs, n, g);
         break;
     }
     default:

@@ -17,6 +17,7 @@ COMMANDS = {
     "layers": suite("layers", "*/*"),
     "optim": suite("optim", "*/*"),
     "arena": suite("backends", "arena/*"),
+    "debug": suite("backends", "simplify/debug*"),
     "plan": suite("backends", "@(simplify|fuzz|replay|fusion|pads)/*"),
     "backends": suite("backends", "!(vulkan*)/*"),
 }
@@ -93,6 +94,8 @@ PLAN = [
     ("x + 0 of any sign", SIMPLIFY, "        if (is_neutral(p, in[1], -1))\n            return shaped(p, n, in[0]);\n        if (is_neutral(p, in[0], -1))\n            return",
      "        if (is(p, in[1], 0))\n            return shaped(p, n, in[0]);\n        if (is_neutral(p, in[0], -1))\n            return", "plan"),
     ("factors are put together whatever their product", SIMPLIFY, "(grow && isfinite(v))", "true", "plan"),
+    ("under MB_DEBUG: factors are put together whatever their product", SIMPLIFY, "(grow && isfinite(v))", "true", "debug"),
+    ("under MB_DEBUG: rewrites are not compared", "backends/engine/debug_plan.c", "find(&c, found) &&", "false &&", "debug"),
     ("integers are put together in double", SIMPLIFY, "(double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b)", "a * b",
      "plan"),
     ("-(a - b) of floats", SIMPLIFY, "at(p, in[0])->op == MB_OP_SUB && !mb__is_float(n->dtype)", "at(p, in[0])->op == MB_OP_SUB",
