@@ -30,6 +30,7 @@ static void drop(mb_context *ctx, mb__cached *c)
     *slot = c->next_in_bucket;
     unlink_use(st, c);
     st->cache_bytes -= c->bytes;
+    st->compiled_bytes -= c->compiled;
     st->stats.plans_cached--;
     if (c->program)
         st->backend->discard(st->backend_state, c->program);
@@ -141,8 +142,18 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     }
     memcpy(c->key, s->key, s->key_bytes);
     c->bytes = c->pool.total + bytes + sizeof *c;
+    c->compiled = bytes;
     *made = c;
     return MB_OK;
+}
+
+/* A training step and its test are some plans, used in turn: to compile them again each time would cost more
+ * than what they hold. */
+static bool is_too_much(const mb__engine_state *st)
+{
+    enum { FEW = 8 };
+    return !(st->passes & MB_PASS_CACHE) || st->cache_bytes - st->compiled_bytes > st->cache_limit ||
+           (st->cache_bytes > st->cache_limit && st->stats.plans_cached > FEW);
 }
 
 mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found)
@@ -167,10 +178,11 @@ mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found
     *bucket = c;
     link_newest(st, c);
     st->cache_bytes += c->bytes;
+    st->compiled_bytes += c->compiled;
     st->stats.plans++;
     st->stats.plans_cached++;
     st->stats.plan_seconds += mb__now() - start;
-    while (st->oldest != c && (st->cache_bytes > st->cache_limit || !(st->passes & MB_PASS_CACHE)))
+    while (st->oldest != c && is_too_much(st))
         drop(ctx, st->oldest);
     *found = c;
     return MB_OK;

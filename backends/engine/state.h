@@ -33,7 +33,7 @@ typedef struct mb__segment {
 typedef struct mb__cached {
     struct mb__cached *next_in_bucket, *newer, *older;
     uint64_t hash;
-    size_t key_bytes, bytes;
+    size_t key_bytes, bytes, compiled; /* bytes: all of it, with what the program holds */
     unsigned char *key;
     mb__bump pool; /* holds the plan and this key */
     mb__plan plan;
@@ -54,7 +54,7 @@ typedef struct mb__engine_state {
     mb_status opened; /* MB_OK, or why the backend could not be opened: nothing is computed then */
     /* plan cache: hash buckets, and a list by last use */
     mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
-    size_t cache_bytes, cache_limit;
+    size_t cache_bytes, compiled_bytes, cache_limit; /* compiled: of these, what programs hold */
     /* memory */
     mb__buffer *pool[MB_POOL_CLASSES];          /* unused buffers by size class, ... */
     mb__buffer *released_last, *released_first; /* ... and by when they were released */
