@@ -29,6 +29,11 @@
  * scans. A random draw in a body is one draw for all steps, of which each gets its part: with shape [T, n]
  * under its key, n elements a step (and [T outside, T inside, n] in nested scans); it is stored.
  *
+ * Another number of steps is another plan, for memory is laid out by it, but one that takes as long to make
+ * for any number: a fraction of a millisecond for a step of a GRU or of a small network with its gradient. On
+ * vulkan nothing that a body or its derivatives consist of is compiled again; what is outside of the loop and
+ * as long as it is, such as a mean over its stacks, is. mb_scan_until makes the number data.
+ *
  * Derivatives of a scan, reverse and forward, are scans, of the same number of steps, which can be
  * differentiated again. The reverse one runs from the last step to the first: it computes each step again
  * from the carries as they were at its beginning. So a gradient stores the carries of all steps, and the

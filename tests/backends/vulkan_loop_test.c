@@ -291,6 +291,44 @@ Test(vulkan_loop, other_steps_share_pipelines, .timeout = 60)
     close_all();
 }
 
+/* So do derivatives of theirs, of the first and second order, whatever is stored of the carries: what is
+ * around the loops here has no size of the steps. */
+Test(vulkan_loop, derivatives_of_other_steps_share_pipelines, .timeout = 120)
+{
+    static const int64_t keeps[] = {0, MB_KEEP_SQRT};
+    for (int k = 0; k < 2; k++) {
+        mb_context *ctx = open_on("vulkan");
+        mb_stats was = {0};
+        for (int i = 0; i < 4; i++) {
+            static const int64_t steps[] = {40, 80, 90, 40};
+            mb_scope scope = mb_scope_begin(ctx);
+            rng g = {9};
+            mb_tensor w0 = draw(ctx, &g, MB_FLOAT64, MB_SHAPE(4, 3), -0.5, 0.5), w = w0, dw,
+                      x = draw(ctx, &g, MB_FLOAT64, MB_SHAPE(6, 4), -1, 1), by[3];
+            mb_scan s = mb_scan_begin_with(ctx, steps[i], (mb_scan_options){.keep_every = keeps[k]});
+            mb_scan_carry(s, &w);
+            mb_grad(mb_mean(mb_square(mb_tanh(mb_matmul(x, w))), MB_ALL), &w, 1, &dw);
+            w = mb_sub(w, mb_mul(dw, 0.3));
+            mb_scan_end(s);
+            by[0] = w;
+            for (int order = 1; order < 3; order++)
+                mb_grad(mb_sum(mb_square(by[order - 1]), MB_ALL), &w0, 1, &by[order]);
+            expect(mb_eval(by, 3) == MB_OK, "%s", mb_message(ctx));
+            mb_stats now = mb_get_stats(ctx);
+            expect(i == 0 || now.pipelines == was.pipelines, "%lld steps, keep %lld: %llu pipelines more",
+                   (long long)steps[i], (long long)keeps[k],
+                   (unsigned long long)(now.pipelines - was.pipelines));
+            expect(i == 0 || keeps[k] ||
+                       (now.last_nodes == was.last_nodes && now.last_steps == was.last_steps),
+                   "%lld steps: another plan than that of fewer", (long long)steps[i]);
+            was = now;
+            mb_scope_end(scope);
+        }
+        expect_ok(ctx);
+        close_all();
+    }
+}
+
 /* Heap allocations of 3 replays; recording a scan on the tape takes some. */
 static uint64_t allocations_of_replays(const char *backend, uint64_t *submits)
 {
