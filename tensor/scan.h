@@ -116,8 +116,10 @@ MB_API mb_status mb_scan_before_at(const char *site, mb_scan scan, mb_tensor *va
  * all `steps`, of which the later ones change nothing, and no new plan is made for another number. On the cpu
  * and reference backends derivatives run the steps that were done, of whatever order they are, and where no
  * stacks are wanted the loop itself is left; a gradient has memory for the carries of all steps nevertheless.
- * The others run all steps. A carry that counts tells how many steps were done. With several conditions any
- * one ends it. The body should be finite at the last carries too, as the branch that mb_where does not take.
+ * On vulkan the same steps are left out by blocks of some dozens, of loops that are in no other loop: the
+ * host looks after one block, two, four and so on. Other backends may run all steps. A carry that counts
+ * tells how many steps were done. With several conditions any one ends it. The body should be finite at the
+ * last carries too, as the branch that mb_where does not take.
  */
 MB_API mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition);
 #define mb_scan_until(...) mb_scan_until_at(MB_HERE, __VA_ARGS__)
