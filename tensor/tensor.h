@@ -458,12 +458,23 @@ MB_API mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis);
 
 /* ------------------------------------------------------------------------------------------ reductions -- */
 
-/* Over no elements: sum 0, mean NaN, max -infinity, prod 1. bool is summed as int32. */
+/* Over no elements: sum 0, mean NaN, max -infinity, prod 1. bool is summed as int32.
+ *
+ * How exact. On the library's backends a float32 sum of any number of terms, alone or fused with what is
+ * before and after it, is off by at most 2^-18 of what the sizes of its terms come to; so are means, norms
+ * and whatever else is made of sums; running sums by 2^-20. A product of matrices, and an einsum, adds in
+ * float32 what is summed: K terms by at most (K + 8) 2^-24 of their sizes, where rounding goes one way all
+ * along, and seldom by more than the root of that. Of float64 all of these add n terms to n 2^-53. The
+ * reference backend adds in float64. */
 MB_API mb_tensor mb_sum_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_sum(...) mb_sum_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes); /* floats */
 #define mb_mean(...) mb_mean_at(MB_HERE, __VA_ARGS__)
-/* Biased variance, mean((x - mean(x))^2). Floats. */
+/* Biased variance, mean((x - mean(x))^2). Floats. Squares are plain: of values that are further than 1e19
+ * from their mean it is infinite in float32, and layer_normalize gives 0 for such a row. To scale a row first
+ * would be another pass over it, in what every layer of a network does; mb_norm, whose operand may be
+ * anything, has it.
+ */
 MB_API mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
 /* sqrt(sum(x^2)), computed so that no square overflows or underflows; 0 over no elements. Where all elements
