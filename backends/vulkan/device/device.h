@@ -14,6 +14,7 @@
 #include <volk.h>
 
 #include "backends/plan/backend.h"
+#include "backends/plan/gaps.h"
 
 /* Drivers with room for 32 buffers need some of it for the validation layer's own. */
 enum { VK_BLOCKS_MOST = 24, VK_ALIGN = 256, VK_BATCHES_MOST = 256 };
@@ -46,16 +47,12 @@ typedef struct mb__vk_failure {
     char message[600];
 } mb__vk_failure;
 
-typedef struct mb__vk_range {
-    uint64_t offset, bytes;
-} mb__vk_range;
-
 typedef struct mb__vk_block {
     VkBuffer buffer;
     VkDeviceMemory memory;
     uint64_t bytes, held;                /* held: of device memory */
     unsigned char *mapped;               /* NULL where the host cannot see it */
-    mb__vk_range *gaps;                  /* unused, by rising offset */
+    mb__gap *gaps;                       /* what is not in use */
     uint32_t gap_count, gap_room, given; /* given: ranges in use */
 } mb__vk_block;
 

@@ -16,41 +16,19 @@ static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
     if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + 1,
                           sizeof *b->gaps))
         return false;
-    uint32_t i = 0;
-    while (i < b->gap_count && b->gaps[i].offset < offset)
-        i++;
-    bool before = i > 0 && b->gaps[i - 1].offset + b->gaps[i - 1].bytes == offset;
-    bool after = i < b->gap_count && offset + bytes == b->gaps[i].offset;
-    if (before && after) {
-        b->gaps[i - 1].bytes += bytes + b->gaps[i].bytes;
-        memmove(b->gaps + i, b->gaps + i + 1, (--b->gap_count - i) * sizeof *b->gaps);
-    } else if (before) {
-        b->gaps[i - 1].bytes += bytes;
-    } else if (after) {
-        b->gaps[i] = (mb__vk_range){offset, b->gaps[i].bytes + bytes};
-    } else {
-        memmove(b->gaps + i + 1, b->gaps + i, (b->gap_count++ - i) * sizeof *b->gaps);
-        b->gaps[i] = (mb__vk_range){offset, bytes};
-    }
+    mb__gap_give(b->gaps, &b->gap_count, offset, bytes);
     return true;
 }
 
-/* Takes from the smallest gap that is large enough. Reserves the entry that giving it back may need. */
+/* Takes from the smallest gap that is large enough. Each range handed out may come back as a gap of its own,
+ * whose entry is reserved here. */
 static bool gap_take(mb__vk *v, mb__vk_block *b, uint64_t bytes, uint64_t *offset)
 {
-    uint32_t best = UINT32_MAX;
-    for (uint32_t i = 0; i < b->gap_count; i++)
-        if (b->gaps[i].bytes >= bytes && (best == UINT32_MAX || b->gaps[i].bytes < b->gaps[best].bytes))
-            best = i;
-    /* Each range handed out may come back as a gap of its own. */
-    if (best == UINT32_MAX || !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room,
-                                                (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
+    if (!b->gap_count ||
+        !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + b->given + 2,
+                          sizeof *b->gaps) ||
+        !mb__gap_take(b->gaps, &b->gap_count, bytes, offset))
         return false;
-    *offset = b->gaps[best].offset;
-    b->gaps[best].offset += bytes;
-    b->gaps[best].bytes -= bytes;
-    if (!b->gaps[best].bytes)
-        memmove(b->gaps + best, b->gaps + best + 1, (--b->gap_count - best) * sizeof *b->gaps);
     b->given++;
     return true;
 }
@@ -329,7 +307,7 @@ bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__
         ok = ok && would_take(v, blocks, aligned((uint64_t)bytes[i] + (v->guard ? MB_GUARD_BYTES : 0)), more);
     }
     for (uint32_t i = 0; blocks && i < v->caps.blocks; i++)
-        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_room * sizeof(mb__vk_range));
+        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_room * sizeof(mb__gap));
     mb__host_free(v->host, blocks, size);
     return ok;
 }
