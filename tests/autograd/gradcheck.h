@@ -22,15 +22,32 @@ typedef struct gradcase {
     double looser;
 } gradcase;
 
+/* To which order case i of a list is checked; 0: not here. Rules are the same for every backend and
+ * allocator: a run without TESTS_SLOW checks all that is asked for, on reference and cpu. With it memory, or
+ * a backend, is looked at: one case of four goes to the third order, the others to the second, where they
+ * meet every rule. On vulkan a case is as long as its kernels take to compile, and what these are made of has
+ * tests of its own: of lists longer than three, each third case, from another one on for each name, and one
+ * order less but for one name of four. */
+static inline int gradcheck_orders(const gradcase *c, int i, int n)
+{
+    int whole = c->orders ? c->orders : 3, most = whole, letters = 0;
+    for (const char *p = c->name; *p; p++)
+        letters += *p;
+    if (getenv("TESTS_SLOW"))
+        most = i % 4 ? 2 : 3;
+    if (testing("vulkan"))
+        most = n > 3 && (i + letters) % 3 ? 0 : letters % 4 ? 2 : 3;
+    return whole < most ? whole : most;
+}
+
 static inline void gradcheck_both(const gradcase *cases, int n)
 {
-    /* On vulkan each new plan is a while in the making: of four cases one goes to the third order. The
-     * reference backend has had its turn beside the cpu. */
-    bool slow = testing("vulkan");
-    for (int k = slow; k < 2; k++) {
+    for (int k = testing("vulkan"); k < 2; k++) { /* reference had its turn beside the cpu */
         mb_context *ctx = open_on(backend_names[k]);
         for (const gradcase *c = cases; c < cases + n; c++) {
-            bool whole = !slow || (c - cases) % 4 == 0 || c->orders == 1;
+            int orders = gradcheck_orders(c, (int)(c - cases), n);
+            if (!orders)
+                continue;
             mb_check_result r;
             mb_check_case check = {.name = c->name,
                                    .f = c->f,
@@ -38,9 +55,9 @@ static inline void gradcheck_both(const gradcase *cases, int n)
                                    .n = c->n,
                                    .low = c->low,
                                    .high = c->high,
-                                   .orders = whole ? c->orders : 2,
+                                   .orders = orders,
                                    .looser = c->looser,
-                                   .mode_orders = slow ? 2 : 0};
+                                   .mode_orders = testing("vulkan") ? 2 : 0};
             memcpy(check.shape, c->shape, sizeof c->shape);
             expect(mb_check_gradient(ctx, &check, &r) == MB_OK, "%s", r.text);
         }
