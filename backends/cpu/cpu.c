@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#include "backends/plan/clock.h"
+#include "backends/cpu/code.h"
 #include "backends/cpu/frame.h"
+#include "backends/cpu/x86.h"
+#include "backends/plan/clock.h"
 #include "backends/plan/backend.h"
 #include "backends/plan/custom.h"
 
@@ -180,6 +182,7 @@ static mb_status open_cpu(const mb__host *host, const mb__open_options *options,
         close_cpu(c);
         return MB_NO_MEMORY;
     }
+    c->codes = !options->plain && c->loops->vector_bytes >= 32 && mb__code_works();
     *state = c;
     return MB_OK;
 }
@@ -221,12 +224,15 @@ typedef struct program {
     char **memory;
     char *partials;
     size_t partial_bytes;
+    void *code;
+    size_t code_bytes;
 } program;
 
 static void discard(void *state, void *p_)
 {
     program *p = p_;
     mb__host_free(((mb__cpu *)state)->host, p->partials, p->partial_bytes);
+    mb__code_free(p->code, p->code_bytes);
     mb__bump pool = p->pool;
     mb__bump_free(&pool);
 }
@@ -254,20 +260,35 @@ static bool grow_scratch(mb__cpu *c, size_t bytes)
     return ok;
 }
 
-static program *program_of(const mb__cpu *c, const mb__plan *plan, mb__bump *pool, mb__bump *work,
-                           size_t *scratch, size_t *partials);
+/* A program being made: memory that stays, and that does not; the code; the largest scratch and partial
+ * results of a step. */
+typedef struct making {
+    const mb__cpu *c;
+    mb__bump pool, work;
+    mb__x86 x86;
+    mb__code code;
+    size_t scratch, partials;
+} making;
 
-/* Prepares kernels and the bodies of loops; finds the largest scratch and partial results of a step. */
-static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work, size_t *scratch,
-                    size_t *partials)
+static program *program_of(making *m, const mb__plan *plan);
+
+static mb__cpu_kernel *kernel_of(making *m, const mb__plan *plan, const mb__kernel *k, size_t *scratch,
+                                 size_t *partials)
 {
+    return mb__cpu_kernel_make(&m->pool, &m->work, plan, k, m->c->loops, m->c->codes ? &m->code : NULL,
+                               scratch, partials);
+}
+
+/* Prepares kernels and the bodies of loops. */
+static bool prepare(making *m, program *p)
+{
+    const mb__cpu *c = m->c;
     const mb__plan *plan = p->plan;
     for (int s = 0; s < plan->step_count; s++) {
         const mb__step *step = &plan->steps[s];
         size_t need = 0, part = 0;
         if (step->kind == MB_STEP_KERNEL) {
-            p->kernels[s] = mb__cpu_kernel_make(pool, work, plan, &step->u.kernel, c->loops, &need, &part);
-            if (!p->kernels[s])
+            if (!(p->kernels[s] = kernel_of(m, plan, &step->u.kernel, &need, &part)))
                 return false;
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
@@ -278,20 +299,19 @@ static bool prepare(const mb__cpu *c, program *p, mb__bump *pool, mb__bump *work
         } else if (step->kind == MB_STEP_PRODUCT) {
             bool half = mb__is_half(plan->values[step->u.product->c.value].dtype);
             need = half ? mb__cpu_half_scratch() : mb__cpu_product_scratch(step->u.product);
-        } else if (step->kind == MB_STEP_LOOP &&
-                   !(p->bodies[s] = program_of(c, step->u.loop->body, pool, work, scratch, partials))) {
+        } else if (step->kind == MB_STEP_LOOP && !(p->bodies[s] = program_of(m, step->u.loop->body))) {
             return false;
         }
         need += 65536;
-        *scratch = need > *scratch ? need : *scratch;
-        *partials = part > *partials ? part : *partials;
+        m->scratch = need > m->scratch ? need : m->scratch;
+        m->partials = part > m->partials ? part : m->partials;
     }
     return true;
 }
 
-static program *program_of(const mb__cpu *c, const mb__plan *plan, mb__bump *pool, mb__bump *work,
-                           size_t *scratch, size_t *partials)
+static program *program_of(making *m, const mb__plan *plan)
 {
+    mb__bump *pool = &m->pool;
     program *p = mb__bump_get(pool, sizeof *p);
     size_t steps = (size_t)plan->step_count + 1;
     if (!p || !(p->kernels = mb__bump_get(pool, steps * sizeof *p->kernels)) ||
@@ -301,7 +321,7 @@ static program *program_of(const mb__cpu *c, const mb__plan *plan, mb__bump *poo
               mb__bump_get(pool, (size_t)(plan->input_count + plan->output_count + 1) * sizeof *p->ports)))
         return NULL;
     p->plan = plan;
-    return prepare(c, p, pool, work, scratch, partials) ? p : NULL;
+    return prepare(m, p) ? p : NULL;
 }
 
 /* The partial results are shared with the bodies of loops: only one step runs at a time. */
@@ -316,21 +336,27 @@ static void share_partials(program *p, char *partials)
 static mb_status compile(void *state, const mb__plan *plan, void **made, size_t *bytes)
 {
     mb__cpu *c = state;
-    mb__bump pool = {.host = c->host}, work = pool;
-    size_t scratch = 4096, partials = 0;
+    making m = {.c = c, .pool = {.host = c->host}, .work = {.host = c->host}, .scratch = 4096};
+    m.x86.bump = &m.work;
+    m.code.x86 = &m.x86;
     char *memory = NULL;
-    program *p = program_of(c, plan, &pool, &work, &scratch, &partials);
-    bool ok = p && (!partials || (memory = mb__host_alloc(c->host, partials))) && grow_scratch(c, scratch);
-    mb__bump_free(&work);
+    void *code = NULL;
+    size_t code_bytes = 0;
+    program *p = program_of(&m, plan);
+    bool ok = p && (!m.partials || (memory = mb__host_alloc(c->host, m.partials))) &&
+              grow_scratch(c, m.scratch) && mb__code_finish(&m.code, &code, &code_bytes);
+    mb__bump_free(&m.work);
     if (!ok) {
-        mb__host_free(c->host, memory, partials);
-        mb__bump_free(&pool);
+        mb__host_free(c->host, memory, m.partials);
+        mb__bump_free(&m.pool);
         return MB_NO_MEMORY;
     }
     share_partials(p, memory);
-    p->partial_bytes = partials;
-    p->pool = pool;
-    *bytes = pool.total + partials;
+    p->partial_bytes = m.partials;
+    p->pool = m.pool;
+    p->code = code;
+    p->code_bytes = code_bytes;
+    *bytes = m.pool.total + m.partials + code_bytes;
     *made = p;
     return MB_OK;
 }

@@ -13,6 +13,7 @@ typedef struct mb__cpu {
     const mb__host *host;
     mb__pool *pool;
     const mb__loops *loops;
+    bool codes; /* makes machine code of chains of arithmetic */
     int threads;
     const mb__blas *blas; /* NULL: not installed, or slower than our loops */
     double blas_from;     /* multiply-adds from which it takes a product; else infinity */
@@ -46,10 +47,13 @@ static inline bool mb__as_in_registers(int dtype)
 }
 
 typedef struct mb__cpu_kernel mb__cpu_kernel;
+typedef struct mb__code mb__code;
 void mb__cpu_kernel_list(const mb__host *host, const mb__plan *plan, int step, const mb__cpu_kernel *k);
-/* In memory of pool; work is not needed afterwards. NULL: no memory. */
+/* In memory of pool; work is not needed afterwards. code: NULL if no machine code is made. NULL: no memory.
+ */
 mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__plan *plan, const mb__kernel *k,
-                                    const mb__loops *loops, size_t *scratch, size_t *partials);
+                                    const mb__loops *loops, mb__code *code, size_t *scratch,
+                                    size_t *partials);
 void mb__cpu_kernel_run(mb__cpu_kernel *k, mb__frame *f);
 void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f);
 /* Products of halves, part of a product by one worker: see product_half.c. */

@@ -4,7 +4,7 @@
  *
  * The iteration space is rows times columns. A tile is a few rows of a block of columns, small enough that
  * the registers - arrays over the tile - stay in the first-level cache. Each operation is one loop over a
- * tile.
+ * tile, and where the processor has AVX2, so is each chain of arithmetic.
  */
 #ifndef MB_CPU_KERNEL_H
 #define MB_CPU_KERNEL_H
@@ -22,6 +22,7 @@ enum mb__uop_kind {
     MB_U_MAP, /* the user's; operands are registers of its level, or single values */
     MB_U_REDUCE,
     MB_U_EXPAND, /* copies a value per row to all columns */
+    MB_U_CHAIN,
 };
 
 /* A view as the start of a tile and the strides inside it. */
@@ -33,11 +34,11 @@ typedef struct mb__walk {
 } mb__walk;
 
 typedef struct mb__uop {
-    uint8_t kind, level, dtype, form;
-    uint16_t op; /* of unary and binary ones, and reductions */
-    bool by_row; /* an operand has one value per row */
-    bool direct; /* load: the register is the memory itself */
-    bool fixed;  /* the same for all tiles: computed once per task */
+    uint8_t kind, level, dtype, from, form; /* from: operand dtype */
+    uint16_t op;                            /* of unary and binary ones, and reductions */
+    bool by_row;                            /* an operand has one value per row */
+    bool direct;                            /* load: the register is the memory itself */
+    bool fixed;                             /* the same for all tiles: computed once per task */
     int32_t d, a, b, c;
     int32_t bind;
     uint8_t ra, rb, rc; /* levels of operands */
@@ -50,7 +51,26 @@ typedef struct mb__uop {
     const mb__ternary *where;
     const mb__custom_op *custom; /* MAP */
     const mb__walk *walk;        /* of leaves */
+    const struct mb__chain *chain;
 } mb__uop;
+
+/* The machine code of a chain: from byte `begin` to `end` of the registers' arrays, for the row at byte `row`
+ * of those that have one value per row. data: constants that the code wants. */
+typedef void (*mb__chain_code)(char *const *reg, int64_t begin, int64_t end, int64_t row, const void *data);
+
+/* Operations on 32-bit elements of one level, each value of which stays in a vector register until it is
+ * stored or not needed any more. */
+typedef struct mb__chain {
+    const mb__uop *uops;
+    const int32_t *out; /* the registers that are read elsewhere */
+    int count, outs;
+    uint8_t level;
+    bool by_row;  /* some operand has one value per row */
+    int at, size; /* in the plan's code */
+    mb__chain_code run;
+    const void *data;
+    struct mb__chain *next;
+} mb__chain;
 
 typedef struct mb__cpu_store {
     mb__walk walk;
@@ -64,6 +84,12 @@ typedef struct mb__cpu_store {
     mb__add_rows add_rows; /* NULL for maxima */
     mb__compensated to_compensated, one_compensated;
 } mb__cpu_store;
+
+/* The machine code of a plan while it is made, and its chains. */
+struct mb__code {
+    struct mb__x86 *x86;
+    mb__chain *chains; /* newest first */
+};
 
 struct mb__cpu_kernel {
     const mb__loops *loops;
@@ -85,5 +111,18 @@ struct mb__cpu_kernel {
     bool far;             /* large enough that operands come from memory: they are asked for a tile ahead */
     size_t partial_bytes; /* of one task */
 };
+
+/* Puts chains in the place of arithmetic, in memory of pool, and adds their code. False: no memory. */
+bool mb__cpu_chain(mb__bump *pool, mb__bump *work, mb__cpu_kernel *k, mb__code *code);
+/* Operands of an operation, at most three; returns how many. */
+static inline int mb__uop_reads(const mb__uop *u, int32_t in[3])
+{
+    const int32_t all[3] = {u->a, u->b, u->c};
+    int n = 0;
+    for (int i = 0; i < 3; i++)
+        if (u->kind != MB_U_CHAIN && all[i] >= 0)
+            in[n++] = all[i];
+    return n;
+}
 
 #endif

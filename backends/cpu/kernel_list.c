@@ -48,9 +48,10 @@ static bool in_place(const mb__cpu_kernel *k, int32_t reg)
     return false;
 }
 
+static const char *const levels[] = {"once", "row ", "each"};
+
 static void list_uop(const mb__writer *w, const mb__plan *plan, const mb__cpu_kernel *k, const mb__uop *u)
 {
-    static const char *const levels[] = {"once", "row ", "each"};
     mb__say(w, "  %s r%d = %s", levels[u->level], u->d, name_of(u));
     if (u->kind == MB_U_LOAD) {
         mb__cell value = "";
@@ -71,6 +72,16 @@ static void list_uop(const mb__writer *w, const mb__plan *plan, const mb__cpu_ke
             in_place(k, u->d) ? ", where it goes" : "");
 }
 
+static void list_chain(const mb__writer *w, const mb__plan *plan, const mb__cpu_kernel *k, const mb__chain *c)
+{
+    mb__say(w, "  %s chain of %d, in %d bytes of code%s:\n", levels[c->level], c->count, c->size,
+            c->by_row ? ", row by row" : "");
+    for (int i = 0; i < c->count; i++) {
+        mb__say(w, "  ");
+        list_uop(w, plan, k, &c->uops[i]);
+    }
+}
+
 static void list_stores(const mb__writer *w, const mb__plan *plan, const mb__cpu_kernel *k)
 {
     static const char *const modes[] = {"=", "+=", "= largest of it and"};
@@ -82,10 +93,19 @@ static void list_stores(const mb__writer *w, const mb__plan *plan, const mb__cpu
     }
 }
 
+/* Lines of its list that are operations. */
+static int operations(const mb__cpu_kernel *k)
+{
+    int n = k->uop_count;
+    for (int u = 0; u < k->uop_count; u++)
+        n += k->uops[u].kind == MB_U_CHAIN ? k->uops[u].chain->count : 0;
+    return n;
+}
+
 void mb__cpu_kernel_list(const mb__host *host, const mb__plan *plan, int step, const mb__cpu_kernel *k)
 {
     mb__bump bump = {.host = host};
-    text t = {.room = 256 + 96 * (size_t)(k->uop_count + k->store_count + k->constant_count)};
+    text t = {.room = 256 + 96 * (size_t)(operations(k) + k->store_count + k->constant_count)};
     t.at = mb__bump_get(&bump, t.room);
     if (!t.at)
         return;
@@ -96,7 +116,10 @@ void mb__cpu_kernel_list(const mb__host *host, const mb__plan *plan, int step, c
     for (int c = 0; c < k->constant_count; c++)
         mb__say(&w, "  once r%d = const\n", k->constant_reg[c]);
     for (int u = 0; u < k->uop_count; u++)
-        list_uop(&w, plan, k, &k->uops[u]);
+        if (k->uops[u].kind == MB_U_CHAIN)
+            list_chain(&w, plan, k, k->uops[u].chain);
+        else
+            list_uop(&w, plan, k, &k->uops[u]);
     list_stores(&w, plan, k);
     host->listing(host->user, plan, step, t.at, NULL, 0);
     mb__bump_free(&bump);

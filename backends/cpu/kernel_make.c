@@ -80,12 +80,6 @@ static mb__uop *new_uop(maker *m, int kind)
     return u;
 }
 
-static void used(maker *m, int32_t reg)
-{
-    if (reg >= 0 && m->reg_last[reg] < m->o->uop_count) /* registers to be stored are used until the end */
-        m->reg_last[reg] = m->o->uop_count;
-}
-
 /* The register with a value for each element of the tile. */
 static int32_t expand(maker *m, int32_t reg)
 {
@@ -94,7 +88,6 @@ static int32_t expand(maker *m, int32_t reg)
     if (m->expanded[reg] >= 0)
         return m->expanded[reg];
     int32_t d = new_reg(m, MB_LEVEL_EACH, m->reg_dtype[reg]);
-    used(m, reg);
     mb__uop *u = new_uop(m, MB_U_EXPAND);
     if (!u)
         return 0;
@@ -183,11 +176,9 @@ static void make_map(maker *m, const mb__instr *i, int index)
         if (m->reg_level[in[j]] > level)
             level = m->reg_level[in[j]];
     }
-    for (int j = 0; j < n && !m->failed; j++) {
+    for (int j = 0; j < n && !m->failed; j++)
         if (level == MB_LEVEL_EACH && m->reg_level[in[j]] == MB_LEVEL_ROW)
             in[j] = expand(m, in[j]);
-        used(m, in[j]);
-    }
     int32_t d = m->failed ? 0 : new_reg(m, level, i->dtype);
     mb__uop *u = m->failed ? NULL : new_uop(m, MB_U_MAP);
     if (!u)
@@ -239,7 +230,6 @@ static void make_op(maker *m, const mb__instr *i, int index)
         int32_t full = expand(m, in[0]);
         if (m->failed)
             return;
-        used(m, full);
         int32_t d = new_reg(m, o->columns == 1 ? MB_LEVEL_EACH : MB_LEVEL_ROW, i->dtype);
         mb__uop *u = new_uop(m, MB_U_REDUCE);
         if (!u)
@@ -269,8 +259,6 @@ static void make_op(maker *m, const mb__instr *i, int index)
                 in[j] = expand(m, in[j]);
     if (m->failed)
         return;
-    for (int j = 0; j < n; j++)
-        used(m, in[j]);
     int32_t d = new_reg(m, level, i->dtype);
     mb__uop *u = new_uop(m, kind);
     if (!u)
@@ -283,6 +271,7 @@ static void make_op(maker *m, const mb__instr *i, int index)
     u->c = in[2];
     u->level = (uint8_t)level;
     u->dtype = i->dtype;
+    u->from = i->from;
     u->ra = m->reg_level[in[0]];
     u->rb = n > 1 ? m->reg_level[in[1]] : 0;
     u->rc = n > 2 ? m->reg_level[in[2]] : 0;
@@ -306,48 +295,82 @@ static void make_op(maker *m, const mb__instr *i, int index)
     }
 }
 
+static void read_at(maker *m, const mb__uop *u, int at)
+{
+    int32_t in[3];
+    for (int i = mb__uop_reads(u, in); i-- > 0;)
+        if (m->reg_last[in[i]] < at)
+            m->reg_last[in[i]] = at;
+}
+
+/* The last operation that reads each register; those to be stored are read after all. */
+static void find_last_readers(maker *m)
+{
+    mb__cpu_kernel *o = m->o;
+    for (int at = 0; at < o->uop_count; at++) {
+        const mb__uop *u = &o->uops[at];
+        read_at(m, u, at);
+        for (int i = 0; u->kind == MB_U_CHAIN && i < u->chain->count; i++)
+            read_at(m, &u->chain->uops[i], at);
+        if (u->fixed)
+            m->reg_last[u->d] = INT32_MAX;
+    }
+    for (int s = 0; s < o->store_count; s++)
+        m->reg_last[o->stores[s].reg] = INT32_MAX;
+}
+
+static bool goes_to_memory(const mb__cpu_kernel *o, int32_t reg)
+{
+    for (int s = 0; s < o->store_count; s++)
+        if (o->stores[s].direct && o->stores[s].reg == reg)
+            return true;
+    return false;
+}
+
+/* A part of scratch memory, and the register that has it. */
+typedef struct slots {
+    int32_t *user;
+    int count;
+    int64_t top;
+} slots;
+
+/* The place of a register that operation `at` writes: that of one whose last reader is done, or a new one. */
+static void place_register(maker *m, slots *s, int32_t reg, int at, bool fixed)
+{
+    int64_t need = m->reg_bytes[reg];
+    for (int i = 0; i < s->count && !fixed; i++) {
+        int32_t r = s->user[i];
+        if (m->reg_last[r] < at && m->reg_bytes[r] == need) {
+            m->o->reg_offset[reg] = m->o->reg_offset[r];
+            s->user[i] = reg;
+            return;
+        }
+    }
+    m->o->reg_offset[reg] = s->top;
+    s->top += need;
+    s->user[s->count++] = reg;
+}
+
 /* Registers share scratch memory once their last reader is done. */
 static bool place_registers(maker *m, size_t *scratch)
 {
     mb__cpu_kernel *o = m->o;
     o->reg_offset = mb__bump_get(m->pool, (size_t)(o->reg_count + 1) * sizeof *o->reg_offset);
-    int32_t *free_of =
-        mb__bump_get(m->work, (size_t)(o->reg_count + 1) * sizeof *free_of); /* slots by owner register */
-    if (!o->reg_offset || !free_of)
+    slots s = {.user = mb__bump_get(m->work, (size_t)(o->reg_count + 1) * sizeof *s.user)};
+    if (!o->reg_offset || !s.user)
         return false;
-    int64_t top = 0;
-    int slots = 0;
-    int32_t *slot_user = free_of;
     for (int i = 0; i < o->reg_count; i++)
         o->reg_offset[i] = -1;
+    find_last_readers(m);
     for (int at = 0; at < o->uop_count; at++) {
-        mb__uop *u = &o->uops[at];
-        if (u->direct)
-            continue;
-        bool to_memory = false;
-        for (int s = 0; s < o->store_count; s++)
-            to_memory |= o->stores[s].direct && o->stores[s].reg == u->d;
-        if (to_memory)
-            continue;
-        int64_t need = m->reg_bytes[u->d], found = -1;
-        for (int s = 0; s < slots && !u->fixed; s++) {
-            int32_t r = slot_user[s];
-            if (r >= 0 && m->reg_last[r] <= at - 1 && m->reg_bytes[r] == need) {
-                found = o->reg_offset[r];
-                slot_user[s] = u->d;
-                break;
-            }
-        }
-        if (found < 0) {
-            found = top;
-            top += need;
-            slot_user[slots++] = u->d;
-        }
-        if (u->fixed)
-            m->reg_last[u->d] = INT32_MAX;
-        o->reg_offset[u->d] = found;
+        const mb__uop *u = &o->uops[at];
+        bool chain = u->kind == MB_U_CHAIN;
+        const int32_t *made = chain ? u->chain->out : &u->d;
+        for (int i = 0; i < (chain ? u->chain->outs : 1); i++)
+            if (!u->direct && !goes_to_memory(o, made[i]))
+                place_register(m, &s, made[i], at, u->fixed);
     }
-    *scratch = (size_t)top + (size_t)o->reg_count * sizeof(char *) +
+    *scratch = (size_t)s.top + (size_t)o->reg_count * sizeof(char *) +
                64; /* registers, and the table of where they are */
     return true;
 }
@@ -440,7 +463,7 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
 }
 
 mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__plan *plan, const mb__kernel *k,
-                                    const mb__loops *loops, size_t *scratch, size_t *partials)
+                                    const mb__loops *loops, mb__code *code, size_t *scratch, size_t *partials)
 {
     maker m = {.pool = pool, .work = work, .plan = plan, .k = k};
     mb__cpu_kernel *o = m.o = mb__bump_get(pool, sizeof *o);
@@ -477,7 +500,6 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
             t->reg = expand(&m, t->reg);
         if (m.failed)
             break;
-        m.reg_last[t->reg] = INT32_MAX;
         t->level = m.reg_level[t->reg];
         t->size = (uint8_t)mb__register_size(v->dtype);
         int lane = mb__lane(v->dtype);
@@ -499,9 +521,11 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         t->direct = s->mode == MB_STORE && !s->per_row && dense && computed && !taken &&
                     mb__as_in_registers(v->dtype) && v->onto < 0;
     }
-    if (m.failed || !place_registers(&m, scratch))
+    if (m.failed)
         return NULL;
     choose_tasks(o, partials);
+    if ((code && !mb__cpu_chain(pool, work, o, code)) || !place_registers(&m, scratch))
+        return NULL;
     mb__uop *exact = mb__bump_get(pool, (size_t)(o->uop_count + 1) * sizeof *exact);
     if (!exact)
         return NULL;

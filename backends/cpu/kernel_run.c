@@ -307,6 +307,18 @@ static void run_map(const mb__uop *u, int64_t n, char **reg)
         RUN_MAP(float, u->custom->loops.f32)
 }
 
+static void run_chain(const mb__chain *c, const tile *t, char **reg)
+{
+    enum { SIZE = 4 };
+    if (!c->by_row) {
+        c->run(reg, 0, count_at(t, c->level) * SIZE, 0, c->data);
+        return;
+    }
+    const int64_t row = t->columns * SIZE;
+    for (int64_t r = 0; r < t->rows; r++)
+        c->run(reg, r * row, (r + 1) * row, r * SIZE, c->data);
+}
+
 static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
 {
     int64_t n = count_at(t, u->level);
@@ -339,6 +351,9 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         break;
     case MB_U_MAP:
         run_map(u, n, reg);
+        break;
+    case MB_U_CHAIN:
+        run_chain(u->chain, t, reg);
         break;
     case MB_U_REDUCE:
         for (int64_t r = 0; r < t->rows; r++)

@@ -14,7 +14,8 @@
  *                moebius-NAME.so
  *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
- *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops
+ *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,
+ *                chain
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
  *                made from operands without one, is an error that names op, shapes and line; so is the
  *                first value that the reference backend disputes, and an index outside of its axis.

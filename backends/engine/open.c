@@ -57,7 +57,8 @@ static unsigned passes_without(mb_context *ctx, const char *list)
         unsigned pass;
     } names[] = {{"simplify", MB_PASS_SIMPLIFY}, {"merge", MB_PASS_MERGE}, {"dead", MB_PASS_DEAD},
                  {"fuse", MB_PASS_FUSE},         {"sink", MB_PASS_SINK},   {"inplace", MB_PASS_INPLACE},
-                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE}, {"loops", MB_PASS_LOOPS}};
+                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE}, {"loops", MB_PASS_LOOPS},
+                 {"chain", MB_PASS_CHAIN}};
     unsigned passes = MB_PASS_ALL;
     while (list && *list) {
         size_t n = strcspn(list, ","), i = 0;
@@ -69,7 +70,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
         if (n && i == sizeof names / sizeof *names)
             mb__error(ctx, MB_INVALID,
                       "open: there is no pass \"%.*s\" to disable; wanted some of "
-                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops",
+                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,chain",
                       (int)n, list);
         list += n + (list[n] == ',');
     }
@@ -123,7 +124,8 @@ static void open_engine(mb_context *ctx, mb__engine_state *st, const mb_options 
     st->passes = passes_without(ctx, o->disable ? o->disable : getenv("MB_DISABLE"));
     st->debug = is_on(ctx, "MB_DEBUG");
     mb__open_options open = {.threads = o->threads > 0 ? o->threads : threads_wanted(ctx),
-                             .guard = is_on(ctx, "MB_GUARD")};
+                             .guard = is_on(ctx, "MB_GUARD"),
+                             .plain = !(st->passes & MB_PASS_CHAIN)};
     if (open.guard)
         st->passes = (st->passes & ~(unsigned)(MB_PASS_REUSE | MB_PASS_INPLACE)) | MB_PASS_GUARD;
     const char *name = o->backend && *o->backend ? o->backend : getenv("MB_BACKEND");

@@ -58,6 +58,7 @@ typedef struct mb__open_options {
     const char *device; /* what follows the colon of the name; NULL */
     int threads;        /* 0: as many as suit */
     bool guard;         /* values lie MB_GUARD_BYTES apart: a write between them can be noticed */
+    bool plain;         /* operations run one by one, where the backend has another way with the same bits */
 } mb__open_options;
 
 /* A backend's limits, filled in when it is opened. */
@@ -67,7 +68,7 @@ typedef struct mb__limits {
 
 /* Version of this struct and of all types that it uses, and how many ops there are; a backend of another
  * version is rejected. */
-#define MB_BACKEND_VERSION (5 * 1000 + MB_OP_COUNT)
+#define MB_BACKEND_VERSION (6 * 1000 + MB_OP_COUNT)
 
 typedef struct mb__backend {
     int version; /* MB_BACKEND_VERSION */

@@ -6,12 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/cpu/code.h"
 #include "support.h"
 
 static char folder[] = "/tmp/moebius-dump-XXXXXX";
 
 static void dump_to_folder(const char *stages)
 {
+    memcpy(folder + sizeof folder - 7, "XXXXXX", 6);
     cr_assert(mkdtemp(folder) != NULL);
     setenv("MB_DUMP", stages, 1);
     setenv("MB_DUMP_TO", folder, 1);
@@ -326,6 +328,31 @@ Test(dump, nonsense_is_refused)
     mb_context *ctx = open_on("reference");
     nested(ctx);
     close_all();
+}
+
+/* What of a kernel is machine code, and that there is none where it is not wanted. */
+Test(dump, chains)
+{
+    if (!testing("cpu") || !mb__code_works())
+        return;
+    static const char *const without[] = {NULL, "chain"}, *const levels[] = {"v3", "base"};
+    for (int i = 0; i < 4; i++) {
+        setenv("MB_CPU", levels[i / 2], 1);
+        dump_to_folder("kernels");
+        mb_context *ctx = open_as("cpu", without[i % 2], 1);
+        mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(3, 50), (float[150]){1});
+        values(mb_add(mb_mul(x, x), 1.5));
+        char name[40];
+        snprintf(name, sizeof name, "plan-%04d-kernels.txt", i + 1);
+        const char *t = text_of(name);
+        if (i == 0 && strstr(t, "loops of v3"))
+            has(t, "each chain of 2, in ");
+        else
+            expect(!strstr(t, "chain"), "%s", t);
+        close_all();
+        remove_folder();
+    }
+    unsetenv("MB_CPU");
 }
 
 Test(dump, a_folder_is_made)
