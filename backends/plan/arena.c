@@ -21,7 +21,7 @@ typedef struct placer {
     uint8_t *state; /* of each value */
     mb__gap *gaps;
     uint32_t gap_count;
-    int gap_room;
+    int gap_capacity;
     int64_t top, apart; /* bytes left free behind each value */
     bool failed;
 } placer;
@@ -97,7 +97,7 @@ static void give(placer *p, int64_t offset, int64_t size)
 {
     if (!size)
         return;
-    mb__gap *grown = mb__bump_grow(p->bump, p->gaps, (int)p->gap_count, &p->gap_room, sizeof *grown);
+    mb__gap *grown = mb__bump_grow(p->bump, p->gaps, (int)p->gap_count, &p->gap_capacity, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return;

@@ -50,10 +50,10 @@ typedef struct mb__vk_failure {
 typedef struct mb__vk_block {
     VkBuffer buffer;
     VkDeviceMemory memory;
-    uint64_t bytes, held;                /* held: of device memory */
-    unsigned char *mapped;               /* NULL where the host cannot see it */
-    mb__gap *gaps;                       /* what is not in use */
-    uint32_t gap_count, gap_room, given; /* given: ranges in use */
+    uint64_t bytes, held;                    /* held: of device memory */
+    unsigned char *mapped;                   /* NULL where the host cannot see it */
+    mb__gap *gaps;                           /* what is not in use */
+    uint32_t gap_count, gap_capacity, given; /* given: ranges in use */
 } mb__vk_block;
 
 /* What the engine holds as a value's memory. */
@@ -194,7 +194,7 @@ void mb__vk_device_close(mb__vk *v);
 /* False if float64 is requested and not supported. */
 bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype);
 /* The devices, as mb__backend lists them. */
-int mb__vk_list(mb_device *devices, int room, const char **why);
+int mb__vk_list(mb_device *devices, int capacity, const char **why);
 
 /* ---- memory.c ---- */
 

@@ -13,7 +13,7 @@ enum { TABLE_BYTES = 1 << 20 };
 
 static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
 {
-    if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + 1,
+    if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_capacity, (uint64_t)b->gap_count + 1,
                           sizeof *b->gaps))
         return false;
     mb__gap_give(b->gaps, &b->gap_count, offset, bytes);
@@ -25,7 +25,7 @@ static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
 static bool gap_take(mb__vk *v, mb__vk_block *b, uint64_t bytes, uint64_t *offset)
 {
     if (!b->gap_count ||
-        !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + b->given + 2,
+        !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_capacity, (uint64_t)b->gap_count + b->given + 2,
                           sizeof *b->gaps) ||
         !mb__gap_take(b->gaps, &b->gap_count, bytes, offset))
         return false;
@@ -46,7 +46,7 @@ static void block_end(mb__vk *v, mb__vk_block *b)
         v->f.vkDestroyBuffer(v->device, b->buffer, NULL);
     if (b->memory && !v->hung)
         v->f.vkFreeMemory(v->device, b->memory, NULL);
-    mb__host_free(v->host, b->gaps, b->gap_room * sizeof *b->gaps);
+    mb__host_free(v->host, b->gaps, b->gap_capacity * sizeof *b->gaps);
     v->host->counters->device_bytes -= b->held;
     memset(b, 0, sizeof *b);
 }
@@ -265,9 +265,9 @@ static bool copy_blocks(mb__vk *v, mb__vk_block *blocks)
         mb__vk_block *b = &blocks[i];
         *b = v->blocks[i];
         b->gaps = NULL;
-        b->gap_room = 0;
-        if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + b->given + 2,
-                              sizeof *b->gaps))
+        b->gap_capacity = 0;
+        if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_capacity,
+                              (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
             return false;
         if (b->gap_count)
             memcpy(b->gaps, v->blocks[i].gaps, b->gap_count * sizeof *b->gaps);
@@ -307,7 +307,7 @@ bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__
         ok = ok && would_take(v, blocks, aligned((uint64_t)bytes[i] + (v->guard ? MB_GUARD_BYTES : 0)), more);
     }
     for (uint32_t i = 0; blocks && i < v->caps.blocks; i++)
-        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_room * sizeof(mb__gap));
+        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_capacity * sizeof(mb__gap));
     mb__host_free(v->host, blocks, size);
     return ok;
 }
@@ -338,7 +338,7 @@ static bool table_grow(mb__vk *v)
     uint64_t bytes = table.bytes;
     memset(&v->stage, 0, sizeof v->stage);
     if (!table_make(v, 2 * bytes) ||
-        !mb__host_reserve(v->host, (void **)&v->table.gaps, &v->table.gap_room,
+        !mb__host_reserve(v->host, (void **)&v->table.gaps, &v->table.gap_capacity,
                           (uint64_t)table.gap_count + table.given + 2, sizeof *table.gaps)) {
         block_end(v, &v->table);
         block_end(v, &v->stage);
