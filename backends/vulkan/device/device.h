@@ -119,6 +119,8 @@ typedef struct mb__vk {
     VkPipelineCache cache;
     size_t cache_bytes; /* when it was read */
     mb__vk_pipeline *pipelines[VK_PIPELINE_BUCKETS];
+    mb__vk_pipeline *unused_newest, *unused_oldest, *copying; /* copying: that of `transfer` */
+    size_t unused_bytes;
     mb__vk_known *known[VK_PIPELINE_BUCKETS];
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
     /* Of each product kernel and type, by reading pattern: VK_UNTRIED and on. */

@@ -44,7 +44,7 @@ const mb__vk_program *mb__vk_outermost(const mb__vk_program *p)
 
 size_t mb__vk_program_bytes(const mb__vk_program *p)
 {
-    size_t bytes = p->pool.total + p->table_bytes + p->scratch_bytes;
+    size_t bytes = p->pool.total + p->table_bytes + p->scratch_bytes + p->pipeline_bytes;
     for (const mb__vk_program *body = p->bodies; body; body = body->next_body)
         bytes += mb__vk_program_bytes(body);
     return bytes;
@@ -152,6 +152,10 @@ void mb__vk_discard(mb__vk_program *p)
         mb__vk_table_free(v, p->table_at, p->table_bytes);
     if (p->scratch_memory)
         mb__vk_memory_free(v, p->scratch_memory);
+    for (int i = 0; i < p->dispatch_count; i++)
+        if (p->dispatches[i].pipeline)
+            mb__vk_pipeline_release(v, p->dispatches[i].pipeline);
+    mb__vk_pipelines_trim(v);
     free_words(p);
     mb__bump pool = p->pool;
     mb__bump_free(&pool);

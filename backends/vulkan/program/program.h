@@ -26,7 +26,7 @@ typedef struct mb__vk_access {
 typedef struct mb__vk_program mb__vk_program;
 
 typedef struct mb__vk_dispatch {
-    VkPipeline pipeline;
+    mb__vk_pipeline *pipeline;
     uint64_t region; /* words in the program's part of the table */
     uint32_t x, y;   /* groups */
     int32_t access_first, access_count;
@@ -72,7 +72,8 @@ struct mb__vk_program {
     mb__vk_dispatch *dispatches;
     mb__vk_access *accesses;
     int dispatch_count, dispatch_capacity, access_count, access_capacity;
-    int touching; /* the first access of the dispatch that is being added */
+    size_t pipeline_bytes; /* of those that no program used before */
+    int touching;          /* the first access of the dispatch that is being added */
     /* The program's part of the table, while it is made; of each word, the value whose block stands there, or
      * -1. */
     uint32_t *words;
@@ -155,13 +156,14 @@ void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count);
 void mb__vk_param(mb__vk_program *p, int64_t x);
 void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written);
 /* Ends the region begun last. groups: counted over both axes. */
-void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
-                         double cost);
+void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t region, int64_t groups,
+                         int step, double cost);
 /* Adds a value of the program's own; returns its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
 
-/* The kernel of that name for a dtype, or, with dtype < 0, for all; VK_NULL_HANDLE: error set. */
-VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local);
+/* The kernel of that name for a dtype, or, with dtype < 0, for all; NULL: error set. */
+mb__vk_pipeline *mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype,
+                                       uint32_t local);
 
 /* ---- emit.c ---- */
 
@@ -247,7 +249,7 @@ mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide
 mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide);
 /* The same in a program, whose values may begin anywhere. */
 mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__product *p);
-VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
+mb__vk_pipeline *mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
 /* Adds the dispatches of a product by a choice. */
 bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product, const mb__vk_choice *c);
 /* The same, cut and decided. */

@@ -148,9 +148,9 @@ static void record_dispatch(recorder *r, const mb__vk_program *p, int i)
     mb__vk *v = r->v;
     const mb__vk_dispatch *d = &p->dispatches[i];
     bool timed = r->timed && !d->body;
-    if (d->pipeline != r->bound)
-        v->f.vkCmdBindPipeline(r->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->pipeline);
-    r->bound = d->pipeline;
+    if (d->pipeline->pipeline != r->bound)
+        v->f.vkCmdBindPipeline(r->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->pipeline->pipeline);
+    r->bound = d->pipeline->pipeline;
     uint64_t own = p->table_at / 4,
              other = d->body ? d->body->table_at / 4 + d->body->list : mb__vk_outermost(p)->table_at / 4;
     uint32_t push[2] = {(uint32_t)(own + d->region), (uint32_t)other};
