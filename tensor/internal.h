@@ -22,6 +22,7 @@
 #include "tensor/door.h"
 #include "tensor/op.h"
 #include "tensor/tensor.h"
+#include "tensor/wide.h"
 
 /* Values in a backend's memory, reference-counted: held by nodes and variables. */
 typedef struct mb__buffer {
@@ -385,11 +386,6 @@ mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes
 /* A MAP on tensors of the context; the shapes are broadcast here. */
 mb_tensor mb__map(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs);
 void mb__custom_ops_free(mb_context *ctx);
-/* Where halves are not added up: a valid half tensor as float32, any other as it is; and a result of it as
- * the dtype of what it was. */
-bool mb__halved(mb_tensor x);
-mb_tensor mb__wide(mb_tensor x);
-mb_tensor mb__narrow(mb_tensor y, mb_tensor like);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN where top is infinite: entries of +infinity

@@ -98,9 +98,8 @@ typedef enum mb_status {
     MB_WRONG,     /* a value or derivative that a check (tests/kit/check.h) found wrong   */
 } mb_status;
 
-/* All ops take float32, float64 and, but for linalg.h and ops of one's own (custom_op.h), which refuse them,
- * the halves: float16 (IEEE's binary16: 2^-24 to 65504, 11 bits) and bfloat16 (float32's upper half: its
- * range, 8 bits). Halves are storage. They are computed with as float32, and a result is rounded, to nearest
+/* All ops take float32, float64 and the halves: float16 (IEEE's binary16: 2^-24 to 65504, 11 bits) and
+ * bfloat16 (float32's upper half: its range, 8 bits). Halves are storage. They are computed with as float32, and a result is rounded, to nearest
  * and of two to the even one, where it is stored: what fuses into one kernel is rounded at its end alone, but
  * for mb_cast to a half, which always rounds. Backends, and plans, may differ by such roundings, each at most
  * 2^-9 of a bfloat16's size, 2^-12 of a float16's; the reference backend rounds after every op. Sums,

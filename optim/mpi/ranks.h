@@ -113,7 +113,8 @@ typedef enum mb_reduction {
     MB_REDUCE_MAX,  /* NaN where one has NaN; its derivative is shared by those that have the maximum */
 } mb_reduction;
 
-/* On each rank the reduction over all ranks of their x, shaped like x. float32, float64, int32 (wraps). */
+/* On each rank the reduction over all ranks of their x, shaped like x. Floats, int32 (wraps). Halves go as
+ * float32 do, and the result is rounded. */
 MB_API mb_tensor mb_all_reduce_at(const char *site, mb_mpi *mpi, mb_tensor x, mb_reduction reduction);
 #define mb_all_reduce(...) mb_all_reduce_at(MB_HERE, __VA_ARGS__)
 /* [size, shape of x]: the x of all ranks, in order. These three dtypes, and bool. */
