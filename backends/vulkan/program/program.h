@@ -69,12 +69,12 @@ struct mb__vk_program {
     double commands, own_cost, all_cost; /* of one run: dispatches; their cost without loops; with them */
     bool *barrier;                       /* before each dispatch */
     mb__vk_scratch_value *scratch;
-    int scratch_count, scratch_room;
+    int scratch_count, scratch_capacity;
     uint64_t scratch_bytes;
     mb__vk_memory *scratch_memory;
     mb__vk_dispatch *dispatches;
     mb__vk_access *accesses;
-    int dispatch_count, dispatch_room, access_count, access_room;
+    int dispatch_count, dispatch_capacity, access_count, access_capacity;
     size_t pipeline_bytes; /* of those that no program used before */
     int touching;          /* the first access of the dispatch that is being added */
     /* The program's part of the table, while it is made; of each word, the value whose block stands there, or
@@ -82,7 +82,7 @@ struct mb__vk_program {
     uint32_t *words;
     int32_t *slot_value;
     uint32_t *slot_shift; /* and the words to add to where it begins */
-    uint32_t word_count, word_room, slot_room, shift_room;
+    uint32_t word_count, word_capacity, slot_capacity, shift_capacity;
     /* Afterwards: where it is, the words that say where a value lies, and where that was in the last run. */
     uint64_t table_at, table_bytes;
     int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
@@ -91,7 +91,7 @@ struct mb__vk_program {
     /* Of the outermost: what was recorded, and how to run it. */
     VkCommandBuffer *batches; /* submit batches: commands up to a cost */
     mb__vk_act *acts;
-    int batch_count, batch_room, act_count, act_room;
+    int batch_count, batch_capacity, act_count, act_capacity;
     uint64_t dispatches_run, barriers_run;
     bool midway; /* a run failed, perhaps between two steps of a loop */
     uint32_t generation;

@@ -31,7 +31,7 @@ typedef struct recorder {
 static void add_act(recorder *r, mb__vk_act act)
 {
     mb__vk_program *p = r->p;
-    mb__vk_act *grown = mb__bump_grow(&p->pool, p->acts, p->act_count, &p->act_room, sizeof *grown);
+    mb__vk_act *grown = mb__bump_grow(&p->pool, p->acts, p->act_count, &p->act_capacity, sizeof *grown);
     if (!grown) {
         r->failed = true;
         return;
@@ -46,7 +46,7 @@ static bool next_commands(recorder *r)
     mb__vk_program *p = r->p;
     if (r->used == p->batch_count) {
         VkCommandBuffer *grown =
-            mb__bump_grow(&p->pool, p->batches, p->batch_count, &p->batch_room, sizeof *grown);
+            mb__bump_grow(&p->pool, p->batches, p->batch_count, &p->batch_capacity, sizeof *grown);
         if (!grown)
             return false;
         p->batches = grown;
