@@ -34,7 +34,7 @@
  * nobody takes it for a gradient, unless `truncate` says that so many steps are what is wanted (as implicit
  * MAML does).
  *
- * Backends without loops (Vulkan) run all steps of the limits one after the other: choose small ones there.
+ * Vulkan does not leave loops early: it runs all steps that the limits allow, so choose small ones there.
  *
  * Stability: as in tensor.h; the iterations of a solver may change, and with them the last bits.
  */

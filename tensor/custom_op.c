@@ -7,11 +7,11 @@
 
 /* ---- making one known ---- */
 
-static bool is_identifier(const char *name, size_t room)
+static bool is_identifier(const char *name, size_t capacity)
 {
     size_t n = 0;
     for (; name[n]; n++)
-        if (n + 1 == room ||
+        if (n + 1 == capacity ||
             !(isalpha((unsigned char)name[n]) || name[n] == '_' || (n && isdigit((unsigned char)name[n]))))
             return false;
     return n > 0;
@@ -79,7 +79,7 @@ void mb__custom_ops_free(mb_context *ctx)
 {
     for (uint32_t i = 0; i < ctx->custom_op_count; i++)
         release(ctx, ctx->custom_ops[i]);
-    mb__free(ctx, ctx->custom_ops, ctx->custom_op_room * sizeof(*ctx->custom_ops));
+    mb__free(ctx, ctx->custom_ops, ctx->custom_op_capacity * sizeof(*ctx->custom_ops));
 }
 
 /* A copy, with what it points to. NULL: error set. */
@@ -143,7 +143,7 @@ mb_custom_op mb_custom_op_new_at(const char *site, mb_context *ctx, const mb_cus
                   known->site);
         return none;
     }
-    mb__custom_op *op = mb__reserve(ctx, (void **)&ctx->custom_ops, &ctx->custom_op_room,
+    mb__custom_op *op = mb__reserve(ctx, (void **)&ctx->custom_ops, &ctx->custom_op_capacity,
                                     (uint64_t)ctx->custom_op_count + 1, sizeof(*ctx->custom_ops))
                             ? copy_spec(ctx, spec)
                             : NULL;

@@ -105,10 +105,10 @@ typedef struct mb_custom_op_spec {
     int operands, results; /* 1 to MB_CUSTOM_OPERANDS; 1 to MB_CUSTOM_RESULTS */
     int core_in[MB_CUSTOM_OPERANDS], core_out[MB_CUSTOM_RESULTS]; /* how many axes each core has */
     /* Fills in the results' dtype, one for all of them, and the sizes of their cores, whose ranks are there;
-     * or writes a reason into `why`, of `room` bytes, and returns false: got what, wanted what. The error has
-     * the user's line. NULL: each result has the dtype and core of operand 0. */
+     * or writes a reason into `why`, of `capacity` bytes, and returns false: got what, wanted what. The error
+     * has the user's line. NULL: each result has the dtype and core of operand 0. */
     bool (*shape)(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                  char *why, size_t room);
+                  char *why, size_t capacity);
     /* Computes one position, from `in` to all elements of `out`. It must be a function of its arguments
      * alone: a plan may call it once where it was applied twice, or again; not so where it is serial. Several
      * threads call it at once. What is float32 on the tape is float64 here where the reference backend asks.

@@ -95,10 +95,11 @@ MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
 MB_API mb_status mb_close(mb_context *ctx);
 
-/* Fills in up to `room` devices, the backends' best first, and returns how many there are. why, if not NULL,
- * is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is one.
+/* Fills in up to `capacity` devices, the backends' best first, and returns how many there are. why, if not
+ * NULL, is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is
+ * one.
  */
-MB_API int mb_devices(mb_device *devices, int room, const char **why);
+MB_API int mb_devices(mb_device *devices, int capacity, const char **why);
 
 MB_API const char *mb_backend_name(const mb_context *ctx);
 /* The i-th backend's name: those of the library, best first, then those that were registered or loaded, in

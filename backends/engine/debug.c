@@ -86,7 +86,7 @@ static mb_status compute_results(mb_context *ctx, mb__engine_state *st, const ui
 {
     uint32_t targets = 0;
     if (mb__check_scan(ctx, st, scan, mb__compute_checked) != MB_OK ||
-        !mb__reserve(ctx, (void **)&st->targets, &st->target_room, count, sizeof *st->targets))
+        !mb__reserve(ctx, (void **)&st->targets, &st->target_capacity, count, sizeof *st->targets))
         return ctx->status;
     for (uint32_t i = 0; i < count; i++)
         if (mb__at(ctx, nodes[i])->op == MB_OP_RESULT && mb__in(ctx, mb__at(ctx, nodes[i]), 0) == scan &&

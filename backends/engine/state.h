@@ -19,15 +19,15 @@
 /* The nodes that a flush needs, and all that making and running a plan requires of them. */
 typedef struct mb__segment {
     uint32_t *nodes; /* ids, ascending */
-    uint32_t count, node_room;
+    uint32_t count, node_capacity;
     uint32_t *inputs; /* of the nodes: those that have their value; ... */
-    uint32_t input_count, input_room;
+    uint32_t input_count, input_capacity;
     uint32_t *outputs; /* ... those whose values are kept */
-    uint32_t output_count, output_room;
+    uint32_t output_count, output_capacity;
     mb__scalar *scalars; /* numbers and keys to bind, in the order of their nodes */
-    uint32_t scalar_count, scalar_room;
+    uint32_t scalar_count, scalar_capacity;
     unsigned char *key; /* all that a plan depends on, and nothing that it does not */
-    uint32_t key_bytes, key_room;
+    uint32_t key_bytes, key_capacity;
 } mb__segment;
 
 typedef struct mb__cached {
@@ -65,11 +65,11 @@ typedef struct mb__engine_state {
     size_t arena_bytes;
     /* scratch of a flush, kept between flushes */
     uint32_t *mark, *dense, *targets; /* by node id; by node id; wanted nodes */
-    uint32_t mark_room, dense_room, target_room, serial;
+    uint32_t mark_capacity, dense_capacity, target_capacity, serial;
     mb__segment segment, single; /* of a flush; of one op that the oracle looks at */
     void **inputs, **outputs;
     mb__buffer **fresh;
-    uint32_t input_room, output_room, fresh_room;
+    uint32_t input_capacity, output_capacity, fresh_capacity;
     void *oracle; /* state of the backend that results are compared with */
     mb_stats stats;
     uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */

@@ -52,12 +52,12 @@ static mb_status compute(const void *user, const mb_core_data *in, const mb_core
 }
 
 static bool shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                  char *text, size_t room)
+                  char *text, size_t capacity)
 {
     const mb_mpi *mpi = mb__mpi_of(attrs[0]);
     (void)user, (void)nattr;
     if (!mpi) {
-        snprintf(text, room, "its mb_mpi handle is closed");
+        snprintf(text, capacity, "its mb_mpi handle is closed");
         return false;
     }
     out->dtype = in->dtype;

@@ -144,10 +144,9 @@ MB_API mb_status mb_mean_gradients_at(const char *site, mb_mpi *mpi, mb_tensor *
                                       int64_t bucket_bytes);
 #define mb_mean_gradients(...) mb_mean_gradients_at(MB_HERE, __VA_ARGS__)
 /* From now on all steps of the optimiser do that to their gradients (mb_optimizer_set_through), in buckets of
- * the size last given for the handle: clip_norm is
- * then of the norm of the mean, skip of its being finite, and so the same on all ranks. Parameters that were
- * equal stay equal, bit by bit. Until the handle is closed; then give it up by mb_optimizer_set_through(opt,
- * NULL, NULL), or free it. */
+ * the size last given for the handle: clip_norm is then of the norm of the mean, skip of its being finite,
+ * and so the same on all ranks. Parameters that were equal stay equal, bit by bit. Until the handle is
+ * closed; then give it up by mb_optimizer_set_through(opt, NULL, NULL), or free it. */
 MB_API mb_status mb_mpi_share_gradients_at(const char *site, mb_mpi *mpi, mb_optimizer *opt,
                                            int64_t bucket_bytes);
 #define mb_mpi_share_gradients(...) mb_mpi_share_gradients_at(MB_HERE, __VA_ARGS__)

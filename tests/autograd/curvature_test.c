@@ -402,7 +402,9 @@ Test(curvature, jacobian_of_known_functions)
 Test(curvature, in_several_batches)
 {
     mb_context *ctx = open_on("cpu");
-    for (int64_t size = 100000; size <= 600000; size += 500000) {
+    static const int64_t sizes[] = {20000, 76000}; /* with basis: three of the seven at a time, and one */
+    for (int k = 0; k < 2; k++) {
+        int64_t size = sizes[k];
         mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(7), ((double[]){1, -2, 3, -4, 5, -6, 7})), d;
         mb_tensor ramp = mb_mul(mb_iota(ctx, MB_FLOAT64, size), 1.0 / (double)size);
         mb_tensor powers[7];

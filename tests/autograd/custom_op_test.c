@@ -196,13 +196,13 @@ static mb_status running(const void *user, const mb_core_data *in, const mb_core
     return MB_OK;
 }
 static bool running_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                          char *why, size_t room)
+                          char *why, size_t capacity)
 {
     (void)user, (void)attrs, (void)nattr;
     out[0] = in[0];
     out[1].dtype = in[0].dtype;
     if (in[0].dtype == MB_BOOL)
-        snprintf(why, room, "got bool; wanted numbers");
+        snprintf(why, capacity, "got bool; wanted numbers");
     return in[0].dtype != MB_BOOL;
 }
 static const mb_custom_op_spec running_spec = {.name = "running",
@@ -278,12 +278,12 @@ static mb_status times(const void *user, const mb_core_data *in, const mb_core_d
     return MB_OK;
 }
 static bool times_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                        char *why, size_t room)
+                        char *why, size_t capacity)
 {
     (void)user, (void)attrs, (void)nattr;
     out[0].dtype = in[0].dtype;
     out[0].dim[0] = in[0].dim[0];
-    snprintf(why, room, "got rows of %d for a vector of %d", (int)in[0].dim[1], (int)in[1].dim[0]);
+    snprintf(why, capacity, "got rows of %d for a vector of %d", (int)in[0].dim[1], (int)in[1].dim[0]);
     return in[0].dim[1] == in[1].dim[0];
 }
 static const mb_custom_op_spec times_spec = {
@@ -433,9 +433,9 @@ static mb_status parity(const void *user, const mb_core_data *in, const mb_core_
     return MB_OK;
 }
 static bool parity_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                         char *why, size_t room)
+                         char *why, size_t capacity)
 {
-    (void)user, (void)attrs, (void)nattr, (void)why, (void)room;
+    (void)user, (void)attrs, (void)nattr, (void)why, (void)capacity;
     out[0] = in[0];
     out[0].dtype = MB_BOOL;
     return true;

@@ -42,13 +42,13 @@ static void write_cache(mb__vk *v)
         bytes <= v->cache_bytes || bytes <= 64)
         return;
     void *data = mb__host_alloc_raw(v->host, bytes);
-    size_t room = bytes;
+    size_t capacity = bytes;
     if (!data)
         return;
     mb__vk_identity identity = identity_of(v, name, sizeof name);
     if (v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, data) == VK_SUCCESS)
         mb__vk_kept_write(name, &identity, data, bytes);
-    mb__host_free(v->host, data, room);
+    mb__host_free(v->host, data, capacity);
 }
 
 bool mb__vk_pipelines_start(mb__vk *v)

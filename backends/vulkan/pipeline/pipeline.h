@@ -72,7 +72,7 @@ bool mb__vk_pipelines_start(mb__vk *v);
 /* Text under construction. */
 typedef struct mb__vk_source {
     char *at;
-    uint32_t count, room;
+    uint32_t count, capacity;
     bool failed; /* no memory */
 } mb__vk_source;
 void mb__vk_text(mb__vk *v, mb__vk_source *s, const char *format, ...) MB_PRINTF(3, 4);

@@ -8,11 +8,11 @@
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift)
 {
     const mb__host *host = p->v->host;
-    if (!mb__host_reserve(host, (void **)&p->words, &p->word_room, (uint64_t)p->word_count + 1,
+    if (!mb__host_reserve(host, (void **)&p->words, &p->word_capacity, (uint64_t)p->word_count + 1,
                           sizeof *p->words) ||
-        !mb__host_reserve(host, (void **)&p->slot_value, &p->slot_room, (uint64_t)p->word_count + 1,
+        !mb__host_reserve(host, (void **)&p->slot_value, &p->slot_capacity, (uint64_t)p->word_count + 1,
                           sizeof *p->slot_value) ||
-        !mb__host_reserve(host, (void **)&p->slot_shift, &p->shift_room, (uint64_t)p->word_count + 1,
+        !mb__host_reserve(host, (void **)&p->slot_shift, &p->shift_capacity, (uint64_t)p->word_count + 1,
                           sizeof *p->slot_shift)) {
         p->failed = true;
         return;
@@ -58,7 +58,7 @@ void mb__vk_param(mb__vk_program *p, int64_t x)
 void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written)
 {
     mb__vk_access *grown =
-        mb__bump_grow(&p->pool, p->accesses, p->access_count, &p->access_room, sizeof *grown);
+        mb__bump_grow(&p->pool, p->accesses, p->access_count, &p->access_capacity, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return;
@@ -71,7 +71,7 @@ void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t 
                          int step, double cost)
 {
     mb__vk_dispatch *grown =
-        mb__bump_grow(&p->pool, p->dispatches, p->dispatch_count, &p->dispatch_room, sizeof *grown);
+        mb__bump_grow(&p->pool, p->dispatches, p->dispatch_count, &p->dispatch_capacity, sizeof *grown);
     int64_t most = p->v->caps.groups, x = groups < most ? groups : most, y = x ? (groups + x - 1) / x : 0;
     if (!grown || y > most) {
         if (grown)
@@ -97,7 +97,7 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
 {
     bytes = bytes ? bytes : 1; /* values of no bytes have a place too */
     mb__vk_scratch_value *grown =
-        mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_room, sizeof *grown);
+        mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_capacity, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return 0;

@@ -76,11 +76,11 @@ static uint32_t add_ports(mb__vk_program *p, const mb__loop *l)
     return region;
 }
 
-void mb__vk_rewind(mb__vk_program *body)
+void mb__vk_set_step(const mb__vk_program *body, int64_t step)
 {
     uint32_t *list = mb__vk_table_at(body->v, body->table_at) + body->list;
     for (uint32_t i = 0; i < body->entries; i++)
-        list[LIST_HEAD + ENTRY_WORDS * i] = 0;
+        list[LIST_HEAD + ENTRY_WORDS * i] = (uint32_t)step;
 }
 
 bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body)

@@ -99,12 +99,12 @@ static bool chain_slots(mb__vk_program *p)
 /* Frees what is needed only while a program is compiled. */
 static void free_words(mb__vk_program *p)
 {
-    mb__host_free(p->v->host, p->words, p->word_room * sizeof *p->words);
-    mb__host_free(p->v->host, p->slot_value, p->slot_room * sizeof *p->slot_value);
-    mb__host_free(p->v->host, p->slot_shift, p->shift_room * sizeof *p->slot_shift);
+    mb__host_free(p->v->host, p->words, p->word_capacity * sizeof *p->words);
+    mb__host_free(p->v->host, p->slot_value, p->slot_capacity * sizeof *p->slot_value);
+    mb__host_free(p->v->host, p->slot_shift, p->shift_capacity * sizeof *p->slot_shift);
     p->words = p->slot_shift = NULL;
     p->slot_value = NULL;
-    p->word_room = p->slot_room = p->shift_room = 0;
+    p->word_capacity = p->slot_capacity = p->shift_capacity = 0;
 }
 
 static void count_work(mb__vk_program *p)

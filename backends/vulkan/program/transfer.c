@@ -68,6 +68,11 @@ static bool copy_words(mb__vk *v, uint32_t from_block, uint64_t from, uint32_t t
     return mb__vk_submit(v, &v->transfer, 1, true) && mb__vk_idle(v);
 }
 
+bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, uint64_t words)
+{
+    return mb__vk_idle(v) && copy_words(v, from->block, from->offset, to->block, to->offset, words);
+}
+
 static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)
 {
     if (!from)
