@@ -189,7 +189,7 @@ static void copy_range(const copying *c, int32_t index, uint32_t last, const uin
 {
     mb_context *ctx = c->ctx;
     uint32_t first = c->region->first;
-    bool ok = mb__reserve(ctx, (void **)&ctx->begins, &ctx->begin_room, (uint64_t)last - first + 1,
+    bool ok = mb__reserve(ctx, (void **)&ctx->begins, &ctx->begin_capacity, (uint64_t)last - first + 1,
                           sizeof *ctx->begins);
     int32_t next = index; /* index of an inner region, sorted by end */
     while (next > 0 && ctx->regions[next - 1].last >= first)
@@ -207,7 +207,7 @@ static void copy_range(const copying *c, int32_t index, uint32_t last, const uin
 mb_status mb__region_copy(mb_context *ctx, int32_t index, uint32_t last, const uint8_t *needed, uint32_t low,
                           uint32_t cotangent, uint32_t *start)
 {
-    if (!mb__reserve(ctx, (void **)&ctx->copies, &ctx->copy_room, ctx->node_count, sizeof *ctx->copies))
+    if (!mb__reserve(ctx, (void **)&ctx->copies, &ctx->copy_capacity, ctx->node_count, sizeof *ctx->copies))
         return ctx->status;
     mb__region region = ctx->regions[index];
     const copying c = {ctx, &region, ctx->node_count, cotangent};

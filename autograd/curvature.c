@@ -9,19 +9,19 @@
 
 /* An array for the gradient and the like: on the stack if it is small, so that a usual step allocates
  * nothing. Results do not go to hs before the end, since hs may be vs. */
-typedef struct room {
+typedef struct scratch {
     mb_tensor few[32], *all;
     size_t count;
-} room;
+} scratch;
 
-static bool room_open(mb_context *ctx, room *r, size_t count)
+static bool scratch_open(mb_context *ctx, scratch *r, size_t count)
 {
     r->count = count;
     r->all = count <= sizeof r->few / sizeof *r->few ? r->few : mb__alloc(ctx, count * sizeof *r->all);
     return r->all != NULL;
 }
 
-static void room_close(mb_context *ctx, room *r)
+static void scratch_close(mb_context *ctx, scratch *r)
 {
     if (r->all != r->few)
         mb__free(ctx, r->all, r->count * sizeof *r->all);
@@ -38,15 +38,15 @@ static mb_status forward_over_reverse(const char *name, bool batch, mb_tensor y,
                                       const mb_tensor *vs, int n, mb_tensor *hs)
 {
     mb_context *ctx = y.ctx;
-    room g;
+    scratch g;
     if (n <= 0 || !hs || !xs || !vs)
         return mb__refuse_count(ctx, name, n);
-    if (mb_error(ctx) != MB_OK || !room_open(ctx, &g, (size_t)n))
+    if (mb_error(ctx) != MB_OK || !scratch_open(ctx, &g, (size_t)n))
         return poison_all(ctx, hs, n);
     mb_status status = mb_grad(y, xs, n, g.all);
     if (status == MB_OK)
         status = batch ? mb_jvp_batch(g.all, n, xs, vs, n, hs) : mb_jvp(g.all, n, xs, vs, n, hs);
-    room_close(ctx, &g);
+    scratch_close(ctx, &g);
     if (status != MB_OK)
         poison_all(ctx, hs, n);
     return status;
@@ -79,10 +79,10 @@ mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, 
 {
     MB_DOOR(y.ctx, site, MB_THREAD);
     mb_context *ctx = y.ctx;
-    room r;
+    scratch r;
     if (n <= 0 || !hs || !xs || !vs)
         return mb__refuse_count(ctx, "hvp_reverse", n);
-    if (mb_error(ctx) != MB_OK || !room_open(ctx, &r, 2 * (size_t)n))
+    if (mb_error(ctx) != MB_OK || !scratch_open(ctx, &r, 2 * (size_t)n))
         return poison_all(ctx, hs, n);
     mb_tensor *gs = r.all, *parts = r.all + n;
     mb_status status = mb_grad(y, xs, n, gs);
@@ -98,7 +98,7 @@ mb_status mb_hvp_reverse_at(const char *site, mb_tensor y, const mb_tensor *xs, 
         mb_tensor g = flat(gs, n, parts), v = flat(vs, n, parts);
         status = mb_vjp(g, v, xs, n, hs);
     }
-    room_close(ctx, &r);
+    scratch_close(ctx, &r);
     if (status != MB_OK)
         poison_all(ctx, hs, n);
     return status;
@@ -123,8 +123,8 @@ mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int 
     mb_tensor result = mb__poison(y.ctx);
     if (mb__bundle_open(&b, "hessian", y, xs, n) && can_list(b.ctx, "hessian", b.p, b.p)) {
         int64_t p = b.p, K = mb__bundle_batch(&b), count = 0;
-        int64_t room = K ? (p + K - 1) / K : 0;
-        mb_tensor *rows = mb__alloc(b.ctx, (size_t)(room + 1) * sizeof *rows);
+        int64_t capacity = K ? (p + K - 1) / K : 0;
+        mb_tensor *rows = mb__alloc(b.ctx, (size_t)(capacity + 1) * sizeof *rows);
         for (int64_t first = 0; rows && first < p && mb_error(b.ctx) == MB_OK; first += K) {
             int64_t now = first + K < p ? K : p - first;
             rows[count++] = mb__bundle_hvp(&b, mb__unit_rows(b.ctx, b.dtype, first, now, p));
@@ -133,7 +133,7 @@ mb_tensor mb_hessian_at(const char *site, mb_tensor y, const mb_tensor *xs, int 
             result = count == 0   ? mb_zeros(b.ctx, b.dtype, MB_SHAPE(0, 0))
                      : count == 1 ? rows[0]
                                   : mb_concat(rows, (int)count, 0);
-        mb__free(b.ctx, rows, (size_t)(room + 1) * sizeof *rows);
+        mb__free(b.ctx, rows, (size_t)(capacity + 1) * sizeof *rows);
     }
     mb__bundle_close(&b);
     return result;
@@ -193,8 +193,8 @@ mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
         return mb_zeros(ctx, mb_dtype_of(y), shape);
     if (!can_list(ctx, "jacobian", p, width))
         return mb__poison(ctx);
-    int64_t K = mb__batch_of(dtype, mb__largest_since(ctx, &x, 1), p), room = (p + K - 1) / K;
-    mb_tensor *rows = mb__alloc(ctx, (size_t)room * sizeof *rows), result = mb__poison(ctx);
+    int64_t K = mb__batch_of(dtype, mb__largest_since(ctx, &x, 1), p), capacity = (p + K - 1) / K;
+    mb_tensor *rows = mb__alloc(ctx, (size_t)capacity * sizeof *rows), result = mb__poison(ctx);
     for (int64_t first = 0; rows && first < p && mb_error(ctx) == MB_OK; first += K) {
         int64_t now = first + K < p ? K : p - first;
         direction.dim[0] = now;
@@ -206,7 +206,7 @@ mb_tensor mb_jacobian_at(const char *site, mb_tensor y, mb_tensor x)
         result = count == 1 ? rows[0] : mb_concat(rows, (int)count, 0); /* [p, width] */
         result = mb_reshape(forward ? mb_transpose(result) : result, shape);
     }
-    mb__free(ctx, rows, (size_t)room * sizeof *rows);
+    mb__free(ctx, rows, (size_t)capacity * sizeof *rows);
     return result;
 }
 

@@ -34,7 +34,7 @@
  * nobody takes it for a gradient, unless `truncate` says that so many steps are what is wanted (as implicit
  * MAML does).
  *
- * Backends without loops (Vulkan) run all steps of the limits one after the other: choose small ones there.
+ * Vulkan does not leave loops early: it runs all steps that the limits allow, so choose small ones there.
  *
  * Stability: as in tensor.h; the iterations of a solver may change, and with them the last bits.
  */
@@ -110,7 +110,9 @@ typedef struct mb_convergence {
     mb_tensor steps;
 } mb_convergence;
 
-/* x[k] with f(x, params) = x, from x0[k] on; floats of one dtype. told may be NULL. */
+/* x[k] with f(x, params) = x, from x0[k] on; floats of one dtype. told may be NULL. Halves are solved for as
+ * float32, here and below: the function is given them, and halves among the parameters, as float32, and what
+ * is found is rounded to x0's dtype. */
 MB_API mb_status mb_fixed_point_at(const char *site, mb_map f, const mb_tensor *x0, int k,
                                    const mb_tensor *params, int n, mb_implicit_options options, mb_tensor *x,
                                    mb_convergence *told);

@@ -10,13 +10,13 @@ bool mb__range_extend(mb_context *ctx, mb__range *r, uint32_t last)
     uint32_t n = last - r->low + 1;
     if (n <= r->count)
         return true;
-    if (!mb__reserve(ctx, (void **)&ctx->sweeps, &ctx->sweep_room, (uint64_t)ctx->sweep_depth + 1,
+    if (!mb__reserve(ctx, (void **)&ctx->sweeps, &ctx->sweep_capacity, (uint64_t)ctx->sweep_depth + 1,
                      sizeof *ctx->sweeps))
         return false;
     mb__scratch *s = &ctx->sweeps[ctx->sweep_depth];
-    if (!mb__reserve(ctx, (void **)&s->grad, &s->grad_room, n, sizeof *r->grad) ||
-        !mb__reserve(ctx, (void **)&s->depends, &s->depends_room, n, 1) ||
-        !mb__reserve(ctx, (void **)&s->needed, &s->needed_room, n, 1))
+    if (!mb__reserve(ctx, (void **)&s->grad, &s->grad_capacity, n, sizeof *r->grad) ||
+        !mb__reserve(ctx, (void **)&s->depends, &s->depends_capacity, n, 1) ||
+        !mb__reserve(ctx, (void **)&s->needed, &s->needed_capacity, n, 1))
         return false;
     r->grad = s->grad;
     r->depends = s->depends;

@@ -111,7 +111,7 @@ static bool push_part(sweep *w, part p)
 {
     mb_context *ctx = w->ctx;
     mb__scratch *s = &ctx->sweeps[ctx->sweep_depth];
-    if (!mb__reserve(ctx, &s->parts, &s->part_room, (w->part_count + 1) * sizeof p, 1))
+    if (!mb__reserve(ctx, &s->parts, &s->part_capacity, (w->part_count + 1) * sizeof p, 1))
         return false;
     w->parts = s->parts;
     w->parts[w->part_count++] = p;

@@ -75,7 +75,7 @@ static bool right_tensors(mb_context *ctx, const char *name, const mb_tensor *ts
             continue;
         mb_dtype dtype = mb_dtype_of(ts[i]);
         mb_shape shape = mb_shape_of(ts[i]);
-        bool fits = mb__is_float((int)dtype) && !mb__is_half((int)dtype) && dtype == mb_dtype_of(ts[0]) &&
+        bool fits = mb__is_float((int)dtype) && dtype == mb_dtype_of(ts[0]) &&
                     (!batched || (shape.rank && shape.dim[0] == mb_dim(ts[0], 0)));
         if (!fits) {
             mb__error(ctx, MB_INVALID, "%s: x %d is %s; wanted floats of one dtype%s", name, i + 1,
@@ -317,14 +317,21 @@ static mb_status implicit(int kind, mb_map map, const mb_tensor *x0, int k, cons
     ok = ok && right_numbers(ctx, name, &options) && right_tensors(ctx, name, x0, k, true, options.batched) &&
          right_tensors(ctx, name, params, n, false, false);
     MB_TEMPORARY(ctx);
-    mb_tensor *memory = ok ? mb__temporary(ctx, (size_t)(4 * k + 2 * n + 1) * sizeof *memory) : NULL;
+    mb_tensor *memory = ok ? mb__temporary(ctx, (size_t)(5 * k + 3 * n + 1) * sizeof *memory) : NULL;
     if (memory) {
+        const mb_dtype dtype = mb_dtype_of(x0[0]);
+        mb_tensor *wide = memory + 4 * k + 2 * n; /* halves are solved for as float32 */
+        for (int i = 0; i < k + n; i++)
+            wide[i] = mb__wide(i < k ? x0[i] : params[i - k]);
         fill_in(kind, mb_dtype_of(x0[0]), &options);
         e.linear = options.linear;
         if (map.user_bytes)
             memcpy(e.user, map.user, map.user_bytes);
-        if (solve(&e, ctx, x0, params, n, &options, memory, x, told) == MB_OK)
-            return MB_OK;
+        if (solve(&e, ctx, wide, wide + k, n, &options, memory, x, told) == MB_OK) {
+            for (int i = 0; i < k && mb__is_half((int)dtype); i++)
+                x[i] = mb_cast(x[i], dtype);
+            return mb_error(ctx);
+        }
     }
     for (int i = 0; x && i < k; i++)
         x[i] = mb__poison(ctx);

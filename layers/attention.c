@@ -121,8 +121,6 @@ static bool check_operands(mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor mask
 {
     mb_shape a = mb_shape_of(q), b = mb_shape_of(k), c = mb_shape_of(v), m = mb_shape_of(mask);
     char text[3][MB__SHAPE_TEXT];
-    if (!mb_valid(k) || !mb_valid(v) || (mask.ctx && !mb_valid(mask)))
-        return true; /* an op on it reports the error */
     if (a.rank != 4 || b.rank != 4 || c.rank != 4 || a.dim[0] != b.dim[0] || b.dim[0] != c.dim[0] ||
         a.dim[2] != b.dim[2] || b.dim[2] != c.dim[2] || a.dim[3] != b.dim[3] || b.dim[1] != c.dim[1]) {
         mb_fail(q.ctx, MB_INVALID, "attend: got q %s, k %s, v %s; wanted [B,N,H,dk], [B,M,H,dk], [B,M,H,dv]",
@@ -167,15 +165,15 @@ static mb_tensor attend(mb_tensor q, mb_tensor k, mb_tensor v, const mb_attend_o
 mb_tensor mb_attend_with_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                             mb_attend_options options)
 {
-    MB_SITE(q.ctx, site);
-    return mb__usable(q) ? attend(q, k, v, &options) : mb__refused(q);
+    MB__APPLY(site, "attend", {"q", q, MB__NEEDED}, {"k", k, MB__NEEDED}, {"v", v, MB__NEEDED},
+              {"mask", options.mask, MB__OPTIONAL});
+    return attend(q, k, v, &options);
 }
 
 mb_tensor mb_attend_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_attention_kind kind,
                        bool causal, double scale)
 {
-    MB_SITE(q.ctx, site);
-    return mb_attend_with(q, k, v, (mb_attend_options){kind, causal, scale, {0}, 0});
+    return mb_attend_with_at(site, q, k, v, (mb_attend_options){kind, causal, scale, {0}, 0});
 }
 
 mb_attention mb_attention_new_at(const char *site, mb_params *p, const char *name,
@@ -201,9 +199,8 @@ static mb_tensor part(mb_tensor qkv, int which)
 
 mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_tensor x, mb_tensor mask)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "attention", {"x", x, MB__NEEDED}, {"layer.qkv.weight", layer.qkv.weight, MB__NEEDED},
+              {"layer.out.weight", layer.out.weight, MB__NEEDED}, {"mask", mask, MB__OPTIONAL});
     int64_t D = layer.options.dim, H = layer.options.heads;
     mb_tensor y = {0};
     if (H > 0 && mb__check_tokens(x, D, "attention")) {
@@ -220,6 +217,5 @@ mb_tensor mb_attention_apply_with_at(const char *site, mb_attention layer, mb_te
 
 mb_tensor mb_attention_apply_at(const char *site, mb_attention layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    return mb_attention_apply_with(layer, x, (mb_tensor){0});
+    return mb_attention_apply_with_at(site, layer, x, (mb_tensor){0});
 }

@@ -85,11 +85,13 @@ mb_mixer mb_mixer_new_at(const char *site, mb_params *p, int64_t dim, const mb_m
 mb_tensor mb_mixer_apply_with_at(const char *site, mb_mixer mixer, mb_tensor x, mb_tensor mask, mb_key key,
                                  mb_tensor *losses)
 {
-    MB_SITE(x.ctx, site);
     if (losses && mixer.losses > 0)
         memset(losses, 0, (size_t)mixer.losses * sizeof *losses);
-    if (!mixer.apply || !mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "mixer", {"x", x, MB__NEEDED}, {"mask", mask, MB__OPTIONAL});
+    if (!mixer.apply) {
+        mb_fail(x.ctx, MB_INVALID, "mixer: it has no function to apply");
+        return mb__failed(x.ctx);
+    }
     if (!mask.ctx)
         return mixer.apply(mixer.layer, x, key, losses);
     if (mixer.apply_masked)
@@ -100,8 +102,7 @@ mb_tensor mb_mixer_apply_with_at(const char *site, mb_mixer mixer, mb_tensor x, 
 
 mb_tensor mb_mixer_apply_at(const char *site, mb_mixer mixer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
-    MB_SITE(x.ctx, site);
-    return mb_mixer_apply_with(mixer, x, (mb_tensor){0}, key, losses);
+    return mb_mixer_apply_with_at(site, mixer, x, (mb_tensor){0}, key, losses);
 }
 
 /* ----------------------------------------------------------------------------------------------- MLP -- */
@@ -126,7 +127,8 @@ mb_mlp mb_mlp_new_at(const char *site, mb_params *p, const char *name, int64_t d
 
 mb_tensor mb_mlp_apply_at(const char *site, mb_mlp layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
+    MB__APPLY(site, "mlp", {"x", x, MB__NEEDED}, {"layer.up.weight", layer.up.weight, MB__NEEDED},
+              {"layer.down.weight", layer.down.weight, MB__NEEDED});
     mb_tensor hidden = mb_tell(mb_gelu(mb_linear_apply(layer.up, x)), "hidden");
     return mb_tell(mb_linear_apply(layer.down, hidden), "output");
 }
@@ -155,19 +157,14 @@ mb_block mb_block_new_at(const char *site, mb_params *p, const char *name, int64
 mb_tensor mb_block_apply_with_at(const char *site, const mb_block *block, mb_tensor x, mb_tensor mask,
                                  mb_key key, mb_tensor *losses)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
-    if (!block) {
-        mb_fail(x.ctx, MB_INVALID, "mb_block: no block");
-        return (mb_tensor){0};
-    }
-    mb_tensor mixed =
-        mb_mixer_apply_with(block->mixer, mb_layer_norm_apply(block->norm1, x), mask, key, losses);
+    const mb_block none = {0}, *b = block ? block : &none;
+    MB__APPLY(site, "block", {"x", x, MB__NEEDED}, {"block.norm1.scale", b->norm1.scale, MB__NEEDED},
+              {"block.norm2.scale", b->norm2.scale, MB__NEEDED}, {"mask", mask, MB__OPTIONAL});
+    mb_tensor mixed = mb_mixer_apply_with(b->mixer, mb_layer_norm_apply(b->norm1, x), mask, key, losses);
     x = mb_tell(mb_add(x, mixed), "middle");
-    mb_tensor normed = mb_layer_norm_apply(block->norm2, x);
+    mb_tensor normed = mb_layer_norm_apply(b->norm2, x);
     mb_prefix mlp = mb_prefix_begin(x.ctx, "mlp", MB_NO_INDEX);
-    mb_tensor y = mb_mlp_apply(block->mlp, normed);
+    mb_tensor y = mb_mlp_apply(b->mlp, normed);
     mb_prefix_end(&mlp);
     return mb_tell(mb_add(x, y), "output");
 }
@@ -175,6 +172,5 @@ mb_tensor mb_block_apply_with_at(const char *site, const mb_block *block, mb_ten
 mb_tensor mb_block_apply_at(const char *site, const mb_block *block, mb_tensor x, mb_key key,
                             mb_tensor *losses)
 {
-    MB_SITE(x.ctx, site);
-    return mb_block_apply_with(block, x, (mb_tensor){0}, key, losses);
+    return mb_block_apply_with_at(site, block, x, (mb_tensor){0}, key, losses);
 }

@@ -10,7 +10,7 @@ static int channel_axis(const char *name, mb_tensor x, int channels, mb_tensor s
     int axis = channels < 0 ? channels + s.rank : channels;
     mb_dtype dtype = mb_dtype_of(x);
     char text[MB__SHAPE_TEXT], other[MB__SHAPE_TEXT];
-    if (axis < 0 || axis >= s.rank || (dtype != MB_FLOAT32 && dtype != MB_FLOAT64)) {
+    if (axis < 0 || axis >= s.rank || !mb__is_floats(dtype)) {
         mb_fail(x.ctx, MB_INVALID, "%s: got %s %s, channels on axis %d; wanted floats with that axis", name,
                 mb__shape(text, x), mb_dtype_name(dtype), channels);
         return -1;
@@ -18,7 +18,7 @@ static int channel_axis(const char *name, mb_tensor x, int channels, mb_tensor s
     const mb_tensor affine[2] = {scale, bias};
     for (int i = 0; i < 2; i++) {
         mb_shape a = mb_shape_of(affine[i]);
-        if (!affine[i].ctx || !mb_valid(affine[i]) || (a.rank == 1 && a.dim[0] == s.dim[axis]))
+        if (!affine[i].ctx || (a.rank == 1 && a.dim[0] == s.dim[axis]))
             continue;
         mb_fail(x.ctx, MB_INVALID, "%s: got x %s, channels on axis %d, and %s %s; wanted [%lld]", name,
                 mb__shape(text, x), axis, i ? "bias" : "scale", mb__shape(other, affine[i]),
@@ -39,9 +39,9 @@ static mb_tensor along(mb_tensor x, int axis, mb_tensor t)
 static mb_tensor scale_and_shift(mb_tensor y, int axis, mb_tensor scale, mb_tensor bias)
 {
     if (scale.ctx && mb_valid(y))
-        y = mb_mul(y, along(y, axis, scale));
+        y = mb_mul(y, along(y, axis, mb__as(scale, y)));
     if (bias.ctx && mb_valid(y))
-        y = mb_add(y, along(y, axis, bias));
+        y = mb_add(y, along(y, axis, mb__as(bias, y)));
     return y;
 }
 
@@ -54,29 +54,40 @@ static mb_axes all_but(int rank, int axis, bool keep)
     return axes;
 }
 
+/* Of halves, means and variances are float32, and what has x's size is half: see norm.c. */
+static mb_tensor minus(mb_tensor x, mb_tensor mean)
+{
+    return mb__narrow(mb_sub(mb__wide(x), mean), x);
+}
+
+static mb_tensor mean_square(mb_tensor centred, mb_axes axes)
+{
+    return mb_mean(mb_square(mb__wide(centred)), axes);
+}
+
 /* (x - mean) / sqrt(variance + eps) */
 static mb_tensor standard(mb_tensor centred, mb_tensor variance, double eps)
 {
     if (!mb_valid(centred) || !mb_valid(variance))
-        return mb__refused(mb_valid(centred) ? variance : centred);
-    return mb_mul(centred, mb_rsqrt(mb_add(variance, mb__literal(variance, eps))));
+        return mb__failed(centred.ctx);
+    mb_tensor factor = mb_rsqrt(mb_add(variance, mb__literal(variance, eps)));
+    return mb__narrow(mb_mul(mb__wide(centred), factor), centred);
 }
 
 mb_tensor mb_batch_normalize_at(const char *site, mb_tensor x, int channels, mb_tensor scale, mb_tensor bias,
                                 double eps, mb_tensor *mean, mb_tensor *variance)
 {
-    MB_SITE(x.ctx, site);
     if (mean)
         *mean = (mb_tensor){0};
     if (variance)
         *variance = (mb_tensor){0};
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "batch_normalize", {"x", x, MB__NEEDED}, {"scale", scale, MB__OPTIONAL},
+              {"bias", bias, MB__OPTIONAL});
     int axis = channel_axis("batch_normalize", x, channels, scale, bias);
     if (axis < 0)
         return (mb_tensor){0};
     mb_axes rest = all_but(mb_shape_of(x).rank, axis, true);
-    mb_tensor m = mb_mean(x, rest), centred = mb_sub(x, m), v = mb_mean(mb_square(centred), rest);
+    mb_tensor m = mb_mean(mb__wide(x), rest), centred = minus(x, m), v = mean_square(centred, rest);
     if (mean)
         *mean = mb_reshape(m, MB_SHAPE(mb_dim(x, axis)));
     if (variance)
@@ -87,9 +98,8 @@ mb_tensor mb_batch_normalize_at(const char *site, mb_tensor x, int channels, mb_
 mb_tensor mb_group_normalize_at(const char *site, mb_tensor x, int channels, int64_t groups, mb_tensor scale,
                                 mb_tensor bias, double eps)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "group_normalize", {"x", x, MB__NEEDED}, {"scale", scale, MB__OPTIONAL},
+              {"bias", bias, MB__OPTIONAL});
     int axis = channel_axis("group_normalize", x, channels, scale, bias);
     if (axis < 0)
         return (mb_tensor){0};
@@ -111,8 +121,8 @@ mb_tensor mb_group_normalize_at(const char *site, mb_tensor x, int channels, int
     for (int i = 1; i < split.rank; i++)
         if (i != axis)
             rest.axis[rest.count++] = i;
-    mb_tensor y = mb_reshape(x, split), centred = mb_sub(y, mb_mean(y, rest));
-    y = standard(centred, mb_mean(mb_square(centred), rest), eps);
+    mb_tensor y = mb_reshape(x, split), centred = minus(y, mb_mean(mb__wide(y), rest));
+    y = standard(centred, mean_square(centred, rest), eps);
     return scale_and_shift(mb_reshape(y, s), axis, scale, bias);
 }
 
@@ -169,14 +179,14 @@ static void move_towards(mb_tensor r, mb_tensor t, double momentum)
 mb_tensor mb_batch_norm_apply_at(const char *site, mb_batch_norm layer, mb_tensor x, int channels,
                                  bool training)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "batch_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED},
+              {"layer.bias", layer.bias, MB__OPTIONAL}, {"layer.mean", layer.mean, MB__NEEDED},
+              {"layer.variance", layer.variance, MB__NEEDED});
     int axis = channel_axis("batch_norm", x, channels, layer.scale, layer.mean);
     if (axis < 0)
         return (mb_tensor){0};
     if (!training) {
-        mb_tensor centred = mb_sub(x, along(x, axis, layer.mean));
+        mb_tensor centred = minus(x, along(x, axis, layer.mean));
         return scale_and_shift(standard(centred, along(x, axis, layer.variance), layer.eps), axis,
                                layer.scale, layer.bias);
     }
@@ -204,7 +214,8 @@ mb_group_norm mb_group_norm_new_at(const char *site, mb_params *p, const char *n
 
 mb_tensor mb_group_norm_apply_at(const char *site, mb_group_norm layer, mb_tensor x, int channels)
 {
-    MB_SITE(x.ctx, site);
+    MB__APPLY(site, "group_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED},
+              {"layer.bias", layer.bias, MB__OPTIONAL});
     return mb_group_normalize(x, channels, layer.groups, layer.scale, layer.bias, layer.eps);
 }
 
@@ -212,9 +223,7 @@ mb_tensor mb_group_norm_apply_at(const char *site, mb_group_norm layer, mb_tenso
 
 mb_tensor mb_dropout_at(const char *site, mb_tensor x, mb_key key, double p, bool training)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "dropout", {"x", x, MB__NEEDED});
     mb_dtype dtype = mb_dtype_of(x);
     if (!(p >= 0 && p <= 1) || !mb__is_floats(dtype)) {
         mb_fail(x.ctx, MB_INVALID, "dropout: got p %g of %s; wanted 0 to 1, and floats", p,

@@ -238,13 +238,11 @@ static mb_tensor backward(mb_tensor x, mb_tensor weight, const conv *c)
     return ungrouped(x, c);
 }
 
-static mb_tensor convolve(mb_tensor x, mb_tensor weight, mb_tensor bias, conv c)
+static mb_tensor convolve(const char *site, mb_tensor x, mb_tensor weight, mb_tensor bias, conv c)
 {
+    MB__APPLY(site, c.name, {"x", x, MB__NEEDED}, {"weight", weight, MB__NEEDED},
+              {"bias", bias, MB__OPTIONAL});
     mb_context *ctx = x.ctx;
-    if (!mb__usable(x))
-        return mb__refused(x);
-    if (!mb__usable(weight) || (bias.ctx && !mb_valid(bias)))
-        return mb__refused(mb__usable(weight) ? bias : weight);
     if (!check_channels(x, weight, bias, &c) || !check_space(x, &c))
         return mb__poison(ctx);
     if (!c.channels_last)
@@ -258,29 +256,25 @@ static mb_tensor convolve(mb_tensor x, mb_tensor weight, mb_tensor bias, conv c)
 mb_tensor mb_conv1d_at(const char *site, mb_tensor x, mb_tensor weight, mb_tensor bias,
                        mb_conv_options options)
 {
-    MB_SITE(x.ctx, site);
-    return convolve(x, weight, bias, conv_of("conv1d", 1, false, &options));
+    return convolve(site, x, weight, bias, conv_of("conv1d", 1, false, &options));
 }
 
 mb_tensor mb_conv2d_at(const char *site, mb_tensor x, mb_tensor weight, mb_tensor bias,
                        mb_conv_options options)
 {
-    MB_SITE(x.ctx, site);
-    return convolve(x, weight, bias, conv_of("conv2d", 2, false, &options));
+    return convolve(site, x, weight, bias, conv_of("conv2d", 2, false, &options));
 }
 
 mb_tensor mb_conv_transpose1d_at(const char *site, mb_tensor x, mb_tensor weight, mb_tensor bias,
                                  mb_conv_options options)
 {
-    MB_SITE(x.ctx, site);
-    return convolve(x, weight, bias, conv_of("conv_transpose1d", 1, true, &options));
+    return convolve(site, x, weight, bias, conv_of("conv_transpose1d", 1, true, &options));
 }
 
 mb_tensor mb_conv_transpose2d_at(const char *site, mb_tensor x, mb_tensor weight, mb_tensor bias,
                                  mb_conv_options options)
 {
-    MB_SITE(x.ctx, site);
-    return convolve(x, weight, bias, conv_of("conv_transpose2d", 2, true, &options));
+    return convolve(site, x, weight, bias, conv_of("conv_transpose2d", 2, true, &options));
 }
 
 /* ---- the layer ---- */
@@ -316,6 +310,7 @@ mb_conv mb_conv2d_new_at(const char *site, mb_params *p, const char *name, mb_co
 
 mb_tensor mb_conv2d_apply_at(const char *site, mb_conv layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
+    MB__APPLY(site, "conv2d", {"x", x, MB__NEEDED}, {"layer.weight", layer.weight, MB__NEEDED},
+              {"layer.bias", layer.bias, MB__OPTIONAL});
     return mb_conv2d(x, mb__as(layer.weight, x), mb__as(layer.bias, x), layer.options);
 }

@@ -107,7 +107,7 @@ MB_API mb_tensor mb_avg_pool1d_at(const char *site, mb_tensor x, mb_pool_options
 
 /* (x - mean) / sqrt(variance + eps) * scale + bias, with mean and biased variance over all axes but
  * `channels`, C of them (Ioffe and Szegedy 1502.03167, algorithm 1). scale, bias: [C], or no tensor. mean,
- * variance: NULL, or where those of x go, [C]. Floats. */
+ * variance: NULL, or where those of x go, [C], float32 of a half. Floats. */
 MB_API mb_tensor mb_batch_normalize_at(const char *site, mb_tensor x, int channels, mb_tensor scale,
                                        mb_tensor bias, double eps, mb_tensor *mean, mb_tensor *variance);
 #define mb_batch_normalize(...) mb_batch_normalize_at(MB_HERE, __VA_ARGS__)

@@ -57,11 +57,11 @@ static mb_tensor weight_transposed(const mb_equilibrium *layer)
 
 mb_tensor mb_equilibrium_apply_at(const char *site, mb_equilibrium layer, mb_tensor x, mb_convergence *told)
 {
-    MB_SITE(x.ctx, site);
     if (told)
         *told = (mb_convergence){0};
-    if (!mb__usable(x) || !mb__usable(layer.input))
-        return mb__refused(x);
+    MB__APPLY(site, "equilibrium", {"x", x, MB__NEEDED}, {"layer.input", layer.input, MB__NEEDED},
+              {"layer.bias", layer.bias, MB__NEEDED}, {"layer.a", layer.a, MB__NEEDED},
+              {"layer.b", layer.b, MB__NEEDED});
     mb_shape shape = mb_shape_of(x);
     char text[MB__SHAPE_TEXT];
     if (shape.rank < 1 || shape.dim[shape.rank - 1] != layer.options.in) {
@@ -70,7 +70,8 @@ mb_tensor mb_equilibrium_apply_at(const char *site, mb_equilibrium layer, mb_ten
         return (mb_tensor){0};
     }
     mb_tensor rows = mb_reshape(x, MB_SHAPE(mb_count(x) / layer.options.in, layer.options.in)), z = {0};
-    mb_tensor given = mb_add(mb_matmul(rows, mb_transpose(layer.input)), layer.bias);
+    mb_tensor input = mb__as(layer.input, x), bias = mb__as(layer.bias, x);
+    mb_tensor given = mb_add(mb_matmul(rows, mb_transpose(input)), bias);
     const mb_tensor start = mb_zeros(x.ctx, mb_dtype_of(x), MB_SHAPE(mb_dim(rows, 0), layer.options.hidden)),
                     params[2] = {weight_transposed(&layer), given};
     const mb_map map = {

@@ -214,19 +214,22 @@ static mb_tensor in_chunks(const call *c, mb_tensor *state)
 mb_tensor mb_gated_attention_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor log_decay,
                                 mb_gated_attention_options options, mb_tensor *last)
 {
-    MB_SITE(q.ctx, site);
     if (last)
         *last = (mb_tensor){0};
-    const mb_tensor all[] = {q, k, v, log_decay, options.beta};
-    for (int i = 0; i < 5; i++)
-        if ((i < 3 || all[i].ctx) && !mb__usable(all[i]))
-            return mb__refused(all[i]);
-    call c = {.q = q, .k = k, .v = v, .log_decay = log_decay, .beta = options.beta, .options = options};
+    MB__APPLY(site, "gated_attention", {"q", q, MB__NEEDED}, {"k", k, MB__ALIKE}, {"v", v, MB__ALIKE},
+              {"log_decay", log_decay, MB__OPTIONAL | MB__NUMBERS},
+              {"beta", options.beta, MB__OPTIONAL | MB__NUMBERS});
+    call c = {.q = mb__wide(q),
+              .k = mb__wide(k),
+              .v = mb__wide(v),
+              .log_decay = mb__wide(log_decay),
+              .beta = mb__wide(options.beta),
+              .options = options};
     if (!prepare(&c))
         return (mb_tensor){0};
     mb_tensor state = start(&c);
     mb_tensor o = options.chunk > 1 && c.N > 0 ? in_chunks(&c, &state) : one_by_one(&c, &state);
     if (last)
         *last = state;
-    return o;
+    return mb__narrow(o, q);
 }

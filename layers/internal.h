@@ -8,6 +8,7 @@
 #include "layers/layers.h"
 #include "tensor/door.h"
 #include "tensor/half.h"
+#include "tensor/wide.h"
 
 /* The largest size of an axis of a layer: sums and products of a few such sizes fit int64_t, and larger
  * weights would not fit memory. */
@@ -24,30 +25,46 @@ static inline bool mb__is_floats(mb_dtype dtype)
     return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || mb__is_half((int)dtype);
 }
 
-static inline bool mb__is_half_tensor(mb_tensor x)
-{
-    return mb_valid(x) && mb__is_half((int)mb_dtype_of(x));
-}
-
 /* A parameter for what is computed with x: float32 as the half that x is. The null tensor stays one. */
 static inline mb_tensor mb__as(mb_tensor parameter, mb_tensor x)
 {
-    bool narrow = parameter.ctx && mb__is_half_tensor(x) && mb_dtype_of(parameter) == MB_FLOAT32;
+    bool narrow = parameter.ctx && mb__halved(x) && mb_dtype_of(parameter) == MB_FLOAT32;
     return narrow ? mb_cast(parameter, mb_dtype_of(x)) : parameter;
 }
 
-/* Whether a layer can be applied to x: not if x is null, stale or poisoned. The layer then returns
- * mb__refused. */
-static inline bool mb__usable(mb_tensor x)
+/* A result after an error. */
+static inline mb_tensor mb__failed(mb_context *ctx)
 {
-    return x.ctx && mb_valid(x);
+    return (mb_tensor){ctx, 0, 0};
 }
 
-/* A poisoned result; an op on x reports what is wrong with x, unless there is an error already. */
-static inline mb_tensor mb__refused(mb_tensor x)
-{
-    return mb_valid(x) ? (mb_tensor){0} : mb_alias(x);
-}
+/* What a layer is applied to: its arguments and its parameters, with their names. */
+typedef struct mb__operand {
+    const char *name;
+    mb_tensor t;
+    int how; /* of the following ones together */
+} mb__operand;
+enum {
+    MB__NEEDED = 0,
+    MB__OPTIONAL = 1, /* may be no tensor */
+    MB__ALIKE = 2,    /* has the dtype of the first */
+    MB__NUMBERS = 4,  /* has it too, or float32 beside a half */
+};
+
+/* Whether all of them can be computed with. If not, what is missing, stale or of another dtype is told, and
+ * *refused is the layer's result. Messages begin with `layer`. */
+bool mb__operands(const char *layer, const mb__operand *list, int n, mb_tensor *refused);
+/* Of the first that has one: where a mistake is told. */
+mb_context *mb__context_among(const mb__operand *list, int n);
+
+/* The beginning of a layer's apply: MB_SITE, and all operands, or return. */
+#define MB__APPLY(site, layer, ...)                                                                          \
+    const mb__operand operands_[] = {__VA_ARGS__};                                                           \
+    const int operand_count_ = (int)(sizeof operands_ / sizeof *operands_);                                  \
+    MB_SITE(mb__context_among(operands_, operand_count_), site);                                             \
+    mb_tensor refused_;                                                                                      \
+    if (!mb__operands(layer, operands_, operand_count_, &refused_))                                          \
+    return refused_
 
 /* Writes a tensor's shape to `out` for a message: "[25,3,4]". */
 #define MB__SHAPE_TEXT 192

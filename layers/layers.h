@@ -15,12 +15,13 @@
  * NAME_new reports MB_INVALID for sizes below 1, heads that do not divide dim, and names already taken. Names
  * go under those entered in p (mb_params_enter); the name "" adds nothing to them. A layer that is a pointer
  * is NULL after an error. NAME_apply reports MB_INVALID, at the line that called it, if x does not have the
- * shape that the layer was made for. A NULL layer, or an x poisoned by an earlier error, gives a poisoned
- * result.
+ * shape that the layer was made for, and if there is no layer (NULL, all zeros, one whose constructor failed)
+ * or no tensor where one is wanted; without a context in reach, as of no layer and no x, it only gives no
+ * tensor. An x poisoned by an earlier error gives a poisoned result.
  *
- * x has the dtype of p. Where p is float32 it may be float16 or bfloat16 as well: linear layers and what is
- * made of them, convolutions, layer and RMS norm, attention, test-time training and transformers cast their
- * parameters to x's dtype, which the result has; the parameters' derivatives are float32. Others refuse it.
+ * x has the dtype of p. Where p is float32 it may be float16 or bfloat16 as well: all layers cast their
+ * parameters to x's dtype, which the result has; the parameters' derivatives are float32. What is added up,
+ * and states that go along a sequence, are float32 inside.
  *
  * What layers tell (taps.h), under the prefixes that are open, by shape:
  *   mb_attend      scores [B,H,N,M], scaled, before mask and softmax; weights [B,H,N,M], after both (softmax)
@@ -477,7 +478,7 @@ MB_API mb_tensor mb_patchify_at(const char *site, mb_tensor images, int64_t p);
 
 /* Fixed positions, [rows * columns, dim]: the row of token (y, x) is sin(x w_i), cos(x w_i), sin(y w_i),
  * cos(y w_i), each for i = 0 .. dim/4 - 1, with w_i = 10000^(-i/(dim/4 - 1)) (MoCo v3, as in big_vision). 4
- * divides dim, and dim >= 8. float32 or float64. */
+ * divides dim, and dim >= 8. Floats. */
 MB_API mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t rows,
                                 int64_t columns, int64_t dim);
 #define mb_sincos2d(...) mb_sincos2d_at(MB_HERE, __VA_ARGS__)

@@ -16,6 +16,49 @@ const char *mb__shape(char out[MB__SHAPE_TEXT], mb_tensor t)
     return out;
 }
 
+mb_context *mb__context_among(const mb__operand *list, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i].t.ctx)
+            return list[i].t.ctx;
+    return NULL;
+}
+
+static bool right_dtype(const mb__operand *o, mb_tensor first)
+{
+    mb_dtype got = mb_dtype_of(o->t);
+    return !(o->how & (MB__ALIKE | MB__NUMBERS)) || got == mb_dtype_of(first) ||
+           ((o->how & MB__NUMBERS) && mb__halved(first) && got == MB_FLOAT32);
+}
+
+bool mb__operands(const char *layer, const mb__operand *list, int n, mb_tensor *refused)
+{
+    mb_context *ctx = mb__context_among(list, n);
+    *refused = mb__failed(ctx);
+    for (int i = 0; i < n; i++) {
+        const mb__operand *o = &list[i];
+        if (!o->t.ctx) {
+            if (o->how & MB__OPTIONAL)
+                continue;
+            mb_fail(ctx, MB_INVALID, "%s: %s is no tensor", layer, o->name);
+            return false;
+        }
+        if (!mb_valid(o->t)) {
+            if (!o->t.id)
+                mb_fail(ctx, MB_INVALID, "%s: %s is the result of an op that failed", layer, o->name);
+            else
+                mb_alias(o->t); /* tells why it is stale */
+            return false;
+        }
+        if (!right_dtype(o, list[0].t)) {
+            mb_fail(ctx, MB_INVALID, "%s: %s is %s, and %s %s; convert with mb_cast", layer, list[0].name,
+                    mb_dtype_name(mb_dtype_of(list[0].t)), o->name, mb_dtype_name(mb_dtype_of(o->t)));
+            return false;
+        }
+    }
+    return true;
+}
+
 bool mb__check_tokens(mb_tensor x, int64_t dim, const char *layer)
 {
     mb_shape s = mb_shape_of(x);
@@ -66,9 +109,8 @@ mb_linear mb_linear_new_with_at(const char *site, mb_params *p, const char *name
 
 mb_tensor mb_linear_apply_at(const char *site, mb_linear layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "linear", {"x", x, MB__NEEDED}, {"layer.weight", layer.weight, MB__NEEDED},
+              {"layer.bias", layer.bias, MB__OPTIONAL});
     int rank = mb_shape_of(x).rank;
     mb_tensor y = {0};
     char a[MB__SHAPE_TEXT], b[MB__SHAPE_TEXT];
@@ -120,6 +162,6 @@ mb_embedding mb_embedding_new_at(const char *site, mb_params *p, const char *nam
 
 mb_tensor mb_embedding_apply_at(const char *site, mb_embedding layer, mb_tensor ids)
 {
-    MB_SITE(ids.ctx, site);
+    MB__APPLY(site, "embedding", {"ids", ids, MB__NEEDED}, {"layer.weight", layer.weight, MB__NEEDED});
     return mb_take(layer.weight, ids, 0);
 }

@@ -29,9 +29,7 @@ bool mb__check_in_context(mb_context *ctx, const char *layer, int64_t dim, int64
 
 mb_tensor mb_prompt_tokens_at(const char *site, mb_tensor x, mb_tensor y)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x) || !mb__usable(y))
-        return mb__refused(mb__usable(x) ? y : x);
+    MB__APPLY(site, "prompt_tokens", {"x", x, MB__NEEDED}, {"y", y, MB__NEEDED});
     mb_shape sx = mb_shape_of(x), sy = mb_shape_of(y);
     int64_t n = sx.dim[1] - 1;
     mb_tensor z = {0};
@@ -101,11 +99,8 @@ mb_linear_transformer mb_linear_transformer_view_at(const char *site, mb_tensor 
 {
     MB_SITE(theta.ctx, site);
     mb_linear_transformer layer = {.options = options};
-    if (!mb__usable(theta)) {
-        layer.P = layer.Q = mb__refused(theta);
-        return layer;
-    }
-    if (!check_options(theta.ctx, &options))
+    if (!mb__operands("linear_transformer", &(mb__operand){"theta", theta, MB__NEEDED}, 1, &layer.P) ||
+        !check_options(theta.ctx, &options))
         return layer;
     int64_t size = mb_linear_transformer_size(&options);
     if (mb_shape_of(theta).rank != 1 || mb_dim(theta, 0) != size) {
@@ -177,8 +172,8 @@ static bool prepare(const mb_linear_transformer *layer, mb_tensor z, model *a)
     a->N = s.dim[1];
     a->n = o->unmasked ? a->N : a->N - 1;
     a->c = o->scale != 0 ? o->scale : 1 / (double)(a->N - 1);
-    a->P = full_weights(o, layer->P, true);
-    a->Q = full_weights(o, layer->Q, false);
+    a->P = full_weights(o, mb__as(layer->P, z), true);
+    a->Q = full_weights(o, mb__as(layer->Q, z), false);
     return true;
 }
 
@@ -310,22 +305,21 @@ static mb_tensor prediction(const model *a)
     return mb_neg(last_layer(a, S, q));
 }
 
-static mb_tensor run(const mb_linear_transformer *layer, mb_tensor z, mb_tensor (*what)(const model *))
+static mb_tensor run(const char *site, const mb_linear_transformer *layer, mb_tensor z,
+                     mb_tensor (*what)(const model *))
 {
-    if (!mb__usable(z) || !layer->P.ctx || !layer->Q.ctx)
-        return mb__refused(z);
+    MB__APPLY(site, "linear_transformer", {"z", z, MB__NEEDED}, {"layer.P", layer->P, MB__NEEDED},
+              {"layer.Q", layer->Q, MB__NEEDED});
     model a;
     return prepare(layer, z, &a) ? what(&a) : (mb_tensor){0};
 }
 
 mb_tensor mb_linear_transformer_apply_at(const char *site, mb_linear_transformer layer, mb_tensor z)
 {
-    MB_SITE(z.ctx, site);
-    return run(&layer, z, all_tokens);
+    return run(site, &layer, z, all_tokens);
 }
 
 mb_tensor mb_linear_transformer_predict_at(const char *site, mb_linear_transformer layer, mb_tensor z)
 {
-    MB_SITE(z.ctx, site);
-    return run(&layer, z, prediction);
+    return run(site, &layer, z, prediction);
 }

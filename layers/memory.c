@@ -83,7 +83,7 @@ mb_memory mb_memory_new_at(const char *site, mb_params *p, const char *name, mb_
 /* x: [B,N,D], weight: [H d,D] -> [B,N,H d] */
 static mb_tensor projected(mb_tensor x, mb_tensor weight)
 {
-    return mb_einsum("bni,oi->bno", x, weight);
+    return mb_einsum("bni,oi->bno", x, mb__as(weight, x));
 }
 
 /* [B,N,H d] -> [B,H,N,d] */
@@ -109,18 +109,18 @@ static mb_tensor convolved(mb_tensor x, mb_tensor filter)
 /* Queries (0) or keys (1) of length 1, [B,H,N,dk]; 0 stays 0. */
 static mb_tensor directions(const mb_memory *l, mb_tensor x, int which)
 {
-    mb_tensor t = projected(x, which ? l->key : l->query);
+    mb_tensor t = mb__wide(projected(x, which ? l->key : l->query));
     if (l->options.conv)
         t = mb_silu(convolved(t, mb_squeeze(mb_slice(l->conv, 0, which, 1, 1), 0)));
     t = by_head(t, l->options.heads);
     mb_tensor length = mb_norm(t, MB_KEEP(-1)), zero = mb__literal(t, 0);
-    return mb_div(t, mb_where(mb_lt(zero, length), length, mb__literal(t, 1)));
+    return mb__narrow(mb_div(t, mb_where(mb_lt(zero, length), length, mb__literal(t, 1))), x);
 }
 
-/* x W + b, [B,H,N] */
+/* x W + b, [B,H,N]; of halves float32, since decays multiply along a sequence. */
 static mb_tensor gate(mb_tensor x, mb_tensor weight, mb_tensor bias)
 {
-    return mb_permute(mb_add(projected(x, weight), bias), MB_AXES(0, 2, 1));
+    return mb_permute(mb_add(mb__wide(projected(x, weight)), bias), MB_AXES(0, 2, 1));
 }
 
 /* [B,H,N,D/H] */
@@ -150,10 +150,10 @@ static mb_tensor remembered(const mb_memory *l, mb_tensor x)
 
 mb_tensor mb_memory_apply_at(const char *site, mb_memory layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
     int64_t D = layer.options.dim;
-    if (!layer.query.ctx || !mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "memory", {"x", x, MB__NEEDED}, {"layer.query", layer.query, MB__NEEDED},
+              {"layer.key", layer.key, MB__NEEDED}, {"layer.value", layer.value, MB__NEEDED},
+              {"layer.out", layer.out, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED});
     if (!mb__check_tokens(x, D, "memory"))
         return (mb_tensor){0};
     mb_tensor y = mb_rms_normalize(remembered(&layer, x), layer.scale, 1e-6);

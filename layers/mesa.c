@@ -165,22 +165,24 @@ static bool prepare(call *c)
 mb_tensor mb_mesa_attention_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v, mb_tensor log_forget,
                                mb_tensor lambda, mb_mesa_options options, mb_mesa_state *last)
 {
-    MB_SITE(q.ctx, site);
     mb_mesa_state own, *state = last ? last : &own;
     *state = (mb_mesa_state){0};
-    const mb_tensor all[] = {q, k, v, lambda, log_forget};
-    for (int i = 0; i < 5; i++)
-        if ((i < 4 || all[i].ctx) && !mb__usable(all[i]))
-            return mb__refused(all[i]);
-    call c = {.q = q, .k = k, .v = v, .log_forget = log_forget, .lambda = lambda, .options = options};
+    MB__APPLY(site, "mesa_attention", {"q", q, MB__NEEDED}, {"k", k, MB__ALIKE}, {"v", v, MB__ALIKE},
+              {"lambda", lambda, MB__NUMBERS}, {"log_forget", log_forget, MB__OPTIONAL | MB__NUMBERS});
+    call c = {.q = mb__wide(q),
+              .k = mb__wide(k),
+              .v = mb__wide(v),
+              .log_forget = mb__wide(log_forget),
+              .lambda = mb__wide(lambda),
+              .options = options};
     if (!prepare(&c))
         return (mb_tensor){0};
-    mb_tensor eye = mb_mul(c.lambda, mb_eye(q.ctx, mb_dtype_of(q), c.dk));
+    mb_tensor eye = mb_mul(c.lambda, mb_eye(q.ctx, mb_dtype_of(c.q), c.dk));
     mb_tensor R = mb_broadcast(eye, MB_SHAPE(c.B, c.H, c.dk, c.dk)), queries = solved(&c, &R);
     mb_tensor forget = c.log_forget.ctx ? mb_unsqueeze(c.log_forget, 3) : c.log_forget;
     mb_tensor y = mb_gated_attention(
         queries, c.k, c.v, forget,
         (mb_gated_attention_options){.chunk = options.chunk, .keep_every = options.keep_every}, &state->sums);
     state->inverse = R;
-    return y;
+    return mb__narrow(y, q);
 }

@@ -6,7 +6,8 @@
  *
  * Letters: B sequences, H heads, N tokens, dk entries of keys and queries, dv of values. q, k: [B,H,N,dk]; v:
  * [B,H,N,dv] -> [B,H,N,dv]; the forget factors g = exp(log_forget), [B,H,N], no tensor: 1. Everything has q's
- * dtype, mistakes are MB_INVALID at the caller's line, all is differentiable to any order.
+ * dtype, but that beside halves the others may be float32, and states are; mistakes are MB_INVALID at the
+ * caller's line, all is differentiable to any order.
  *
  * Stability: as in tensor.h.
  */

@@ -148,18 +148,16 @@ static bool check(const char *layer, mb_tensor q, mb_tensor *ridge, const mb_mes
 mb_tensor mb_mesanet_attention_at(const char *site, mb_tensor q, mb_tensor k, mb_tensor v,
                                   mb_tensor log_forget, mb_tensor ridge, mb_mesanet_options options)
 {
-    MB_SITE(q.ctx, site);
-    const mb_tensor all[] = {q, k, v, ridge, log_forget, options.beta};
-    for (int i = 0; i < 6; i++)
-        if ((i < 4 || all[i].ctx) && !mb__usable(all[i]))
-            return mb__refused(all[i]);
-    if (!mb__check_mesa("mesanet_attention", q, k, v, all + 4, 2) ||
+    MB__APPLY(site, "mesanet_attention", {"q", q, MB__NEEDED}, {"k", k, MB__ALIKE}, {"v", v, MB__ALIKE},
+              {"ridge", ridge, MB__NUMBERS}, {"log_forget", log_forget, MB__OPTIONAL | MB__NUMBERS},
+              {"beta", options.beta, MB__OPTIONAL | MB__NUMBERS});
+    if (!mb__check_mesa("mesanet_attention", q, k, v, (mb_tensor[]){log_forget, options.beta}, 2) ||
         !check("mesanet_attention", q, &ridge, &options))
-        return (mb_tensor){0};
-    systems s = {.k = k, .ridge = ridge, .options = options};
+        return mb__failed(q.ctx);
+    systems s = {.k = mb__wide(k), .ridge = mb__wide(ridge), .options = options};
     if (options.beta.ctx)
-        s.beta = mb_unsqueeze(options.beta, 3);
+        s.beta = mb_unsqueeze(mb__wide(options.beta), 3);
     if (log_forget.ctx)
-        s.log_forget = mb_unsqueeze(log_forget, 3);
-    return gathered(&s, solution(&s, q), k, v);
+        s.log_forget = mb_unsqueeze(mb__wide(log_forget), 3);
+    return mb__narrow(gathered(&s, solution(&s, mb__wide(q)), s.k, mb__wide(v)), q);
 }

@@ -13,40 +13,26 @@ static mb_tensor scale_and_shift(mb_tensor y, mb_tensor scale, mb_tensor bias)
     return y;
 }
 
-/* Of halves, what is added up, and what is one number a row, is float32; what has x's size is half, since
- * derivatives keep it. */
-static mb_tensor wide(mb_tensor x)
-{
-    return mb__is_half_tensor(x) ? mb_cast(x, MB_FLOAT32) : x;
-}
-
-static mb_tensor as_dtype_of(mb_tensor y, mb_tensor x)
-{
-    return mb__is_half_tensor(x) ? mb_cast(y, mb_dtype_of(x)) : y;
-}
-
-/* x / sqrt(mean(x^2) + eps) */
+/* x / sqrt(mean(x^2) + eps). Of halves, what is added up, and what is one number a row, is float32; what has
+ * x's size is half, since derivatives keep it. */
 static mb_tensor to_unit_mean_square(mb_tensor x, double eps)
 {
-    mb_tensor square = mb_mean(mb_square(wide(x)), MB_KEEP(-1));
+    mb_tensor square = mb_mean(mb_square(mb__wide(x)), MB_KEEP(-1));
     mb_tensor factor = mb_rsqrt(mb_add(square, mb__literal(square, eps)));
-    return as_dtype_of(mb_mul(wide(x), factor), x);
+    return mb__narrow(mb_mul(mb__wide(x), factor), x);
 }
 
 mb_tensor mb_layer_normalize_at(const char *site, mb_tensor x, mb_tensor scale, mb_tensor bias, double eps)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
-    mb_tensor centred = as_dtype_of(mb_sub(wide(x), mb_mean(wide(x), MB_KEEP(-1))), x);
+    MB__APPLY(site, "layer_normalize", {"x", x, MB__NEEDED}, {"scale", scale, MB__OPTIONAL},
+              {"bias", bias, MB__OPTIONAL});
+    mb_tensor centred = mb__narrow(mb_sub(mb__wide(x), mb_mean(mb__wide(x), MB_KEEP(-1))), x);
     return scale_and_shift(to_unit_mean_square(centred, eps), mb__as(scale, x), mb__as(bias, x));
 }
 
 mb_tensor mb_rms_normalize_at(const char *site, mb_tensor x, mb_tensor scale, double eps)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "rms_normalize", {"x", x, MB__NEEDED}, {"scale", scale, MB__OPTIONAL});
     return scale_and_shift(to_unit_mean_square(x, eps), mb__as(scale, x), (mb_tensor){0});
 }
 
@@ -81,9 +67,8 @@ static bool check_dim(mb_tensor x, mb_tensor scale, const char *layer)
 
 mb_tensor mb_layer_norm_apply_at(const char *site, mb_layer_norm layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "layer_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED},
+              {"layer.bias", layer.bias, MB__OPTIONAL});
     mb_tensor y = {0};
     if (check_dim(x, layer.scale, "layer_norm"))
         y = mb_layer_normalize(x, layer.scale, layer.bias, layer.eps);
@@ -103,9 +88,7 @@ mb_rms_norm mb_rms_norm_new_at(const char *site, mb_params *p, const char *name,
 
 mb_tensor mb_rms_norm_apply_at(const char *site, mb_rms_norm layer, mb_tensor x)
 {
-    MB_SITE(x.ctx, site);
-    if (!mb__usable(x))
-        return mb__refused(x);
+    MB__APPLY(site, "rms_norm", {"x", x, MB__NEEDED}, {"layer.scale", layer.scale, MB__NEEDED});
     mb_tensor y = {0};
     if (check_dim(x, layer.scale, "rms_norm"))
         y = mb_rms_normalize(x, layer.scale, layer.eps);

@@ -55,47 +55,45 @@ static mb_tensor combine(mb_tensor x, int axis, mb_window w, bool average)
     return y;
 }
 
-static mb_tensor apply(const char *name, int D, bool average, mb_tensor x, const mb_pool_options *o)
+static mb_tensor apply(const char *site, const char *name, int D, bool average, mb_tensor x,
+                       const mb_pool_options *o)
 {
+    MB__APPLY(site, name, {"x", x, MB__NEEDED});
     pool p = {.name = name, .D = D, .first = o->channels_last ? 1 : 2};
-    if (!mb__usable(x))
-        return mb__refused(x);
     for (int i = 0; i < D; i++) {
         int64_t size = i && !o->size[i] ? o->size[0] : o->size[i];
         p.window[i] = (mb_window){.size = size, .stride = o->stride[i] ? o->stride[i] : size};
         p.padding[i] = o->padding[i];
     }
     if (!check(x, &p))
-        return (mb_tensor){0};
+        return mb__failed(x.ctx);
+    const mb_tensor given = x;
     double outside = average ? 0 : -(double)INFINITY, count = 1;
+    x = average ? mb__wide(x) : x;
     for (int i = D; i-- > 0;) {
         x = mb_pad_with(x, p.first + i, p.padding[i], p.padding[i], (mb_pad_options){MB_PAD_VALUE, outside});
         x = combine(x, p.first + i, p.window[i], average);
         count *= (double)p.window[i].size;
     }
-    return average && mb_valid(x) ? mb_mul(x, mb__literal(x, 1 / count)) : x;
+    return average && mb_valid(x) ? mb__narrow(mb_mul(x, mb__literal(x, 1 / count)), given) : x;
 }
 
 mb_tensor mb_max_pool1d_at(const char *site, mb_tensor x, mb_pool_options options)
 {
-    MB_SITE(x.ctx, site);
-    return apply("max_pool1d", 1, false, x, &options);
+    return apply(site, "max_pool1d", 1, false, x, &options);
 }
 
 mb_tensor mb_max_pool2d_at(const char *site, mb_tensor x, mb_pool_options options)
 {
-    MB_SITE(x.ctx, site);
-    return apply("max_pool2d", 2, false, x, &options);
+    return apply(site, "max_pool2d", 2, false, x, &options);
 }
 
 mb_tensor mb_avg_pool1d_at(const char *site, mb_tensor x, mb_pool_options options)
 {
-    MB_SITE(x.ctx, site);
-    return apply("avg_pool1d", 1, true, x, &options);
+    return apply(site, "avg_pool1d", 1, true, x, &options);
 }
 
 mb_tensor mb_avg_pool2d_at(const char *site, mb_tensor x, mb_pool_options options)
 {
-    MB_SITE(x.ctx, site);
-    return apply("avg_pool2d", 2, true, x, &options);
+    return apply(site, "avg_pool2d", 2, true, x, &options);
 }

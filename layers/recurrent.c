@@ -70,12 +70,13 @@ static void lstm_step(const mb_recurrent *l, mb_tensor given, mb_recurrent_state
     s->h = mb_mul(o, mb_tanh(s->c));
 }
 
-/* A state's part, [B, hidden]; zeros where there is none. False after reporting. */
+/* A state's part, [B, hidden]; zeros where there is none, float32 beside a half, since a state gathers what
+ * is small. False after reporting. */
 static bool check_state(mb_tensor x, mb_tensor *part, int64_t hidden)
 {
     mb_shape want = MB_SHAPE(mb_dim(x, 0), hidden), got = mb_shape_of(*part);
     if (!part->ctx)
-        *part = mb_zeros(x.ctx, mb_dtype_of(x), want);
+        *part = mb_zeros(x.ctx, mb__halved(x) ? MB_FLOAT32 : mb_dtype_of(x), want);
     else if (got.rank != 2 || got.dim[0] != want.dim[0] || got.dim[1] != hidden) {
         char text[MB__SHAPE_TEXT];
         mb_fail(x.ctx, MB_INVALID, "recurrent: the state is %s, wanted [%lld,%lld]", mb__shape(text, *part),
@@ -85,7 +86,7 @@ static bool check_state(mb_tensor x, mb_tensor *part, int64_t hidden)
     return true;
 }
 
-/* given: [N, B, G hidden] -> h of each token [N, B, hidden] */
+/* given: [N, B, G hidden] -> h of each token [N, B, hidden], in given's dtype */
 static mb_tensor scanned(const mb_recurrent *l, mb_tensor given, mb_recurrent_state *s)
 {
     const mb_recurrent_options *o = &l->options;
@@ -96,26 +97,33 @@ static mb_tensor scanned(const mb_recurrent *l, mb_tensor given, mb_recurrent_st
     mb_scan_carry(scan, &s->h);
     if (o->cell == MB_CELL_LSTM)
         mb_scan_carry(scan, &s->c);
-    mb_tensor token = mb_scan_slice(scan, given);
+    mb_tensor token = mb__wide(mb_scan_slice(scan, given));
     if (o->cell == MB_CELL_GRU)
         gru_step(l, token, s);
     else
         lstm_step(l, token, s);
-    mb_scan_stack(scan, s->h, &all);
+    mb_scan_stack(scan, mb__narrow(s->h, given), &all);
     mb_scan_end(scan);
     return all;
 }
 
 mb_tensor mb_recurrent_apply_at(const char *site, mb_recurrent layer, mb_tensor x, mb_recurrent_state *state)
 {
-    MB_SITE(x.ctx, site);
     const mb_recurrent_options *o = &layer.options;
-    if (!layer.input.ctx || !mb__usable(x))
-        return mb__refused(x);
     mb_recurrent_state own = {0}, *s = state ? state : &own;
+    bool cell = o->cell == MB_CELL_LSTM;
+    MB__APPLY(site, "recurrent", {"x", x, MB__NEEDED}, {"layer.input", layer.input, MB__NEEDED},
+              {"layer.hidden", layer.hidden, MB__NEEDED}, {"layer.input_bias", layer.input_bias, MB__NEEDED},
+              {"layer.hidden_bias", layer.hidden_bias, MB__NEEDED},
+              {"state.h", s->h, MB__OPTIONAL | MB__NUMBERS},
+              {"state.c", cell ? s->c : own.c, MB__OPTIONAL | MB__NUMBERS});
     if (!mb__check_tokens(x, o->in, "recurrent") || !check_state(x, &s->h, o->hidden) ||
-        (o->cell == MB_CELL_LSTM && !check_state(x, &s->c, o->hidden)))
-        return (mb_tensor){0};
-    mb_tensor given = mb_add(mb_einsum("bni,gi->nbg", x, layer.input), layer.input_bias);
-    return mb_permute(scanned(&layer, given, s), MB_AXES(1, 0, 2));
+        (cell && !check_state(x, &s->c, o->hidden)))
+        return mb__failed(x.ctx);
+    const mb_recurrent_state from = *s;
+    *s = (mb_recurrent_state){mb__wide(from.h), cell ? mb__wide(from.c) : from.c};
+    mb_tensor given = mb_einsum("bni,gi->nbg", x, mb__as(layer.input, x));
+    mb_tensor all = scanned(&layer, mb_add(given, mb__as(layer.input_bias, x)), s);
+    *s = (mb_recurrent_state){mb__narrow(s->h, from.h), cell ? mb__narrow(s->c, from.c) : s->c};
+    return mb_permute(all, MB_AXES(1, 0, 2));
 }

@@ -4,8 +4,9 @@
  * step, whatever the length; gradients compute each step again from the states, which are stored, or some of
  * them (keep_every).
  *
- * As in layers.h: x has the dtype of p, mistakes are MB_INVALID at the caller's line, all is differentiable
- * to any order. Letters: B sequences, N tokens, H heads.
+ * As in layers.h: x has the dtype of p, or is a half of float32, mistakes are MB_INVALID at the caller's
+ * line, all is differentiable to any order. Beside halves states are float32, and so may decays, beta and the
+ * like be. Letters: B sequences, N tokens, H heads.
  *
  * Stability: as in tensor.h.
  */
@@ -42,7 +43,8 @@ typedef struct mb_recurrent {
     mb_tensor input_bias, hidden_bias; /* [G hidden] */
 } mb_recurrent;
 
-/* The state that goes from token to token, [B, hidden]; c of an LSTM only. */
+/* The state that goes from token to token, [B, hidden]; c of an LSTM only. One that is given as a half is
+ * given back as one. */
 typedef struct mb_recurrent_state {
     mb_tensor h, c;
 } mb_recurrent_state;

@@ -38,7 +38,11 @@ mb_self_attention mb_self_attention_new_at(const char *site, mb_params *p, const
 
 mb_linear_transformer mb_self_attention_products_at(const char *site, mb_self_attention layer)
 {
-    MB_SITE(layer.query.ctx, site);
+    const mb__operand all[] = {{"layer.query", layer.query, MB__NEEDED},
+                               {"layer.key", layer.key, MB__NEEDED},
+                               {"layer.value", layer.value, MB__NEEDED},
+                               {"layer.projection", layer.projection, MB__NEEDED}};
+    MB_SITE(mb__context_among(all, 4), site);
     const mb_self_attention_options *o = &layer.options;
     mb_linear_transformer product = {.options = {.dim = o->dim,
                                                  .outputs = o->outputs,
@@ -49,8 +53,7 @@ mb_linear_transformer mb_self_attention_products_at(const char *site, mb_self_at
                                                  .scores = o->scores,
                                                  .scale = 1,
                                                  .clip = o->clip}};
-    mb_context *ctx = layer.query.ctx;
-    if (!ctx)
+    if (!mb__operands("self_attention", all, 4, &product.P))
         return product;
     product.P = mb_einsum("thik,thkj->thij", layer.projection, layer.value);
     product.Q = mb_einsum("thki,thkj->thij", layer.key, layer.query);
@@ -61,13 +64,13 @@ mb_linear_transformer mb_self_attention_products_at(const char *site, mb_self_at
 
 mb_tensor mb_self_attention_apply_at(const char *site, mb_self_attention layer, mb_tensor z)
 {
-    MB_SITE(z.ctx, site);
+    MB__APPLY(site, "self_attention", {"z", z, MB__NEEDED}, {"layer.query", layer.query, MB__NEEDED});
     return mb_linear_transformer_apply(mb_self_attention_products(layer), z);
 }
 
 mb_tensor mb_self_attention_predict_at(const char *site, mb_self_attention layer, mb_tensor z)
 {
-    MB_SITE(z.ctx, site);
+    MB__APPLY(site, "self_attention", {"z", z, MB__NEEDED}, {"layer.query", layer.query, MB__NEEDED});
     return mb_linear_transformer_predict(mb_self_attention_products(layer), z);
 }
 
@@ -132,12 +135,12 @@ static bool descend(mb_self_attention *layer, mb_tensor eta, mb_tensor gamma, mb
 mb_self_attention mb_self_attention_gd_at(const char *site, mb_tensor eta, mb_tensor gamma, mb_tensor W0,
                                           int64_t n, mb_self_attention_options options)
 {
-    MB_SITE(eta.ctx, site);
     mb_self_attention layer = {.options = options};
-    if (!mb__usable(eta) || (gamma.ctx && !mb__usable(gamma)) || (W0.ctx && !mb__usable(W0))) {
-        layer.query = mb__refused(mb__usable(eta) ? mb__usable(W0) ? gamma : W0 : eta);
+    const mb__operand all[] = {
+        {"eta", eta, MB__NEEDED}, {"gamma", gamma, MB__OPTIONAL}, {"W0", W0, MB__OPTIONAL}};
+    MB_SITE(mb__context_among(all, 3), site);
+    if (!mb__operands("self_attention_gd", all, 3, &layer.query))
         return layer;
-    }
     if (mb__check_in_context(eta.ctx, "self_attention_gd", options.dim, options.outputs, options.layers, 1)) {
         if (n < 1)
             mb_fail(eta.ctx, MB_INVALID, "self_attention_gd: n is %lld, wanted 1 or more", (long long)n);

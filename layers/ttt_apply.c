@@ -232,15 +232,11 @@ static mb_ttt with_parameters_as(const mb_ttt *layer, mb_tensor x)
 
 mb_tensor mb_ttt_apply_at(const char *site, const mb_ttt *layer, mb_tensor x, mb_key key, mb_tensor *losses)
 {
-    MB_SITE(x.ctx, site);
-    mb_tensor y = {0};
     if (losses)
         memset(losses, 0, (size_t)(mb_ttt_inner_steps(layer) + 1) * sizeof *losses);
-    if (!layer || !mb__usable(x))
-        return mb__refused(x);
+    mb_tensor none = {0};
+    MB__APPLY(site, "ttt", {"x", x, MB__NEEDED}, {"layer.psi_k", layer ? layer->psi_k : none, MB__NEEDED});
     mb_ttt own = with_parameters_as(layer, x);
     call c = {.layer = &own, .x = x};
-    if (prepare(&c, key))
-        y = apply(&c, losses);
-    return y;
+    return prepare(&c, key) ? apply(&c, losses) : mb__failed(x.ctx);
 }

@@ -20,9 +20,7 @@ struct mb_vit {
 
 mb_tensor mb_patchify_at(const char *site, mb_tensor images, int64_t p)
 {
-    MB_SITE(images.ctx, site);
-    if (!mb__usable(images))
-        return mb__refused(images);
+    MB__APPLY(site, "patchify", {"images", images, MB__NEEDED});
     mb_shape s = mb_shape_of(images);
     mb_tensor y = {0};
     if ((s.rank != 3 && s.rank != 4) || p < 1 || p > MB_SIZE_MAX || s.dim[1] % p != 0 || s.dim[2] % p != 0) {
@@ -56,12 +54,15 @@ mb_tensor mb_sincos2d_at(const char *site, mb_context *ctx, mb_dtype dtype, int6
         return none;
     const int64_t most = 1 << 20; /* so that the number of bytes does not overflow */
     if (rows < 1 || columns < 1 || dim < 8 || dim % 4 != 0 || rows > most || columns > most || dim > most ||
-        (dtype != MB_FLOAT32 && dtype != MB_FLOAT64)) {
+        !mb__is_floats(dtype)) {
         mb_fail(ctx, MB_INVALID,
-                "mb_sincos2d: %lld rows, %lld columns, dim %lld: wanted 1, 1, and a multiple of 4 from 8 on",
-                (long long)rows, (long long)columns, (long long)dim);
+                "mb_sincos2d: %lld rows, %lld columns, dim %lld of %s: wanted 1, 1, and a multiple of 4 from "
+                "8 on, of floats",
+                (long long)rows, (long long)columns, (long long)dim, mb_dtype_name(dtype));
         return none;
     }
+    if (mb__is_half((int)dtype))
+        return mb_cast(mb_sincos2d(ctx, MB_FLOAT32, rows, columns, dim), dtype);
     size_t count = (size_t)rows * (size_t)columns * (size_t)dim, bytes = count * mb_dtype_size(dtype);
     void *data = mb__alloc(ctx, bytes);
     if (!data)
@@ -208,9 +209,10 @@ static mb_tensor mask_of(mb_vit_masks m)
 mb_tensor mb_vit_apply_with_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_vit_masks masks,
                                mb_key key, mb_tensor *losses)
 {
-    MB_SITE(patches.ctx, site);
-    if (!vit || !mb__usable(patches))
-        return mb__refused(patches);
+    mb_tensor none = {0};
+    MB__APPLY(site, "vit", {"patches", patches, MB__NEEDED},
+              {"vit.embed.weight", vit ? vit->embed.weight : none, MB__NEEDED},
+              {"masks.seen", masks.seen, MB__OPTIONAL}, {"masks.tokens", masks.tokens, MB__OPTIONAL});
     const mb_vit_options *o = &vit->options;
     if (!check_tokens(vit, patches, masks.tokens))
         return (mb_tensor){0};
@@ -238,6 +240,5 @@ mb_tensor mb_vit_apply_with_at(const char *site, const mb_vit *vit, mb_tensor pa
 mb_tensor mb_vit_apply_at(const char *site, const mb_vit *vit, mb_tensor patches, mb_key key,
                           mb_tensor *losses)
 {
-    MB_SITE(patches.ctx, site);
-    return mb_vit_apply_with(vit, patches, MB_EMPTY(mb_vit_masks), key, losses);
+    return mb_vit_apply_with_at(site, vit, patches, MB_EMPTY(mb_vit_masks), key, losses);
 }

@@ -154,7 +154,9 @@ mb_status mb_params_enter_at(const char *site, mb_params *p, const char *name)
     MB_DOOR(mb_params_context(p), site, MB_THREAD);
     if (!p)
         return MB_NO_MEMORY;
-    size_t length = name ? strlen(name) : 0;
+    if (!name)
+        return mb_fail(p->ctx, MB_INVALID, "mb_params_enter: got no name; \"\" adds nothing");
+    size_t length = strlen(name);
     if (length > INT_MAX / 4 - (size_t)p->prefix_length)
         return mb_fail(p->ctx, MB_INVALID, "mb_params_enter: the name is too long");
     int need = p->prefix_length + (int)length + 1;

@@ -7,7 +7,7 @@
 
 uint32_t mb__bracket_begin(mb_context *ctx, mb__bracket b)
 {
-    if (!mb__reserve(ctx, (void **)&ctx->brackets, &ctx->bracket_room, (uint64_t)ctx->bracket_count + 1,
+    if (!mb__reserve(ctx, (void **)&ctx->brackets, &ctx->bracket_capacity, (uint64_t)ctx->bracket_count + 1,
                      sizeof *ctx->brackets))
         return 0;
     b.serial = ++ctx->next_bracket;
@@ -108,11 +108,11 @@ mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t)
 
 void mb__brackets_free(mb_context *ctx)
 {
-    for (uint32_t i = 0; i < ctx->bracket_room; i++) {
+    for (uint32_t i = 0; i < ctx->bracket_capacity; i++) {
         mb__bracket *b = &ctx->brackets[i];
         mb__bounds *const lists[] = {&b->carries, &b->slices, &b->stacks, &b->inverses};
         for (int k = 0; k < 4; k++)
             mb__free(ctx, lists[k]->list, lists[k]->capacity * sizeof *lists[k]->list);
     }
-    mb__free(ctx, ctx->brackets, ctx->bracket_room * sizeof *ctx->brackets);
+    mb__free(ctx, ctx->brackets, ctx->bracket_capacity * sizeof *ctx->brackets);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * cast.c - from one dtype to another, and halves as float32 where they are not computed with as they are. */
+ * cast.c - from one dtype to another; and what wide.h says. */
 #include "tensor/internal.h"
 
 bool mb__halved(mb_tensor x)

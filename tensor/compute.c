@@ -22,7 +22,7 @@ mb_status mb_eval_at(const char *site, const mb_tensor *ts, int n)
     if (!ctx)
         return MB_INVALID;
     mb_tensor poison;
-    bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_room, (uint64_t)n, sizeof *ctx->ids);
+    bool ok = mb__reserve(ctx, (void **)&ctx->ids, &ctx->id_capacity, (uint64_t)n, sizeof *ctx->ids);
     uint32_t *ids = ctx->ids;
     for (int i = 0; ok && i < n; i++) {
         if (!ts[i].ctx || ts[i].ctx != ctx)
@@ -71,7 +71,7 @@ mb_status mb_read_at(const char *site, mb_tensor t, void *dst, size_t bytes)
 double mb_item_at(const char *site, mb_tensor t)
 {
     MB_SITE(t.ctx, site);
-    double room = 0; /* as large as any dtype's value, and aligned for it */
+    double bits = 0; /* as large as any dtype's value, and aligned for it */
     if (mb_valid(t) && mb_count(t) != 1) {
         char a[256];
         mb__error(t.ctx, MB_INVALID, "item: got %s; wanted a single element",
@@ -80,9 +80,9 @@ double mb_item_at(const char *site, mb_tensor t)
         return (double)NAN;
     }
     mb_dtype dtype = mb_dtype_of(t);
-    if (mb_read(t, &room, mb_dtype_size(dtype)) != MB_OK)
+    if (mb_read(t, &bits, mb_dtype_size(dtype)) != MB_OK)
         return (double)NAN;
-    return mb__element_of(dtype, &room, 0);
+    return mb__element_of(dtype, &bits, 0);
 }
 
 mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes)
@@ -100,7 +100,7 @@ mb_status mb_watch_at(const char *site, mb_tensor t, void *dst, size_t bytes)
                          mb__tensor_text(a, sizeof a, t), want);
     }
     uint32_t id = mb__resolve(ctx, t);
-    if (!id || !mb__reserve(ctx, (void **)&ctx->watches, &ctx->watch_room, (uint64_t)ctx->watch_count + 1,
+    if (!id || !mb__reserve(ctx, (void **)&ctx->watches, &ctx->watch_capacity, (uint64_t)ctx->watch_count + 1,
                             sizeof *ctx->watches))
         return ctx->status;
     ctx->watches[ctx->watch_count++] = (mb__watch){id, ctx->scopes[ctx->scope_count - 1].serial, dst, bytes};

@@ -7,11 +7,11 @@
 
 /* ---- making one known ---- */
 
-static bool is_identifier(const char *name, size_t room)
+static bool is_identifier(const char *name, size_t capacity)
 {
     size_t n = 0;
     for (; name[n]; n++)
-        if (n + 1 == room ||
+        if (n + 1 == capacity ||
             !(isalpha((unsigned char)name[n]) || name[n] == '_' || (n && isdigit((unsigned char)name[n]))))
             return false;
     return n > 0;
@@ -79,7 +79,7 @@ void mb__custom_ops_free(mb_context *ctx)
 {
     for (uint32_t i = 0; i < ctx->custom_op_count; i++)
         release(ctx, ctx->custom_ops[i]);
-    mb__free(ctx, ctx->custom_ops, ctx->custom_op_room * sizeof(*ctx->custom_ops));
+    mb__free(ctx, ctx->custom_ops, ctx->custom_op_capacity * sizeof(*ctx->custom_ops));
 }
 
 /* A copy, with what it points to. NULL: error set. */
@@ -143,7 +143,7 @@ mb_custom_op mb_custom_op_new_at(const char *site, mb_context *ctx, const mb_cus
                   known->site);
         return none;
     }
-    mb__custom_op *op = mb__reserve(ctx, (void **)&ctx->custom_ops, &ctx->custom_op_room,
+    mb__custom_op *op = mb__reserve(ctx, (void **)&ctx->custom_ops, &ctx->custom_op_capacity,
                                     (uint64_t)ctx->custom_op_count + 1, sizeof(*ctx->custom_ops))
                             ? copy_spec(ctx, spec)
                             : NULL;
@@ -194,11 +194,10 @@ mb_tensor mb__map(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs)
     int dtype = mb__at(ctx, xs[0].id)->dtype;
     for (int i = 0; i < n; i++) {
         const mb__node *x = mb__at(ctx, xs[i].id);
-        if (!mb__is_float(x->dtype) || mb__is_half(x->dtype) || x->dtype != dtype) {
-            mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s", op->name, mb__tensor_text(a, sizeof a, xs[i]),
-                      i && mb__is_float(x->dtype) && !mb__is_half(x->dtype)
-                          ? "operands of one dtype; convert with mb_cast"
-                          : "float32 or float64; convert with mb_cast");
+        if (!mb__is_float(x->dtype) || x->dtype != dtype) {
+            mb__error(ctx, MB_INVALID, "%s: got %s; wanted %s; convert with mb_cast", op->name,
+                      mb__tensor_text(a, sizeof a, xs[i]),
+                      i && mb__is_float(x->dtype) ? "operands of one dtype" : "floats");
             return mb__poison(ctx);
         }
         if (!mb__broadcast_shapes(dim, rank, x->dim, x->rank, dim, &rank)) {
@@ -241,7 +240,7 @@ static bool takes(mb_context *ctx, const mb__custom_op *op, mb_dtype dtype)
     if (dtype <= MB_BOOL)
         return true;
     mb__error(ctx, MB_INVALID, "%s: got %s; an op of one's own takes and gives %s", op->name,
-              mb_dtype_name(dtype), "float32, float64, int32 and bool; convert with mb_cast");
+              mb_dtype_name(dtype), "floats, int32 and bool; convert with mb_cast");
     return false;
 }
 
@@ -359,6 +358,28 @@ static bool apply(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs,
 
 /* ---- recording ---- */
 
+/* The operands, halves as float32; *half is the first of those, or no tensor. False after an error: a half
+ * beside another kind of half, or beside float32, which would be taken for one. */
+static bool widen(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs, mb_tensor *wide,
+                  mb_tensor *half)
+{
+    char a[256], b[256];
+    *half = (mb_tensor){0};
+    for (int i = op->spec.operands; i-- > 0;)
+        *half = mb__halved(xs[i]) ? xs[i] : *half;
+    for (int i = 0; i < op->spec.operands; i++) {
+        mb_dtype dtype = mb_dtype_of(xs[i]);
+        if (half->ctx && mb__is_float((int)dtype) && dtype != mb_dtype_of(*half)) {
+            mb__error(ctx, MB_INVALID,
+                      "%s: got %s beside %s; wanted floats of one dtype; convert with mb_cast", op->name,
+                      mb__tensor_text(a, sizeof a, xs[i]), mb__tensor_text(b, sizeof b, *half));
+            return false;
+        }
+        wide[i] = mb__wide(xs[i]);
+    }
+    return true;
+}
+
 static const mb__custom_op *enter(mb_custom_op op, const mb_tensor *xs, const int64_t *attrs, int nattr,
                                   const mb_tensor *ys)
 {
@@ -400,7 +421,7 @@ mb_status mb_custom_op_apply_at(const char *site, mb_custom_op op, const mb_tens
     int results = op.number >= 1 && op.number <= ctx->custom_op_count
                       ? ctx->custom_ops[op.number - 1]->spec.results
                       : 0;
-    mb_tensor made[MB_CUSTOM_RESULTS] = {{0}};
+    mb_tensor made[MB_CUSTOM_RESULTS] = {{0}}, wide[MB_CUSTOM_OPERANDS], half = {0};
     const char *call = ctx->call;
     if (known) {
         mb__call c = {.op = known, .nattr = nattr};
@@ -408,11 +429,15 @@ mb_status mb_custom_op_apply_at(const char *site, mb_custom_op op, const mb_tens
             memcpy(c.attrs, attrs, (size_t)nattr * sizeof *attrs);
         if (call && !strcmp(call, __func__)) /* not from within another function of the library */
             ctx->call = known->call;
-        if (known->spec.elementwise)
-            made[0] = mb__map(ctx, known, xs);
-        else
-            apply(ctx, known, xs, &c, made);
+        bool ok = widen(ctx, known, xs, wide, &half);
+        if (ok && known->spec.elementwise)
+            made[0] = mb__map(ctx, known, wide);
+        else if (ok)
+            apply(ctx, known, wide, &c, made);
     }
+    for (int r = 0; r < results && half.ctx; r++)
+        if (mb_valid(made[r]) && mb_dtype_of(made[r]) == MB_FLOAT32)
+            made[r] = mb__narrow(made[r], half);
     ctx->call = call;
     for (int r = 0; ys && r < results; r++)
         ys[r] = mb_error(ctx) == MB_OK && made[r].ctx ? made[r] : mb__poison(ctx);

@@ -27,6 +27,9 @@
  *
  * Derivatives: an op of one's own has none, and asking for them is the error MB_NO_RULE with the op's line.
  * mb_custom_gradient (autograd/custom.h) gives them, as functions made of ordinary ops, or of this op again.
+ * Halves, too, are handed to an op as float32, and its float32 results are then rounded to that half; beside
+ * a half no operand is of another float dtype. A shape function sees float32.
+ *
  * vmaps, scans and checkpoints go through it; MB_DEBUG asks the C function about what Vulkan has computed.
  *
  * Stability: as in tensor.h. mb_custom_op_spec may grow at its end.
@@ -45,8 +48,8 @@ enum { MB_CUSTOM_OPERANDS = 6, MB_CUSTOM_RESULTS = 4, MB_CUSTOM_ATTRS = 8 }; /* 
 /* ---- elementwise ---- */
 
 /* out[i] = f(x[i], y[i], z[i]) for n elements; y and z only where there are so many operands. Computed in the
- * operands' dtype, float32 or float64; the reference backend computes both in float64. `out` may be one of
- * the operands. */
+ * operands' dtype, float32 or float64 (halves as float32, see below); the reference backend computes both in
+ * float64. `out` may be one of the operands. */
 typedef struct mb_elementwise {
     int operands; /* 1 to 3 */
     void (*f32)(int64_t n, float *out, const float *x, const float *y, const float *z);
@@ -102,10 +105,10 @@ typedef struct mb_custom_op_spec {
     int operands, results; /* 1 to MB_CUSTOM_OPERANDS; 1 to MB_CUSTOM_RESULTS */
     int core_in[MB_CUSTOM_OPERANDS], core_out[MB_CUSTOM_RESULTS]; /* how many axes each core has */
     /* Fills in the results' dtype, one for all of them, and the sizes of their cores, whose ranks are there;
-     * or writes a reason into `why`, of `room` bytes, and returns false: got what, wanted what. The error has
-     * the user's line. NULL: each result has the dtype and core of operand 0. */
+     * or writes a reason into `why`, of `capacity` bytes, and returns false: got what, wanted what. The error
+     * has the user's line. NULL: each result has the dtype and core of operand 0. */
     bool (*shape)(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                  char *why, size_t room);
+                  char *why, size_t capacity);
     /* Computes one position, from `in` to all elements of `out`. It must be a function of its arguments
      * alone: a plan may call it once where it was applied twice, or again; not so where it is serial. Several
      * threads call it at once. What is float32 on the tape is float64 here where the reference backend asks.

@@ -35,12 +35,12 @@ static int call_name(const char *call, const char **name)
 
 /* A message begins with the name of the op that reports it, "exp: ...". Replaces that by the name of the
  * function that the user called, "softmax: ...". Names that begin with mb_ are such names already. */
-static void name_call(char *sentence, size_t room, const char *call)
+static void name_call(char *sentence, size_t capacity, const char *call)
 {
     size_t own = strspn(sentence, "abcdefghijklmnopqrstuvwxyz_0123456789"), rest = strlen(sentence + own);
     const char *name;
     size_t length = (size_t)call_name(call, &name);
-    if (!own || sentence[own] != ':' || !strncmp(sentence, "mb_", 3) || length + rest >= room)
+    if (!own || sentence[own] != ':' || !strncmp(sentence, "mb_", 3) || length + rest >= capacity)
         return;
     memmove(sentence + length, sentence + own, rest + 1);
     memcpy(sentence, name, length);

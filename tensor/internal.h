@@ -22,6 +22,7 @@
 #include "tensor/door.h"
 #include "tensor/op.h"
 #include "tensor/tensor.h"
+#include "tensor/wide.h"
 
 /* Values in a backend's memory, reference-counted: held by nodes and variables. */
 typedef struct mb__buffer {
@@ -75,9 +76,9 @@ typedef struct mb__region {
 typedef struct mb__scratch {
     uint32_t *grad;
     uint8_t *depends, *needed;
-    uint32_t grad_room, depends_room, needed_room;
+    uint32_t grad_capacity, depends_capacity, needed_capacity;
     void *parts;
-    uint32_t part_room;
+    uint32_t part_capacity;
 } mb__scratch;
 
 /* A scan or vmap that has begun: its placeholders and results so far. */
@@ -171,32 +172,32 @@ struct mb_context {
     mb__node *nodes;
     uint32_t *operands;
     int64_t *attrs;
-    uint32_t node_count, node_room, operand_count, operand_room, attr_count, attr_room;
+    uint32_t node_count, node_capacity, operand_count, operand_capacity, attr_count, attr_capacity;
 
     mb__scope_mark *scopes; /* open ones, innermost last; [0] is the context's own */
-    uint32_t scope_count, scope_room, next_serial;
+    uint32_t scope_count, scope_capacity, next_serial;
     struct {
         uint32_t serial;
         const char *site;
     } ended[MB_ENDED_SCOPES]; /* ring: where the last scopes ended, for messages */
 
     mb__variable *variables;
-    uint32_t variable_count, variable_room;
+    uint32_t variable_count, variable_capacity;
     mb__change *changes; /* not permanent yet, oldest first */
-    uint32_t change_count, change_room;
+    uint32_t change_count, change_capacity;
     mb__watch *watches;
-    uint32_t watch_count, watch_room;
+    uint32_t watch_count, watch_capacity;
     mb__region *regions;
-    uint32_t region_count, region_room;
+    uint32_t region_count, region_capacity;
     mb__bracket *brackets; /* open scans and vmaps, innermost last */
-    uint32_t bracket_count, bracket_room, next_bracket;
+    uint32_t bracket_count, bracket_capacity, next_bracket;
     mb__prefix *prefixes; /* open ones, innermost last */
-    uint32_t prefix_count, prefix_room;
+    uint32_t prefix_count, prefix_capacity;
     mb__tap *taps; /* open ones, oldest first */
-    uint32_t tap_count, tap_room, next_tap;
+    uint32_t tap_count, tap_capacity, next_tap;
     bool telling;               /* a tap's function is running */
     mb__custom_op **custom_ops; /* by number, from 1 on */
-    uint32_t custom_op_count, custom_op_room;
+    uint32_t custom_op_count, custom_op_capacity;
 
     /* errors */
     mb_status status;
@@ -204,18 +205,18 @@ struct mb_context {
     const char *site; /* of the outermost call that is being recorded; NULL between calls */
     const char *call; /* that function's name, "mb_softmax_at" */
     char **sites;     /* interned: a hash table; NULL: a free slot */
-    uint32_t site_count, site_room;
+    uint32_t site_count, site_capacity;
     pthread_t thread;              /* the owner, ... */
     uint32_t process;              /* ... and its process: mb__forks when it opened the context */
     _Atomic(const char *) foreign; /* site of a refused call from another thread; NULL: none */
 
     /* scratch memory kept between calls: for autograd's sweeps, and for lists of ids */
     struct mb__scratch *sweeps; /* of a sweep, of one within it, ...: see autograd/range.c */
-    uint32_t sweep_room, sweep_depth;
+    uint32_t sweep_capacity, sweep_depth;
     struct mb__chunk_of_temporaries *temporary;
-    uint32_t *copies, copy_room; /* by node id: see autograd/checkpoint.c */
-    uint32_t *begins, begin_room;
-    uint32_t *ids, id_room;
+    uint32_t *copies, copy_capacity; /* by node id: see autograd/checkpoint.c */
+    uint32_t *begins, begin_capacity;
+    uint32_t *ids, id_capacity;
 
     /* memory */
     mb_allocator allocator;
@@ -236,7 +237,7 @@ void *mb__alloc_raw(mb_context *ctx, size_t size);
 void *mb__realloc(mb_context *ctx, void *p, size_t old_size, size_t size);
 void mb__free(mb_context *ctx, void *p, size_t size);
 /* Grows an array to a capacity of `need` items or more, of `item` bytes each. */
-bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item);
+bool mb__reserve(mb_context *ctx, void **array, uint32_t *capacity, uint64_t need, size_t item);
 
 /* Memory for a while: MB_TEMPORARY(ctx) at the head of a block, and what mb__temporary gives out from there
  * on goes with the block. It comes from a stack that is kept, so that a replayed step allocates nothing. */
@@ -385,11 +386,6 @@ mb_tensor mb__contract(mb_tensor a, mb_tensor b, int labels, const int64_t *axes
 /* A MAP on tensors of the context; the shapes are broadcast here. */
 mb_tensor mb__map(mb_context *ctx, const mb__custom_op *op, const mb_tensor *xs);
 void mb__custom_ops_free(mb_context *ctx);
-/* Where halves are not added up: a valid half tensor as float32, any other as it is; and a result of it as
- * the dtype of what it was. */
-bool mb__halved(mb_tensor x);
-mb_tensor mb__wide(mb_tensor x);
-mb_tensor mb__narrow(mb_tensor y, mb_tensor like);
 /* Sums t down to the shape it was broadcast from. */
 mb_tensor mb__sum_to(mb_tensor t, int rank, const int64_t *dim);
 /* x - top, where top is the largest of each row, without NaN where top is infinite: entries of +infinity

@@ -99,21 +99,15 @@ mb_tensor mb_diagonal_matrix_at(const char *site, mb_tensor x)
 
 /* ---- systems ---- */
 
-/* Halves have too few digits to factor matrices with: they are cast by whom they suffice. */
-static bool solvable(int dtype)
-{
-    return mb__is_float(dtype) && !mb__is_half(dtype);
-}
-
-/* For a square float matrix a. */
+/* For a square float matrix a. Here and below, halves are computed with as float32. */
 static mb_context *enter_square(const char *op, mb_tensor a, mb_tensor *poison)
 {
     int64_t rows, columns;
     mb_context *ctx = enter_matrix(op, a, &rows, &columns, poison);
-    if (!ctx || (rows == columns && solvable(mb__at(ctx, a.id)->dtype)))
+    if (!ctx || (rows == columns && mb__is_float(mb__at(ctx, a.id)->dtype)))
         return ctx;
     char text[256];
-    mb__error(ctx, MB_INVALID, "%s: got %s; wanted square matrices of floats, float32 or float64", op,
+    mb__error(ctx, MB_INVALID, "%s: got %s; wanted square matrices of floats", op,
               mb__tensor_text(text, sizeof text, a));
     *poison = mb__poison(ctx);
     return NULL;
@@ -130,8 +124,8 @@ static mb_context *enter_system(const char *op, mb_tensor a, mb_tensor b, bool s
     const mb__node *na = mb__at(ctx, a.id), *nb = mb__at(ctx, b.id);
     int ra = na->rank, rb = nb->rank;
     const char *wanted = NULL;
-    if (!solvable(na->dtype) || na->dtype != nb->dtype)
-        wanted = "two of one float dtype, float32 or float64";
+    if (!mb__is_float(na->dtype) || na->dtype != nb->dtype)
+        wanted = "two of one float dtype";
     else if (ra < 2 || rb < 2)
         wanted = "rank 2 or more";
     else if (square && na->dim[ra - 2] != na->dim[ra - 1])
@@ -156,6 +150,8 @@ mb_tensor mb_cholesky_at(const char *site, mb_tensor a)
     mb_context *ctx = enter_square("cholesky", a, &poison);
     if (!ctx)
         return poison;
+    if (mb__halved(a))
+        return mb__narrow(mb_cholesky(mb__wide(a)), a);
     const mb__node *n = mb__at(ctx, a.id);
     int64_t dim[MB_MAX_RANK];
     memcpy(dim, n->dim, sizeof dim);
@@ -188,6 +184,8 @@ mb_tensor mb_triangular_solve_at(const char *site, mb_tensor a, mb_tensor b, uns
                   form);
         return mb__poison(ctx);
     }
+    if (mb__halved(a))
+        return mb__narrow(mb_triangular_solve(mb__wide(a), mb__wide(b), form), a);
     bool transposed = form & MB_TRANSPOSED;
     b = over_batch(b, batch);
     a = over_batch(transposed ? mb_transpose(a) : a, batch);
@@ -210,7 +208,9 @@ mb_tensor mb_cholesky_solve_at(const char *site, mb_tensor l, mb_tensor b)
     MB_SITE(l.ctx, site);
     mb_shape batch;
     mb_tensor poison;
-    return enter_system("cholesky_solve", l, b, true, &batch, &poison) ? solve_by(l, b) : poison;
+    if (!enter_system("cholesky_solve", l, b, true, &batch, &poison))
+        return poison;
+    return mb__narrow(solve_by(mb__wide(l), mb__wide(b)), l);
 }
 
 mb_tensor mb_solve_spd_at(const char *site, mb_tensor a, mb_tensor b)
@@ -220,7 +220,7 @@ mb_tensor mb_solve_spd_at(const char *site, mb_tensor a, mb_tensor b)
     mb_tensor poison;
     if (!enter_system("solve_spd", a, b, true, &batch, &poison))
         return poison;
-    return solve_by(mb_cholesky(a), b);
+    return mb__narrow(solve_by(mb_cholesky(mb__wide(a)), mb__wide(b)), a);
 }
 
 mb_tensor mb_log_det_spd_at(const char *site, mb_tensor a)
@@ -229,7 +229,8 @@ mb_tensor mb_log_det_spd_at(const char *site, mb_tensor a)
     mb_tensor poison;
     if (!enter_square("log_det_spd", a, &poison))
         return poison;
-    return mb_mul(mb_sum(mb_log(mb_diagonal(mb_cholesky(a))), MB_AXES(-1)), 2.0);
+    mb_tensor l = mb_cholesky(mb__wide(a));
+    return mb__narrow(mb_mul(mb_sum(mb_log(mb_diagonal(l)), MB_AXES(-1)), 2.0), a);
 }
 
 /* The ridge with two axes of size 1 behind, so that it broadcasts over matrices. False after reporting. */
@@ -262,10 +263,13 @@ mb_tensor mb_lstsq_at(const char *site, mb_tensor a, mb_tensor b, mb_tensor ridg
     mb_tensor poison;
     mb_context *ctx = enter_system("lstsq", a, b, false, &batch, &poison);
     bool ridged = ridge.ctx || ridge.id;
+    const mb_tensor given = ridge;
     if (!ctx)
         return poison;
     if (ridged && !ridge_fits(ctx, a, batch, &ridge))
         return mb__poison(ctx);
+    if (mb__halved(a))
+        return mb__narrow(mb_lstsq(mb__wide(a), mb__wide(b), mb__wide(given)), a);
     const mb__node *n = mb__at(ctx, a.id);
     mb_dtype dtype = (mb_dtype)n->dtype;
     int64_t rows = n->dim[n->rank - 2], columns = n->dim[n->rank - 1];

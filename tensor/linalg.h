@@ -7,10 +7,11 @@
  * vector b it is mb_unsqueeze(b, -1). Any size may be 0. All is recorded as ops that have derivatives of
  * every order.
  *
- * Everything is computed in the operands' dtype, and what rounding does is what Cholesky's method is known
- * for: the factor L is exact for a matrix within n eps |A| of A, the solution of a system for one within
- * 3 n eps |A|, where eps is 6e-8 in float32 and 1.1e-16 in float64. So a solution has about as many wrong
- * digits as the condition of A has digits, and a derivative of order k at most about k + 1 times as many.
+ * Everything is computed in the operands' dtype, halves as float32, with the result rounded: where several of
+ * these follow on each other, cast before. What rounding does is what Cholesky's method is known for: the
+ * factor L is exact for a matrix within n eps |A| of A, the solution of a system for one within 3 n eps |A|,
+ * where eps is 6e-8 in float32 and 1.1e-16 in float64. So a solution has about as many wrong digits as the
+ * condition of A has digits, and a derivative of order k at most about k + 1 times as many.
  *
  * A matrix that is not positive definite, to rounding, is no error: its factor is NaN in all of the lower
  * triangle, so what is computed of it is NaN, while the other matrices of the batch are what they are. NaN or

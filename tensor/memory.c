@@ -101,11 +101,11 @@ void mb__free(mb_context *ctx, void *p, size_t size)
     ctx->allocator.free(ctx->allocator.user, p, size ? size : 1);
 }
 
-bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, size_t item)
+bool mb__reserve(mb_context *ctx, void **array, uint32_t *capacity, uint64_t need, size_t item)
 {
-    if (need <= *room)
+    if (need <= *capacity)
         return true;
-    uint64_t next = *room + *room / 2 + 64;
+    uint64_t next = *capacity + *capacity / 2 + 64;
     if (next < need)
         next = need;
     if (next > UINT32_MAX || next * item > PTRDIFF_MAX) {
@@ -113,10 +113,10 @@ bool mb__reserve(mb_context *ctx, void **array, uint32_t *room, uint64_t need, s
                   (unsigned long long)need);
         return false;
     }
-    void *p = mb__realloc(ctx, *array, (size_t)*room * item, (size_t)next * item);
+    void *p = mb__realloc(ctx, *array, (size_t)*capacity * item, (size_t)next * item);
     if (!p)
         return false;
     *array = p;
-    *room = (uint32_t)next;
+    *capacity = (uint32_t)next;
     return true;
 }

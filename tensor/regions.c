@@ -35,7 +35,7 @@ mb_status mb__region_add(mb_context *ctx, uint32_t first, bool products)
 {
     if (ctx->node_count <= first)
         return MB_OK; /* nothing was recorded */
-    if (!mb__reserve(ctx, (void **)&ctx->regions, &ctx->region_room, (uint64_t)ctx->region_count + 1,
+    if (!mb__reserve(ctx, (void **)&ctx->regions, &ctx->region_capacity, (uint64_t)ctx->region_count + 1,
                      sizeof *ctx->regions))
         return ctx->status;
     int32_t self = (int32_t)ctx->region_count++;

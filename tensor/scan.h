@@ -29,6 +29,11 @@
  * scans. A random draw in a body is one draw for all steps, of which each gets its part: with shape [T, n]
  * under its key, n elements a step (and [T outside, T inside, n] in nested scans); it is stored.
  *
+ * Another number of steps is another plan, for memory is laid out by it, but one that takes as long to make
+ * for any number: a fraction of a millisecond for a step of a GRU or of a small network with its gradient. On
+ * vulkan nothing that a body or its derivatives consist of is compiled again; what is outside of the loop and
+ * as long as it is, such as a mean over its stacks, is. mb_scan_until makes the number data.
+ *
  * Derivatives of a scan, reverse and forward, are scans, of the same number of steps, which can be
  * differentiated again. The reverse one runs from the last step to the first: it computes each step again
  * from the carries as they were at its beginning. So a gradient stores the carries of all steps, and the
@@ -111,8 +116,10 @@ MB_API mb_status mb_scan_before_at(const char *site, mb_scan scan, mb_tensor *va
  * all `steps`, of which the later ones change nothing, and no new plan is made for another number. On the cpu
  * and reference backends derivatives run the steps that were done, of whatever order they are, and where no
  * stacks are wanted the loop itself is left; a gradient has memory for the carries of all steps nevertheless.
- * The others run all steps. A carry that counts tells how many steps were done. With several conditions any
- * one ends it. The body should be finite at the last carries too, as the branch that mb_where does not take.
+ * On vulkan the same steps are left out by blocks of some dozens, of loops that are in no other loop: the
+ * host looks after one block, two, four and so on. Other backends may run all steps. A carry that counts
+ * tells how many steps were done. With several conditions any one ends it. The body should be finite at the
+ * last carries too, as the branch that mb_where does not take.
  */
 MB_API mb_status mb_scan_until_at(const char *site, mb_scan scan, mb_tensor condition);
 #define mb_scan_until(...) mb_scan_until_at(MB_HERE, __VA_ARGS__)

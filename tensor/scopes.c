@@ -8,11 +8,11 @@ mb_scope mb_scope_begin_at(const char *site, mb_context *ctx)
     mb_scope s = {ctx, 0};
     if (!mb__enter_context("scope_begin", ctx))
         return s;
-    if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_room, (uint64_t)ctx->scope_count + 1,
+    if (!mb__reserve(ctx, (void **)&ctx->scopes, &ctx->scope_capacity, (uint64_t)ctx->scope_count + 1,
                      sizeof *ctx->scopes))
         return s;
-    if (!mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + MB_SPARE_NODES,
-                     sizeof *ctx->nodes))
+    if (!mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_capacity,
+                     (uint64_t)ctx->node_count + MB_SPARE_NODES, sizeof *ctx->nodes))
         return s;
     for (int i = 0; i < MB_SPARE_NODES; i++)
         ctx->nodes[ctx->node_count++] =
@@ -174,7 +174,7 @@ mb_status mb_scope_end_at(const char *site, mb_scope scope)
         cut(ctx, &mark);
         cut_regions(ctx);
         if (ctx->copies) /* they are ids of removed nodes */
-            memset(ctx->copies, 0, ctx->copy_room * sizeof *ctx->copies);
+            memset(ctx->copies, 0, ctx->copy_capacity * sizeof *ctx->copies);
     }
     return ctx->status;
 }

@@ -16,12 +16,12 @@ mb_tensor mb__record(mb_context *ctx, int op, mb_dtype dtype, int rank, const in
     for (int i = 0; i < nin && ok; i++)
         ok = (resolved[i] = mb__resolve(ctx, in[i])) != 0;
     ok = ok &&
-         mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_room, (uint64_t)ctx->node_count + 1,
+         mb__reserve(ctx, (void **)&ctx->nodes, &ctx->node_capacity, (uint64_t)ctx->node_count + 1,
                      sizeof *ctx->nodes) &&
-         mb__reserve(ctx, (void **)&ctx->operands, &ctx->operand_room,
+         mb__reserve(ctx, (void **)&ctx->operands, &ctx->operand_capacity,
                      (uint64_t)ctx->operand_count + (uint64_t)nin, sizeof *ctx->operands) &&
-         mb__reserve(ctx, (void **)&ctx->attrs, &ctx->attr_room, (uint64_t)ctx->attr_count + (uint64_t)nattr,
-                     sizeof *ctx->attrs);
+         mb__reserve(ctx, (void **)&ctx->attrs, &ctx->attr_capacity,
+                     (uint64_t)ctx->attr_count + (uint64_t)nattr, sizeof *ctx->attrs);
     uint32_t id = ctx->node_count;
     if (ok) {
         mb__node *n = &ctx->nodes[id];

@@ -40,7 +40,7 @@ mb_prefix mb_prefix_begin_at(const char *site, mb_context *ctx, const char *name
     MB_SITE(ctx, site);
     mb_prefix none = {NULL, 0};
     if (!ctx || !mb_site_here_.ctx ||
-        !mb__reserve(ctx, (void **)&ctx->prefixes, &ctx->prefix_room, (uint64_t)ctx->prefix_count + 1,
+        !mb__reserve(ctx, (void **)&ctx->prefixes, &ctx->prefix_capacity, (uint64_t)ctx->prefix_count + 1,
                      sizeof *ctx->prefixes))
         return none;
     mb_prefix p = {ctx, ctx->prefix_count};
@@ -88,7 +88,7 @@ static mb_tap add_tap(mb_context *ctx, const char *call, const char *pattern, mb
                   pattern ? "the function of a tap cannot begin one" : "no pattern");
         return tap;
     }
-    if (!mb__reserve(ctx, (void **)&ctx->taps, &ctx->tap_room, (uint64_t)ctx->tap_count + 1,
+    if (!mb__reserve(ctx, (void **)&ctx->taps, &ctx->tap_capacity, (uint64_t)ctx->tap_count + 1,
                      sizeof *ctx->taps))
         return tap;
     t.pattern = pattern;
@@ -275,6 +275,6 @@ void mb__taps_cut(mb_context *ctx, uint32_t serial)
 
 void mb__taps_free(mb_context *ctx)
 {
-    mb__free(ctx, ctx->taps, ctx->tap_room * sizeof *ctx->taps);
-    mb__free(ctx, ctx->prefixes, ctx->prefix_room * sizeof *ctx->prefixes);
+    mb__free(ctx, ctx->taps, ctx->tap_capacity * sizeof *ctx->taps);
+    mb__free(ctx, ctx->prefixes, ctx->prefix_capacity * sizeof *ctx->prefixes);
 }

@@ -98,17 +98,17 @@ typedef enum mb_status {
     MB_WRONG,     /* a value or derivative that a check (tests/kit/check.h) found wrong   */
 } mb_status;
 
-/* All ops take float32, float64 and, but for linalg.h and ops of one's own (custom_op.h), which refuse them,
- * the halves: float16 (IEEE's binary16: 2^-24 to 65504, 11 bits) and bfloat16 (float32's upper half: its
- * range, 8 bits). Halves are storage. They are computed with as float32, and a result is rounded, to nearest
- * and of two to the even one, where it is stored: what fuses into one kernel is rounded at its end alone, but
- * for mb_cast to a half, which always rounds. Backends, and plans, may differ by such roundings, each at most
- * 2^-9 of a bfloat16's size, 2^-12 of a float16's; the reference backend rounds after every op. Sums,
- * products of matrices, and what is made of sums (means, norms, softmax, losses) are float32 inside, and
- * rounded once. Numbers beside a half tensor, mb_mul(x, 0.1), are float32. Draws are float32's, rounded: a
- * uniform one may be 1. Derivatives of a half tensor are half; those of what it was cast from are float32.
- * Operands of one op have one dtype: a half is not combined with a float32. On Vulkan a half takes four bytes
- * of the device's memory, and products of matrices are rounded when they are cast or read.
+/* All ops take float32, float64 and the halves: float16 (IEEE's binary16: 2^-24 to 65504, 11 bits) and
+ * bfloat16 (float32's upper half: its range, 8 bits). Halves are storage. They are computed with as float32,
+ * and a result is rounded, to nearest and of two to the even one, where it is stored: what fuses into one
+ * kernel is rounded at its end alone, but for mb_cast to a half, which always rounds. Backends, and plans,
+ * may differ by such roundings, each at most 2^-9 of a bfloat16's size, 2^-12 of a float16's; the reference
+ * backend rounds after every op. Sums, products of matrices, and what is made of sums (means, norms, softmax,
+ * losses) are float32 inside, and rounded once. Numbers beside a half tensor, mb_mul(x, 0.1), are float32.
+ * Draws are float32's, rounded: a uniform one may be 1. Derivatives of a half tensor are half; those of what
+ * it was cast from are float32. Operands of one op have one dtype: a half is not combined with a float32. On
+ * Vulkan a half takes four bytes of the device's memory, and products of matrices are rounded when they are
+ * cast or read.
  *
  * int32 computes as well; it wraps. int64 and uint8 are data: read, written, moved by every structural op,
  * chosen by mb_where, compared, cast, and indices and labels where int32 is; arithmetic, sums and sorting
@@ -458,12 +458,23 @@ MB_API mb_tensor mb_squeeze_at(const char *site, mb_tensor x, int axis);
 
 /* ------------------------------------------------------------------------------------------ reductions -- */
 
-/* Over no elements: sum 0, mean NaN, max -infinity, prod 1. bool is summed as int32. */
+/* Over no elements: sum 0, mean NaN, max -infinity, prod 1. bool is summed as int32.
+ *
+ * How exact. On the library's backends a float32 sum of any number of terms, alone or fused with what is
+ * before and after it, is off by at most 2^-18 of what the sizes of its terms come to; so are means, norms
+ * and whatever else is made of sums; running sums by 2^-20. A product of matrices, and an einsum, adds in
+ * float32 what is summed: K terms by at most (K + 8) 2^-24 of their sizes, where rounding goes one way all
+ * along, and seldom by more than the root of that. Of float64 all of these add n terms to n 2^-53. The
+ * reference backend adds in float64. */
 MB_API mb_tensor mb_sum_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_sum(...) mb_sum_at(MB_HERE, __VA_ARGS__)
 MB_API mb_tensor mb_mean_at(const char *site, mb_tensor x, mb_axes axes); /* floats */
 #define mb_mean(...) mb_mean_at(MB_HERE, __VA_ARGS__)
-/* Biased variance, mean((x - mean(x))^2). Floats. */
+/* Biased variance, mean((x - mean(x))^2). Floats. Squares are plain: of values that are further than 1e19
+ * from their mean it is infinite in float32, and layer_normalize gives 0 for such a row. To scale a row first
+ * would be another pass over it, in what every layer of a network does; mb_norm, whose operand may be
+ * anything, has it.
+ */
 MB_API mb_tensor mb_variance_at(const char *site, mb_tensor x, mb_axes axes);
 #define mb_variance(...) mb_variance_at(MB_HERE, __VA_ARGS__)
 /* sqrt(sum(x^2)), computed so that no square overflows or underflows; 0 over no elements. Where all elements

@@ -25,8 +25,8 @@ mb_tensor mb_variable_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_s
                       i);
             return mb__poison(ctx);
         }
-    if (!mb__reserve(ctx, (void **)&ctx->variables, &ctx->variable_room, (uint64_t)ctx->variable_count + 1,
-                     sizeof *ctx->variables))
+    if (!mb__reserve(ctx, (void **)&ctx->variables, &ctx->variable_capacity,
+                     (uint64_t)ctx->variable_count + 1, sizeof *ctx->variables))
         return mb__poison(ctx);
     mb_tensor t = mb__record(ctx, MB_OP_VARIABLE, dtype, shape.rank, shape.dim, NULL, 0, NULL, 0);
     if (!t.id)
@@ -40,7 +40,7 @@ mb_tensor mb_variable_at(const char *site, mb_context *ctx, mb_dtype dtype, mb_s
 
 static bool add_change(mb_context *ctx, mb__change change)
 {
-    if (!mb__reserve(ctx, (void **)&ctx->changes, &ctx->change_room, (uint64_t)ctx->change_count + 1,
+    if (!mb__reserve(ctx, (void **)&ctx->changes, &ctx->change_capacity, (uint64_t)ctx->change_count + 1,
                      sizeof *ctx->changes))
         return false;
     ctx->changes[ctx->change_count++] = change;

@@ -71,13 +71,13 @@ double rng_between(rng *r, double low, double high)
 /* ---- values ---- */
 
 static void **kept;
-static int kept_count, kept_room;
+static int kept_count, kept_capacity;
 
 static void *keep(size_t size)
 {
-    if (kept_count == kept_room) {
-        kept_room = kept_room ? 2 * kept_room : 64;
-        kept = realloc(kept, (size_t)kept_room * sizeof *kept);
+    if (kept_count == kept_capacity) {
+        kept_capacity = kept_capacity ? 2 * kept_capacity : 64;
+        kept = realloc(kept, (size_t)kept_capacity * sizeof *kept);
     }
     return kept[kept_count++] = calloc(size ? size : 1, 1);
 }
@@ -88,7 +88,7 @@ void free_values(void)
         free(kept[--kept_count]);
     free(kept);
     kept = NULL;
-    kept_room = 0;
+    kept_capacity = 0;
 }
 
 int64_t shape_count(mb_shape s)

@@ -511,7 +511,7 @@ static int pressure(writer *w)
 static void write_spread(writer *w)
 {
     enum { OPERANDS = 3 };
-    int room = VECTORS - OPERANDS - pressure(w);
+    int capacity = VECTORS - OPERANDS - pressure(w);
     for (;;) {
         value *best = NULL;
         for (int i = 0; i < w->count; i++) {
@@ -521,7 +521,7 @@ static void write_spread(writer *w)
         }
         if (!best)
             return;
-        bool hold = room-- > 0;
+        bool hold = capacity-- > 0;
         int r = SPARE;
         if (hold) {
             w->locked = 0;

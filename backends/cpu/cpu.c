@@ -111,10 +111,10 @@ static void memory_free(void *state, void *memory, size_t bytes)
     aligned_free(((mb__cpu *)state)->host, memory, bytes);
 }
 
-static int list(mb_device *devices, int room, const char **why)
+static int list(mb_device *devices, int capacity, const char **why)
 {
     (void)why;
-    if (room > 0)
+    if (capacity > 0)
         *devices = (mb_device){
             .backend = "cpu", .name = "OpenBLAS and SIMD loops", .kind = "processor", .float64 = true};
     return 1;

@@ -7,14 +7,14 @@
 
 typedef struct text {
     char *at;
-    size_t used, room;
+    size_t used, capacity;
 } text;
 
 static void append(void *user, const char *from, size_t length)
 {
     text *t = user;
-    if (length >= t->room - t->used)
-        length = t->room - t->used - 1;
+    if (length >= t->capacity - t->used)
+        length = t->capacity - t->used - 1;
     memcpy(t->at + t->used, from, length);
     t->used += length;
 }
@@ -105,8 +105,8 @@ static int operations(const mb__cpu_kernel *k)
 void mb__cpu_kernel_list(const mb__host *host, const mb__plan *plan, int step, const mb__cpu_kernel *k)
 {
     mb__bump bump = {.host = host};
-    text t = {.room = 256 + 96 * (size_t)(operations(k) + k->store_count + k->constant_count)};
-    t.at = mb__bump_get(&bump, t.room);
+    text t = {.capacity = 256 + 96 * (size_t)(operations(k) + k->store_count + k->constant_count)};
+    t.at = mb__bump_get(&bump, t.capacity);
     if (!t.at)
         return;
     const mb__writer w = {append, &t};

@@ -15,7 +15,7 @@ typedef struct maker {
     int64_t *reg_bytes;
     int32_t *reg_last;
     uint8_t *reg_level, *reg_dtype;
-    int uop_room, reg_room;
+    int uop_capacity, reg_capacity;
     bool failed;
 } maker;
 
@@ -43,22 +43,22 @@ static mb__walk walk_of(const maker *m, const mb__view *v)
 
 static int32_t new_reg(maker *m, int level, int dtype)
 {
-    int n = m->o->reg_count, room = m->reg_room;
-    int32_t *e = mb__bump_grow(m->work, m->expanded, n, &room, sizeof *e);
-    room = m->reg_room;
-    int64_t *b = mb__bump_grow(m->work, m->reg_bytes, n, &room, sizeof *b);
-    room = m->reg_room;
-    int32_t *l = mb__bump_grow(m->work, m->reg_last, n, &room, sizeof *l);
-    room = m->reg_room;
-    uint8_t *r = mb__bump_grow(m->work, m->reg_level, n, &room, sizeof *r);
-    room = m->reg_room;
-    uint8_t *d = mb__bump_grow(m->work, m->reg_dtype, n, &room, sizeof *d);
+    int n = m->o->reg_count, capacity = m->reg_capacity;
+    int32_t *e = mb__bump_grow(m->work, m->expanded, n, &capacity, sizeof *e);
+    capacity = m->reg_capacity;
+    int64_t *b = mb__bump_grow(m->work, m->reg_bytes, n, &capacity, sizeof *b);
+    capacity = m->reg_capacity;
+    int32_t *l = mb__bump_grow(m->work, m->reg_last, n, &capacity, sizeof *l);
+    capacity = m->reg_capacity;
+    uint8_t *r = mb__bump_grow(m->work, m->reg_level, n, &capacity, sizeof *r);
+    capacity = m->reg_capacity;
+    uint8_t *d = mb__bump_grow(m->work, m->reg_dtype, n, &capacity, sizeof *d);
     if (!e || !b || !l || !r || !d) {
         m->failed = true;
         return 0;
     }
     m->expanded = e, m->reg_bytes = b, m->reg_last = l, m->reg_level = r, m->reg_dtype = d;
-    m->reg_room = room;
+    m->reg_capacity = capacity;
     int64_t count = level == MB_LEVEL_EACH  ? m->o->tile_rows * m->o->tile_columns
                     : level == MB_LEVEL_ROW ? m->o->tile_rows
                                             : 1;
@@ -72,7 +72,7 @@ static int32_t new_reg(maker *m, int level, int dtype)
 
 static mb__uop *new_uop(maker *m, int kind)
 {
-    mb__uop *u = mb__bump_grow(m->work, m->o->uops, m->o->uop_count, &m->uop_room, sizeof *u);
+    mb__uop *u = mb__bump_grow(m->work, m->o->uops, m->o->uop_count, &m->uop_capacity, sizeof *u);
     if (!u) {
         m->failed = true;
         return NULL;

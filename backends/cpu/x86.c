@@ -4,8 +4,8 @@
 
 void mb__x86_byte(mb__x86 *x, int byte)
 {
-    if (x->used == x->room) {
-        unsigned char *at = x->failed ? NULL : mb__bump_grow(x->bump, x->at, x->used, &x->room, 1);
+    if (x->used == x->capacity) {
+        unsigned char *at = x->failed ? NULL : mb__bump_grow(x->bump, x->at, x->used, &x->capacity, 1);
         if (!at) {
             x->failed = true;
             return;

@@ -156,7 +156,7 @@ static inline mb__operand mb__memory(int base, int index, int32_t displacement)
 typedef struct mb__x86 {
     mb__bump *bump;
     unsigned char *at;
-    int used, room;
+    int used, capacity;
     bool failed;
 } mb__x86;
 

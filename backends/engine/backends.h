@@ -19,7 +19,9 @@
  *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
  *                made from operands without one, is an error that names op, shapes and line; so is the
  *                first value that the reference backend disputes, and an index outside of its axis.
- *                The steps of scans are written out for that, one at a time; the step is told, too
+ *                The steps of scans are written out for that, one at a time; the step is told, too. At last
+ *                what simplification made of the whole flush is compared with what was recorded, both
+ *                computed in float64: a result that it changes by more than rounding is an error
  *   MB_PROFILE=1 at the close, a table of where the time went, by op and line, on the standard error; or in
  *                the file that it names instead. Steps are timed one by one, which slows GPUs down; those of
  *                a loop on their own lines, once for each time that they run
@@ -72,8 +74,11 @@ typedef struct mb_options {
     const char *backend; /* NULL: $MB_BACKEND, or the best one present                               */
     int threads;         /* 0: $MB_THREADS, or the CPUs this process may use                         */
     const mb_allocator *allocator; /* NULL: malloc. Copied.                                               */
-    size_t plan_cache_bytes; /* 0: 256 MiB. The least recently used plans go first.                      */
-    const char *disable;     /* NULL: $MB_DISABLE                                                        */
+    /* 0: 256 MiB. Of plans and what backends compiled of them; of the latter the 8 plans used last keep
+     * theirs in any case. The least recently used plans go first. A driver does not tell what its code of a
+     * kernel takes: counted are 1 MiB on processors, as measured, and 32 KiB on GPUs. */
+    size_t plan_cache_bytes;
+    const char *disable; /* NULL: $MB_DISABLE                                                        */
     /* Receives warnings, such as a tape that keeps growing, or gradients of parameters that y does not depend
      * on. NULL: warnings are dropped. */
     void (*log)(void *user, const char *line);
@@ -90,10 +95,11 @@ MB_API mb_context *mb_open_with(const mb_options *options);
 /* Frees the context and everything recorded in it. Returns its first error. NULL is allowed. */
 MB_API mb_status mb_close(mb_context *ctx);
 
-/* Fills in up to `room` devices, the backends' best first, and returns how many there are. why, if not NULL,
- * is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is one.
+/* Fills in up to `capacity` devices, the backends' best first, and returns how many there are. why, if not
+ * NULL, is set to one sentence that says why there is no Vulkan device and what to do, or to NULL if there is
+ * one.
  */
-MB_API int mb_devices(mb_device *devices, int room, const char **why);
+MB_API int mb_devices(mb_device *devices, int capacity, const char **why);
 
 MB_API const char *mb_backend_name(const mb_context *ctx);
 /* The i-th backend's name: those of the library, best first, then those that were registered or loaded, in

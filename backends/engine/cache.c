@@ -30,6 +30,7 @@ static void drop(mb_context *ctx, mb__cached *c)
     *slot = c->next_in_bucket;
     unlink_use(st, c);
     st->cache_bytes -= c->bytes;
+    st->compiled_bytes -= c->compiled;
     st->stats.plans_cached--;
     if (c->program)
         st->backend->discard(st->backend_state, c->program);
@@ -85,14 +86,19 @@ static bool plan_graph(mb_context *ctx, mb__graph *g, const mb__gloop *loop, con
            mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
 }
 
-mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c)
+/* Those that the backend takes plans of. */
+static unsigned passes_for(const mb__engine_state *st, const mb__backend *backend)
+{
+    unsigned fusing = MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK;
+    return backend->fuses ? st->passes : st->passes & ~fusing;
+}
+
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
+                        mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
     mb__bump scratch = {.host = &st->host};
     mb__graph g = {.bump = &scratch};
-    unsigned passes = st->passes;
-    if (!backend->fuses)
-        passes &= ~(unsigned)(MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK);
     bool loops = backend->loops && passes & MB_PASS_LOOPS;
     bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__nest(&g) == MB_OK &&
               (loops || mb__unroll(&g) == MB_OK) &&
@@ -123,7 +129,8 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     c->key = mb__bump_get(&c->pool, s->key_bytes);
     size_t bytes = 0;
     st->busy = true;
-    mb_status status = c->key ? mb__make_plan(ctx, s, st->backend, c) : MB_NO_MEMORY;
+    mb_status status =
+        c->key ? mb__make_plan(ctx, s, st->backend, passes_for(st, st->backend), c) : MB_NO_MEMORY;
     if (status == MB_OK)
         status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
     st->busy = false;
@@ -135,8 +142,18 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     }
     memcpy(c->key, s->key, s->key_bytes);
     c->bytes = c->pool.total + bytes + sizeof *c;
+    c->compiled = bytes;
     *made = c;
     return MB_OK;
+}
+
+/* A training step and its test are some plans, used in turn: to compile them again each time would cost more
+ * than what they hold. */
+static bool is_too_much(const mb__engine_state *st)
+{
+    enum { FEW = 8 };
+    return !(st->passes & MB_PASS_CACHE) || st->cache_bytes - st->compiled_bytes > st->cache_limit ||
+           (st->cache_bytes > st->cache_limit && st->stats.plans_cached > FEW);
 }
 
 mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found)
@@ -161,10 +178,11 @@ mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found
     *bucket = c;
     link_newest(st, c);
     st->cache_bytes += c->bytes;
+    st->compiled_bytes += c->compiled;
     st->stats.plans++;
     st->stats.plans_cached++;
     st->stats.plan_seconds += mb__now() - start;
-    while (st->oldest != c && (st->cache_bytes > st->cache_limit || !(st->passes & MB_PASS_CACHE)))
+    while (st->oldest != c && is_too_much(st))
         drop(ctx, st->oldest);
     *found = c;
     return MB_OK;

@@ -86,13 +86,26 @@ static mb_status compute_results(mb_context *ctx, mb__engine_state *st, const ui
 {
     uint32_t targets = 0;
     if (mb__check_scan(ctx, st, scan, mb__compute_checked) != MB_OK ||
-        !mb__reserve(ctx, (void **)&st->targets, &st->target_room, count, sizeof *st->targets))
+        !mb__reserve(ctx, (void **)&st->targets, &st->target_capacity, count, sizeof *st->targets))
         return ctx->status;
     for (uint32_t i = 0; i < count; i++)
         if (mb__at(ctx, nodes[i])->op == MB_OP_RESULT && mb__in(ctx, mb__at(ctx, nodes[i]), 0) == scan &&
             !mb__at(ctx, nodes[i])->value)
             st->targets[targets++] = nodes[i];
     return targets ? mb__compute(ctx, st, targets) : MB_OK;
+}
+
+static void tell_rewritten(mb_context *ctx, const mb__rewritten *r)
+{
+    const mb__node *n = mb__at(ctx, r->node);
+    const mb__engine_state *st = ctx->engine_state;
+    char text[128], name[128];
+    mb__error_at(
+        ctx, MB_BACKEND, n->site,
+        "%s: simplified, the plan gives %.9g for element %lld of a result of shape %s, and as it was "
+        "recorded %.9g; with MB_DISABLE=simplify,merge the %s backend is given the latter",
+        mb__node_text(name, sizeof name, n), r->got, (long long)r->at,
+        mb__shape_text(text, sizeof text, n->dim, n->rank), r->want, st->backend->name);
 }
 
 mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t targets)
@@ -104,6 +117,8 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
     if (!nodes)
         return ctx->status;
     memcpy(nodes, st->segment.nodes, count * sizeof *nodes);
+    mb__rewritten rewritten;
+    mb__compare_rewritten(ctx, &st->segment, &rewritten);
     for (uint32_t i = 0; i < count && ctx->status == MB_OK; i++) {
         const mb__node *n = &ctx->nodes[nodes[i]];
         if (n->value || n->home || n->op == MB_OP_BODY) /* what is inside has no one value */
@@ -113,6 +128,8 @@ mb_status mb__compute_checked(mb_context *ctx, mb__engine_state *st, uint32_t ta
         else
             compute_one(ctx, st, nodes[i]);
     }
+    if (ctx->status == MB_OK && rewritten.node)
+        tell_rewritten(ctx, &rewritten);
     mb__free(ctx, nodes, (size_t)(count + 1) * sizeof *nodes);
     return ctx->status;
 }

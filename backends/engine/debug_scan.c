@@ -73,7 +73,8 @@ static mb_status compute_all(const checking *c, mb__engine_state *st, const uint
 {
     mb_context *ctx = c->ctx;
     uint32_t targets = 0;
-    if (!mb__reserve(ctx, (void **)&st->targets, &st->target_room, (uint64_t)count + 1, sizeof *st->targets))
+    if (!mb__reserve(ctx, (void **)&st->targets, &st->target_capacity, (uint64_t)count + 1,
+                     sizeof *st->targets))
         return ctx->status;
     for (int i = 0; i < count; i++)
         if (!mb__at(ctx, ids[i])->value)

@@ -12,7 +12,8 @@ static bool add_target(mb_context *ctx, mb__engine_state *st, uint32_t id, uint3
 {
     if (ctx->nodes[id].value)
         return true;
-    if (!mb__reserve(ctx, (void **)&st->targets, &st->target_room, (uint64_t)*count + 1, sizeof *st->targets))
+    if (!mb__reserve(ctx, (void **)&st->targets, &st->target_capacity, (uint64_t)*count + 1,
+                     sizeof *st->targets))
         return false;
     st->targets[(*count)++] = id;
     return true;
@@ -140,12 +141,12 @@ static void close_engine(mb_context *ctx)
         st->backend->close(st->backend_state);
     mb__segment_free(ctx, &st->segment);
     mb__segment_free(ctx, &st->single);
-    mb__free(ctx, st->mark, st->mark_room * sizeof *st->mark);
-    mb__free(ctx, st->dense, st->dense_room * sizeof *st->dense);
-    mb__free(ctx, st->targets, st->target_room * sizeof *st->targets);
-    mb__free(ctx, st->inputs, st->input_room * sizeof *st->inputs);
-    mb__free(ctx, st->outputs, st->output_room * sizeof *st->outputs);
-    mb__free(ctx, st->fresh, st->fresh_room * sizeof *st->fresh);
+    mb__free(ctx, st->mark, st->mark_capacity * sizeof *st->mark);
+    mb__free(ctx, st->dense, st->dense_capacity * sizeof *st->dense);
+    mb__free(ctx, st->targets, st->target_capacity * sizeof *st->targets);
+    mb__free(ctx, st->inputs, st->input_capacity * sizeof *st->inputs);
+    mb__free(ctx, st->outputs, st->output_capacity * sizeof *st->outputs);
+    mb__free(ctx, st->fresh, st->fresh_capacity * sizeof *st->fresh);
     mb__free(ctx, st, sizeof *st);
     ctx->engine_state = NULL;
     ctx->engine = NULL;

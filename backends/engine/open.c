@@ -11,15 +11,16 @@ const char *mb_backend_at(int i)
     return b ? b->name : NULL;
 }
 
-int mb_devices(mb_device *devices, int room, const char **why)
+int mb_devices(mb_device *devices, int capacity, const char **why)
 {
     const char *reason = mb__backends_left_out;
     int count = 0;
-    if (!devices || room < 0)
-        room = 0;
+    if (!devices || capacity < 0)
+        capacity = 0;
     const mb__backend *b;
     for (int i = 0; (b = mb__backend_number(i)); i++)
-        count += b->list(count < room ? devices + count : NULL, count < room ? room - count : 0, &reason);
+        count += b->list(count < capacity ? devices + count : NULL, count < capacity ? capacity - count : 0,
+                         &reason);
     if (why)
         *why = reason;
     return count;

@@ -10,7 +10,7 @@
 #include "backends/engine/state.h"
 
 /* The backend that computes every dtype as doubles, opened at its first use. NULL: error set. */
-static const mb__backend *oracle(mb_context *ctx)
+const mb__backend *mb__oracle(mb_context *ctx)
 {
     mb__engine_state *st = ctx->engine_state;
     for (int i = 0; i < mb__backend_count; i++) {
@@ -35,8 +35,7 @@ void mb__oracle_close(mb__engine_state *st)
         }
 }
 
-/* A node's value as doubles; freed by the caller. NULL: error set. */
-static double *fetch(mb_context *ctx, const mb__backend *asked, const mb__node *n)
+double *mb__oracle_fetch(mb_context *ctx, const mb__backend *asked, const mb__node *n)
 {
     mb__engine_state *st = ctx->engine_state;
     int64_t count = mb__numel(n->dim, n->rank);
@@ -55,7 +54,7 @@ static double *fetch(mb_context *ctx, const mb__backend *asked, const mb__node *
     return out;
 }
 
-static void drop(mb_context *ctx, const mb__node *n, double *values)
+void mb__oracle_drop(mb_context *ctx, const mb__node *n, double *values)
 {
     mb__free(ctx, values, (size_t)(mb__numel(n->dim, n->rank) + 1) * 8);
 }
@@ -160,29 +159,33 @@ static bool solves(mb_context *ctx, const mb__node *n, const double *got, double
     return off < 0;
 }
 
-/* Runs the node alone; operands: as doubles, inputs of the plan in order of their nodes. */
-static bool ask(mb_context *ctx, const mb__backend *asked, const mb__segment *s, void **inputs, double *out)
+mb_status mb__oracle_ask(mb_context *ctx, const mb__segment *s, unsigned passes, double **inputs,
+                         double **outputs)
 {
     mb__engine_state *st = ctx->engine_state;
+    const mb__backend *asked = mb__oracle(ctx);
+    if (!asked)
+        return ctx->status;
     mb__cached c = {.pool = {.host = &st->host}};
     size_t bytes = 0, arena_bytes = 0;
-    void *arena = NULL, *outputs[1] = {out};
-    mb_status status = mb__make_plan(ctx, s, asked, &c);
+    void *arena = NULL;
+    mb_status status = mb__make_plan(ctx, s, asked, passes, &c);
     if (status == MB_OK) {
         arena_bytes = (size_t)c.plan.arena_bytes + 64;
         arena = mb__try_alloc(ctx, arena_bytes);
         status = arena ? asked->compile(st->oracle, &c.plan, &c.program, &bytes) : MB_NO_MEMORY;
     }
     if (status == MB_OK)
-        status = asked->run(st->oracle, c.program, &(mb__binding){arena, inputs, outputs, s->scalars});
+        status = asked->run(st->oracle, c.program,
+                            &(mb__binding){arena, (void *const *)inputs, (void *const *)outputs, s->scalars});
     if (c.program)
         asked->discard(st->oracle, c.program);
     mb__free(ctx, arena, arena_bytes);
     mb__bump_free(&c.pool);
-    return mb__told(ctx, status) == MB_OK;
+    return status;
 }
 
-enum { OPERANDS_MOST = 16 };
+enum { OPERANDS_MOST = 16, ORACLE_PASSES = MB_PASS_DEAD | MB_PASS_REUSE | MB_PASS_LOOPS };
 
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
 {
@@ -191,44 +194,46 @@ bool mb__oracle_agrees(mb_context *ctx, uint32_t id)
     if (st->backend->oracle || !n->value || n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE ||
         mb__value_operands(n) > OPERANDS_MOST)
         return true;
-    const mb__backend *asked = oracle(ctx);
+    const mb__backend *asked = mb__oracle(ctx);
     mb__segment *s = &st->single;
     if (!asked || !mb__segment_of_node(ctx, s, id))
         return false;
-    double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL;
-    void *inputs[OPERANDS_MOST];
+    double *operands[OPERANDS_MOST] = {NULL}, *got = NULL, *want = NULL, *inputs[OPERANDS_MOST];
     bool ok = true;
     for (int i = 0; i < mb__value_operands(n) && ok; i++) {
         uint32_t o = mb__in(ctx, n, i);
-        operands[i] = fetch(ctx, asked, mb__at(ctx, o));
+        operands[i] = mb__oracle_fetch(ctx, asked, mb__at(ctx, o));
         ok = operands[i] != NULL;
         inputs[st->dense[o]] = operands[i];
     }
     int64_t numel = mb__numel(n->dim, n->rank);
     if (ok)
-        got = fetch(ctx, asked, n);
+        got = mb__oracle_fetch(ctx, asked, n);
     bool matrices = mb__is_kind(n->op, MB_KIND_MATRIX);
     if (got && !matrices)
         want = mb__alloc(ctx, (size_t)(numel + 1) * 8);
     if (matrices)
         ok = got && solves(ctx, n, got, operands);
     else
-        ok = want && ask(ctx, asked, s, inputs, want) && compare(ctx, n, got, want, operands);
+        ok = want &&
+             mb__told(ctx, mb__oracle_ask(ctx, s, ORACLE_PASSES & st->passes, inputs, &want)) == MB_OK &&
+             compare(ctx, n, got, want, operands);
     for (int i = 0; i < mb__value_operands(n); i++)
         if (operands[i])
-            drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);
+            mb__oracle_drop(ctx, mb__at(ctx, mb__in(ctx, n, i)), operands[i]);
     if (got)
-        drop(ctx, n, got);
+        mb__oracle_drop(ctx, n, got);
     if (want)
-        drop(ctx, n, want);
+        mb__oracle_drop(ctx, n, want);
     return ok;
 }
 
 bool mb__first_difference(mb_context *ctx, uint32_t got, uint32_t want, int64_t *at, double numbers[2])
 {
-    const mb__backend *asked = oracle(ctx);
+    const mb__backend *asked = mb__oracle(ctx);
     const mb__node *n = mb__at(ctx, got), *m = mb__at(ctx, want);
-    double *x = asked ? fetch(ctx, asked, n) : NULL, *y = x ? fetch(ctx, asked, m) : NULL;
+    double *x = asked ? mb__oracle_fetch(ctx, asked, n) : NULL,
+           *y = x ? mb__oracle_fetch(ctx, asked, m) : NULL;
     int64_t count = mb__numel(n->dim, n->rank);
     *at = -1;
     double most = y ? (n->dtype == MB_FLOAT64 ? 1e-7 : 1e-3) * largest(y, count) : 0;
@@ -240,8 +245,8 @@ bool mb__first_difference(mb_context *ctx, uint32_t got, uint32_t want, int64_t 
         }
     bool ok = y != NULL;
     if (x)
-        drop(ctx, n, x);
+        mb__oracle_drop(ctx, n, x);
     if (y)
-        drop(ctx, m, y);
+        mb__oracle_drop(ctx, m, y);
     return ok;
 }

@@ -17,26 +17,26 @@ typedef struct entry {
 
 struct mb__profile {
     entry *entries;
-    uint32_t count, room;
-    uint32_t *slots, slot_room; /* open addressing: entry + 1, 0 where free */
-    char path[1024];            /* empty: the standard error */
+    uint32_t count, capacity;
+    uint32_t *slots, slot_capacity; /* open addressing: entry + 1, 0 where free */
+    char path[1024];                /* empty: the standard error */
 };
 
 static bool grow(mb_context *ctx, struct mb__profile *p)
 {
-    uint32_t room = p->slot_room ? 2 * p->slot_room : 256;
-    uint32_t *slots = mb__alloc(ctx, room * sizeof *slots);
+    uint32_t capacity = p->slot_capacity ? 2 * p->slot_capacity : 256;
+    uint32_t *slots = mb__alloc(ctx, capacity * sizeof *slots);
     if (!slots)
         return false;
-    mb__free(ctx, p->slots, p->slot_room * sizeof *slots);
+    mb__free(ctx, p->slots, p->slot_capacity * sizeof *slots);
     p->slots = slots;
-    p->slot_room = room;
+    p->slot_capacity = capacity;
     for (uint32_t i = 0; i < p->count; i++) {
         uint64_t h =
             mb__hash(p->entries[i].label, sizeof p->entries[i].label) ^ (uintptr_t)p->entries[i].site;
-        while (slots[h % room])
+        while (slots[h % capacity])
             h++;
-        slots[h % room] = i + 1;
+        slots[h % capacity] = i + 1;
     }
     return true;
 }
@@ -45,25 +45,25 @@ void mb__profile_add(void *user, const mb__plan *plan, int step, double seconds)
 {
     mb_context *ctx = user;
     struct mb__profile *p = ((mb__engine_state *)ctx->engine_state)->profile;
-    if (!p || (2 * p->count >= p->slot_room && !grow(ctx, p)))
+    if (!p || (2 * p->count >= p->slot_capacity && !grow(ctx, p)))
         return;
     entry e = {.site = plan->steps[step].site};
     mb__step_label(plan, step, e.label, sizeof e.label);
     uint64_t h = mb__hash(e.label, sizeof e.label) ^ (uintptr_t)e.site;
-    for (; p->slots[h % p->slot_room]; h++) {
-        entry *x = &p->entries[p->slots[h % p->slot_room] - 1];
+    for (; p->slots[h % p->slot_capacity]; h++) {
+        entry *x = &p->entries[p->slots[h % p->slot_capacity] - 1];
         if (x->site != e.site || strcmp(x->label, e.label) != 0)
             continue;
         x->seconds += seconds;
         x->runs++;
         return;
     }
-    if (!mb__reserve(ctx, (void **)&p->entries, &p->room, (uint64_t)p->count + 1, sizeof e))
+    if (!mb__reserve(ctx, (void **)&p->entries, &p->capacity, (uint64_t)p->count + 1, sizeof e))
         return;
     e.seconds = seconds;
     e.runs = 1;
     p->entries[p->count++] = e;
-    p->slots[h % p->slot_room] = p->count;
+    p->slots[h % p->slot_capacity] = p->count;
 }
 
 void mb__profile_start(mb_context *ctx)
@@ -119,8 +119,8 @@ void mb__profile_end(mb_context *ctx)
     bool written = !f || !ferror(f);
     if ((f && f != stderr && fclose(f) != 0) || !written || (p->count && !f))
         mb__log(ctx, "the profile could not be written to %s", *p->path ? p->path : "the standard error");
-    mb__free(ctx, p->entries, p->room * sizeof *p->entries);
-    mb__free(ctx, p->slots, p->slot_room * sizeof *p->slots);
+    mb__free(ctx, p->entries, p->capacity * sizeof *p->entries);
+    mb__free(ctx, p->slots, p->slot_capacity * sizeof *p->slots);
     mb__free(ctx, p, sizeof *p);
     st->profile = NULL;
 }

@@ -31,11 +31,11 @@ static void drop_fresh(mb_context *ctx, mb__engine_state *st, uint32_t count)
 
 static bool bind(mb_context *ctx, mb__engine_state *st, const mb__segment *s)
 {
-    if (!mb__reserve(ctx, (void **)&st->inputs, &st->input_room, (uint64_t)s->input_count + 1,
+    if (!mb__reserve(ctx, (void **)&st->inputs, &st->input_capacity, (uint64_t)s->input_count + 1,
                      sizeof *st->inputs) ||
-        !mb__reserve(ctx, (void **)&st->outputs, &st->output_room, (uint64_t)s->output_count + 1,
+        !mb__reserve(ctx, (void **)&st->outputs, &st->output_capacity, (uint64_t)s->output_count + 1,
                      sizeof *st->outputs) ||
-        !mb__reserve(ctx, (void **)&st->fresh, &st->fresh_room, (uint64_t)s->output_count + 1,
+        !mb__reserve(ctx, (void **)&st->fresh, &st->fresh_capacity, (uint64_t)s->output_count + 1,
                      sizeof(*st->fresh)))
         return false;
     for (uint32_t i = 0; i < s->input_count; i++)

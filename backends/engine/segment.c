@@ -12,20 +12,20 @@
 static bool begin(mb_context *ctx, mb__engine_state *st)
 {
     /* New entries are zero, which is no serial. */
-    if (!mb__reserve(ctx, (void **)&st->mark, &st->mark_room, ctx->node_count, sizeof *st->mark) ||
-        !mb__reserve(ctx, (void **)&st->dense, &st->dense_room, ctx->node_count, sizeof *st->dense))
+    if (!mb__reserve(ctx, (void **)&st->mark, &st->mark_capacity, ctx->node_count, sizeof *st->mark) ||
+        !mb__reserve(ctx, (void **)&st->dense, &st->dense_capacity, ctx->node_count, sizeof *st->dense))
         return false;
     st->serial += 2;
     if (st->serial < 2) { /* wrapped: all marks are old */
-        memset(st->mark, 0, st->mark_room * sizeof *st->mark);
+        memset(st->mark, 0, st->mark_capacity * sizeof *st->mark);
         st->serial = 2;
     }
     return true;
 }
 
-static bool append(mb_context *ctx, uint32_t **list, uint32_t *count, uint32_t *room, uint32_t id)
+static bool append(mb_context *ctx, uint32_t **list, uint32_t *count, uint32_t *capacity, uint32_t id)
 {
-    if (!mb__reserve(ctx, (void **)list, room, (uint64_t)*count + 1, sizeof **list))
+    if (!mb__reserve(ctx, (void **)list, capacity, (uint64_t)*count + 1, sizeof **list))
         return false;
     (*list)[(*count)++] = id;
     return true;
@@ -52,7 +52,7 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
         if ((st->mark[id] & ~1u) != st->serial)
             continue;
         waiting--;
-        if (!append(ctx, &s->nodes, &s->count, &s->node_room, id))
+        if (!append(ctx, &s->nodes, &s->count, &s->node_capacity, id))
             return false;
         const mb__node *node = &ctx->nodes[id];
         if (node->op == MB_OP_PLACEHOLDER && !node->home) {
@@ -82,7 +82,7 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
 
 static bool add_scalar(mb_context *ctx, mb__segment *s, const mb__node *n)
 {
-    if (!mb__reserve(ctx, (void **)&s->scalars, &s->scalar_room, (uint64_t)s->scalar_count + 1,
+    if (!mb__reserve(ctx, (void **)&s->scalars, &s->scalar_capacity, (uint64_t)s->scalar_count + 1,
                      sizeof *s->scalars))
         return false;
     mb__scalar *x = &s->scalars[s->scalar_count++];
@@ -99,7 +99,7 @@ static bool add_key(mb_context *ctx, mb__engine_state *st, mb__segment *s, const
 {
     int nin = input ? 0 : mb__value_operands(n), nattr = input ? 0 : n->nattr;
     uint64_t more = 8 + 8 * (uint64_t)n->rank + 4 * (uint64_t)nin + 8 * (uint64_t)nattr;
-    if (!mb__reserve(ctx, (void **)&s->key, &s->key_room, s->key_bytes + more, 1))
+    if (!mb__reserve(ctx, (void **)&s->key, &s->key_capacity, s->key_bytes + more, 1))
         return false;
     unsigned char *k = s->key + s->key_bytes;
     uint16_t op = input ? MB_OP_BUFFER : n->op, in16 = (uint16_t)nin, attr16 = (uint16_t)nattr;
@@ -128,8 +128,8 @@ static bool describe(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint
         const mb__node *n = &ctx->nodes[id];
         bool input = n->value && id != again, output = !input && st->mark[id] & 1;
         st->dense[id] = i;
-        if ((input && !append(ctx, &s->inputs, &s->input_count, &s->input_room, id)) ||
-            (output && !append(ctx, &s->outputs, &s->output_count, &s->output_room, id)) ||
+        if ((input && !append(ctx, &s->inputs, &s->input_count, &s->input_capacity, id)) ||
+            (output && !append(ctx, &s->outputs, &s->output_count, &s->output_capacity, id)) ||
             (!input && (n->op == MB_OP_SCALAR || n->op == MB_OP_RANDOM) && !add_scalar(ctx, s, n)) ||
             !add_key(ctx, st, s, n, input, output))
             return false;
@@ -156,22 +156,22 @@ bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id)
             at++;
         if (at < s->count && s->nodes[at] == o)
             continue;
-        if (!append(ctx, &s->nodes, &s->count, &s->node_room, o))
+        if (!append(ctx, &s->nodes, &s->count, &s->node_capacity, o))
             return false;
         memmove(s->nodes + at + 1, s->nodes + at, (s->count - 1 - at) * sizeof *s->nodes);
         s->nodes[at] = o;
     }
     st->mark[id] = st->serial | 1;
-    return append(ctx, &s->nodes, &s->count, &s->node_room, id) && describe(ctx, st, s, id);
+    return append(ctx, &s->nodes, &s->count, &s->node_capacity, id) && describe(ctx, st, s, id);
 }
 
 void mb__segment_free(mb_context *ctx, mb__segment *s)
 {
-    mb__free(ctx, s->nodes, s->node_room * sizeof *s->nodes);
-    mb__free(ctx, s->inputs, s->input_room * sizeof *s->inputs);
-    mb__free(ctx, s->outputs, s->output_room * sizeof *s->outputs);
-    mb__free(ctx, s->scalars, s->scalar_room * sizeof *s->scalars);
-    mb__free(ctx, s->key, s->key_room);
+    mb__free(ctx, s->nodes, s->node_capacity * sizeof *s->nodes);
+    mb__free(ctx, s->inputs, s->input_capacity * sizeof *s->inputs);
+    mb__free(ctx, s->outputs, s->output_capacity * sizeof *s->outputs);
+    mb__free(ctx, s->scalars, s->scalar_capacity * sizeof *s->scalars);
+    mb__free(ctx, s->key, s->key_capacity);
     *s = (mb__segment){0};
 }
 
@@ -207,7 +207,7 @@ mb_status mb__segment_graph(mb_context *ctx, const mb__segment *s, mb__graph *g)
     g->outputs = mb__bump_get(g->bump, ((size_t)s->output_count + 1) * sizeof *g->outputs);
     if (!g->nodes || !g->outputs)
         return MB_NO_MEMORY;
-    g->room = (int)s->count + 1;
+    g->capacity = (int)s->count + 1;
     for (uint32_t i = 0; i < s->count; i++) {
         uint32_t id = s->nodes[i];
         const mb__node *n = mb__at(ctx, id);

@@ -19,21 +19,21 @@
 /* The nodes that a flush needs, and all that making and running a plan requires of them. */
 typedef struct mb__segment {
     uint32_t *nodes; /* ids, ascending */
-    uint32_t count, node_room;
+    uint32_t count, node_capacity;
     uint32_t *inputs; /* of the nodes: those that have their value; ... */
-    uint32_t input_count, input_room;
+    uint32_t input_count, input_capacity;
     uint32_t *outputs; /* ... those whose values are kept */
-    uint32_t output_count, output_room;
+    uint32_t output_count, output_capacity;
     mb__scalar *scalars; /* numbers and keys to bind, in the order of their nodes */
-    uint32_t scalar_count, scalar_room;
+    uint32_t scalar_count, scalar_capacity;
     unsigned char *key; /* all that a plan depends on, and nothing that it does not */
-    uint32_t key_bytes, key_room;
+    uint32_t key_bytes, key_capacity;
 } mb__segment;
 
 typedef struct mb__cached {
     struct mb__cached *next_in_bucket, *newer, *older;
     uint64_t hash;
-    size_t key_bytes, bytes;
+    size_t key_bytes, bytes, compiled; /* bytes: all of it, with what the program holds */
     unsigned char *key;
     mb__bump pool; /* holds the plan and this key */
     mb__plan plan;
@@ -54,7 +54,7 @@ typedef struct mb__engine_state {
     mb_status opened; /* MB_OK, or why the backend could not be opened: nothing is computed then */
     /* plan cache: hash buckets, and a list by last use */
     mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
-    size_t cache_bytes, cache_limit;
+    size_t cache_bytes, compiled_bytes, cache_limit; /* compiled: of these, what programs hold */
     /* memory */
     mb__buffer *pool[MB_POOL_CLASSES];          /* unused buffers by size class, ... */
     mb__buffer *released_last, *released_first; /* ... and by when they were released */
@@ -65,11 +65,11 @@ typedef struct mb__engine_state {
     size_t arena_bytes;
     /* scratch of a flush, kept between flushes */
     uint32_t *mark, *dense, *targets; /* by node id; by node id; wanted nodes */
-    uint32_t mark_room, dense_room, target_room, serial;
+    uint32_t mark_capacity, dense_capacity, target_capacity, serial;
     mb__segment segment, single; /* of a flush; of one op that the oracle looks at */
     void **inputs, **outputs;
     mb__buffer **fresh;
-    uint32_t input_room, output_room, fresh_room;
+    uint32_t input_capacity, output_capacity, fresh_capacity;
     void *oracle; /* state of the backend that results are compared with */
     mb_stats stats;
     uint32_t tape_before, growths; /* nodes at the last flush; flushes in a row that found more */
@@ -155,7 +155,8 @@ void mb__segment_free(mb_context *ctx, mb__segment *s);
 /* The plan of a segment, made if there is none. */
 mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found);
 /* The plan alone, for a backend, in c->pool. */
-mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, mb__cached *c);
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
+                        mb__cached *c);
 /* Drops every plan. */
 void mb__cache_clear(mb_context *ctx);
 
@@ -176,6 +177,23 @@ mb_status mb__check_scan(mb_context *ctx, mb__engine_state *st, uint32_t scan,
  * Sets an error if not. */
 bool mb__oracle_agrees(mb_context *ctx, uint32_t id);
 void mb__oracle_close(mb__engine_state *st);
+/* The backend that computes every dtype as doubles, opened at its first use. NULL: error set. */
+const mb__backend *mb__oracle(mb_context *ctx);
+/* A node's value as doubles, given back by mb__oracle_drop. NULL: error set. */
+double *mb__oracle_fetch(mb_context *ctx, const mb__backend *asked, const mb__node *n);
+void mb__oracle_drop(mb_context *ctx, const mb__node *n, double *values);
+/* Has the oracle run a segment as it was last described, planned with these passes. MB_NO_MEMORY is not told.
+ */
+mb_status mb__oracle_ask(mb_context *ctx, const mb__segment *s, unsigned passes, double **inputs,
+                         double **outputs);
+/* A result that simplification changes, by more than rounding. */
+typedef struct mb__rewritten {
+    uint32_t node; /* 0: none */
+    int64_t at;
+    double got, want;
+} mb__rewritten;
+/* Looks at the outputs of the segment, of which nothing is computed yet. */
+void mb__compare_rewritten(mb_context *ctx, const mb__segment *s, mb__rewritten *found);
 /* Of an op on matrices, with values as doubles: the first element at which the result does not solve its
  * problem to rounding; -1: it does. */
 int64_t mb__residual_off(mb_context *ctx, const mb__node *n, double *const *operands, const double *result);

@@ -2,17 +2,14 @@
  *
  * arena.c - where intermediate values lie in the arena. A value is alive from the step that first writes it
  * to the last step that accesses it; a kernel's result reuses the memory of an operand whose last use is
- * that kernel, if both are accessed element by element in the same order. Best fit among the free gaps;
- * linear in steps and values, times the gaps.
+ * that kernel, if both are accessed element by element in the same order. Best fit among the free gaps
+ * (gaps.h); linear in steps and values, times the gaps.
  */
 #include "backends/plan/backend.h"
+#include "backends/plan/gaps.h"
 #include "backends/plan/graph.h"
 
 enum { ALIGN = 64 };
-
-typedef struct gap {
-    int64_t offset, size;
-} gap;
 
 /* Of a value: its place is not yet chosen; is its own; is free again, or another's. */
 enum { UNPLACED, PLACED, GONE };
@@ -22,8 +19,9 @@ typedef struct placer {
     const mb__backend *backend;
     mb__bump *bump;
     uint8_t *state; /* of each value */
-    gap *gaps;      /* by rising offset */
-    int gap_count, gap_room;
+    mb__gap *gaps;
+    uint32_t gap_count;
+    int gap_capacity;
     int64_t top, apart; /* bytes left free behind each value */
     bool failed;
 } placer;
@@ -83,22 +81,13 @@ static int64_t bytes_of(const placer *p, const mb__value *v)
 
 static int64_t take(placer *p, int64_t size)
 {
-    int best = -1;
-    for (int i = 0; i < p->gap_count; i++)
-        if (p->gaps[i].size >= size && (best < 0 || p->gaps[i].size < p->gaps[best].size))
-            best = i;
-    if (best >= 0) {
-        int64_t at = p->gaps[best].offset;
-        p->gaps[best].offset += size;
-        p->gaps[best].size -= size;
-        if (!p->gaps[best].size)
-            memmove(p->gaps + best, p->gaps + best + 1, (size_t)(--p->gap_count - best) * sizeof *p->gaps);
-        return at;
-    }
-    if (p->gap_count && p->gaps[p->gap_count - 1].offset + p->gaps[p->gap_count - 1].size == p->top) {
-        int64_t at = p->gaps[--p->gap_count].offset; /* grow the last gap */
-        p->top = at + size;
-        return at;
+    uint64_t at;
+    if (mb__gap_take(p->gaps, &p->gap_count, (uint64_t)size, &at))
+        return (int64_t)at;
+    const mb__gap *last = p->gap_count ? &p->gaps[p->gap_count - 1] : NULL;
+    if (last && last->offset + last->bytes == (uint64_t)p->top) { /* the last one grows */
+        p->gap_count--;
+        p->top = (int64_t)last->offset;
     }
     p->top += size;
     return p->top - size;
@@ -108,35 +97,13 @@ static void give(placer *p, int64_t offset, int64_t size)
 {
     if (!size)
         return;
-    gap *grown = mb__bump_grow(p->bump, p->gaps, p->gap_count, &p->gap_room, sizeof *grown);
+    mb__gap *grown = mb__bump_grow(p->bump, p->gaps, (int)p->gap_count, &p->gap_capacity, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return;
     }
     p->gaps = grown;
-    int low = 0, high = p->gap_count;
-    while (low < high) {
-        int mid = (low + high) / 2;
-        if (p->gaps[mid].offset < offset)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    bool before = low > 0 && p->gaps[low - 1].offset + p->gaps[low - 1].size == offset;
-    bool after = low < p->gap_count && offset + size == p->gaps[low].offset;
-    if (before) {
-        p->gaps[low - 1].size += size;
-        if (after) {
-            p->gaps[low - 1].size += p->gaps[low].size;
-            memmove(p->gaps + low, p->gaps + low + 1, (size_t)(--p->gap_count - low) * sizeof *p->gaps);
-        }
-    } else if (after) {
-        p->gaps[low].offset = offset;
-        p->gaps[low].size += size;
-    } else {
-        memmove(p->gaps + low + 1, p->gaps + low, (size_t)(p->gap_count++ - low) * sizeof *p->gaps);
-        p->gaps[low] = (gap){offset, size};
-    }
+    mb__gap_give(p->gaps, &p->gap_count, (uint64_t)offset, (uint64_t)size);
 }
 
 int32_t mb__kernel_origin(const mb__kernel *k, int32_t instr)

@@ -79,9 +79,9 @@ typedef struct mb__backend {
     bool loops;   /* runs steps that are loops; false: gets all their steps one after the other */
     bool
         oracle; /* computes in float64 whatever the dtype, by the plainest loops: MB_DEBUG compares with it */
-    /* Fills in up to `room` devices, best first, and returns how many there are. *why: one sentence where
+    /* Fills in up to `capacity` devices, best first, and returns how many there are. *why: one sentence where
      * there is none, else untouched. */
-    int (*list)(mb_device *devices, int room, const char **why);
+    int (*list)(mb_device *devices, int capacity, const char **why);
     /* *state is what the other functions get; NULL where opening failed. The host outlives it. */
     mb_status (*open)(const mb__host *host, const mb__open_options *options, void **state,
                       mb__limits *limits);

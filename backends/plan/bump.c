@@ -41,18 +41,19 @@ void mb__bump_free(mb__bump *b)
     b->used = b->total = 0;
 }
 
-void *mb__bump_grow(mb__bump *b, void *old, int count, int *room, size_t item)
+void *mb__bump_grow(mb__bump *b, void *old, int count, int *capacity, size_t item)
 {
-    if (count < *room)
+    if (count < *capacity)
         return old;
-    int next = *room ? 2 * *room : 8;
+    int next = *capacity ? 2 * *capacity : 8;
     /* The newest piece of the newest chunk is extended where it is. */
-    size_t held = ((size_t)*room * item + 15) & ~(size_t)15, want = ((size_t)next * item + 15) & ~(size_t)15;
-    if (old && *room && (char *)b->chunks + b->used == (char *)old + held &&
+    size_t held = ((size_t)*capacity * item + 15) & ~(size_t)15,
+           want = ((size_t)next * item + 15) & ~(size_t)15;
+    if (old && *capacity && (char *)b->chunks + b->used == (char *)old + held &&
         b->used - held + want <= b->chunks->size) {
         memset((char *)old + held, 0, want - held);
         b->used += want - held;
-        *room = next;
+        *capacity = next;
         return old;
     }
     void *p = mb__bump_get(b, (size_t)next * item);
@@ -60,6 +61,6 @@ void *mb__bump_grow(mb__bump *b, void *old, int count, int *room, size_t item)
         return NULL;
     if (count)
         memcpy(p, old, (size_t)count * item);
-    *room = next;
+    *capacity = next;
     return p;
 }

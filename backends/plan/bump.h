@@ -14,6 +14,6 @@ typedef struct mb__bump {
 void *mb__bump_get(mb__bump *b, size_t bytes); /* zeroed, aligned to 16; NULL: no memory */
 void mb__bump_free(mb__bump *b);
 /* A growing array in bump memory: doubles by copying. */
-void *mb__bump_grow(mb__bump *b, void *old, int count, int *room, size_t item);
+void *mb__bump_grow(mb__bump *b, void *old, int count, int *capacity, size_t item);
 
 #endif

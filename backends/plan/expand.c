@@ -197,7 +197,7 @@ mb_status mb__expand(mb__graph *g, unsigned passes)
     if (!folds)
         return MB_OK;
     u.fresh.nodes = NULL;
-    u.fresh.count = u.fresh.room = 0;
+    u.fresh.count = u.fresh.capacity = 0;
     u.uses = mb__bump_get(g->bump, (size_t)(g->count + 1) * sizeof *u.uses);
     u.map = mb__bump_get(g->bump, (size_t)(g->count + 1) * sizeof *u.map);
     if (!u.uses || !u.map)

@@ -35,15 +35,15 @@ typedef struct fuser {
     unsigned passes;
     int32_t *uses; /* first use of each node with storage */
     use *use_pool;
-    int use_count, use_room;
+    int use_count, use_capacity;
     int32_t *memberships;
     membership *member_pool;
-    int member_pool_count, member_pool_room;
+    int member_pool_count, member_pool_capacity;
     int *order; /* of a single step or of the group that stores the node */
     int *cost;
     int32_t (*leaves)[3];
     uint8_t *rowish; /* elementwise over the results of reductions */
-    int group_room, next_order;
+    int group_capacity, next_order;
     bool failed;
 } fuser;
 
@@ -80,14 +80,14 @@ static void join(fuser *u, int32_t node, int32_t group, enum kind kind)
         return;
     mb__group *gr = &u->f->groups[group];
     membership *pool =
-        mb__bump_grow(u->bump, u->member_pool, u->member_pool_count, &u->member_pool_room, sizeof *pool);
+        mb__bump_grow(u->bump, u->member_pool, u->member_pool_count, &u->member_pool_capacity, sizeof *pool);
     if (!pool) {
         u->failed = true;
         return;
     }
     u->member_pool = pool; /* at once: its room is known to be larger already */
     int32_t *members =
-        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_room, sizeof *members);
+        mb__bump_grow(u->bump, gr->members, gr->member_count, &gr->member_capacity, sizeof *members);
     if (!members) {
         u->failed = true;
         return;
@@ -205,7 +205,7 @@ static enum kind fits(const fuser *u, int32_t n, int32_t c, int j, int32_t group
 static int32_t new_group(fuser *u, int32_t n)
 {
     mb__fusion *f = u->f;
-    mb__group *grown = mb__bump_grow(u->bump, f->groups, f->group_count, &u->group_room, sizeof *grown);
+    mb__group *grown = mb__bump_grow(u->bump, f->groups, f->group_count, &u->group_capacity, sizeof *grown);
     if (!grown) {
         u->failed = true;
         return 0;
@@ -471,7 +471,7 @@ mb_status mb__fuse(mb__graph *g, unsigned passes, mb__fusion *f)
         estimate(&u, i);
         for (int j = 0; j < x->nin && !mb__is_view(x->op); j++) {
             int32_t b = g->nodes[x->in[j]].base;
-            use *pool = mb__bump_grow(g->bump, u.use_pool, u.use_count, &u.use_room, sizeof *pool);
+            use *pool = mb__bump_grow(g->bump, u.use_pool, u.use_count, &u.use_capacity, sizeof *pool);
             if (!pool)
                 return MB_NO_MEMORY;
             u.use_pool = pool;

@@ -4,7 +4,7 @@
 
 int32_t mb__graph_append(mb__graph *g, const mb__gnode *n)
 {
-    mb__gnode *grown = mb__bump_grow(g->bump, g->nodes, g->count, &g->room, sizeof *grown);
+    mb__gnode *grown = mb__bump_grow(g->bump, g->nodes, g->count, &g->capacity, sizeof *grown);
     if (!grown)
         return -1;
     g->nodes = grown;

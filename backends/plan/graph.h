@@ -26,11 +26,11 @@ typedef struct mb__gnode {
 typedef struct mb__graph {
     mb__bump *bump;
     mb__gnode *nodes;
-    int count, room;
+    int count, capacity;
     int32_t *outputs; /* node of each output */
     int output_count, input_count, scalar_count;
     struct mb__gloop *loops; /* by the first attribute of SCAN nodes */
-    int loop_count, loop_room;
+    int loop_count, loop_capacity;
 } mb__graph;
 
 /* A scan's body. Its inputs: carries, slices, captures, as the SCAN node has them as operands; its outputs:
@@ -106,7 +106,7 @@ typedef struct mb__group {
     int64_t dim[MB_MAX_RANK];
     uint32_t row_mask; /* axes of the space that rows run over */
     int32_t *members;  /* ascending once finished */
-    int member_count, member_room;
+    int member_count, member_capacity;
     int order;     /* groups and single steps, later ones first while fusing */
     int32_t moved; /* merged into that group; -1 */
 } mb__group;

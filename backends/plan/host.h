@@ -57,12 +57,12 @@ static inline void mb__host_free(const mb__host *h, void *memory, size_t bytes)
 }
 /* Makes room for `need` items of `item` bytes in a growing array; new ones are zero. False: no memory, and
  * the array is as it was. */
-static inline bool mb__host_reserve(const mb__host *h, void **array, uint32_t *room, uint64_t need,
+static inline bool mb__host_reserve(const mb__host *h, void **array, uint32_t *capacity, uint64_t need,
                                     size_t item)
 {
-    if (need <= *room)
+    if (need <= *capacity)
         return true;
-    uint64_t next = *room + *room / 2 + 64;
+    uint64_t next = *capacity + *capacity / 2 + 64;
     if (next < need)
         next = need;
     if (next > UINT32_MAX || next > PTRDIFF_MAX / item)
@@ -70,11 +70,11 @@ static inline bool mb__host_reserve(const mb__host *h, void **array, uint32_t *r
     void *p = mb__host_alloc(h, (size_t)next * item);
     if (!p)
         return false;
-    if (*room)
-        memcpy(p, *array, (size_t)*room * item);
-    mb__host_free(h, *array, (size_t)*room * item);
+    if (*capacity)
+        memcpy(p, *array, (size_t)*capacity * item);
+    mb__host_free(h, *array, (size_t)*capacity * item);
     *array = p;
-    *room = (uint32_t)next;
+    *capacity = (uint32_t)next;
     return true;
 }
 

@@ -152,8 +152,9 @@ mb_status mb__layout(mb__graph *g)
     layout l = {.old = g, .fresh = *g};
     l.fresh.nodes = NULL;
     l.fresh.count = 0;
-    l.fresh.room = g->count + g->count / 16 + 64; /* most graphs fit; growing leaves the old array behind */
-    if (!(l.fresh.nodes = mb__bump_get(g->bump, (size_t)l.fresh.room * sizeof *l.fresh.nodes)))
+    l.fresh.capacity =
+        g->count + g->count / 16 + 64; /* most graphs fit; growing leaves the old array behind */
+    if (!(l.fresh.nodes = mb__bump_get(g->bump, (size_t)l.fresh.capacity * sizeof *l.fresh.nodes)))
         return MB_NO_MEMORY;
     int32_t *map = mb__bump_get(g->bump, (size_t)(g->count + 1) * sizeof *map);
     if (!map)

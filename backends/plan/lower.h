@@ -16,12 +16,12 @@ typedef struct mb__lowering {
     unsigned passes;
     mb__bump *pool; /* of what the plan holds, exact in size; what grows lies in g->bump and is copied */
     mb__plan *plan;
-    int step_room, value_room;
+    int step_capacity, value_capacity;
     int32_t *value;    /* of each node with storage; -1 */
     int32_t *instr_of; /* of nodes in the kernel being made; -1 */
     mb__instr *instrs; /* of the kernel being made */
     mb__store *stores;
-    int instr_room, store_room;
+    int instr_capacity, store_capacity;
     bool failed;
 } mb__lowering;
 

@@ -4,7 +4,8 @@
 
 static int32_t new_instr(mb__lowering *l, mb__kernel *k, const mb__instr *i)
 {
-    mb__instr *grown = mb__bump_grow(l->g->bump, l->instrs, k->instr_count, &l->instr_room, sizeof *grown);
+    mb__instr *grown =
+        mb__bump_grow(l->g->bump, l->instrs, k->instr_count, &l->instr_capacity, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return 0;
@@ -16,7 +17,8 @@ static int32_t new_instr(mb__lowering *l, mb__kernel *k, const mb__instr *i)
 
 static void new_store(mb__lowering *l, mb__kernel *k, const mb__store *s)
 {
-    mb__store *grown = mb__bump_grow(l->g->bump, l->stores, k->store_count, &l->store_room, sizeof *grown);
+    mb__store *grown =
+        mb__bump_grow(l->g->bump, l->stores, k->store_count, &l->store_capacity, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return;

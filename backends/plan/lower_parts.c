@@ -5,7 +5,7 @@
 int32_t mb__lower_value(mb__lowering *l, mb_dtype dtype, int64_t count, int storage, int32_t index)
 {
     mb__value *grown =
-        mb__bump_grow(l->g->bump, l->plan->values, l->plan->value_count, &l->value_room, sizeof *grown);
+        mb__bump_grow(l->g->bump, l->plan->values, l->plan->value_count, &l->value_capacity, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return 0;
@@ -24,7 +24,7 @@ int32_t mb__lower_value(mb__lowering *l, mb_dtype dtype, int64_t count, int stor
 mb__step *mb__lower_step(mb__lowering *l, int kind, const char *site)
 {
     mb__step *grown =
-        mb__bump_grow(l->g->bump, l->plan->steps, l->plan->step_count, &l->step_room, sizeof *grown);
+        mb__bump_grow(l->g->bump, l->plan->steps, l->plan->step_count, &l->step_capacity, sizeof *grown);
     if (!grown) {
         l->failed = true;
         return NULL;

@@ -23,7 +23,7 @@ typedef struct nesting {
     int32_t *first;       /* of each home that is a BODY; `count`: of those of none */
     int32_t *map, *level; /* of the nodes that were translated: to what, and on which level */
     int32_t *stack, stacked;
-    int stack_room;
+    int stack_capacity;
     bool failed;
 } nesting;
 
@@ -43,7 +43,7 @@ static void need(nesting *n, int32_t id)
     if (n->live[id] || n->failed)
         return;
     n->live[id] = 1;
-    int32_t *grown = mb__bump_grow(n->bump, n->stack, n->stacked, &n->stack_room, sizeof *grown);
+    int32_t *grown = mb__bump_grow(n->bump, n->stack, n->stacked, &n->stack_capacity, sizeof *grown);
     if (!grown) {
         n->failed = true;
         return;
@@ -133,15 +133,15 @@ typedef struct level {
     mb__graph *g;
     int32_t home, number;
     int32_t *captured; /* nodes of the outside that became inputs */
-    int captures, capture_room;
+    int captures, capture_capacity;
     undo *undos;
-    int undo_count, undo_room;
+    int undo_count, undo_capacity;
 } level;
 
 static void set(level *l, int32_t id, int32_t to)
 {
     nesting *n = l->n;
-    undo *grown = mb__bump_grow(n->bump, l->undos, l->undo_count, &l->undo_room, sizeof *grown);
+    undo *grown = mb__bump_grow(n->bump, l->undos, l->undo_count, &l->undo_capacity, sizeof *grown);
     if (!grown) {
         n->failed = true;
         return;
@@ -205,7 +205,8 @@ static int32_t translate(level *l, int32_t id)
         copy.in = operands(l, x);
         to = n->failed ? 0 : append(l, &copy);
     } else {
-        int32_t *grown = mb__bump_grow(n->bump, l->captured, l->captures, &l->capture_room, sizeof *grown);
+        int32_t *grown =
+            mb__bump_grow(n->bump, l->captured, l->captures, &l->capture_capacity, sizeof *grown);
         if (!grown) {
             n->failed = true;
             return 0;
@@ -303,7 +304,7 @@ static void emit_scan(level *l, int32_t id)
     const mb__gnode *scan = &n->nodes[id], *body = &n->nodes[scan->in[0]];
     int nc = carries_of(scan), ns = slices_of(scan), stacks = (int)scan->attr[4];
     mb__graph *g = l->g;
-    mb__gloop *loops = mb__bump_grow(n->bump, g->loops, g->loop_count, &g->loop_room, sizeof *loops);
+    mb__gloop *loops = mb__bump_grow(n->bump, g->loops, g->loop_count, &g->loop_capacity, sizeof *loops);
     int32_t *kept = mb__bump_get(n->bump, (size_t)(nc + ns + stacks + 1) * sizeof *kept);
     if (!loops || !kept) {
         n->failed = true;
@@ -431,7 +432,7 @@ mb_status mb__nest(mb__graph *g)
     find_homes(&n);
     mb__graph top = *g;
     top.nodes = NULL;
-    top.count = top.room = 0;
+    top.count = top.capacity = 0;
     level l = {.n = &n, .g = &top, .home = HERE, .number = 1};
     build(&l);
     for (int k = 0; k < g->output_count && !n.failed; k++)

@@ -214,7 +214,7 @@ mb_status mb__gather_pads(mb__graph *g)
     if (!find_trees(&u))
         return MB_OK;
     u.fresh.nodes = NULL;
-    u.fresh.count = u.fresh.room = 0;
+    u.fresh.count = u.fresh.capacity = 0;
     for (int i = 0; i < g->count && !u.failed; i++) {
         bool root = g->nodes[i].op == MB_OP_ADD && !u.inner[i];
         if (root)

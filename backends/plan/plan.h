@@ -4,7 +4,7 @@
  *
  *   - engine/segment.c: the tape as a graph;
  *   - nest.c, expand.c, simplify.c, pads.c: that graph as another;
- *   - layout.c, fuse.c: the graph as groups;
+ *   - layout.c, fuse.c, schedule.c: the graph as groups, in running order;
  *   - lower.c: the groups as steps;
  *   - arena.c: steps, and where values lie: the plan.
  *
@@ -144,7 +144,7 @@ typedef struct mb__loop {
     int until; /* the carry, 0-d bool, which once true makes the body give the carries as they were: the loop
                   may then be left, if the carries are brought to where the last step leaves them; -1 */
     int idle;  /* the input, 0-d bool, whose truth at a step means that the body gives the carries as they
-                  were,  and zeros for all else: the step may then be left out; -1 */
+                  were, and zeros for all else: the step may then be left out; -1 */
     const int32_t *kept; /* for each output that is no carry: the carry of which it is the value at the step's
                             beginning, in steps that are left out, too; -1 */
 } mb__loop;

@@ -509,8 +509,9 @@ mb_status mb__simplify(mb__graph *g, unsigned passes)
     pass p = {.old = g, .fresh = *g, .passes = passes};
     p.fresh.nodes = NULL;
     p.fresh.count = 0;
-    p.fresh.room = g->count + g->count / 8 + 64; /* most graphs fit; growing leaves the old array behind */
-    if (!(p.fresh.nodes = mb__bump_get(g->bump, (size_t)p.fresh.room * sizeof *p.fresh.nodes)))
+    p.fresh.capacity =
+        g->count + g->count / 8 + 64; /* most graphs fit; growing leaves the old array behind */
+    if (!(p.fresh.nodes = mb__bump_get(g->bump, (size_t)p.fresh.capacity * sizeof *p.fresh.nodes)))
         return MB_NO_MEMORY;
     p.table_size = 64;
     while (p.table_size < 4u * (uint32_t)g->count)

@@ -126,7 +126,7 @@ mb_status mb__unroll(mb__graph *g)
         return MB_OK;
     unroller u = {.fresh = *g};
     u.fresh.nodes = NULL;
-    u.fresh.count = u.fresh.room = u.fresh.loop_count = 0;
+    u.fresh.count = u.fresh.capacity = u.fresh.loop_count = 0;
     int32_t *map = memory(&u, (size_t)(g->count + 1) * sizeof *map);
     int32_t **results = memory(&u, (size_t)(g->loop_count + 1) * sizeof *results);
     for (int i = 0; i < g->loop_count && !u.failed; i++)

@@ -12,10 +12,10 @@
 #include "backends/plan/custom.h"
 #include "backends/reference/values.h"
 
-static int list(mb_device *devices, int room, const char **why)
+static int list(mb_device *devices, int capacity, const char **why)
 {
     (void)why;
-    if (room > 0)
+    if (capacity > 0)
         *devices = (mb_device){.backend = "reference",
                                .name = "plain loops in double precision",
                                .kind = "processor",

@@ -34,7 +34,7 @@ static inline double wrap(double x)
 
 static inline double to_int(double x)
 {
-    return x >= 2147483647.0 ? 2147483647.0 : x > -2147483648.0 ? trunc(x) : -2147483648.0;
+    return x >= 2147483647.0 ? 2147483647.0 : x > -2147483648.0 ? trunc(x) + 0.0 : -2147483648.0; /* no -0 */
 }
 
 static inline double cast(int from, int to, double x)

@@ -4,10 +4,10 @@
 
 #include "trace.h"
 
-static int list(mb_device *devices, int room, const char **why)
+static int list(mb_device *devices, int capacity, const char **why)
 {
     (void)why; /* there always is one */
-    if (room > 0)
+    if (capacity > 0)
         *devices = (mb_device){
             .backend = "trace", .name = "plain loops, written as C", .kind = "processor", .float64 = true};
     return 1;

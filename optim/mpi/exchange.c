@@ -61,7 +61,7 @@ static bool sizes(const mb_mpi *mpi, mb__mpi_operation *op, int64_t n[3])
 static mb__mpi_operation *take_spare(mb_mpi *mpi, size_t bytes)
 {
     for (mb__mpi_operation **at = &mpi->spare; *at; at = &(*at)->next)
-        if ((*at)->room >= bytes && (*at)->room / 4 <= bytes) {
+        if ((*at)->capacity >= bytes && (*at)->capacity / 4 <= bytes) {
             mb__mpi_operation *op = *at;
             *at = op->next;
             mpi->spares--;
@@ -74,14 +74,14 @@ static mb__mpi_operation *allocate(mb_mpi *mpi, size_t bytes)
 {
     mb__mpi_operation *op = take_spare(mpi, bytes);
     if (op) {
-        *op = (mb__mpi_operation){.all = op->all, .block = op->block, .room = op->room};
+        *op = (mb__mpi_operation){.all = op->all, .block = op->block, .capacity = op->capacity};
         return op;
     }
     if (!(op = calloc(1, sizeof *op)))
         return NULL;
     op->all = calloc((size_t)mpi->size, sizeof *op->all);
     op->block = malloc(bytes ? bytes : 1);
-    op->room = bytes;
+    op->capacity = bytes;
     if (op->all && op->block)
         return op;
     free(op->all);

@@ -50,7 +50,7 @@ typedef struct mb__mpi_operation {
     size_t element; /* bytes */
     int64_t part;   /* REDUCE of many bytes, SCATTER: elements of each rank's part; else 0 */
     unsigned char *block, *sent, *came, *result; /* parts of the block */
-    size_t room;                                 /* of the block */
+    size_t capacity;                             /* of the block */
     struct mb__mpi_operation *next;
 } mb__mpi_operation;
 

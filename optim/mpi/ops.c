@@ -52,12 +52,12 @@ static mb_status compute(const void *user, const mb_core_data *in, const mb_core
 }
 
 static bool shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                  char *text, size_t room)
+                  char *text, size_t capacity)
 {
     const mb_mpi *mpi = mb__mpi_of(attrs[0]);
     (void)user, (void)nattr;
     if (!mpi) {
-        snprintf(text, room, "its mb_mpi handle is closed");
+        snprintf(text, capacity, "its mb_mpi handle is closed");
         return false;
     }
     out->dtype = in->dtype;
@@ -181,9 +181,14 @@ static mb_tensor collective(const char *site, mb_mpi *mpi, mb_tensor x, int kind
                              how);
 }
 
+static bool is_float(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || dtype == MB_FLOAT16 || dtype == MB_BFLOAT16;
+}
+
 mb_tensor mb__mpi_with_rule(const char *site, mb_mpi *mpi, mb_tensor y, mb_tensor x, int kind, int how)
 {
-    if (mb_dtype_of(x) != MB_FLOAT32 && mb_dtype_of(x) != MB_FLOAT64)
+    if (!is_float(mb_dtype_of(x)))
         return y;
     const rule r = {mpi->number, kind, how};
     mb_custom_gradient_at(
@@ -205,13 +210,12 @@ static bool fits(const char *site, mb_mpi *mpi, mb_tensor x, int kind, int how)
     }
     mb_dtype dtype = mb_dtype_of(x);
     mb_shape s = mb_shape_of(x);
-    bool floats = dtype == MB_FLOAT32 || dtype == MB_FLOAT64,
-         adds = kind == MB__MPI_REDUCE || kind == MB__MPI_SCATTER;
+    bool floats = is_float(dtype), adds = kind == MB__MPI_REDUCE || kind == MB__MPI_SCATTER;
     if (!floats && (how == MB_REDUCE_MEAN && kind == MB__MPI_REDUCE))
-        mb_fail_at(site, ctx, MB_INVALID, "%s: got %s; a mean is of float32 or float64", names[kind],
+        mb_fail_at(site, ctx, MB_INVALID, "%s: got %s; a mean is of floats", names[kind],
                    mb_dtype_name(dtype));
     else if (!floats && dtype != MB_INT32 && (dtype != MB_BOOL || adds))
-        mb_fail_at(site, ctx, MB_INVALID, "%s: got %s; wanted float32, float64 or int32%s", names[kind],
+        mb_fail_at(site, ctx, MB_INVALID, "%s: got %s; wanted floats or int32%s", names[kind],
                    mb_dtype_name(dtype), adds ? "" : ", or bool");
     else if (mb_count(x) > INT_MAX / mpi->size)
         mb_fail_at(site, ctx, MB_INVALID, "%s: %lld elements on each of %d ranks; at most 2^31 - 1 in all",

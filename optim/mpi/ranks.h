@@ -113,7 +113,8 @@ typedef enum mb_reduction {
     MB_REDUCE_MAX,  /* NaN where one has NaN; its derivative is shared by those that have the maximum */
 } mb_reduction;
 
-/* On each rank the reduction over all ranks of their x, shaped like x. float32, float64, int32 (wraps). */
+/* On each rank the reduction over all ranks of their x, shaped like x. Floats, int32 (wraps). Halves go as
+ * float32 do, and the result is rounded. */
 MB_API mb_tensor mb_all_reduce_at(const char *site, mb_mpi *mpi, mb_tensor x, mb_reduction reduction);
 #define mb_all_reduce(...) mb_all_reduce_at(MB_HERE, __VA_ARGS__)
 /* [size, shape of x]: the x of all ranks, in order. These three dtypes, and bool. */
@@ -143,10 +144,9 @@ MB_API mb_status mb_mean_gradients_at(const char *site, mb_mpi *mpi, mb_tensor *
                                       int64_t bucket_bytes);
 #define mb_mean_gradients(...) mb_mean_gradients_at(MB_HERE, __VA_ARGS__)
 /* From now on all steps of the optimiser do that to their gradients (mb_optimizer_set_through), in buckets of
- * the size last given for the handle: clip_norm is
- * then of the norm of the mean, skip of its being finite, and so the same on all ranks. Parameters that were
- * equal stay equal, bit by bit. Until the handle is closed; then give it up by mb_optimizer_set_through(opt,
- * NULL, NULL), or free it. */
+ * the size last given for the handle: clip_norm is then of the norm of the mean, skip of its being finite,
+ * and so the same on all ranks. Parameters that were equal stay equal, bit by bit. Until the handle is
+ * closed; then give it up by mb_optimizer_set_through(opt, NULL, NULL), or free it. */
 MB_API mb_status mb_mpi_share_gradients_at(const char *site, mb_mpi *mpi, mb_optimizer *opt,
                                            int64_t bucket_bytes);
 #define mb_mpi_share_gradients(...) mb_mpi_share_gradients_at(MB_HERE, __VA_ARGS__)

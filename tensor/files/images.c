@@ -16,9 +16,9 @@ struct mb_images {
     uint32_t *order; /* [count] */
 
     /* The batch being assembled; of the size of the largest batch so far. */
-    float *x;   /* [room, height, width] */
-    int32_t *y; /* [room] */
-    int64_t room;
+    float *x;   /* [capacity, height, width] */
+    int32_t *y; /* [capacity] */
+    int64_t capacity;
 };
 
 static void put_in_order(mb_images *d, uint64_t epoch)
@@ -93,11 +93,11 @@ mb_images *mb_images_open_at(const char *site, mb_context *ctx, mb_images_option
 
 static void drop_batch(mb_images *d)
 {
-    mb__free(d->ctx, d->x, (size_t)(d->room * d->height * d->width) * sizeof *d->x);
-    mb__free(d->ctx, d->y, (size_t)d->room * sizeof *d->y);
+    mb__free(d->ctx, d->x, (size_t)(d->capacity * d->height * d->width) * sizeof *d->x);
+    mb__free(d->ctx, d->y, (size_t)d->capacity * sizeof *d->y);
     d->x = NULL;
     d->y = NULL;
-    d->room = 0;
+    d->capacity = 0;
 }
 
 void mb_images_close(mb_images *d)
@@ -146,7 +146,7 @@ void mb_images_columns(const mb_images *d, mb_column columns[2])
 
 static bool reserve(mb_images *d, int64_t size)
 {
-    if (size <= d->room)
+    if (size <= d->capacity)
         return true;
     drop_batch(d);
     size_t x_bytes = (size_t)(size * d->height * d->width) * sizeof *d->x;
@@ -158,7 +158,7 @@ static bool reserve(mb_images *d, int64_t size)
     }
     d->x = x;
     d->y = y;
-    d->room = size;
+    d->capacity = size;
     return true;
 }
 

@@ -74,14 +74,14 @@ static bool take(npy *f, const char *word)
 }
 
 /* Takes a string in quotes of either kind, without escapes, into out. */
-static bool take_string(npy *f, char *out, size_t room)
+static bool take_string(npy *f, char *out, size_t capacity)
 {
     char quote = take(f, "'") ? '\'' : take(f, "\"") ? '"' : 0;
     size_t n = 0;
     if (!quote)
         return false;
     for (; f->at < f->end && *f->at != quote; f->at++)
-        if (n + 1 < room)
+        if (n + 1 < capacity)
             out[n++] = *f->at;
     out[n] = 0;
     return f->at < f->end && *f->at++ == quote;

@@ -70,12 +70,12 @@ static bool read_header(mb_safetensors *f)
         return false;
     }
     h->bytes = (size_t)n;
-    h->room = (uint32_t)(n / MB__ST_ENTRY_MIN + 1);
-    f->scratch_count = h->room > MB__ST_METADATA_MAX ? h->room : MB__ST_METADATA_MAX;
+    h->capacity = (uint32_t)(n / MB__ST_ENTRY_MIN + 1);
+    f->scratch_count = h->capacity > MB__ST_METADATA_MAX ? h->capacity : MB__ST_METADATA_MAX;
     f->data_at = sizeof n + n;
     if (!(h->text = mb__alloc(ctx, h->bytes + 1)) ||
-        !(h->entries = mb__alloc(ctx, h->room * sizeof *h->entries)) ||
-        !(h->order = mb__alloc(ctx, h->room * sizeof *h->order)) ||
+        !(h->entries = mb__alloc(ctx, h->capacity * sizeof *h->entries)) ||
+        !(h->order = mb__alloc(ctx, h->capacity * sizeof *h->order)) ||
         !(h->scratch = mb__alloc(ctx, f->scratch_count * sizeof *h->scratch)))
         return false;
     if ((error = mb__read_fully(f->fd, h->text, h->bytes, sizeof n)) != 0) {
@@ -134,8 +134,8 @@ void mb_safetensors_close(mb_safetensors *f)
     if (f->fd >= 0)
         mb__close(f->fd);
     drop_scratch(f);
-    mb__free(ctx, h->order, h->room * sizeof *h->order);
-    mb__free(ctx, h->entries, h->room * sizeof *h->entries);
+    mb__free(ctx, h->order, h->capacity * sizeof *h->order);
+    mb__free(ctx, h->entries, h->capacity * sizeof *h->entries);
     mb__free(ctx, h->text, h->bytes + 1);
     mb__free(ctx, f->path, f->path_bytes);
     mb__free(ctx, f, sizeof *f);

@@ -69,18 +69,18 @@ typedef struct mb__st_key {
 typedef struct mb__st_header {
     char *text; /* [bytes + 1], rewritten by the parser */
     size_t bytes;
-    mb__st_entry *entries; /* [room] */
-    mb__st_key *scratch;   /* [room], while parsing */
-    uint32_t *order;       /* [room] entries by hash of their names */
-    uint32_t room, count;
+    mb__st_entry *entries; /* [capacity] */
+    mb__st_key *scratch;   /* [capacity], while parsing */
+    uint32_t *order;       /* [capacity] entries by hash of their names */
+    uint32_t capacity, count;
     char *metadata; /* key NUL value NUL ..., or NULL */
     uint32_t metadata_count;
     char error[320]; /* one sentence, after a failure */
 } mb__st_header;
 
 /* Parses text and checks everything against the bytes of data that follow it in the file. The caller provides
- * text, bytes, and the three arrays of room = bytes / MB__ST_ENTRY_MIN + 1; scratch of MB__ST_METADATA_MAX at
- * least. */
+ * text, bytes, and the three arrays of capacity = bytes / MB__ST_ENTRY_MIN + 1; scratch of
+ * MB__ST_METADATA_MAX at least. */
 bool mb__st_parse(mb__st_header *h, uint64_t data_bytes);
 /* Index in entries, -1 if there is no such name. */
 int64_t mb__st_find(const mb__st_header *h, const char *name);

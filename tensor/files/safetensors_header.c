@@ -472,7 +472,7 @@ bool mb__st_parse(mb__st_header *h, uint64_t data_bytes)
             s.name = name;
             if (bytes > MB__ST_NAME_MAX)
                 return fail(&s, "a name of %zu bytes, above %d", bytes, MB__ST_NAME_MAX);
-            if (h->count == h->room)
+            if (h->count == h->capacity)
                 return fail(&s, "one tensor more than the header has room for");
             mb__st_entry *e = &h->entries[h->count];
             *e = (mb__st_entry){.name = (uint32_t)(name - h->text), .name_bytes = (uint32_t)bytes};

@@ -197,7 +197,7 @@ mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *
         return mb_error(ctx);
 
     s.order = mb__alloc(ctx, (size_t)n * sizeof *s.order);
-    size_t room = 0;
+    size_t capacity = 0;
     bool ok = s.order != NULL;
     if (ok) {
         for (int i = 0; i < n; i++)
@@ -211,14 +211,14 @@ mb_status mb_safetensors_save_at(const char *site, mb_context *ctx, const char *
     }
     if (ok) {
         put_header(&s, &s.header);
-        room = s.header.bytes;
-        s.header = (text){mb__alloc(ctx, room), 0};
+        capacity = s.header.bytes;
+        s.header = (text){mb__alloc(ctx, capacity), 0};
         ok = s.header.data != NULL;
     }
     if (ok)
         put_header(&s, &s.header);
     mb_status status = ok ? mb__replace_file(ctx, "safetensors", path, write_all, &s) : mb_error(ctx);
-    mb__free(ctx, s.header.data, room);
+    mb__free(ctx, s.header.data, capacity);
     mb__free(ctx, s.order, (size_t)n * sizeof *s.order);
     return status;
 }

@@ -196,13 +196,13 @@ static mb_status running(const void *user, const mb_core_data *in, const mb_core
     return MB_OK;
 }
 static bool running_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                          char *why, size_t room)
+                          char *why, size_t capacity)
 {
     (void)user, (void)attrs, (void)nattr;
     out[0] = in[0];
     out[1].dtype = in[0].dtype;
     if (in[0].dtype == MB_BOOL)
-        snprintf(why, room, "got bool; wanted numbers");
+        snprintf(why, capacity, "got bool; wanted numbers");
     return in[0].dtype != MB_BOOL;
 }
 static const mb_custom_op_spec running_spec = {.name = "running",
@@ -278,12 +278,12 @@ static mb_status times(const void *user, const mb_core_data *in, const mb_core_d
     return MB_OK;
 }
 static bool times_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                        char *why, size_t room)
+                        char *why, size_t capacity)
 {
     (void)user, (void)attrs, (void)nattr;
     out[0].dtype = in[0].dtype;
     out[0].dim[0] = in[0].dim[0];
-    snprintf(why, room, "got rows of %d for a vector of %d", (int)in[0].dim[1], (int)in[1].dim[0]);
+    snprintf(why, capacity, "got rows of %d for a vector of %d", (int)in[0].dim[1], (int)in[1].dim[0]);
     return in[0].dim[1] == in[1].dim[0];
 }
 static const mb_custom_op_spec times_spec = {
@@ -433,9 +433,9 @@ static mb_status parity(const void *user, const mb_core_data *in, const mb_core_
     return MB_OK;
 }
 static bool parity_shape(const void *user, const mb_core *in, const int64_t *attrs, int nattr, mb_core *out,
-                         char *why, size_t room)
+                         char *why, size_t capacity)
 {
-    (void)user, (void)attrs, (void)nattr, (void)why, (void)room;
+    (void)user, (void)attrs, (void)nattr, (void)why, (void)capacity;
     out[0] = in[0];
     out[0].dtype = MB_BOOL;
     return true;
@@ -607,7 +607,7 @@ Test(custom_op, mistakes)
     WRONG(mb_custom_op_apply(op, &x, NULL, 0, NULL), "no room for results");
     WRONG(mb_custom_op_apply((mb_custom_op){ctx, 99}, &x, NULL, 0, y), "not made with mb_custom_op_new");
     WRONG(mb_custom_op_apply(soft, (mb_tensor[]){mb_ones(ctx, MB_INT32, MB_SHAPE(3))}, NULL, 0, y),
-          "softsign", "int32", "float32 or float64");
+          "softsign", "int32", "wanted floats");
     WRONG(mb_custom_op_apply(mb_custom_op_new(ctx, &times_spec),
                              (mb_tensor[]){x, mb_ones(ctx, MB_FLOAT64, MB_SHAPE(5, 2))}, NULL, 0, y),
           "times: got rows of 3 for a vector of 2");

@@ -128,10 +128,11 @@ Test(custom, equals_the_function_without_a_rule)
 {
     mb_tensor (*const ways[])(mb_context *, const mb_tensor *, const void *) = {alone, in_scan,
                                                                                 in_checkpoint};
-    for (int b = 0; b < 2; b++)
+    bool few = testing("vulkan"); /* where each plan has kernels to compile */
+    for (int b = few; b < 2; b++)
         for (int w = 0; w < 3; w++) {
             double want[3];
-            for (int rule = 0; rule < RULES; rule++) {
+            for (int rule = 0; rule < RULES; rule += few ? RULES - 1 : 1) {
                 mb_context *ctx = open_on(backend_names[b]);
                 const double xs[4] = {0.7, 1.2, 0.9, 0.4};
                 mb_tensor v[2] = {from_doubles(ctx, MB_FLOAT64, MB_SHAPE(2), xs),

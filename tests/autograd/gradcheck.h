@@ -22,15 +22,32 @@ typedef struct gradcase {
     double looser;
 } gradcase;
 
+/* To which order a case is checked; 0: not here. Rules are the same for every backend and allocator: a run
+ * without TESTS_SLOW checks all that is asked for, on reference and cpu. With it memory, or a backend, is
+ * looked at: one case of four goes to the third order, the others to the second, where they meet every rule.
+ * On vulkan a case is as long as its kernels take to compile, and what these are made of has tests of its
+ * own: of more than three cases each third, from another one on in each list; of those one in four to the
+ * third order. */
+static inline int gradcheck_orders(const gradcase *cases, int n, int i)
+{
+    int whole = cases[i].orders ? cases[i].orders : 3, most = whole, turn = i;
+    for (const char *p = cases->name; *p; p++)
+        turn += *p;
+    if (testing("vulkan"))
+        most = n > 3 && turn % 3 ? 0 : turn % 4 ? 2 : 3;
+    else if (getenv("TESTS_SLOW"))
+        most = i % 4 ? 2 : 3;
+    return whole < most ? whole : most;
+}
+
 static inline void gradcheck_both(const gradcase *cases, int n)
 {
-    /* On vulkan each new plan is a while in the making: of four cases one goes to the third order. The
-     * reference backend has had its turn beside the cpu. */
-    bool slow = testing("vulkan");
-    for (int k = slow; k < 2; k++) {
+    for (int k = testing("vulkan"); k < 2; k++) { /* reference had its turn beside the cpu */
         mb_context *ctx = open_on(backend_names[k]);
         for (const gradcase *c = cases; c < cases + n; c++) {
-            bool whole = !slow || (c - cases) % 4 == 0 || c->orders == 1;
+            int orders = gradcheck_orders(cases, n, (int)(c - cases));
+            if (!orders)
+                continue;
             mb_check_result r;
             mb_check_case check = {.name = c->name,
                                    .f = c->f,
@@ -38,9 +55,9 @@ static inline void gradcheck_both(const gradcase *cases, int n)
                                    .n = c->n,
                                    .low = c->low,
                                    .high = c->high,
-                                   .orders = whole ? c->orders : 2,
+                                   .orders = orders,
                                    .looser = c->looser,
-                                   .mode_orders = slow ? 2 : 0};
+                                   .mode_orders = testing("vulkan") ? 2 : 0};
             memcpy(check.shape, c->shape, sizeof c->shape);
             expect(mb_check_gradient(ctx, &check, &r) == MB_OK, "%s", r.text);
         }

@@ -123,15 +123,15 @@ static void touch_all(objects *o)
 {
     mb_context *ctx = o->ctx;
     TOUCH(ctx, thread, foreign);
-    touch(ctx->nodes, ctx->node_room * sizeof *ctx->nodes, 0, 0);
-    touch(ctx->operands, ctx->operand_room * sizeof *ctx->operands, 0, 0);
-    touch(ctx->attrs, ctx->attr_room * sizeof *ctx->attrs, 0, 0);
-    touch(ctx->scopes, ctx->scope_room * sizeof *ctx->scopes, 0, 0);
-    touch(ctx->variables, ctx->variable_room * sizeof *ctx->variables, 0, 0);
-    touch(ctx->changes, ctx->change_room * sizeof *ctx->changes, 0, 0);
-    touch(ctx->watches, ctx->watch_room * sizeof *ctx->watches, 0, 0);
-    touch(ctx->regions, ctx->region_room * sizeof *ctx->regions, 0, 0);
-    touch(ctx->ids, ctx->id_room * sizeof *ctx->ids, 0, 0);
+    touch(ctx->nodes, ctx->node_capacity * sizeof *ctx->nodes, 0, 0);
+    touch(ctx->operands, ctx->operand_capacity * sizeof *ctx->operands, 0, 0);
+    touch(ctx->attrs, ctx->attr_capacity * sizeof *ctx->attrs, 0, 0);
+    touch(ctx->scopes, ctx->scope_capacity * sizeof *ctx->scopes, 0, 0);
+    touch(ctx->variables, ctx->variable_capacity * sizeof *ctx->variables, 0, 0);
+    touch(ctx->changes, ctx->change_capacity * sizeof *ctx->changes, 0, 0);
+    touch(ctx->watches, ctx->watch_capacity * sizeof *ctx->watches, 0, 0);
+    touch(ctx->regions, ctx->region_capacity * sizeof *ctx->regions, 0, 0);
+    touch(ctx->ids, ctx->id_capacity * sizeof *ctx->ids, 0, 0);
     touch(ctx->engine_state, sizeof(mb__engine_state), 0, 0);
     touch(o->p->items, (size_t)o->p->capacity * sizeof *o->p->items, 0, 0);
     touch(o->p->prefix, (size_t)o->p->prefix_capacity, 0, 0);

@@ -45,6 +45,26 @@ static int leaf(maker *m, mb_shape shape)
     return append(m, &x, 2);
 }
 
+/* Of any dtype; what is no float comes from the caller's memory, and is in [0, 6). */
+static int leaf_of(maker *m, mb_shape shape, mb_dtype dtype)
+{
+    if (dtype == m->p->dtype)
+        return leaf(m, shape);
+    instr x = {.kind = K_BUFFER, .dtype = dtype, .shape = shape, .target = shape};
+    return append(m, &x, 6);
+}
+
+static bool is_float(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || dtype == MB_FLOAT16 || dtype == MB_BFLOAT16;
+}
+
+/* Values are so far from each other's rounding that it may decide nothing. */
+static bool is_rough(const maker *m)
+{
+    return m->p->dtype == MB_FLOAT16 || m->p->dtype == MB_BFLOAT16;
+}
+
 static mb_shape random_shape(maker *m)
 {
     mb_shape s = {1 + below(m, 3), {0}};
@@ -115,12 +135,181 @@ static int binary(maker *m, int a)
     return append(m, &x, x.par[0] < 2 ? b + c : b * c);
 }
 
+/* ---- other dtypes: exact, whatever computes them ---- */
+
+/* A value of the dtype that broadcasts with the shape, or a new leaf. */
+static int partner_of(maker *m, mb_shape s, mb_dtype dtype, mb_shape *both)
+{
+    for (int tries = 0; tries < 10; tries++) {
+        int b = pick(m);
+        if (m->p->code[b].dtype == dtype && broadcast(s, m->p->code[b].shape, both))
+            return b;
+    }
+    mb_shape t = s;
+    for (int i = 0; i < t.rank; i++)
+        t.dim[i] = below(m, 3) ? t.dim[i] : 1;
+    int b = leaf_of(m, t, dtype);
+    return b >= 0 && broadcast(s, m->p->code[b].shape, both) ? b : -1;
+}
+
+static mb_dtype other_dtype(maker *m)
+{
+    static const mb_dtype all[] = {MB_INT32, MB_INT32,   MB_INT64,    MB_UINT8,
+                                   MB_BOOL,  MB_FLOAT16, MB_BFLOAT16, MB_FLOAT32};
+    return all[below(m, 8)];
+}
+
+static int cast(maker *m, int a, mb_dtype dtype)
+{
+    instr x = {.kind = K_CAST, .nin = 1, .in = {a}, .dtype = dtype, .shape = m->p->code[a].shape};
+    return append(m, &x, m->bound[a]);
+}
+
+/* A value of another dtype, from the caller's memory, or cast from such a one. */
+static int other(maker *m, int a)
+{
+    mb_shape s = below(m, 2) ? m->p->code[a].shape : random_shape(m);
+    int b = leaf_of(m, s, other_dtype(m));
+    return b < 0 || below(m, 3) ? b : cast(m, b, is_float(m->p->code[b].dtype) ? MB_INT32 : other_dtype(m));
+}
+
+static int compare(maker *m, int a)
+{
+    instr x = {.kind = K_COMPARE, .nin = 2, .in = {a}, .dtype = MB_BOOL, .par = {below(m, 3)}};
+    if (m->p->code[a].dtype == MB_BOOL)
+        x.kind = K_LOGIC;
+    x.in[1] = partner_of(m, m->p->code[a].shape, m->p->code[a].dtype, &x.shape);
+    return x.in[1] < 0 || !broadcast(m->p->code[a].shape, m->p->code[x.in[1]].shape, &x.shape)
+               ? -1
+               : append(m, &x, 1);
+}
+
+static int mask(maker *m, int a)
+{
+    mb_dtype dtype = m->p->code[a].dtype;
+    mb_shape both;
+    instr x = {.kind = K_WHERE, .nin = 3, .dtype = dtype};
+    x.in[1] = a;
+    x.in[2] = partner_of(m, m->p->code[a].shape, dtype, &both);
+    x.in[0] = x.in[2] < 0 ? -1 : partner_of(m, both, MB_BOOL, &x.shape);
+    return x.in[0] < 0 ? -1 : append(m, &x, fmax(m->bound[a], m->bound[x.in[2]]));
+}
+
+static int integer_dtype(maker *m)
+{
+    static const mb_dtype kinds[] = {MB_INT32, MB_INT64, MB_UINT8};
+    return kinds[below(m, 3)];
+}
+
+/* A value taken by indices along an axis, along the last one, or added up by them. */
+static int indexed(maker *m, int a)
+{
+    static const int kinds[] = {K_TAKE, K_TAKE, K_TAKE_ALONG, K_SCATTER_ADD};
+    mb_shape s = m->p->code[a].shape, t = {below(m, 3), {0}};
+    instr x = {.kind = kinds[below(m, m->p->code[a].dtype == m->p->dtype ? 4 : 3)],
+               .nin = 2,
+               .in = {a},
+               .dtype = m->p->code[a].dtype,
+               .shape = s};
+    if (!s.rank || shape_count(s) == 0)
+        return -1;
+    int axis = below(m, s.rank);
+    double bound = m->bound[a];
+    x.par[0] = axis;
+    for (int i = 0; i < t.rank; i++)
+        t.dim[i] = m->size[below(m, 3)];
+    if (x.kind == K_TAKE) {
+        x.shape.rank = 0;
+        for (int i = 0; i < s.rank; i++)
+            for (int j = 0; j < (i == axis ? t.rank : 1); j++) {
+                if (x.shape.rank == RANK_MOST)
+                    return -1;
+                x.shape.dim[x.shape.rank++] = i == axis ? t.dim[j] : s.dim[i];
+            }
+    } else if (x.kind == K_TAKE_ALONG) {
+        t = s;
+        x.shape.dim[s.rank - 1] = t.dim[s.rank - 1] = m->size[below(m, 3)];
+    } else {
+        t = (mb_shape){1, {s.dim[axis]}};
+        x.shape.dim[axis] = x.par[1] = 1 + below(m, 7);
+        bound *= (double)s.dim[axis];
+    }
+    mb_shape both;
+    int found = below(m, 2) ? partner_of(m, t, integer_dtype(m), &both) : -1;
+    x.in[1] = found >= 0 && same_shape(m->p->code[found].shape, t) ? found : leaf_of(m, t, integer_dtype(m));
+    return x.in[1] < 0 ? -1 : append(m, &x, bound);
+}
+
+static int one_hot(maker *m, int a)
+{
+    instr x = {.kind = K_ONE_HOT, .nin = 1, .in = {a}, .dtype = MB_BOOL, .shape = m->p->code[a].shape};
+    x.par[0] = m->size[below(m, 3)];
+    x.shape.dim[x.shape.rank < MB_MAX_RANK ? x.shape.rank++ : 0] = x.par[0];
+    return append(m, &x, 1);
+}
+
+static int count(maker *m, int a)
+{
+    instr x = {.kind = K_BINARY, .nin = 2, .in = {a}, .dtype = MB_INT32, .par = {below(m, 5)}};
+    x.in[1] = partner_of(m, m->p->code[a].shape, MB_INT32, &x.shape);
+    if (x.in[1] < 0 || !broadcast(m->p->code[a].shape, m->p->code[x.in[1]].shape, &x.shape))
+        return -1;
+    double b = m->bound[a], c = m->bound[x.in[1]];
+    return append(m, &x, x.par[0] < 2 ? b + c : x.par[0] == 2 ? b * c : fmax(b, c));
+}
+
+static int checkpoint(maker *m, int a)
+{
+    instr x = {.kind = K_CHECKPOINT, .nin = 2, .in = {a}, .dtype = m->p->dtype};
+    x.in[1] = partner(m, m->p->code[a].shape, &x.shape);
+    x.par[0] = below(m, 3);
+    x.par[1] = below(m, 2);
+    if (x.in[1] < 0 || !broadcast(m->p->code[a].shape, m->p->code[x.in[1]].shape, &x.shape) ||
+        shape_count(x.shape) == 0 || !same_shape(x.shape, m->p->code[a].shape))
+        return -1;
+    return append(m, &x, 1);
+}
+
+static int batched(maker *m, int a)
+{
+    mb_shape s = m->p->code[a].shape;
+    instr x = {.kind = K_VMAP, .nin = 1, .in = {a}, .dtype = m->p->dtype};
+    if (!s.rank || shape_count(s) == 0)
+        return -1;
+    x.par[0] = below(m, s.rank);
+    x.par[1] = below(m, 3);
+    x.shape = (mb_shape){1, {s.dim[x.par[0]]}};
+    for (int i = 0; i < s.rank; i++)
+        if (i != x.par[0])
+            x.shape.dim[x.shape.rank++] = s.dim[i];
+    double each = (double)(shape_count(s) / x.shape.dim[0]), b = m->bound[a];
+    if (x.par[1] == 1)
+        x.shape = (mb_shape){2, {x.shape.dim[0], shape_count(s) / x.shape.dim[0]}};
+    return append(m, &x, x.par[1] == 0 ? 1 + b : x.par[1] == 1 ? 1 + 0.1 * each : 1 + 2 * b);
+}
+
+static int custom(maker *m, int a)
+{
+    mb_shape s = m->p->code[a].shape;
+    instr x = {.kind = K_CUSTOM, .nin = 1, .in = {a}, .dtype = m->p->dtype, .shape = s, .par = {below(m, 2)}};
+    return is_rough(m) || !s.rank ? -1 : append(m, &x, m->bound[a]);
+}
+
+/* In float64 that would be rounded to float32: one rounding decides what the next ones are. */
+static int wide(maker *m, int a)
+{
+    instr x = {.kind = K_WIDE, .nin = 1, .in = {a}, .dtype = m->p->dtype, .shape = m->p->code[a].shape};
+    return m->p->dtype == MB_FLOAT64 ? -1 : append(m, &x, 1);
+}
+
 static int choose(maker *m, int a)
 {
     mb_shape both;
     int b = partner(m, m->p->code[a].shape, &both);
     if (b < 0 || !broadcast(m->p->code[a].shape, m->p->code[b].shape, &both))
         return -1;
+    if (is_rough(m))
+        return mask(m, a);
     int u = leaf(m, both);
     instr c = {.kind = K_COMPARE, .nin = 2, .in = {u, a}, .dtype = MB_BOOL, .shape = both};
     if (u >= 0)
@@ -135,6 +324,8 @@ static int reduce(maker *m, int a)
     static const int kinds[] = {K_SUM, K_SUM, K_SUM, K_MEAN, K_MAX, K_MAX, K_MIN, K_SOFTMAX};
     mb_shape s = m->p->code[a].shape;
     instr x = {.kind = kinds[below(m, 8)], .nin = 1, .in = {a}, .dtype = m->p->dtype};
+    if (is_rough(m) && (x.kind == K_MAX || x.kind == K_MIN))
+        x.kind = K_SUM;
     x.axes = (mb_axes){0, below(m, 4) != 0, {0}};
     double count = 1;
     if (x.kind == K_SOFTMAX) {
@@ -168,7 +359,7 @@ static int reduce(maker *m, int a)
 static int reshape(maker *m, int a)
 {
     mb_shape s = m->p->code[a].shape;
-    instr x = {.kind = K_RESHAPE, .nin = 1, .in = {a}, .dtype = m->p->dtype};
+    instr x = {.kind = K_RESHAPE, .nin = 1, .in = {a}, .dtype = m->p->code[a].dtype};
     int at = below(m, s.rank + 1), choice = below(m, 5);
     mb_shape t = {0, {0}};
     for (int i = 0; i <= s.rank; i++) {
@@ -188,7 +379,8 @@ static int reshape(maker *m, int a)
 static int permute(maker *m, int a)
 {
     mb_shape s = m->p->code[a].shape;
-    instr x = {.kind = K_PERMUTE, .nin = 1, .in = {a}, .dtype = m->p->dtype, .axes = {s.rank, false, {0}}};
+    instr x = {
+        .kind = K_PERMUTE, .nin = 1, .in = {a}, .dtype = m->p->code[a].dtype, .axes = {s.rank, false, {0}}};
     for (int i = 0; i < s.rank; i++) {
         int j = below(m, i + 1);
         x.axes.axis[i] = x.axes.axis[j];
@@ -202,7 +394,7 @@ static int permute(maker *m, int a)
 
 static int repeat(maker *m, int a)
 {
-    instr x = {.kind = K_BROADCAST, .nin = 1, .in = {a}, .dtype = m->p->dtype};
+    instr x = {.kind = K_BROADCAST, .nin = 1, .in = {a}, .dtype = m->p->code[a].dtype};
     x.shape = m->p->code[a].shape;
     for (int i = 0; i < x.shape.rank; i++)
         if (x.shape.dim[i] == 1)
@@ -220,8 +412,13 @@ static int along_axis(maker *m, int a)
 {
     static const int kinds[] = {K_SLICE, K_SLICE, K_PAD, K_CONCAT, K_CUMSUM, K_WINDOWS};
     mb_shape s = m->p->code[a].shape;
-    instr x = {.kind = kinds[below(m, 6)], .nin = 1, .in = {a}, .dtype = m->p->dtype, .shape = s};
-    if (!s.rank)
+    bool number = m->p->code[a].dtype == m->p->dtype || m->p->code[a].dtype == MB_INT32;
+    instr x = {.kind = kinds[below(m, number ? 6 : 4)],
+               .nin = 1,
+               .in = {a},
+               .dtype = m->p->code[a].dtype,
+               .shape = s};
+    if (!s.rank || (x.kind == K_WINDOWS && m->p->code[a].dtype != m->p->dtype))
         return -1;
     int axis = below(m, s.rank);
     int64_t d = s.dim[axis];
@@ -251,7 +448,7 @@ static int along_axis(maker *m, int a)
         break;
     case K_CONCAT:
         x.in[x.nin++] = a;
-        x.in[x.nin++] = leaf(m, s);
+        x.in[x.nin++] = leaf_of(m, s, x.dtype);
         if (x.in[2] < 0)
             return -1;
         x.shape.dim[axis] *= 3;
@@ -336,11 +533,43 @@ static void share(maker *m, int a)
     }
 }
 
+/* Something of a value of another dtype. */
+static int add_other(maker *m, int a)
+{
+    mb_dtype dtype = m->p->code[a].dtype;
+    bool whole = dtype == MB_INT32 || dtype == MB_INT64 || dtype == MB_UINT8;
+    switch (below(m, 12)) {
+    case 0:
+    case 1:
+        return compare(m, a);
+    case 2:
+        return mask(m, a);
+    case 3:
+        return whole ? one_hot(m, a) : -1;
+    case 4:
+        return indexed(m, a);
+    case 5:
+        return reshape(m, a);
+    case 6:
+        return permute(m, a);
+    case 7:
+        return repeat(m, a);
+    case 8:
+        return along_axis(m, a);
+    case 9:
+        return dtype == MB_INT32 ? count(m, a) : -1;
+    default:
+        return cast(m, a, m->p->dtype);
+    }
+}
+
 static void add_one(maker *m)
 {
-    int a = pick(m), kind = below(m, 38);
-    if (m->p->code[a].dtype != m->p->dtype)
+    int a = pick(m), kind = below(m, 48);
+    if (m->p->code[a].dtype != m->p->dtype) {
+        add_other(m, a);
         return;
+    }
     if (kind >= 32 && kind < 36) {
         share(m, a);
         return;
@@ -354,7 +583,14 @@ static void add_one(maker *m)
                : kind < 30 ? along_axis(m, a)
                : kind < 31 ? matmul(m, a)
                : kind < 32 ? choose(m, a)
-                           : scan(m, a);
+               : kind < 38 ? scan(m, a)
+               : kind < 41 ? other(m, a)
+               : kind < 42 ? mask(m, a)
+               : kind < 44 ? indexed(m, a)
+               : kind < 45 ? checkpoint(m, a)
+               : kind < 46 ? batched(m, a)
+               : kind < 47 ? custom(m, a)
+                           : wide(m, a);
     if (made < 0) /* too large, mostly: what is bounded fits */
         unary(m, a);
 }

@@ -21,9 +21,9 @@ const int moebius_backend_version = 0, *const moebius_backend = (const int *)1;
 MB_API extern const int moebius_backend_version;
 const int moebius_backend_version = MB_BACKEND_VERSION;
 #elif KIND == MISNAMED
-static int list(mb_device *devices, int room, const char **why)
+static int list(mb_device *devices, int capacity, const char **why)
 {
-    (void)devices, (void)room, (void)why;
+    (void)devices, (void)capacity, (void)why;
     return 0;
 }
 static mb_status open_it(const mb__host *host, const mb__open_options *options, void **state,

@@ -58,6 +58,10 @@ enum kind {
     K_STOP,
     K_KINDS,          /* of program_make; the rest is made by program_make_graph alone */
     K_SCAN = K_KINDS, /* carry, slices, capture; par: which body, backwards, which result, keep_every */
+    K_CHECKPOINT,     /* of two values; par: which body, whether products are kept */
+    K_VMAP,           /* over an axis; par: axis, which body */
+    K_CUSTOM,         /* par: 0 elementwise, 1 of the last axis */
+    K_WIDE,           /* computed in a wider dtype */
     K_ALL_KINDS
 };
 
@@ -80,6 +84,7 @@ enum derivative { D_NONE, D_GRAD, D_GRAD2, D_JVP, D_HVP, D_VJP, D_GRAD3, D_KINDS
 typedef struct program {
     uint64_t seed;
     mb_dtype dtype; /* of its floats */
+    mb_dtype data;  /* what leaves are rounded to first; float32 where they are not */
     instr code[PROGRAM_MOST];
     int count;
     int outputs[OUTPUTS_MOST], output_count;
@@ -112,6 +117,7 @@ typedef struct result {
     int n;
     double *v[RESULT_MOST];
     int64_t count[RESULT_MOST];
+    bool exact[RESULT_MOST]; /* no floats: nothing is rounded */
 } result;
 
 /* False after an error of the context. */

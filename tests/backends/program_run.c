@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * program_run.c - recording, running and printing a random program. */
+#include <tgmath.h>
+
 #include "program.h"
 
 /* ---- functions to choose from; those with a restricted domain get an operand inside it ---- */
@@ -214,11 +216,21 @@ int program_choices(int kind)
 
 /* ---- recording ---- */
 
-static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t data)
+static bool is_whole(mb_dtype dtype)
+{
+    return dtype == MB_INT32 || dtype == MB_INT64 || dtype == MB_UINT8;
+}
+
+static bool is_rounded(const program *p, mb_dtype dtype)
+{
+    return dtype == p->dtype && p->data != MB_FLOAT32;
+}
+
+static mb_tensor record_leaf_of(mb_context *ctx, const program *p, int i, uint64_t data)
 {
     const instr *x = &p->code[i];
     rng r = {data * 1000003u + p->seed * 131u + (uint64_t)i};
-    mb_dtype dtype = x->dtype;
+    mb_dtype dtype = is_rounded(p, x->dtype) ? p->data : x->dtype;
     switch (x->kind) {
     case K_SCALAR:
         return mb_scalar(ctx, dtype, rng_between(&r, -1.5, 1.5));
@@ -235,8 +247,15 @@ static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t 
     case K_TRIL:
         return mb_tril_mask(ctx, 4, 5, 0);
     default:
-        return draw(ctx, &r, dtype, x->target, dtype == MB_INT32 ? 0 : -1.5, dtype == MB_INT32 ? 6 : 1.5);
+        return is_whole(dtype) ? draw(ctx, &r, dtype, x->target, 0, 6)
+                               : draw(ctx, &r, dtype, x->target, -1.5, 1.5);
     }
+}
+
+static mb_tensor record_leaf(mb_context *ctx, const program *p, int i, uint64_t data)
+{
+    mb_tensor t = record_leaf_of(ctx, p, i, data);
+    return is_rounded(p, p->code[i].dtype) ? mb_cast(t, p->dtype) : t;
 }
 
 static mb_tensor record_binary(const instr *x, mb_tensor a, mb_tensor b)
@@ -297,6 +316,112 @@ static mb_tensor record_scan(const instr *x, mb_tensor carry, mb_tensor slices, 
     return x->par[2] ? stack : w;
 }
 
+/* The same derivative in two ways inside: what it keeps is computed again. */
+static mb_tensor record_checkpoint(const instr *x, mb_tensor a, mb_tensor b)
+{
+    mb_checkpoint c = x->par[1] ? mb_checkpoint_products_begin(a.ctx) : mb_checkpoint_begin(a.ctx);
+    mb_tensor y = mb_sin(mb_mul(a, b)), g;
+    if (x->par[0] == 1) {
+        y = mb_tanh(mb_add(mb_sub(y, mb_mean(y, MB_ALL)), a));
+    } else if (x->par[0] == 2) { /* a step down an inner loss */
+        mb_grad(mb_sum(mb_mul(y, mb_cos(y)), MB_ALL), &y, 1, &g);
+        y = mb_tanh(mb_sub(y, mb_mul(g, 0.3)));
+    }
+    mb_checkpoint_end(c);
+    return y;
+}
+
+static mb_tensor record_vmap(const instr *x, mb_tensor a)
+{
+    mb_tensor out = {0}, g;
+    mb_vmap v = mb_vmap_begin(a.ctx, mb_dim(a, (int)x->par[0]));
+    mb_tensor one = mb_vmap_in(v, a, (int)x->par[0]), y = mb_sin(one);
+    if (x->par[1] == 0)
+        y = mb_sub(y, mb_mean(one, MB_ALL));
+    else if (x->par[1] == 1)
+        y = mb_mul(mb_cumsum(mb_reshape(y, MB_SHAPE(-1)), 0, false), 0.1);
+    else
+        mb_grad(mb_mul(mb_sum(mb_mul(y, one), MB_ALL), mb_cos(mb_mean(one, MB_ALL))), &one, 1, &g);
+    mb_vmap_out(v, x->par[1] == 2 ? g : y, 0, &out);
+    mb_vmap_end(v);
+    return out;
+}
+
+/* x / (1 + |x|), and y[i] = (x[i] + x[n - 1 - i]) / 2, which is its own adjoint. */
+MB_ELEMENTWISE_1(soft_sign, x / (1 + fabs(x)))
+
+static mb_status compute_mirror(const void *user, const mb_core_data *in, const mb_core_data *out,
+                                const int64_t *attrs, int nattr)
+{
+    (void)user, (void)attrs, (void)nattr;
+    int64_t n = in->dim[0];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t here = i * in->stride[0], there = (n - 1 - i) * in->stride[0], to = i * out->stride[0];
+        if (in->dtype == MB_FLOAT64)
+            ((double *)out->at)[to] = (((double *)in->at)[here] + ((double *)in->at)[there]) / 2;
+        else
+            ((float *)out->at)[to] = (((float *)in->at)[here] + ((float *)in->at)[there]) / 2;
+    }
+    return MB_OK;
+}
+
+static const mb_custom_op_spec soft_spec = {.name = "soft_sign", .elementwise = &soft_sign},
+                               mirror_spec = {
+                                   .name = "mirror",
+                                   .operands = 1,
+                                   .results = 1,
+                                   .core_in = {1},
+                                   .core_out = {1},
+                                   .compute = compute_mirror,
+                                   .glsl = "void op() { int n = in0_size(0); for (int i = 0; i < n; i++) "
+                                           "set0(i, (in0(i) + in0(n - 1 - i)) / 2); }"};
+
+static mb_tensor applied(const mb_custom_op_spec *spec, mb_tensor x)
+{
+    mb_tensor y = {0};
+    mb_custom_op_apply(mb_custom_op_new(x.ctx, spec), &x, NULL, 0, &y);
+    return y;
+}
+
+static mb_status soft_reverse(const void *user, mb_context *ctx, const mb_custom_at *at, const mb_tensor *vs,
+                              mb_tensor *gs)
+{
+    (void)user;
+    gs[0] = mb_mul(vs[0], mb_square(mb_sub(1.0, mb_abs(at->ys[0]))));
+    return mb_error(ctx);
+}
+
+static mb_tensor mirror(mb_tensor x);
+static mb_status mirror_reverse(const void *user, mb_context *ctx, const mb_custom_at *at,
+                                const mb_tensor *vs, mb_tensor *gs)
+{
+    (void)user, (void)at;
+    gs[0] = mirror(vs[0]);
+    return mb_error(ctx);
+}
+
+static mb_tensor mirror(mb_tensor x)
+{
+    mb_tensor y = applied(&mirror_spec, x), out;
+    mb_custom_gradient(&y, 1, &x, 1, (mb_custom_rule){.reverse = mirror_reverse}, &out);
+    return out;
+}
+
+static mb_tensor record_custom(const instr *x, mb_tensor a)
+{
+    if (x->par[0])
+        return mirror(a);
+    mb_tensor moved = mb_add(a, 0.123456789), y = applied(&soft_spec, moved), out;
+    mb_custom_gradient(&y, 1, &moved, 1, (mb_custom_rule){.reverse = soft_reverse}, &out);
+    return out;
+}
+
+static mb_tensor record_wide(mb_tensor a)
+{
+    mb_dtype wide = mb_dtype_of(a) == MB_FLOAT32 ? MB_FLOAT64 : MB_FLOAT32;
+    return mb_cast(mb_mul(mb_sin(mb_cast(a, wide)), 0.8), mb_dtype_of(a));
+}
+
 mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tensor *v, uint64_t data)
 {
     const instr *x = &p->code[i];
@@ -312,7 +437,7 @@ mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tens
     case K_WHERE:
         return mb_where(a, b, c);
     case K_CAST:
-        return mb_cast(a, p->dtype);
+        return mb_cast(a, x->dtype);
     case K_RESHAPE:
         return mb_reshape(a, x->target);
     case K_PERMUTE:
@@ -351,6 +476,14 @@ mb_tensor program_record(mb_context *ctx, const program *p, int i, const mb_tens
         return mb_stop_gradient(a);
     case K_SCAN:
         return record_scan(x, a, b, c);
+    case K_CHECKPOINT:
+        return record_checkpoint(x, a, b);
+    case K_VMAP:
+        return record_vmap(x, a);
+    case K_CUSTOM:
+        return record_custom(x, a);
+    case K_WIDE:
+        return record_wide(a);
     default:
         return x->kind <= K_LOGIC ? record_binary(x, a, b) : record_reduction(x, a, b);
     }
@@ -384,12 +517,19 @@ static mb_tensor loss_of(session *s)
     return sum;
 }
 
+static mb_tensor direction(const session *s, rng *r, mb_shape shape)
+{
+    bool rounded = is_rounded(s->p, s->p->dtype);
+    mb_tensor t = draw(s->ctx, r, rounded ? s->p->data : s->p->dtype, shape, -1, 1);
+    return rounded ? mb_cast(t, s->p->dtype) : t;
+}
+
 static void derive(session *s)
 {
     mb_tensor g[PROGRAM_MOST], w[PROGRAM_MOST], y = loss_of(s);
     rng r = {s->p->seed};
     for (int i = 0; i < s->nx; i++)
-        w[i] = draw(s->ctx, &r, s->p->dtype, mb_shape_of(s->xs[i]), -1, 1);
+        w[i] = direction(s, &r, mb_shape_of(s->xs[i]));
     int n = s->nx;
     switch (s->p->derivative) {
     case D_JVP:
@@ -401,7 +541,7 @@ static void derive(session *s)
         break;
     case D_VJP: {
         mb_tensor first = s->v[s->p->loss[0]];
-        mb_vjp(first, draw(s->ctx, &r, s->p->dtype, mb_shape_of(first), -1, 1), s->xs, n, g);
+        mb_vjp(first, direction(s, &r, mb_shape_of(first)), s->xs, n, g);
         break;
     }
     default:
@@ -423,7 +563,10 @@ static void derive(session *s)
 static mb_tensor shaken(mb_context *ctx, const program *p, int i, mb_tensor x, unsigned way)
 {
     rng r = {p->seed * 77u + (uint64_t)i * 1009u + way};
-    double size = p->dtype == MB_FLOAT64 ? 0x1p-51 : 0x1p-22;
+    double size = p->dtype == MB_FLOAT64   ? 0x1p-51
+                  : p->dtype == MB_FLOAT32 ? 0x1p-22
+                  : p->dtype == MB_FLOAT16 ? 0x1p-9
+                                           : 0x1p-6;
     return mb_dtype_of(x) != p->dtype
                ? x
                : mb_mul(x, draw(ctx, &r, p->dtype, mb_shape_of(x), 1 - size, 1 + size));
@@ -467,6 +610,7 @@ static bool step(session *s, uint64_t data, unsigned style, result *r)
     bool ok = !s->n || mb_eval(s->got, s->n) == MB_OK;
     for (int i = 0; ok && i < s->n && r->n < RESULT_MOST; i++) {
         r->count[r->n] = mb_count(s->got[i]);
+        r->exact[r->n] = is_whole(mb_dtype_of(s->got[i])) || mb_dtype_of(s->got[i]) == MB_BOOL;
         r->v[r->n] = style & RUN_FAILING ? values_if(s->got[i]) : values(s->got[i]);
         if (!r->v[r->n]) {
             ok = false;
@@ -508,12 +652,12 @@ bool program_run(mb_context *ctx, const program *p, uint64_t data, unsigned styl
 void program_print(const program *p, FILE *f)
 {
     static const char *const names[K_ALL_KINDS] = {
-        "buffer",     "variable", "scalar",  "full",      "iota",    "uniform",  "normal",
-        "tril",       "unary",    "binary",  "function",  "compare", "logic",    "where",
-        "cast",       "reshape",  "permute", "broadcast", "slice",   "pad",      "concat",
-        "stack",      "sum",      "mean",    "max",       "min",     "variance", "logsumexp",
-        "argmax",     "cumsum",   "softmax", "matmul",    "einsum",  "take",     "scatter_add",
-        "take_along", "argsort",  "one_hot", "alias",     "stop",    "scan"};
+        "buffer",  "variable",  "scalar",     "full",        "iota",       "uniform", "normal",  "tril",
+        "unary",   "binary",    "function",   "compare",     "logic",      "where",   "cast",    "reshape",
+        "permute", "broadcast", "slice",      "pad",         "windows",    "concat",  "stack",   "sum",
+        "mean",    "max",       "min",        "variance",    "logsumexp",  "argmax",  "cumsum",  "softmax",
+        "matmul",  "einsum",    "take",       "scatter_add", "take_along", "argsort", "one_hot", "alias",
+        "stop",    "scan",      "checkpoint", "vmap",        "custom",     "wide"};
     static const char *const orders[D_KINDS] = {"none", "grad", "grad of grad", "jvp",
                                                 "hvp",  "vjp",  "grad 3 times"};
     fprintf(f, "program %llu, %s\n", (unsigned long long)p->seed, mb_dtype_name(p->dtype));

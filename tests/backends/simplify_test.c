@@ -4,6 +4,7 @@
  * either sign, infinities, NaN, the edges of the range; and random programs of such numbers, with the pass
  * and without.
  */
+#include "backends/engine/state.h"
 #include "support.h"
 
 enum { NUMBERS = 9 };
@@ -116,6 +117,56 @@ Test(simplify, each_rewrite_at_special_numbers, .timeout = 60)
 }
 
 /* A literal of float32 is what float32 holds, before it is computed with. */
+/* ---- MB_DEBUG, which computes op by op, and so sees no rewrite of several unless it looks for them ---- */
+
+static mb_context *open_debugging(void)
+{
+    setenv("MB_DEBUG", "1", 1);
+    mb_context *ctx = open_on(backend_names[1]);
+    unsetenv("MB_DEBUG");
+    return ctx;
+}
+
+Test(simplify, debug_finds_every_rewrite_right, .timeout = 60)
+{
+    static const double finite[] = {1, -2, 0.5, 4};
+    mb_context *ctx = open_debugging();
+    for (size_t i = 0; i < sizeof rewrites / sizeof *rewrites; i++)
+        for (int j = 0; j < 4; j++) {
+            double a = finite[j], b = finite[(j + 1) % 4], want = rewrites[i].want(a, b);
+            mb_scope scope = mb_scope_begin(ctx);
+            mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(1), (float[]){(float)a}),
+                      y = mb_from(ctx, MB_FLOAT32, MB_SHAPE(1), (float[]){(float)b});
+            double got = isfinite(want) ? mb_item(rewrites[i].record(x, y)) : want;
+            expect(got == want || isnan(want), "%s of %g, %g: %.9g, not %.9g: %s", rewrites[i].name, a, b,
+                   got, want, mb_message(ctx));
+            mb_scope_end(scope);
+        }
+    mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(1), (float[]){1e30f}), k = literal(x, 1e-25);
+    double got = mb_item(mb_mul(mb_mul(x, k), k));
+    expect(near(got, 1e-20, 1e-5, 0), "%g: %s", got, mb_message(ctx));
+    close_all();
+}
+
+/* One sum in place of two may be added up in another order, which at the range's edge is another number: in
+ * place of a fault, which there should be none of. */
+Test(simplify, debug_compares_what_was_recorded, .timeout = 60)
+{
+    mb_context *ctx = open_debugging();
+    mb__engine_state *st = ctx->engine_state;
+    mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(2, 2), (double[]){1e308, 1e308, -1.7e308, 0}), y;
+    for (int i = 0; i < 2; i++) {
+        y = mb_sum(mb_sum(i ? mb_mul(x, 0.25) : x, MB_KEEP(0)), MB_KEEP(1));
+        mb__rewritten r;
+        uint32_t targets;
+        cr_assert(mb__targets_of(ctx, &y.id, 1, &targets) && mb__segment_of(ctx, &st->segment, targets));
+        mb__compare_rewritten(ctx, &st->segment, &r);
+        expect(i ? r.node == 0 : r.node == y.id && isinf(r.got) && near(r.want, 3e307, 1e-9, 0),
+               "%s: node %u, %g in place of %g", i ? "smaller" : "large", r.node, r.got, r.want);
+    }
+    close_all();
+}
+
 Test(simplify, literals_have_their_dtype, .timeout = 30)
 {
     for (int back = 0; back < 2; back++) {

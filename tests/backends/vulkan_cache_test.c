@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * vulkan_cache_test.c - the file of compiled pipelines. Drivers that run on a processor keep next to nothing
- * in theirs, so a driver that keeps more is put in the place of the one here: what was written is read again,
- * and no file that was changed, cut short, lengthened or made for another device is. */
+ * vulkan_cache_test.c - pipelines in memory, which go with the plans that use them, and the file of them.
+ * Drivers that run on a processor keep next to nothing in theirs, so a driver that keeps more is put in the
+ * place of the one here: what was written is read again, and no file that was changed, cut short, lengthened
+ * or made for another device is. */
 #include "support.h"
 
 #ifdef MB_HAVE_VULKAN
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "backends/engine/state.h"
+#include "backends/vulkan/pipeline/pipeline.h"
 #include "backends/vulkan/vulkan.h"
 
 enum { KEPT = 5000, MOST = KEPT + 200 };
@@ -117,5 +119,51 @@ Test(vulkan_cache, only_what_was_written_is_read, .timeout = 120)
     expect(bytes_taken(true) == 0, "a folder that cannot be made");
     remove(file);
     rmdir(folder);
+}
+/* ---- pipelines in memory ---- */
+
+static int pipelines_of(const mb__vk *v)
+{
+    int count = 0;
+    for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
+        for (const mb__vk_pipeline *p = v->pipelines[i]; p; p = p->next)
+            count++;
+    return count;
+}
+
+/* A plan of each size: of numbers 0 to n - 1 the sum of squares less their mean. */
+static void use_plan(mb_context *ctx, int n)
+{
+    mb_scope s = mb_scope_begin(ctx);
+    mb_tensor x = mb_iota(ctx, MB_FLOAT32, n), off = mb_sub(x, mb_mean(x, MB_ALL));
+    double got = mb_item(mb_sum(mb_square(off), MB_ALL)), want = ((double)n * n - 1) * n / 12;
+    expect(near(got, want, 1e-5, 0), "%d numbers: %.9g, not %.9g", n, got, want);
+    mb_scope_end(s);
+}
+
+/* Plans and what was compiled for them have one bound; what is used in turn is not compiled again. */
+Test(vulkan_cache, pipelines_go_with_their_plans, .timeout = 300)
+{
+    enum { SIZES = 60, FEW = 4, UNUSED_MIB = 32 };
+    mb_context *ctx = mb_open_with(&(mb_options){.backend = "vulkan", .plan_cache_bytes = 1 << 20});
+    mb__vk *v = device_of(ctx);
+    v->caps.processor = true; /* that a pipeline counts a mebibyte */
+    int most = 0;
+    for (int i = 0; i < SIZES; i++) {
+        use_plan(ctx, 300 + 7 * i);
+        most = pipelines_of(v) > most ? pipelines_of(v) : most;
+    }
+    uint64_t made = mb_get_stats(ctx).pipelines;
+    int cached = (int)mb_get_stats(ctx).plans_cached, each = (int)(made / SIZES) + 1;
+    expect(cached == 8 && most <= UNUSED_MIB + (cached + 1) * each + 2 && (uint64_t)most < made,
+           "%d plans, %d pipelines at most, of %llu", cached, most, (unsigned long long)made);
+    for (int round = 0; round < 5; round++)
+        for (int i = 0; i < FEW; i++)
+            use_plan(ctx, 300 + 7 * i);
+    uint64_t after = mb_get_stats(ctx).pipelines;
+    expect(after <= made + FEW * (uint64_t)each, "%d plans in turn: %llu pipelines more", FEW,
+           (unsigned long long)(after - made));
+    expect_ok(ctx);
+    mb_close(ctx);
 }
 #endif

@@ -215,6 +215,102 @@ Test(vulkan_loop, validation_has_nothing_to_say, .timeout = 240)
     expect(atomic_load(&mb__vk_unheard) == 0, "messages that no error reported");
 }
 
+/* ---- steps that are left out ---- */
+
+/* The fixed point of a cos(x) + b_t, nearly, by at most so many steps, of which about `wanted` are done; its
+ * derivatives by a, and by all of b, which have entries of steps that were not. Dispatches of all flushes. */
+static uint64_t until_fixed(mb_context *ctx, int64_t steps, double near, mb_scan_options way, results *r)
+{
+    uint64_t dispatches = 0;
+    mb_scope scope = mb_scope_begin(ctx);
+    const double data[3] = {0.7, 0.8, 0.85};
+    mb_tensor a = from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), data),
+              b = mb_zeros(ctx, MB_FLOAT64, MB_SHAPE(steps, 3)), x = mb_ones(ctx, MB_FLOAT64, MB_SHAPE(3)),
+              count = mb_full(ctx, MB_INT32, MB_SHAPE0, 0), by[2] = {a, b}, g[2];
+    mb_scan s = mb_scan_begin_with(ctx, steps, way);
+    mb_scan_carry(s, &x);
+    mb_scan_carry(s, &count);
+    mb_tensor next = mb_add(mb_mul(a, mb_cos(x)), mb_scan_slice(s, b));
+    mb_tensor change = mb_max(mb_abs(mb_sub(next, x)), MB_ALL);
+    x = next;
+    count = mb_add(count, 1);
+    mb_scan_until(s, mb_lt(change, mb_full(ctx, MB_FLOAT64, MB_SHAPE0, near)));
+    mb_scan_end(s);
+    put(r, count);
+    mb_tensor y = x;
+    for (int order = 0; order < 3; order++) {
+        put(r, y);
+        dispatches += mb_get_stats(ctx).last_dispatches;
+        if (order == 2)
+            break;
+        mb_grad(mb_sum(mb_sin(y), MB_ALL), by, 2, g);
+        put(r, mb_slice(g[1], 0, steps % 2, steps / 2, 2));
+        dispatches += mb_get_stats(ctx).last_dispatches;
+        y = g[0];
+    }
+    mb_scope_end(scope);
+    return dispatches;
+}
+
+/* Of 250 steps a few are done, or some dozens, or nearly all, an odd number and an even one. */
+static uint64_t all_that_end(mb_context *ctx, results *r)
+{
+    static const mb_scan_options ways[] = {
+        {0}, {.backwards = true}, {.keep_every = 50}, {.keep_every = MB_KEEP_SQRT}};
+    static const double nears[] = {0.3, 0.1, 1e-3, 1e-12, 0};
+    uint64_t dispatches = 0;
+    r->count = 0;
+    for (int w = 0; w < 4; w++)
+        for (int n = 0; n < (w ? 3 : 5); n++)
+            dispatches += until_fixed(ctx, 250 + w, nears[n], ways[w], r);
+    until_fixed(ctx, 256, 1e-3, ways[0], r); /* whole blocks */
+    until_fixed(ctx, 256, 1e-3, ways[0], r); /* replayed */
+    expect_ok(ctx);
+    expect(r->count < MOST, "more results than were kept");
+    return dispatches;
+}
+
+static uint64_t compare_ends(const char *what, const char *name, const char *value)
+{
+    if (name)
+        setenv(name, value, 1);
+    uint64_t dispatches = all_that_end(open_on("vulkan"), &got);
+    expect_results(what, &got, &want);
+    close_all();
+    if (name)
+        unsetenv(name);
+    return dispatches;
+}
+
+Test(vulkan_loop, steps_after_the_last_are_left_out, .timeout = 240)
+{
+    all_that_end(open_on("reference"), &want);
+    compare_ends("as it is", NULL, NULL);
+    compare_ends("by staging", "MB_VULKAN_STAGING", "1");
+    compare_ends("the least device", "MB_VULKAN_LIMITS", "minimum");
+    compare_ends("guarded", "MB_GUARD", "1");
+    compare_ends("in small batches", "MB_VULKAN_BATCH", "2000");
+    compare_ends("validated", "MB_VULKAN_VALIDATE", "1");
+    expect(atomic_load(&mb__vk_unheard) == 0, "messages that no error reported");
+}
+
+/* A loop and its derivatives of 4000 steps cost a block or two more than one of which as many are done. */
+Test(vulkan_loop, work_is_that_of_the_steps_done, .timeout = 120)
+{
+    static const mb_scan_options ways[] = {{0}, {.keep_every = MB_KEEP_SQRT}};
+    for (int w = 0; w < 2; w++) {
+        mb_context *ctx = open_on("vulkan");
+        got.count = 0;
+        uint64_t few = until_fixed(ctx, 4000, 1e-3, ways[w], &got);
+        got.count = 0;
+        uint64_t all = until_fixed(ctx, 4000, 0, ways[w], &got);
+        expect(few < all / 10, "keep %lld: %llu dispatches, %llu where all steps are done",
+               (long long)ways[w].keep_every, (unsigned long long)few, (unsigned long long)all);
+        expect_ok(ctx);
+        close_all();
+    }
+}
+
 /* ---- what does not grow with the steps ---- */
 
 typedef struct made {
@@ -289,6 +385,44 @@ Test(vulkan_loop, other_steps_share_pipelines, .timeout = 60)
            (unsigned long long)(mb_get_stats(ctx).pipelines - before));
     expect(r->x[508 + 8] == r->x[8] && r->x[508 + 8 + 400] == r->x[8 + 400], "sums differ");
     close_all();
+}
+
+/* So do derivatives of theirs, of the first and second order, whatever is stored of the carries: what is
+ * around the loops here has no size of the steps. */
+Test(vulkan_loop, derivatives_of_other_steps_share_pipelines, .timeout = 120)
+{
+    static const int64_t keeps[] = {0, MB_KEEP_SQRT};
+    for (int k = 0; k < 2; k++) {
+        mb_context *ctx = open_on("vulkan");
+        mb_stats was = {0};
+        for (int i = 0; i < 4; i++) {
+            static const int64_t steps[] = {40, 80, 90, 40};
+            mb_scope scope = mb_scope_begin(ctx);
+            rng g = {9};
+            mb_tensor w0 = draw(ctx, &g, MB_FLOAT64, MB_SHAPE(4, 3), -0.5, 0.5), w = w0, dw,
+                      x = draw(ctx, &g, MB_FLOAT64, MB_SHAPE(6, 4), -1, 1), by[3];
+            mb_scan s = mb_scan_begin_with(ctx, steps[i], (mb_scan_options){.keep_every = keeps[k]});
+            mb_scan_carry(s, &w);
+            mb_grad(mb_mean(mb_square(mb_tanh(mb_matmul(x, w))), MB_ALL), &w, 1, &dw);
+            w = mb_sub(w, mb_mul(dw, 0.3));
+            mb_scan_end(s);
+            by[0] = w;
+            for (int order = 1; order < 3; order++)
+                mb_grad(mb_sum(mb_square(by[order - 1]), MB_ALL), &w0, 1, &by[order]);
+            expect(mb_eval(by, 3) == MB_OK, "%s", mb_message(ctx));
+            mb_stats now = mb_get_stats(ctx);
+            expect(i == 0 || now.pipelines == was.pipelines, "%lld steps, keep %lld: %llu pipelines more",
+                   (long long)steps[i], (long long)keeps[k],
+                   (unsigned long long)(now.pipelines - was.pipelines));
+            expect(i == 0 || keeps[k] ||
+                       (now.last_nodes == was.last_nodes && now.last_steps == was.last_steps),
+                   "%lld steps: another plan than that of fewer", (long long)steps[i]);
+            was = now;
+            mb_scope_end(scope);
+        }
+        expect_ok(ctx);
+        close_all();
+    }
 }
 
 /* Heap allocations of 3 replays; recording a scan on the tape takes some. */

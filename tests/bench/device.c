@@ -52,7 +52,7 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
 {
     const mb__vk_shader *s = &bench_shaders[0];
     uint32_t local = v->caps.processor ? 32 : 128;
-    VkPipeline pipeline = mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
+    mb__vk_pipeline *pipeline = mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
     mb__vk_memory *out = mb__vk_memory_new(v, (uint64_t)groups * local * 4);
     uint64_t region;
     VkCommandBuffer cb;
@@ -73,7 +73,7 @@ static double most_flops(mb__vk *v, uint32_t groups, uint32_t count)
     mb__vk_barrier(v, cb);
     v->f.vkCmdBindDescriptorSets(cb, VK_PIPELINE_BIND_POINT_COMPUTE, v->pipeline_layout, 0, 1, &v->set, 0,
                                  NULL);
-    v->f.vkCmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    v->f.vkCmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline->pipeline);
     v->f.vkCmdPushConstants(cb, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push, push);
     v->f.vkCmdDispatch(cb, groups, 1, 1);
     double best = 1e9;

@@ -231,6 +231,8 @@ def scans_and_checkpoints_change_no_number(folder):
         expect(len(plain.losses()) == 6, len(plain.losses()), "rows")
         for a, b in zip(plain.losses(), other.losses()):
             expect(near(a, b, 1e-4), "--" + name, "has a loss of", b, "not", a)
+        for a, b in zip(plain.training, other.training): # which AdamW's steps hardly tell
+            expect(near(a["grad_norm"], b["grad_norm"], 1e-2), "--" + name, "has a gradient of", b["grad_norm"], "not", a["grad_norm"])
     for wrong in ("0", "-1", "root", "", "3x"):
         refused(run("mttt", data.flags(folder / "wrong", keep_every=wrong)), "--keep-every", "sqrt or log")
 

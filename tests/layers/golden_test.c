@@ -88,9 +88,11 @@ Test(golden, passes_left_out)
         "simplify", "merge", "dead",
         "fuse",     "sink",  "inplace",
         "reuse",    "loops", "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops"};
+    bool few = testing("vulkan"); /* each has kernels of its own to compile: both cases with none alone */
     for (size_t k = 0; k < sizeof passes / sizeof *passes; k++)
-        for (int i = 0; i < 2; i++) {
+        for (int i = few; i < 2; i++) {
             linear_case(backend_names[i], passes[k]);
-            mlp_case(backend_names[i], passes[k]);
+            if (!few || k + 1 == sizeof passes / sizeof *passes)
+                mlp_case(backend_names[i], passes[k]);
         }
 }

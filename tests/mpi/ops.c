@@ -92,6 +92,31 @@ static void expect_same_bits(const char *what, mb_tensor t)
     free(again);
 }
 
+/* Halves go as float32 and are rounded once, and so are their derivatives. */
+static void halves_of(mb_dtype dtype)
+{
+    enum { N = 40 };
+    mb_scope scope = mb_scope_begin(mb);
+    double unit = dtype == MB_FLOAT16 ? 0x1p-11 : 0x1p-8, wanted[N] = {0}, weights = 0;
+    mb_tensor x = mb_cast(operand(MB_FLOAT32, MB_SHAPE(N)), dtype), g;
+    mb_tensor each = mb_cast(mb_all_gather(mpi, x), MB_FLOAT32), y = mb_all_reduce(mpi, x, MB_REDUCE_SUM);
+    mb_grad(mb_sum(mb_mul(y, weight(rank)), MB_ALL), &x, 1, &g);
+    expect(mb_dtype_of(y) == dtype && mb_dtype_of(g) == dtype, "halves become something else");
+    const double *all = read_all(each), *got = read_all(mb_cast(y, MB_FLOAT32)),
+                 *slope = read_all(mb_cast(g, MB_FLOAT32));
+    for (int r = 0; r < size; r++) {
+        weights += weight(r);
+        for (int i = 0; i < N; i++)
+            wanted[i] += all[r * N + i];
+    }
+    for (int i = 0; i < N; i++)
+        expect(fabs(got[i] - wanted[i]) <= unit * fabs(wanted[i]) + 1e-7 &&
+                   fabs(slope[i] - weights) <= 2 * unit * weights,
+               "halves: element %d: got %g, wanted %g; slope %g, wanted %g", i, got[i], wanted[i], slope[i],
+               weights);
+    mb_scope_end(scope);
+}
+
 static double reduced(mb_dtype dtype, mb_reduction how, int64_t i)
 {
     double sum = 0, most = -INFINITY;
@@ -149,6 +174,8 @@ void case_values(void)
     for (int d = 0; d < 3; d++)
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
             values_of(dtypes[d], shapes[s]);
+    halves_of(MB_FLOAT16);
+    halves_of(MB_BFLOAT16);
     mb_tensor x = mb_gt(operand(MB_FLOAT32, MB_SHAPE(7)), 0.0);
     const double *got = read_all(mb_cast(mb_all_gather(mpi, x), MB_INT32));
     for (int r = 0; r < size; r++)

@@ -16,6 +16,8 @@ COMMANDS = {
     "random": suite("tensor", "@(random|samplers)/*"),
     "layers": suite("layers", "*/*"),
     "optim": suite("optim", "*/*"),
+    "arena": suite("backends", "arena/*"),
+    "debug": suite("backends", "simplify/debug*"),
     "plan": suite("backends", "@(simplify|fuzz|replay|fusion|pads)/*"),
     "backends": suite("backends", "!(vulkan*)/*"),
 }
@@ -47,6 +49,7 @@ RULES = [
      "return mb_triangular_solve(s->in[0], moved, form_of(s));", "autograd"),
     ("permute back by the same order", STRUCTURE, "order.axis[attr(s, k)] = k;", "order.axis[k] = (int)attr(s, k);", "autograd"),
     ("permute of a batch: the axes one off", STRUCTURE, "(int)attr(s, k) + 1;", "(int)attr(s, k) + (k > 0);", "vmap"),
+    ("orthogonalised once", "autograd/lanczos.c", "pass < 2", "pass < 1", "curvature"),
     ("a small Hessian is exhausted at once", "autograd/lanczos.c", "mb_mul(scale, lit(b, tiny))", "lit(b, tiny)", "curvature"),
 ]
 
@@ -91,6 +94,8 @@ PLAN = [
     ("x + 0 of any sign", SIMPLIFY, "        if (is_neutral(p, in[1], -1))\n            return shaped(p, n, in[0]);\n        if (is_neutral(p, in[0], -1))\n            return",
      "        if (is(p, in[1], 0))\n            return shaped(p, n, in[0]);\n        if (is_neutral(p, in[0], -1))\n            return", "plan"),
     ("factors are put together whatever their product", SIMPLIFY, "(grow && isfinite(v))", "true", "plan"),
+    ("under MB_DEBUG: factors are put together whatever their product", SIMPLIFY, "(grow && isfinite(v))", "true", "debug"),
+    ("under MB_DEBUG: rewrites are not compared", "backends/engine/debug_plan.c", "find(&c, found) &&", "false &&", "debug"),
     ("integers are put together in double", SIMPLIFY, "(double)(int32_t)((uint32_t)(int32_t)a * (uint32_t)(int32_t)b)", "a * b",
      "plan"),
     ("-(a - b) of floats", SIMPLIFY, "at(p, in[0])->op == MB_OP_SUB && !mb__is_float(n->dtype)", "at(p, in[0])->op == MB_OP_SUB",
@@ -103,6 +108,12 @@ PLAN = [
     ("a place is taken that is still read", ARENA, "u->last != step ||", "", "plan"),
     ("a place is taken that is read twice", ARENA, "k->instrs[j].view.value != in->view.value;", "true;", "plan"),
     ("values die a step early", ARENA, "                v->last = s;", "                v->last = s > v->first + 1 ? s - 1 : s;", "plan"),
+    ("a gap is not joined with the one behind it", ARENA,
+     "            p->gaps[low - 1].size += p->gaps[low].size;\n", "", "arena"),
+    ("a gap is not joined with the one before it", ARENA, "    bool before = low > 0 &&", "    bool before = false &&", "arena"),
+    ("the first gap that fits", ARENA, "(best < 0 || p->gaps[i].size < p->gaps[best].size)", "best < 0", "arena"),
+    ("the last gap does not grow", ARENA, "    if (p->gap_count && p->gaps[p->gap_count - 1].offset", "    if (false && p->gaps[p->gap_count - 1].offset",
+     "arena"),
     ("a key without what is kept", SEGMENT, "(n->rank | (output ? 0x80 : 0))", "(n->rank)", "plan"),
     ("a key without attributes", SEGMENT, "    if (nattr)\n        memcpy(k, mb__attrs", "    if (false)\n        memcpy(k, mb__attrs", "plan"),
     ("a key without sizes", SEGMENT, "    memcpy(k, n->dim, (size_t)n->rank * 8);", "    memset(k, 0, (size_t)n->rank * 8);", "plan"),

@@ -223,6 +223,21 @@ Test(dtype, casts_between_all)
     }
 }
 
+/* No integer is -0: what -0.5 becomes has 0 for its sign. */
+Test(dtype, integers_have_one_zero)
+{
+    static const mb_dtype whole[] = {MB_INT32, MB_INT64, MB_UINT8};
+    BOTH(b)
+    for (int i = 0; i < 3; i++) {
+        mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(3), ((double[]){-0.5, -0.0, -1e-300}));
+        mb_tensor one_over = mb_recip(mb_cast(mb_cast(x, whole[i]), MB_FLOAT64));
+        const double *got = values(one_over);
+        for (int j = 0; j < 3; j++)
+            expect(got[j] == (double)INFINITY, "%s by %s: 1 / 0 is %g", backend_names[b],
+                   mb_dtype_name(whole[i]), got[j]);
+    }
+}
+
 Test(dtype, every_half_there_and_back)
 {
     static uint16_t x[65536], y[65536];

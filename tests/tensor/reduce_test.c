@@ -338,3 +338,83 @@ Test(reduce, columns_of_any_width)
             free(sums[1]);
         }
 }
+
+/* ---- the bounds that tensor.h states ---- */
+
+enum { BOUND_COLUMNS = 3, BOUND_RESULTS = 9 };
+
+/* Terms that rounding treats alike, that have nothing in common, and of which some are large. */
+static void fill_terms(double *x, int64_t n, int kind)
+{
+    rng r = {5};
+    for (int64_t i = 0; i < n; i++)
+        x[i] = kind == 0   ? (double)0.1f
+               : kind == 1 ? (double)(float)rng_between(&r, 0, 1)
+                           : (double)(i % 7 ? 0.37f : 1000.0f);
+}
+
+/* x: [n,3]. Sums by themselves, with work before and after them, by rows and by columns. */
+static void record_sums(mb_tensor x, mb_tensor *y)
+{
+    mb_tensor rows = mb_detach(mb_transpose(x)), one = mb_slice(x, 1, 0, 1, 1);
+    y[0] = mb_sum(x, MB_ALL);
+    y[1] = mb_sum(x, MB_AXES(0));
+    y[2] = mb_sum(rows, MB_AXES(1));
+    y[3] = mb_sum(mb_mul(mb_sub(x, -1.0), 0.5), MB_AXES(0)); /* (x + 1) / 2 */
+    y[4] = mb_slice(mb_mul(one, mb_sum(one, MB_KEEP(0))), 0, 0, 1, 1);
+    y[5] = mb_mean(rows, MB_AXES(1));
+    y[6] = mb_square(mb_norm(x, MB_ALL));
+    y[7] = mb_slice(mb_cumsum(rows, 1, false), 1, mb_dim(x, 0) - 1, 1, 1);
+    y[8] = mb_matmul(rows, x);
+}
+
+static void sums_of(const double *x, int64_t n, double *column, double *squares, double *gram)
+{
+    for (int i = 0; i < BOUND_COLUMNS * BOUND_COLUMNS; i++)
+        column[i % BOUND_COLUMNS] = gram[i] = *squares = 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int a = 0; a < BOUND_COLUMNS; a++) {
+            const double *row = x + i * BOUND_COLUMNS;
+            column[a] += row[a];
+            *squares += row[a] * row[a];
+            for (int b = 0; b < BOUND_COLUMNS; b++)
+                gram[a * BOUND_COLUMNS + b] += row[a] * row[b];
+        }
+}
+
+static void check_bounds(const char *disable, int64_t n, int kind)
+{
+    double *x = malloc(sizeof *x * (size_t)(n * BOUND_COLUMNS)), column[BOUND_COLUMNS], squares, gram[9];
+    fill_terms(x, n * BOUND_COLUMNS, kind);
+    sums_of(x, n, column, &squares, gram);
+    mb_context *ctx = open_as(backend_names[1], disable, 2);
+    mb_tensor y[BOUND_RESULTS];
+    record_sums(from_doubles(ctx, MB_FLOAT32, MB_SHAPE(n, BOUND_COLUMNS), x), y);
+    for (int i = 0; i < BOUND_RESULTS; i++) {
+        const double *got = values(y[i]);
+        for (int j = 0; j < (int)mb_count(y[i]); j++) {
+            double want = i == 0   ? column[0] + column[1] + column[2]
+                          : i == 3 ? (column[j] + (double)n) / 2
+                          : i == 4 ? x[0] * column[0]
+                          : i == 5 ? column[j] / (double)n
+                          : i == 6 ? squares
+                          : i == 8 ? gram[j]
+                                   : column[j];
+            double bound = i == 8 ? (double)(n + 8) * 0x1p-24 : i == 7 ? 0x1p-20 : 0x1p-18;
+            expect(near(got[j], want, bound, 0),
+                   "%s without \"%s\", %lld terms of kind %d, result %d: off by %.1f roundings",
+                   backend_names[1], disable, (long long)n, kind, i, fabs(got[j] / want - 1) * 0x1p24);
+        }
+    }
+    close_all();
+    free(x);
+}
+
+Test(reduce, error_bounds, .timeout = 300)
+{
+    for (int kind = 0; kind < 3; kind++)
+        for (int64_t n = 100; n <= 1000000; n *= 100) {
+            check_bounds("", n, kind);
+            check_bounds("fuse,sink", n, kind);
+        }
+}

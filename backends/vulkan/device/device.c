@@ -171,7 +171,7 @@ static const char no_loader[] =
     "Vulkan is not installed here (libvulkan.so.1 was not found); install libvulkan1 and the driver of your "
     "GPU";
 
-int mb__vk_list(mb_device *devices, int room, const char **why)
+int mb__vk_list(mb_device *devices, int capacity, const char **why)
 {
     mb__vk v = {0};
     VkInstance instance;
@@ -183,7 +183,7 @@ int mb__vk_list(mb_device *devices, int room, const char **why)
     candidate c[DEVICES_MOST];
     int count = list_devices(instance, c);
     static const char *const kinds[] = {"other", "integrated", "discrete", "virtual", "processor"};
-    for (int i = 0; i < count && i < room; i++) {
+    for (int i = 0; i < count && i < capacity; i++) {
         const VkPhysicalDeviceLimits *l = &c[i].props.limits;
         mb_device *d = &devices[i];
         *d = (mb_device){.memory_bytes = c[i].heap,

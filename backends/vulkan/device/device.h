@@ -14,6 +14,7 @@
 #include <volk.h>
 
 #include "backends/plan/backend.h"
+#include "backends/plan/gaps.h"
 
 /* Drivers with room for 32 buffers need some of it for the validation layer's own. */
 enum { VK_BLOCKS_MOST = 24, VK_ALIGN = 256, VK_BATCHES_MOST = 256 };
@@ -46,17 +47,13 @@ typedef struct mb__vk_failure {
     char message[600];
 } mb__vk_failure;
 
-typedef struct mb__vk_range {
-    uint64_t offset, bytes;
-} mb__vk_range;
-
 typedef struct mb__vk_block {
     VkBuffer buffer;
     VkDeviceMemory memory;
-    uint64_t bytes, held;                /* held: of device memory */
-    unsigned char *mapped;               /* NULL where the host cannot see it */
-    mb__vk_range *gaps;                  /* unused, by rising offset */
-    uint32_t gap_count, gap_room, given; /* given: ranges in use */
+    uint64_t bytes, held;                    /* held: of device memory */
+    unsigned char *mapped;                   /* NULL where the host cannot see it */
+    mb__gap *gaps;                           /* what is not in use */
+    uint32_t gap_count, gap_capacity, given; /* given: ranges in use */
 } mb__vk_block;
 
 /* What the engine holds as a value's memory. */
@@ -122,6 +119,8 @@ typedef struct mb__vk {
     VkPipelineCache cache;
     size_t cache_bytes; /* when it was read */
     mb__vk_pipeline *pipelines[VK_PIPELINE_BUCKETS];
+    mb__vk_pipeline *unused_newest, *unused_oldest, *copying; /* copying: that of `transfer` */
+    size_t unused_bytes;
     mb__vk_known *known[VK_PIPELINE_BUCKETS];
     mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
     /* Of each product kernel and type, by reading pattern: VK_UNTRIED and on. */
@@ -197,7 +196,7 @@ void mb__vk_device_close(mb__vk *v);
 /* False if float64 is requested and not supported. */
 bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype);
 /* The devices, as mb__backend lists them. */
-int mb__vk_list(mb_device *devices, int room, const char **why);
+int mb__vk_list(mb_device *devices, int capacity, const char **why);
 
 /* ---- memory.c ---- */
 

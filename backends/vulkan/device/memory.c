@@ -13,44 +13,22 @@ enum { TABLE_BYTES = 1 << 20 };
 
 static bool gap_put(mb__vk *v, mb__vk_block *b, uint64_t offset, uint64_t bytes)
 {
-    if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + 1,
+    if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_capacity, (uint64_t)b->gap_count + 1,
                           sizeof *b->gaps))
         return false;
-    uint32_t i = 0;
-    while (i < b->gap_count && b->gaps[i].offset < offset)
-        i++;
-    bool before = i > 0 && b->gaps[i - 1].offset + b->gaps[i - 1].bytes == offset;
-    bool after = i < b->gap_count && offset + bytes == b->gaps[i].offset;
-    if (before && after) {
-        b->gaps[i - 1].bytes += bytes + b->gaps[i].bytes;
-        memmove(b->gaps + i, b->gaps + i + 1, (--b->gap_count - i) * sizeof *b->gaps);
-    } else if (before) {
-        b->gaps[i - 1].bytes += bytes;
-    } else if (after) {
-        b->gaps[i] = (mb__vk_range){offset, b->gaps[i].bytes + bytes};
-    } else {
-        memmove(b->gaps + i + 1, b->gaps + i, (b->gap_count++ - i) * sizeof *b->gaps);
-        b->gaps[i] = (mb__vk_range){offset, bytes};
-    }
+    mb__gap_give(b->gaps, &b->gap_count, offset, bytes);
     return true;
 }
 
-/* Takes from the smallest gap that is large enough. Reserves the entry that giving it back may need. */
+/* Takes from the smallest gap that is large enough. Each range handed out may come back as a gap of its own,
+ * whose entry is reserved here. */
 static bool gap_take(mb__vk *v, mb__vk_block *b, uint64_t bytes, uint64_t *offset)
 {
-    uint32_t best = UINT32_MAX;
-    for (uint32_t i = 0; i < b->gap_count; i++)
-        if (b->gaps[i].bytes >= bytes && (best == UINT32_MAX || b->gaps[i].bytes < b->gaps[best].bytes))
-            best = i;
-    /* Each range handed out may come back as a gap of its own. */
-    if (best == UINT32_MAX || !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room,
-                                                (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
+    if (!b->gap_count ||
+        !mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_capacity, (uint64_t)b->gap_count + b->given + 2,
+                          sizeof *b->gaps) ||
+        !mb__gap_take(b->gaps, &b->gap_count, bytes, offset))
         return false;
-    *offset = b->gaps[best].offset;
-    b->gaps[best].offset += bytes;
-    b->gaps[best].bytes -= bytes;
-    if (!b->gaps[best].bytes)
-        memmove(b->gaps + best, b->gaps + best + 1, (--b->gap_count - best) * sizeof *b->gaps);
     b->given++;
     return true;
 }
@@ -68,7 +46,7 @@ static void block_end(mb__vk *v, mb__vk_block *b)
         v->f.vkDestroyBuffer(v->device, b->buffer, NULL);
     if (b->memory && !v->hung)
         v->f.vkFreeMemory(v->device, b->memory, NULL);
-    mb__host_free(v->host, b->gaps, b->gap_room * sizeof *b->gaps);
+    mb__host_free(v->host, b->gaps, b->gap_capacity * sizeof *b->gaps);
     v->host->counters->device_bytes -= b->held;
     memset(b, 0, sizeof *b);
 }
@@ -287,9 +265,9 @@ static bool copy_blocks(mb__vk *v, mb__vk_block *blocks)
         mb__vk_block *b = &blocks[i];
         *b = v->blocks[i];
         b->gaps = NULL;
-        b->gap_room = 0;
-        if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_room, (uint64_t)b->gap_count + b->given + 2,
-                              sizeof *b->gaps))
+        b->gap_capacity = 0;
+        if (!mb__host_reserve(v->host, (void **)&b->gaps, &b->gap_capacity,
+                              (uint64_t)b->gap_count + b->given + 2, sizeof *b->gaps))
             return false;
         if (b->gap_count)
             memcpy(b->gaps, v->blocks[i].gaps, b->gap_count * sizeof *b->gaps);
@@ -329,7 +307,7 @@ bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__
         ok = ok && would_take(v, blocks, aligned((uint64_t)bytes[i] + (v->guard ? MB_GUARD_BYTES : 0)), more);
     }
     for (uint32_t i = 0; blocks && i < v->caps.blocks; i++)
-        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_room * sizeof(mb__vk_range));
+        mb__host_free(v->host, blocks[i].gaps, blocks[i].gap_capacity * sizeof(mb__gap));
     mb__host_free(v->host, blocks, size);
     return ok;
 }
@@ -360,7 +338,7 @@ static bool table_grow(mb__vk *v)
     uint64_t bytes = table.bytes;
     memset(&v->stage, 0, sizeof v->stage);
     if (!table_make(v, 2 * bytes) ||
-        !mb__host_reserve(v->host, (void **)&v->table.gaps, &v->table.gap_room,
+        !mb__host_reserve(v->host, (void **)&v->table.gaps, &v->table.gap_capacity,
                           (uint64_t)table.gap_count + table.given + 2, sizeof *table.gaps)) {
         block_end(v, &v->table);
         block_end(v, &v->stage);

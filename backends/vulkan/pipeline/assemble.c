@@ -70,7 +70,7 @@ struct mb__vk_library {
     uint32_t count, bound, functions_at; /* the first function's word */
     uint32_t types[VK_TYPES], void_type, main_type, main_id, pointers[VK_TYPES];
     function *functions;
-    uint32_t function_count, function_room;
+    uint32_t function_count, function_capacity;
 };
 
 static uint32_t length_at(const uint32_t *w)
@@ -136,7 +136,7 @@ static bool read_library(mb__vk *v, mb__vk_library *l)
             continue;
         if (!l->functions_at)
             l->functions_at = i;
-        if (!mb__host_reserve(v->host, (void **)&l->functions, &l->function_room,
+        if (!mb__host_reserve(v->host, (void **)&l->functions, &l->function_capacity,
                               (uint64_t)l->function_count + 1, sizeof *l->functions))
             return false;
         function *f = &l->functions[l->function_count++];
@@ -164,7 +164,7 @@ static void free_library(mb__vk *v, bool float64)
     mb__vk_library *l = v->library[float64];
     if (!l)
         return;
-    mb__host_free(v->host, l->functions, l->function_room * sizeof *l->functions);
+    mb__host_free(v->host, l->functions, l->function_capacity * sizeof *l->functions);
     mb__host_free(v->host, l, sizeof *l);
     v->library[float64] = NULL;
 }
@@ -196,7 +196,7 @@ void mb__vk_library_free(mb__vk *v)
 
 typedef struct stream {
     uint32_t *words;
-    uint32_t count, room;
+    uint32_t count, capacity;
 } stream;
 
 typedef struct constant {
@@ -217,13 +217,13 @@ struct mb__vk_asm {
     uint32_t next_id;
     stream types, vars, body, out;
     constant *constants;
-    uint32_t constant_count, constant_room;
+    uint32_t constant_count, constant_capacity;
     uint32_t types_of[VK_TYPES], pointer_of[VK_TYPES];
     bool *needed;                 /* of each function */
     nest open[DEPTH_MOST], spare; /* spare: used beyond the deepest, and ignored */
     int depth;
     char *head, *text; /* GLSL: constants; statements */
-    uint32_t head_count, head_room, text_count, text_room;
+    uint32_t head_count, head_capacity, text_count, text_capacity;
 };
 
 static const char *const glsl_types[VK_TYPES + 1] = {"uint", "int",   "float", "double",
@@ -231,7 +231,8 @@ static const char *const glsl_types[VK_TYPES + 1] = {"uint", "int",   "float", "
 
 static void put(mb__vk_asm *a, stream *s, uint32_t word)
 {
-    if (a->failed || !mb__host_reserve(a->v->host, (void **)&s->words, &s->room, (uint64_t)s->count + 1, 4)) {
+    if (a->failed ||
+        !mb__host_reserve(a->v->host, (void **)&s->words, &s->capacity, (uint64_t)s->count + 1, 4)) {
         a->failed = true;
         return;
     }
@@ -248,7 +249,7 @@ static void op(mb__vk_asm *a, stream *s, uint32_t code, int n, ...)
     va_end(list);
 }
 
-static MB_PRINTF(5, 6) void print(mb__vk_asm *a, char **to, uint32_t *count, uint32_t *room,
+static MB_PRINTF(5, 6) void print(mb__vk_asm *a, char **to, uint32_t *count, uint32_t *capacity,
                                   const char *format, ...)
 {
     char line[512];
@@ -257,15 +258,15 @@ static MB_PRINTF(5, 6) void print(mb__vk_asm *a, char **to, uint32_t *count, uin
     int n = vsnprintf(line, sizeof line, format, list);
     va_end(list);
     if (a->failed || n < 0 || n >= (int)sizeof line ||
-        !mb__host_reserve(a->v->host, (void **)to, room, (uint64_t)*count + (uint64_t)n + 1, 1)) {
+        !mb__host_reserve(a->v->host, (void **)to, capacity, (uint64_t)*count + (uint64_t)n + 1, 1)) {
         a->failed = true;
         return;
     }
     memcpy(*to + *count, line, (size_t)n + 1);
     *count += (uint32_t)n;
 }
-#define HEAD(a, ...) print(a, &(a)->head, &(a)->head_count, &(a)->head_room, __VA_ARGS__)
-#define TEXT(a, ...) print(a, &(a)->text, &(a)->text_count, &(a)->text_room, __VA_ARGS__)
+#define HEAD(a, ...) print(a, &(a)->head, &(a)->head_count, &(a)->head_capacity, __VA_ARGS__)
+#define TEXT(a, ...) print(a, &(a)->text, &(a)->text_count, &(a)->text_capacity, __VA_ARGS__)
 
 mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl)
 {
@@ -294,15 +295,15 @@ void mb__vk_asm_free(mb__vk_asm *a)
     if (!a)
         return;
     const mb__host *host = a->v->host;
-    mb__host_free(host, a->types.words, a->types.room * 4ul);
-    mb__host_free(host, a->vars.words, a->vars.room * 4ul);
-    mb__host_free(host, a->body.words, a->body.room * 4ul);
-    mb__host_free(host, a->out.words, a->out.room * 4ul);
-    mb__host_free(host, a->constants, a->constant_room * sizeof *a->constants);
+    mb__host_free(host, a->types.words, a->types.capacity * 4ul);
+    mb__host_free(host, a->vars.words, a->vars.capacity * 4ul);
+    mb__host_free(host, a->body.words, a->body.capacity * 4ul);
+    mb__host_free(host, a->out.words, a->out.capacity * 4ul);
+    mb__host_free(host, a->constants, a->constant_capacity * sizeof *a->constants);
     if (a->needed)
         mb__host_free(host, a->needed, a->l->function_count + 1);
-    mb__host_free(host, a->head, a->head_room);
-    mb__host_free(host, a->text, a->text_room);
+    mb__host_free(host, a->head, a->head_capacity);
+    mb__host_free(host, a->text, a->text_capacity);
     mb__host_free(host, a, sizeof *a);
 }
 
@@ -320,7 +321,7 @@ static uint32_t constant_of(mb__vk_asm *a, mb__vk_type type, uint64_t bits)
     for (uint32_t i = a->constant_count; i-- > 0;)
         if (a->constants[i].type == type && a->constants[i].bits == bits)
             return a->constants[i].id;
-    if (!mb__host_reserve(a->v->host, (void **)&a->constants, &a->constant_room,
+    if (!mb__host_reserve(a->v->host, (void **)&a->constants, &a->constant_capacity,
                           (uint64_t)a->constant_count + 1, sizeof *a->constants)) {
         a->failed = true;
         return 0;
@@ -630,7 +631,7 @@ const char *mb__vk_asm_text(mb__vk_asm *a)
     if (!a->glsl || a->failed)
         return NULL;
     TEXT(a, "}\n");
-    if (a->failed || !mb__host_reserve(a->v->host, (void **)&a->head, &a->head_room,
+    if (a->failed || !mb__host_reserve(a->v->host, (void **)&a->head, &a->head_capacity,
                                        (uint64_t)a->head_count + a->text_count + 1, 1))
         return NULL;
     memcpy(a->head + a->head_count, a->text, a->text_count + 1);

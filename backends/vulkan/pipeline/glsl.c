@@ -118,10 +118,10 @@ static uint32_t *read_code(mb__vk *v, const folder *f, size_t *bytes)
     return words;
 }
 
-static mb__vk_identity identity_of(const char *text, size_t size, char *name, size_t room)
+static mb__vk_identity identity_of(const char *text, size_t size, char *name, size_t capacity)
 {
     uint64_t hash = mb__hash(text, size);
-    snprintf(name, room, "%016llx.glsl-spv", (unsigned long long)hash);
+    snprintf(name, capacity, "%016llx.glsl-spv", (unsigned long long)hash);
     return (mb__vk_identity){{(uint32_t)hash, (uint32_t)(hash >> 32), (uint32_t)size}};
 }
 
@@ -164,20 +164,20 @@ void mb__vk_text(mb__vk *v, mb__vk_source *s, const char *format, ...)
     for (int turn = 0; turn < 2 && !s->failed; turn++) {
         va_list list;
         va_start(list, format);
-        size_t left = s->room - s->count;
+        size_t left = s->capacity - s->count;
         int n = vsnprintf(s->at ? s->at + s->count : NULL, s->at ? left : 0, format, list);
         va_end(list);
         if (s->at && n >= 0 && (size_t)n < left) {
             s->count += (uint32_t)n;
             return;
         }
-        s->failed |=
-            n < 0 || turn == 1 ||
-            !mb__host_reserve(v->host, (void **)&s->at, &s->room, (uint64_t)s->count + (uint64_t)n + 1, 1);
+        s->failed |= n < 0 || turn == 1 ||
+                     !mb__host_reserve(v->host, (void **)&s->at, &s->capacity,
+                                       (uint64_t)s->count + (uint64_t)n + 1, 1);
     }
 }
 
 void mb__vk_text_free(mb__vk *v, mb__vk_source *s)
 {
-    mb__host_free(v->host, s->at, s->room);
+    mb__host_free(v->host, s->at, s->capacity);
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
  * pipeline.c - shaders to pipelines. A pipeline is created when a plan first needs it and then found by its
- * content: SPIR-V words, local size, constants. The driver's compiled code is cached on disk, in one file for
- * each device and driver version.
+ * content: SPIR-V words, local size, constants. It lives as long as a program uses it, and then until others
+ * were used more lately. The driver's compiled code is cached on disk, in one file for each device and driver
+ * version.
  */
 #include <stdio.h>
 
 #include "backends/plan/hash.h"
 #include "backends/vulkan/pipeline/pipeline.h"
+
+enum { VK_UNUSED_BYTES = 32 << 20 };
 
 const mb__vk_shader *mb__vk_shader_named(const char *name)
 {
@@ -39,13 +42,13 @@ static void write_cache(mb__vk *v)
         bytes <= v->cache_bytes || bytes <= 64)
         return;
     void *data = mb__host_alloc_raw(v->host, bytes);
-    size_t room = bytes;
+    size_t capacity = bytes;
     if (!data)
         return;
     mb__vk_identity identity = identity_of(v, name, sizeof name);
     if (v->f.vkGetPipelineCacheData(v->device, v->cache, &bytes, data) == VK_SUCCESS)
         mb__vk_kept_write(name, &identity, data, bytes);
-    mb__host_free(v->host, data, room);
+    mb__host_free(v->host, data, capacity);
 }
 
 bool mb__vk_pipelines_start(mb__vk *v)
@@ -63,25 +66,86 @@ bool mb__vk_pipelines_start(mb__vk *v)
     return ok;
 }
 
+/* ---- which there are ---- */
+
+/* What drivers keep of one is not to be asked: measured, a processor's code takes about 1.4 MB. */
+static size_t bytes_of(const mb__vk *v, const mb__vk_pipeline *p)
+{
+    return (v->caps.processor ? (size_t)1 << 20 : (size_t)32 << 10) + 8ul * p->word_count;
+}
+
+static void link_unused(mb__vk *v, mb__vk_pipeline *p)
+{
+    p->newer = NULL;
+    p->older = v->unused_newest;
+    *(p->older ? &p->older->newer : &v->unused_oldest) = p;
+    v->unused_newest = p;
+    v->unused_bytes += bytes_of(v, p);
+}
+
+static void unlink_unused(mb__vk *v, mb__vk_pipeline *p)
+{
+    *(p->newer ? &p->newer->older : &v->unused_newest) = p->older;
+    *(p->older ? &p->older->newer : &v->unused_oldest) = p->newer;
+    v->unused_bytes -= bytes_of(v, p);
+}
+
+size_t mb__vk_pipeline_use(mb__vk *v, mb__vk_pipeline *p)
+{
+    if (p->uses++)
+        return 0;
+    unlink_unused(v, p);
+    return bytes_of(v, p);
+}
+
+void mb__vk_pipeline_release(mb__vk *v, mb__vk_pipeline *p)
+{
+    if (--p->uses == 0)
+        link_unused(v, p);
+}
+
+static void forget_known(mb__vk *v, const mb__vk_pipeline *p)
+{
+    for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
+        for (mb__vk_known **at = &v->known[i], *k; (k = *at);) {
+            if (k->pipeline != p) {
+                at = &k->next;
+                continue;
+            }
+            *at = k->next;
+            mb__host_free(v->host, k->key, k->key_bytes);
+            mb__host_free(v->host, k, sizeof *k);
+        }
+}
+
+static void destroy(mb__vk *v, mb__vk_pipeline *p)
+{
+    mb__vk_pipeline **at = &v->pipelines[p->hash % VK_PIPELINE_BUCKETS];
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    forget_known(v, p);
+    if (!v->hung)
+        v->f.vkDestroyPipeline(v->device, p->pipeline, NULL);
+    mb__host_free(v->host, p->words, p->word_count * 4ul);
+    mb__host_free(v->host, p, sizeof *p);
+}
+
+void mb__vk_pipelines_trim(mb__vk *v)
+{
+    while (v->unused_bytes > VK_UNUSED_BYTES) {
+        mb__vk_pipeline *p = v->unused_oldest;
+        unlink_unused(v, p);
+        destroy(v, p);
+    }
+}
+
 void mb__vk_pipelines_end(mb__vk *v)
 {
     write_cache(v);
     for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
-        while (v->pipelines[i]) {
-            mb__vk_pipeline *p = v->pipelines[i];
-            v->pipelines[i] = p->next;
-            if (!v->hung)
-                v->f.vkDestroyPipeline(v->device, p->pipeline, NULL);
-            mb__host_free(v->host, p->words, p->word_count * 4ul);
-            mb__host_free(v->host, p, sizeof *p);
-        }
-    for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
-        while (v->known[i]) {
-            mb__vk_known *k = v->known[i];
-            v->known[i] = k->next;
-            mb__host_free(v->host, k->key, k->key_bytes);
-            mb__host_free(v->host, k, sizeof *k);
-        }
+        while (v->pipelines[i])
+            destroy(v, v->pipelines[i]);
     if (v->cache && !v->hung)
         v->f.vkDestroyPipelineCache(v->device, v->cache, NULL);
 }
@@ -122,8 +186,8 @@ static VkPipeline create(mb__vk *v, const uint32_t *words, uint32_t word_count, 
     return pipeline;
 }
 
-VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
-                               uint32_t special2, uint32_t special3)
+mb__vk_pipeline *mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
+                                     uint32_t special2, uint32_t special3)
 {
     uint32_t special[4] = {local, v->caps.blocks, special2, special3};
     uint64_t both = (uint64_t)special3 << 32 | special2;
@@ -132,17 +196,18 @@ VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_c
     for (mb__vk_pipeline *p = *bucket; p; p = p->next)
         if (p->hash == hash && p->local == local && p->special == both && p->word_count == word_count &&
             !memcmp(p->words, words, word_count * 4ul))
-            return p->pipeline;
+            return p;
     mb__vk_pipeline *p = mb__host_alloc(v->host, sizeof *p);
     uint32_t *copy = p ? mb__host_alloc_raw(v->host, word_count * 4ul) : NULL;
     VkPipeline made = copy ? create(v, words, word_count, special) : VK_NULL_HANDLE;
     if (!made) {
         mb__host_free(v->host, copy, word_count * 4ul);
         mb__host_free(v->host, p, sizeof *p);
-        return VK_NULL_HANDLE;
+        return NULL;
     }
     memcpy(copy, words, word_count * 4ul);
-    *p = (mb__vk_pipeline){*bucket, hash, copy, word_count, local, both, made};
+    *p = (mb__vk_pipeline){*bucket, hash, copy, word_count, local, both, made, 0, NULL, NULL};
     *bucket = p;
-    return made;
+    link_unused(v, p);
+    return p;
 }

@@ -14,6 +14,8 @@ struct mb__vk_pipeline {
     uint32_t word_count, local;
     uint64_t special; /* further specialization constants, as the kernel reads them */
     VkPipeline pipeline;
+    uint32_t uses;                  /* dispatches of programs, and what transfers record */
+    mb__vk_pipeline *newer, *older; /* among those that are not used, by when they last were */
 };
 
 /* A pipeline of a generated kernel by what it was made from, so that a pass that occurs again is not even
@@ -23,7 +25,7 @@ struct mb__vk_known {
     uint64_t hash;
     unsigned char *key;
     uint32_t key_bytes;
-    VkPipeline pipeline;
+    mb__vk_pipeline *pipeline;
 };
 
 /* ---- module.c ---- */
@@ -53,9 +55,15 @@ typedef struct mb__vk_shader {
 extern const mb__vk_shader mb__vk_shaders[];
 const mb__vk_shader *mb__vk_shader_named(const char *name); /* NULL: there is none */
 
-/* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new. */
-VkPipeline mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
-                               uint32_t special2, uint32_t special3);
+/* The pipeline of a shader with a local size and specialization constants 2 and 3, made if it is new. It
+ * stays until the next mb__vk_pipelines_trim, or while it is used. */
+mb__vk_pipeline *mb__vk_pipeline_for(mb__vk *v, const uint32_t *words, uint32_t word_count, uint32_t local,
+                                     uint32_t special2, uint32_t special3);
+/* What it takes, about, if this is the first use; else 0. */
+size_t mb__vk_pipeline_use(mb__vk *v, mb__vk_pipeline *p);
+void mb__vk_pipeline_release(mb__vk *v, mb__vk_pipeline *p);
+/* Destroys those that were not used for the longest time, down to some megabytes. The device is idle. */
+void mb__vk_pipelines_trim(mb__vk *v);
 void mb__vk_pipelines_end(mb__vk *v);
 bool mb__vk_pipelines_start(mb__vk *v);
 
@@ -64,7 +72,7 @@ bool mb__vk_pipelines_start(mb__vk *v);
 /* Text under construction. */
 typedef struct mb__vk_source {
     char *at;
-    uint32_t count, room;
+    uint32_t count, capacity;
     bool failed; /* no memory */
 } mb__vk_source;
 void mb__vk_text(mb__vk *v, mb__vk_source *s, const char *format, ...) MB_PRINTF(3, 4);

@@ -19,7 +19,7 @@ static int64_t stretch(const mb__vk *v, int64_t each, int64_t invocations)
     return most > 64 * each ? most / each : 64;
 }
 
-static bool finish(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
+static bool finish(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t region, int64_t groups, int step,
                    double cost)
 {
     mb__vk_dispatch_add(p, pipeline, region, groups, step, cost);
@@ -32,7 +32,7 @@ static bool finish(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int6
 static bool add_rows(mb__vk_program *p, int step, const mb__other *o, const char *kernel, int64_t groups,
                      uint32_t local, const int64_t own[4], double cost)
 {
-    VkPipeline pipeline = mb__vk_pipeline_named(p, step, kernel, o->dtype, local);
+    mb__vk_pipeline *pipeline = mb__vk_pipeline_named(p, step, kernel, o->dtype, local);
     if (!pipeline)
         return false;
     mb__vk_slot slots[2] = {{o->in.value, o->in.offset}, {o->out.value, o->out.offset}};
@@ -115,7 +115,7 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
     const mb__vk *v = p->v;
     int64_t count = mb__numel(o->out_dim, o->out_rank);
     uint32_t local = v->caps.processor ? 64 : mb__vk_widest(v);
-    VkPipeline pipeline =
+    mb__vk_pipeline *pipeline =
         mb__vk_pipeline_named(p, step, mb__vk_is_wide(o->dtype) ? "take_wide" : "take", -1, local);
     if (!pipeline)
         return false;
@@ -152,7 +152,7 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
     uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
     int64_t wanted = v->caps.processor ? 16 : 16384, parts = others < wanted ? wanted / others : 1;
     parts = parts < size ? parts : size;
-    VkPipeline pipeline = mb__vk_pipeline_named(p, step, "scatter_add", o->dtype, local);
+    mb__vk_pipeline *pipeline = mb__vk_pipeline_named(p, step, "scatter_add", o->dtype, local);
     if (!pipeline)
         return false;
     /* The loop over the index's axes counts once even if it is skipped: inactive lanes go through it. */

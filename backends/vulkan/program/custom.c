@@ -184,7 +184,8 @@ static void write_all(writer *w)
     put_main(w, first);
 }
 
-static VkPipeline pipeline_of(mb__vk_program *p, int step, const mb__custom *c, int arrays, uint32_t local)
+static mb__vk_pipeline *pipeline_of(mb__vk_program *p, int step, const mb__custom *c, int arrays,
+                                    uint32_t local)
 {
     writer w = {.v = p->v, .c = c, .arrays = arrays};
     const char *site = p->plan->steps[step].site;
@@ -195,8 +196,8 @@ static VkPipeline pipeline_of(mb__vk_program *p, int step, const mb__custom *c, 
     if (words && p->v->host->listing)
         p->v->host->listing(p->v->host->user, p->plan, step, w.s.at, words, bytes);
     mb__vk_text_free(p->v, &w.s);
-    VkPipeline pipeline =
-        words ? mb__vk_pipeline_for(p->v, words, (uint32_t)(bytes / 4), local, 0, 0) : VK_NULL_HANDLE;
+    mb__vk_pipeline *pipeline =
+        words ? mb__vk_pipeline_for(p->v, words, (uint32_t)(bytes / 4), local, 0, 0) : NULL;
     mb__host_free(p->v->host, words, bytes);
     return pipeline;
 }
@@ -292,7 +293,7 @@ bool mb__vk_add_custom(mb__vk_program *p, int step, const mb__custom *c)
                                       : "%s: it has no GLSL, which vulkan wants",
                            c->op->name);
     uint32_t local = spec->lanes > 1 ? (uint32_t)spec->lanes : LOCAL;
-    VkPipeline pipeline = pipeline_of(p, step, c, arrays, local);
+    mb__vk_pipeline *pipeline = pipeline_of(p, step, c, arrays, local);
     if (!pipeline)
         return false;
     uint32_t region = mb__vk_region(p, slots, arrays);

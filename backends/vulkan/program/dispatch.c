@@ -8,11 +8,11 @@
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift)
 {
     const mb__host *host = p->v->host;
-    if (!mb__host_reserve(host, (void **)&p->words, &p->word_room, (uint64_t)p->word_count + 1,
+    if (!mb__host_reserve(host, (void **)&p->words, &p->word_capacity, (uint64_t)p->word_count + 1,
                           sizeof *p->words) ||
-        !mb__host_reserve(host, (void **)&p->slot_value, &p->slot_room, (uint64_t)p->word_count + 1,
+        !mb__host_reserve(host, (void **)&p->slot_value, &p->slot_capacity, (uint64_t)p->word_count + 1,
                           sizeof *p->slot_value) ||
-        !mb__host_reserve(host, (void **)&p->slot_shift, &p->shift_room, (uint64_t)p->word_count + 1,
+        !mb__host_reserve(host, (void **)&p->slot_shift, &p->shift_capacity, (uint64_t)p->word_count + 1,
                           sizeof *p->slot_shift)) {
         p->failed = true;
         return;
@@ -58,7 +58,7 @@ void mb__vk_param(mb__vk_program *p, int64_t x)
 void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written)
 {
     mb__vk_access *grown =
-        mb__bump_grow(&p->pool, p->accesses, p->access_count, &p->access_room, sizeof *grown);
+        mb__bump_grow(&p->pool, p->accesses, p->access_count, &p->access_capacity, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return;
@@ -67,11 +67,11 @@ void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written)
     grown[p->access_count++] = (mb__vk_access){value, written};
 }
 
-void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
-                         double cost)
+void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t region, int64_t groups,
+                         int step, double cost)
 {
     mb__vk_dispatch *grown =
-        mb__bump_grow(&p->pool, p->dispatches, p->dispatch_count, &p->dispatch_room, sizeof *grown);
+        mb__bump_grow(&p->pool, p->dispatches, p->dispatch_count, &p->dispatch_capacity, sizeof *grown);
     int64_t most = p->v->caps.groups, x = groups < most ? groups : most, y = x ? (groups + x - 1) / x : 0;
     if (!grown || y > most) {
         if (grown)
@@ -81,6 +81,8 @@ void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region
         return;
     }
     p->dispatches = grown;
+    if (pipeline)
+        p->pipeline_bytes += mb__vk_pipeline_use(p->v, pipeline);
     grown[p->dispatch_count++] = (mb__vk_dispatch){.pipeline = pipeline,
                                                    .region = region,
                                                    .x = (uint32_t)x,
@@ -95,7 +97,7 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
 {
     bytes = bytes ? bytes : 1; /* values of no bytes have a place too */
     mb__vk_scratch_value *grown =
-        mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_room, sizeof *grown);
+        mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_capacity, sizeof *grown);
     if (!grown) {
         p->failed = true;
         return 0;
@@ -106,7 +108,8 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
     return p->plan->value_count + p->scratch_count++;
 }
 
-VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local)
+mb__vk_pipeline *mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype,
+                                       uint32_t local)
 {
     static const char *const types[] = {"f32", "f64", "i32", "i32", "f32", "f32", "i32", "i32"};
     char name[40];
@@ -118,7 +121,7 @@ VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel
     if (!s || (dtype == MB_FLOAT64 && !p->v->caps.float64)) {
         mb__vk_fail(p->v, MB_BACKEND, p->plan->steps[step].site, "vulkan: no kernel %s on %s", name,
                     p->v->props.deviceName);
-        return VK_NULL_HANDLE;
+        return NULL;
     }
     return mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
 }

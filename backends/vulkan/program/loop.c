@@ -76,11 +76,11 @@ static uint32_t add_ports(mb__vk_program *p, const mb__loop *l)
     return region;
 }
 
-void mb__vk_rewind(mb__vk_program *body)
+void mb__vk_set_step(const mb__vk_program *body, int64_t step)
 {
     uint32_t *list = mb__vk_table_at(body->v, body->table_at) + body->list;
     for (uint32_t i = 0; i < body->entries; i++)
-        list[LIST_HEAD + ENTRY_WORDS * i] = 0;
+        list[LIST_HEAD + ENTRY_WORDS * i] = (uint32_t)step;
 }
 
 bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body)
@@ -93,7 +93,7 @@ bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body)
         return false;
     const mb__vk_shader *s = mb__vk_shader_named("loop");
     uint32_t local = p->v->caps.processor ? 8 : 32, groups = (body->entries + local - 1) / local;
-    VkPipeline pipeline = mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
+    mb__vk_pipeline *pipeline = mb__vk_pipeline_for(p->v, s->words, (uint32_t)(s->bytes / 4), local, 0, 0);
     if (!pipeline)
         return false;
     uint32_t region = add_ports(p, l);

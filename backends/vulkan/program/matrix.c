@@ -54,7 +54,7 @@ typedef struct work {
 } work;
 
 /* The groups [first, first + count). */
-static bool add_groups(const batch *x, const work *w, VkPipeline pipeline, int64_t first, int64_t count)
+static bool add_groups(const batch *x, const work *w, mb__vk_pipeline *pipeline, int64_t first, int64_t count)
 {
     mb__vk_program *p = x->p;
     const piece *pieces[3] = {&w->a, &w->b, &w->out};
@@ -90,7 +90,7 @@ static bool add_groups(const batch *x, const work *w, VkPipeline pipeline, int64
 static bool add_work(const batch *x, const work *w)
 {
     const mb__vk *v = x->p->v;
-    VkPipeline pipeline = mb__vk_pipeline_named(x->p, x->step, w->kernel, x->o->dtype, w->local);
+    mb__vk_pipeline *pipeline = mb__vk_pipeline_named(x->p, x->step, w->kernel, x->o->dtype, w->local);
     if (!pipeline)
         return false;
     double pieces = v->caps.processor ? 1 : w->cost / (2 * v->batch_cost) + 1;

@@ -102,46 +102,46 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
 
 /* ---- the pipeline ---- */
 
-static VkPipeline assemble(mb__vk_splitter *s, mb__vk_pass *pass)
+static mb__vk_pipeline *assemble(mb__vk_splitter *s, mb__vk_pass *pass)
 {
     mb__vk *v = s->p->v;
     mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), false);
     if (!a)
-        return VK_NULL_HANDLE;
+        return NULL;
     mb__vk_emit(a, pass);
     uint32_t count = 0;
     const uint32_t *words = mb__vk_asm_words(a, &count);
     if (words && v->watch_kernel)
         v->watch_kernel(v, s->p->plan, pass, &words, &count);
-    VkPipeline pipeline = words ? mb__vk_pipeline_for(v, words, count, pass->local, 0, 0) : VK_NULL_HANDLE;
+    mb__vk_pipeline *pipeline = words ? mb__vk_pipeline_for(v, words, count, pass->local, 0, 0) : NULL;
     mb__vk_asm_free(a);
     return pipeline;
 }
 
 /* The same by way of GLSL, which functions of the user's are. */
-static VkPipeline compile_maps(mb__vk_splitter *s, mb__vk_pass *pass)
+static mb__vk_pipeline *compile_maps(mb__vk_splitter *s, mb__vk_pass *pass)
 {
     mb__vk *v = s->p->v;
     mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), true);
     if (!a)
-        return VK_NULL_HANDLE;
+        return NULL;
     mb__vk_emit(a, pass);
     size_t bytes = 0;
     const char *text = mb__vk_asm_text(a);
     uint32_t *words =
         text ? mb__vk_compile_maps(v, s->p->plan->steps[s->step].site, &pass->k, text, &bytes) : NULL;
-    VkPipeline pipeline =
-        words ? mb__vk_pipeline_for(v, words, (uint32_t)(bytes / 4), pass->local, 0, 0) : VK_NULL_HANDLE;
+    mb__vk_pipeline *pipeline =
+        words ? mb__vk_pipeline_for(v, words, (uint32_t)(bytes / 4), pass->local, 0, 0) : NULL;
     mb__host_free(v->host, words, bytes);
     mb__vk_asm_free(a);
     return pipeline;
 }
 
-static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
+static mb__vk_pipeline *pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
 {
     bytes key = key_of(s, pass);
     if (!key.at)
-        return VK_NULL_HANDLE;
+        return NULL;
     mb__vk *v = s->p->v;
     uint64_t hash = mb__hash(key.at, key.count);
     mb__vk_known **bucket = &v->known[hash % VK_PIPELINE_BUCKETS];
@@ -150,13 +150,13 @@ static VkPipeline pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
             return k->pipeline;
     mb__vk_known *k = mb__host_alloc(v->host, sizeof *k);
     unsigned char *copy = k ? mb__host_alloc_raw(v->host, key.count) : NULL;
-    VkPipeline pipeline = !copy                       ? VK_NULL_HANDLE
-                          : mb__vk_has_maps(&pass->k) ? compile_maps(s, pass)
-                                                      : assemble(s, pass);
+    mb__vk_pipeline *pipeline = !copy                       ? NULL
+                                : mb__vk_has_maps(&pass->k) ? compile_maps(s, pass)
+                                                            : assemble(s, pass);
     if (!pipeline) {
         mb__host_free(v->host, copy, key.count);
         mb__host_free(v->host, k, sizeof *k);
-        return VK_NULL_HANDLE;
+        return NULL;
     }
     memcpy(copy, key.at, key.count);
     *k = (mb__vk_known){*bucket, hash, copy, key.count, pipeline};
@@ -205,7 +205,7 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
                            (long long)rows, (long long)pass->columns, k->instr_count);
     if (!list_slots(s, pass))
         return false;
-    VkPipeline pipeline = pipeline_of(s, pass);
+    mb__vk_pipeline *pipeline = pipeline_of(s, pass);
     if (!pipeline || (v->host->listing && !list_pass(s, pass)))
         return false;
     uint32_t region = mb__vk_region(s->p, pass->slots, pass->slot_count);

@@ -251,7 +251,7 @@ bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[
 
 /* ---- dispatches ---- */
 
-VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
+mb__vk_pipeline *mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
 {
     const mb__vk_shader *s = shader_of(c->kernel, c->wide);
     return mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), mb__vk_tile_of(v, c->kernel).local,
@@ -366,7 +366,7 @@ bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product
 {
     if (c->kernel == VK_AS_SUMS)
         return add_as_kernel(p, step, product);
-    VkPipeline pipeline = mb__vk_product_pipeline(p->v, c);
+    mb__vk_pipeline *pipeline = mb__vk_product_pipeline(p->v, c);
     if (!pipeline)
         return false;
     layout l = layout_of(p->v, product, c->kernel);

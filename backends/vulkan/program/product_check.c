@@ -125,12 +125,12 @@ static bool run_trial(mb__vk *v, const mb__vk_choice *c, bool *right)
     return ok;
 }
 
-static VkPipeline pipeline_of(mb__vk *v, const mb__vk_choice *c)
+static mb__vk_pipeline *pipeline_of(mb__vk *v, const mb__vk_choice *c)
 {
     if (!(v->quirks & VK_QUIRK_REFUSES))
         return mb__vk_product_pipeline(v, c);
     mb__vk_ok(v, VK_ERROR_UNKNOWN, "vkCreateComputePipelines");
-    return VK_NULL_HANDLE;
+    return NULL;
 }
 
 bool mb__vk_try_choice(mb__vk *v, const mb__vk_choice *c)

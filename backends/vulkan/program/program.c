@@ -44,7 +44,7 @@ const mb__vk_program *mb__vk_outermost(const mb__vk_program *p)
 
 size_t mb__vk_program_bytes(const mb__vk_program *p)
 {
-    size_t bytes = p->pool.total + p->table_bytes + p->scratch_bytes;
+    size_t bytes = p->pool.total + p->table_bytes + p->scratch_bytes + p->pipeline_bytes;
     for (const mb__vk_program *body = p->bodies; body; body = body->next_body)
         bytes += mb__vk_program_bytes(body);
     return bytes;
@@ -99,12 +99,12 @@ static bool chain_slots(mb__vk_program *p)
 /* Frees what is needed only while a program is compiled. */
 static void free_words(mb__vk_program *p)
 {
-    mb__host_free(p->v->host, p->words, p->word_room * sizeof *p->words);
-    mb__host_free(p->v->host, p->slot_value, p->slot_room * sizeof *p->slot_value);
-    mb__host_free(p->v->host, p->slot_shift, p->shift_room * sizeof *p->slot_shift);
+    mb__host_free(p->v->host, p->words, p->word_capacity * sizeof *p->words);
+    mb__host_free(p->v->host, p->slot_value, p->slot_capacity * sizeof *p->slot_value);
+    mb__host_free(p->v->host, p->slot_shift, p->shift_capacity * sizeof *p->slot_shift);
     p->words = p->slot_shift = NULL;
     p->slot_value = NULL;
-    p->word_room = p->slot_room = p->shift_room = 0;
+    p->word_capacity = p->slot_capacity = p->shift_capacity = 0;
 }
 
 static void count_work(mb__vk_program *p)
@@ -152,6 +152,10 @@ void mb__vk_discard(mb__vk_program *p)
         mb__vk_table_free(v, p->table_at, p->table_bytes);
     if (p->scratch_memory)
         mb__vk_memory_free(v, p->scratch_memory);
+    for (int i = 0; i < p->dispatch_count; i++)
+        if (p->dispatches[i].pipeline)
+            mb__vk_pipeline_release(v, p->dispatches[i].pipeline);
+    mb__vk_pipelines_trim(v);
     free_words(p);
     mb__bump pool = p->pool;
     mb__bump_free(&pool);

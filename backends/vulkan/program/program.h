@@ -26,7 +26,7 @@ typedef struct mb__vk_access {
 typedef struct mb__vk_program mb__vk_program;
 
 typedef struct mb__vk_dispatch {
-    VkPipeline pipeline;
+    mb__vk_pipeline *pipeline;
     uint64_t region; /* words in the program's part of the table */
     uint32_t x, y;   /* groups */
     int32_t access_first, access_count;
@@ -45,11 +45,14 @@ typedef struct mb__vk_scratch_value {
 /* What is submitted, in order: commands, or all up to `end`, `times` over. */
 typedef struct mb__vk_act {
     VkCommandBuffer commands; /* VK_NULL_HANDLE: a repetition */
-    int dispatches;
+    int dispatches, barriers;
     double cost;
     int64_t times;
     int32_t end;
-    int32_t host; /* no commands: the step on the host that dispatch `host - 1` stands for; 0 */
+    int64_t block;              /* of a repetition: the steps of a loop that it is ... */
+    const mb__vk_program *left; /* ... and that loop's body, if blocks of steps can be left out; NULL */
+    VkCommandBuffer patch; /* then, where the host does not write the table itself: copies the body's part */
+    int32_t host;          /* no commands: the step on the host that dispatch `host - 1` stands for; 0 */
     const mb__vk_program *timed; /* whose time stamps are read afterwards; NULL */
 } mb__vk_act;
 
@@ -66,19 +69,20 @@ struct mb__vk_program {
     double commands, own_cost, all_cost; /* of one run: dispatches; their cost without loops; with them */
     bool *barrier;                       /* before each dispatch */
     mb__vk_scratch_value *scratch;
-    int scratch_count, scratch_room;
+    int scratch_count, scratch_capacity;
     uint64_t scratch_bytes;
     mb__vk_memory *scratch_memory;
     mb__vk_dispatch *dispatches;
     mb__vk_access *accesses;
-    int dispatch_count, dispatch_room, access_count, access_room;
-    int touching; /* the first access of the dispatch that is being added */
+    int dispatch_count, dispatch_capacity, access_count, access_capacity;
+    size_t pipeline_bytes; /* of those that no program used before */
+    int touching;          /* the first access of the dispatch that is being added */
     /* The program's part of the table, while it is made; of each word, the value whose block stands there, or
      * -1. */
     uint32_t *words;
     int32_t *slot_value;
     uint32_t *slot_shift; /* and the words to add to where it begins */
-    uint32_t word_count, word_room, slot_room, shift_room;
+    uint32_t word_count, word_capacity, slot_capacity, shift_capacity;
     /* Afterwards: where it is, the words that say where a value lies, and where that was in the last run. */
     uint64_t table_at, table_bytes;
     int32_t *slot_first, *slot_next; /* chains of words of a value; -1 ends them */
@@ -87,7 +91,7 @@ struct mb__vk_program {
     /* Of the outermost: what was recorded, and how to run it. */
     VkCommandBuffer *batches; /* submit batches: commands up to a cost */
     mb__vk_act *acts;
-    int batch_count, batch_room, act_count, act_room;
+    int batch_count, batch_capacity, act_count, act_capacity;
     uint64_t dispatches_run, barriers_run;
     bool midway; /* a run failed, perhaps between two steps of a loop */
     uint32_t generation;
@@ -155,13 +159,14 @@ void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count);
 void mb__vk_param(mb__vk_program *p, int64_t x);
 void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written);
 /* Ends the region begun last. groups: counted over both axes. */
-void mb__vk_dispatch_add(mb__vk_program *p, VkPipeline pipeline, uint32_t region, int64_t groups, int step,
-                         double cost);
+void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t region, int64_t groups,
+                         int step, double cost);
 /* Adds a value of the program's own; returns its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
 
-/* The kernel of that name for a dtype, or, with dtype < 0, for all; VK_NULL_HANDLE: error set. */
-VkPipeline mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype, uint32_t local);
+/* The kernel of that name for a dtype, or, with dtype < 0, for all; NULL: error set. */
+mb__vk_pipeline *mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype,
+                                       uint32_t local);
 
 /* ---- emit.c ---- */
 
@@ -247,7 +252,7 @@ mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide
 mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide);
 /* The same in a program, whose values may begin anywhere. */
 mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__product *p);
-VkPipeline mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
+mb__vk_pipeline *mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
 /* Adds the dispatches of a product by a choice. */
 bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product, const mb__vk_choice *c);
 /* The same, cut and decided. */
@@ -265,6 +270,8 @@ bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *other);
 
 bool mb__vk_upload(mb__vk *v, const mb__vk_memory *to, mb_dtype dtype, int64_t count, const void *from);
 bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64_t count, void *to);
+/* Copies words on the device, between places that do not overlap, and waits. */
+bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, uint64_t words);
 
 /* ---- program.c ---- */
 
@@ -284,14 +291,27 @@ mb__vk_memory mb__vk_place_of(const mb__vk_program *p, const mb__binding *b, int
 
 /* Adds a loop, whose body is complete but for its end. */
 bool mb__vk_add_loop(mb__vk_program *p, int step, mb__vk_program *body);
-/* The next step of a body is the first. */
-void mb__vk_rewind(mb__vk_program *body);
+/* Which step of a body is the next, in the part of the table that the host writes. */
+void mb__vk_set_step(const mb__vk_program *body, int64_t step);
 
 /* ---- hazard.c ---- */
 
 /* Marks the dispatches before which a barrier is needed; before[i] for dispatch i. */
 void mb__vk_hazards(const mb__vk_program *p, bool *before);
 bool mb__vk_conflict(const mb__vk_program *p, const mb__vk_access *a, const mb__vk_access *b);
+
+/* ---- leave.c ---- */
+
+/* The steps of a loop of the outermost program from the first to behind the last that are not idle, counted
+ * as they run. */
+bool mb__vk_active_steps(const mb__vk_program *p, const mb__binding *b, const mb__loop *l, int64_t *from,
+                         int64_t *to);
+/* Whether an earlier step than `step`, which is to run next, was the last one. */
+bool mb__vk_is_done(const mb__vk_program *p, const mb__binding *b, const mb__loop *l, int64_t step,
+                    bool *done);
+/* From step `from`, which is to run next, on to step `to`: those between change nothing. */
+bool mb__vk_leave_out(const mb__vk_program *p, const mb__binding *b, const mb__vk_act *repetition,
+                      int64_t from, int64_t to);
 
 /* ---- guard.c ---- */
 

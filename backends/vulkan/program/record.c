@@ -18,11 +18,11 @@ typedef struct recorder {
     mb__vk *v;
     int used; /* of its command buffers */
     VkCommandBuffer commands;
-    bool open, fresh; /* commands are being recorded; since a barrier there were none */
-    VkPipeline bound; /* by the commands */
-    double cost;      /* of the commands */
-    int dispatches;   /* in them */
-    int64_t times;    /* that what is recorded now is run, by repetitions around it */
+    bool open, fresh;         /* commands are being recorded; since a barrier there were none */
+    VkPipeline bound;         /* by the commands */
+    double cost;              /* of the commands */
+    int dispatches, barriers; /* in them */
+    int64_t times;            /* that what is recorded now is run, by repetitions around it */
     bool timed, failed;
 } recorder;
 
@@ -31,7 +31,7 @@ typedef struct recorder {
 static void add_act(recorder *r, mb__vk_act act)
 {
     mb__vk_program *p = r->p;
-    mb__vk_act *grown = mb__bump_grow(&p->pool, p->acts, p->act_count, &p->act_room, sizeof *grown);
+    mb__vk_act *grown = mb__bump_grow(&p->pool, p->acts, p->act_count, &p->act_capacity, sizeof *grown);
     if (!grown) {
         r->failed = true;
         return;
@@ -46,7 +46,7 @@ static bool next_commands(recorder *r)
     mb__vk_program *p = r->p;
     if (r->used == p->batch_count) {
         VkCommandBuffer *grown =
-            mb__bump_grow(&p->pool, p->batches, p->batch_count, &p->batch_room, sizeof *grown);
+            mb__bump_grow(&p->pool, p->batches, p->batch_count, &p->batch_capacity, sizeof *grown);
         if (!grown)
             return false;
         p->batches = grown;
@@ -90,7 +90,7 @@ static void begin_batch(recorder *r)
     r->open = r->fresh = true;
     r->bound = VK_NULL_HANDLE;
     r->cost = 0;
-    r->dispatches = 0;
+    r->dispatches = r->barriers = 0;
     mb__vk_barrier(v, r->commands); /* after whatever ran before */
     if (first && !v->table.mapped) {
         copy_tables(r, r->p);
@@ -116,7 +116,10 @@ static void end_batch(recorder *r, bool last)
         r->failed = true;
         v->f.vkResetCommandBuffer(r->commands, 0); /* one that is half recorded cannot be begun anew */
     } else {
-        add_act(r, (mb__vk_act){.commands = r->commands, .dispatches = r->dispatches, .cost = r->cost});
+        add_act(r, (mb__vk_act){.commands = r->commands,
+                                .dispatches = r->dispatches,
+                                .barriers = r->barriers,
+                                .cost = r->cost});
     }
     r->open = false;
 }
@@ -126,7 +129,7 @@ static void barrier(recorder *r)
     if (r->fresh || r->failed)
         return;
     mb__vk_barrier(r->v, r->commands);
-    r->p->barriers_run += (uint64_t)r->times;
+    r->barriers++;
     r->fresh = true;
 }
 
@@ -148,9 +151,9 @@ static void record_dispatch(recorder *r, const mb__vk_program *p, int i)
     mb__vk *v = r->v;
     const mb__vk_dispatch *d = &p->dispatches[i];
     bool timed = r->timed && !d->body;
-    if (d->pipeline != r->bound)
-        v->f.vkCmdBindPipeline(r->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->pipeline);
-    r->bound = d->pipeline;
+    if (d->pipeline->pipeline != r->bound)
+        v->f.vkCmdBindPipeline(r->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->pipeline->pipeline);
+    r->bound = d->pipeline->pipeline;
     uint64_t own = p->table_at / 4,
              other = d->body ? d->body->table_at / 4 + d->body->list : mb__vk_outermost(p)->table_at / 4;
     uint32_t push[2] = {(uint32_t)(own + d->region), (uint32_t)other};
@@ -169,7 +172,6 @@ static void record_dispatch(recorder *r, const mb__vk_program *p, int i)
         v->end_label(r->commands);
     r->fresh = false;
     r->dispatches++;
-    r->p->dispatches_run += (uint64_t)r->times;
 }
 
 /* Dispatches between two barriers do not access each other's values, so they may run in any order;
@@ -236,6 +238,33 @@ static int64_t block_of(const recorder *r, const mb__vk_program *body)
     return r->timed || block < 1 ? 1 : block < steps ? (int64_t)block : body->loop->steps;
 }
 
+/* The copy of a body's part of the table, where the host does not write it itself. */
+static VkCommandBuffer record_patch(recorder *r, const mb__vk_program *body)
+{
+    mb__vk *v = r->v;
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    if (r->failed || v->table.mapped)
+        return VK_NULL_HANDLE;
+    if (!next_commands(r) || !VK(v, v->f.vkBeginCommandBuffer(r->commands, &begin))) {
+        r->failed = true;
+        return VK_NULL_HANDLE;
+    }
+    mb__vk_barrier(v, r->commands);
+    mb__vk_table_copy(v, r->commands, body->table_at, body->table_bytes);
+    if (!VK(v, v->f.vkEndCommandBuffer(r->commands))) {
+        r->failed = true;
+        v->f.vkResetCommandBuffer(r->commands, 0);
+    }
+    return r->commands;
+}
+
+/* Whether steps of a loop can be left out: those of the outermost program, of which the host knows where all
+ * that they read and write lies. */
+static bool can_leave(const mb__vk_program *p, const mb__loop *l)
+{
+    return !p->around && (l->until >= 0 || l->idle >= 0);
+}
+
 static void record_loop(recorder *r, const mb__vk_program *p, int i)
 {
     const mb__vk_program *body = p->dispatches[i].body;
@@ -244,13 +273,16 @@ static void record_loop(recorder *r, const mb__vk_program *p, int i)
         record_steps(r, p, i, steps);
         return;
     }
-    end_batch(r, false);
+    bool leave = can_leave(p, body->loop); /* then the host looks on the way */
+    end_batch(r, leave);
+    VkCommandBuffer patch = leave ? record_patch(r, body) : VK_NULL_HANDLE;
     int repetition = r->p->act_count;
-    add_act(r, (mb__vk_act){.times = steps / block});
+    add_act(
+        r, (mb__vk_act){.times = steps / block, .block = block, .left = leave ? body : NULL, .patch = patch});
     r->times *= steps / block;
     begin_batch(r);
     record_steps(r, p, i, block);
-    end_batch(r, false);
+    end_batch(r, leave);
     if (!r->failed && r->timed)
         r->p->acts[r->p->act_count - 1].timed = body;
     if (!r->failed)
@@ -274,7 +306,6 @@ bool mb__vk_record(mb__vk_program *p)
 {
     recorder r = {.p = p, .v = p->v, .times = 1, .timed = p->queries != VK_NULL_HANDLE};
     p->act_count = 0;
-    p->dispatches_run = p->barriers_run = 0;
     find_barriers(p);
     begin_batch(&r);
     if (!r.failed)

@@ -89,7 +89,7 @@ static void rewind_bodies(const mb__vk_program *p)
 {
     for (mb__vk_program *body = p->bodies; body; body = body->next_body) {
         if (body->table_bytes)
-            mb__vk_rewind(body);
+            mb__vk_set_step(body, 0);
         rewind_bodies(body);
     }
 }
@@ -118,7 +118,8 @@ typedef struct submitter {
     uint32_t count;
     int dispatches;
     double cost;
-    int submits; /* since the last wait */
+    int submits;                           /* since the last wait */
+    uint64_t dispatches_run, barriers_run; /* by all of it */
 } submitter;
 
 static bool submit(submitter *s, bool last)
@@ -148,7 +149,69 @@ static bool add_batch(submitter *s, const mb__vk_act *a)
     s->commands[s->count++] = a->commands;
     s->dispatches += a->dispatches;
     s->cost += a->cost;
+    s->dispatches_run += (uint64_t)a->dispatches;
+    s->barriers_run += (uint64_t)a->barriers;
     return !a->timed || (submit_and_wait(s) && read_queries(a->timed));
+}
+
+/* All that was submitted is done. */
+static bool wait_for_all(submitter *s)
+{
+    return (!s->count || submit_and_wait(s)) && mb__vk_idle(s->p->v);
+}
+
+static bool run_acts(submitter *s, int first, int end);
+
+static bool run_blocks(submitter *s, int repetition, int64_t times)
+{
+    for (int64_t t = 0; t < times; t++)
+        if (!run_acts(s, repetition + 1, s->p->acts[repetition].end))
+            return false;
+    return true;
+}
+
+/* Step `at`, which is the next, is no longer that, but `to`. */
+static bool leave_out(submitter *s, const mb__vk_act *a, int64_t at, int64_t to)
+{
+    return at >= to || (wait_for_all(s) && mb__vk_leave_out(s->p, s->binding, a, at, to));
+}
+
+/* Blocks of steps of which some do something, from step *at on, up to step `end`. Whether an earlier one was
+ * the last is looked at when as many were run again: at most as many are run as there had to be. */
+static bool run_active(submitter *s, int repetition, int64_t *at, int64_t end)
+{
+    const mb__vk_act *a = &s->p->acts[repetition];
+    const mb__loop *l = a->left->loop;
+    bool done = false;
+    for (int64_t more = a->block; *at < end && !done; more = *at) {
+        more = l->until < 0 || more > end - *at ? end - *at : more;
+        if (!run_blocks(s, repetition, more / a->block))
+            return false;
+        *at += more;
+        if (l->until >= 0 && *at < end &&
+            (!wait_for_all(s) || !mb__vk_is_done(s->p, s->binding, l, *at, &done)))
+            return false;
+    }
+    return true;
+}
+
+/* A loop of which blocks are left out. The last steps, which are not more than a block, bring the carries to
+ * where they belong, and are always run. */
+static bool run_leaving(submitter *s, int repetition)
+{
+    const mb__vk_act *a = &s->p->acts[repetition];
+    const mb__loop *l = a->left->loop;
+    int64_t block = a->block, rest = l->steps % block, last = l->steps - (rest ? rest : block), at = 0;
+    int64_t from = 0, end = last;
+    if (l->idle >= 0 && (!wait_for_all(s) || !mb__vk_active_steps(s->p, s->binding, l, &from, &end)))
+        return false;
+    from = from / block * block < last ? from / block * block : last;
+    end = (end + block - 1) / block * block < last ? (end + block - 1) / block * block : last;
+    if (!leave_out(s, a, 0, from))
+        return false;
+    at = from;
+    return run_active(s, repetition, &at, end) && leave_out(s, a, at, last) &&
+           run_blocks(s, repetition, rest ? 0 : 1);
 }
 
 static bool run_acts(submitter *s, int first, int end)
@@ -161,14 +224,12 @@ static bool run_acts(submitter *s, int first, int end)
             continue;
         }
         if (a->host) {
-            if ((s->count && !submit_and_wait(s)) || !mb__vk_idle(s->p->v) ||
-                !mb__vk_run_on_host(s->p, s->binding, &s->p->dispatches[a->host - 1]))
+            if (!wait_for_all(s) || !mb__vk_run_on_host(s->p, s->binding, &s->p->dispatches[a->host - 1]))
                 return false;
             continue;
         }
-        for (int64_t t = 0; t < a->times; t++)
-            if (!run_acts(s, i + 1, a->end))
-                return false;
+        if (a->left ? !run_leaving(s, i) : !run_blocks(s, i, a->times))
+            return false;
         i = a->end - 1;
     }
     return true;
@@ -191,6 +252,8 @@ bool mb__vk_run(mb__vk_program *p, const mb__binding *binding)
     if (!run_acts(&s, 0, p->act_count) || (s.count && !submit(&s, true)))
         return false;
     p->midway = false;
+    p->dispatches_run = s.dispatches_run;
+    p->barriers_run = s.barriers_run;
     v->host->counters->last_dispatches = p->dispatches_run;
     v->host->counters->last_barriers = p->barriers_run;
     return !v->guard || (mb__vk_idle(v) && mb__vk_guard_check(p, binding));

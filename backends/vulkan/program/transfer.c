@@ -10,10 +10,12 @@
 static bool record_transfer(mb__vk *v)
 {
     const mb__vk_shader *s = mb__vk_shader_named("copy");
-    VkPipeline pipeline =
+    mb__vk_pipeline *pipeline =
         mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), v->caps.processor ? 32 : 128, 0, 0);
     if (!pipeline)
         return false;
+    if (!v->copying)
+        mb__vk_pipeline_use(v, v->copying = pipeline);
     if (!v->transfer) {
         VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                             .commandPool = v->command_pool,
@@ -33,7 +35,7 @@ static bool record_transfer(mb__vk *v)
     mb__vk_barrier(v, v->transfer);
     v->f.vkCmdBindDescriptorSets(v->transfer, VK_PIPELINE_BIND_POINT_COMPUTE, v->pipeline_layout, 0, 1,
                                  &v->set, 0, NULL);
-    v->f.vkCmdBindPipeline(v->transfer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    v->f.vkCmdBindPipeline(v->transfer, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline->pipeline);
     v->f.vkCmdPushConstants(v->transfer, v->pipeline_layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof push,
                             push);
     v->f.vkCmdDispatch(v->transfer, v->caps.processor ? 32 : 256, 1, 1);
@@ -64,6 +66,11 @@ static bool copy_words(mb__vk *v, uint32_t from_block, uint64_t from, uint32_t t
     r[3] = (uint32_t)(to / 4);
     r[4] = (uint32_t)words;
     return mb__vk_submit(v, &v->transfer, 1, true) && mb__vk_idle(v);
+}
+
+bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, uint64_t words)
+{
+    return mb__vk_idle(v) && copy_words(v, from->block, from->offset, to->block, to->offset, words);
 }
 
 static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)
