@@ -5,7 +5,8 @@
  * afterwards the same context computes the right bits, and at its end holds nothing. Linked with
  * bump_apart.c.
  *
- * FUZZ_COUNT=n takes so many graphs, from FUZZ_FROM on where that is set; FUZZ_SEED=n one of them. */
+ * FUZZ_COUNT=n takes so many graphs and every allocation of theirs, else one in 23; from FUZZ_FROM on where
+ * that is set; FUZZ_SEED=n one of them. */
 #include <signal.h>
 #include <unistd.h>
 
@@ -92,8 +93,9 @@ static bool attempt(trial *t, const program *p, uint64_t n, bool on, const resul
     return met;
 }
 
-/* fresh: a context of its own for each allocation, so that nothing is there already. */
-static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dtype dtype)
+/* fresh: a context of its own for each allocation, so that nothing is there already. step: of so many
+ * allocations one, of each graph others. */
+static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dtype dtype, uint64_t step)
 {
     static program p;
     static result want;
@@ -104,8 +106,8 @@ static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dty
     begin(&t, backend);
     bool ok = program_run(t.ctx, &p, 1, RUN_SCOPE | RUN_FAILING, &want);
     expect(ok, "graph %llu: %s", now_seed, mb_message(t.ctx));
-    uint64_t n = 1;
-    for (; ok && n < 100000; n++) {
+    uint64_t n = 1 + seed % step;
+    for (; ok && n < 100000; n += step) {
         bool met = false;
         for (int on = 0; on < 2; on++) {
             if (fresh) {
@@ -127,10 +129,11 @@ static void many(const char *backend, bool fresh, int count)
     const char *only = getenv("FUZZ_SEED"), *number = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
     uint64_t from = only ? strtoull(only, NULL, 0) : first ? strtoull(first, NULL, 0) : 1;
     count = only ? 1 : number ? atoi(number) : count;
+    uint64_t step = only || number ? 1 : 23;
     signal(SIGSEGV, crashed);
     uint64_t failed = 0;
     for (int i = 0; i < count; i++)
-        failed += one_graph(from + (uint64_t)i, backend, fresh, i % 2 ? MB_FLOAT32 : MB_FLOAT64);
+        failed += one_graph(from + (uint64_t)i, backend, fresh, i % 2 ? MB_FLOAT32 : MB_FLOAT64, step);
     expect(only || failed > 50 * (uint64_t)count, "only %llu allocations in %d graphs",
            (unsigned long long)failed, count);
 }
