@@ -85,26 +85,29 @@ static mb_tensor some_truth(kit *k, rng *r)
 
 static void add_truth(kit *k, rng *r)
 {
+    mb_tensor t;
     switch (rng_below(r, 4)) {
     case 0:
-        k->truth[k->truths++] = mb_not(some_truth(k, r));
-        return;
+        t = mb_not(some_truth(k, r));
+        break;
     case 1:
-        k->truth[k->truths++] = mb_and(some_truth(k, r), some_truth(k, r));
-        return;
+        t = mb_and(some_truth(k, r), some_truth(k, r));
+        break;
     case 2:
-        k->truth[k->truths++] = mb_or(some_truth(k, r), some_truth(k, r));
-        return;
+        t = mb_or(some_truth(k, r), some_truth(k, r));
+        break;
     default:
-        k->truth[k->truths++] = mb_cast(some(k, r), MB_BOOL);
+        t = mb_cast(some(k, r), MB_BOOL);
     }
+    k->truth[k->truths++] = t; /* chosen from those before it */
 }
 
 static void add_op(kit *k, rng *r, mb_dtype dtype)
 {
     int64_t kind = rng_below(r, 20);
     if (kind < 3) {
-        k->truth[k->truths++] = ONE_OF(comparisons, r)(some(k, r), some(k, r));
+        mb_tensor t = ONE_OF(comparisons, r)(some(k, r), some(k, r));
+        k->truth[k->truths++] = t;
         return;
     }
     if (kind == 3) {
