@@ -190,7 +190,7 @@ typedef struct writer {
     mb__x86 *x;
     const mb__chain *chain;
     value *values;
-    int count, slots, addresses;
+    int count, slots;
     int32_t *index;     /* of each register of the kernel: its value, -1 */
     int (*next)[3];     /* of each operand: the next operation that reads the same value */
     int owner[VECTORS]; /* values, -1 */

@@ -105,12 +105,8 @@ void mb__x86_pop(mb__x86 *x, int reg)
 int mb__x86_jump(mb__x86 *x, int condition, int to)
 {
     int at = x->used;
-    if (condition == MB_ALWAYS) {
-        mb__x86_byte(x, 0xe9);
-    } else {
-        mb__x86_byte(x, 0x0f);
-        mb__x86_byte(x, 0x80 | condition);
-    }
+    mb__x86_byte(x, 0x0f);
+    mb__x86_byte(x, 0x80 | condition);
     four(x, to < 0 ? 0 : to - (x->used + 4));
     return at;
 }
@@ -118,7 +114,7 @@ void mb__x86_land(mb__x86 *x, int jump)
 {
     if (x->failed)
         return;
-    int place = jump + (x->at[jump] == 0xe9 ? 1 : 2);
+    int place = jump + 2;
     uint32_t n = (uint32_t)(x->used - (place + 4));
     for (int i = 0; i < 4; i++)
         x->at[place + i] = (unsigned char)(n >> 8 * i & 255);

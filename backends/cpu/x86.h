@@ -172,7 +172,7 @@ void mb__x86_compare(mb__x86 *x, int a, int b);
 void mb__x86_push(mb__x86 *x, int reg);
 void mb__x86_pop(mb__x86 *x, int reg);
 /* A jump, by condition: as signed numbers. mb__x86_land sets where one that was written goes: here. */
-enum { MB_ALWAYS = -1, MB_IF_NOT_LESS = 0xd, MB_IF_NOT_MORE = 0xe, MB_IF_MORE = 0xf };
+enum { MB_IF_NOT_LESS = 0xd, MB_IF_NOT_MORE = 0xe, MB_IF_MORE = 0xf };
 int mb__x86_jump(mb__x86 *x, int condition, int to); /* to: -1 if not known; returns the jump's own place */
 void mb__x86_land(mb__x86 *x, int jump);
 void mb__x86_return(mb__x86 *x); /* with vzeroupper before it */
