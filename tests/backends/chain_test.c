@@ -208,3 +208,31 @@ Test(chain, has_the_bits_of_op_by_op, .timeout = 300)
                                 : MB_FLOAT32,
                 1 + (int)(seed % 2));
 }
+
+/* More values wanted at once than there are vector registers: rounds in which each is mixed with the next
+ * one. Some wait on the stack, beside numbers for all columns and for a row. */
+Test(chain, more_values_than_registers)
+{
+    enum { VALUES = 24, ROUNDS = 3, ROWS = 3, COLUMNS = 77 };
+    if (!testing("cpu"))
+        return;
+    double *result[2];
+    for (int plain = 0; plain < 2; plain++) {
+        mb_context *ctx = open_as("cpu", plain ? "chain" : NULL, 1);
+        rng r = {5};
+        mb_tensor x = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(ROWS, COLUMNS), 0.5, 2),
+                  row = draw(ctx, &r, MB_FLOAT32, MB_SHAPE(ROWS, 1), 0.5, 2), v[VALUES], next[VALUES];
+        for (int i = 0; i < VALUES; i++)
+            v[i] = mb_add(mb_mul(x, 0.01 * (i + 1)), row);
+        for (int round = 0; round < ROUNDS; round++, memcpy(v, next, sizeof v))
+            for (int i = 0; i < VALUES; i++)
+                next[i] = mb_sub(v[i], mb_mul(v[(i + 1) % VALUES], 0.3));
+        mb_tensor sum = x;
+        for (int i = 0; i < VALUES; i++)
+            sum = mb_add(mb_mul(sum, 0.5), v[i]);
+        result[plain] = values(sum);
+    }
+    expect(isfinite(result[1][0]) && same_bits(result[0], result[1], ROWS * COLUMNS), "[0] is %g for %g",
+           result[0][0], result[1][0]);
+    close_all();
+}
