@@ -2,7 +2,8 @@
  *
  * programs.c - random programs with their derivatives (tests/backends/program.h), on the reference backend
  * and on the one that is tested: with two sets of data, of which the second replays the first's plan, and the
- * same bits in a context of their own.
+ * same bits in a context of their own. A backend that lacks a dtype beyond bool gets others in the place of
+ * those that have it.
  */
 #include "agree.h"
 
@@ -43,7 +44,16 @@ static bool first_there(const program *p, const result *got)
     return same;
 }
 
-static bool compare(const program *p, char *text, size_t size)
+static bool has_other_dtypes(const program *p)
+{
+    for (int i = 0; i < p->count; i++)
+        if (p->code[i].dtype > MB_BOOL)
+            return true;
+    return false;
+}
+
+/* lacks: the backend says so of a dtype. */
+static bool compare(const program *p, char *text, size_t size, bool *lacks)
 {
     static result want, got;
     mb_context *oracle = open_as("reference", NULL, 1), *ctx = open_as(run.backend, NULL, 0);
@@ -51,6 +61,7 @@ static bool compare(const program *p, char *text, size_t size)
     for (uint64_t data = 1; data <= 2 && ok; data++) {
         if (!program_run(oracle, p, data, RUN_SCOPE, &want) || !program_run(ctx, p, data, RUN_SCOPE, &got)) {
             snprintf(text, size, "%s", mb_error(ctx) != MB_OK ? mb_message(ctx) : mb_message(oracle));
+            *lacks = mb_error(ctx) == MB_BACKEND && has_other_dtypes(p);
             ok = false;
             break;
         }
@@ -68,15 +79,19 @@ static bool compare(const program *p, char *text, size_t size)
 
 static void many(const char *kind, void (*make)(program *p, uint64_t seed, mb_dtype dtype))
 {
+    enum { MOST = 20 };
     static program p;
     for (int d = MB_FLOAT32; d <= (run.float64 ? MB_FLOAT64 : MB_FLOAT32); d++)
-        for (int i = 1; i <= run.programs; i++) {
+        for (int i = 1, left_out = 0; i - left_out <= run.programs && left_out < MOST * run.programs; i++) {
             char name[80], text[800] = "";
+            bool lacks = false;
             snprintf(name, sizeof name, "program/%s/%s/%d", kind, mb_dtype_name((mb_dtype)d), i);
             if (!wanted(name))
                 continue;
             make(&p, (uint64_t)i, (mb_dtype)d);
-            if (!told(name, compare(&p, text, sizeof text), "%s", text))
+            bool ok = compare(&p, text, sizeof text, &lacks);
+            left_out += lacks;
+            if (!lacks && !told(name, ok, "%s", text))
                 program_print(&p, stdout);
             free_values();
         }
