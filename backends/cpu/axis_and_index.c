@@ -137,7 +137,7 @@ static void scatter_add(const mb__other *o, mb__frame *f)
             T *z = y_, top = n ? *x : 0;                                                                     \
             for (int64_t i = 0; i < n; i++)                                                                  \
                 z[i * ys] = top = NAN_LAST(top, x[i * xs]) ? x[i * xs] : top;                                \
-        } else {                                                                                             \
+        } else { /* argsort */                                                                               \
             for (int64_t i = 0; i < n; i++)                                                                  \
                 spare[i] = (int32_t)i;                                                                       \
             merge_##T(x, xs, spare, spare + n, n);                                                           \
@@ -161,7 +161,7 @@ static void axis_task(void *argument, int task, int worker)
     int64_t xs = o->in.stride[o->axis], ys = o->out.stride[o->axis];
     void *in = j->f->memory[o->in.value];
     char *out = j->f->memory[o->out.value];
-    int out_size = o->op == MB_OP_CUMSUM || o->op == MB_OP_CUMMAX ? size_of(o->dtype) : 4;
+    int out_size = size_of(j->f->plan->values[o->out.value].dtype);
     int32_t *spare = (int32_t *)(void *)j->f->cpu->scratch[worker];
     for (int64_t i = j->items * task / j->tasks, end = j->items * (task + 1) / j->tasks; i < end; i++) {
         decode(i, dim, o->in_rank, index);
@@ -173,6 +173,23 @@ static void axis_task(void *argument, int task, int worker)
             axis_double(o, (double *)in + from, xs, y, ys, n, spare);
         else
             axis_int32_t(o, (int32_t *)in + from, xs, y, ys, n, spare);
+    }
+}
+
+bool mb__cpu_knows(int op)
+{
+    switch (op) {
+    case MB_OP_ARGMAX:
+    case MB_OP_ARGSORT:
+    case MB_OP_CHOLESKY:
+    case MB_OP_CUMMAX:
+    case MB_OP_CUMSUM:
+    case MB_OP_SCATTER_ADD:
+    case MB_OP_TAKE:
+    case MB_OP_TRIANGULAR_SOLVE:
+        return true;
+    default:
+        return false;
     }
 }
 

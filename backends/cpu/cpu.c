@@ -268,6 +268,7 @@ typedef struct making {
     mb__x86 x86;
     mb__code code;
     size_t scratch, partials;
+    const mb__step *unknown; /* one that there are no loops for, if that is why it failed */
 } making;
 
 static program *program_of(making *m, const mb__plan *plan);
@@ -292,6 +293,9 @@ static bool prepare(making *m, program *p)
                 return false;
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
+        } else if (step->kind == MB_STEP_OTHER && !mb__cpu_knows(step->u.other->op)) {
+            m->unknown = step;
+            return false;
         } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
             need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
@@ -333,6 +337,12 @@ static void share_partials(program *p, char *partials)
             share_partials(p->bodies[s], partials);
 }
 
+static mb_status refuse(const mb__host *host, const mb__step *step)
+{
+    return host->error(host->user, MB_BACKEND, step->site, "cpu: there are no loops for %s",
+                       mb__ops[step->u.other->op].name);
+}
+
 static mb_status compile(void *state, const mb__plan *plan, void **made, size_t *bytes)
 {
     mb__cpu *c = state;
@@ -349,7 +359,7 @@ static mb_status compile(void *state, const mb__plan *plan, void **made, size_t 
     if (!ok) {
         mb__host_free(c->host, memory, m.partials);
         mb__bump_free(&m.pool);
-        return MB_NO_MEMORY;
+        return m.unknown ? refuse(c->host, m.unknown) : MB_NO_MEMORY;
     }
     share_partials(p, memory);
     p->partial_bytes = m.partials;

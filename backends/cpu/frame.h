@@ -75,6 +75,7 @@ typedef struct mb__cpu_update {
 } mb__cpu_update;
 void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, int worker);
 void mb__cpu_matrix_run(const mb__other *o, mb__frame *f);
+bool mb__cpu_knows(int op); /* that is a step of its own */
 void mb__cpu_other_run(const mb__other *o, mb__frame *f);
 void mb__cpu_custom_run(const mb__step *step, mb__frame *f);
 
