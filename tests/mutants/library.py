@@ -18,6 +18,7 @@ COMMANDS = {
     "optim": suite("optim", "*/*"),
     "arena": suite("backends", "arena/*"),
     "debug": suite("backends", "simplify/debug*"),
+    "fusion": suite("backends", "fusion/*"),
     "plan": suite("backends", "@(simplify|fuzz|replay|fusion|pads)/*"),
     "backends": suite("backends", "!(vulkan*)/*"),
 }
@@ -117,6 +118,8 @@ PLAN = [
     ("a key without what is kept", SEGMENT, "(n->rank | (output ? 0x80 : 0))", "(n->rank)", "plan"),
     ("a key without attributes", SEGMENT, "    if (nattr)\n        memcpy(k, mb__attrs", "    if (false)\n        memcpy(k, mb__attrs", "plan"),
     ("a key without sizes", SEGMENT, "    memcpy(k, n->dim, (size_t)n->rank * 8);", "    memset(k, 0, (size_t)n->rank * 8);", "plan"),
+    ("readers of one row's value along different axes are one kernel", "backends/plan/fuse.c",
+     "c[i].kind != c[k].kind || (c[i].kind == ROW && c[i].rows != c[k].rows)", "c[i].kind != c[k].kind", "fusion"),
     ("scalars are those of the first run", SEGMENT, "x->u.number = n->bind.scalar;", "x->u.number = 1;", "plan"),
 ]
 
