@@ -31,6 +31,11 @@ bool testing(const char *backend)
     return !strncmp(backend_names[1], backend, strlen(backend));
 }
 
+bool is_slow(void)
+{
+    return getenv("TESTS_SLOW") != NULL;
+}
+
 /* In place of Criterion's. The tests run in processes of their own; this one, which starts them, leaves
  * without the checks for leaks at exit: with several jobs Criterion loses a few blocks here. */
 int main(int argc, char **argv)

@@ -34,6 +34,9 @@ void close_failed(mb_context *ctx);
 extern const char *backend_names[2];
 /* Whether the tests run on that backend, and the reference: for what holds of one only. */
 bool testing(const char *backend);
+/* Whether memory or a backend is looked at, by which everything takes long ($TESTS_SLOW): for lists of which
+ * some are enough. */
+bool is_slow(void);
 
 /* ---- values ---- */
 

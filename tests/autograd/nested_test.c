@@ -270,7 +270,7 @@ static double time_of_loop(int steps, double *result)
 Test(nested, a_thousand_inner_steps, .timeout = 120)
 {
     double result, one = 1e9, two = 1e9;
-    bool slow = getenv("TESTS_SLOW") != NULL;
+    bool slow = is_slow();
     /* Twice the work takes twice as long, where quadratic work would take four times. The least of a few
      * rounds; of more where the machine is busy with other work. */
     for (int k = 0; k < (slow ? 1 : 12) && (k < 3 || one >= 1 || two > 3 * one + 0.02); k++) {

@@ -198,7 +198,7 @@ static void twins(int programs, int kernels_least)
 
 Test(vulkan_twin, same_bits_by_glslang, .timeout = 300)
 {
-    if (getenv("TESTS_SLOW"))
+    if (is_slow())
         twins(2, 30);
     else
         twins(PROGRAMS, 60);

@@ -270,7 +270,7 @@ Test(optimizer, mistakes)
  * change. Fewer with TESTS_SLOW: each is of another size, and so has kernels of its own to compile. */
 Test(optimizer, repeated_step)
 {
-    const int count = getenv("TESTS_SLOW") ? 4 : 40;
+    const int count = is_slow() ? 4 : 40;
     for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
         enum { PARAMETERS = 40 };
         mb_context *mb = open_on("cpu");
