@@ -98,7 +98,7 @@ Test(scan, equals_the_steps_written_out)
 {
     for (int b = 0; b < 2; b++)
         for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-            if (testing("vulkan") && i % 3 != 1) /* each has kernels of its own */
+            if (is_slow() && i % 3 != 1) /* some of them */
                 continue;
             mb_context *ctx = open_on(backend_names[b]);
             compare(ctx, backend_names[b], ways[i]);
