@@ -292,8 +292,8 @@ static bool prepare(making *m, program *p)
                 return false;
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
-        } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
-            need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
+        } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_AXIS)) {
+            part = mb__cpu_axis_memory(c, step->u.other);
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
             need = MB_TRIANGLE_SCRATCH;
         } else if (step->kind == MB_STEP_PRODUCT) {
@@ -455,6 +455,18 @@ static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
         leave_out(&r);
 }
 
+static void run_other(const mb__other *o, mb__frame *f)
+{
+    if (mb__is_kind(o->op, MB_KIND_MATRIX))
+        mb__cpu_matrix_run(o, f);
+    else if (o->op == MB_OP_TAKE)
+        mb__cpu_take_run(o, f);
+    else if (o->op == MB_OP_SCATTER_ADD)
+        mb__cpu_scatter_add_run(o, f);
+    else
+        mb__cpu_axis_run(o, f);
+}
+
 static void run_step(program *p, int s, mb__frame *f)
 {
     const mb__plan *plan = p->plan;
@@ -464,7 +476,7 @@ static void run_step(program *p, int s, mb__frame *f)
     else if (step->kind == MB_STEP_PRODUCT)
         mb__cpu_product_run(step->u.product, plan->values[step->u.product->c.value].dtype, f);
     else if (step->kind == MB_STEP_OTHER)
-        mb__cpu_other_run(step->u.other, f);
+        run_other(step->u.other, f);
     else if (step->kind == MB_STEP_LOOP)
         run_loop(step->u.loop, p->bodies[s], f);
     else if (step->kind == MB_STEP_CUSTOM)

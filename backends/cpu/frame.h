@@ -29,7 +29,7 @@ typedef struct mb__frame {
     const mb__plan *plan;
     char **memory; /* of each value */
     const mb__scalar *scalars;
-    char *partials; /* of accumulating kernels */
+    char *partials; /* of accumulating kernels, and what is being sorted */
 } mb__frame;
 
 static inline int mb__lane(int dtype) /* index in the tables of loops */
@@ -75,7 +75,11 @@ typedef struct mb__cpu_update {
 } mb__cpu_update;
 void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, int worker);
 void mb__cpu_matrix_run(const mb__other *o, mb__frame *f);
-void mb__cpu_other_run(const mb__other *o, mb__frame *f);
+void mb__cpu_take_run(const mb__other *o, mb__frame *f);
+void mb__cpu_scatter_add_run(const mb__other *o, mb__frame *f);
+void mb__cpu_axis_run(const mb__other *o, mb__frame *f);
+/* The bytes of partial results that all its tasks need. */
+size_t mb__cpu_axis_memory(const mb__cpu *cpu, const mb__other *o);
 void mb__cpu_custom_run(const mb__step *step, mb__frame *f);
 
 #endif
