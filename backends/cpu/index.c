@@ -12,7 +12,7 @@ typedef struct loop {
     int64_t n, wide, narrow, index; /* how often, and the elements from one to the next on each side */
 } loop;
 
-enum { LOOPS = MB_MAX_RANK + 1, TASKS = 16, MANY = 16384, SHARE = 16 };
+enum { LOOPS = MB_MAX_RANK + 1, TASKS = 16, MANY = 16384, LINE = 16, PART = 4 * LINE };
 
 /* The loops around the entries: `free` ones, of which no two add to the same place, then the index's. */
 typedef struct walk {
@@ -219,7 +219,7 @@ static void add_task(void *argument, int task, int worker)
     (void)worker;
     const walk *w = argument;
     int64_t items = w->times * w->shares,
-            each = (w->run.n + w->shares * SHARE - 1) / (w->shares * SHARE) * SHARE;
+            each = (w->run.n + w->shares * LINE - 1) / (w->shares * LINE) * LINE;
     for (int64_t i = items * task / w->tasks, end = items * (task + 1) / w->tasks; i < end; i++) {
         int64_t first = i % w->shares * each, n = w->run.n - first < each ? w->run.n - first : each;
         spot s = {{0}, 0, 0, 0};
@@ -243,6 +243,8 @@ static void clear_task(void *argument, int task, int worker)
     memset(c->memory + begin, 0, c->bytes * (size_t)(task + 1) / (size_t)c->tasks - begin);
 }
 
+/* One task adds at about the speed at which memory is copied: runs are shared by threads where each part is
+ * several cache lines long, and shorter ones are not. */
 void mb__cpu_scatter_add_run(const mb__other *o, mb__frame *f)
 {
     walk w = {.o = o, .f = f, .shares = 1};
@@ -254,9 +256,9 @@ void mb__cpu_scatter_add_run(const mb__other *o, mb__frame *f)
         return;
     make_walk(&w, false);
     w.times = times_of(w.outer, w.free);
-    int64_t wanted = total > MANY ? f->cpu->threads : 1;
-    if (w.times < wanted && w.run.n / SHARE > 1)
-        w.shares = w.run.n / SHARE < wanted ? w.run.n / SHARE : wanted;
+    int64_t wanted = total > MANY && f->cpu->threads > 1 ? 2 * f->cpu->threads : 1, most = w.run.n / PART;
+    if (w.times < wanted && most > 1)
+        w.shares = most < wanted ? most : wanted;
     w.tasks = tasks_for(w.times * w.shares, total);
     mb__pool_run(f->cpu->pool, add_task, &w, w.tasks);
 }
