@@ -15,7 +15,7 @@ typedef struct job {
     int64_t dim[MB_MAX_RANK], items; /* of the axes besides, without those of columns; rows or blocks */
     int64_t columns, blocks, block;  /* side by side; parts of them, and a part's columns */
     int64_t x_size, y_size;          /* of an element */
-    size_t memory;                   /* of a task that sorts */
+    size_t pair_bytes;               /* of a task that sorts */
     int tasks;
 } job;
 
@@ -107,12 +107,12 @@ static void sort_task(void *argument, int task, int worker)
 {
     (void)worker;
     const job *j = argument;
-    char *memory = j->f->partials + j->memory * (size_t)task;
+    char *pairs = j->pair_bytes ? j->f->cpu->pairs + j->pair_bytes * (size_t)task : NULL;
     for (int64_t i = j->items * task / j->tasks, end = j->items * (task + 1) / j->tasks; i < end; i++) {
         const char *x;
         char *y;
         row_at(j, i, &x, &y);
-        mb__cpu_argsort(j->loops, j->o->dtype, j->n, x, j->x_step, (int32_t *)(void *)y, j->y_step, memory);
+        mb__cpu_argsort(j->loops, j->o->dtype, j->n, x, j->x_step, (int32_t *)(void *)y, j->y_step, pairs);
     }
 }
 
@@ -130,7 +130,7 @@ static int sort_tasks(const mb__cpu *cpu, const mb__other *o)
     return n ? tasks_for(total / n, total, mb__cpu_argsort_bytes(n) ? cpu->threads : TASKS) : 0;
 }
 
-size_t mb__cpu_axis_memory(const mb__cpu *cpu, const mb__other *o)
+size_t mb__cpu_axis_pairs(const mb__cpu *cpu, const mb__other *o)
 {
     return o->op == MB_OP_ARGSORT ? mb__cpu_argsort_bytes(o->in_dim[o->axis]) * (size_t)sort_tasks(cpu, o)
                                   : 0;
@@ -154,7 +154,7 @@ void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
     j.dim[o->axis] = 1;
     j.items = total / j.n;
     if (o->op == MB_OP_ARGSORT) {
-        j.memory = mb__cpu_argsort_bytes(j.n);
+        j.pair_bytes = mb__cpu_argsort_bytes(j.n);
         j.tasks = sort_tasks(f->cpu, o);
         mb__pool_run(f->cpu->pool, sort_task, &j, j.tasks);
         return;

@@ -129,6 +129,7 @@ static void close_cpu(void *state)
     for (int i = 0; c->scratch && i < threads; i++)
         aligned_free(host, c->scratch[i], c->scratch_bytes);
     mb__host_free(host, c->scratch, (size_t)threads * sizeof *c->scratch);
+    aligned_free(host, c->pairs, c->pair_bytes);
     mb__host_free(host, c, sizeof *c);
 }
 
@@ -260,14 +261,25 @@ static bool grow_scratch(mb__cpu *c, size_t bytes)
     return ok;
 }
 
-/* A program being made: memory that stays, and that does not; the code; the largest scratch and partial
- * results of a step. */
+static bool grow_pairs(mb__cpu *c, size_t bytes)
+{
+    char *fresh = bytes > c->pair_bytes ? aligned_new(c->host, bytes) : NULL;
+    if (!fresh)
+        return bytes <= c->pair_bytes;
+    aligned_free(c->host, c->pairs, c->pair_bytes);
+    c->pairs = fresh;
+    c->pair_bytes = bytes;
+    return true;
+}
+
+/* A program being made: memory that stays, and that does not; the code; the largest scratch, partial results
+ * and pairs of a step. */
 typedef struct making {
     const mb__cpu *c;
     mb__bump pool, work;
     mb__x86 x86;
     mb__code code;
-    size_t scratch, partials;
+    size_t scratch, partials, pairs;
 } making;
 
 static program *program_of(making *m, const mb__plan *plan);
@@ -293,7 +305,8 @@ static bool prepare(making *m, program *p)
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_AXIS)) {
-            part = mb__cpu_axis_memory(c, step->u.other);
+            size_t pairs = mb__cpu_axis_pairs(c, step->u.other);
+            m->pairs = pairs > m->pairs ? pairs : m->pairs;
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
             need = MB_TRIANGLE_SCRATCH;
         } else if (step->kind == MB_STEP_PRODUCT) {
@@ -344,7 +357,8 @@ static mb_status compile(void *state, const mb__plan *plan, void **made, size_t 
     size_t code_bytes = 0;
     program *p = program_of(&m, plan);
     bool ok = p && (!m.partials || (memory = mb__host_alloc(c->host, m.partials))) &&
-              grow_scratch(c, m.scratch) && mb__code_finish(&m.code, &code, &code_bytes);
+              grow_scratch(c, m.scratch) && grow_pairs(c, m.pairs) &&
+              mb__code_finish(&m.code, &code, &code_bytes);
     mb__bump_free(&m.work);
     if (!ok) {
         mb__host_free(c->host, memory, m.partials);

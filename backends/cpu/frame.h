@@ -19,6 +19,8 @@ typedef struct mb__cpu {
     double blas_from;     /* multiply-adds from which it takes a product; else infinity */
     char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
+    char *pairs; /* what is being sorted */
+    size_t pair_bytes;
     const mb__step *failed; /* of this run: an op of the user's, ... */
     mb_status status;       /* ... and what it returned */
 } mb__cpu;
@@ -29,7 +31,7 @@ typedef struct mb__frame {
     const mb__plan *plan;
     char **memory; /* of each value */
     const mb__scalar *scalars;
-    char *partials; /* of accumulating kernels, and what is being sorted */
+    char *partials; /* of accumulating kernels */
 } mb__frame;
 
 static inline int mb__lane(int dtype) /* index in the tables of loops */
@@ -78,8 +80,8 @@ void mb__cpu_matrix_run(const mb__other *o, mb__frame *f);
 void mb__cpu_take_run(const mb__other *o, mb__frame *f);
 void mb__cpu_scatter_add_run(const mb__other *o, mb__frame *f);
 void mb__cpu_axis_run(const mb__other *o, mb__frame *f);
-/* The bytes of partial results that all its tasks need. */
-size_t mb__cpu_axis_memory(const mb__cpu *cpu, const mb__other *o);
+/* The bytes of `pairs` that it needs. */
+size_t mb__cpu_axis_pairs(const mb__cpu *cpu, const mb__other *o);
 void mb__cpu_custom_run(const mb__step *step, mb__frame *f);
 
 #endif

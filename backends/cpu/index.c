@@ -251,7 +251,8 @@ void mb__cpu_scatter_add_run(const mb__other *o, mb__frame *f)
     int64_t total = mb__numel(o->in_dim, o->in_rank), count = mb__numel(o->out_dim, o->out_rank);
     clearing c = {f->memory[o->out.value], (size_t)count * mb_dtype_size((mb_dtype)o->dtype),
                   count > 4 * MANY ? TASKS : 1};
-    mb__pool_run(f->cpu->pool, clear_task, &c, c.tasks);
+    if (count)
+        mb__pool_run(f->cpu->pool, clear_task, &c, c.tasks);
     if (!total)
         return;
     make_walk(&w, false);
