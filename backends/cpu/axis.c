@@ -25,9 +25,12 @@ static void row_at(const job *j, int64_t row, const char **x, char **y)
     const mb__other *o = j->o;
     int64_t last = o->flag ? j->n - 1 : 0, from = o->in.offset - last * j->x_step,
             to = o->out.offset - last * j->y_step;
-    for (int i = o->in_rank; i-- > 0; row /= j->dim[i]) {
-        from += row % j->dim[i] * o->in.stride[i];
-        to += row % j->dim[i] * o->out.stride[i];
+    for (int i = o->in_rank; i-- > 0 && row;) {
+        bool within = row < j->dim[i]; /* mostly, and a division takes as long as a short row */
+        int64_t at = within ? row : row % j->dim[i];
+        row = within ? 0 : row / j->dim[i];
+        from += at * o->in.stride[i];
+        to += at * o->out.stride[i];
     }
     *x = j->f->memory[o->in.value] + from * j->x_size;
     *y = j->f->memory[o->out.value] + to * j->y_size;

@@ -115,9 +115,12 @@ enum { VECTOR_BYTES = 16 };
                 y[r][i * y_step] = (T)(sum += (W)x[r][i * x_step]);                                          \
         }                                                                                                    \
     }                                                                                                        \
+    /* Mostly the first, in a row: a branch that is foreseen takes less than its choice. */                  \
     static inline T larger_##T(T a, T b)                                                                     \
     {                                                                                                        \
-        return BEFORE(a, b) ? b : a;                                                                         \
+        if (__builtin_expect(!(b <= a), 0))                                                                  \
+            a = BEFORE(a, b) ? b : a;                                                                        \
+        return a;                                                                                            \
     }                                                                                                        \
     static void cummax_rows_##T(int64_t n, int rows, const void *const *x_, int64_t x_step, void *const *y_, \
                                 int64_t y_step)                                                              \
@@ -140,7 +143,7 @@ enum { VECTOR_BYTES = 16 };
         }                                                                                                    \
     }                                                                                                        \
     /* How many elements come before each of a block of them: those that are smaller, and equal ones that    \
-     * stand before it. A comparison is -1 where it holds. */                                                            \
+     * stand before it. A comparison is -1 where it holds. */                                                \
     static void ranks_##T(int64_t n, int64_t block, const I *key, I *rank)                                   \
     {                                                                                                        \
         typedef I vec __attribute__((vector_size(VECTOR_BYTES)));                                            \

@@ -89,11 +89,14 @@ static int64_t times_of(const loop *l, int count)
 /* The spot of position `item` in the loops from `first` to before `end`. */
 static void find(const walk *w, int first, int end, int64_t item, spot *s)
 {
-    for (int i = end; i-- > first; item /= w->outer[i].n) {
-        s->at[i] = item % w->outer[i].n;
-        s->wide += s->at[i] * w->outer[i].wide;
-        s->narrow += s->at[i] * w->outer[i].narrow;
-        s->index += s->at[i] * w->outer[i].index;
+    for (int i = end; i-- > first && item;) {
+        const loop *l = &w->outer[i];
+        bool within = item < l->n; /* of one loop always, and a division takes as long as an entry */
+        s->at[i] = within ? item : item % l->n;
+        item = within ? 0 : item / l->n;
+        s->wide += s->at[i] * l->wide;
+        s->narrow += s->at[i] * l->narrow;
+        s->index += s->at[i] * l->index;
     }
 }
 
