@@ -164,6 +164,8 @@ mb_tensor mb_softmax_at(const char *site, mb_tensor x, int axis)
     MB_SITE(x.ctx, site);
     if (!float_axis("softmax", x, axis))
         return mb__poison(x.ctx);
+    if (mb_dim(x, axis) == 0)
+        return x; /* no elements */
     if (mb__halved(x))
         return mb__narrow(mb_softmax(mb__wide(x), axis), x);
     mb_tensor top = mb_stop_gradient(mb_max(x, MB_KEEP(axis)));
@@ -176,6 +178,8 @@ mb_tensor mb_log_softmax_at(const char *site, mb_tensor x, int axis)
     MB_SITE(x.ctx, site);
     if (!float_axis("log_softmax", x, axis))
         return mb__poison(x.ctx);
+    if (mb_dim(x, axis) == 0)
+        return x; /* no elements */
     if (mb__halved(x))
         return mb__narrow(mb_log_softmax(mb__wide(x), axis), x);
     mb_tensor top = mb_stop_gradient(mb_max(x, MB_KEEP(axis)));

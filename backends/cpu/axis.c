@@ -144,7 +144,6 @@ void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
     int64_t total = mb__numel(o->in_dim, o->in_rank), size = (int64_t)mb_dtype_size((mb_dtype)o->dtype);
     if (!total)
         return;
-    bool running = o->op == MB_OP_CUMSUM || o->op == MB_OP_CUMMAX;
     job j = {.o = o,
              .f = f,
              .loops = &f->cpu->loops->axis[mb__lane(o->dtype)],
@@ -152,7 +151,7 @@ void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
              .x_step = o->in.stride[o->axis] * (o->flag ? -1 : 1),
              .y_step = o->out.stride[o->axis] * (o->flag ? -1 : 1),
              .x_size = size,
-             .y_size = running ? size : (int64_t)sizeof(int32_t)};
+             .y_size = (int64_t)mb_dtype_size((mb_dtype)f->plan->values[o->out.value].dtype)};
     memcpy(j.dim, o->in_dim, sizeof j.dim);
     j.dim[o->axis] = 1;
     j.items = total / j.n;

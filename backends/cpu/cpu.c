@@ -280,6 +280,7 @@ typedef struct making {
     mb__x86 x86;
     mb__code code;
     size_t scratch, partials, pairs;
+    const mb__step *unknown; /* one that there are no loops for, if that is why it failed */
 } making;
 
 static program *program_of(making *m, const mb__plan *plan);
@@ -289,6 +290,24 @@ static mb__cpu_kernel *kernel_of(making *m, const mb__plan *plan, const mb__kern
 {
     return mb__cpu_kernel_make(&m->pool, &m->work, plan, k, m->c->loops, m->c->codes ? &m->code : NULL,
                                scratch, partials);
+}
+
+/* Whether there are loops for it. */
+static bool is_known(int op)
+{
+    switch (op) {
+    case MB_OP_ARGMAX:
+    case MB_OP_ARGSORT:
+    case MB_OP_CHOLESKY:
+    case MB_OP_CUMMAX:
+    case MB_OP_CUMSUM:
+    case MB_OP_SCATTER_ADD:
+    case MB_OP_TAKE:
+    case MB_OP_TRIANGULAR_SOLVE:
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* Prepares kernels and the bodies of loops. */
@@ -304,6 +323,9 @@ static bool prepare(making *m, program *p)
                 return false;
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
+        } else if (step->kind == MB_STEP_OTHER && !is_known(step->u.other->op)) {
+            m->unknown = step;
+            return false;
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_AXIS)) {
             size_t pairs = mb__cpu_axis_pairs(c, step->u.other);
             m->pairs = pairs > m->pairs ? pairs : m->pairs;
@@ -346,6 +368,12 @@ static void share_partials(program *p, char *partials)
             share_partials(p->bodies[s], partials);
 }
 
+static mb_status refuse(const mb__host *host, const mb__step *step)
+{
+    return host->error(host->user, MB_BACKEND, step->site, "cpu: there are no loops for %s",
+                       mb__ops[step->u.other->op].name);
+}
+
 static mb_status compile(void *state, const mb__plan *plan, void **made, size_t *bytes)
 {
     mb__cpu *c = state;
@@ -363,7 +391,7 @@ static mb_status compile(void *state, const mb__plan *plan, void **made, size_t 
     if (!ok) {
         mb__host_free(c->host, memory, m.partials);
         mb__bump_free(&m.pool);
-        return MB_NO_MEMORY;
+        return m.unknown ? refuse(c->host, m.unknown) : MB_NO_MEMORY;
     }
     share_partials(p, memory);
     p->partial_bytes = m.partials;

@@ -28,11 +28,20 @@ static int odd_values(mb_context *ctx, mb__engine_state *st, const mb__node *n)
     return found;
 }
 
+/* A maximum of no elements is the infinity below all. */
+static bool is_of_nothing(mb_context *ctx, const mb__node *n)
+{
+    if (!mb__is_kind(n->op, MB_KIND_REDUCE))
+        return false;
+    const mb__node *x = mb__at(ctx, mb__in(ctx, n, 0));
+    return mb__numel(x->dim, x->rank) == 0;
+}
+
 /* An error if finite operands gave an infinity, or operands without NaN a NaN. */
 static bool no_odd_result(mb_context *ctx, mb__engine_state *st, const mb__node *n)
 {
     int made = odd_values(ctx, st, n), given = 0;
-    if (!made || n->op == MB_OP_CONST || n->op == MB_OP_SCALAR)
+    if (!made || n->op == MB_OP_CONST || n->op == MB_OP_SCALAR || is_of_nothing(ctx, n))
         return ctx->status == MB_OK;
     for (int j = 0; j < mb__value_operands(n); j++)
         given |= odd_values(ctx, st, &ctx->nodes[mb__in(ctx, n, j)]);

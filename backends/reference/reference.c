@@ -592,6 +592,30 @@ static mb_status run_loop(machine *m, const mb__loop *l, machine *body)
     return status;
 }
 
+static mb_status run_other(machine *m, const mb__step *step)
+{
+    const mb__other *o = step->u.other;
+    switch (o->op) {
+    case MB_OP_ARGMAX:
+    case MB_OP_ARGSORT:
+    case MB_OP_CUMMAX:
+    case MB_OP_CUMSUM:
+        along_axis(m, o);
+        return MB_OK;
+    case MB_OP_TAKE:
+    case MB_OP_SCATTER_ADD:
+        by_index(m, o);
+        return MB_OK;
+    case MB_OP_CHOLESKY:
+    case MB_OP_TRIANGULAR_SOLVE:
+        by_matrix(m, o);
+        return MB_OK;
+    default:
+        return m->host->error(m->host->user, MB_BACKEND, step->site, "reference: there are no loops for %s",
+                              mb__ops[o->op].name);
+    }
+}
+
 static mb_status run_machine(machine *m, const mb__binding *b)
 {
     mb_status status = MB_OK;
@@ -610,12 +634,8 @@ static mb_status run_machine(machine *m, const mb__binding *b)
             status = run_custom(m, step);
         else if (step->kind == MB_STEP_ZERO)
             memset(m->memory[step->u.zero], 0, (size_t)m->plan->values[step->u.zero].count * sizeof(double));
-        else if (step->u.other->op == MB_OP_TAKE || step->u.other->op == MB_OP_SCATTER_ADD)
-            by_index(m, step->u.other);
-        else if (mb__is_kind(step->u.other->op, MB_KIND_MATRIX))
-            by_matrix(m, step->u.other);
         else
-            along_axis(m, step->u.other);
+            status = run_other(m, step);
     }
     return status;
 }

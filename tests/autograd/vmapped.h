@@ -36,7 +36,7 @@ static inline void vmapped(const mapped *cases, int count)
                                    .n = c->n,
                                    .low = c->low,
                                    .high = c->high,
-                                   .orders = c->orders,
+                                   .orders = few ? 1 : c->orders,
                                    .looser = c->looser};
             memcpy(check.shape, c->shape, sizeof c->shape);
             memcpy(check.dtype, c->dtype, sizeof c->dtype);

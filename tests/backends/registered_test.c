@@ -8,7 +8,7 @@
 #include "backends/plan/backend.h"
 #include "support.h"
 
-extern const mb__backend mb__backend_reference;
+extern const mb__backend mb__backend_cpu, mb__backend_reference;
 
 static mb__backend named(const char *name)
 {
@@ -66,6 +66,43 @@ Test(registered, refusals)
     expect(mb_backend_register(&other, NULL, 0) == MB_OK, "registered");
     b = named("taken");
     refused(&b, MB_BACKEND, "another backend \"taken\"");
+}
+
+/* ---- an op that a backend has no loops for ---- */
+
+static const mb__backend *complete;
+
+/* As if a running maximum were an op that is new, and that `complete` was not told of. */
+static mb_status compile_new_op(void *state, const mb__plan *plan, void **program, size_t *bytes)
+{
+    for (int s = 0; s < plan->step_count; s++)
+        if (plan->steps[s].kind == MB_STEP_OTHER)
+            ((mb__other *)plan->steps[s].u.other)->op = MB_OP_SUM;
+    return complete->compile(state, plan, program, bytes);
+}
+
+static void refuses_new_op(const mb__backend *b, mb__backend *lacking, const char *name, const char *sentence)
+{
+    complete = b;
+    *lacking = *b;
+    lacking->name = name;
+    lacking->compile = compile_new_op;
+    expect(mb_backend_register(lacking, NULL, 0) == MB_OK, "registered");
+    mb_context *ctx = mb_open(name);
+    mb_tensor x = mb_ones(ctx, MB_FLOAT32, MB_SHAPE(2, 40));
+    float got[80];
+    mb_status status = mb_read(mb_cummax(x, 1, false), got, sizeof got);
+    expect(status == MB_BACKEND && strstr(mb_message(ctx), sentence) &&
+               strstr(mb_message(ctx), "registered_test.c"),
+           "%s: %s; wanted \"%s\"", name, mb_message(ctx), sentence);
+    mb_close(ctx);
+}
+
+Test(registered, ops_without_loops)
+{
+    static mb__backend plain, cpu;
+    refuses_new_op(&mb__backend_reference, &plain, "plain-lacking", "reference: there are no loops for sum");
+    refuses_new_op(&mb__backend_cpu, &cpu, "cpu-lacking", "cpu: there are no loops for sum");
 }
 
 enum { THREADS = 8 };

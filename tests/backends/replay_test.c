@@ -257,6 +257,20 @@ Test(replay, debug_names_a_nan_made_of_infinities)
     }
 }
 
+/* The maximum of no elements, which softmax begins with, is no one's mistake. */
+Test(replay, debug_is_silent_about_maxima_of_nothing)
+{
+    setenv("MB_DEBUG", "1", 1);
+    mb_context *ctx = open_on(backend_names[1]);
+    mb_tensor x = mb_zeros(ctx, MB_FLOAT32, MB_SHAPE(2, 0));
+    double *most = values(mb_max(x, MB_AXES(1)));
+    expect(most[0] == -INFINITY && most[1] == -INFINITY, "%g %g", most[0], most[1]);
+    mb_tensor y = mb_softmax(x, 1);
+    mb_eval(&y, 1);
+    close_all();
+    unsetenv("MB_DEBUG");
+}
+
 Test(replay, debug_mode_trains_alike)
 {
     setenv("MB_DEBUG", "1", 1);

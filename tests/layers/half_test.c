@@ -363,6 +363,8 @@ static const layer layers[] = {{"linear", {3, {2, 10, 24}}, a_linear, 1},
                                {"op of one's own", {2, {5, 7}}, running_sum, 1},
                                {"a minimum", {1, {5}}, a_minimum, 1}};
 
+enum { MOST = 40 };
+
 static void off_by_rounding(const layer *l, const char *what, int dtype, double times, mb_tensor got,
                             mb_tensor want)
 {
@@ -371,38 +373,49 @@ static void off_by_rounding(const layer *l, const char *what, int dtype, double 
     expect(off < times * unit, "%s, %s, %s: %g", l->name, mb_dtype_name((mb_dtype)dtype), what, off);
 }
 
-static void check_layer(const char *backend, const layer *l, int dtype)
+/* Value, derivatives by x and each parameter, and where `twice` those of the square of that by x. */
+typedef struct derived {
+    mb_params *p;
+    mb_tensor y, xs[MOST], g[MOST], h[MOST];
+    int n;
+} derived;
+
+static bool derive(mb_context *ctx, const layer *l, int dtype, bool wide, bool twice, derived *d)
 {
-    enum { MOST = 40 };
-    const bool twice = !testing("vulkan"); /* which writes the loops of solutions out */
-    mb_context *ctx = open_on(backend);
-    mb_params *p = mb_params_new(ctx, 5);
     rng r = {11};
     void *at = NULL;
-    mb_tensor x = mb_cast(draw(ctx, &r, MB_FLOAT32, l->shape, -1, 1), (mb_dtype)dtype);
-    l->apply(p, x, true, &at);
-    mb_tensor xs[2][MOST], g[2][MOST], h[2][MOST], y[2], w = {0};
-    int n = mb_params_list(p, xs[0] + 1, MOST - 1);
-    memcpy(xs[1], xs[0], sizeof xs[0]);
-    xs[0][0] = x;
-    xs[1][0] = mb_cast(x, MB_FLOAT32);
-    for (int k = 0; k < 2; k++) {
-        y[k] = l->apply(p, xs[k][0], false, &at);
-        expect(mb_dtype_of(y[k]) == mb_dtype_of(xs[k][0]), "%s: %s", l->name, mb_message(ctx));
-        w = k ? w : draw(ctx, &r, MB_FLOAT32, mb_shape_of(y[0]), -1, 1);
-        mb_grad(mb_sum(mb_mul(mb_cast(y[k], MB_FLOAT32), w), MB_ALL), xs[k], n + 1, g[k]);
+    d->p = mb_params_new(ctx, 5);
+    mb_tensor x = mb_cast(draw(ctx, &r, MB_FLOAT32, l->shape, -1, 1), (mb_dtype)dtype), w;
+    l->apply(d->p, x, true, &at);
+    d->n = mb_params_list(d->p, d->xs + 1, MOST - 1);
+    d->xs[0] = wide ? mb_cast(x, MB_FLOAT32) : x;
+    d->y = l->apply(d->p, d->xs[0], false, &at);
+    expect(mb_dtype_of(d->y) == mb_dtype_of(d->xs[0]), "%s: %s", l->name, mb_message(ctx));
+    w = draw(ctx, &r, MB_FLOAT32, mb_shape_of(d->y), -1, 1);
+    mb_grad(mb_sum(mb_mul(mb_cast(d->y, MB_FLOAT32), w), MB_ALL), d->xs, d->n + 1, d->g);
+    if (twice)
+        mb_grad(mb_sum(mb_square(mb_cast(d->g[0], MB_FLOAT32)), MB_ALL), d->xs, d->n + 1, d->h);
+    return mb_error(ctx) == MB_OK;
+}
+
+/* Against float32 on reference. */
+static void check_layer(const char *backend, const layer *l, int dtype)
+{
+    const bool twice = !testing("vulkan"); /* which writes the loops of solutions out */
+    static derived got, want;
+    if (!derive(open_on(backend), l, dtype, false, twice, &got) ||
+        !derive(open_on("reference"), l, dtype, true, twice, &want))
+        return;
+    off_by_rounding(l, "value", dtype, 2, got.y, want.y);
+    for (int i = 0; i <= got.n; i++) {
+        const char *by = i ? mb_params_name(got.p, i - 1) : "x";
+        expect(mb_dtype_of(got.g[i]) == mb_dtype_of(got.xs[i]), "%s: derivative by %s", l->name, by);
+        off_by_rounding(l, by, dtype, 4 * l->slack, got.g[i], want.g[i]);
         if (twice)
-            mb_grad(mb_sum(mb_square(mb_cast(g[k][0], MB_FLOAT32)), MB_ALL), xs[k], n + 1, h[k]);
+            off_by_rounding(l, by, dtype, 16 * l->slack, got.h[i], want.h[i]);
     }
-    off_by_rounding(l, "value", dtype, 2, y[0], y[1]);
-    for (int i = 0; i <= n; i++) {
-        const char *by = i ? mb_params_name(p, i - 1) : "x";
-        expect(mb_dtype_of(g[0][i]) == mb_dtype_of(xs[0][i]), "%s: derivative by %s", l->name, by);
-        off_by_rounding(l, by, dtype, 4 * l->slack, g[0][i], g[1][i]);
-        if (twice)
-            off_by_rounding(l, by, dtype, 16 * l->slack, h[0][i], h[1][i]);
-    }
-    mb_params_free(p);
+    mb_params_free(got.p);
+    mb_params_free(want.p);
     close_all();
 }
 

@@ -59,6 +59,8 @@ Test(ttt_scan, equals_steps_one_by_one)
                                 {MB_LEARNER_LINEAR, MB_INNER_ADAM, 0, MB_KEEP_LOG}};
     for (int b = 0; b < 2; b++)
         for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+            if (testing("vulkan") && (!b || i % 3 != 1)) /* two of them: kernels take long to compile */
+                continue;
             double want[MOST_NUMBERS] = {0}, got[MOST_NUMBERS] = {0}, largest = 0;
             int n = numbers_of(backend_names[b], &settings[i], MB_OFF, want);
             numbers_of(backend_names[b], &settings[i], MB_ON, got);
