@@ -24,6 +24,7 @@ COMMANDS = {
 
 ELEMENTWISE, MATRIX, STRUCTURE = (f"autograd/rules_{f}.c" for f in ("elementwise", "matrix", "structure"))
 SIMPLIFY, ARENA, SEGMENT = "backends/plan/simplify.c", "backends/plan/arena.c", "backends/engine/segment.c"
+GAPS = "backends/plan/gaps.c"
 GEMM, RUN = "backends/cpu/gemm.c", "backends/cpu/kernel_run.c"
 
 RULES = [
@@ -108,12 +109,12 @@ PLAN = [
     ("a place is taken that is still read", ARENA, "u->last != step ||", "", "plan"),
     ("a place is taken that is read twice", ARENA, "k->instrs[j].view.value != in->view.value;", "true;", "plan"),
     ("values die a step early", ARENA, "                v->last = s;", "                v->last = s > v->first + 1 ? s - 1 : s;", "plan"),
-    ("a gap is not joined with the one behind it", ARENA,
-     "            p->gaps[low - 1].size += p->gaps[low].size;\n", "", "arena"),
-    ("a gap is not joined with the one before it", ARENA, "    bool before = low > 0 &&", "    bool before = false &&", "arena"),
-    ("the first gap that fits", ARENA, "(best < 0 || p->gaps[i].size < p->gaps[best].size)", "best < 0", "arena"),
-    ("the last gap does not grow", ARENA, "    if (p->gap_count && p->gaps[p->gap_count - 1].offset", "    if (false && p->gaps[p->gap_count - 1].offset",
+    ("a gap is not joined with the one behind it", GAPS, "bool after = i < *count &&", "bool after = false &&", "arena"),
+    ("a gap is not joined with the one before it", GAPS, "bool before = i > 0 &&", "bool before = false &&", "arena"),
+    ("a gap between two keeps the first one's size", GAPS, "gaps[i - 1].bytes += bytes + gaps[i].bytes;", "gaps[i - 1].bytes += bytes;",
      "arena"),
+    ("the first gap that fits", GAPS, "(best == UINT32_MAX || gaps[i].bytes < gaps[best].bytes)", "best == UINT32_MAX", "arena"),
+    ("the last gap does not grow", ARENA, "    if (last &&", "    if (false &&", "arena"),
     ("a key without what is kept", SEGMENT, "(n->rank | (output ? 0x80 : 0))", "(n->rank)", "plan"),
     ("a key without attributes", SEGMENT, "    if (nattr)\n        memcpy(k, mb__attrs", "    if (false)\n        memcpy(k, mb__attrs", "plan"),
     ("a key without sizes", SEGMENT, "    memcpy(k, n->dim, (size_t)n->rank * 8);", "    memset(k, 0, (size_t)n->rank * 8);", "plan"),

@@ -200,7 +200,7 @@ static void compare(const row *r, mb_dtype dtype, mb_context *ctx, int shape, en
     mb_tensor b =
         operand(ctx, &seed, dtype, shapes[shape].b, (enum form)((form * 2) % FORMS), low_of(r), high_of(r));
     mb_tensor y = apply(r, a, b);
-    double *va = values(a), *vb = values(b), *got = values(y);
+    double *got = values(y), *va = values(a), *vb = values(b); /* an operand that was read has no strides */
     double *want =
         plain(r, dtype, mb_shape_of(y), va, mb_shape_of(a), vb, r->arity == 1 ? MB_SHAPE0 : mb_shape_of(b));
     double e = nmse(got, want, mb_count(y));

@@ -45,7 +45,7 @@ static void check_factor(const char *what, mb_dtype dtype, const double *a, cons
         expect(l[i * n + i] > 0, "%s: diagonal", what);
 }
 
-/* The same matrices where other strides lead to them. */
+/* The same matrices where other strides lead to them, until they are read. */
 static mb_tensor seen_as(mb_tensor a, int view)
 {
     switch (view) {
@@ -80,7 +80,7 @@ Test(linalg, cholesky, .timeout = 120)
                              mb_dtype_name((mb_dtype)d), (int)n, view);
                     mb_tensor full = mb_detach(definite(ctx, &r, (mb_dtype)d, batch, n));
                     mb_tensor a = seen_as(full, view);
-                    double *av = values(a), *lv = values(mb_cholesky(a));
+                    double *lv = values(mb_cholesky(a)), *av = values(a);
                     for (int64_t b = 0; b < batch; b++)
                         check_factor(what, (mb_dtype)d, av + b * n * n, lv + b * n * n, n);
                     mb_scope_end(s);
@@ -216,7 +216,7 @@ static void one_solve(mb_context *ctx, rng *r, mb_dtype dtype, int64_t n, int64_
         b = mb_transpose(draw(ctx, r, dtype, MB_SHAPE(batch, m, n), -1, 1));
     if ((n + m + form) % 5 == 2)
         a = mb_transpose(mb_detach(mb_transpose(a))); /* the other stride is 1 */
-    double *av = values(a), *bv = values(b), *xv = values(mb_triangular_solve(a, b, form));
+    double *xv = values(mb_triangular_solve(a, b, form)), *av = values(a), *bv = values(b);
     for (int64_t i = 0; i < batch; i++)
         check_solution(what, dtype, form, av + i * n * n, bv + i * n * m, xv + i * n * m, n, m);
     mb_scope_end(s);
