@@ -129,6 +129,7 @@ static void close_cpu(void *state)
     for (int i = 0; c->scratch && i < threads; i++)
         aligned_free(host, c->scratch[i], c->scratch_bytes);
     mb__host_free(host, c->scratch, (size_t)threads * sizeof *c->scratch);
+    aligned_free(host, c->pairs, c->pair_bytes);
     mb__host_free(host, c, sizeof *c);
 }
 
@@ -260,14 +261,25 @@ static bool grow_scratch(mb__cpu *c, size_t bytes)
     return ok;
 }
 
-/* A program being made: memory that stays, and that does not; the code; the largest scratch and partial
- * results of a step. */
+static bool grow_pairs(mb__cpu *c, size_t bytes)
+{
+    char *fresh = bytes > c->pair_bytes ? aligned_new(c->host, bytes) : NULL;
+    if (!fresh)
+        return bytes <= c->pair_bytes;
+    aligned_free(c->host, c->pairs, c->pair_bytes);
+    c->pairs = fresh;
+    c->pair_bytes = bytes;
+    return true;
+}
+
+/* A program being made: memory that stays, and that does not; the code; the largest scratch, partial results
+ * and pairs of a step. */
 typedef struct making {
     const mb__cpu *c;
     mb__bump pool, work;
     mb__x86 x86;
     mb__code code;
-    size_t scratch, partials;
+    size_t scratch, partials, pairs;
     const mb__step *unknown; /* one that there are no loops for, if that is why it failed */
 } making;
 
@@ -278,6 +290,24 @@ static mb__cpu_kernel *kernel_of(making *m, const mb__plan *plan, const mb__kern
 {
     return mb__cpu_kernel_make(&m->pool, &m->work, plan, k, m->c->loops, m->c->codes ? &m->code : NULL,
                                scratch, partials);
+}
+
+/* Whether there are loops for it. */
+static bool is_known(int op)
+{
+    switch (op) {
+    case MB_OP_ARGMAX:
+    case MB_OP_ARGSORT:
+    case MB_OP_CHOLESKY:
+    case MB_OP_CUMMAX:
+    case MB_OP_CUMSUM:
+    case MB_OP_SCATTER_ADD:
+    case MB_OP_TAKE:
+    case MB_OP_TRIANGULAR_SOLVE:
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* Prepares kernels and the bodies of loops. */
@@ -293,11 +323,12 @@ static bool prepare(making *m, program *p)
                 return false;
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
-        } else if (step->kind == MB_STEP_OTHER && !mb__cpu_knows(step->u.other->op)) {
+        } else if (step->kind == MB_STEP_OTHER && !is_known(step->u.other->op)) {
             m->unknown = step;
             return false;
-        } else if (step->kind == MB_STEP_OTHER && step->u.other->op == MB_OP_ARGSORT) {
-            need = (size_t)step->u.other->in_dim[step->u.other->axis] * 8;
+        } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_AXIS)) {
+            size_t pairs = mb__cpu_axis_pairs(c, step->u.other);
+            m->pairs = pairs > m->pairs ? pairs : m->pairs;
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_MATRIX)) {
             need = MB_TRIANGLE_SCRATCH;
         } else if (step->kind == MB_STEP_PRODUCT) {
@@ -354,7 +385,8 @@ static mb_status compile(void *state, const mb__plan *plan, void **made, size_t 
     size_t code_bytes = 0;
     program *p = program_of(&m, plan);
     bool ok = p && (!m.partials || (memory = mb__host_alloc(c->host, m.partials))) &&
-              grow_scratch(c, m.scratch) && mb__code_finish(&m.code, &code, &code_bytes);
+              grow_scratch(c, m.scratch) && grow_pairs(c, m.pairs) &&
+              mb__code_finish(&m.code, &code, &code_bytes);
     mb__bump_free(&m.work);
     if (!ok) {
         mb__host_free(c->host, memory, m.partials);
@@ -465,6 +497,18 @@ static void run_loop(const mb__loop *l, program *body, const mb__frame *f)
         leave_out(&r);
 }
 
+static void run_other(const mb__other *o, mb__frame *f)
+{
+    if (mb__is_kind(o->op, MB_KIND_MATRIX))
+        mb__cpu_matrix_run(o, f);
+    else if (o->op == MB_OP_TAKE)
+        mb__cpu_take_run(o, f);
+    else if (o->op == MB_OP_SCATTER_ADD)
+        mb__cpu_scatter_add_run(o, f);
+    else
+        mb__cpu_axis_run(o, f);
+}
+
 static void run_step(program *p, int s, mb__frame *f)
 {
     const mb__plan *plan = p->plan;
@@ -474,7 +518,7 @@ static void run_step(program *p, int s, mb__frame *f)
     else if (step->kind == MB_STEP_PRODUCT)
         mb__cpu_product_run(step->u.product, plan->values[step->u.product->c.value].dtype, f);
     else if (step->kind == MB_STEP_OTHER)
-        mb__cpu_other_run(step->u.other, f);
+        run_other(step->u.other, f);
     else if (step->kind == MB_STEP_LOOP)
         run_loop(step->u.loop, p->bodies[s], f);
     else if (step->kind == MB_STEP_CUSTOM)

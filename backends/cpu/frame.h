@@ -19,6 +19,8 @@ typedef struct mb__cpu {
     double blas_from;     /* multiply-adds from which it takes a product; else infinity */
     char **scratch;       /* of each worker: registers of the kernel it runs */
     size_t scratch_bytes;
+    char *pairs; /* what is being sorted */
+    size_t pair_bytes;
     const mb__step *failed; /* of this run: an op of the user's, ... */
     mb_status status;       /* ... and what it returned */
 } mb__cpu;
@@ -75,8 +77,11 @@ typedef struct mb__cpu_update {
 } mb__cpu_update;
 void mb__cpu_product_subtract(mb__cpu *cpu, int dtype, const mb__cpu_update *u, int worker);
 void mb__cpu_matrix_run(const mb__other *o, mb__frame *f);
-bool mb__cpu_knows(int op); /* that is a step of its own */
-void mb__cpu_other_run(const mb__other *o, mb__frame *f);
+void mb__cpu_take_run(const mb__other *o, mb__frame *f);
+void mb__cpu_scatter_add_run(const mb__other *o, mb__frame *f);
+void mb__cpu_axis_run(const mb__other *o, mb__frame *f);
+/* The bytes of `pairs` that it needs. */
+size_t mb__cpu_axis_pairs(const mb__cpu *cpu, const mb__other *o);
 void mb__cpu_custom_run(const mb__step *step, mb__frame *f);
 
 #endif

@@ -573,6 +573,7 @@ static void random_floats(uint64_t key, uint64_t first, int64_t blocks, float *R
 
 extern const mb__gemm MB_GEMM[2];
 extern const mb__triangle_loops MB_TRIANGLE[2];
+extern const mb__axis_loops MB_AXIS[3];
 
 #pragma GCC diagnostic ignored "-Woverride-init" /* the row of pow is replaced */
 const mb__loops MB_LOOPS = {
@@ -614,5 +615,6 @@ const mb__loops MB_LOOPS = {
     .product = {product_float, product_double},
     .gemm = MB_GEMM,
     .triangle = MB_TRIANGLE,
+    .axis = MB_AXIS,
     .random_floats = random_floats,
 };

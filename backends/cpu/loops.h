@@ -55,6 +55,35 @@ typedef struct mb__triangle_loops {
     void (*below)(int64_t rows, int64_t n, const void *l, void *x, int64_t ld, void *scratch);
 } mb__triangle_loops;
 
+/* Entries of an axis into which others are added: y[the place of entry e] += x[e], the place being the index
+ * held within 0 .. size - 1. An entry has `run` elements, x_step and y_step apart; those of one place are
+ * added in their order. */
+typedef struct mb__add_call {
+    int64_t entries, index_step, size, x_entry, y_entry, run, x_step, y_step;
+    const int32_t *index;
+    const void *x;
+    void *y;
+} mb__add_call;
+
+/* Ops along an axis of n places, for rows of it that lie side by side: at most MB_AXIS_COLUMNS of them, of
+ * which the elements of one place are x_step elements from those of the next, which may be negative. y as x.
+ * NaN is the largest. */
+typedef struct mb__axis_loops {
+    void (*argmax)(int64_t n, int64_t columns, const void *x, int64_t x_step, int32_t *y);
+    int32_t (*argmax_row)(int64_t n, const void *x, int64_t x_step); /* of one row */
+    void (*cumsum)(int64_t n, int64_t columns, const void *x, int64_t x_step, void *y, int64_t y_step);
+    void (*cummax)(int64_t n, int64_t columns, const void *x, int64_t x_step, void *y, int64_t y_step);
+    /* Of rows that lie anywhere, MB_AXIS_ROWS of them or fewer. */
+    void (*cumsum_rows)(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y,
+                        int64_t y_step);
+    void (*cummax_rows)(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y,
+                        int64_t y_step);
+    /* The places of a row's elements in ascending order, for n <= MB_AXIS_SHORT. */
+    void (*argsort_short)(int64_t n, const void *x, int64_t x_step, int32_t *y, int64_t y_step);
+    void (*add_at)(const mb__add_call *call);
+} mb__axis_loops;
+
+enum { MB_AXIS_COLUMNS = 512, MB_AXIS_ROWS = 4, MB_AXIS_SHORT = 128 };
 enum { MB_TRIANGLE_BLOCK = 64, MB_TRIANGLE_SCRATCH = MB_TRIANGLE_BLOCK * MB_TRIANGLE_BLOCK * 8 };
 enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960, MB_GEMM_ROWS = 640 * 1024 };
 
@@ -74,6 +103,7 @@ typedef struct mb__loops {
     mb__plain_product product[2];
     const mb__gemm *gemm;               /* float32, float64 */
     const mb__triangle_loops *triangle; /* as well */
+    const mb__axis_loops *axis;         /* float32, float64, int32 */
     /* The uniform float32 draws of whole Philox blocks: 4 * blocks values from block `first` on. */
     void (*random_floats)(uint64_t key, uint64_t first, int64_t blocks, float *d);
 } mb__loops;
