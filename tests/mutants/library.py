@@ -11,6 +11,7 @@ COMMANDS = {
     "curvature": suite("autograd", "@(curvature|nested)/*"),
     "vmap": suite("autograd", "vmap*/*"),
     "dtype": suite("tensor", "dtype/*"),
+    "axis": suite("tensor", "axis/*"),
     "contract": suite("tensor", "contract/*"),
     "reduce": suite("tensor", "reduce/*"),
     "random": suite("tensor", "@(random|samplers)/*"),
@@ -26,6 +27,7 @@ COMMANDS = {
 ELEMENTWISE, MATRIX, STRUCTURE = (f"autograd/rules_{f}.c" for f in ("elementwise", "matrix", "structure"))
 SIMPLIFY, ARENA, SEGMENT = "backends/plan/simplify.c", "backends/plan/arena.c", "backends/engine/segment.c"
 GAPS = "backends/plan/gaps.c"
+ALONG, ALONG_LOOPS = "backends/cpu/axis.c", "backends/cpu/axis_loops.c"
 GEMM, RUN = "backends/cpu/gemm.c", "backends/cpu/kernel_run.c"
 
 RULES = [
@@ -139,9 +141,21 @@ CPU = [
     ("Gamma: accepted by the wrong bound", "tensor/samplers.c", "mb_lt(log_u, bound)", "mb_lt(bound, log_u)", "random"),
 ]
 
+AXIS = [
+    ("a running maximum passes a NaN over", ALONG_LOOPS, "y[c] = top[c] = BEFORE(a, b) ? b : a;", "y[c] = top[c] = a < b ? b : a;", "axis"),
+    ("argmax of a row: a later one of equals", ALONG_LOOPS, "if (BEFORE(top, best[c]) || (!BEFORE(best[c], top) && i < place))",
+     "if (BEFORE(top, best[c]))", "axis"),
+    ("argmax of a row: what is left over", ALONG_LOOPS, "i = whole > 1 ? whole * LANES : 1;", "i = whole > 1 ? whole * LANES + 1 : 1;", "axis"),
+    ("columns where the result has gaps", ALONG, "o->in.stride[i] == columns && o->out.stride[i] == columns", "o->in.stride[i] == columns",
+     "axis"),
+    ("every block of columns is the first", ALONG, "int64_t first = i % j->blocks * j->block;", "int64_t first = 0 * (i % j->blocks);", "axis"),
+    ("the last block of columns is short", ALONG, "j->columns - first < j->block ? j->columns - first : j->block;",
+     "j->columns - first < j->block ? j->columns - first - 1 : j->block;", "axis"),
+]
+
 LOOPS = [
     ("products of halves add where the carry lies", "backends/plan/sums.c", "sum->op == MB_OP_ADD && !mb__is_half(sum->dtype) &&",
      "sum->op == MB_OP_ADD &&", "dtype"),
 ]
 
-MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU + LOOPS
+MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU + AXIS + LOOPS
