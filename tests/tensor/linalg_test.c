@@ -101,7 +101,7 @@ Test(linalg, large_factor, .timeout = 120)
         }
     mb_context *ctx = open_as("cpu", "", 2);
     rng r = {16};
-    for (int d = 0; d < 2 && testing("cpu"); d++) { /* products large enough for BLAS */
+    for (int d = is_slow(); d < 2 && testing("cpu"); d++) { /* products large enough for BLAS */
         mb_tensor a = definite(ctx, &r, (mb_dtype)d, 1, 1200);
         check_factor("cpu", (mb_dtype)d, values(a), values(mb_cholesky(a)), 1200);
     }
@@ -249,7 +249,8 @@ Test(linalg, large_solve, .timeout = 120)
         }
     mb_context *ctx = open_as("cpu", "", 2);
     rng r = {17};
-    for (unsigned form = 0; form < 4 && testing("cpu"); form++) /* products large enough for BLAS */
+    /* Products large enough for BLAS. */
+    for (unsigned form = 0; form < 4 && testing("cpu"); form += is_slow() ? 3 : 1)
         one_solve(ctx, &r, (mb_dtype)(form % 2), 2100, 64, form);
     close_all();
 }
