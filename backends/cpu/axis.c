@@ -11,6 +11,7 @@ typedef struct job {
     const mb__other *o;
     mb__frame *f;
     const mb__axis_loops *loops;
+    const mb__axis_op *op;           /* NULL: argsort */
     int64_t n, x_step, y_step;       /* places of the axis, and the elements from one to the next */
     int64_t dim[MB_MAX_RANK], items; /* of the axes besides, without those of columns; rows or blocks */
     int64_t columns, blocks, block;  /* side by side; parts of them, and a part's columns */
@@ -50,11 +51,7 @@ static void columns_task(void *argument, int task, int worker)
         row_at(j, i / j->blocks, &x, &y);
         x += first * j->x_size;
         y += first * j->y_size;
-        if (j->o->op == MB_OP_ARGMAX)
-            j->loops->argmax(j->n, columns, x, j->x_step, (int32_t *)(void *)y);
-        else
-            (j->o->op == MB_OP_CUMSUM ? j->loops->cumsum : j->loops->cummax)(j->n, columns, x, j->x_step, y,
-                                                                             j->y_step);
+        j->op->columns(j->n, columns, x, j->x_step, y, j->y_step);
     }
 }
 
@@ -92,17 +89,17 @@ static void rows_task(void *argument, int task, int worker)
     const job *j = argument;
     int64_t end = j->items * (task + 1) / j->tasks;
     for (int64_t i = j->items * task / j->tasks, count; i < end; i += count) {
-        const char *x[ROWS];
-        char *y[ROWS];
+        const void *x[ROWS];
+        void *y[ROWS];
         count = end - i < ROWS ? end - i : ROWS;
-        for (int r = 0; r < count; r++)
-            row_at(j, i + r, &x[r], &y[r]);
-        if (j->o->op == MB_OP_ARGMAX)
-            for (int r = 0; r < count; r++)
-                *(int32_t *)(void *)y[r] = j->loops->argmax_row(j->n, x[r], j->x_step);
-        else
-            (j->o->op == MB_OP_CUMSUM ? j->loops->cumsum_rows : j->loops->cummax_rows)(
-                j->n, (int)count, (const void *const *)x, j->x_step, (void *const *)y, j->y_step);
+        for (int r = 0; r < count; r++) {
+            const char *from;
+            char *to;
+            row_at(j, i + r, &from, &to);
+            x[r] = from;
+            y[r] = to;
+        }
+        j->op->rows(j->n, (int)count, x, j->x_step, y, j->y_step);
     }
 }
 
@@ -155,7 +152,8 @@ void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
     memcpy(j.dim, o->in_dim, sizeof j.dim);
     j.dim[o->axis] = 1;
     j.items = total / j.n;
-    if (o->op == MB_OP_ARGSORT) {
+    j.op = mb__axis_op_of(j.loops, o->op);
+    if (!j.op) {
         j.pair_bytes = mb__cpu_argsort_bytes(j.n);
         j.tasks = sort_tasks(f->cpu, o);
         mb__pool_run(f->cpu->pool, sort_task, &j, j.tasks);

@@ -41,17 +41,18 @@ enum { VECTOR_BYTES = 16 };
             }                                                                                                \
         }                                                                                                    \
     }                                                                                                        \
-    static void argmax_##T(int64_t n, int64_t columns, const void *x, int64_t x_step, int32_t *y)            \
+    static void argmax_##T(int64_t n, int64_t columns, const void *x, int64_t x_step, void *y,               \
+                           int64_t y_step)                                                                   \
     {                                                                                                        \
         T best[COLUMNS];                                                                                     \
         I at[COLUMNS];                                                                                       \
+        (void)y_step;                                                                                        \
         largest_##T(n, columns, x, x_step, best, at);                                                        \
-        EACH_COLUMN y[c] = (int32_t)at[c];                                                                   \
+        EACH_COLUMN((int32_t *)y)[c] = (int32_t)at[c];                                                       \
     }                                                                                                        \
     /* A row is cut into as many columns as there are lanes; of equal ones the first in the row counts. */   \
-    static int32_t argmax_row_##T(int64_t n, const void *x_, int64_t x_step)                                 \
+    static int32_t argmax_row_##T(int64_t n, const T *x, int64_t x_step)                                     \
     {                                                                                                        \
-        const T *x = x_;                                                                                     \
         T best[LANES], top = x[0];                                                                           \
         I at[LANES];                                                                                         \
         int64_t whole = x_step == 1 ? n / LANES : 0, place = 0;                                              \
@@ -67,6 +68,13 @@ enum { VECTOR_BYTES = 16 };
             if (BEFORE(top, x[i * x_step]))                                                                  \
                 top = x[i * x_step], place = i;                                                              \
         return (int32_t)place;                                                                               \
+    }                                                                                                        \
+    static void argmax_rows_##T(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y,   \
+                                int64_t y_step)                                                              \
+    {                                                                                                        \
+        (void)y_step;                                                                                        \
+        for (int r = 0; r < rows; r++)                                                                       \
+            *(int32_t *)y[r] = argmax_row_##T(n, x[r], x_step);                                              \
     }                                                                                                        \
     static void cumsum_##T(int64_t n, int64_t columns, const void *x_, int64_t x_step, void *y_,             \
                            int64_t y_step)                                                                   \
@@ -203,9 +211,12 @@ AXIS(float, double, int32_t)
 AXIS(double, double, int64_t)
 AXIS(int32_t, uint32_t, int32_t)
 
+/* A new op along an axis is two functions in AXIS and a row here. */
 #define TABLE(T)                                                                                             \
     {                                                                                                        \
-        argmax_##T, argmax_row_##T, cumsum_##T, cummax_##T, cumsum_rows_##T, cummax_rows_##T,                \
+        {{MB_OP_ARGMAX, argmax_##T, argmax_rows_##T},                                                        \
+         {MB_OP_CUMSUM, cumsum_##T, cumsum_rows_##T},                                                        \
+         {MB_OP_CUMMAX, cummax_##T, cummax_rows_##T}},                                                       \
             argsort_short_##T, add_at_##T                                                                    \
     }
 extern const mb__axis_loops MB_AXIS[3];

@@ -293,21 +293,10 @@ static mb__cpu_kernel *kernel_of(making *m, const mb__plan *plan, const mb__kern
 }
 
 /* Whether there are loops for it. */
-static bool is_known(int op)
+static bool is_known(const mb__cpu *c, int op)
 {
-    switch (op) {
-    case MB_OP_ARGMAX:
-    case MB_OP_ARGSORT:
-    case MB_OP_CHOLESKY:
-    case MB_OP_CUMMAX:
-    case MB_OP_CUMSUM:
-    case MB_OP_SCATTER_ADD:
-    case MB_OP_TAKE:
-    case MB_OP_TRIANGULAR_SOLVE:
-        return true;
-    default:
-        return false;
-    }
+    return op == MB_OP_ARGSORT || op == MB_OP_TAKE || op == MB_OP_SCATTER_ADD || op == MB_OP_CHOLESKY ||
+           op == MB_OP_TRIANGULAR_SOLVE || mb__axis_op_of(c->loops->axis, op);
 }
 
 /* Prepares kernels and the bodies of loops. */
@@ -323,7 +312,7 @@ static bool prepare(making *m, program *p)
                 return false;
             if (c->host->listing)
                 mb__cpu_kernel_list(c->host, plan, s, p->kernels[s]);
-        } else if (step->kind == MB_STEP_OTHER && !is_known(step->u.other->op)) {
+        } else if (step->kind == MB_STEP_OTHER && !is_known(c, step->u.other->op)) {
             m->unknown = step;
             return false;
         } else if (step->kind == MB_STEP_OTHER && mb__is_kind(step->u.other->op, MB_KIND_AXIS)) {

@@ -65,23 +65,30 @@ typedef struct mb__add_call {
     void *y;
 } mb__add_call;
 
-/* Ops along an axis of n places, for rows of it that lie side by side: at most MB_AXIS_COLUMNS of them, of
- * which the elements of one place are x_step elements from those of the next, which may be negative. y as x.
- * NaN is the largest. */
+/* An op along an axis of n places, whose elements are x_step apart, which may be negative; NaN is the
+ * largest. Of one result y is an int32. columns: for rows of the axis that lie side by side, at most
+ * MB_AXIS_COLUMNS; rows: for rows that lie anywhere, at most MB_AXIS_ROWS. */
+typedef struct mb__axis_op {
+    int op;
+    void (*columns)(int64_t n, int64_t columns, const void *x, int64_t x_step, void *y, int64_t y_step);
+    void (*rows)(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y, int64_t y_step);
+} mb__axis_op;
+
 typedef struct mb__axis_loops {
-    void (*argmax)(int64_t n, int64_t columns, const void *x, int64_t x_step, int32_t *y);
-    int32_t (*argmax_row)(int64_t n, const void *x, int64_t x_step); /* of one row */
-    void (*cumsum)(int64_t n, int64_t columns, const void *x, int64_t x_step, void *y, int64_t y_step);
-    void (*cummax)(int64_t n, int64_t columns, const void *x, int64_t x_step, void *y, int64_t y_step);
-    /* Of rows that lie anywhere, MB_AXIS_ROWS of them or fewer. */
-    void (*cumsum_rows)(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y,
-                        int64_t y_step);
-    void (*cummax_rows)(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y,
-                        int64_t y_step);
+    mb__axis_op ops[8]; /* and then one without functions */
     /* The places of a row's elements in ascending order, for n <= MB_AXIS_SHORT. */
     void (*argsort_short)(int64_t n, const void *x, int64_t x_step, int32_t *y, int64_t y_step);
     void (*add_at)(const mb__add_call *call);
 } mb__axis_loops;
+
+/* NULL: there are no such loops. */
+static inline const mb__axis_op *mb__axis_op_of(const mb__axis_loops *loops, int op)
+{
+    const mb__axis_op *o = loops->ops;
+    while (o->columns && o->op != op)
+        o++;
+    return o->columns ? o : NULL;
+}
 
 enum { MB_AXIS_COLUMNS = 512, MB_AXIS_ROWS = 4, MB_AXIS_SHORT = 128 };
 enum { MB_TRIANGLE_BLOCK = 64, MB_TRIANGLE_SCRATCH = MB_TRIANGLE_BLOCK * MB_TRIANGLE_BLOCK * 8 };
