@@ -247,6 +247,8 @@ Test(dtype, every_half_there_and_back)
     {
         mb_tensor t = mb_from(ctx, (mb_dtype)d, MB_SHAPE(65536), x), wide = mb_cast(t, MB_FLOAT32);
         double *w = values(wide);
+        if (!mb_valid(wide)) /* values has told */
+            continue;
         mb_read(mb_cast(wide, (mb_dtype)d), y, sizeof y);
         for (int i = 0; i < 65536; i++) {
             double v = decoded(d, (unsigned)i);
