@@ -52,6 +52,38 @@ Test(vulkan, replays_make_nothing_new, .timeout = 60)
     replays("by staging");
 }
 
+/* ---- patience ---- */
+
+static PFN_vkWaitForFences wait_for_fences;
+static uint64_t waited; /* the longest that was allowed, ns */
+
+static VKAPI_ATTR VkResult VKAPI_CALL note_wait(VkDevice device, uint32_t count, const VkFence *fences,
+                                                VkBool32 all, uint64_t ns)
+{
+    waited = ns > waited ? ns : waited;
+    return wait_for_fences(device, count, fences, all, ns);
+}
+
+/* A run of a thousand new kernels is a minute of compiling, on a processor, before it begins. */
+Test(vulkan, waits_for_what_is_compiled, .timeout = 60)
+{
+    enum { KERNELS = 12 };
+    mb_context *ctx = open_on("vulkan");
+    mb__vk *v = device_of(ctx);
+    wait_for_fences = v->f.vkWaitForFences;
+    v->f.vkWaitForFences = note_wait;
+    mb_tensor sums[KERNELS];
+    for (int i = 0; i < KERNELS; i++)
+        sums[i] = mb_sum(mb_exp(mb_iota(ctx, MB_FLOAT32, i + 2)), MB_ALL);
+    expect(mb_eval(sums, KERNELS) == MB_OK && mb_item(sums[0]) > 3.7, "%s", mb_message(ctx));
+    uint64_t made = mb_get_stats(ctx).pipelines;
+    bool processor = v->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    expect(made > 0 && waited >= (60 + (processor ? 10 * made : 0)) * 1000000000u,
+           "%llu kernels were made, and %.0f s are all the time they are given", (unsigned long long)made,
+           (double)waited * 1e-9);
+    close_all();
+}
+
 /* ---- barriers ---- */
 
 /* Every two dispatches that access the same memory, one of them writing, have a barrier between them. */

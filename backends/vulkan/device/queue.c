@@ -15,10 +15,13 @@ bool mb__vk_submit(mb__vk *v, const VkCommandBuffer *commands, uint32_t count, b
     return ok;
 }
 
-/* A minute for each submit batch: far more than it takes, but a device that hangs is detected. */
+/* A minute for each submit batch: far more than it takes, but a device that hangs is detected. A processor's
+ * driver compiles a kernel when it is first run, which takes up to a second each on a busy machine. */
 static VkResult wait_for_fence(mb__vk *v)
 {
-    VkResult r = v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, v->submitted * 60 * 1000000000u);
+    bool late = v->props.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    uint64_t seconds = v->submitted * 60 + (late ? 10 * v->host->counters->pipelines : 0);
+    VkResult r = v->f.vkWaitForFences(v->device, 1, &v->fence, VK_TRUE, seconds * 1000000000u);
     v->hung |= r == VK_TIMEOUT;
     return r;
 }
