@@ -23,7 +23,9 @@
  * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
  * do not throw; a scope whose end should tell of an error that a flush finds is ended by end().
  *
- * Exceptions leave the bodies of checkpoint, scan and vmap, which then end without results.
+ * Exceptions leave the bodies of checkpoint, scan, vmap and of taps, which then end without results. Those of
+ * functions that the library itself calls, as a tap's, cannot pass through C: they become the context's
+ * error, with their words.
  */
 #ifndef MOEBIUS_HPP
 #define MOEBIUS_HPP
@@ -78,6 +80,27 @@ inline const char *site(mb_context *ctx, const char *file, int line) noexcept
     const char *interned = mb_intern_site(ctx, text);
     return interned ? interned : file;
 }
+
+namespace detail
+{
+
+/* The status of a call by the library; what it throws, which C's frames would not unwind, becomes the error.
+ */
+template <typename Call> mb_status contained(mb_context *ctx, const char *here, Call call) noexcept
+{
+    try {
+        call();
+    } catch (const Error &error) {
+        mb_fail_at(here, ctx, error.status(), "%s", error.what());
+    } catch (const std::exception &error) {
+        mb_fail_at(here, ctx, MB_INVALID, "%s", error.what());
+    } catch (...) {
+        mb_fail_at(here, ctx, MB_INVALID, "something was thrown that is no std::exception");
+    }
+    return mb_error(ctx);
+}
+
+} // namespace detail
 
 /* -------------------------------------------------------------------------------------- dtypes, shapes -- */
 
@@ -495,6 +518,12 @@ inline Tensor cross_entropy(Arg logits, Arg labels) noexcept
     return mb_cross_entropy_at(logits.here(), logits, labels);
 }
 
+/* x, or what a tap puts in its place (taps.h): for layers of one's own. */
+inline Tensor tell(Arg x, const char *name) noexcept
+{
+    return mb_tell_at(x.here(), x, name);
+}
+
 /* Several tensors as C wants them: of {a, b}, of a Tensors, and where the call is. */
 class List
 {
@@ -739,6 +768,14 @@ struct Free {
     {
         mb_params_free(params);
     }
+    void operator()(mb_snapshot *snapshot) const noexcept
+    {
+        mb_snapshot_free(snapshot);
+    }
+    void operator()(mb_average *average) const noexcept
+    {
+        mb_average_free(average);
+    }
     void operator()(mb_optimizer *optimizer) const noexcept
     {
         mb_optimizer_free(optimizer);
@@ -764,7 +801,71 @@ class Checkpoint
     const char *here_;
 };
 
+/* A tap. One that an exception leaves makes no error of its own: what it replaces may not be told yet. */
+class Tap
+{
+  public:
+    Tap(mb_tap tap, const char *here) noexcept : tap_(tap), here_(here)
+    {
+    }
+    ~Tap()
+    {
+        const bool clean = mb_error(tap_.ctx) == MB_OK;
+        if (open_ && mb_tap_end_at(here_, tap_) < 0 && clean)
+            mb_clear_error(tap_.ctx);
+    }
+    Tap(const Tap &) = delete;
+    Tap &operator=(const Tap &) = delete;
+
+    /* How many tensors it heard; -1 after an error. */
+    int end() noexcept
+    {
+        open_ = false;
+        return mb_tap_end_at(here_, tap_);
+    }
+    /* What body returns, and then the end. */
+    template <typename Body> auto around(Body &body)
+    {
+        if constexpr (std::is_void_v<std::invoke_result_t<Body &>>) {
+            body();
+            end();
+        } else {
+            auto result = body();
+            end();
+            return result;
+        }
+    }
+
+  private:
+    mb_tap tap_;
+    const char *here_;
+    bool open_ = true;
+};
+
+/* A tap's function, and where it was given. */
+template <typename Function> struct Heard {
+    Function &function;
+    const char *here;
+
+    static mb_status through(void *user, const char *name, mb_tensor *x) noexcept
+    {
+        const Heard &heard = *static_cast<const Heard *>(user);
+        return contained(x->ctx, heard.here, [&] {
+            if constexpr (std::is_void_v<std::invoke_result_t<Function &, const char *, Tensor>>)
+                heard.function(name, Tensor(*x));
+            else if (const Tensor y = heard.function(name, Tensor(*x)); y.context())
+                *x = y;
+        });
+    }
+};
+
 } // namespace detail
+
+/* What Context::collect gives: what its body returned, and the tensors that were told. */
+template <typename Result> struct Collected {
+    Result result;
+    Tensors told;
+};
 
 /* ------------------------------------------------------------------------------------------- contexts -- */
 
@@ -908,6 +1009,54 @@ class Context
         return results;
     }
 
+    /* While body records, what is told by names that the pattern matches (taps.h) is written down, in its
+     * order: [loss, scores] = mb.collect("blocks.*.scores", [&] { return loss_of(x); }). Of a body that
+     * returns nothing, the tensors alone. More than `most` are an error. */
+    template <typename Body>
+    auto collect(const char *pattern, Body body, int most = 256, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        std::vector<mb_tensor> told(static_cast<std::size_t>(std::max(most, 0)), MB_EMPTY(mb_tensor));
+        detail::Tap tap(mb_tap_collect_at(at, get(), pattern, told.data(), most), at);
+        const auto heard = [&] {
+            const int n = tap.end();
+            if (n > most)
+                mb_fail_at(at, get(), MB_INVALID, "collect: %d tensors were told, of at most %d", n, most);
+            if (n < 0 || n > most)
+                return Tensors(told.size(), scalar(0.0f)); /* poison */
+            return Tensors(told.begin(), told.begin() + n);
+        };
+        if constexpr (std::is_void_v<std::invoke_result_t<Body &>>) {
+            body();
+            return heard();
+        } else {
+            auto result = body();
+            return Collected<decltype(result)>{std::move(result), heard()};
+        }
+    }
+    /* The k-th of them becomes ts[k]; a null Tensor leaves it. Fewer than ts are an error. What body returns.
+     */
+    template <typename Body>
+    auto replace(const char *pattern, const Tensors &ts, Body body, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        const std::vector<mb_tensor> given(ts.begin(), ts.end());
+        detail::Tap tap(mb_tap_replace_at(at, get(), pattern, given.data(), static_cast<int>(given.size())),
+                        at);
+        return tap.around(body);
+    }
+    /* function(name, x) hears each, and returns what takes its place: x, another, or nothing, which leaves
+     * it. */
+    template <typename Function, typename Body>
+    auto tap(const char *pattern, Function function, Body body, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        using Heard = detail::Heard<Function>;
+        Heard heard{function, at};
+        detail::Tap tap(mb_tap_through_at(at, get(), pattern, Heard::through, &heard), at);
+        return tap.around(body);
+    }
+
   private:
     const char *here(const char *file, int line) const noexcept
     {
@@ -915,6 +1064,27 @@ class Context
     }
 
     std::unique_ptr<mb_context, detail::Free> context_;
+};
+
+/* While it lives, what is told has the prefix "name.", or "name.index.". */
+class Prefix
+{
+  public:
+    Prefix(const Context &context, std::string name, std::int64_t index = MB_NO_INDEX, MOEBIUS_CALLER_)
+        : name_(std::move(name)),
+          prefix_(mb_prefix_begin_at(site(context.get(), file, line), context.get(), name_.c_str(), index))
+    {
+    }
+    ~Prefix()
+    {
+        mb_prefix_end(&prefix_);
+    }
+    Prefix(const Prefix &) = delete;
+    Prefix &operator=(const Prefix &) = delete;
+
+  private:
+    const std::string name_;
+    const mb_prefix prefix_;
 };
 
 /* What is recorded while it lives is stale at its end, except what keep and detach moved out. */
@@ -982,6 +1152,51 @@ class Params
         mb_params_list(get(), handles.data(), static_cast<int>(handles.size()));
         return Tensors(handles.begin(), handles.end());
     }
+    /* All of them, in order of creation. */
+    std::vector<std::string> names() const
+    {
+        std::vector<std::string> names;
+        for (int i = 0; i < mb_params_count(get()); i++)
+            names.push_back(mb_params_name(get(), i));
+        return names;
+    }
+    /* Number of trainable scalars. */
+    std::int64_t size() const noexcept
+    {
+        return mb_params_size(get());
+    }
+
+    /* For the parameters that a pattern matches, "": all. Whether optimisers change them, ... */
+    void freeze(const char *pattern = "", MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_set_trainable_at(here(file, line), get(), pattern, false);
+    }
+    void unfreeze(const char *pattern = "", MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_set_trainable_at(here(file, line), get(), pattern, true);
+    }
+    /* ... and whether weight decay applies to them. */
+    void set_decay(const char *pattern, bool decays, MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_set_decay_at(here(file, line), get(), pattern, decays);
+    }
+    /* They get the initial values of a set of this seed, at the next flush. */
+    void reinit(const char *pattern, std::uint64_t seed, MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_reinit_at(here(file, line), get(), pattern, seed);
+    }
+
+    /* All of them as one safetensors file. Flushes; throw. */
+    void save(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        mb_params_save_at(here(file, line), get(), path.c_str());
+        check(mb_params_context(get()));
+    }
+    void load(const std::string &path, MOEBIUS_CALLER_)
+    {
+        mb_params_load_at(here(file, line), get(), path.c_str());
+        check(mb_params_context(get()));
+    }
 
   private:
     const char *here(const char *file, int line) const noexcept
@@ -992,20 +1207,111 @@ class Params
     std::unique_ptr<mb_params, detail::Free> params_;
 };
 
+/* While it lives, names of new parameters begin with "name.". */
+class Names
+{
+  public:
+    Names(const Params &params, const std::string &name, MOEBIUS_CALLER_)
+        : params_(params.get()), here_(site(mb_params_context(params_), file, line)),
+          entered_(mb_params_enter_at(here_, params_, name.c_str()) == MB_OK)
+    {
+    }
+    ~Names()
+    {
+        if (entered_)
+            mb_params_leave_at(here_, params_);
+    }
+    Names(const Names &) = delete;
+    Names &operator=(const Names &) = delete;
+
+  private:
+    mb_params *params_;
+    const char *here_;
+    bool entered_;
+};
+
+/* The values of all parameters at one time, which is that of its making, or of the last take. Restored is
+ * what a pattern matches, and stored at the next flush. The parameters outlive it. */
+class Snapshot
+{
+  public:
+    explicit Snapshot(const Params &params, MOEBIUS_CALLER_) noexcept
+        : context_(mb_params_context(params.get())),
+          snapshot_(mb_snapshot_new_at(site(context_, file, line), params.get()))
+    {
+    }
+    mb_snapshot *get() const noexcept
+    {
+        return snapshot_.get();
+    }
+    void take(MOEBIUS_CALLER_) noexcept
+    {
+        mb_snapshot_take_at(site(context_, file, line), get());
+    }
+    void restore(const char *pattern = "", MOEBIUS_CALLER_) noexcept
+    {
+        mb_snapshot_restore_at(site(context_, file, line), get(), pattern);
+    }
+    /* Of the i-th of Params::names. */
+    Tensor tensor(int i) const noexcept
+    {
+        return mb_snapshot_tensor(get(), i);
+    }
+
+  private:
+    mb_context *context_;
+    std::unique_ptr<mb_snapshot, detail::Free> snapshot_;
+};
+
+/* Exponential moving averages of all parameters: updated after each step, in its scope, and exchanged with
+ * the parameters to test with them. */
+class Average
+{
+  public:
+    Average(const Params &params, double decay, MOEBIUS_CALLER_) noexcept
+        : context_(mb_params_context(params.get())),
+          average_(mb_average_new_at(site(context_, file, line), params.get(), decay))
+    {
+    }
+    mb_average *get() const noexcept
+    {
+        return average_.get();
+    }
+    void update(MOEBIUS_CALLER_) noexcept
+    {
+        mb_average_update_at(site(context_, file, line), get());
+    }
+    void swap(MOEBIUS_CALLER_) noexcept
+    {
+        mb_average_swap_at(site(context_, file, line), get());
+    }
+    Tensor tensor(int i) const noexcept
+    {
+        return mb_average_tensor(get(), i);
+    }
+
+  private:
+    mb_context *context_;
+    std::unique_ptr<mb_average, detail::Free> average_;
+};
+
 /* Options are C's: emptied, then filled (tensor/cpp.h). */
 class Optimizer
 {
   public:
     Optimizer(const Params &params, mb_sgd_options options, MOEBIUS_CALLER_) noexcept
-        : optimizer_(mb_sgd_at(at(params, file, line), params.get(), options))
+        : context_(mb_params_context(params.get())),
+          optimizer_(mb_sgd_at(site(context_, file, line), params.get(), options))
     {
     }
     Optimizer(const Params &params, mb_adam_options options, MOEBIUS_CALLER_) noexcept
-        : optimizer_(mb_adam_at(at(params, file, line), params.get(), options))
+        : context_(mb_params_context(params.get())),
+          optimizer_(mb_adam_at(site(context_, file, line), params.get(), options))
     {
     }
     Optimizer(const Params &params, mb_adamw_options options, MOEBIUS_CALLER_) noexcept
-        : optimizer_(mb_adamw_at(at(params, file, line), params.get(), options))
+        : context_(mb_params_context(params.get())),
+          optimizer_(mb_adamw_at(site(context_, file, line), params.get(), options))
     {
     }
     mb_optimizer *get() const noexcept
@@ -1017,18 +1323,64 @@ class Optimizer
     {
         mb_step_at(loss.here(), get(), loss, nullptr);
     }
+    /* The same; the norm of the gradients before clipping, 0-d. */
+    Tensor step_norm(Arg loss) noexcept
+    {
+        mb_tensor norm = MB_EMPTY(mb_tensor);
+        mb_step_at(loss.here(), get(), loss, &norm);
+        return norm;
+    }
+    /* A step along gradients that are not of a loss: those of Params::trainable, in that order. */
+    void apply(const List &gradients) noexcept
+    {
+        mb_apply_gradients_at(gradients.here(), get(), gradients.data(), gradients.size(), nullptr);
+    }
     /* Adds the gradients of sum(loss) to those of the next step. */
     void accumulate(Arg loss) noexcept
     {
         mb_accumulate_at(loss.here(), get(), loss);
     }
 
-  private:
-    static const char *at(const Params &params, const char *file, int line) noexcept
+    std::int64_t steps() const noexcept
     {
-        return site(mb_params_context(params.get()), file, line);
+        return mb_optimizer_steps(get());
+    }
+    /* Of the next step, schedule included; and before the schedule's factor. */
+    double lr() const noexcept
+    {
+        return mb_optimizer_lr(get());
+    }
+    void set_lr(double lr) noexcept
+    {
+        mb_optimizer_set_lr(get(), lr);
+    }
+    /* How many steps were skipped, and the factor of the next loss. Flushes; throw. */
+    std::int64_t skipped(MOEBIUS_CALLER_) const
+    {
+        const std::int64_t skipped = mb_optimizer_skipped_at(site(context_, file, line), get());
+        check(context_);
+        return skipped;
+    }
+    double loss_scale(MOEBIUS_CALLER_) const
+    {
+        const double scale = mb_optimizer_loss_scale_at(site(context_, file, line), get());
+        check(context_);
+        return scale;
+    }
+    /* Parameters, state and the number of steps as one safetensors file. Flushes; throw. */
+    void save(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        mb_optimizer_save_at(site(context_, file, line), get(), path.c_str());
+        check(context_);
+    }
+    void load(const std::string &path, MOEBIUS_CALLER_)
+    {
+        mb_optimizer_load_at(site(context_, file, line), get(), path.c_str());
+        check(context_);
     }
 
+  private:
+    mb_context *context_;
     std::unique_ptr<mb_optimizer, detail::Free> optimizer_;
 };
 

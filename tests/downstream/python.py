@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -45,9 +46,9 @@ def equal(x, want):
         failures.append(f"line {sys._getframe(1).f_lineno}: {got}, not {want}")
 
 
-def raises(kind, part, call):
-    """And names the line of the call, where it is the library's."""
-    line = sys._getframe(1).f_lineno
+def raises(kind, part, call, line=None):
+    """And names the line of the call, or the one given, where it is the library's."""
+    line = line or sys._getframe(1).f_lineno
     try:
         call()
     except kind as error:
@@ -202,6 +203,146 @@ def loops(mb):
     raises(ZeroDivisionError, "", lambda: mb.vmap(3, lambda one: 1 / 0))
     raises(TypeError, "no forwards", lambda: mb.scan(3, [x], body, forwards=True))
     equal(x * x, 9)
+
+
+@test
+def taps(mb):
+    """x = 3, w = (2, 0.5): 6, 36, 18, 324; of the first product p it is p^4 / 4."""
+    x = mb.scalar(3, FLOAT64)
+
+    def told(x):
+        for i, w in enumerate((2, 0.5)):
+            with mb.prefix("blocks", i):
+                x = (w * x).tell("product").square().tell("square")
+        return x
+    with mb.collect("blocks.*.product") as products:
+        y = told(x)
+    equal([y.item(), *(p.item() for p in products)], [324, 6, 18])
+    equal(moebius.grad(y, products)[0], 216)
+    equal(moebius.grad(y, products)[1], 36)
+    with mb.replace("blocks.*.square", [None, mb.scalar(5, FLOAT64)]):
+        equal(told(x), 5)
+    names = []
+    with mb.tap("", lambda name, x: names.append(name)):
+        equal(told(x), 324)
+    expect(names == ["blocks.0.product", "blocks.0.square", "blocks.1.product", "blocks.1.square"], names)
+    with mb.tap("blocks.0.square", lambda _, x: x.stop_gradient()):
+        y = told(x)
+    equal(y, 324)
+    equal(moebius.grad(y + x, x), 1)
+    with mb.collect() as steps:
+        mb.scan(3, [x], lambda step, now: (now * 2).tell("now"))
+    equal(steps[0], [6, 12, 24])  # brought out of the loop
+
+    def inside(tap, call):
+        with tap:
+            return call()
+    raises(ZeroDivisionError, "", lambda: inside(mb.replace("blocks", [x]), lambda: 1 / 0))
+    raises(ZeroDivisionError, "", lambda: inside(mb.collect(), lambda: 1 / 0))
+    equal(x * x, 9)  # no error is left of either
+    raises(ValueError, "4 tensors were told, of at most 3", lambda: inside(mb.collect("", 3), lambda: told(x)))
+    ends = sys._getframe().f_lineno + 3
+
+    def alone(tap):
+        with tap:
+            pass
+    raises(moebius.Error, "only 0 were asked for", lambda: alone(mb.replace("nobody", [x])), ends)
+    mb.clear()
+    raises(moebius.Error, "in the place of \"a\"", lambda: inside(mb.replace("a", [mb.zeros(2)]), lambda: x.tell("a")))
+    mb.clear()
+    divides = sys._getframe().f_lineno + 1
+    raises(ZeroDivisionError, "", lambda: inside(mb.tap("a", lambda name, x: 1 / 0), lambda: x.tell("a")))
+    raises(moebius.Error, "ZeroDivisionError: division by zero", mb.check, divides)
+    mb.clear()
+    raises(TypeError, "", lambda: inside(mb.tap("a", lambda name: x), lambda: x.tell("a")))
+    mb.clear()
+
+
+@test
+def parameters(mb):
+    params, others = (moebius.Params(mb, seed, FLOAT64) for seed in (1, 2))
+    for p in (params, others):
+        with p.enter("model"):
+            p.param("w", 3, moebius.init("normal", 1))
+            p.param("b", 2, moebius.init("ones"))
+    expect(params.names() == ["model.w", "model.b"] and params.size() == 5, params.names())
+    w, b = params["model.w"], params["model.b"]
+    start = w.tolist()
+    snapshot, average = moebius.Snapshot(params), moebius.Average(params, 0.75)
+    optimizer = moebius.Optimizer("sgd", params, lr=0.5)
+
+    def step():
+        with mb.scope():
+            norm = optimizer.step_norm(w.sum() + 2 * b.sum()).item()
+            average.update()
+        return norm
+    params.freeze("*.w")
+    expect(len(params.trainable()) == 1 and params.size() == 2, "of what is not frozen")
+    equal(step(), math.sqrt(8))
+    equal(w, start)
+    equal(b, [0, 0])
+    equal(average["model.b"], [0.75, 0.75])
+    average.swap()
+    equal(b, [0.75, 0.75])
+    average.swap()
+    params.unfreeze()
+    step()
+    equal(w - snapshot["model.w"], [-0.5, -0.5, -0.5])
+    equal(b, [-1, -1])
+    optimizer.lr = 0.25
+    with mb.scope():
+        optimizer.apply([0 * w, 4 * b])
+    expect((optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()) == (0.25, 3, 0, 1), "of the optimiser")
+    equal(b, [0, 0])
+    snapshot.restore("model.b")
+    equal(b, [1, 1])
+    equal(w - snapshot["model.w"], [-0.5, -0.5, -0.5])
+    snapshot.take()
+    params.reinit("model.w", 2)
+    equal(w, others["model.w"].tolist())
+    snapshot.restore()
+    equal(w, [v - 0.5 for v in start])
+    params.reinit("model.w", 1)
+    equal(w, start)
+    params.set_decay("model.w", False)
+    adamw = moebius.Optimizer("adamw", params, lr=0.5, weight_decay=1)
+    with mb.scope():
+        adamw.step(w.sum() * 0 + b.sum() * 0)
+    equal(w, start)
+    equal(b, [0.5, 0.5])
+    for wrong, rest in ((params.freeze, ()), (params.unfreeze, ()), (params.set_decay, (True,)), (params.reinit, (1,)),
+                        (snapshot.restore, ())):
+        raises(moebius.Error, "\"v\"", lambda wrong=wrong, rest=rest: wrong("v", *rest))
+        mb.clear()
+    raises(KeyError, "v", lambda: snapshot["v"])
+
+
+@test
+def files(mb):
+    params = moebius.Params(mb, 1, FLOAT64)
+    w = params.param("w", 2, moebius.init("ones"))
+    optimizer = moebius.Optimizer("adam", params, lr=0.125)
+
+    def step():
+        with mb.scope():
+            optimizer.step(w.square().sum())
+        return w.tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "checkpoint.safetensors")
+        step()
+        optimizer.save(path)
+        second = step()
+        step()
+        optimizer.load(path)
+        expect(optimizer.steps() == 1 and step() == second, "the same second step")
+        params.save(path)
+        w.assign(0 * w)
+        params.load(path)
+        expect(w.tolist() == second, "loaded")
+    raises(moebius.Error, path, lambda: params.load(path))
+    mb.clear()
+    raises(moebius.Error, path, lambda: optimizer.save(path))
+    mb.clear()
 
 
 @test

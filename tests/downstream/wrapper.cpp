@@ -5,7 +5,10 @@
 #include "../../examples/cpp/moebius.hpp"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+
+#include <unistd.h>
 
 using moebius::Context;
 using moebius::Error;
@@ -157,6 +160,54 @@ static void loops(const Context &mb)
     equal(both[1], {1, -1, 1, -1});
 }
 
+/* x -> tanh(w x) by name, with the parts of two blocks. */
+static Tensor told(const Context &mb, Tensor x, const std::vector<double> &ws)
+{
+    for (size_t i = 0; i < ws.size(); i++) {
+        const moebius::Prefix block(mb, "blocks", static_cast<int64_t>(i));
+        x = tell(ws[i] * x, "product");
+        x = tell(square(x), "square");
+    }
+    return x;
+}
+
+/* x = 3, w = (2, 0.5): 6, 36, 18, 324. */
+static void taps(const Context &mb)
+{
+    const Tensor x = mb.scalar(3.0);
+    const auto body = [&] { return told(mb, x, {2, 0.5}); };
+    const auto [y, products] = mb.collect("blocks.*.product", body);
+    expect(products.size() == 2, "both products");
+    equal(stack(Tensors{y, products[0], products[1]}, 0), {324, 6, 18});
+    const Tensors slopes = grad(y, products);
+    equal(slopes[0], {216});
+    equal(slopes[1], {36}); /* y = p^4 / 4 of the first, and the square of the second */
+    expect(mb.collect("blocks.1", [&] { body(); }).size() == 2, "what no result is wanted of");
+    equal(mb.collect("nobody", body).result, {324});
+
+    equal(mb.replace("blocks.*.square", {Tensor(), mb.scalar(5.0)}, body), {5});
+    equal(mb.replace("blocks.0", {mb.scalar(1.0)}, body), {0.25});
+
+    std::vector<std::string> names;
+    const auto watched = [&](const std::string &name, Tensor) { names.push_back(name); };
+    equal(mb.tap("", watched, body), {324});
+    expect(names == std::vector<std::string>{"blocks.0.product", "blocks.0.square", "blocks.1.product",
+                                             "blocks.1.square"},
+           "all names, in their order");
+    const auto stopped = [](const char *, Tensor t) { return stop_gradient(t); };
+    const Tensor half = mb.tap("blocks.0.square", stopped, body);
+    equal(half, {324});
+    equal(grad(half + x, x), {1});
+    mb.tap(
+        "blocks.1", [](const char *, Tensor) { return Tensor(); }, [&] { equal(body(), {324}); });
+
+    const auto steps = mb.collect("*", [&] {
+        return mb.scan(3, {x},
+                       [](moebius::Step &, const Tensors &now) { return Tensors{tell(now[0] * 2, "now")}; });
+    });
+    equal(steps.told.at(0), {6, 12, 24}); /* brought out of the loop */
+}
+
 static void training(const Context &mb)
 {
     moebius::Params params(mb, 1, MB_FLOAT64);
@@ -181,6 +232,103 @@ static void training(const Context &mb)
     equal(v, {7});
 }
 
+static double at(Tensor x, size_t i = 0)
+{
+    return x.values<double>().at(i);
+}
+
+static void parameters(const Context &mb)
+{
+    moebius::Params params(mb, 1, MB_FLOAT64), others(mb, 2, MB_FLOAT64);
+    for (moebius::Params *p : {&params, &others}) {
+        const moebius::Names model(*p, "model");
+        p->param("w", {3}, mb_init_normal(1));
+        p->param("b", {2}, mb_init_ones());
+    }
+    expect(params.names() == std::vector<std::string>{"model.w", "model.b"} && params.size() == 5, "names");
+    const Tensor w = params.tensor("model.w"), b = params.tensor("model.b");
+    const std::vector<double> start = w.values<double>();
+    moebius::Snapshot kept(params), snapshot = std::move(kept);
+    moebius::Average average(params, 0.75);
+    mb_sgd_options options = {};
+    options.lr = 0.5;
+    moebius::Optimizer optimizer(params, options);
+    const auto step = [&] {
+        Scope scope(mb);
+        const double norm = optimizer.step_norm(sum(w) + 2 * sum(b)).item();
+        average.update();
+        scope.end();
+        return norm;
+    };
+
+    params.freeze("*.w");
+    expect(params.trainable().size() == 1 && params.size() == 2, "of what is not frozen");
+    expect(std::fabs(step() - std::sqrt(8.0)) < 1e-14, "the norm of (2, 2)");
+    equal(w, start);
+    equal(b, {0, 0});
+    equal(average.tensor(1), {0.75, 0.75});
+    average.swap();
+    equal(b, {0.75, 0.75});
+    average.swap();
+    params.unfreeze();
+    equal(w - snapshot.tensor(0), {0, 0, 0});
+    step();
+    equal(w - snapshot.tensor(0), {-0.5, -0.5, -0.5});
+    equal(b, {-1, -1});
+    optimizer.set_lr(0.25);
+    {
+        Scope scope(mb);
+        optimizer.apply({0 * w, 4 * b});
+    }
+    expect(optimizer.lr() == 0.25 && optimizer.steps() == 3 && optimizer.skipped() == 0 &&
+               optimizer.loss_scale() == 1,
+           "what the optimiser tells");
+    equal(b, {0, 0});
+    snapshot.restore("model.b");
+    equal(b, {1, 1});
+    equal(w - snapshot.tensor(0), {-0.5, -0.5, -0.5});
+    snapshot.take();
+    params.reinit("model.w", 2);
+    equal(w - others.tensor("model.w"), {0, 0, 0});
+    snapshot.restore();
+    expect(at(w) == start[0] - 0.5, "of the second taking");
+    params.reinit("model.w", 1);
+    expect(w.values<double>() == start, "those that it began with");
+    params.set_decay("", false);
+    expect(!mb_params_decays(params.get(), 0), "no decay");
+}
+
+/* A file brings back what was saved. */
+static void files(const Context &mb)
+{
+    char path[] = "/tmp/moebius-wrapper-XXXXXX";
+    const int file = mkstemp(path);
+    moebius::Params params(mb, 1, MB_FLOAT64);
+    const Tensor w = params.param("w", {2}, mb_init_ones());
+    mb_adam_options options = {};
+    options.lr = 0.125;
+    moebius::Optimizer optimizer(params, options);
+    const auto step = [&] {
+        Scope scope(mb);
+        optimizer.step(sum(square(w)));
+    };
+    step();
+    optimizer.save(path);
+    step();
+    const std::vector<double> second = w.values<double>();
+    step();
+    optimizer.load(path);
+    expect(optimizer.steps() == 1, "the step of the file");
+    step();
+    expect(w.values<double>() == second, "the same second step");
+    params.save(path);
+    assign(w, 0 * w);
+    params.load(path);
+    expect(w.values<double>() == second, "loaded");
+    close(file);
+    unlink(path);
+}
+
 static void errors()
 {
     Context mb;
@@ -201,6 +349,34 @@ static void errors()
     wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "hvp: 1 directions for 2 tensors", __LINE__);
     const auto body = [](moebius::Step &, const Tensors &) { return Tensors(); };
     wrong(mb.scan(3, {x}, body).carries[0], "of 1 carries the body returned 0", __LINE__);
+    wrong(mb.replace("nobody", {x}, [&] { return x; }) + 1, "only 0 were asked for", __LINE__);
+    wrong(mb.collect("", [&] { return x + y; }).told.at(0), "add", __LINE__);
+    const int tells = __LINE__ + 1;
+    const auto twice = [&] { return tell(tell(x, "a"), "b"); };
+    wrong(mb.collect("", twice, 1).told.at(0), "2 tensors were told, of at most 1", __LINE__);
+    wrong(mb.replace("a", {y}, twice), "in the place of \"a\"", tells);
+    const auto grumbles = [](const char *name, Tensor) { throw std::runtime_error(name + std::string("!")); };
+    wrong(mb.tap("b", grumbles, twice), "b!", tells);
+    const auto throws_a_number = [](const char *, Tensor) { throw 1; };
+    wrong(mb.tap("b", throws_a_number, twice), "no std::exception", tells);
+
+    moebius::Params params(mb, 1);
+    params.param("w", {2});
+    moebius::Snapshot snapshot(params);
+    const auto said = [&](auto call, int line) {
+        call();
+        throws([&] { mb.check(); }, MB_INVALID, "\"v\"", line);
+        mb.clear();
+    };
+    said([&] { params.freeze("v"); }, __LINE__);
+    said([&] { params.unfreeze("v"); }, __LINE__);
+    said([&] { params.set_decay("v", true); }, __LINE__);
+    said([&] { params.reinit("v", 1); }, __LINE__);
+    said([&] { snapshot.restore("v"); }, __LINE__);
+    throws([&] { params.load("/nowhere/at all"); }, MB_IO, "/nowhere/at all", __LINE__);
+    mb.clear();
+    throws([&] { params.save("/nowhere/at all"); }, MB_IO, "/nowhere/at all", __LINE__);
+    mb.clear();
     throws([&] { x.values<float>(); }, MB_INVALID, "float64", __LINE__);
     mb.clear();
     throws([&] { x.item(); }, MB_INVALID, "item", __LINE__);
@@ -239,6 +415,14 @@ static void exceptions(const Context &mb)
     expect(thrown([&] { mb.scan(2, {x}, [&](moebius::Step &, Tensors) -> Tensors { throw 1; }); }),
            "out of a scan");
     expect(thrown([&] { mb.vmap(2, [&](moebius::Example &) -> Tensor { throw 1; }); }), "out of a vmap");
+    expect(thrown([&] { mb.replace("a", {x}, [&]() -> Tensor { throw 1; }); }), "out of a tap");
+    expect(thrown([&] { mb.collect("", [&] { throw 1; }); }), "out of a tap that collects");
+    expect(thrown([&] {
+               const moebius::Prefix prefix(mb, "a");
+               throw 1;
+           }),
+           "out of a prefix");
+    expect(mb.collect("b", [&] { tell(x, "b"); }).size() == 1, "no prefix is left, and no tap");
     expect(thrown([&] {
                Scope scope(mb);
                throw 1;
@@ -255,7 +439,10 @@ int main()
         functions(mb);
         derivatives(mb);
         loops(mb);
+        taps(mb);
         training(mb);
+        parameters(mb);
+        files(mb);
         exceptions(mb);
         mb.check();
         errors();
