@@ -99,6 +99,9 @@ void make_folder(const char *path);
  * yet. Makes it, with those above it, and locks it. Dies with the advice where it holds a file called `mark`,
  * which says that a run is there already. */
 const char *claim_folder(const char *out, const char *prefix, const char *mark, const char *advice);
+/* The folder of a new run, as by claim_folder, with its flags in config.json; or `resume`, where it is not
+ * "", the folder of a run that was begun with these flags, locked. Dies where it was not. */
+const char *run_folder(const char *out, const char *resume, const char *prefix, const flag *flags, int n);
 /* The last of runs/PREFIX-001, ... Dies if there is none. */
 char *last_run(const char *prefix);
 /* Until the process ends, no other can lock the folder. Dies where another has. Once in a process. */

@@ -134,25 +134,6 @@ static void trial_job(void *user, int i)
     run_trial(&((results *)user)->trials[i]);
 }
 
-/* The folder of a new run, or of one that is gone on with. */
-static const char *open_folder(void)
-{
-    const char *folder = set.resume;
-    if (*folder) {
-        lock_folder(folder);
-    } else {
-        folder = claim_folder(set.out, "lcgd", "config.json",
-                              "--resume goes on with it, another --out begins a new one");
-    }
-    char *config = path_in(folder, "config.json");
-    if (*set.resume && flags_compare(config, flags, COUNT(flags)) > 0)
-        die("the run in %s was begun otherwise", folder);
-    if (!*set.resume)
-        flags_save(config, flags, COUNT(flags));
-    free(config);
-    return folder;
-}
-
 int main(int argc, char **argv)
 {
     results r = {0};
@@ -166,7 +147,7 @@ int main(int argc, char **argv)
     if (*set.weights && (!*set.vocabulary || !*set.merges || !*set.texts || !strstr(set.form, "{}")))
         die("--weights wants --vocabulary, --merges, --texts, and {} in --template");
     stop_install();
-    r.folder = open_folder();
+    r.folder = run_folder(set.out, set.resume, "lcgd", flags, COUNT(flags));
     r.trial_count = (int)set.seeds;
     r.trials = calloc((size_t)set.seeds, sizeof *r.trials);
     if (!r.trials)

@@ -7,6 +7,7 @@
 
 #include <moebius.h>
 
+#include "checkpoint.h"
 #include "common.h"
 
 enum { MOST_LAYERS = 64, MOST_CLASSES = 16, MOST_RATES = 8 };
@@ -207,7 +208,6 @@ void trial_free(trial *t);
 int variants_of(kind k);
 double rate_of(int number);
 mb_context *open_context(void);
-void stop_at_error(const mb_context *mb);
 
 /* ---- lcgd_report.c ---- */
 

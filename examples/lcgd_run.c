@@ -30,12 +30,6 @@ mb_context *open_context(void)
     return mb_open_with(&options);
 }
 
-void stop_at_error(const mb_context *mb)
-{
-    if (mb_error(mb) != MB_OK)
-        die("%s", mb_message(mb));
-}
-
 double rate_of(int number)
 {
     return set.rate * pow(set.spread, number);
@@ -70,38 +64,23 @@ static mb_tensor training_batch(mb_context *mb, int64_t seed, int64_t step)
     return x;
 }
 
-/* The losses that the run before has told, of the steps that are not done again. */
-static void remember_losses(trial *t, int64_t steps)
-{
-    char line[256], *path = path_in(t->folder, "training.csv");
-    FILE *f = fopen(path, "r");
-    double seed, step, loss;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "%lf,%lf,%lf", &seed, &step, &loss) == 3 && (int64_t)seed == t->seed &&
-            step < (double)steps)
-            series_add(&t->loss, step, loss);
-    if (f)
-        fclose(f);
-    free(path);
-}
+typedef struct lesson {
+    trial *t;
+    const decoder *d;
+    mb_optimizer *adam;
+} lesson;
 
-static void train(trial *t, mb_context *mb, const decoder *d, mb_optimizer *adam, const char *path)
+static void learn(void *user, int64_t step)
 {
-    for (int64_t step = mb_optimizer_steps(adam); step < set.steps && mb_error(mb) == MB_OK; step++) {
-        if (stop_wanted())
-            break;
-        mb_scope scope = mb_scope_begin(mb);
-        mb_tensor tokens = training_batch(mb, t->seed, step), all;
-        mb_tensor labels = label_loss(decoder_apply(d, tokens), tokens, &all);
-        mb_step(adam, mb_add(labels, mb_mul(all, all_tokens)));
-        if (step % MEASURE_EVERY == 0)
-            series_add(&t->loss, (double)step, mb_item(labels));
-        mb_scope_end(scope);
-        if ((step + 1) % SAVE_EVERY == 0)
-            mb_optimizer_save(adam, path);
-        jobs_advance(1);
-    }
-    mb_optimizer_save(adam, path);
+    lesson *l = user;
+    mb_context *mb = l->d->positions.ctx;
+    mb_scope scope = mb_scope_begin(mb);
+    mb_tensor tokens = training_batch(mb, l->t->seed, step), all;
+    mb_tensor labels = label_loss(decoder_apply(l->d, tokens), tokens, &all);
+    mb_step(l->adam, mb_add(labels, mb_mul(all, all_tokens)));
+    if (step % MEASURE_EVERY == 0)
+        series_add(&l->t->loss, (double)step, mb_item(labels));
+    mb_scope_end(scope);
 }
 
 /* ---- comparisons ---- */
@@ -241,12 +220,9 @@ static void make_model(trial *t, bench *b)
     mb_adamw_options o = {.lr = set.lr, .weight_decay = 0.1, .beta2 = 0.98, .clip_norm = 1};
     o.schedule = mb_schedule_warmup_cosine(50, set.steps);
     mb_optimizer *adam = mb_adamw(b->p, o);
-    if (t->resumed && file_exists(path))
-        mb_optimizer_load(adam, path);
-    if (t->resumed)
-        remember_losses(t, mb_optimizer_steps(adam));
-    jobs_advance(mb_optimizer_steps(adam));
-    train(t, mb_params_context(b->p), &b->d, adam, path);
+    series *told[] = {&t->loss};
+    training training = {mb_params_context(b->p), adam, path, t->resumed, told, 1, set.steps, SAVE_EVERY, 1};
+    training_run(&training, learn, &(lesson){t, &b->d, adam});
     mb_optimizer_free(adam);
     free(path);
 }

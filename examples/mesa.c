@@ -19,6 +19,7 @@ plan set = {
     .task = "full",
     .backend = "",
     .out = "",
+    .resume = "",
     .steps = 2400,
     .deep_steps = 3500,
     .solver_steps = 600,
@@ -33,6 +34,7 @@ static const plan quick = {
     .task = "full",
     .backend = "",
     .out = "",
+    .resume = "",
     .steps = 600,
     .deep_steps = 600,
     .solver_steps = 150,
@@ -72,13 +74,28 @@ static const flag flags[] = {
     {.name = "batch", FLAG_INT, &set.batch, "sequences of a step", .least = 1, .most = 1e6},
     {.name = "validation", FLAG_INT, &set.validation, "sequences of a measurement", .least = 1, .most = 1e6},
     {.name = "every", FLAG_INT, &set.every, "steps between measurements", .least = 1, .most = 1e6},
-    {.name = "backend", FLAG_TEXT, &set.backend, "cpu, vulkan, reference; none: $MB_BACKEND or the best"},
-    {.name = "threads", FLAG_INT, &set.threads, "runs at the same time; 0: one for each CPU", .most = 1024},
-    {.name = "out", FLAG_TEXT, &set.out, "folder of the results; none: the next runs/mesa-NNN"},
+    {.name = "backend",
+     FLAG_TEXT,
+     &set.backend,
+     "cpu, vulkan, reference; none: $MB_BACKEND or the best",
+     .free = true},
+    {.name = "threads",
+     FLAG_INT,
+     &set.threads,
+     "runs at the same time; 0: one for each CPU",
+     .most = 1024,
+     .free = true},
+    {.name = "out", FLAG_TEXT, &set.out, "folder of the results; none: the next runs/mesa-NNN", .free = true},
+    {.name = "resume",
+     FLAG_TEXT,
+     &set.resume,
+     "folder of a run to go on with: what it has trained is not trained again",
+     .free = true},
     {.name = "check",
      FLAG_BOOL,
      &set.check,
-     "exit with 1 where a number is not what the paper's should give"},
+     "exit with 1 where a number is not what the paper's should give",
+     .free = true},
 };
 
 static void solver_job(void *user, int i)
@@ -115,7 +132,8 @@ static int64_t list_trials(results *r)
         for (int m = 0; m < MODELS; m++)
             for (int64_t seed = 0; models[m].layers == depth && wanted(m) && seed < set.seeds; seed++) {
                 trial *t = &r->trials[r->trial_count++];
-                *t = (trial){.model = m, .seed = set.first_seed + seed};
+                *t = (trial){.model = m, .seed = set.first_seed + seed, .folder = r->folder};
+                t->resumed = *set.resume;
                 t->steps = depth > 2 ? set.deep_steps : set.steps;
                 units += trial_units(t);
             }
@@ -131,11 +149,9 @@ int main(int argc, char **argv)
     flags_parse(argc, argv, "Trains transformers on sequences of linear systems, beside least squares.",
                 flags, COUNT(flags));
     stop_install();
+    r.folder = run_folder(set.out, set.resume, "mesa", flags, COUNT(flags));
+    r.solvers = (solvers){.folder = r.folder, .resumed = *set.resume};
     int64_t units = list_trials(&r);
-    r.folder = claim_folder(set.out, "mesa", "config.json", "another --out begins a new one");
-    char *config = path_in(r.folder, "config.json");
-    flags_save(config, flags, COUNT(flags));
-    free(config);
     int threads = jobs_threads(set.threads);
     fprintf(stderr, "%s: %d training runs, %d at a time\n", r.folder, r.trial_count, threads);
     double started = now();
@@ -147,7 +163,7 @@ int main(int argc, char **argv)
     if (done)
         draw_pictures(&r);
     else
-        fprintf(stderr, "stopped: %s holds what was measured until then\n", r.folder);
+        fprintf(stderr, "stopped: --resume %s goes on\n", r.folder);
     print_summary(&r);
     printf("seconds %.1f   folder %s\n", seconds, r.folder);
     for (int i = 0; i < r.trial_count; i++)

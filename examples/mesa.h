@@ -7,12 +7,13 @@
 
 #include <moebius.h>
 
+#include "checkpoint.h"
 #include "common.h"
 
 enum { LENGTH = 50, MOST_LAYERS = 7, SLOT = 10, CHEBYSHEV_STEPS = 6 };
 
 typedef struct plan {
-    const char *models, *task, *backend, *out;
+    const char *models, *task, *backend, *out, *resume;
     int64_t steps, deep_steps, solver_steps, seeds, first_seed, batch, validation, every, threads;
     bool quick, check;
 } plan;
@@ -74,7 +75,8 @@ extern const double ridges[RIDGES]; /* 1 / lambda of least squares; the last one
 extern const double known_eta;      /* at which GD's known loss was found */
 
 typedef struct solvers {
-    bool complete;
+    const char *folder; /* where what is learned is kept; NULL: nowhere */
+    bool resumed, complete;
     double eta, loss[SOLVERS], by_token[SOLVERS][LENGTH];
     double loss_at_known_eta, ridge_loss[RIDGES];
     double alpha[CHEBYSHEV_STEPS], beta[CHEBYSHEV_STEPS], chebyshev_eta; /* learned */
@@ -133,10 +135,13 @@ network halfway(const network *a, const network *b);
 
 /* ---- mesa_train.c ---- */
 
+enum { SAVE_EVERY = 100 };
+
 typedef struct trial {
+    const char *folder; /* where its network is kept; NULL: nowhere */
     int model;
-    int64_t seed, steps, skipped;
-    bool complete;
+    int64_t seed, steps;
+    bool resumed, complete;
     series loss;
     double by_token[LENGTH];
     double compressed_loss, halfway_loss; /* NaN where there is none */
@@ -147,8 +152,9 @@ typedef struct trial {
 
 void run_trial(trial *t, const solvers *s);
 int64_t trial_units(const trial *t);
+/* FOLDER/NAME-seed-N.safetensors, which the caller frees; NULL without a folder. */
+char *file_of(const char *folder, const char *name, int64_t seed);
 mb_context *open_context(void);
-void stop_at_error(const mb_context *mb);
 task chosen_task(void);
 /* Batch i of the validation sequences, float32. */
 mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count);

@@ -3,6 +3,7 @@
  * mesa_solvers.c - what learners that are written down predict: nothing, a step of gradient descent, least
  * squares, and descent after a learned preconditioning; and proposition 1 as a step that calls mb_grad. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "mesa.h"
 
@@ -77,30 +78,54 @@ static mb_tensor loss_of(mb_tensor guess, pairs p)
     return mb_mean(loss_by_token(guess, p.next), MB_ALL);
 }
 
-/* Through the unrolled iteration, on the task's loss. */
-static void learn_chebyshev(solvers *s, mb_context *mb)
+typedef struct lesson {
+    mb_context *mb;
+    chebyshev c;
+    mb_optimizer *adam;
+} lesson;
+
+static void learn(void *user, int64_t step)
 {
-    mb_params *p = mb_params_new(mb, 0);
-    mb_tensor alpha = mb_param(p, "alpha", MB_SHAPE(CHEBYSHEV_STEPS), mb_init_ones());
-    mb_tensor beta = mb_param(p, "beta", MB_SHAPE(CHEBYSHEV_STEPS), mb_init_zeros());
-    mb_tensor eta = mb_param(p, "eta", MB_SHAPE0, mb_init_ones());
-    mb_schedule schedule = mb_schedule_warmup_cosine(0, set.solver_steps);
-    mb_optimizer *adam = mb_adam(p, (mb_adam_options){.lr = 0.1, .clip_norm = 1, .schedule = schedule});
-    for (int64_t step = 0; step < set.solver_steps && !stop_wanted() && mb_error(mb) == MB_OK; step++) {
-        mb_scope scope = mb_scope_begin(mb);
-        pairs batch = pairs_of(training_batch(mb, -1, step), chosen_task());
-        mb_step(adam, loss_of(chebyshev_guess(batch, (chebyshev){alpha, beta, eta}), batch));
-        mb_scope_end(scope);
-        jobs_advance(1);
-    }
+    const lesson *l = user;
+    mb_scope scope = mb_scope_begin(l->mb);
+    pairs batch = pairs_of(training_batch(l->mb, -1, step), chosen_task());
+    mb_step(l->adam, loss_of(chebyshev_guess(batch, l->c), batch));
+    mb_scope_end(scope);
+}
+
+static void take(solvers *s, chebyshev c)
+{
     float a[CHEBYSHEV_STEPS] = {0}, b[CHEBYSHEV_STEPS] = {0};
-    mb_read(alpha, a, sizeof a);
-    mb_read(beta, b, sizeof b);
-    s->chebyshev_eta = mb_item(eta);
+    mb_read(c.alpha, a, sizeof a);
+    mb_read(c.beta, b, sizeof b);
+    s->chebyshev_eta = mb_item(c.eta);
     for (int k = 0; k < CHEBYSHEV_STEPS; k++)
         s->alpha[k] = a[k], s->beta[k] = b[k];
+}
+
+/* Through the unrolled iteration, on the task's loss. */
+static bool learn_chebyshev(solvers *s, mb_context *mb)
+{
+    mb_params *p = mb_params_new(mb, 0);
+    chebyshev c = {mb_param(p, "alpha", MB_SHAPE(CHEBYSHEV_STEPS), mb_init_ones()),
+                   mb_param(p, "beta", MB_SHAPE(CHEBYSHEV_STEPS), mb_init_zeros()),
+                   mb_param(p, "eta", MB_SHAPE0, mb_init_ones())};
+    mb_schedule schedule = mb_schedule_warmup_cosine(0, set.solver_steps);
+    mb_optimizer *adam = mb_adam(p, (mb_adam_options){.lr = 0.1, .clip_norm = 1, .schedule = schedule});
+    char *path = file_of(s->folder, "chebyshev", 0);
+    bool all = training_run(&(training){.mb = mb,
+                                        .optimizer = adam,
+                                        .path = path,
+                                        .resumed = s->resumed,
+                                        .steps = set.solver_steps,
+                                        .save_every = SAVE_EVERY,
+                                        .units = 1},
+                            learn, &(lesson){mb, c, adam});
+    take(s, c);
+    free(path);
     mb_optimizer_free(adam);
     mb_params_free(p);
+    return all;
 }
 
 /* The eta that is best: of the losses |next - eta g|^2, sums over all of <g, next> / <g, g>. */
@@ -190,8 +215,8 @@ void run_solvers(solvers *s)
 {
     mb_context *mb = open_context();
     compare_with_layer(s, mb);
-    learn_chebyshev(s, mb);
-    s->eta = best_eta(mb);
+    bool learned = learn_chebyshev(s, mb);
+    s->eta = learned ? best_eta(mb) : 0;
     for (int64_t i = 0; i < validation_batches() && !stop_wanted() && mb_error(mb) == MB_OK; i++) {
         int64_t count;
         mb_scope scope = mb_scope_begin(mb);
@@ -201,7 +226,7 @@ void run_solvers(solvers *s)
     }
     s->ridge_loss[RIDGES - 1] = s->loss[RLS];
     stop_at_error(mb);
-    s->complete = !stop_wanted();
+    s->complete = learned && !stop_wanted();
     mb_close(mb);
 }
 

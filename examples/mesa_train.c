@@ -2,6 +2,7 @@
  *
  * mesa_train.c - training of a transformer on sequences, with its loss on others, by token. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "mesa.h"
@@ -15,12 +16,6 @@ mb_context *open_context(void)
 {
     mb_options options = {.backend = *set.backend ? set.backend : NULL, .threads = 1};
     return mb_open_with(&options);
-}
-
-void stop_at_error(const mb_context *mb)
-{
-    if (mb_error(mb) != MB_OK)
-        die("%s", mb_message(mb));
 }
 
 task chosen_task(void)
@@ -94,6 +89,51 @@ static mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps)
     return mb_adamw(p, o);
 }
 
+char *file_of(const char *folder, const char *name, int64_t seed)
+{
+    char text[96];
+    snprintf(text, sizeof text, "%s-seed-%lld.safetensors", name, (long long)seed);
+    return folder ? path_in(folder, text) : NULL;
+}
+
+typedef struct lesson {
+    trial *t;
+    mb_context *mb;
+    const network *n;
+    mb_optimizer *adam;
+} lesson;
+
+static void learn(void *user, int64_t step)
+{
+    const lesson *l = user;
+    if (step % set.every == 0)
+        series_add(&l->t->loss, (double)step, measured(l->mb, l->n, NULL));
+    mb_scope scope = mb_scope_begin(l->mb);
+    pairs batch = pairs_of(training_batch(l->mb, l->t->seed, step), chosen_task());
+    mb_step(l->adam, mb_mean(loss_by_token(network_apply(l->n, batch, NULL), batch.next), MB_ALL));
+    mb_scope_end(scope);
+}
+
+static bool train(lesson *l)
+{
+    const model *m = &models[l->t->model];
+    char *path = file_of(l->t->folder, m->name, l->t->seed);
+    series *told[] = {&l->t->loss};
+    bool all = training_run(&(training){l->mb, l->adam, path, l->t->resumed, told, COUNT(told), l->t->steps,
+                                        SAVE_EVERY, m->layers},
+                            learn, l);
+    free(path);
+    return all;
+}
+
+/* Of what it has become. */
+static void measure(trial *t, mb_context *mb, const network *n, const solvers *s)
+{
+    series_add(&t->loss, (double)t->steps, measured(mb, n, t->by_token));
+    measure_compressed(t, mb, n);
+    run_probes(t, mb, n, s);
+}
+
 void run_trial(trial *t, const solvers *s)
 {
     const model *m = &models[t->model];
@@ -102,21 +142,9 @@ void run_trial(trial *t, const solvers *s)
     mb_params *p = mb_params_new(mb, (uint64_t)t->seed);
     network n = network_new(p, m, tasks[chosen_task()].seen);
     mb_optimizer *adam = optimizer_for(p, m, t->steps);
-    for (int64_t step = 0; step < t->steps && !stop_wanted() && mb_error(mb) == MB_OK; step++) {
-        if (step % set.every == 0)
-            series_add(&t->loss, (double)step, measured(mb, &n, NULL));
-        mb_scope scope = mb_scope_begin(mb);
-        pairs batch = pairs_of(training_batch(mb, t->seed, step), chosen_task());
-        mb_step(adam, mb_mean(loss_by_token(network_apply(&n, batch, NULL), batch.next), MB_ALL));
-        mb_scope_end(scope);
-        jobs_advance(m->layers);
-    }
-    t->complete = !stop_wanted();
-    if (t->complete) {
-        series_add(&t->loss, (double)t->steps, measured(mb, &n, t->by_token));
-        measure_compressed(t, mb, &n);
-        run_probes(t, mb, &n, s);
-    }
+    t->complete = train(&(lesson){t, mb, &n, adam});
+    if (t->complete)
+        measure(t, mb, &n, s);
     stop_at_error(mb);
     mb_optimizer_free(adam);
     mb_params_free(p);

@@ -95,34 +95,6 @@ static void expect_consistent(const run *r)
 
 /* ---- files ---- */
 
-/* mb_optimizer_save's file, with metadata. */
-static void save_file(run *r, const char *const *metadata)
-{
-    mb_scope scope = mb_scope_begin(r->mb);
-    int parameters = mb_params_count(r->params), states = mb_optimizer_state_count(r->optimizer);
-    int n = parameters + states + 1;
-    const char **names = calloc((size_t)n, sizeof *names);
-    mb_tensor *ts = calloc((size_t)n, sizeof *ts);
-    if (!names || !ts)
-        die("out of memory");
-    for (int i = 0; i < parameters; i++) {
-        names[i] = mb_params_name(r->params, i);
-        ts[i] = mb_params_tensor(r->params, i);
-    }
-    for (int i = 0; i < states; i++) {
-        names[parameters + i] = mb_optimizer_state_name(r->optimizer, i);
-        ts[parameters + i] = mb_optimizer_state_tensor(r->optimizer, i);
-    }
-    int32_t step = (int32_t)mb_optimizer_steps(r->optimizer);
-    names[n - 1] = "optimizer.step";
-    ts[n - 1] = mb_from(r->mb, MB_INT32, MB_SHAPE0, &step);
-    mb_safetensors_save(r->mb, r->checkpoint, names, ts, n, metadata);
-    check(r);
-    free(names);
-    free(ts);
-    mb_scope_end(scope);
-}
-
 void save(run *r)
 {
     enum { WIDTH = 40 };
@@ -143,7 +115,8 @@ void save(run *r)
         metadata[2 + 2 * i] = items[i].key;
         metadata[3 + 2 * i] = values[i];
     }
-    save_file(r, metadata);
+    mb_optimizer_save_with(r->optimizer, r->checkpoint, metadata);
+    check(r);
 }
 
 void load(run *r)

@@ -230,18 +230,8 @@ static bool do_runs(sweep *s)
 
 static void open_folder(sweep *s)
 {
-    if (told.resume) {
-        s->folder = *told.out ? told.out : last_run("mttt-tables");
-        lock_folder(s->folder);
-    } else {
-        s->folder = claim_folder(told.out, "mttt-tables", "config.json", "--resume goes on with it");
-    }
-    char *config = path_in(s->folder, "config.json");
-    if (!told.resume)
-        flags_save(config, flags, COUNT(flags));
-    else if (flags_compare(config, flags, COUNT(flags)) > 0)
-        die("--resume: %s was made with other flags", s->folder);
-    free(config);
+    const char *last = !told.resume ? "" : *told.out ? told.out : last_run("mttt-tables");
+    s->folder = run_folder(told.out, last, "mttt-tables", flags, COUNT(flags));
     open_rows(s);
 }
 

@@ -161,6 +161,23 @@ const char *claim_folder(const char *out, const char *prefix, const char *mark, 
     return folder;
 }
 
+const char *run_folder(const char *out, const char *resume, const char *prefix, const flag *flags, int n)
+{
+    const char *folder = resume;
+    if (*resume)
+        lock_folder(resume);
+    else
+        folder = claim_folder(out, prefix, "config.json",
+                              "--resume goes on with it, another --out begins a new one");
+    char *config = path_in(folder, "config.json");
+    if (!*resume)
+        flags_save(config, flags, n);
+    else if (flags_compare(config, flags, n) > 0)
+        die("--resume: %s was made with other flags", folder);
+    free(config);
+    return folder;
+}
+
 /* ---- files ---- */
 
 static bool write_all(int fd, const char *text)

@@ -155,6 +155,12 @@ static mb_status list_optimizer(list *l, const mb_optimizer *opt)
 
 mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path)
 {
+    return mb_optimizer_save_with_at(site, opt, path, NULL);
+}
+
+mb_status mb_optimizer_save_with_at(const char *site, const mb_optimizer *opt, const char *path,
+                                    const char *const *metadata)
+{
     MB_DOOR(opt ? opt->params->ctx : NULL, site, MB_THREAD);
     if (!opt)
         return MB_NO_MEMORY;
@@ -162,7 +168,7 @@ mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const 
     mb_scope scope = mb_scope_begin(opt->params->ctx);
     mb_status status = list_optimizer(&l, opt);
     if (status == MB_OK)
-        status = mb_safetensors_save(l.ctx, path, l.names, l.ts, l.n, NULL);
+        status = mb_safetensors_save(l.ctx, path, l.names, l.ts, l.n, metadata);
     list_close(&l);
     mb_status ended = mb_scope_end(scope);
     return status == MB_OK ? ended : status;

@@ -319,6 +319,11 @@ MB_API mb_tensor mb_optimizer_state_tensor(const mb_optimizer *opt, int i);
  * is changed. */
 MB_API mb_status mb_optimizer_save_at(const char *site, const mb_optimizer *opt, const char *path);
 #define mb_optimizer_save(...) mb_optimizer_save_at(MB_HERE, __VA_ARGS__)
+/* The same with metadata, as mb_safetensors_save takes it: what else a run is at this step. A load does not
+ * look at it; mb_safetensors_metadata reads it. */
+MB_API mb_status mb_optimizer_save_with_at(const char *site, const mb_optimizer *opt, const char *path,
+                                           const char *const *metadata);
+#define mb_optimizer_save_with(...) mb_optimizer_save_with_at(MB_HERE, __VA_ARGS__)
 MB_API mb_status mb_optimizer_load_at(const char *site, mb_optimizer *opt, const char *path);
 #define mb_optimizer_load(...) mb_optimizer_load_at(MB_HERE, __VA_ARGS__)
 

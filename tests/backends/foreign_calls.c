@@ -413,6 +413,7 @@ static void call_optimizer(objects *o)
     NOTHING(mb_optimizer_state_name, opt, 0);
     TENSOR(mb_optimizer_state_tensor, opt, 0);
     STATUS(mb_optimizer_save_at, S, opt, "/dev/null/x");
+    STATUS(mb_optimizer_save_with_at, S, opt, "/dev/null/x", NULL);
     STATUS(mb_optimizer_load_at, S, opt, "/dev/null/x");
     QUIET(mb_optimizer_free, opt);
     TENSOR(mb_sgd_update_at, S, x, x, x);

@@ -85,6 +85,9 @@ static void optimisers(mb_context *mb, const std::string &folder)
         const std::string path = folder + "/optimizer.safetensors";
         EXPECT(mb_optimizer_save(opt, path.c_str()) == MB_OK &&
                mb_optimizer_load(opt, path.c_str()) == MB_OK);
+        const char *metadata[] = {"epoch", "2", nullptr};
+        EXPECT(mb_optimizer_save_with(opt, path.c_str(), metadata) == MB_OK &&
+               mb_optimizer_load(opt, path.c_str()) == MB_OK);
         EXPECT(mb_optimizer_skipped(opt) == 0);
         EXPECT(mb_optimizer_loss_scale(opt) == 1);
         mb_optimizer_set_lr(opt, 0.2);

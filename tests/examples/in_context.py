@@ -135,12 +135,64 @@ def lcgd_goes_on(folder):
     held.interrupt()
     expect(held.finish().status == 130, "stopped")
     flags = {**FLAGS["lcgd"], "resume": folder / "parts"}
-    refused(run("lcgd", {**flags, "width": 8}), "begun otherwise")
+    refused(run("lcgd", {**flags, "width": 8}), "--width was", "other flags")
     succeed("lcgd", flags)
     expect(tables(folder / "parts") == tables(folder / "whole"), "other tables")
     refused(run("lcgd", {**FLAGS["lcgd"], "resume": folder / "nothing"}), "nothing")
     (folder / "parts/seed-0.safetensors").write_bytes(b"cut")
     refused(run("lcgd", flags), "seed-0.safetensors")
+
+
+def killed(program, flags, checkpoint, steps):
+    """Held up by nothing: killed when the training's file is there, and it is not at its end."""
+    held = Held(program, flags)
+    held.until(checkpoint.exists)
+    held.kill()
+    at = formats.Checkpoint(checkpoint).flat("optimizer.step")[0]
+    expect(0 < at < steps, "the checkpoint is of step", at)
+
+
+@test
+def mesa_goes_on(folder):
+    """Killed in the middle of each of its trainings, and stopped by Ctrl-C: at the end the same bytes."""
+    flags = {**FLAGS["mesa"], "steps": 400, "solver-steps": 300, "every": 70}
+    parts = folder / "parts"
+    whole = succeed("mesa", {**flags, "out": folder / "whole"})
+    killed("mesa", {**flags, "out": parts}, parts / "chebyshev-seed-0.safetensors", 300)
+    killed("mesa", {**flags, "resume": parts}, parts / "mesa-1-seed-0.safetensors", 400)
+    at = formats.Checkpoint(parts / "mesa-1-seed-0.safetensors").bytes_of("optimizer.step")
+    held = Held("mesa", {**flags, "resume": parts}, room=400)
+    held.until(lambda: formats.Checkpoint(parts / "mesa-1-seed-0.safetensors").bytes_of("optimizer.step") != at)
+    held.interrupt()
+    done = held.finish()
+    expect(done.status == 130 and f"--resume {parts} goes on" in done.err, done.status, done.err)
+    rows = tables(parts)["training.csv"]
+    expect(rows and rows == tables(folder / "whole")["training.csv"][:len(rows)], "what was stopped tells:", rows)
+    expect(len(rows) < len(tables(folder / "whole")["training.csv"]), "it was not stopped in the middle")
+    resumed = succeed("mesa", {**flags, "resume": parts})
+    expect({f.name: f.read_bytes() for f in parts.glob("*.csv")} ==
+           {f.name: f.read_bytes() for f in (folder / "whole").glob("*.csv")}, "other tables")
+    expect(resumed.out.splitlines()[:-1] == whole.out.splitlines()[:-1], "another summary:", resumed.out)
+
+
+@test
+def mesa_refuses(folder):
+    flags = {**FLAGS["mesa"], "out": folder / "run"}
+    succeed("mesa", flags)
+    flags = {**FLAGS["mesa"], "resume": folder / "run"}
+    refused(run("mesa", {**flags, "steps": 3}), "--steps was", "other flags")
+    path = folder / "run/mesa-1-seed-1.safetensors"
+    checkpoint = formats.Checkpoint(path)
+    for notes, word in (({}, "no 'series.0'"), ({"series.0": "1 2 3 "}, "'series.0'"), ({"series.0": "1 2"}, "'series.0'")):
+        checkpoint.header["__metadata__"] = notes
+        checkpoint.write()
+        refused(run("mesa", flags), path.name, word)
+    path.write_bytes(b"cut")
+    refused(run("mesa", flags), path.name)
+    succeed("mesa", {**FLAGS["mesa"], "models": "linear-1", "out": folder / "other"})
+    path.write_bytes((folder / "other/linear-1-seed-1.safetensors").read_bytes())
+    refused(run("mesa", flags), path.name, "lambda")
+    refused(run("mesa", {**FLAGS["mesa"], "resume": folder / "nothing"}), "nothing")
 
 
 def tiny_gpt2(folder):

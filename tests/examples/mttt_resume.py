@@ -43,6 +43,22 @@ def killed_in_the_middle(folder):
 
 
 @test
+def stopped_in_float16(folder):
+    """The loss's factor, and for how many steps it has been that, are in the checkpoint too."""
+    data = data_of(folder)
+    more = {**LONG, "dtype": "float16"}
+    plain = data.train_to_end(folder / "plain", **more)
+    flags = data.flags(folder / "stopped", **more)
+    held = Held("mttt", flags)
+    held.until_held()
+    held.interrupt()
+    expect(held.finish().status == 130, "not stopped")
+    names = formats.Checkpoint(folder / "stopped/checkpoint.safetensors").names()
+    expect({"optimizer.loss_scale", "optimizer.steps_at_scale"} <= set(names), names)
+    goes_on(data, folder / "stopped", plain, flags)
+
+
+@test
 def stopped_in_the_middle(folder):
     """Again and again, by Ctrl-C, each time a page of lines later."""
     data = data_of(folder)

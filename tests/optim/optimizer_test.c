@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "support.h"
+#include "tensor/files/files.h"
 
 /* Two parameters, w [3] that takes decay and b [2] that does not, on 3/2 |w|^2 + 1/2 |b|^2 + w.c: gradients 3
  * w + c and b. */
@@ -321,11 +322,50 @@ static void some_steps(const toy *t, mb_optimizer *opt, int first, int last)
     }
 }
 
+static void path_for(char path[256], const char *what)
+{
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, 256, "%s/mb-optim-%ld-%s", folder ? folder : "/tmp", (long)getpid(), what);
+}
+
+/* Metadata is in the file as it was given, and changes nothing for a load; metadata that no file can hold is
+ * an error, and leaves the file. */
+Test(optimizer, saved_with_metadata)
+{
+    char path[256];
+    path_for(path, "metadata");
+    for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
+        double saved[ALL], loaded[ALL];
+        toy t = open_toy("cpu", MB_FLOAT32);
+        mb_optimizer *opt = make(t.p, &settings[k]);
+        some_steps(&t, opt, 0, 3);
+        toy_values(&t, saved);
+        const char *const metadata[] = {"epoch", "2", "rows", "1 0.5\n2 \"nan\"", NULL};
+        expect(mb_optimizer_save_with(opt, path, metadata) == MB_OK, "%s", mb_message(t.mb));
+        some_steps(&t, opt, 3, 5);
+        expect(mb_optimizer_load(opt, path) == MB_OK && mb_optimizer_steps(opt) == 3, "%s", mb_message(t.mb));
+        toy_values(&t, loaded);
+        expect(same_bits(saved, loaded, ALL), "%s: other values", settings[k].name);
+        mb_safetensors *file = mb_safetensors_open(t.mb, path);
+        for (int i = 0; metadata[i]; i += 2)
+            expect(strcmp(mb_safetensors_metadata(file, metadata[i]), metadata[i + 1]) == 0, "%s: %s",
+                   metadata[i], mb_safetensors_metadata(file, metadata[i]));
+        mb_safetensors_close(file);
+        const char *const wrong[] = {"epoch", "\xff", NULL};
+        expect(mb_optimizer_save_with(opt, path, wrong) == MB_INVALID, "no UTF-8: %s", mb_message(t.mb));
+        mb_clear_error(t.mb);
+        expect(mb_optimizer_load(opt, path) == MB_OK, "%s", mb_message(t.mb));
+        mb_optimizer_free(opt);
+        mb_params_free(t.p);
+    }
+    remove(path);
+    close_all();
+}
+
 Test(optimizer, resume)
 {
     char path[256];
-    const char *folder = getenv("TMPDIR");
-    snprintf(path, sizeof path, "%s/mb-optim-%ld-resume", folder ? folder : "/tmp", (long)getpid());
+    path_for(path, "resume");
     for (size_t k = 0; k < sizeof settings / sizeof *settings; k++) {
         double whole[ALL], resumed[ALL];
         toy t = open_toy("cpu", MB_FLOAT32);
