@@ -23,6 +23,9 @@
  * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
  * do not throw; a scope whose end should tell of an error that a flush finds is ended by end().
  *
+ * Functions that derivatives ask again (grad_mixed, fixed_point, root, minimize, custom_gradient) are copied
+ * to the tape: their captures are numbers and the like, and what they read of tensors comes in by arguments.
+ *
  * Exceptions leave the bodies of checkpoint, scan, vmap and of taps, which then end without results. Those of
  * functions that the library itself calls, as a tap's, cannot pass through C: they become the context's
  * error, with their words.
@@ -36,7 +39,9 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <deque>
+#include <exception>
 #include <initializer_list>
 #include <memory>
 #include <stdexcept>
@@ -47,6 +52,8 @@
 
 namespace moebius
 {
+
+#define MOEBIUS_CALLER_ const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 /* ----------------------------------------------------------------------------------- errors and sites -- */
 
@@ -83,6 +90,15 @@ inline const char *site(mb_context *ctx, const char *file, int line) noexcept
 
 namespace detail
 {
+
+/* Ends a bracket. That one which an exception leaves lacks something is no error. */
+template <typename End> void leave(bool thrown, mb_context *ctx, End end) noexcept
+{
+    const bool clean = mb_error(ctx) == MB_OK;
+    end();
+    if (thrown && clean)
+        mb_clear_error(ctx);
+}
 
 /* The status of a call by the library; what it throws, which C's frames would not unwind, becomes the error.
  */
@@ -678,6 +694,188 @@ template <std::size_t N> std::array<Tensor, N> hvp(Arg y, const Tensor (&xs)[N],
     return results;
 }
 
+/* ------------------------------------------------------------------- functions that derivatives ask again --
+ */
+
+namespace detail
+{
+
+/* A function of the user's on the tape, which is copied there as bytes. */
+template <typename Function> class Taped
+{
+    static_assert(
+        std::is_trivially_copyable_v<Function> && sizeof(Function) <= MB_MAP_USER_MOST,
+        "what such a function captures is copied to the tape: numbers, of MB_MAP_USER_MOST bytes at "
+        "most; tensors come in by arguments");
+
+  public:
+    /* The only byte of a function without captures has no value. */
+    explicit Taped(const Function &function) noexcept : bytes_()
+    {
+        if constexpr (!std::is_empty_v<Function>)
+            std::memcpy(bytes_, &function, sizeof function);
+    }
+    static const Function &of(const Taped &copy) noexcept
+    {
+        return *reinterpret_cast<const Function *>(copy.bytes_);
+    }
+    const void *data() const noexcept
+    {
+        return bytes_;
+    }
+    /* As it lies on the tape, which knows no alignment. */
+    static Taped from(const void *user) noexcept
+    {
+        Taped copy;
+        std::memcpy(copy.bytes_, user, sizeof(Function));
+        return copy;
+    }
+
+  private:
+    Taped() noexcept : bytes_()
+    {
+    }
+    alignas(Function) unsigned char bytes_[sizeof(Function)];
+};
+
+inline void write(const Tensor &result, mb_tensor *out, int n)
+{
+    if (n != 1)
+        throw std::length_error("one result was returned, of " + std::to_string(n));
+    *out = result;
+}
+inline void write(const Tensors &results, mb_tensor *out, int n)
+{
+    if (results.size() != static_cast<std::size_t>(n))
+        throw std::length_error(std::to_string(results.size()) + " results were returned, of " +
+                                std::to_string(n));
+    std::copy(results.begin(), results.end(), out);
+}
+inline Tensors tensors(const mb_tensor *ts, int n)
+{
+    return Tensors(ts, ts + n);
+}
+
+/* A map of C, which asks function(xs, params); of a loss one result is wanted, else as many as xs. */
+template <bool loss, typename Function>
+mb_status map_call(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out) noexcept
+{
+    const Taped<Function> copy = Taped<Function>::from(user);
+    return contained(ctx, nullptr, [&] {
+        const auto &function = Taped<Function>::of(copy);
+        write(function(tensors(at->xs, at->k), tensors(at->params, at->n)), out, loss ? 1 : at->k);
+    });
+}
+template <bool loss, typename Function> mb_map map_of(const Taped<Function> &function) noexcept
+{
+    mb_map map = MB_EMPTY(mb_map);
+    map.call = map_call<loss, Function>;
+    map.user = function.data();
+    map.user_bytes = sizeof(Function);
+    return map;
+}
+
+/* A rule of C, which asks function(xs, ys, vs) for gradients. */
+template <typename Function>
+mb_status rule_call(const void *user, mb_context *ctx, const mb_custom_at *at, const mb_tensor *vs,
+                    mb_tensor *gs) noexcept
+{
+    const Taped<Function> copy = Taped<Function>::from(user);
+    return contained(ctx, nullptr, [&] {
+        const auto &function = Taped<Function>::of(copy);
+        write(function(tensors(at->xs, at->n), tensors(at->ys, at->m), tensors(vs, at->m)), gs, at->n);
+    });
+}
+
+inline std::vector<mb_tensor> handles(const Tensors &ts)
+{
+    return std::vector<mb_tensor>(ts.begin(), ts.end());
+}
+
+} // namespace detail
+
+/* The gradients of loss(xs, params) by xs, as grad has them, whose own derivatives are made forward over
+ * reverse: for gradients within loops (mixed.h). loss(const Tensors &xs, const Tensors &params) gives a
+ * Tensor.
+ */
+template <typename Loss>
+Tensors grad_mixed(const Loss &loss, const Tensors &xs, const Tensors &params = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Loss> taped(loss);
+    const std::vector<mb_tensor> at = detail::handles(xs), by = detail::handles(params);
+    return detail::written(xs, [&](mb_tensor *gs) {
+        mb_grad_mixed_at(site(xs.empty() ? nullptr : xs[0].context(), file, line),
+                         detail::map_of<true>(taped), at.data(), static_cast<int>(at.size()), by.data(),
+                         static_cast<int>(by.size()), gs);
+    });
+}
+
+/* What solves an equation, and whether it does: implicit.h. */
+struct Solution {
+    Tensors xs;
+    Tensor converged, residual, steps;
+};
+
+namespace detail
+{
+
+template <typename Solver>
+Solution solved(Solver solver, const mb_map &map, const Tensors &x0, const Tensors &params,
+                const mb_implicit_options &options, const char *file, int line)
+{
+    const std::vector<mb_tensor> from = handles(x0), by = handles(params);
+    mb_convergence told = MB_EMPTY(mb_convergence);
+    const Tensors xs = written(x0, [&](mb_tensor *x) {
+        solver(site(x0.empty() ? nullptr : x0[0].context(), file, line), map, from.data(),
+               static_cast<int>(from.size()), by.data(), static_cast<int>(by.size()), options, x, &told);
+    });
+    return {xs, told.converged, told.residual, told.steps};
+}
+
+} // namespace detail
+
+/* xs with function(xs, params) = xs, from x0 on; with function(xs, params) = 0; and of a minimum of
+ * loss(xs, params). Derivatives by params are those of the equation, not of its iterations. */
+template <typename Function>
+Solution fixed_point(const Function &function, const Tensors &x0, const Tensors &params,
+                     mb_implicit_options options = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Function> taped(function);
+    return detail::solved(mb_fixed_point_at, detail::map_of<false>(taped), x0, params, options, file, line);
+}
+template <typename Function>
+Solution root(const Function &function, const Tensors &x0, const Tensors &params,
+              mb_implicit_options options = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Function> taped(function);
+    return detail::solved(mb_root_at, detail::map_of<false>(taped), x0, params, options, file, line);
+}
+template <typename Loss>
+Solution minimize(const Loss &loss, const Tensors &x0, const Tensors &params,
+                  mb_implicit_options options = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Loss> taped(loss);
+    return detail::solved(mb_minimize_at, detail::map_of<true>(taped), x0, params, options, file, line);
+}
+
+/* The values ys, functions of xs alone, with a derivative of one's own: reverse(xs, ys, vs), from cotangents
+ * vs of the values (null tensors where one is zero), gives the gradients of xs, null tensors for zeros. */
+template <typename Reverse>
+Tensors custom_gradient(const Tensors &ys, const Tensors &xs, const Reverse &reverse, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Reverse> taped(reverse);
+    const std::vector<mb_tensor> values = detail::handles(ys), of = detail::handles(xs);
+    mb_custom_rule rule = MB_EMPTY(mb_custom_rule);
+    rule.reverse = detail::rule_call<Reverse>;
+    rule.user = taped.data();
+    rule.user_bytes = sizeof(Reverse);
+    return detail::written(ys, [&](mb_tensor *out) {
+        mb_custom_gradient_at(site(ys.empty() ? nullptr : ys[0].context(), file, line), values.data(),
+                              static_cast<int>(values.size()), of.data(), static_cast<int>(of.size()), rule,
+                              out);
+    });
+}
+
 /* --------------------------------------------------------------------------------- the insides of loops --
  */
 
@@ -691,7 +889,8 @@ class Step
     }
     ~Step()
     {
-        mb_scan_end_at(here_, scan_);
+        detail::leave(std::uncaught_exceptions() > thrown_, scan_.ctx,
+                      [this] { mb_scan_end_at(here_, scan_); });
     }
     Step(const Step &) = delete;
     Step &operator=(const Step &) = delete;
@@ -723,6 +922,7 @@ class Step
     mb_scan scan_;
     std::deque<mb_tensor> &stacks_; /* their addresses are given away: not a vector */
     const char *here_;
+    const int thrown_ = std::uncaught_exceptions();
 };
 
 /* What a scan leaves: the carries after its last step, and the stacks in the order of their making. */
@@ -801,7 +1001,7 @@ class Checkpoint
     const char *here_;
 };
 
-/* A tap. One that an exception leaves makes no error of its own: what it replaces may not be told yet. */
+/* A tap that ends with its block. */
 class Tap
 {
   public:
@@ -810,9 +1010,8 @@ class Tap
     }
     ~Tap()
     {
-        const bool clean = mb_error(tap_.ctx) == MB_OK;
-        if (open_ && mb_tap_end_at(here_, tap_) < 0 && clean)
-            mb_clear_error(tap_.ctx);
+        if (open_)
+            leave(true, tap_.ctx, [this] { mb_tap_end_at(here_, tap_); });
     }
     Tap(const Tap &) = delete;
     Tap &operator=(const Tap &) = delete;
@@ -868,8 +1067,6 @@ template <typename Result> struct Collected {
 };
 
 /* ------------------------------------------------------------------------------------------- contexts -- */
-
-#define MOEBIUS_CALLER_ const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 /* A tape, a backend and their memory. What makes tensors out of nothing is here; their dtype is that of the
  * numbers given, or the template's argument: mb.zeros<double>({3}). */
@@ -962,21 +1159,28 @@ class Context
     Scanned scan(std::int64_t steps, const Tensors &carries, Body body, mb_scan_options options = {},
                  MOEBIUS_CALLER_) const
     {
-        const char *at = here(file, line);
-        std::vector<mb_tensor> values(carries.begin(), carries.end());
-        std::deque<mb_tensor> stacks;
-        {
-            Step step(mb_scan_begin_with_at(at, get(), steps, options), stacks, at);
+        const auto none = [](Step &, std::vector<mb_tensor> &, const char *) {};
+        return looped(steps, carries, body, none, options, here(file, line));
+    }
+    /* The same of a step with an inverse, so that a gradient stores no carries: inverse(Step &, Tensors
+     * carries), from those after a step, returns those before it. */
+    template <typename Body, typename Inverse,
+              std::enable_if_t<std::is_invocable_v<Inverse &, Step &, const Tensors &>, int> = 0>
+    Scanned scan(std::int64_t steps, const Tensors &carries, Body body, Inverse inverse,
+                 mb_scan_options options = {}, MOEBIUS_CALLER_) const
+    {
+        const auto back = [&inverse](Step &step, std::vector<mb_tensor> &values, const char *at) {
+            Tensors after;
             for (mb_tensor &value : values)
-                mb_scan_carry_at(at, step.scan_, &value);
-            const Tensors next = body(step, Tensors(values.begin(), values.end()));
-            if (next.size() == values.size())
-                std::copy(next.begin(), next.end(), values.begin());
-            else
-                mb_fail_at(at, get(), MB_INVALID, "scan: of %zu carries the body returned %zu", values.size(),
-                           next.size());
-        }
-        return {Tensors(values.begin(), values.end()), Tensors(stacks.begin(), stacks.end())};
+                after.push_back(mb_scan_after_at(at, step.scan_, &value));
+            const Tensors before = inverse(step, after);
+            if (before.size() != values.size())
+                mb_fail_at(at, step.scan_.ctx, MB_INVALID, "scan: of %zu carries the inverse returned %zu",
+                           values.size(), before.size());
+            for (std::size_t i = 0; i < values.size() && i < before.size(); i++)
+                mb_scan_before_at(at, step.scan_, &values[i], before[i]);
+        };
+        return looped(steps, carries, body, back, options, here(file, line));
     }
 
     /* body(Example &), recorded for one of n examples, and applied to all: what it returns, a Tensor or
@@ -1061,6 +1265,27 @@ class Context
     const char *here(const char *file, int line) const noexcept
     {
         return site(get(), file, line);
+    }
+
+    template <typename Body, typename Back>
+    Scanned looped(std::int64_t steps, const Tensors &carries, Body &body, const Back &back,
+                   mb_scan_options options, const char *at) const
+    {
+        std::vector<mb_tensor> values(carries.begin(), carries.end());
+        std::deque<mb_tensor> stacks;
+        {
+            Step step(mb_scan_begin_with_at(at, get(), steps, options), stacks, at);
+            for (mb_tensor &value : values)
+                mb_scan_carry_at(at, step.scan_, &value);
+            const Tensors next = body(step, Tensors(values.begin(), values.end()));
+            if (next.size() == values.size()) {
+                std::copy(next.begin(), next.end(), values.begin());
+                back(step, values, at);
+            } else
+                mb_fail_at(at, get(), MB_INVALID, "scan: of %zu carries the body returned %zu", values.size(),
+                           next.size());
+        }
+        return {Tensors(values.begin(), values.end()), Tensors(stacks.begin(), stacks.end())};
     }
 
     std::unique_ptr<mb_context, detail::Free> context_;

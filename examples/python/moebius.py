@@ -27,6 +27,8 @@ import operator
 import os
 import re
 import sys
+import weakref
+from collections import namedtuple
 from contextlib import contextmanager
 
 FLOAT32, FLOAT64, INT32, BOOL, FLOAT16, BFLOAT16, INT64, UINT8 = range(8)
@@ -43,7 +45,11 @@ def structure(name, **fields):
 
 POINTER, INT, LONG, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
                                               ctypes.c_double, ctypes.c_bool)
+# What an option may be called in place of its number, by its name.
+CHOICES = {"method": ("MB_SOLVER", "auto cg gmres normal neumann direct".split()),
+           "search": ("MB_SEARCH", "newton descent".split())}
 SCHEDULE = structure("mb_schedule", kind=INT, warmup=LONG, total=LONG, floor=DOUBLE, every=LONG, factor=DOUBLE)
+SOLVER = structure("mb_solver_options", method=INT, tolerance=DOUBLE, steps=LONG, directions=LONG, rate=DOUBLE, truncate=TRUTH)
 STRUCTURES = {s.__name__: s for s in (
     structure("mb_tensor", ctx=POINTER, id=UINT32, scope=UINT32),
     structure("mb_shape", rank=INT, dim=LONG * MAX_RANK),
@@ -57,6 +63,12 @@ STRUCTURES = {s.__name__: s for s in (
     structure("mb_vmap_options", same_draws=TRUTH),
     structure("mb_prefix", ctx=POINTER, depth=UINT32),
     structure("mb_tap", ctx=POINTER, serial=UINT32),
+    structure("mb_map", call=POINTER, user=POINTER, user_bytes=ctypes.c_size_t),
+    structure("mb_map_at", xs=POINTER, params=POINTER, k=INT, n=INT),
+    structure("mb_custom_rule", reverse=POINTER, forward=POINTER, user=POINTER, user_bytes=ctypes.c_size_t),
+    structure("mb_custom_at", xs=POINTER, ys=POINTER, n=INT, m=INT),
+    SOLVER,
+    structure("mb_implicit_options", tolerance=DOUBLE, steps=LONG, damping=DOUBLE, batched=TRUTH, search=INT, linear=SOLVER),
     structure("mb_init", kind=INT, size=DOUBLE),
     SCHEDULE,
     structure("mb_sgd_options", lr=DOUBLE, momentum=DOUBLE, nesterov=TRUTH, weight_decay=DOUBLE, clip_norm=DOUBLE,
@@ -69,6 +81,7 @@ STRUCTURES = {s.__name__: s for s in (
 TENSOR, SHAPE, AXES = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes"))
 # Functions of ours that the library calls.
 THROUGH = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, ctypes.POINTER(TENSOR))
+STRUCTURES["mb_convergence"] = structure("mb_convergence", converged=TENSOR, residual=TENSOR, steps=TENSOR)
 TYPES = {"mb_tap_through_function": THROUGH, "void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 
@@ -131,6 +144,8 @@ mb_status mb_grad_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor 
 mb_status mb_vjp_at(const char *, mb_tensor, mb_tensor, const mb_tensor *, int, mb_tensor *)
 mb_status mb_jvp_at(const char *, const mb_tensor *, int, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
 mb_status mb_hvp_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
+mb_status mb_grad_mixed_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, mb_tensor *)
+mb_status mb_custom_gradient_at(const char *, const mb_tensor *, int, const mb_tensor *, int, mb_custom_rule, mb_tensor *)
 mb_checkpoint mb_checkpoint_begin_at(const char *, mb_context *)
 mb_status mb_checkpoint_end_at(const char *, mb_checkpoint)
 mb_scan mb_scan_begin_with_at(const char *, mb_context *, int64_t, mb_scan_options)
@@ -139,6 +154,8 @@ mb_tensor mb_scan_slice_at(const char *, mb_scan, mb_tensor)
 mb_tensor mb_scan_step_at(const char *, mb_scan)
 mb_status mb_scan_stack_at(const char *, mb_scan, mb_tensor, mb_tensor *)
 mb_status mb_scan_until_at(const char *, mb_scan, mb_tensor)
+mb_tensor mb_scan_after_at(const char *, mb_scan, mb_tensor *)
+mb_status mb_scan_before_at(const char *, mb_scan, mb_tensor *, mb_tensor)
 mb_status mb_scan_end_at(const char *, mb_scan)
 mb_vmap mb_vmap_begin_with_at(const char *, mb_context *, int64_t, mb_vmap_options)
 mb_tensor mb_vmap_in_at(const char *, mb_vmap, mb_tensor, int)
@@ -211,6 +228,8 @@ DECLARATIONS += [f"mb_tensor mb_{name}_right_at(const char *, mb_tensor, double)
 DECLARATIONS += [f"mb_tensor mb_{name}_left_at(const char *, double, mb_tensor)" for name in BINARY]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_axes)" for name in REDUCTIONS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for name in ALONG]
+DECLARATIONS += [f"mb_status mb_{name}_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, "
+                 "mb_implicit_options, mb_tensor *, mb_convergence *)" for name in ("fixed_point", "root", "minimize")]
 
 library = None  # of load
 
@@ -290,11 +309,34 @@ def filled(cls, options):
     unknown = set(options) - {name for name, _ in cls._fields_}
     if unknown:
         raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
-    return cls(**options)
+    values = {}
+    for name, kind_ in cls._fields_:
+        value = options.get(name)
+        if isinstance(value, dict):
+            value = filled(kind_, value)
+        elif isinstance(value, str):
+            value = chosen(name, value)
+        if value is not None:
+            values[name] = value.handle if isinstance(value, Tensor) else value
+    return cls(**values)
+
+
+def chosen(name, value):
+    """The number of what an option is called."""
+    choices = CHOICES[name][1]
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    return choices.index(value)
 
 
 def handles_of(tensors):
     return (TENSOR * len(tensors))(*(t.handle for t in tensors))
+
+
+def handles_at(context, pointer, n):
+    """The tensors that C has there; None for those that are none."""
+    handles = (TENSOR * n).from_address(pointer) if n else ()
+    return [Tensor(context, TENSOR.from_buffer_copy(h)) if h.ctx else None for h in handles]
 
 
 def init(name, *values):
@@ -334,6 +376,7 @@ def nested(flat, shape):
     return [nested(flat[i * size:(i + 1) * size], shape[1:]) for i in range(shape[0])]
 
 
+OPEN = weakref.WeakValueDictionary()  # contexts by the pointer that the library knows
 INSIDE = {sys._getframe().f_code.co_filename, contextmanager.__code__.co_filename}  # no one's call sites
 
 
@@ -513,12 +556,14 @@ class Context:
 
     def __init__(self, backend=None):
         self._pointer, self._sites, self._owned, self._raised = None, {}, [], None
+        self._functions, self._numbers = [], {}
         self._pointer = load().mb_open(backend.encode() if backend is not None else None)
         try:
             self.check()
         except Error:
             self.close()
             raise
+        OPEN[self._pointer] = self
 
     def __enter__(self):
         return self
@@ -538,6 +583,7 @@ class Context:
     def close(self):
         """Frees it, and parameters and optimisers before; tensors can be used no more."""
         pointer, self._pointer = self._pointer, None
+        OPEN.pop(pointer, None)
         if pointer:
             while self._owned:
                 free, owned = self._owned.pop()
@@ -664,8 +710,26 @@ class Context:
             library.mb_checkpoint_end_at(self.site(), checkpoint)
         self.check()
 
-    def scan(self, steps, carries, body, **options):
-        """A loop as one node: body(step, *carries) records a step and returns the next one's carries. -> the carries
+    def number_of(self, function):
+        """By which the tape knows a function that derivatives ask again."""
+        number = self._numbers.setdefault(function, len(self._functions))
+        if number == len(self._functions):
+            self._functions.append(function)
+        return LONG(number)
+
+    def ask(self, user, want, out, arguments):
+        """The status of a function of that number: as many results go to out."""
+        def call():
+            results = listed(self._functions[LONG.from_address(user).value](*arguments))
+            if len(results) != want:
+                raise ValueError(f"{len(results)} results were returned, of {want}")
+            for i, result in enumerate(results):
+                out[i] = TENSOR() if result is None else result.handle
+        return self.contained(call)
+
+    def scan(self, steps, carries, body, inverse=None, **options):
+        """A loop as one node: body(step, *carries) records a step and returns the next one's carries. With its inverse,
+        inverse(step, *carries), from those after a step to those before it, a gradient stores none. -> the carries
         after the last step and the stacks of step.stack, two lists."""
         options = filled(STRUCTURES["mb_scan_options"], options)
         values, stacks = handles_of(carries), []
@@ -678,9 +742,28 @@ class Context:
             if len(after) != len(values):
                 raise ValueError(f"scan: of {len(values)} carries the body returned {len(after)}")
             values[:] = [t.handle for t in after]
-        finally:
-            library.mb_scan_end_at(self.site(), scan)
+            if inverse:
+                self._invert(scan, values, inverse)
+        except BaseException:
+            self._leave(library.mb_scan_end_at, scan)
+            raise
+        library.mb_scan_end_at(self.site(), scan)
         return [[self.tensor_of(handle) for handle in handles] for handles in (values, stacks)]
+
+    def _leave(self, end, bracket):
+        """Ends a bracket that an exception leaves: that it lacks something is no error then."""
+        clean = not library.mb_error(self.pointer)
+        end(self.site(), bracket)
+        if clean:
+            self.clear()
+
+    def _invert(self, scan, values, inverse):
+        places = [ctypes.byref(values, i * ctypes.sizeof(TENSOR)) for i in range(len(values))]
+        before = listed(inverse(Step(self, scan, None), *(self.record("scan_after", scan, place) for place in places)))
+        if len(before) != len(values):
+            raise ValueError(f"scan: of {len(values)} carries the inverse returned {len(before)}")
+        for place, value in zip(places, before):
+            self.checked(library.mb_scan_before_at(self.site(), scan, place, value.handle))
 
     def vmap(self, n, body, **options):
         """body(example), recorded for one of n examples and applied to all: what it returns, a tensor or several, with an
@@ -748,11 +831,8 @@ class Context:
         self.check()
         try:
             yield heard
-        except BaseException:  # what it replaces may not be told yet, which is no error then
-            clean = not library.mb_error(self.pointer)
-            library.mb_tap_end_at(self.site(), tap)
-            if clean:
-                self.clear()
+        except BaseException:
+            self._leave(library.mb_tap_end_at, tap)
             raise
         heard.append(self.checked(library.mb_tap_end_at(self.site(), tap)))
 
@@ -861,6 +941,90 @@ def jvp(y, xs, vs):
     result = TENSOR()
     library.mb_jvp_at(mb.site(), handles_of([y]), 1, handles_of(xs), handles_of(vs), len(xs), ctypes.byref(result))
     return mb.tensor_of(result)
+
+
+# ----------------------------------------------------------------------------- functions that derivatives ask again --
+#
+# Their tensors come in by arguments. They are kept until the context is closed, each once: in a loop give the same one.
+
+
+def map_call(most):
+    """What C calls for a function of xs and params, with `most` results, or as many as xs."""
+    def call(user, ctx, at, out):
+        mb, at = OPEN[ctx], at[0]
+        return mb.ask(user, most or at.k, out, handles_at(mb, at.xs, at.k) + handles_at(mb, at.params, at.n))
+    return ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(STRUCTURES["mb_map_at"]), ctypes.POINTER(TENSOR))(call)
+
+
+def rule_call(user, ctx, at, vs, gs):
+    mb, at = OPEN[ctx], at[0]
+    xs, ys, vs = (handles_at(mb, *where) for where in ((at.xs, at.n), (at.ys, at.m), (vs, at.m)))
+    return mb.ask(user, at.n, gs, (xs, ys, vs))
+
+
+FUNCTION_CALL, LOSS_CALL = map_call(None), map_call(1)
+RULE_CALL = ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(STRUCTURES["mb_custom_at"]), POINTER,
+                             ctypes.POINTER(TENSOR))(rule_call)
+
+
+def asking(name, call, mb, function):
+    """The struct that tells C to call a function of ours; the number is copied to the tape."""
+    number = mb.number_of(function)
+    made = STRUCTURES[name](ctypes.cast(call, POINTER))
+    made.user, made.user_bytes = ctypes.cast(ctypes.pointer(number), POINTER), ctypes.sizeof(number)
+    made.number = number  # which has to be there until then
+    return made
+
+
+def grad_mixed(loss, xs, params=()):
+    """grad(loss(*xs, *params), xs), whose own derivatives are made forward over reverse: for gradients within loops."""
+    several, mb = listed(xs), listed(xs)[0].context
+    results = (TENSOR * len(several))()
+    mb.checked(library.mb_grad_mixed_at(mb.site(), asking("mb_map", LOSS_CALL, mb, loss), handles_of(several), len(several),
+                                        handles_of(params), len(params), results))
+    results = handles_at(mb, ctypes.addressof(results), len(several))
+    return results[0] if isinstance(xs, Tensor) else results
+
+
+Solution = namedtuple("Solution", "xs converged residual steps")
+
+
+def solution(name, call, function, x0, params, options):
+    several, mb, told = listed(x0), listed(x0)[0].context, STRUCTURES["mb_convergence"]()
+    results = (TENSOR * len(several))()
+    mb.checked(getattr(library, f"mb_{name}_at")(
+        mb.site(), asking("mb_map", call, mb, function), handles_of(several), len(several), handles_of(params), len(params),
+        filled(STRUCTURES["mb_implicit_options"], options), results, ctypes.byref(told)))
+    results = handles_at(mb, ctypes.addressof(results), len(several))
+    return Solution(results[0] if isinstance(x0, Tensor) else results, *handles_at(mb, ctypes.addressof(told), 3))
+
+
+def fixed_point(function, x0, params=(), **options):
+    """xs with function(*xs, *params) = xs, from x0 on; derivatives by params are those of the equation. Options are those
+    of mb_implicit_options, linear={...} too."""
+    return solution("fixed_point", FUNCTION_CALL, function, x0, params, options)
+
+
+def root(function, x0, params=(), **options):
+    """xs with function(*xs, *params) = 0, in the same way."""
+    return solution("root", FUNCTION_CALL, function, x0, params, options)
+
+
+def minimize(loss, x0, params=(), **options):
+    """xs where loss(*xs, *params) has a minimum, in the same way."""
+    return solution("minimize", LOSS_CALL, loss, x0, params, options)
+
+
+def custom_gradient(ys, xs, reverse):
+    """The values ys, functions of the list xs alone, with a derivative of one's own: reverse(xs, ys, vs), from a list of
+    cotangents vs of the values, returns the gradients of xs. In both None stands for zeros."""
+    several, mb = listed(ys), listed(ys)[0].context
+    results = (TENSOR * len(several))()
+    rule = asking("mb_custom_rule", RULE_CALL, mb, reverse)
+    mb.checked(library.mb_custom_gradient_at(mb.site(), handles_of(several), len(several), handles_of(xs), len(xs), rule,
+                                             results))
+    results = handles_at(mb, ctypes.addressof(results), len(several))
+    return results[0] if isinstance(ys, Tensor) else results
 
 
 # -------------------------------------------------------------------------------------- parameters and optimisers --

@@ -68,8 +68,10 @@ def check_declarations(compiler):
         for field, kind in s._fields_:
             lines.append(f"_Static_assert(offsetof({name}, {field}) == {getattr(s, field).offset} && "
                          f"sizeof((({name} *)0)->{field}) == {ctypes.sizeof(kind)}, \"{name}.{field}\");")
-    for i, name in enumerate(("MB_FLOAT32", "MB_FLOAT64", "MB_INT32", "MB_BOOL")):
-        lines.append(f"_Static_assert({name} == {i}, \"{name}\");")
+    dtypes = ("MB", "float32 float64 int32 bool float16 bfloat16 int64 uint8".split())
+    for prefix, names in (dtypes, *moebius.CHOICES.values()):
+        for i, name in enumerate(names):
+            lines.append(f"_Static_assert((int){prefix}_{name.upper()} == {i}, \"{name}\");")
     done = subprocess.run([*compiler, "-x", "c", "-std=c17", "-fsyntax-only", "-"], input="\n".join(lines) + "\n", text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     expect(done.returncode == 0, done.stdout)
@@ -203,6 +205,83 @@ def loops(mb):
     raises(ZeroDivisionError, "", lambda: mb.vmap(3, lambda one: 1 / 0))
     raises(TypeError, "no forwards", lambda: mb.scan(3, [x], body, forwards=True))
     equal(x * x, 9)
+
+
+@test
+def inverses(mb):
+    """x <- x^2 from 2 on: 4, 16, 256; the derivative is 8 x^7. A gradient takes each step's x from the inverse."""
+    x = mb.scalar(2, FLOAT64)
+
+    loop = sys._getframe().f_lineno + 3
+
+    def after(inverse, **options):
+        return mb.scan(3, [x], lambda step, now: now.square(), inverse, **options)[0][0]
+    y = after(lambda step, after: after.sqrt())
+    equal(y, 256)
+    equal(moebius.grad(y, x), 1024)
+    equal(moebius.grad(after(lambda step, after: after.sqrt(), keep_every=2), x), 1024)
+    equal(moebius.grad(after(lambda step, after: after * 0 + 1), x), 8)  # 2^3: what it was told
+    factors = mb.tensor([3, 5], FLOAT64)
+
+    def there(step, first, second):
+        first = first + step.slice(factors) * second.square()
+        return first, second - first
+
+    def back(step, first, second):
+        second = second + first
+        return first - step.slice(factors) * second.square(), second
+    (first, _), _ = mb.scan(2, [x, x], there, back)
+    equal(first, 14 + 5 * 144)
+    equal(moebius.grad(first, x), 13 + 10 * 144)
+    raises(ValueError, "of 1 carries the inverse returned 0", lambda: after(lambda step, after: []))
+    raises(ZeroDivisionError, "", lambda: after(lambda step, after: 1 / 0))
+    equal(x * x, 4)  # no error is left of either
+    raises(moebius.Error, "before a step", lambda: after(lambda step, after: mb.zeros(2)), loop)
+    mb.clear()
+
+
+@test
+def functions_on_the_tape(mb):
+    """Of sum(w^3 p): 3 w^2 p; of a step along it, w - r 3 w^2 p: 1 - 6 r w p."""
+    w, p, start, q = (mb.tensor(v, FLOAT64) for v in ([2, -1], 5, 1, 4))
+    dw = moebius.grad_mixed(lambda w, p: w ** 3 * p, w, [p])
+    equal(dw, [60, 15])
+    equal(moebius.grad(w - 0.5 * dw, w), [-29, 16])
+    equal(moebius.grad(dw, p), 15)
+    (last,), _ = mb.scan(3, [w], lambda step, now: now - 0.125 * moebius.grad_mixed(lambda w: 2 * w.square(), [now])[0])
+    equal(last, [0.25, -0.125])
+    equal(moebius.grad(last, w), [0.125, 0.125])
+
+    def near(x, want):
+        expect(abs(x.item() - want) < 1e-8, sys._getframe(1).f_lineno, x.item(), want)
+    fixed = moebius.fixed_point(lambda x, q: x / 4 + q / 2, start, [q])
+    near(fixed.xs, 8 / 3)
+    near(moebius.grad(fixed.xs, q), 2 / 3)
+    expect(bool(fixed.converged) and fixed.steps.item() > 3 and fixed.residual.item() < 1e-10, "what it tells")
+    roots = moebius.root(lambda x, y, q: (x.square() - q, y - 3 * x), [start, start], [q], linear={"method": "direct"})
+    near(roots.xs[1], 6)
+    near(moebius.grad(roots.xs[1], q), 0.75)
+
+    def unlike(x, q):
+        return (x.square() - q).square()
+    least = moebius.minimize(unlike, start, [q])
+    near(least.xs, 2)
+    near(moebius.grad(least.xs, q), 0.25)
+    expect(not moebius.minimize(unlike, start, [q], steps=1, search="descent").converged, "no solution after one step")
+    x = mb.tensor([1.25, 2.5], FLOAT64)
+    down = moebius.custom_gradient(x.floor(), [x], lambda xs, ys, vs: [3 * vs[0]])
+    equal(down, [1, 2])
+    equal(moebius.grad(down.square(), x), [6, 12])
+    zeros = moebius.custom_gradient(x.floor(), [x], lambda xs, ys, vs: [None])
+    equal(moebius.grad(zeros + x, x), [1, 1])
+    reads = [lambda x: x * w]
+    raises(moebius.Error, "grad_mixed: the loss reads", lambda: moebius.grad_mixed(reads[0], x))
+    mb.clear()
+    raises(ZeroDivisionError, "", lambda: moebius.grad_mixed(lambda x: 1 / 0, x))
+    mb.clear()
+    raises(ValueError, "1 results were returned, of 2", lambda: moebius.fixed_point(lambda x, y: x, [start, start]))
+    mb.clear()
+    raises(ValueError, "'sgd' is none of newton, descent", lambda: moebius.minimize(unlike, start, [q], search="sgd"))
 
 
 @test

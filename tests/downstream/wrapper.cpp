@@ -51,6 +51,11 @@ template <typename Read> static void throws(Read read, mb_status status, const c
     }
 }
 
+static double at(Tensor x, size_t i = 0)
+{
+    return x.values<double>().at(i);
+}
+
 static_assert(!std::is_copy_constructible_v<Context> && std::is_nothrow_move_constructible_v<Context>);
 static_assert(!std::is_copy_constructible_v<Scope> && std::is_nothrow_move_constructible_v<Scope>);
 static_assert(!std::is_copy_constructible_v<moebius::Params> &&
@@ -160,7 +165,91 @@ static void loops(const Context &mb)
     equal(both[1], {1, -1, 1, -1});
 }
 
-/* x -> tanh(w x) by name, with the parts of two blocks. */
+/* x <- x^2 from 2 on: 4, 16, 256; the derivative is 8 x^7. A gradient takes each step's x from the inverse.
+ */
+static void inverses(const Context &mb)
+{
+    const Tensor x = mb.scalar(2.0);
+    const auto square_it = [](moebius::Step &, const Tensors &now) { return Tensors{square(now[0])}; };
+    const auto after = [&](auto inverse) { return mb.scan(3, {x}, square_it, inverse).carries[0]; };
+    const Tensor y = after([](moebius::Step &, const Tensors &next) { return Tensors{sqrt(next[0])}; });
+    equal(y, {256});
+    equal(grad(y, x), {1024});
+    const Tensor z = after([](moebius::Step &, const Tensors &next) { return Tensors{next[0] * 0 + 1}; });
+    equal(z, {256});
+    equal(grad(z, x), {8}); /* 2^3: what it was told */
+    mb_scan_options keep = {};
+    keep.keep_every = 2;
+    const auto root = [](moebius::Step &, const Tensors &next) { return Tensors{sqrt(next[0])}; };
+    equal(grad(mb.scan(3, {x}, square_it, root, keep).carries[0], x), {1024});
+
+    const Tensor add = mb.from({2}, {3.0, 5.0});
+    const auto sums = mb.scan(
+        2, {x, x},
+        [&](moebius::Step &step, const Tensors &now) {
+            const Tensor first = now[0] + step.slice(add) * square(now[1]);
+            return Tensors{first, now[1] - first};
+        },
+        [&](moebius::Step &step, const Tensors &next) {
+            const Tensor second = next[1] + next[0];
+            return Tensors{next[0] - step.slice(add) * square(second), second};
+        });
+    equal(sums.carries[0], {14 + 5 * 144});                 /* 2 + 3 * 4 = 14, 2 - 14 = -12 */
+    equal(grad(sums.carries[0], x), {13 + 10 * -12 * -12}); /* 1 + 3 * 2 * 2 = 13, 1 - 13 = -12 */
+}
+
+/* Of sum(w^3 p): 3 w^2 p; of a step along it, w - r 3 w^2 p: 1 - 6 r w p. */
+static void functions_on_the_tape(const Context &mb)
+{
+    const Tensor w = mb.from({2}, {2.0, -1.0}), p = mb.scalar(5.0);
+    const auto cubic = [](const Tensors &xs, const Tensors &params) { return pow(xs[0], 3) * params[0]; };
+    const Tensor dw = moebius::grad_mixed(cubic, {w}, {p})[0];
+    equal(dw, {60, 15});
+    equal(grad(w - 0.5 * dw, w), {-29, 16});
+    equal(grad(dw, p), {15}); /* 3 (4 + 1) */
+    const double factor = 2;
+    const auto scaled = [factor](const Tensors &xs, const Tensors &) { return factor * square(xs[0]); };
+    const auto steps = mb.scan(3, {w}, [&](moebius::Step &, const Tensors &now) {
+        return Tensors{now[0] - 0.125 * moebius::grad_mixed(scaled, now)[0]};
+    });
+    equal(steps.carries[0], {0.25, -0.125}); /* halves w */
+    equal(grad(steps.carries[0], w), {0.125, 0.125});
+
+    const auto near = [](Tensor x, double want) {
+        expect(std::fabs(at(x) - want) < 1e-8, "not the solution");
+    };
+    const Tensor start = mb.scalar(1.0), q = mb.scalar(4.0);
+    const auto fixed = moebius::fixed_point(
+        [](const Tensors &xs, const Tensors &ps) { return xs[0] / 4 + ps[0] / 2; }, {start}, {q});
+    near(fixed.xs[0], 8.0 / 3);
+    near(grad(fixed.xs[0], q), 2.0 / 3);
+    expect(fixed.converged.values<uint8_t>()[0] && fixed.steps.values<int32_t>()[0] > 3, "what it tells");
+    const auto roots = moebius::root(
+        [](const Tensors &xs, const Tensors &ps) {
+            return Tensors{square(xs[0]) - ps[0], xs[1] - 3 * xs[0]};
+        },
+        {start, start}, {q});
+    near(roots.xs[1], 6);
+    near(grad(roots.xs[1], q), 0.75);
+    mb_implicit_options once = {};
+    once.steps = 1;
+    const auto unlike = [](const Tensors &xs, const Tensors &ps) { return square(square(xs[0]) - ps[0]); };
+    const auto least = moebius::minimize(unlike, {start}, {q}),
+               early = moebius::minimize(unlike, {start}, {q}, once);
+    near(least.xs[0], 2);
+    near(grad(least.xs[0], q), 0.25);
+    expect(!early.converged.values<uint8_t>()[0], "no solution after one step");
+
+    const Tensor x = mb.from({2}, {1.25, 2.5});
+    const auto straight = [](const Tensors &, const Tensors &, const Tensors &vs) {
+        return Tensors{3 * vs[0]};
+    };
+    const Tensor down = moebius::custom_gradient({floor(x)}, {x}, straight)[0];
+    equal(down, {1, 2});
+    equal(grad(square(down), x), {6, 12});
+}
+
+/* x -> (w x)^2 by name, in the blocks of each w. */
 static Tensor told(const Context &mb, Tensor x, const std::vector<double> &ws)
 {
     for (size_t i = 0; i < ws.size(); i++) {
@@ -230,11 +319,6 @@ static void training(const Context &mb)
         assign(v, mb.scalar(7.0));
     }
     equal(v, {7});
-}
-
-static double at(Tensor x, size_t i = 0)
-{
-    return x.values<double>().at(i);
 }
 
 static void parameters(const Context &mb)
@@ -349,6 +433,22 @@ static void errors()
     wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "hvp: 1 directions for 2 tensors", __LINE__);
     const auto body = [](moebius::Step &, const Tensors &) { return Tensors(); };
     wrong(mb.scan(3, {x}, body).carries[0], "of 1 carries the body returned 0", __LINE__);
+    const auto none = [](moebius::Step &, const Tensors &) { return Tensors(); };
+    const auto same = [](moebius::Step &, const Tensors &now) { return now; };
+    wrong(mb.scan(3, {x}, same, none).carries[0], "of 1 carries the inverse returned 0", __LINE__);
+    const auto other = [&](moebius::Step &, const Tensors &) { return Tensors{y}; };
+    wrong(mb.scan(3, {x}, same, other).carries[0], "before a step", __LINE__);
+    const auto flat = [](const Tensors &xs, const Tensors &) { return xs[0]; };
+    const auto reads = [x](const Tensors &xs, const Tensors &) { return xs[0] * x; };
+    const auto fails = [](const Tensors &, const Tensors &) -> Tensor {
+        throw std::runtime_error("no loss");
+    };
+    const auto nothing = [](const Tensors &, const Tensors &, const Tensors &) { return Tensors(); };
+    wrong(moebius::grad_mixed(reads, {x})[0], "grad_mixed: the loss reads", __LINE__);
+    wrong(moebius::grad_mixed(fails, {x})[0], "no loss", __LINE__);
+    wrong(moebius::fixed_point(flat, {x, x}, {}).xs[1], "one result was returned, of 2", __LINE__);
+    const Tensor custom = moebius::custom_gradient({square(x)}, {x}, nothing)[0];
+    wrong(grad(custom, x), "0 results were returned, of 1", __LINE__ - 1);
     wrong(mb.replace("nobody", {x}, [&] { return x; }) + 1, "only 0 were asked for", __LINE__);
     wrong(mb.collect("", [&] { return x + y; }).told.at(0), "add", __LINE__);
     const int tells = __LINE__ + 1;
@@ -414,6 +514,10 @@ static void exceptions(const Context &mb)
     expect(thrown([&] { mb.checkpoint([&]() -> Tensor { throw 1; }); }), "out of a checkpoint");
     expect(thrown([&] { mb.scan(2, {x}, [&](moebius::Step &, Tensors) -> Tensors { throw 1; }); }),
            "out of a scan");
+    const auto same = [](moebius::Step &, const Tensors &now) { return now; };
+    expect(
+        thrown([&] { mb.scan(2, {x}, same, [](moebius::Step &, const Tensors &) -> Tensors { throw 1; }); }),
+        "out of an inverse");
     expect(thrown([&] { mb.vmap(2, [&](moebius::Example &) -> Tensor { throw 1; }); }), "out of a vmap");
     expect(thrown([&] { mb.replace("a", {x}, [&]() -> Tensor { throw 1; }); }), "out of a tap");
     expect(thrown([&] { mb.collect("", [&] { throw 1; }); }), "out of a tap that collects");
@@ -439,6 +543,8 @@ int main()
         functions(mb);
         derivatives(mb);
         loops(mb);
+        inverses(mb);
+        functions_on_the_tape(mb);
         taps(mb);
         training(mb);
         parameters(mb);
