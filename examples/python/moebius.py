@@ -231,6 +231,7 @@ DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for nam
 DECLARATIONS += [f"mb_status mb_{name}_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, "
                  "mb_implicit_options, mb_tensor *, mb_convergence *)" for name in ("fixed_point", "root", "minimize")]
 
+OURS = ["mb_intern_site"]  # whose text is given back to the library, as it is
 library = None  # of load
 
 
@@ -241,25 +242,28 @@ def load(path=None):
         path = path or os.environ.get("MOEBIUS_LIBRARY") or ctypes.util.find_library("moebius")
         if not path:
             raise OSError("no libmoebius is installed; set MOEBIUS_LIBRARY to its path")
-        loaded = ctypes.CDLL(path)
-        for declaration in DECLARATIONS:
-            result, name, arguments = re.fullmatch(r"(.*?)(mb_\w+)\((.*)\)", declaration).groups()
-            function = getattr(loaded, name)
-            function.restype = kind(result)
-            function.argtypes = [argument(a) for a in arguments.split(", ") if a not in ("void", "...")]
-        for function in (loaded.mb_message, loaded.mb_params_name):
-            function.restype = ctypes.c_char_p
-        library = loaded
+        library = declare(ctypes.CDLL(path), DECLARATIONS, TYPES)
     return library
 
 
-def kind(text):
+def declare(loaded, declarations, types):
+    """The library, whose functions know what they take and give."""
+    for declaration in declarations:
+        result, name, arguments = re.fullmatch(r"(.*?)(mb_\w+)\((.*)\)", declaration).groups()
+        function = getattr(loaded, name)
+        function.restype = ctypes.c_char_p if result == "const char *" and name not in OURS else kind(result, types)
+        function.argtypes = [argument(a, types) for a in arguments.split(", ") if a not in ("void", "...")]
+    return loaded
+
+
+def kind(text, types):
     """The ctypes type of a C type; of all pointers one."""
-    return POINTER if "*" in text else TYPES[text.strip()]
+    return POINTER if "*" in text else types[text.strip()]
 
 
-def argument(text):
-    return Whole(kind(text)) if kind(text) in (INT, LONG, ctypes.c_uint64) else kind(text)
+def argument(text, types):
+    found = kind(text, types)
+    return Whole(found) if found in (INT, LONG, ctypes.c_uint64) else found
 
 
 class Whole:

@@ -48,28 +48,28 @@ def equal(x, want):
 
 def raises(kind, part, call, line=None):
     """And names the line of the call, or the one given, where it is the library's."""
-    line = line or sys._getframe(1).f_lineno
+    caller = sys._getframe(1)
+    line, file = line or caller.f_lineno, caller.f_code.co_filename
     try:
         call()
     except kind as error:
         said = str(error)
-        if part not in said or (kind is moebius.Error and f"{__file__}:{line}: " not in said):
+        if part not in said or (kind is moebius.Error and f"{file}:{line}: " not in said):
             failures.append(f"line {line}: {said}")
         return
     failures.append(f"line {line}: nothing was raised")
 
 
-def check_declarations(compiler):
-    """A second declaration of a function, or of a size, that is another than the headers' does not compile."""
-    lines = ["#include <moebius.h>", "#include <stddef.h>", *(d + ";" for d in moebius.DECLARATIONS),
+def check_declarations(compiler, header, declarations, structures, enumerations):
+    """A second declaration of a function, or of a size, that is another than the header's does not compile."""
+    lines = [f"#include <{header}>", "#include <stddef.h>", *(d + ";" for d in declarations),
              f"_Static_assert(MB_MAX_RANK == {moebius.MAX_RANK}, \"MAX_RANK\");"]
-    for name, s in moebius.STRUCTURES.items():
+    for name, s in structures.items():
         lines.append(f"_Static_assert(sizeof({name}) == {ctypes.sizeof(s)}, \"{name}\");")
         for field, kind in s._fields_:
             lines.append(f"_Static_assert(offsetof({name}, {field}) == {getattr(s, field).offset} && "
                          f"sizeof((({name} *)0)->{field}) == {ctypes.sizeof(kind)}, \"{name}.{field}\");")
-    dtypes = ("MB", "float32 float64 int32 bool float16 bfloat16 int64 uint8".split())
-    for prefix, names in (dtypes, *moebius.CHOICES.values()):
+    for prefix, names in enumerations:
         for i, name in enumerate(names):
             lines.append(f"_Static_assert((int){prefix}_{name.upper()} == {i}, \"{name}\");")
     done = subprocess.run([*compiler, "-x", "c", "-std=c17", "-fsyntax-only", "-"], input="\n".join(lines) + "\n", text=True,
@@ -535,7 +535,8 @@ def closing(_):
 
 def main(library, *compiler):
     moebius.load(library)
-    check_declarations(compiler)
+    dtypes = ("MB", "float32 float64 int32 bool float16 bfloat16 int64 uint8".split())
+    check_declarations(compiler, "moebius.h", moebius.DECLARATIONS, moebius.STRUCTURES, [dtypes, *moebius.CHOICES.values()])
     for function in tests:
         with moebius.Context() as mb:
             try:

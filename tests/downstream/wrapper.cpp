@@ -2,59 +2,11 @@
  *
  * wrapper.cpp - examples/cpp/moebius.hpp: values and derivatives by closed forms, where errors are thrown and
  * which line they name, and who ends what. */
-#include "../../examples/cpp/moebius.hpp"
+#include "closed_form.hpp"
 
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
 
 #include <unistd.h>
-
-using moebius::Context;
-using moebius::Error;
-using moebius::Scope;
-using moebius::Tensor;
-using moebius::Tensors;
-
-static int passed, failed;
-
-static void expect(bool ok, const char *what, int line = __builtin_LINE())
-{
-    (ok ? passed : failed)++;
-    if (!ok)
-        std::printf("FAILED: wrapper.cpp:%d: %s\n", line, what);
-}
-
-/* Float64 of a few operations: 1e-12 is thousands of roundings. */
-static void equal(Tensor x, const std::vector<double> &want, int line = __builtin_LINE())
-{
-    const std::vector<double> got = x.values<double>();
-    bool same = got.size() == want.size();
-    for (size_t i = 0; same && i < want.size(); i++)
-        same = std::fabs(got[i] - want[i]) <= 1e-12 * (1 + std::fabs(want[i]));
-    expect(same, "not the values of the closed form", line);
-}
-
-/* Whether read() throws an Error of this status, whose sentence has `part` and begins with this file and that
- * line. */
-template <typename Read> static void throws(Read read, mb_status status, const char *part, int at)
-{
-    try {
-        read();
-        expect(false, "nothing was thrown", at);
-    } catch (const Error &error) {
-        const std::string site = "wrapper.cpp:" + std::to_string(at) + ": ", said = error.what();
-        const size_t found = said.find(site);
-        expect(error.status() == status, said.c_str(), at);
-        expect(said.find(part) != std::string::npos, said.c_str(), at);
-        expect(found != std::string::npos && said.find(": ") > found, said.c_str(), at);
-    }
-}
-
-static double at(Tensor x, size_t i = 0)
-{
-    return x.values<double>().at(i);
-}
 
 static_assert(!std::is_copy_constructible_v<Context> && std::is_nothrow_move_constructible_v<Context>);
 static_assert(!std::is_copy_constructible_v<Scope> && std::is_nothrow_move_constructible_v<Scope>);
