@@ -10,10 +10,19 @@
 #include "checkpoint.h"
 #include "common.h"
 
-enum { LENGTH = 50, MOST_LAYERS = 7, SLOT = 10, CHEBYSHEV_STEPS = 6 };
+enum {
+    LENGTH = 50,
+    MOST_SHOTS = 64,
+    MOST_TOKENS = 7 * MOST_SHOTS,
+    MOST_LAYERS = 7,
+    SLOT = 10,
+    CHEBYSHEV_STEPS = 6
+};
 
 typedef struct plan {
     const char *models, *task, *backend, *out, *resume;
+    int64_t shots, prefix, tune_steps;
+    double tune_lr;
     int64_t steps, deep_steps, solver_steps, seeds, first_seed, batch, validation, every, threads;
     bool quick, check;
 } plan;
@@ -46,6 +55,8 @@ typedef struct pairs {
 } pairs;
 
 pairs pairs_of(mb_tensor sequences, task which);
+/* t: [B,N,seen], by so many tokens later, zeros at first. */
+mb_tensor delayed(mb_tensor t, int64_t by);
 /* Mean over sequences of |guess - next|^2 / 2: [LENGTH]. */
 mb_tensor loss_by_token(mb_tensor guess, mb_tensor next);
 
@@ -67,7 +78,8 @@ typedef struct chebyshev {
 mb_tensor preconditioned(pairs p, chebyshev c); /* x_t: like p.recent */
 mb_tensor chebyshev_guess(pairs p, chebyshev c);
 
-/* What learners reach, on the validation sequences. */
+/* What learners reach, on the validation sequences, and on regression in context: by all pairs of neighbours,
+ * and by those that are examples. */
 enum { ZERO, GD, RLS, PRECONDITIONED, SOLVERS };
 enum { RIDGES = 3 };
 extern const char *const solver_names[SOLVERS];
@@ -79,6 +91,7 @@ typedef struct solvers {
     bool resumed, complete;
     double eta, loss[SOLVERS], by_token[SOLVERS][LENGTH];
     double loss_at_known_eta, ridge_loss[RIDGES];
+    double by_shot[2][2 * MOST_SHOTS];
     double alpha[CHEBYSHEV_STEPS], beta[CHEBYSHEV_STEPS], chebyshev_eta; /* learned */
     /* Of proposition 1's layer against the step written with mb_grad, float64: largest relative differences
      * of guesses, d loss / d eta, and d loss / d Phi_0. */
@@ -121,8 +134,8 @@ typedef struct network {
 } network;
 
 network network_new(mb_params *p, const model *m, int64_t seen);
-/* The guesses of s_{t+1}, [B,LENGTH,seen]. activations: NULL, or where the tokens after the embedding and
- * each layer go. */
+/* The guesses of s_{t+1}, [B,N,seen], of p.now and p.before. activations: NULL, or where the tokens after the
+ * embedding and each layer go. */
 mb_tensor network_apply(const network *n, pairs p, mb_tensor *activations);
 /* Proposition 1 as a layer: Phi_0 [SLOT,SLOT], with which the first slot begins; eta 0-d. */
 mb_tensor constructed_apply(mb_tensor eta, mb_tensor start, pairs p);
@@ -133,22 +146,48 @@ network compressed(const network *products);
 /* Halfway between two networks of products. */
 network halfway(const network *a, const network *b);
 
+/* ---- mesa_shots.c: regression in context ---- */
+
+/* How examples are shown: x, y, x, y, ..; each followed by a tuned token; and tuned ones before the first. */
+typedef enum way { PLAIN, EOS, EOS_PREFIX, WAYS } way;
+extern const char *const way_names[WAYS];
+
+/* y = W x for each of `maps` in a row, [B,maps * shots,SLOT]; x is uniform on [-1,1) like the first states of
+ * sequences. */
+typedef struct examples {
+    mb_tensor x, y;
+} examples;
+
+examples draw_examples(mb_context *mb, mb_key key, int64_t count, int64_t maps);
+
+typedef struct trial trial;
+/* Tunes and measures; false: stopped. */
+bool run_shots(trial *t, mb_context *mb, const network *n);
+void solve_shots(solvers *s, mb_context *mb);
+/* Whether the task's sequences are of linear systems that are seen. */
+bool shots_wanted(void);
+
 /* ---- mesa_train.c ---- */
 
-enum { SAVE_EVERY = 100 };
+enum { SAVE_EVERY = 100, MOST_BATCH = 256 /* of validation */ };
 
-typedef struct trial {
+/* Uses of a seed. */
+enum { STREAM_TRAINING, STREAM_VALIDATION, STREAM_TUNING, STREAM_SHOTS };
+mb_key key_of(int64_t seed, int stream, int64_t n);
+
+struct trial {
     const char *folder; /* where its network is kept; NULL: nowhere */
     int model;
     int64_t seed, steps;
     bool resumed, complete;
     series loss;
     double by_token[LENGTH];
+    double by_shot[WAYS][2 * MOST_SHOTS]; /* regression in context, of two maps in a row */
     double compressed_loss, halfway_loss; /* NaN where there is none */
     double target_probe[MOST_LAYERS + 1][LENGTH], solution_probe[MOST_LAYERS + 1][LENGTH];
     double binding[8]; /* how well the first layer's last token holds those before, nearest first */
     double seconds;
-} trial;
+};
 
 void run_trial(trial *t, const solvers *s);
 int64_t trial_units(const trial *t);
@@ -159,6 +198,7 @@ task chosen_task(void);
 /* Batch i of the validation sequences, float32. */
 mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count);
 int64_t validation_batches(void);
+int64_t validation_count(int64_t i);
 mb_tensor training_batch(mb_context *mb, int64_t seed, int64_t step);
 
 /* ---- mesa_probes.c ---- */

@@ -52,16 +52,16 @@ network network_new(mb_params *p, const model *m, int64_t seen)
     return n;
 }
 
-/* [LENGTH,POSITIONS]: sines and cosines (Vaswani et al. 1706.03762, section 3.5). */
-static mb_tensor positions(mb_context *mb)
+/* [N,POSITIONS]: sines and cosines (Vaswani et al. 1706.03762, section 3.5). */
+static mb_tensor positions(mb_context *mb, int64_t N)
 {
-    float all[LENGTH * POSITIONS];
-    for (int t = 0; t < LENGTH; t++)
+    float all[MOST_TOKENS * POSITIONS];
+    for (int t = 0; t < N; t++)
         for (int i = 0; i < POSITIONS; i++) {
             double angle = t * pow(10000, -(double)(i / 2 * 2) / POSITIONS);
             all[t * POSITIONS + i] = (float)(i % 2 ? cos(angle) : sin(angle));
         }
-    return mb_from(mb, MB_FLOAT32, MB_SHAPE(LENGTH, POSITIONS), all);
+    return mb_from(mb, MB_FLOAT32, MB_SHAPE(N, POSITIONS), all);
 }
 
 static mb_tensor swapped(mb_tensor t)
@@ -69,7 +69,7 @@ static mb_tensor swapped(mb_tensor t)
     return mb_permute(t, MB_AXES(0, 2, 1, 3));
 }
 
-/* e: [B,LENGTH,WIDTH], of which `from` makes queries and keys. */
+/* e: [B,N,WIDTH], of which `from` makes queries and keys. */
 static mb_tensor mixed(const attention *a, mb_tensor from, mb_tensor e)
 {
     mb_tensor q = mb_einsum("btd,hkd->bthk", from, a->query), k = mb_einsum("btd,hkd->bthk", from, a->key);
@@ -97,8 +97,9 @@ static mb_tensor layers_apply(const network *n, mb_tensor e, mb_tensor *activati
     for (int l = 0; l < n->layers; l++) {
         mb_tensor from = e;
         if (n->embedded && l == 0) {
-            mb_shape shape = MB_SHAPE(mb_dim(e, 0), LENGTH, POSITIONS);
-            from = mb_concat((mb_tensor[]){e, mb_broadcast(positions(mb), shape)}, 2, 2);
+            int64_t N = mb_dim(e, 1);
+            mb_tensor where = mb_broadcast(positions(mb, N), MB_SHAPE(mb_dim(e, 0), N, POSITIONS));
+            from = mb_concat((mb_tensor[]){e, where}, 2, 2);
         }
         if (activations)
             activations[l] = e;

@@ -59,12 +59,39 @@ static void write_probes(const results *r)
     csv_close(&c);
 }
 
+static const char *const pair_names[2] = {"all pairs", "examples"};
+
+static void shot_rows(csv *c, const char *learner, const char *seed, const char *how, const double *by_shot)
+{
+    for (int k = 0; k < 2 * set.shots; k++)
+        fprintf(c->file, "%s,%s,%s,%d,%.9g\n", learner, seed, how, k + 1, by_shot[k]);
+}
+
+static void write_shots(const results *r)
+{
+    csv c = {0};
+    if (!shots_wanted())
+        return;
+    csv_open(&c, r->folder, "shots.csv", "learner,seed,how,example,loss");
+    for (int w = 0; w < 2 && r->solvers.complete; w++)
+        shot_rows(&c, "least squares", "", pair_names[w], r->solvers.by_shot[w]);
+    for (int i = 0; i < r->trial_count; i++) {
+        const trial *t = &r->trials[i];
+        char seed[24];
+        snprintf(seed, sizeof seed, "%lld", (long long)t->seed);
+        for (int w = 0; w < WAYS && t->complete; w++)
+            shot_rows(&c, models[t->model].name, seed, way_names[w], t->by_shot[w]);
+    }
+    csv_close(&c);
+}
+
 void write_tables(const results *r)
 {
     csv c = {0};
     write_training(r);
     write_by_token(r);
     write_probes(r);
+    write_shots(r);
     csv_open(&c, r->folder, "learners.csv", "learner,loss");
     for (int s = 0; s < SOLVERS && r->solvers.complete; s++)
         fprintf(c.file, "%s,%.9g\n", solver_names[s], r->solvers.loss[s]);
@@ -136,12 +163,18 @@ static void draw_by_token(const results *r)
     picture_end(&p, r->folder, "by_token.png", 900, 540);
 }
 
+static int models_of(const results *r)
+{
+    int n = 0;
+    for (int m = 0; m < MODELS; m++)
+        n += first_of(r, m) != NULL;
+    return n;
+}
+
 /* A row for each model: the share of the target's variance that a linear map of a layer's tokens leaves. */
 static void draw_probes(const results *r)
 {
-    int rows = 0;
-    for (int m = 0; m < MODELS; m++)
-        rows += first_of(r, m) != NULL;
+    int rows = models_of(r);
     if (rows == 0)
         return;
     picture p;
@@ -166,12 +199,50 @@ static void draw_probes(const results *r)
     picture_end(&p, r->folder, "probes.png", 1200, 360 * rows + 20);
 }
 
+/* A model: what examples are shown with, beside least squares, whose peak of all pairs is cut. */
+static void plot_shots(FILE *f, const results *r, int model)
+{
+    static const char *const shades[WAYS] = {"#8a8a8a", "#3b6fb6", "#c8502d"};
+    fprintf(f, "set title '%s'\nplot ", models[model].title);
+    for (int w = 0; w < 2; w++)
+        fprintf(f,
+                "'shots.csv' skip 1 using (strcol(1) eq 'least squares' && strcol(3) eq '%s' ? $4 : NaN):5 "
+                "with lines dt %d lw 1.5 lc rgb '#303030' title 'least squares of %s', \\\n",
+                pair_names[w], 2 + w, pair_names[w]);
+    for (int w = 0; w < WAYS; w++)
+        fprintf(f,
+                "'shots.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld && strcol(3) eq '%s' ? $4 : NaN):5 "
+                "with lines lw 1.8 lc rgb '%s' title '%s', \\\n",
+                models[model].name, (long long)first_of(r, model)->seed, way_names[w], shades[w],
+                way_names[w]);
+    fprintf(f, "NaN notitle\n");
+}
+
+static void draw_shots(const results *r)
+{
+    int rows = models_of(r);
+    if (rows == 0 || !shots_wanted())
+        return;
+    picture p;
+    FILE *f = picture_begin(&p);
+    fprintf(f,
+            "set multiplot layout %d,1\nset xlabel 'example; after %lld another map'\nset ylabel 'loss'\nset "
+            "yrange [0:%g]\nset key outside right\nset arrow from %g,graph 0 to %g,graph 1 nohead dt 3\n",
+            rows, (long long)set.shots, 2 * r->solvers.by_shot[0][0], set.shots + 0.5, set.shots + 0.5);
+    for (int m = 0; m < MODELS; m++)
+        if (first_of(r, m))
+            plot_shots(f, r, m);
+    fprintf(f, "unset multiplot\n");
+    picture_end(&p, r->folder, "shots.png", 1000, 360 * rows + 20);
+}
+
 void draw_pictures(const results *r)
 {
     if (r->trial_count)
         draw_training(r);
     draw_by_token(r);
     draw_probes(r);
+    draw_shots(r);
 }
 
 /* ---- summary ---- */
@@ -266,6 +337,56 @@ static double most_of(const results *r, int model, const double loss[MODELS])
     return NAN;
 }
 
+static double mean_shot(const double *by_shot)
+{
+    double sum = 0;
+    for (int k = 0; k < set.shots; k++)
+        sum += by_shot[k];
+    return sum / (double)set.shots;
+}
+
+/* The pairs that join examples say nothing of the map: with few of all pairs, least squares guess worse than
+ * zero does, and they are far from those of the examples to the end. */
+static void shots_of_solvers(const solvers *s)
+{
+    double worst = 0, first = s->by_shot[0][0];
+    for (int k = 0; k < set.shots; k++)
+        worst = fmax(worst, s->by_shot[0][k]);
+    summary_line("regression in context, least squares", mean_shot(s->by_shot[1]), NAN, "mean of examples",
+                 NAN, first);
+    summary_line("  of all pairs, the worst example", worst, NAN, "more than of zero", first, NAN);
+    summary_line("  and the last", s->by_shot[0][set.shots - 1], NAN, "more than above",
+                 mean_shot(s->by_shot[1]), NAN);
+}
+
+static double plain_shots(const trial *t)
+{
+    return mean_shot(t->by_shot[PLAIN]);
+}
+static double eos_shots(const trial *t)
+{
+    return mean_shot(t->by_shot[EOS]);
+}
+static double prefix_shots(const trial *t)
+{
+    return mean_shot(t->by_shot[EOS_PREFIX]);
+}
+
+/* What is tuned must help a mesa layer; one step of descent has little to gain. */
+static void shots_summary(const results *r, int model)
+{
+    static double (*const of[WAYS])(const trial *) = {plain_shots, eos_shots, prefix_shots};
+    static const char *const what[WAYS] = {"  regression in context", "    with a tuned token after examples",
+                                           "    and tuned ones before the first"};
+    double mean, deviation, least = 0;
+    for (int w = 0; w < WAYS; w++) {
+        over_seeds(r, model, of[w], &mean, &deviation);
+        bool known = w != PLAIN && model == MESA_ONE && chosen_task() == FULL;
+        summary_line(what[w], mean, deviation, "mean of examples", NAN, known ? least : NAN);
+        least = mean;
+    }
+}
+
 static void model_summary(const results *r, int model, double loss[MODELS])
 {
     static const char *const beside[MODELS] = {
@@ -283,6 +404,8 @@ static void model_summary(const results *r, int model, double loss[MODELS])
         summary_line("  halfway to those", mean, deviation, "", NAN, NAN);
     if (model == LINEAR_TWO)
         sandbox(r);
+    if (shots_wanted())
+        shots_summary(r, model);
 }
 
 void print_summary(const results *r)
@@ -291,6 +414,8 @@ void print_summary(const results *r)
     if (!r->solvers.complete)
         return;
     solver_summary(&r->solvers);
+    if (shots_wanted())
+        shots_of_solvers(&r->solvers);
     for (int m = 0; m < MODELS; m++)
         model_summary(r, m, loss);
 }

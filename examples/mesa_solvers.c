@@ -224,6 +224,8 @@ void run_solvers(solvers *s)
         add_losses(s, p, (double)count / (double)set.validation);
         mb_scope_end(scope);
     }
+    if (shots_wanted())
+        solve_shots(s, mb);
     s->ridge_loss[RIDGES - 1] = s->loss[RLS];
     stop_at_error(mb);
     s->complete = learned && !stop_wanted();

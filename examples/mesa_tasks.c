@@ -92,10 +92,9 @@ mb_tensor draw_sequences(mb_context *mb, mb_key key, task which, mb_dtype dtype,
     return mb_einsum("tbn,bsn->bts", h, mb_mul(C, 0.5));
 }
 
-/* t: [B,LENGTH,seen], by so many tokens later, zeros at first. */
-static mb_tensor delayed(mb_tensor t, int64_t by)
+mb_tensor delayed(mb_tensor t, int64_t by)
 {
-    return mb_pad(mb_slice(t, 1, 0, LENGTH - by, 1), 1, by, 0);
+    return mb_pad(mb_slice(t, 1, 0, mb_dim(t, 1) - by, 1), 1, by, 0);
 }
 
 /* What s_{t+1} is a linear function of, but for noise; or nearly: [B,LENGTH,...]. */

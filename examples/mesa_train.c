@@ -7,11 +7,6 @@
 
 #include "mesa.h"
 
-/* Uses of a seed. */
-enum { STREAM_TRAINING, STREAM_VALIDATION };
-
-enum { MOST_BATCH = 256 }; /* of validation */
-
 mb_context *open_context(void)
 {
     mb_options options = {.backend = *set.backend ? set.backend : NULL, .threads = 1};
@@ -26,7 +21,7 @@ task chosen_task(void)
     return (task)which;
 }
 
-static mb_key key_of(int64_t seed, int stream, int64_t n)
+mb_key key_of(int64_t seed, int stream, int64_t n)
 {
     return mb_key_fold(mb_key_fold(mb_key_of((uint64_t)seed), (uint64_t)stream), (uint64_t)n);
 }
@@ -41,10 +36,15 @@ int64_t validation_batches(void)
     return (set.validation + MOST_BATCH - 1) / MOST_BATCH;
 }
 
-mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count)
+int64_t validation_count(int64_t i)
 {
     int64_t left = set.validation - i * MOST_BATCH;
-    *count = left < MOST_BATCH ? left : MOST_BATCH;
+    return left < MOST_BATCH ? left : MOST_BATCH;
+}
+
+mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count)
+{
+    *count = validation_count(i);
     return draw_sequences(mb, key_of(set.first_seed, STREAM_VALIDATION, i), chosen_task(), MB_FLOAT32,
                           *count);
 }
@@ -127,11 +127,12 @@ static bool train(lesson *l)
 }
 
 /* Of what it has become. */
-static void measure(trial *t, mb_context *mb, const network *n, const solvers *s)
+static bool measure(trial *t, mb_context *mb, const network *n, const solvers *s)
 {
     series_add(&t->loss, (double)t->steps, measured(mb, n, t->by_token));
     measure_compressed(t, mb, n);
     run_probes(t, mb, n, s);
+    return !shots_wanted() || run_shots(t, mb, n);
 }
 
 void run_trial(trial *t, const solvers *s)
@@ -142,9 +143,7 @@ void run_trial(trial *t, const solvers *s)
     mb_params *p = mb_params_new(mb, (uint64_t)t->seed);
     network n = network_new(p, m, tasks[chosen_task()].seen);
     mb_optimizer *adam = optimizer_for(p, m, t->steps);
-    t->complete = train(&(lesson){t, mb, &n, adam});
-    if (t->complete)
-        measure(t, mb, &n, s);
+    t->complete = train(&(lesson){t, mb, &n, adam}) && measure(t, mb, &n, s);
     stop_at_error(mb);
     mb_optimizer_free(adam);
     mb_params_free(p);
@@ -154,5 +153,5 @@ void run_trial(trial *t, const solvers *s)
 
 int64_t trial_units(const trial *t)
 {
-    return t->steps * models[t->model].layers;
+    return (t->steps + (shots_wanted() ? 2 * set.tune_steps : 0)) * models[t->model].layers;
 }

@@ -20,7 +20,7 @@ FLAGS = {
     "icl_gd": {"models": "one", "steps": 2, "gd-steps": 5, "seeds": 2, "batch": 32, "validation": 64, "every": 1,
                "threads": 1},
     "mesa": {"models": "mesa-1", "steps": 2, "solver-steps": 2, "seeds": 2, "batch": 8, "validation": 16, "every": 1,
-             "threads": 1},
+             "shots": 3, "prefix": 2, "tune-steps": 2, "threads": 1},
     "lcgd": {"layers": 1, "width": 4, "heads": 1, "classes": 2, "words": 2, "text": 2, "shots": 2, "batch": 8, "steps": 4,
              "seeds": 2, "tasks": 2, "queries": 4, "rates": 2, "threads": 1},
 }
@@ -155,7 +155,7 @@ def killed(program, flags, checkpoint, steps):
 @test
 def mesa_goes_on(folder):
     """Killed in the middle of each of its trainings, and stopped by Ctrl-C: at the end the same bytes."""
-    flags = {**FLAGS["mesa"], "steps": 400, "solver-steps": 300, "every": 70}
+    flags = {**FLAGS["mesa"], "steps": 400, "solver-steps": 300, "every": 70, "tune-steps": 300}
     parts = folder / "parts"
     whole = succeed("mesa", {**flags, "out": folder / "whole"})
     killed("mesa", {**flags, "out": parts}, parts / "chebyshev-seed-0.safetensors", 300)
@@ -169,6 +169,7 @@ def mesa_goes_on(folder):
     rows = tables(parts)["training.csv"]
     expect(rows and rows == tables(folder / "whole")["training.csv"][:len(rows)], "what was stopped tells:", rows)
     expect(len(rows) < len(tables(folder / "whole")["training.csv"]), "it was not stopped in the middle")
+    killed("mesa", {**flags, "resume": parts}, parts / "mesa-1-prefix-seed-0.safetensors", 300)
     resumed = succeed("mesa", {**flags, "resume": parts})
     expect({f.name: f.read_bytes() for f in parts.glob("*.csv")} ==
            {f.name: f.read_bytes() for f in (folder / "whole").glob("*.csv")}, "other tables")

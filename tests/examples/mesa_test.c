@@ -9,6 +9,10 @@ plan set = {.task = "full",
             .backend = "reference",
             .steps = 2,
             .solver_steps = 2,
+            .shots = 12,
+            .prefix = 3,
+            .tune_steps = 3,
+            .tune_lr = 1e-2,
             .batch = 6,
             .validation = 8,
             .every = 1};
@@ -188,6 +192,71 @@ Test(mesa_example, streams)
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < i; k++)
             expect(apart(all[i], all[k]) > 0.1, "%d and %d are the same", i, k);
+    close_all();
+}
+
+/* The loss of guessing example k of each task by least squares of the n rows before it, x -> y, at x. */
+static double direct(mb_tensor x, mb_tensor y, mb_tensor at, mb_tensor want, int64_t n)
+{
+    mb_tensor guess = mb_zeros(x.ctx, MB_FLOAT64, mb_shape_of(at));
+    if (n) {
+        mb_tensor ridge = mb_scalar(x.ctx, MB_FLOAT64, ridges[RIDGES - 1]);
+        guess = mb_matmul(at, mb_lstsq(mb_slice(x, 1, 0, n, 1), mb_slice(y, 1, 0, n, 1), ridge));
+    }
+    return mb_item(loss_by_token(guess, want));
+}
+
+/* Maps keep lengths and change half way; least squares of the examples, and of all neighbours, are what a
+ * direct solve says. */
+Test(mesa_example, regression_in_context)
+{
+    static solvers s;
+    mb_context *mb = open_on("reference");
+    solve_shots(&s, mb);
+    examples e = draw_examples(mb, key_of(set.first_seed, STREAM_SHOTS, 0), set.validation, 2);
+    int64_t K = 2 * set.shots;
+    mb_tensor x = mb_cast(e.x, MB_FLOAT64), y = mb_cast(e.y, MB_FLOAT64);
+    expect(apart(mb_norm(y, MB_AXES(2)), mb_norm(x, MB_AXES(2))) < 1e-5, "lengths");
+    mb_tensor part[2] = {mb_unsqueeze(x, 2), mb_unsqueeze(y, 2)};
+    mb_tensor all = mb_reshape(mb_concat(part, 2, 2), MB_SHAPE(set.validation, 2 * K, SLOT));
+    for (int64_t k = 0; k < K; k += 5) {
+        mb_tensor at = mb_slice(x, 1, k, 1, 1), want = mb_slice(y, 1, k, 1, 1);
+        double examples_alone = direct(x, y, at, want, k),
+               neighbours = direct(all, mb_slice(all, 1, 1, 2 * K - 1, 1), at, want, 2 * k);
+        expect(fabs(s.by_shot[1][k] / examples_alone - 1) < 1e-2, "%g, %g", s.by_shot[1][k], examples_alone);
+        expect(fabs(s.by_shot[0][k] / neighbours - 1) < 1e-2, "%g, %g", s.by_shot[0][k], neighbours);
+    }
+    expect(s.by_shot[1][set.shots - 1] < 0.05 && s.by_shot[1][set.shots] > 1, "the map does not change");
+    close_all();
+}
+
+/* Plain, a network sees x and y in turn; what is tuned is shown too, and the network stays. */
+Test(mesa_example, prompts_are_tuned)
+{
+    static trial t;
+    mb_context *mb = open_on("reference");
+    mb_params *p = mb_params_new(mb, 1);
+    model m = models[HYBRID];
+    m.init = 0.3;
+    network n = network_new(p, &m, SLOT);
+    examples e = draw_examples(mb, key_of(set.first_seed, STREAM_SHOTS, 0), set.validation, 2);
+    mb_tensor part[2] = {mb_unsqueeze(e.x, 2), mb_unsqueeze(e.y, 2)};
+    mb_tensor tokens = mb_reshape(mb_concat(part, 2, 2), MB_SHAPE(set.validation, -1, SLOT));
+    mb_tensor guess = network_apply(&n, (pairs){.now = tokens, .before = delayed(tokens, 1)}, NULL);
+    t = (trial){.model = HYBRID};
+    expect(run_shots(&t, mb, &n), "stopped");
+    mb_tensor losses = loss_by_token(mb_slice(guess, 1, 0, 2 * set.shots, 2), e.y);
+    const double *want = values(losses);
+    for (int k = 0; k < 2 * set.shots; k++) {
+        expect(fabs(t.by_shot[PLAIN][k] / want[k] - 1) < 1e-4, "%d: %g, %g", k, t.by_shot[PLAIN][k], want[k]);
+        expect(isfinite(t.by_shot[EOS_PREFIX][k]), "%d: %g", k, t.by_shot[EOS_PREFIX][k]);
+    }
+    expect(t.by_shot[EOS][0] == t.by_shot[PLAIN][0] && t.by_shot[EOS][1] != t.by_shot[PLAIN][1],
+           "a token after the first example");
+    expect(t.by_shot[EOS_PREFIX][0] != t.by_shot[PLAIN][0], "tokens before the first example");
+    mb_tensor again = network_apply(&n, (pairs){.now = tokens, .before = delayed(tokens, 1)}, NULL);
+    expect(apart(again, guess) == 0, "the network has changed");
+    mb_params_free(p);
     close_all();
 }
 
