@@ -157,6 +157,7 @@ typedef struct mb__prefix {
 typedef struct mb__tap {
     const char *pattern;
     mb_tensor (*function)(void *user, const char *name, mb_tensor x);
+    mb_status (*through)(void *user, const char *name, mb_tensor *x); /* one of the two, or NULL */
     void *user;
     mb_tensor *collected;   /* [n]: where to write what is told; NULL */
     const mb_tensor *given; /* [n]: what is put in its place; NULL */

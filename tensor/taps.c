@@ -109,6 +109,15 @@ mb_tap mb_tap_begin_at(const char *site, mb_context *ctx, const char *pattern, m
     return add_tap(ctx, "tap_begin", pattern, (mb__tap){.function = function, .user = user});
 }
 
+mb_tap mb_tap_through_at(const char *site, mb_context *ctx, const char *pattern,
+                         mb_tap_through_function function, void *user)
+{
+    MB_SITE(ctx, site);
+    if (!function && mb__enter_context("tap_through", ctx))
+        mb__error(ctx, MB_INVALID, "tap_through: no function");
+    return add_tap(ctx, "tap_through", pattern, (mb__tap){.through = function, .user = user});
+}
+
 /* Whether n tensors can lie at ts; false: error set. */
 static bool check_array(mb_context *ctx, const char *call, const mb_tensor *ts, int n)
 {
@@ -215,6 +224,16 @@ static bool fits(mb_context *ctx, const mb__tap *t, const char *name, mb_tensor 
     return false;
 }
 
+/* What the tap's function of a status makes of x. */
+static mb_tensor gone_through(mb_context *ctx, const mb__tap *t, const char *name, mb_tensor x)
+{
+    mb_status status = t->through(t->user, name, &x);
+    if (status != MB_OK && mb_error(ctx) == MB_OK)
+        mb__error(ctx, status, "tell: the tap begun at %s failed at \"%.200s\" (%s)", t->site, name,
+                  mb_status_name(status));
+    return x;
+}
+
 /* What a tap leaves of x. */
 static mb_tensor hear(mb_context *ctx, mb__tap *t, const char *name, mb_tensor x)
 {
@@ -226,6 +245,8 @@ static mb_tensor hear(mb_context *ctx, mb__tap *t, const char *name, mb_tensor x
     t->heard += t->heard < INT_MAX;
     if (t->function)
         y = t->function(t->user, name, x);
+    if (t->through)
+        y = gone_through(ctx, t, name, x);
     if (!y.ctx || mb_error(ctx) != MB_OK)
         return mb_error(ctx) == MB_OK ? x : mb__poison(ctx);
     return fits(ctx, t, name, x, y) ? y : mb__poison(ctx);

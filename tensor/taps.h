@@ -80,6 +80,13 @@ typedef struct mb_tap {
 MB_API mb_tap mb_tap_begin_at(const char *site, mb_context *ctx, const char *pattern,
                               mb_tap_function function, void *user);
 #define mb_tap_begin(...) mb_tap_begin_at(MB_HERE, __VA_ARGS__)
+/* The same where a function gives back a status, and what takes x's place by the address of its handle: for
+ * languages whose functions cannot give C a struct back, and for functions that may fail. Another status than
+ * MB_OK is the error of the call that told x. */
+typedef mb_status (*mb_tap_through_function)(void *user, const char *name, mb_tensor *x);
+MB_API mb_tap mb_tap_through_at(const char *site, mb_context *ctx, const char *pattern,
+                                mb_tap_through_function function, void *user);
+#define mb_tap_through(...) mb_tap_through_at(MB_HERE, __VA_ARGS__)
 /* Writes the tensors to ts, in the order in which they are told, at most `capacity` of them; null tensors
  * where there were fewer. */
 MB_API mb_tap mb_tap_collect_at(const char *site, mb_context *ctx, const char *pattern, mb_tensor *ts,

@@ -23,7 +23,12 @@
  * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
  * do not throw; a scope whose end should tell of an error that a flush finds is ended by end().
  *
- * Exceptions leave the bodies of checkpoint, scan and vmap, which then end without results.
+ * Functions that derivatives ask again (grad_mixed, fixed_point, root, minimize, custom_gradient) are copied
+ * to the tape: their captures are numbers and the like, and what they read of tensors comes in by arguments.
+ *
+ * Exceptions leave the bodies of checkpoint, scan, vmap and of taps, which then end without results. Those of
+ * functions that the library itself calls, as a tap's, cannot pass through C: they become the context's
+ * error, with their words.
  */
 #ifndef MOEBIUS_HPP
 #define MOEBIUS_HPP
@@ -34,7 +39,9 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <deque>
+#include <exception>
 #include <initializer_list>
 #include <memory>
 #include <stdexcept>
@@ -45,6 +52,8 @@
 
 namespace moebius
 {
+
+#define MOEBIUS_CALLER_ const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 /* ----------------------------------------------------------------------------------- errors and sites -- */
 
@@ -78,6 +87,36 @@ inline const char *site(mb_context *ctx, const char *file, int line) noexcept
     const char *interned = mb_intern_site(ctx, text);
     return interned ? interned : file;
 }
+
+namespace detail
+{
+
+/* Ends a bracket. That one which an exception leaves lacks something is no error. */
+template <typename End> void leave(bool thrown, mb_context *ctx, End end) noexcept
+{
+    const bool clean = mb_error(ctx) == MB_OK;
+    end();
+    if (thrown && clean)
+        mb_clear_error(ctx);
+}
+
+/* The status of a call by the library; what it throws, which C's frames would not unwind, becomes the error.
+ */
+template <typename Call> mb_status contained(mb_context *ctx, const char *here, Call call) noexcept
+{
+    try {
+        call();
+    } catch (const Error &error) {
+        mb_fail_at(here, ctx, error.status(), "%s", error.what());
+    } catch (const std::exception &error) {
+        mb_fail_at(here, ctx, MB_INVALID, "%s", error.what());
+    } catch (...) {
+        mb_fail_at(here, ctx, MB_INVALID, "something was thrown that is no std::exception");
+    }
+    return mb_error(ctx);
+}
+
+} // namespace detail
 
 /* -------------------------------------------------------------------------------------- dtypes, shapes -- */
 
@@ -495,6 +534,12 @@ inline Tensor cross_entropy(Arg logits, Arg labels) noexcept
     return mb_cross_entropy_at(logits.here(), logits, labels);
 }
 
+/* x, or what a tap puts in its place (taps.h): for layers of one's own. */
+inline Tensor tell(Arg x, const char *name) noexcept
+{
+    return mb_tell_at(x.here(), x, name);
+}
+
 /* Several tensors as C wants them: of {a, b}, of a Tensors, and where the call is. */
 class List
 {
@@ -649,6 +694,188 @@ template <std::size_t N> std::array<Tensor, N> hvp(Arg y, const Tensor (&xs)[N],
     return results;
 }
 
+/* ------------------------------------------------------------------- functions that derivatives ask again --
+ */
+
+namespace detail
+{
+
+/* A function of the user's on the tape, which is copied there as bytes. */
+template <typename Function> class Taped
+{
+    static_assert(
+        std::is_trivially_copyable_v<Function> && sizeof(Function) <= MB_MAP_USER_MOST,
+        "what such a function captures is copied to the tape: numbers, of MB_MAP_USER_MOST bytes at "
+        "most; tensors come in by arguments");
+
+  public:
+    /* The only byte of a function without captures has no value. */
+    explicit Taped(const Function &function) noexcept : bytes_()
+    {
+        if constexpr (!std::is_empty_v<Function>)
+            std::memcpy(bytes_, &function, sizeof function);
+    }
+    static const Function &of(const Taped &copy) noexcept
+    {
+        return *reinterpret_cast<const Function *>(copy.bytes_);
+    }
+    const void *data() const noexcept
+    {
+        return bytes_;
+    }
+    /* As it lies on the tape, which knows no alignment. */
+    static Taped from(const void *user) noexcept
+    {
+        Taped copy;
+        std::memcpy(copy.bytes_, user, sizeof(Function));
+        return copy;
+    }
+
+  private:
+    Taped() noexcept : bytes_()
+    {
+    }
+    alignas(Function) unsigned char bytes_[sizeof(Function)];
+};
+
+inline void write(const Tensor &result, mb_tensor *out, int n)
+{
+    if (n != 1)
+        throw std::length_error("one result was returned, of " + std::to_string(n));
+    *out = result;
+}
+inline void write(const Tensors &results, mb_tensor *out, int n)
+{
+    if (results.size() != static_cast<std::size_t>(n))
+        throw std::length_error(std::to_string(results.size()) + " results were returned, of " +
+                                std::to_string(n));
+    std::copy(results.begin(), results.end(), out);
+}
+inline Tensors tensors(const mb_tensor *ts, int n)
+{
+    return Tensors(ts, ts + n);
+}
+
+/* A map of C, which asks function(xs, params); of a loss one result is wanted, else as many as xs. */
+template <bool loss, typename Function>
+mb_status map_call(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out) noexcept
+{
+    const Taped<Function> copy = Taped<Function>::from(user);
+    return contained(ctx, nullptr, [&] {
+        const auto &function = Taped<Function>::of(copy);
+        write(function(tensors(at->xs, at->k), tensors(at->params, at->n)), out, loss ? 1 : at->k);
+    });
+}
+template <bool loss, typename Function> mb_map map_of(const Taped<Function> &function) noexcept
+{
+    mb_map map = MB_EMPTY(mb_map);
+    map.call = map_call<loss, Function>;
+    map.user = function.data();
+    map.user_bytes = sizeof(Function);
+    return map;
+}
+
+/* A rule of C, which asks function(xs, ys, vs) for gradients. */
+template <typename Function>
+mb_status rule_call(const void *user, mb_context *ctx, const mb_custom_at *at, const mb_tensor *vs,
+                    mb_tensor *gs) noexcept
+{
+    const Taped<Function> copy = Taped<Function>::from(user);
+    return contained(ctx, nullptr, [&] {
+        const auto &function = Taped<Function>::of(copy);
+        write(function(tensors(at->xs, at->n), tensors(at->ys, at->m), tensors(vs, at->m)), gs, at->n);
+    });
+}
+
+inline std::vector<mb_tensor> handles(const Tensors &ts)
+{
+    return std::vector<mb_tensor>(ts.begin(), ts.end());
+}
+
+} // namespace detail
+
+/* The gradients of loss(xs, params) by xs, as grad has them, whose own derivatives are made forward over
+ * reverse: for gradients within loops (mixed.h). loss(const Tensors &xs, const Tensors &params) gives a
+ * Tensor.
+ */
+template <typename Loss>
+Tensors grad_mixed(const Loss &loss, const Tensors &xs, const Tensors &params = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Loss> taped(loss);
+    const std::vector<mb_tensor> at = detail::handles(xs), by = detail::handles(params);
+    return detail::written(xs, [&](mb_tensor *gs) {
+        mb_grad_mixed_at(site(xs.empty() ? nullptr : xs[0].context(), file, line),
+                         detail::map_of<true>(taped), at.data(), static_cast<int>(at.size()), by.data(),
+                         static_cast<int>(by.size()), gs);
+    });
+}
+
+/* What solves an equation, and whether it does: implicit.h. */
+struct Solution {
+    Tensors xs;
+    Tensor converged, residual, steps;
+};
+
+namespace detail
+{
+
+template <typename Solver>
+Solution solved(Solver solver, const mb_map &map, const Tensors &x0, const Tensors &params,
+                const mb_implicit_options &options, const char *file, int line)
+{
+    const std::vector<mb_tensor> from = handles(x0), by = handles(params);
+    mb_convergence told = MB_EMPTY(mb_convergence);
+    const Tensors xs = written(x0, [&](mb_tensor *x) {
+        solver(site(x0.empty() ? nullptr : x0[0].context(), file, line), map, from.data(),
+               static_cast<int>(from.size()), by.data(), static_cast<int>(by.size()), options, x, &told);
+    });
+    return {xs, told.converged, told.residual, told.steps};
+}
+
+} // namespace detail
+
+/* xs with function(xs, params) = xs, from x0 on; with function(xs, params) = 0; and of a minimum of
+ * loss(xs, params). Derivatives by params are those of the equation, not of its iterations. */
+template <typename Function>
+Solution fixed_point(const Function &function, const Tensors &x0, const Tensors &params,
+                     mb_implicit_options options = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Function> taped(function);
+    return detail::solved(mb_fixed_point_at, detail::map_of<false>(taped), x0, params, options, file, line);
+}
+template <typename Function>
+Solution root(const Function &function, const Tensors &x0, const Tensors &params,
+              mb_implicit_options options = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Function> taped(function);
+    return detail::solved(mb_root_at, detail::map_of<false>(taped), x0, params, options, file, line);
+}
+template <typename Loss>
+Solution minimize(const Loss &loss, const Tensors &x0, const Tensors &params,
+                  mb_implicit_options options = {}, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Loss> taped(loss);
+    return detail::solved(mb_minimize_at, detail::map_of<true>(taped), x0, params, options, file, line);
+}
+
+/* The values ys, functions of xs alone, with a derivative of one's own: reverse(xs, ys, vs), from cotangents
+ * vs of the values (null tensors where one is zero), gives the gradients of xs, null tensors for zeros. */
+template <typename Reverse>
+Tensors custom_gradient(const Tensors &ys, const Tensors &xs, const Reverse &reverse, MOEBIUS_CALLER_)
+{
+    const detail::Taped<Reverse> taped(reverse);
+    const std::vector<mb_tensor> values = detail::handles(ys), of = detail::handles(xs);
+    mb_custom_rule rule = MB_EMPTY(mb_custom_rule);
+    rule.reverse = detail::rule_call<Reverse>;
+    rule.user = taped.data();
+    rule.user_bytes = sizeof(Reverse);
+    return detail::written(ys, [&](mb_tensor *out) {
+        mb_custom_gradient_at(site(ys.empty() ? nullptr : ys[0].context(), file, line), values.data(),
+                              static_cast<int>(values.size()), of.data(), static_cast<int>(of.size()), rule,
+                              out);
+    });
+}
+
 /* --------------------------------------------------------------------------------- the insides of loops --
  */
 
@@ -662,7 +889,8 @@ class Step
     }
     ~Step()
     {
-        mb_scan_end_at(here_, scan_);
+        detail::leave(std::uncaught_exceptions() > thrown_, scan_.ctx,
+                      [this] { mb_scan_end_at(here_, scan_); });
     }
     Step(const Step &) = delete;
     Step &operator=(const Step &) = delete;
@@ -694,6 +922,7 @@ class Step
     mb_scan scan_;
     std::deque<mb_tensor> &stacks_; /* their addresses are given away: not a vector */
     const char *here_;
+    const int thrown_ = std::uncaught_exceptions();
 };
 
 /* What a scan leaves: the carries after its last step, and the stacks in the order of their making. */
@@ -739,6 +968,14 @@ struct Free {
     {
         mb_params_free(params);
     }
+    void operator()(mb_snapshot *snapshot) const noexcept
+    {
+        mb_snapshot_free(snapshot);
+    }
+    void operator()(mb_average *average) const noexcept
+    {
+        mb_average_free(average);
+    }
     void operator()(mb_optimizer *optimizer) const noexcept
     {
         mb_optimizer_free(optimizer);
@@ -764,11 +1001,72 @@ class Checkpoint
     const char *here_;
 };
 
+/* A tap that ends with its block. */
+class Tap
+{
+  public:
+    Tap(mb_tap tap, const char *here) noexcept : tap_(tap), here_(here)
+    {
+    }
+    ~Tap()
+    {
+        if (open_)
+            leave(true, tap_.ctx, [this] { mb_tap_end_at(here_, tap_); });
+    }
+    Tap(const Tap &) = delete;
+    Tap &operator=(const Tap &) = delete;
+
+    /* How many tensors it heard; -1 after an error. */
+    int end() noexcept
+    {
+        open_ = false;
+        return mb_tap_end_at(here_, tap_);
+    }
+    /* What body returns, and then the end. */
+    template <typename Body> auto around(Body &body)
+    {
+        if constexpr (std::is_void_v<std::invoke_result_t<Body &>>) {
+            body();
+            end();
+        } else {
+            auto result = body();
+            end();
+            return result;
+        }
+    }
+
+  private:
+    mb_tap tap_;
+    const char *here_;
+    bool open_ = true;
+};
+
+/* A tap's function, and where it was given. */
+template <typename Function> struct Heard {
+    Function &function;
+    const char *here;
+
+    static mb_status through(void *user, const char *name, mb_tensor *x) noexcept
+    {
+        const Heard &heard = *static_cast<const Heard *>(user);
+        return contained(x->ctx, heard.here, [&] {
+            if constexpr (std::is_void_v<std::invoke_result_t<Function &, const char *, Tensor>>)
+                heard.function(name, Tensor(*x));
+            else if (const Tensor y = heard.function(name, Tensor(*x)); y.context())
+                *x = y;
+        });
+    }
+};
+
 } // namespace detail
 
-/* ------------------------------------------------------------------------------------------- contexts -- */
+/* What Context::collect gives: what its body returned, and the tensors that were told. */
+template <typename Result> struct Collected {
+    Result result;
+    Tensors told;
+};
 
-#define MOEBIUS_CALLER_ const char *file = __builtin_FILE(), int line = __builtin_LINE()
+/* ------------------------------------------------------------------------------------------- contexts -- */
 
 /* A tape, a backend and their memory. What makes tensors out of nothing is here; their dtype is that of the
  * numbers given, or the template's argument: mb.zeros<double>({3}). */
@@ -861,21 +1159,28 @@ class Context
     Scanned scan(std::int64_t steps, const Tensors &carries, Body body, mb_scan_options options = {},
                  MOEBIUS_CALLER_) const
     {
-        const char *at = here(file, line);
-        std::vector<mb_tensor> values(carries.begin(), carries.end());
-        std::deque<mb_tensor> stacks;
-        {
-            Step step(mb_scan_begin_with_at(at, get(), steps, options), stacks, at);
+        const auto none = [](Step &, std::vector<mb_tensor> &, const char *) {};
+        return looped(steps, carries, body, none, options, here(file, line));
+    }
+    /* The same of a step with an inverse, so that a gradient stores no carries: inverse(Step &, Tensors
+     * carries), from those after a step, returns those before it. */
+    template <typename Body, typename Inverse,
+              std::enable_if_t<std::is_invocable_v<Inverse &, Step &, const Tensors &>, int> = 0>
+    Scanned scan(std::int64_t steps, const Tensors &carries, Body body, Inverse inverse,
+                 mb_scan_options options = {}, MOEBIUS_CALLER_) const
+    {
+        const auto back = [&inverse](Step &step, std::vector<mb_tensor> &values, const char *at) {
+            Tensors after;
             for (mb_tensor &value : values)
-                mb_scan_carry_at(at, step.scan_, &value);
-            const Tensors next = body(step, Tensors(values.begin(), values.end()));
-            if (next.size() == values.size())
-                std::copy(next.begin(), next.end(), values.begin());
-            else
-                mb_fail_at(at, get(), MB_INVALID, "scan: of %zu carries the body returned %zu", values.size(),
-                           next.size());
-        }
-        return {Tensors(values.begin(), values.end()), Tensors(stacks.begin(), stacks.end())};
+                after.push_back(mb_scan_after_at(at, step.scan_, &value));
+            const Tensors before = inverse(step, after);
+            if (before.size() != values.size())
+                mb_fail_at(at, step.scan_.ctx, MB_INVALID, "scan: of %zu carries the inverse returned %zu",
+                           values.size(), before.size());
+            for (std::size_t i = 0; i < values.size() && i < before.size(); i++)
+                mb_scan_before_at(at, step.scan_, &values[i], before[i]);
+        };
+        return looped(steps, carries, body, back, options, here(file, line));
     }
 
     /* body(Example &), recorded for one of n examples, and applied to all: what it returns, a Tensor or
@@ -908,13 +1213,103 @@ class Context
         return results;
     }
 
+    /* While body records, what is told by names that the pattern matches (taps.h) is written down, in its
+     * order: [loss, scores] = mb.collect("blocks.*.scores", [&] { return loss_of(x); }). Of a body that
+     * returns nothing, the tensors alone. More than `most` are an error. */
+    template <typename Body>
+    auto collect(const char *pattern, Body body, int most = 256, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        std::vector<mb_tensor> told(static_cast<std::size_t>(std::max(most, 0)), MB_EMPTY(mb_tensor));
+        detail::Tap tap(mb_tap_collect_at(at, get(), pattern, told.data(), most), at);
+        const auto heard = [&] {
+            const int n = tap.end();
+            if (n > most)
+                mb_fail_at(at, get(), MB_INVALID, "collect: %d tensors were told, of at most %d", n, most);
+            if (n < 0 || n > most)
+                return Tensors(told.size(), scalar(0.0f)); /* poison */
+            return Tensors(told.begin(), told.begin() + n);
+        };
+        if constexpr (std::is_void_v<std::invoke_result_t<Body &>>) {
+            body();
+            return heard();
+        } else {
+            auto result = body();
+            return Collected<decltype(result)>{std::move(result), heard()};
+        }
+    }
+    /* The k-th of them becomes ts[k]; a null Tensor leaves it. Fewer than ts are an error. What body returns.
+     */
+    template <typename Body>
+    auto replace(const char *pattern, const Tensors &ts, Body body, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        const std::vector<mb_tensor> given(ts.begin(), ts.end());
+        detail::Tap tap(mb_tap_replace_at(at, get(), pattern, given.data(), static_cast<int>(given.size())),
+                        at);
+        return tap.around(body);
+    }
+    /* function(name, x) hears each, and returns what takes its place: x, another, or nothing, which leaves
+     * it. */
+    template <typename Function, typename Body>
+    auto tap(const char *pattern, Function function, Body body, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        using Heard = detail::Heard<Function>;
+        Heard heard{function, at};
+        detail::Tap tap(mb_tap_through_at(at, get(), pattern, Heard::through, &heard), at);
+        return tap.around(body);
+    }
+
   private:
     const char *here(const char *file, int line) const noexcept
     {
         return site(get(), file, line);
     }
 
+    template <typename Body, typename Back>
+    Scanned looped(std::int64_t steps, const Tensors &carries, Body &body, const Back &back,
+                   mb_scan_options options, const char *at) const
+    {
+        std::vector<mb_tensor> values(carries.begin(), carries.end());
+        std::deque<mb_tensor> stacks;
+        {
+            Step step(mb_scan_begin_with_at(at, get(), steps, options), stacks, at);
+            for (mb_tensor &value : values)
+                mb_scan_carry_at(at, step.scan_, &value);
+            const Tensors next = body(step, Tensors(values.begin(), values.end()));
+            if (next.size() == values.size()) {
+                std::copy(next.begin(), next.end(), values.begin());
+                back(step, values, at);
+            } else
+                mb_fail_at(at, get(), MB_INVALID, "scan: of %zu carries the body returned %zu", values.size(),
+                           next.size());
+        }
+        return {Tensors(values.begin(), values.end()), Tensors(stacks.begin(), stacks.end())};
+    }
+
     std::unique_ptr<mb_context, detail::Free> context_;
+};
+
+/* While it lives, what is told has the prefix "name.", or "name.index.". */
+class Prefix
+{
+  public:
+    Prefix(const Context &context, std::string name, std::int64_t index = MB_NO_INDEX, MOEBIUS_CALLER_)
+        : name_(std::move(name)),
+          prefix_(mb_prefix_begin_at(site(context.get(), file, line), context.get(), name_.c_str(), index))
+    {
+    }
+    ~Prefix()
+    {
+        mb_prefix_end(&prefix_);
+    }
+    Prefix(const Prefix &) = delete;
+    Prefix &operator=(const Prefix &) = delete;
+
+  private:
+    const std::string name_;
+    const mb_prefix prefix_;
 };
 
 /* What is recorded while it lives is stale at its end, except what keep and detach moved out. */
@@ -982,6 +1377,51 @@ class Params
         mb_params_list(get(), handles.data(), static_cast<int>(handles.size()));
         return Tensors(handles.begin(), handles.end());
     }
+    /* All of them, in order of creation. */
+    std::vector<std::string> names() const
+    {
+        std::vector<std::string> names;
+        for (int i = 0; i < mb_params_count(get()); i++)
+            names.push_back(mb_params_name(get(), i));
+        return names;
+    }
+    /* Number of trainable scalars. */
+    std::int64_t size() const noexcept
+    {
+        return mb_params_size(get());
+    }
+
+    /* For the parameters that a pattern matches, "": all. Whether optimisers change them, ... */
+    void freeze(const char *pattern = "", MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_set_trainable_at(here(file, line), get(), pattern, false);
+    }
+    void unfreeze(const char *pattern = "", MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_set_trainable_at(here(file, line), get(), pattern, true);
+    }
+    /* ... and whether weight decay applies to them. */
+    void set_decay(const char *pattern, bool decays, MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_set_decay_at(here(file, line), get(), pattern, decays);
+    }
+    /* They get the initial values of a set of this seed, at the next flush. */
+    void reinit(const char *pattern, std::uint64_t seed, MOEBIUS_CALLER_) noexcept
+    {
+        mb_params_reinit_at(here(file, line), get(), pattern, seed);
+    }
+
+    /* All of them as one safetensors file. Flushes; throw. */
+    void save(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        mb_params_save_at(here(file, line), get(), path.c_str());
+        check(mb_params_context(get()));
+    }
+    void load(const std::string &path, MOEBIUS_CALLER_)
+    {
+        mb_params_load_at(here(file, line), get(), path.c_str());
+        check(mb_params_context(get()));
+    }
 
   private:
     const char *here(const char *file, int line) const noexcept
@@ -992,20 +1432,111 @@ class Params
     std::unique_ptr<mb_params, detail::Free> params_;
 };
 
+/* While it lives, names of new parameters begin with "name.". */
+class Names
+{
+  public:
+    Names(const Params &params, const std::string &name, MOEBIUS_CALLER_)
+        : params_(params.get()), here_(site(mb_params_context(params_), file, line)),
+          entered_(mb_params_enter_at(here_, params_, name.c_str()) == MB_OK)
+    {
+    }
+    ~Names()
+    {
+        if (entered_)
+            mb_params_leave_at(here_, params_);
+    }
+    Names(const Names &) = delete;
+    Names &operator=(const Names &) = delete;
+
+  private:
+    mb_params *params_;
+    const char *here_;
+    bool entered_;
+};
+
+/* The values of all parameters at one time, which is that of its making, or of the last take. Restored is
+ * what a pattern matches, and stored at the next flush. The parameters outlive it. */
+class Snapshot
+{
+  public:
+    explicit Snapshot(const Params &params, MOEBIUS_CALLER_) noexcept
+        : context_(mb_params_context(params.get())),
+          snapshot_(mb_snapshot_new_at(site(context_, file, line), params.get()))
+    {
+    }
+    mb_snapshot *get() const noexcept
+    {
+        return snapshot_.get();
+    }
+    void take(MOEBIUS_CALLER_) noexcept
+    {
+        mb_snapshot_take_at(site(context_, file, line), get());
+    }
+    void restore(const char *pattern = "", MOEBIUS_CALLER_) noexcept
+    {
+        mb_snapshot_restore_at(site(context_, file, line), get(), pattern);
+    }
+    /* Of the i-th of Params::names. */
+    Tensor tensor(int i) const noexcept
+    {
+        return mb_snapshot_tensor(get(), i);
+    }
+
+  private:
+    mb_context *context_;
+    std::unique_ptr<mb_snapshot, detail::Free> snapshot_;
+};
+
+/* Exponential moving averages of all parameters: updated after each step, in its scope, and exchanged with
+ * the parameters to test with them. */
+class Average
+{
+  public:
+    Average(const Params &params, double decay, MOEBIUS_CALLER_) noexcept
+        : context_(mb_params_context(params.get())),
+          average_(mb_average_new_at(site(context_, file, line), params.get(), decay))
+    {
+    }
+    mb_average *get() const noexcept
+    {
+        return average_.get();
+    }
+    void update(MOEBIUS_CALLER_) noexcept
+    {
+        mb_average_update_at(site(context_, file, line), get());
+    }
+    void swap(MOEBIUS_CALLER_) noexcept
+    {
+        mb_average_swap_at(site(context_, file, line), get());
+    }
+    Tensor tensor(int i) const noexcept
+    {
+        return mb_average_tensor(get(), i);
+    }
+
+  private:
+    mb_context *context_;
+    std::unique_ptr<mb_average, detail::Free> average_;
+};
+
 /* Options are C's: emptied, then filled (tensor/cpp.h). */
 class Optimizer
 {
   public:
     Optimizer(const Params &params, mb_sgd_options options, MOEBIUS_CALLER_) noexcept
-        : optimizer_(mb_sgd_at(at(params, file, line), params.get(), options))
+        : context_(mb_params_context(params.get())),
+          optimizer_(mb_sgd_at(site(context_, file, line), params.get(), options))
     {
     }
     Optimizer(const Params &params, mb_adam_options options, MOEBIUS_CALLER_) noexcept
-        : optimizer_(mb_adam_at(at(params, file, line), params.get(), options))
+        : context_(mb_params_context(params.get())),
+          optimizer_(mb_adam_at(site(context_, file, line), params.get(), options))
     {
     }
     Optimizer(const Params &params, mb_adamw_options options, MOEBIUS_CALLER_) noexcept
-        : optimizer_(mb_adamw_at(at(params, file, line), params.get(), options))
+        : context_(mb_params_context(params.get())),
+          optimizer_(mb_adamw_at(site(context_, file, line), params.get(), options))
     {
     }
     mb_optimizer *get() const noexcept
@@ -1017,18 +1548,64 @@ class Optimizer
     {
         mb_step_at(loss.here(), get(), loss, nullptr);
     }
+    /* The same; the norm of the gradients before clipping, 0-d. */
+    Tensor step_norm(Arg loss) noexcept
+    {
+        mb_tensor norm = MB_EMPTY(mb_tensor);
+        mb_step_at(loss.here(), get(), loss, &norm);
+        return norm;
+    }
+    /* A step along gradients that are not of a loss: those of Params::trainable, in that order. */
+    void apply(const List &gradients) noexcept
+    {
+        mb_apply_gradients_at(gradients.here(), get(), gradients.data(), gradients.size(), nullptr);
+    }
     /* Adds the gradients of sum(loss) to those of the next step. */
     void accumulate(Arg loss) noexcept
     {
         mb_accumulate_at(loss.here(), get(), loss);
     }
 
-  private:
-    static const char *at(const Params &params, const char *file, int line) noexcept
+    std::int64_t steps() const noexcept
     {
-        return site(mb_params_context(params.get()), file, line);
+        return mb_optimizer_steps(get());
+    }
+    /* Of the next step, schedule included; and before the schedule's factor. */
+    double lr() const noexcept
+    {
+        return mb_optimizer_lr(get());
+    }
+    void set_lr(double lr) noexcept
+    {
+        mb_optimizer_set_lr(get(), lr);
+    }
+    /* How many steps were skipped, and the factor of the next loss. Flushes; throw. */
+    std::int64_t skipped(MOEBIUS_CALLER_) const
+    {
+        const std::int64_t skipped = mb_optimizer_skipped_at(site(context_, file, line), get());
+        check(context_);
+        return skipped;
+    }
+    double loss_scale(MOEBIUS_CALLER_) const
+    {
+        const double scale = mb_optimizer_loss_scale_at(site(context_, file, line), get());
+        check(context_);
+        return scale;
+    }
+    /* Parameters, state and the number of steps as one safetensors file. Flushes; throw. */
+    void save(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        mb_optimizer_save_at(site(context_, file, line), get(), path.c_str());
+        check(context_);
+    }
+    void load(const std::string &path, MOEBIUS_CALLER_)
+    {
+        mb_optimizer_load_at(site(context_, file, line), get(), path.c_str());
+        check(context_);
     }
 
+  private:
+    mb_context *context_;
     std::unique_ptr<mb_optimizer, detail::Free> optimizer_;
 };
 

@@ -13,7 +13,8 @@ C headers without mb_; the other operand of a binary one may be a number. x == y
 
 Errors are raised where they are made, as Error with the library's sentence, which names the caller's file and line. As in
 C the first one sticks, and what is recorded after it raises it again, until Context.clear(): so that a scope that an
-exception leaves stores nothing of what was assigned in it.
+exception leaves stores nothing of what was assigned in it. What a function raises that the library calls, such as a
+tap's, is raised again by the call that brought it about, and sticks in the same way.
 
 Data are anything with the buffer protocol (array, memoryview, numpy's arrays), whose dtype they have, or numbers in nested
 lists, which become float32 unless told otherwise. Contexts free what belongs to them when they are closed or collected.
@@ -26,6 +27,8 @@ import operator
 import os
 import re
 import sys
+import weakref
+from collections import namedtuple
 from contextlib import contextmanager
 
 FLOAT32, FLOAT64, INT32, BOOL, FLOAT16, BFLOAT16, INT64, UINT8 = range(8)
@@ -42,7 +45,11 @@ def structure(name, **fields):
 
 POINTER, INT, LONG, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint32,
                                               ctypes.c_double, ctypes.c_bool)
+# What an option may be called in place of its number, by its name.
+CHOICES = {"method": ("MB_SOLVER", "auto cg gmres normal neumann direct".split()),
+           "search": ("MB_SEARCH", "newton descent".split())}
 SCHEDULE = structure("mb_schedule", kind=INT, warmup=LONG, total=LONG, floor=DOUBLE, every=LONG, factor=DOUBLE)
+SOLVER = structure("mb_solver_options", method=INT, tolerance=DOUBLE, steps=LONG, directions=LONG, rate=DOUBLE, truncate=TRUTH)
 STRUCTURES = {s.__name__: s for s in (
     structure("mb_tensor", ctx=POINTER, id=UINT32, scope=UINT32),
     structure("mb_shape", rank=INT, dim=LONG * MAX_RANK),
@@ -54,6 +61,14 @@ STRUCTURES = {s.__name__: s for s in (
     structure("mb_scan_options", backwards=TRUTH, keep_every=LONG),
     structure("mb_vmap", ctx=POINTER, serial=UINT32),
     structure("mb_vmap_options", same_draws=TRUTH),
+    structure("mb_prefix", ctx=POINTER, depth=UINT32),
+    structure("mb_tap", ctx=POINTER, serial=UINT32),
+    structure("mb_map", call=POINTER, user=POINTER, user_bytes=ctypes.c_size_t),
+    structure("mb_map_at", xs=POINTER, params=POINTER, k=INT, n=INT),
+    structure("mb_custom_rule", reverse=POINTER, forward=POINTER, user=POINTER, user_bytes=ctypes.c_size_t),
+    structure("mb_custom_at", xs=POINTER, ys=POINTER, n=INT, m=INT),
+    SOLVER,
+    structure("mb_implicit_options", tolerance=DOUBLE, steps=LONG, damping=DOUBLE, batched=TRUTH, search=INT, linear=SOLVER),
     structure("mb_init", kind=INT, size=DOUBLE),
     SCHEDULE,
     structure("mb_sgd_options", lr=DOUBLE, momentum=DOUBLE, nesterov=TRUTH, weight_decay=DOUBLE, clip_norm=DOUBLE,
@@ -63,9 +78,12 @@ STRUCTURES = {s.__name__: s for s in (
     structure("mb_adamw_options", lr=DOUBLE, weight_decay=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE,
               clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
 )}
-TYPES = {"void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
-         "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 TENSOR, SHAPE, AXES = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes"))
+# Functions of ours that the library calls.
+THROUGH = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, ctypes.POINTER(TENSOR))
+STRUCTURES["mb_convergence"] = structure("mb_convergence", converged=TENSOR, residual=TENSOR, steps=TENSOR)
+TYPES = {"mb_tap_through_function": THROUGH, "void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+         "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 
 UNARY = """neg recip sqrt rsqrt exp log expm1 log1p sin cos tanh sigmoid erf abs sign floor ceil round trunc tan asin acos
 atan sinh cosh asinh acosh atanh square relu silu softplus elu gelu gelu_erf exp2 log2 log10 isnan isinf isfinite transpose
@@ -81,6 +99,7 @@ mb_status mb_error(const mb_context *)
 const char *mb_message(const mb_context *)
 void mb_clear_error(mb_context *)
 const char *mb_intern_site(mb_context *, const char *)
+mb_status mb_fail_at(const char *, mb_context *, mb_status, const char *, ...)
 bool mb_valid(mb_tensor)
 mb_shape mb_shape_of(mb_tensor)
 int64_t mb_count(mb_tensor)
@@ -125,6 +144,8 @@ mb_status mb_grad_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor 
 mb_status mb_vjp_at(const char *, mb_tensor, mb_tensor, const mb_tensor *, int, mb_tensor *)
 mb_status mb_jvp_at(const char *, const mb_tensor *, int, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
 mb_status mb_hvp_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
+mb_status mb_grad_mixed_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, mb_tensor *)
+mb_status mb_custom_gradient_at(const char *, const mb_tensor *, int, const mb_tensor *, int, mb_custom_rule, mb_tensor *)
 mb_checkpoint mb_checkpoint_begin_at(const char *, mb_context *)
 mb_status mb_checkpoint_end_at(const char *, mb_checkpoint)
 mb_scan mb_scan_begin_with_at(const char *, mb_context *, int64_t, mb_scan_options)
@@ -133,13 +154,24 @@ mb_tensor mb_scan_slice_at(const char *, mb_scan, mb_tensor)
 mb_tensor mb_scan_step_at(const char *, mb_scan)
 mb_status mb_scan_stack_at(const char *, mb_scan, mb_tensor, mb_tensor *)
 mb_status mb_scan_until_at(const char *, mb_scan, mb_tensor)
+mb_tensor mb_scan_after_at(const char *, mb_scan, mb_tensor *)
+mb_status mb_scan_before_at(const char *, mb_scan, mb_tensor *, mb_tensor)
 mb_status mb_scan_end_at(const char *, mb_scan)
 mb_vmap mb_vmap_begin_with_at(const char *, mb_context *, int64_t, mb_vmap_options)
 mb_tensor mb_vmap_in_at(const char *, mb_vmap, mb_tensor, int)
 mb_status mb_vmap_out_at(const char *, mb_vmap, mb_tensor, int, mb_tensor *)
 mb_status mb_vmap_end_at(const char *, mb_vmap)
+mb_tensor mb_tell_at(const char *, mb_tensor, const char *)
+mb_prefix mb_prefix_begin_at(const char *, mb_context *, const char *, int64_t)
+void mb_prefix_end(const mb_prefix *)
+mb_tap mb_tap_through_at(const char *, mb_context *, const char *, mb_tap_through_function, void *)
+mb_tap mb_tap_collect_at(const char *, mb_context *, const char *, mb_tensor *, int)
+mb_tap mb_tap_replace_at(const char *, mb_context *, const char *, const mb_tensor *, int)
+int mb_tap_end_at(const char *, mb_tap)
 mb_init mb_init_zeros(void)
 mb_init mb_init_ones(void)
+mb_init mb_init_full(double)
+mb_init mb_init_impulse(void)
 mb_init mb_init_normal(double)
 mb_init mb_init_uniform(double)
 mb_init mb_init_xavier(int64_t, int64_t)
@@ -148,18 +180,47 @@ mb_init mb_init_he(int64_t)
 mb_schedule mb_schedule_constant(void)
 mb_schedule mb_schedule_warmup_cosine(int64_t, int64_t)
 mb_schedule mb_schedule_steps(int64_t, double)
+double mb_schedule_factor(mb_schedule, int64_t)
 mb_params *mb_params_new_with_at(const char *, mb_context *, uint64_t, mb_dtype)
 void mb_params_free(mb_params *)
 mb_tensor mb_param_at(const char *, mb_params *, const char *, mb_shape, mb_init)
 mb_tensor mb_param_no_decay_at(const char *, mb_params *, const char *, mb_shape, mb_init)
 mb_tensor mb_params_get_at(const char *, const mb_params *, const char *)
 int mb_params_list(const mb_params *, mb_tensor *, int)
+mb_status mb_params_enter_at(const char *, mb_params *, const char *)
+mb_status mb_params_leave_at(const char *, mb_params *)
+int mb_params_count(const mb_params *)
+const char *mb_params_name(const mb_params *, int)
+int64_t mb_params_size(const mb_params *)
+mb_status mb_params_set_trainable_at(const char *, mb_params *, const char *, bool)
+mb_status mb_params_set_decay_at(const char *, mb_params *, const char *, bool)
+mb_status mb_params_reinit_at(const char *, mb_params *, const char *, uint64_t)
+mb_status mb_params_save_at(const char *, const mb_params *, const char *)
+mb_status mb_params_load_at(const char *, mb_params *, const char *)
+mb_snapshot *mb_snapshot_new_at(const char *, mb_params *)
+void mb_snapshot_free(mb_snapshot *)
+mb_status mb_snapshot_take_at(const char *, mb_snapshot *)
+mb_status mb_snapshot_restore_at(const char *, mb_snapshot *, const char *)
+mb_tensor mb_snapshot_tensor(const mb_snapshot *, int)
+mb_average *mb_average_new_at(const char *, mb_params *, double)
+void mb_average_free(mb_average *)
+mb_status mb_average_update_at(const char *, mb_average *)
+mb_status mb_average_swap_at(const char *, mb_average *)
+mb_tensor mb_average_tensor(const mb_average *, int)
 mb_optimizer *mb_sgd_at(const char *, mb_params *, mb_sgd_options)
 mb_optimizer *mb_adam_at(const char *, mb_params *, mb_adam_options)
 mb_optimizer *mb_adamw_at(const char *, mb_params *, mb_adamw_options)
 void mb_optimizer_free(mb_optimizer *)
 mb_status mb_step_at(const char *, mb_optimizer *, mb_tensor, mb_tensor *)
 mb_status mb_accumulate_at(const char *, mb_optimizer *, mb_tensor)
+mb_status mb_apply_gradients_at(const char *, mb_optimizer *, const mb_tensor *, int, mb_tensor *)
+int64_t mb_optimizer_steps(const mb_optimizer *)
+int64_t mb_optimizer_skipped_at(const char *, const mb_optimizer *)
+double mb_optimizer_loss_scale_at(const char *, const mb_optimizer *)
+double mb_optimizer_lr(const mb_optimizer *)
+void mb_optimizer_set_lr(mb_optimizer *, double)
+mb_status mb_optimizer_save_at(const char *, const mb_optimizer *, const char *)
+mb_status mb_optimizer_load_at(const char *, mb_optimizer *, const char *)
 """.strip().splitlines()
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor)" for name in UNARY]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor)" for name in BINARY]
@@ -167,7 +228,10 @@ DECLARATIONS += [f"mb_tensor mb_{name}_right_at(const char *, mb_tensor, double)
 DECLARATIONS += [f"mb_tensor mb_{name}_left_at(const char *, double, mb_tensor)" for name in BINARY]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_axes)" for name in REDUCTIONS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for name in ALONG]
+DECLARATIONS += [f"mb_status mb_{name}_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, "
+                 "mb_implicit_options, mb_tensor *, mb_convergence *)" for name in ("fixed_point", "root", "minimize")]
 
+OURS = ["mb_intern_site"]  # whose text is given back to the library, as it is
 library = None  # of load
 
 
@@ -178,24 +242,28 @@ def load(path=None):
         path = path or os.environ.get("MOEBIUS_LIBRARY") or ctypes.util.find_library("moebius")
         if not path:
             raise OSError("no libmoebius is installed; set MOEBIUS_LIBRARY to its path")
-        loaded = ctypes.CDLL(path)
-        for declaration in DECLARATIONS:
-            result, name, arguments = re.fullmatch(r"(.*?)(mb_\w+)\((.*)\)", declaration).groups()
-            function = getattr(loaded, name)
-            function.restype = kind(result)
-            function.argtypes = [argument(a) for a in arguments.split(", ") if a != "void"]
-        loaded.mb_message.restype = ctypes.c_char_p
-        library = loaded
+        library = declare(ctypes.CDLL(path), DECLARATIONS, TYPES)
     return library
 
 
-def kind(text):
+def declare(loaded, declarations, types):
+    """The library, whose functions know what they take and give."""
+    for declaration in declarations:
+        result, name, arguments = re.fullmatch(r"(.*?)(mb_\w+)\((.*)\)", declaration).groups()
+        function = getattr(loaded, name)
+        function.restype = ctypes.c_char_p if result == "const char *" and name not in OURS else kind(result, types)
+        function.argtypes = [argument(a, types) for a in arguments.split(", ") if a not in ("void", "...")]
+    return loaded
+
+
+def kind(text, types):
     """The ctypes type of a C type; of all pointers one."""
-    return POINTER if "*" in text else TYPES[text.strip()]
+    return POINTER if "*" in text else types[text.strip()]
 
 
-def argument(text):
-    return Whole(kind(text)) if kind(text) in (INT, LONG, ctypes.c_uint64) else kind(text)
+def argument(text, types):
+    found = kind(text, types)
+    return Whole(found) if found in (INT, LONG, ctypes.c_uint64) else found
 
 
 class Whole:
@@ -245,11 +313,34 @@ def filled(cls, options):
     unknown = set(options) - {name for name, _ in cls._fields_}
     if unknown:
         raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
-    return cls(**options)
+    values = {}
+    for name, kind_ in cls._fields_:
+        value = options.get(name)
+        if isinstance(value, dict):
+            value = filled(kind_, value)
+        elif isinstance(value, str):
+            value = chosen(name, value)
+        if value is not None:
+            values[name] = value.handle if isinstance(value, Tensor) else value
+    return cls(**values)
+
+
+def chosen(name, value):
+    """The number of what an option is called."""
+    choices = CHOICES[name][1]
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    return choices.index(value)
 
 
 def handles_of(tensors):
     return (TENSOR * len(tensors))(*(t.handle for t in tensors))
+
+
+def handles_at(context, pointer, n):
+    """The tensors that C has there; None for those that are none."""
+    handles = (TENSOR * n).from_address(pointer) if n else ()
+    return [Tensor(context, TENSOR.from_buffer_copy(h)) if h.ctx else None for h in handles]
 
 
 def init(name, *values):
@@ -289,6 +380,7 @@ def nested(flat, shape):
     return [nested(flat[i * size:(i + 1) * size], shape[1:]) for i in range(shape[0])]
 
 
+OPEN = weakref.WeakValueDictionary()  # contexts by the pointer that the library knows
 INSIDE = {sys._getframe().f_code.co_filename, contextmanager.__code__.co_filename}  # no one's call sites
 
 
@@ -336,6 +428,10 @@ class Tensor:
     def assign(self, value):
         """Gives a variable a new value."""
         self.context.checked(library.mb_assign_at(self.context.site(), self.handle, value.handle))
+
+    def tell(self, name):
+        """x, or what a tap puts in its place: for layers of one's own."""
+        return self.context.record("tell", self, name.encode())
 
     def matmul(self, other):
         return self.context.record("matmul", self, other)
@@ -463,13 +559,15 @@ class Context:
     """A tape, a backend and their memory, of the thread that opened it."""
 
     def __init__(self, backend=None):
-        self._pointer, self._sites, self._owned = None, {}, []
+        self._pointer, self._sites, self._owned, self._raised = None, {}, [], None
+        self._functions, self._numbers = [], {}
         self._pointer = load().mb_open(backend.encode() if backend is not None else None)
         try:
             self.check()
         except Error:
             self.close()
             raise
+        OPEN[self._pointer] = self
 
     def __enter__(self):
         return self
@@ -489,6 +587,7 @@ class Context:
     def close(self):
         """Frees it, and parameters and optimisers before; tensors can be used no more."""
         pointer, self._pointer = self._pointer, None
+        OPEN.pop(pointer, None)
         if pointer:
             while self._owned:
                 free, owned = self._owned.pop()
@@ -503,6 +602,9 @@ class Context:
 
     def check(self):
         """Raises the first error, if there is one."""
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
         status = library.mb_error(self._pointer)
         if status:
             raise Error(status, library.mb_message(self._pointer).decode(errors="replace"))
@@ -582,6 +684,16 @@ class Context:
             dtype, shape, text = FORMATS.index(code), view.shape, view.tobytes()
         return self.record("from_bytes", self.pointer, dtype, shape_of(shape), text, len(text))
 
+    def contained(self, call):
+        """The status of a call by the library, for C cannot raise: what it raises is the error, and raised by check."""
+        try:
+            call()
+        except BaseException as error:
+            self._raised = self._raised or error
+            sentence = f"{type(error).__name__}: {error}".replace("%", "%%")
+            library.mb_fail_at(self.site(), self.pointer, 1, sentence.encode(errors="replace"))
+        return library.mb_error(self.pointer)
+
     @contextmanager
     def scope(self):
         """What is recorded inside is stale at its end, except what keep and detach moved out."""
@@ -602,8 +714,26 @@ class Context:
             library.mb_checkpoint_end_at(self.site(), checkpoint)
         self.check()
 
-    def scan(self, steps, carries, body, **options):
-        """A loop as one node: body(step, *carries) records a step and returns the next one's carries. -> the carries
+    def number_of(self, function):
+        """By which the tape knows a function that derivatives ask again."""
+        number = self._numbers.setdefault(function, len(self._functions))
+        if number == len(self._functions):
+            self._functions.append(function)
+        return LONG(number)
+
+    def ask(self, user, want, out, arguments):
+        """The status of a function of that number: as many results go to out."""
+        def call():
+            results = listed(self._functions[LONG.from_address(user).value](*arguments))
+            if len(results) != want:
+                raise ValueError(f"{len(results)} results were returned, of {want}")
+            for i, result in enumerate(results):
+                out[i] = TENSOR() if result is None else result.handle
+        return self.contained(call)
+
+    def scan(self, steps, carries, body, inverse=None, **options):
+        """A loop as one node: body(step, *carries) records a step and returns the next one's carries. With its inverse,
+        inverse(step, *carries), from those after a step to those before it, a gradient stores none. -> the carries
         after the last step and the stacks of step.stack, two lists."""
         options = filled(STRUCTURES["mb_scan_options"], options)
         values, stacks = handles_of(carries), []
@@ -616,9 +746,28 @@ class Context:
             if len(after) != len(values):
                 raise ValueError(f"scan: of {len(values)} carries the body returned {len(after)}")
             values[:] = [t.handle for t in after]
-        finally:
-            library.mb_scan_end_at(self.site(), scan)
+            if inverse:
+                self._invert(scan, values, inverse)
+        except BaseException:
+            self._leave(library.mb_scan_end_at, scan)
+            raise
+        library.mb_scan_end_at(self.site(), scan)
         return [[self.tensor_of(handle) for handle in handles] for handles in (values, stacks)]
+
+    def _leave(self, end, bracket):
+        """Ends a bracket that an exception leaves: that it lacks something is no error then."""
+        clean = not library.mb_error(self.pointer)
+        end(self.site(), bracket)
+        if clean:
+            self.clear()
+
+    def _invert(self, scan, values, inverse):
+        places = [ctypes.byref(values, i * ctypes.sizeof(TENSOR)) for i in range(len(values))]
+        before = listed(inverse(Step(self, scan, None), *(self.record("scan_after", scan, place) for place in places)))
+        if len(before) != len(values):
+            raise ValueError(f"scan: of {len(values)} carries the inverse returned {len(before)}")
+        for place, value in zip(places, before):
+            self.checked(library.mb_scan_before_at(self.site(), scan, place, value.handle))
 
     def vmap(self, n, body, **options):
         """body(example), recorded for one of n examples and applied to all: what it returns, a tensor or several, with an
@@ -635,6 +784,61 @@ class Context:
             library.mb_vmap_end_at(self.site(), vmap)
         results = [self.tensor_of(out) for out in outs]
         return results[0] if isinstance(one, Tensor) else results
+
+
+    @contextmanager
+    def prefix(self, name, index=-1):
+        """What is told inside has the prefix "name.", or "name.index."."""
+        name = name.encode()
+        prefix = library.mb_prefix_begin_at(self.site(), self.pointer, name, index)
+        try:
+            self.check()
+            yield
+        finally:
+            library.mb_prefix_end(ctypes.byref(prefix))
+
+    @contextmanager
+    def collect(self, pattern="", most=256):
+        """What is told inside by names that the pattern matches: as a list, which is filled at the end."""
+        told, handles = [], (TENSOR * most)()
+        with self._tapped("collect", pattern, handles, most) as heard:
+            yield told
+        if heard[0] > most:
+            raise ValueError(f"collect: {heard[0]} tensors were told, of at most {most}")
+        told += [Tensor(self, TENSOR.from_buffer_copy(h)) for h in handles[:heard[0]]]
+
+    @contextmanager
+    def replace(self, pattern, tensors):
+        """The k-th of them becomes tensors[k]; None leaves it. Fewer than tensors are an error."""
+        given = (TENSOR * len(tensors))(*(TENSOR() if t is None else t.handle for t in tensors))
+        with self._tapped("replace", pattern, given, len(given)):
+            yield
+
+    @contextmanager
+    def tap(self, pattern, function):
+        """function(name, x) hears each, and returns what takes its place, or None."""
+        def through(_, name, x):
+            def hear():
+                y = function(name.decode(errors="replace"), Tensor(self, TENSOR.from_buffer_copy(x[0])))
+                if y is not None:
+                    x[0] = y.handle
+            return self.contained(hear)
+        called = THROUGH(through)  # which has to be there until the end
+        with self._tapped("through", pattern, called, None):
+            yield
+
+    @contextmanager
+    def _tapped(self, name, pattern, *arguments):
+        """A tap; what it yields gets how many tensors it heard."""
+        heard, pattern = [], pattern.encode()
+        tap = getattr(library, f"mb_tap_{name}_at")(self.site(), self.pointer, pattern, *arguments)
+        self.check()
+        try:
+            yield heard
+        except BaseException:
+            self._leave(library.mb_tap_end_at, tap)
+            raise
+        heard.append(self.checked(library.mb_tap_end_at(self.site(), tap)))
 
 
 def listed(tensors):
@@ -743,6 +947,90 @@ def jvp(y, xs, vs):
     return mb.tensor_of(result)
 
 
+# ----------------------------------------------------------------------------- functions that derivatives ask again --
+#
+# Their tensors come in by arguments. They are kept until the context is closed, each once: in a loop give the same one.
+
+
+def map_call(most):
+    """What C calls for a function of xs and params, with `most` results, or as many as xs."""
+    def call(user, ctx, at, out):
+        mb, at = OPEN[ctx], at[0]
+        return mb.ask(user, most or at.k, out, handles_at(mb, at.xs, at.k) + handles_at(mb, at.params, at.n))
+    return ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(STRUCTURES["mb_map_at"]), ctypes.POINTER(TENSOR))(call)
+
+
+def rule_call(user, ctx, at, vs, gs):
+    mb, at = OPEN[ctx], at[0]
+    xs, ys, vs = (handles_at(mb, *where) for where in ((at.xs, at.n), (at.ys, at.m), (vs, at.m)))
+    return mb.ask(user, at.n, gs, (xs, ys, vs))
+
+
+FUNCTION_CALL, LOSS_CALL = map_call(None), map_call(1)
+RULE_CALL = ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(STRUCTURES["mb_custom_at"]), POINTER,
+                             ctypes.POINTER(TENSOR))(rule_call)
+
+
+def asking(name, call, mb, function):
+    """The struct that tells C to call a function of ours; the number is copied to the tape."""
+    number = mb.number_of(function)
+    made = STRUCTURES[name](ctypes.cast(call, POINTER))
+    made.user, made.user_bytes = ctypes.cast(ctypes.pointer(number), POINTER), ctypes.sizeof(number)
+    made.number = number  # which has to be there until then
+    return made
+
+
+def grad_mixed(loss, xs, params=()):
+    """grad(loss(*xs, *params), xs), whose own derivatives are made forward over reverse: for gradients within loops."""
+    several, mb = listed(xs), listed(xs)[0].context
+    results = (TENSOR * len(several))()
+    mb.checked(library.mb_grad_mixed_at(mb.site(), asking("mb_map", LOSS_CALL, mb, loss), handles_of(several), len(several),
+                                        handles_of(params), len(params), results))
+    results = handles_at(mb, ctypes.addressof(results), len(several))
+    return results[0] if isinstance(xs, Tensor) else results
+
+
+Solution = namedtuple("Solution", "xs converged residual steps")
+
+
+def solution(name, call, function, x0, params, options):
+    several, mb, told = listed(x0), listed(x0)[0].context, STRUCTURES["mb_convergence"]()
+    results = (TENSOR * len(several))()
+    mb.checked(getattr(library, f"mb_{name}_at")(
+        mb.site(), asking("mb_map", call, mb, function), handles_of(several), len(several), handles_of(params), len(params),
+        filled(STRUCTURES["mb_implicit_options"], options), results, ctypes.byref(told)))
+    results = handles_at(mb, ctypes.addressof(results), len(several))
+    return Solution(results[0] if isinstance(x0, Tensor) else results, *handles_at(mb, ctypes.addressof(told), 3))
+
+
+def fixed_point(function, x0, params=(), **options):
+    """xs with function(*xs, *params) = xs, from x0 on; derivatives by params are those of the equation. Options are those
+    of mb_implicit_options, linear={...} too."""
+    return solution("fixed_point", FUNCTION_CALL, function, x0, params, options)
+
+
+def root(function, x0, params=(), **options):
+    """xs with function(*xs, *params) = 0, in the same way."""
+    return solution("root", FUNCTION_CALL, function, x0, params, options)
+
+
+def minimize(loss, x0, params=(), **options):
+    """xs where loss(*xs, *params) has a minimum, in the same way."""
+    return solution("minimize", LOSS_CALL, loss, x0, params, options)
+
+
+def custom_gradient(ys, xs, reverse):
+    """The values ys, functions of the list xs alone, with a derivative of one's own: reverse(xs, ys, vs), from a list of
+    cotangents vs of the values, returns the gradients of xs. In both None stands for zeros."""
+    several, mb = listed(ys), listed(ys)[0].context
+    results = (TENSOR * len(several))()
+    rule = asking("mb_custom_rule", RULE_CALL, mb, reverse)
+    mb.checked(library.mb_custom_gradient_at(mb.site(), handles_of(several), len(several), handles_of(xs), len(xs), rule,
+                                             results))
+    results = handles_at(mb, ctypes.addressof(results), len(several))
+    return results[0] if isinstance(ys, Tensor) else results
+
+
 # -------------------------------------------------------------------------------------- parameters and optimisers --
 
 class Params:
@@ -771,6 +1059,99 @@ class Params:
         library.mb_params_list(self.pointer, handles, len(handles))
         return [Tensor(self.context, TENSOR.from_buffer_copy(h)) for h in handles]
 
+    def names(self):
+        """Of all of them, in order of creation."""
+        return [library.mb_params_name(self.pointer, i).decode() for i in range(library.mb_params_count(self.pointer))]
+
+    def size(self):
+        """Number of trainable scalars."""
+        return library.mb_params_size(self.pointer)
+
+    @contextmanager
+    def enter(self, name):
+        """Names of parameters made inside begin with "name."."""
+        self._do("enter", name.encode())
+        try:
+            yield
+        finally:
+            library.mb_params_leave_at(self.context.site(), self.pointer)
+
+    def freeze(self, pattern=""):
+        """Optimisers change those no more that the pattern matches: that name, and what begins with it and a dot."""
+        self._do("set_trainable", pattern.encode(), False)
+
+    def unfreeze(self, pattern=""):
+        self._do("set_trainable", pattern.encode(), True)
+
+    def set_decay(self, pattern, decays):
+        """Whether weight decay applies to them."""
+        self._do("set_decay", pattern.encode(), decays)
+
+    def reinit(self, pattern, seed):
+        """They get the initial values of a set of this seed, at the next flush."""
+        self._do("reinit", pattern.encode(), seed)
+
+    def save(self, path):
+        """All as one safetensors file. A flush, as load is."""
+        self._do("save", os.fsencode(path))
+
+    def load(self, path):
+        self._do("load", os.fsencode(path))
+
+    def _do(self, name, *arguments):
+        mb = self.context
+        mb.checked(getattr(library, f"mb_params_{name}_at")(mb.site(), self.pointer, *arguments))
+
+
+class Copies:
+    """Variables that hold something for each parameter, which is found by its name."""
+
+    def __init__(self, kind, params, *arguments):
+        self.context, self._params, self._kind = params.context, params, kind
+        pointer = getattr(library, f"mb_{kind}_new_at")(self.context.site(), params.pointer, *arguments)
+        self._pointer = self.context.own(getattr(library, f"mb_{kind}_free"), pointer)
+
+    def __getitem__(self, name):
+        names = self._params.names()
+        handle = getattr(library, f"mb_{self._kind}_tensor")(self._pointer, names.index(name) if name in names else -1)
+        if not handle.ctx:
+            raise KeyError(name)
+        return Tensor(self.context, handle)
+
+    def _do(self, name, *arguments):
+        self.context.pointer  # raises if it is closed
+        self.context.checked(getattr(library, f"mb_{self._kind}_{name}_at")(self.context.site(), self._pointer, *arguments))
+
+
+class Snapshot(Copies):
+    """The values of all parameters at one time."""
+
+    def __init__(self, params):
+        super().__init__("snapshot", params)
+
+    def take(self):
+        """Those of now."""
+        self._do("take")
+
+    def restore(self, pattern=""):
+        """The parameters that the pattern matches get them back, at the next flush."""
+        self._do("restore", pattern.encode())
+
+
+class Average(Copies):
+    """Exponential moving averages of all parameters."""
+
+    def __init__(self, params, decay):
+        super().__init__("average", params, decay)
+
+    def update(self):
+        """After each step, in its scope."""
+        self._do("update")
+
+    def swap(self):
+        """Exchanges parameters and averages: to test with the averages."""
+        self._do("swap")
+
 
 class Optimizer:
     """Optimizer("adam", params, lr=1e-3): options are those of mb_adam_options, or of sgd or adamw."""
@@ -781,12 +1162,56 @@ class Optimizer:
         pointer = getattr(library, f"mb_{name}_at")(self.context.site(), params.pointer, options)
         self._pointer = self.context.own(library.mb_optimizer_free, pointer)
 
+    @property
+    def pointer(self):
+        self.context.pointer  # raises if it is closed
+        return self._pointer
+
     def step(self, loss):
         """Records gradients of sum(loss), the update and the assignment, for the next flush."""
-        self.context.pointer  # raises if it is closed
-        self.context.checked(library.mb_step_at(self.context.site(), self._pointer, loss.handle, None))
+        self._do("mb_step_at", loss.handle, None)
+
+    def step_norm(self, loss):
+        """The same; the norm of the gradients before clipping."""
+        norm = TENSOR()
+        self._do("mb_step_at", loss.handle, ctypes.byref(norm))
+        return Tensor(self.context, norm)
+
+    def apply(self, gradients):
+        """A step along gradients that are not of a loss: those of Params.trainable, in that order."""
+        self._do("mb_apply_gradients_at", handles_of(gradients), len(gradients), None)
 
     def accumulate(self, loss):
         """Adds the gradients of sum(loss) to those of the next step."""
-        self.context.pointer  # raises if it is closed
-        self.context.checked(library.mb_accumulate_at(self.context.site(), self._pointer, loss.handle))
+        self._do("mb_accumulate_at", loss.handle)
+
+    @property
+    def lr(self):
+        """Of the next step, schedule included; it is set without the schedule's factor."""
+        return library.mb_optimizer_lr(self.pointer)
+
+    @lr.setter
+    def lr(self, rate):
+        library.mb_optimizer_set_lr(self.pointer, rate)
+        self.context.check()
+
+    def steps(self):
+        return library.mb_optimizer_steps(self.pointer)
+
+    def skipped(self):
+        """How many steps were skipped. A flush."""
+        return self._do("mb_optimizer_skipped_at")
+
+    def loss_scale(self):
+        """The factor of the next loss. A flush."""
+        return self._do("mb_optimizer_loss_scale_at")
+
+    def save(self, path):
+        """Parameters, state and the number of steps as one safetensors file. A flush, as load is."""
+        self._do("mb_optimizer_save_at", os.fsencode(path))
+
+    def load(self, path):
+        self._do("mb_optimizer_load_at", os.fsencode(path))
+
+    def _do(self, name, *arguments):
+        return self.context.checked(getattr(library, name)(self.context.site(), self.pointer, *arguments))

@@ -241,6 +241,12 @@ static mb_tensor leaves_it(void *user, const char *name, mb_tensor x)
     return x;
 }
 
+static mb_status goes_through(void *user, const char *name, mb_tensor *x)
+{
+    (void)user, (void)name, (void)x;
+    return MB_OK;
+}
+
 static void call_context(objects *o)
 {
     mb_context *ctx = o->ctx;
@@ -268,6 +274,7 @@ static void call_context(objects *o)
     ROW("mb_prefix_begin_at", !mb_prefix_begin_at(S, ctx, "x", 1).ctx);
     QUIET(mb_prefix_end, &(mb_prefix){ctx, 0});
     ROW("mb_tap_begin_at", !mb_tap_begin_at(S, ctx, "", leaves_it, NULL).serial);
+    ROW("mb_tap_through_at", !mb_tap_through_at(S, ctx, "", goes_through, NULL).serial);
     ROW("mb_tap_collect_at", !mb_tap_collect_at(S, ctx, "", &(mb_tensor){0}, 1).serial);
     ROW("mb_tap_replace_at", !mb_tap_replace_at(S, ctx, "", &x, 1).serial);
     ROW("mb_tap_end_at", mb_tap_end_at(S, tap) == -1);

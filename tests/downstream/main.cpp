@@ -454,6 +454,12 @@ static mb_tensor doubled(void *times, const char *name, mb_tensor x)
     return mb_mul(x, 2);
 }
 
+static mb_status halved(void *, const char *, mb_tensor *x)
+{
+    *x = mb_div(*x, 2);
+    return mb_error(x->ctx);
+}
+
 static mb_tensor told(mb_context *mb)
 {
     MB_PREFIX(mb, "model", 3);
@@ -469,6 +475,8 @@ static void taps(mb_context *mb)
     EXPECT(mb_tap_end(tap) == 1 && mb_tap_end(all) == 1);
     tap = mb_tap_replace(mb, "model", &instead, 1);
     EXPECT(is(mb_sum(told(mb), MB_ALL), 10) && mb_tap_end(tap) == 1);
+    tap = mb_tap_through(mb, "model", halved, nullptr);
+    EXPECT(is(mb_sum(told(mb), MB_ALL), 3) && mb_tap_end(tap) == 1);
     mb_prefix prefix = mb_prefix_begin(mb, "alone", MB_NO_INDEX);
     EXPECT(prefix.ctx == mb);
     mb_prefix_end(&prefix);

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -45,30 +46,32 @@ def equal(x, want):
         failures.append(f"line {sys._getframe(1).f_lineno}: {got}, not {want}")
 
 
-def raises(kind, part, call):
-    """And names the line of the call, where it is the library's."""
-    line = sys._getframe(1).f_lineno
+def raises(kind, part, call, line=None):
+    """And names the line of the call, or the one given, where it is the library's."""
+    caller = sys._getframe(1)
+    line, file = line or caller.f_lineno, caller.f_code.co_filename
     try:
         call()
     except kind as error:
         said = str(error)
-        if part not in said or (kind is moebius.Error and f"{__file__}:{line}: " not in said):
+        if part not in said or (kind is moebius.Error and f"{file}:{line}: " not in said):
             failures.append(f"line {line}: {said}")
         return
     failures.append(f"line {line}: nothing was raised")
 
 
-def check_declarations(compiler):
-    """A second declaration of a function, or of a size, that is another than the headers' does not compile."""
-    lines = ["#include <moebius.h>", "#include <stddef.h>", *(d + ";" for d in moebius.DECLARATIONS),
+def check_declarations(compiler, header, declarations, structures, enumerations):
+    """A second declaration of a function, or of a size, that is another than the header's does not compile."""
+    lines = [f"#include <{header}>", "#include <stddef.h>", *(d + ";" for d in declarations),
              f"_Static_assert(MB_MAX_RANK == {moebius.MAX_RANK}, \"MAX_RANK\");"]
-    for name, s in moebius.STRUCTURES.items():
+    for name, s in structures.items():
         lines.append(f"_Static_assert(sizeof({name}) == {ctypes.sizeof(s)}, \"{name}\");")
         for field, kind in s._fields_:
             lines.append(f"_Static_assert(offsetof({name}, {field}) == {getattr(s, field).offset} && "
                          f"sizeof((({name} *)0)->{field}) == {ctypes.sizeof(kind)}, \"{name}.{field}\");")
-    for i, name in enumerate(("MB_FLOAT32", "MB_FLOAT64", "MB_INT32", "MB_BOOL")):
-        lines.append(f"_Static_assert({name} == {i}, \"{name}\");")
+    for prefix, names in enumerations:
+        for i, name in enumerate(names):
+            lines.append(f"_Static_assert((int){prefix}_{name.upper()} == {i}, \"{name}\");")
     done = subprocess.run([*compiler, "-x", "c", "-std=c17", "-fsyntax-only", "-"], input="\n".join(lines) + "\n", text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     expect(done.returncode == 0, done.stdout)
@@ -205,6 +208,223 @@ def loops(mb):
 
 
 @test
+def inverses(mb):
+    """x <- x^2 from 2 on: 4, 16, 256; the derivative is 8 x^7. A gradient takes each step's x from the inverse."""
+    x = mb.scalar(2, FLOAT64)
+
+    loop = sys._getframe().f_lineno + 3
+
+    def after(inverse, **options):
+        return mb.scan(3, [x], lambda step, now: now.square(), inverse, **options)[0][0]
+    y = after(lambda step, after: after.sqrt())
+    equal(y, 256)
+    equal(moebius.grad(y, x), 1024)
+    equal(moebius.grad(after(lambda step, after: after.sqrt(), keep_every=2), x), 1024)
+    equal(moebius.grad(after(lambda step, after: after * 0 + 1), x), 8)  # 2^3: what it was told
+    factors = mb.tensor([3, 5], FLOAT64)
+
+    def there(step, first, second):
+        first = first + step.slice(factors) * second.square()
+        return first, second - first
+
+    def back(step, first, second):
+        second = second + first
+        return first - step.slice(factors) * second.square(), second
+    (first, _), _ = mb.scan(2, [x, x], there, back)
+    equal(first, 14 + 5 * 144)
+    equal(moebius.grad(first, x), 13 + 10 * 144)
+    raises(ValueError, "of 1 carries the inverse returned 0", lambda: after(lambda step, after: []))
+    raises(ZeroDivisionError, "", lambda: after(lambda step, after: 1 / 0))
+    equal(x * x, 4)  # no error is left of either
+    raises(moebius.Error, "before a step", lambda: after(lambda step, after: mb.zeros(2)), loop)
+    mb.clear()
+
+
+@test
+def functions_on_the_tape(mb):
+    """Of sum(w^3 p): 3 w^2 p; of a step along it, w - r 3 w^2 p: 1 - 6 r w p."""
+    w, p, start, q = (mb.tensor(v, FLOAT64) for v in ([2, -1], 5, 1, 4))
+    dw = moebius.grad_mixed(lambda w, p: w ** 3 * p, w, [p])
+    equal(dw, [60, 15])
+    equal(moebius.grad(w - 0.5 * dw, w), [-29, 16])
+    equal(moebius.grad(dw, p), 15)
+    (last,), _ = mb.scan(3, [w], lambda step, now: now - 0.125 * moebius.grad_mixed(lambda w: 2 * w.square(), [now])[0])
+    equal(last, [0.25, -0.125])
+    equal(moebius.grad(last, w), [0.125, 0.125])
+
+    def near(x, want):
+        expect(abs(x.item() - want) < 1e-8, sys._getframe(1).f_lineno, x.item(), want)
+    fixed = moebius.fixed_point(lambda x, q: x / 4 + q / 2, start, [q])
+    near(fixed.xs, 8 / 3)
+    near(moebius.grad(fixed.xs, q), 2 / 3)
+    expect(bool(fixed.converged) and fixed.steps.item() > 3 and fixed.residual.item() < 1e-10, "what it tells")
+    roots = moebius.root(lambda x, y, q: (x.square() - q, y - 3 * x), [start, start], [q], linear={"method": "direct"})
+    near(roots.xs[1], 6)
+    near(moebius.grad(roots.xs[1], q), 0.75)
+
+    def unlike(x, q):
+        return (x.square() - q).square()
+    least = moebius.minimize(unlike, start, [q])
+    near(least.xs, 2)
+    near(moebius.grad(least.xs, q), 0.25)
+    expect(not moebius.minimize(unlike, start, [q], steps=1, search="descent").converged, "no solution after one step")
+    x = mb.tensor([1.25, 2.5], FLOAT64)
+    down = moebius.custom_gradient(x.floor(), [x], lambda xs, ys, vs: [3 * vs[0]])
+    equal(down, [1, 2])
+    equal(moebius.grad(down.square(), x), [6, 12])
+    zeros = moebius.custom_gradient(x.floor(), [x], lambda xs, ys, vs: [None])
+    equal(moebius.grad(zeros + x, x), [1, 1])
+    reads = [lambda x: x * w]
+    raises(moebius.Error, "grad_mixed: the loss reads", lambda: moebius.grad_mixed(reads[0], x))
+    mb.clear()
+    raises(ZeroDivisionError, "", lambda: moebius.grad_mixed(lambda x: 1 / 0, x))
+    mb.clear()
+    raises(ValueError, "1 results were returned, of 2", lambda: moebius.fixed_point(lambda x, y: x, [start, start]))
+    mb.clear()
+    raises(ValueError, "'sgd' is none of newton, descent", lambda: moebius.minimize(unlike, start, [q], search="sgd"))
+
+
+@test
+def taps(mb):
+    """x = 3, w = (2, 0.5): 6, 36, 18, 324; of the first product p it is p^4 / 4."""
+    x = mb.scalar(3, FLOAT64)
+
+    def told(x):
+        for i, w in enumerate((2, 0.5)):
+            with mb.prefix("blocks", i):
+                x = (w * x).tell("product").square().tell("square")
+        return x
+    with mb.collect("blocks.*.product") as products:
+        y = told(x)
+    equal([y.item(), *(p.item() for p in products)], [324, 6, 18])
+    equal(moebius.grad(y, products)[0], 216)
+    equal(moebius.grad(y, products)[1], 36)
+    with mb.replace("blocks.*.square", [None, mb.scalar(5, FLOAT64)]):
+        equal(told(x), 5)
+    names = []
+    with mb.tap("", lambda name, x: names.append(name)):
+        equal(told(x), 324)
+    expect(names == ["blocks.0.product", "blocks.0.square", "blocks.1.product", "blocks.1.square"], names)
+    with mb.tap("blocks.0.square", lambda _, x: x.stop_gradient()):
+        y = told(x)
+    equal(y, 324)
+    equal(moebius.grad(y + x, x), 1)
+    with mb.collect() as steps:
+        mb.scan(3, [x], lambda step, now: (now * 2).tell("now"))
+    equal(steps[0], [6, 12, 24])  # brought out of the loop
+
+    def inside(tap, call):
+        with tap:
+            return call()
+    raises(ZeroDivisionError, "", lambda: inside(mb.replace("blocks", [x]), lambda: 1 / 0))
+    raises(ZeroDivisionError, "", lambda: inside(mb.collect(), lambda: 1 / 0))
+    equal(x * x, 9)  # no error is left of either
+    raises(ValueError, "4 tensors were told, of at most 3", lambda: inside(mb.collect("", 3), lambda: told(x)))
+    ends = sys._getframe().f_lineno + 3
+
+    def alone(tap):
+        with tap:
+            pass
+    raises(moebius.Error, "only 0 were asked for", lambda: alone(mb.replace("nobody", [x])), ends)
+    mb.clear()
+    raises(moebius.Error, "in the place of \"a\"", lambda: inside(mb.replace("a", [mb.zeros(2)]), lambda: x.tell("a")))
+    mb.clear()
+    divides = sys._getframe().f_lineno + 1
+    raises(ZeroDivisionError, "", lambda: inside(mb.tap("a", lambda name, x: 1 / 0), lambda: x.tell("a")))
+    raises(moebius.Error, "ZeroDivisionError: division by zero", mb.check, divides)
+    mb.clear()
+    raises(TypeError, "", lambda: inside(mb.tap("a", lambda name: x), lambda: x.tell("a")))
+    mb.clear()
+
+
+@test
+def parameters(mb):
+    params, others = (moebius.Params(mb, seed, FLOAT64) for seed in (1, 2))
+    for p in (params, others):
+        with p.enter("model"):
+            p.param("w", 3, moebius.init("normal", 1))
+            p.param("b", 2, moebius.init("ones"))
+    expect(params.names() == ["model.w", "model.b"] and params.size() == 5, params.names())
+    w, b = params["model.w"], params["model.b"]
+    start = w.tolist()
+    snapshot, average = moebius.Snapshot(params), moebius.Average(params, 0.75)
+    optimizer = moebius.Optimizer("sgd", params, lr=0.5)
+
+    def step():
+        with mb.scope():
+            norm = optimizer.step_norm(w.sum() + 2 * b.sum()).item()
+            average.update()
+        return norm
+    params.freeze("*.w")
+    expect(len(params.trainable()) == 1 and params.size() == 2, "of what is not frozen")
+    equal(step(), math.sqrt(8))
+    equal(w, start)
+    equal(b, [0, 0])
+    equal(average["model.b"], [0.75, 0.75])
+    average.swap()
+    equal(b, [0.75, 0.75])
+    average.swap()
+    params.unfreeze()
+    step()
+    equal(w - snapshot["model.w"], [-0.5, -0.5, -0.5])
+    equal(b, [-1, -1])
+    optimizer.lr = 0.25
+    with mb.scope():
+        optimizer.apply([0 * w, 4 * b])
+    expect((optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()) == (0.25, 3, 0, 1), "of the optimiser")
+    equal(b, [0, 0])
+    snapshot.restore("model.b")
+    equal(b, [1, 1])
+    equal(w - snapshot["model.w"], [-0.5, -0.5, -0.5])
+    snapshot.take()
+    params.reinit("model.w", 2)
+    equal(w, others["model.w"].tolist())
+    snapshot.restore()
+    equal(w, [v - 0.5 for v in start])
+    params.reinit("model.w", 1)
+    equal(w, start)
+    params.set_decay("model.w", False)
+    adamw = moebius.Optimizer("adamw", params, lr=0.5, weight_decay=1)
+    with mb.scope():
+        adamw.step(w.sum() * 0 + b.sum() * 0)
+    equal(w, start)
+    equal(b, [0.5, 0.5])
+    for wrong, rest in ((params.freeze, ()), (params.unfreeze, ()), (params.set_decay, (True,)), (params.reinit, (1,)),
+                        (snapshot.restore, ())):
+        raises(moebius.Error, "\"v\"", lambda wrong=wrong, rest=rest: wrong("v", *rest))
+        mb.clear()
+    raises(KeyError, "v", lambda: snapshot["v"])
+
+
+@test
+def files(mb):
+    params = moebius.Params(mb, 1, FLOAT64)
+    w = params.param("w", 2, moebius.init("ones"))
+    optimizer = moebius.Optimizer("adam", params, lr=0.125)
+
+    def step():
+        with mb.scope():
+            optimizer.step(w.square().sum())
+        return w.tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "checkpoint.safetensors")
+        step()
+        optimizer.save(path)
+        second = step()
+        step()
+        optimizer.load(path)
+        expect(optimizer.steps() == 1 and step() == second, "the same second step")
+        params.save(path)
+        w.assign(0 * w)
+        params.load(path)
+        expect(w.tolist() == second, "loaded")
+    raises(moebius.Error, path, lambda: params.load(path))
+    mb.clear()
+    raises(moebius.Error, path, lambda: optimizer.save(path))
+    mb.clear()
+
+
+@test
 def training(mb):
     params = moebius.Params(mb, 1, FLOAT64)
     w = params.param("w", 2, moebius.init("ones"))
@@ -315,7 +535,8 @@ def closing(_):
 
 def main(library, *compiler):
     moebius.load(library)
-    check_declarations(compiler)
+    dtypes = ("MB", "float32 float64 int32 bool float16 bfloat16 int64 uint8".split())
+    check_declarations(compiler, "moebius.h", moebius.DECLARATIONS, moebius.STRUCTURES, [dtypes, *moebius.CHOICES.values()])
     for function in tests:
         with moebius.Context() as mb:
             try:

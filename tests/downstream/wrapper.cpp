@@ -2,51 +2,11 @@
  *
  * wrapper.cpp - examples/cpp/moebius.hpp: values and derivatives by closed forms, where errors are thrown and
  * which line they name, and who ends what. */
-#include "../../examples/cpp/moebius.hpp"
+#include "closed_form.hpp"
 
-#include <cmath>
-#include <cstring>
+#include <cstdlib>
 
-using moebius::Context;
-using moebius::Error;
-using moebius::Scope;
-using moebius::Tensor;
-using moebius::Tensors;
-
-static int passed, failed;
-
-static void expect(bool ok, const char *what, int line = __builtin_LINE())
-{
-    (ok ? passed : failed)++;
-    if (!ok)
-        std::printf("FAILED: wrapper.cpp:%d: %s\n", line, what);
-}
-
-/* Float64 of a few operations: 1e-12 is thousands of roundings. */
-static void equal(Tensor x, const std::vector<double> &want, int line = __builtin_LINE())
-{
-    const std::vector<double> got = x.values<double>();
-    bool same = got.size() == want.size();
-    for (size_t i = 0; same && i < want.size(); i++)
-        same = std::fabs(got[i] - want[i]) <= 1e-12 * (1 + std::fabs(want[i]));
-    expect(same, "not the values of the closed form", line);
-}
-
-/* Whether read() throws an Error of this status, whose sentence has `part` and begins with this file and that
- * line. */
-template <typename Read> static void throws(Read read, mb_status status, const char *part, int at)
-{
-    try {
-        read();
-        expect(false, "nothing was thrown", at);
-    } catch (const Error &error) {
-        const std::string site = "wrapper.cpp:" + std::to_string(at) + ": ", said = error.what();
-        const size_t found = said.find(site);
-        expect(error.status() == status, said.c_str(), at);
-        expect(said.find(part) != std::string::npos, said.c_str(), at);
-        expect(found != std::string::npos && said.find(": ") > found, said.c_str(), at);
-    }
-}
+#include <unistd.h>
 
 static_assert(!std::is_copy_constructible_v<Context> && std::is_nothrow_move_constructible_v<Context>);
 static_assert(!std::is_copy_constructible_v<Scope> && std::is_nothrow_move_constructible_v<Scope>);
@@ -157,6 +117,138 @@ static void loops(const Context &mb)
     equal(both[1], {1, -1, 1, -1});
 }
 
+/* x <- x^2 from 2 on: 4, 16, 256; the derivative is 8 x^7. A gradient takes each step's x from the inverse.
+ */
+static void inverses(const Context &mb)
+{
+    const Tensor x = mb.scalar(2.0);
+    const auto square_it = [](moebius::Step &, const Tensors &now) { return Tensors{square(now[0])}; };
+    const auto after = [&](auto inverse) { return mb.scan(3, {x}, square_it, inverse).carries[0]; };
+    const Tensor y = after([](moebius::Step &, const Tensors &next) { return Tensors{sqrt(next[0])}; });
+    equal(y, {256});
+    equal(grad(y, x), {1024});
+    const Tensor z = after([](moebius::Step &, const Tensors &next) { return Tensors{next[0] * 0 + 1}; });
+    equal(z, {256});
+    equal(grad(z, x), {8}); /* 2^3: what it was told */
+    mb_scan_options keep = {};
+    keep.keep_every = 2;
+    const auto root = [](moebius::Step &, const Tensors &next) { return Tensors{sqrt(next[0])}; };
+    equal(grad(mb.scan(3, {x}, square_it, root, keep).carries[0], x), {1024});
+
+    const Tensor add = mb.from({2}, {3.0, 5.0});
+    const auto sums = mb.scan(
+        2, {x, x},
+        [&](moebius::Step &step, const Tensors &now) {
+            const Tensor first = now[0] + step.slice(add) * square(now[1]);
+            return Tensors{first, now[1] - first};
+        },
+        [&](moebius::Step &step, const Tensors &next) {
+            const Tensor second = next[1] + next[0];
+            return Tensors{next[0] - step.slice(add) * square(second), second};
+        });
+    equal(sums.carries[0], {14 + 5 * 144});                 /* 2 + 3 * 4 = 14, 2 - 14 = -12 */
+    equal(grad(sums.carries[0], x), {13 + 10 * -12 * -12}); /* 1 + 3 * 2 * 2 = 13, 1 - 13 = -12 */
+}
+
+/* Of sum(w^3 p): 3 w^2 p; of a step along it, w - r 3 w^2 p: 1 - 6 r w p. */
+static void functions_on_the_tape(const Context &mb)
+{
+    const Tensor w = mb.from({2}, {2.0, -1.0}), p = mb.scalar(5.0);
+    const auto cubic = [](const Tensors &xs, const Tensors &params) { return pow(xs[0], 3) * params[0]; };
+    const Tensor dw = moebius::grad_mixed(cubic, {w}, {p})[0];
+    equal(dw, {60, 15});
+    equal(grad(w - 0.5 * dw, w), {-29, 16});
+    equal(grad(dw, p), {15}); /* 3 (4 + 1) */
+    const double factor = 2;
+    const auto scaled = [factor](const Tensors &xs, const Tensors &) { return factor * square(xs[0]); };
+    const auto steps = mb.scan(3, {w}, [&](moebius::Step &, const Tensors &now) {
+        return Tensors{now[0] - 0.125 * moebius::grad_mixed(scaled, now)[0]};
+    });
+    equal(steps.carries[0], {0.25, -0.125}); /* halves w */
+    equal(grad(steps.carries[0], w), {0.125, 0.125});
+
+    const auto near = [](Tensor x, double want) {
+        expect(std::fabs(at(x) - want) < 1e-8, "not the solution");
+    };
+    const Tensor start = mb.scalar(1.0), q = mb.scalar(4.0);
+    const auto fixed = moebius::fixed_point(
+        [](const Tensors &xs, const Tensors &ps) { return xs[0] / 4 + ps[0] / 2; }, {start}, {q});
+    near(fixed.xs[0], 8.0 / 3);
+    near(grad(fixed.xs[0], q), 2.0 / 3);
+    expect(fixed.converged.values<uint8_t>()[0] && fixed.steps.values<int32_t>()[0] > 3, "what it tells");
+    const auto roots = moebius::root(
+        [](const Tensors &xs, const Tensors &ps) {
+            return Tensors{square(xs[0]) - ps[0], xs[1] - 3 * xs[0]};
+        },
+        {start, start}, {q});
+    near(roots.xs[1], 6);
+    near(grad(roots.xs[1], q), 0.75);
+    mb_implicit_options once = {};
+    once.steps = 1;
+    const auto unlike = [](const Tensors &xs, const Tensors &ps) { return square(square(xs[0]) - ps[0]); };
+    const auto least = moebius::minimize(unlike, {start}, {q}),
+               early = moebius::minimize(unlike, {start}, {q}, once);
+    near(least.xs[0], 2);
+    near(grad(least.xs[0], q), 0.25);
+    expect(!early.converged.values<uint8_t>()[0], "no solution after one step");
+
+    const Tensor x = mb.from({2}, {1.25, 2.5});
+    const auto straight = [](const Tensors &, const Tensors &, const Tensors &vs) {
+        return Tensors{3 * vs[0]};
+    };
+    const Tensor down = moebius::custom_gradient({floor(x)}, {x}, straight)[0];
+    equal(down, {1, 2});
+    equal(grad(square(down), x), {6, 12});
+}
+
+/* x -> (w x)^2 by name, in the blocks of each w. */
+static Tensor told(const Context &mb, Tensor x, const std::vector<double> &ws)
+{
+    for (size_t i = 0; i < ws.size(); i++) {
+        const moebius::Prefix block(mb, "blocks", static_cast<int64_t>(i));
+        x = tell(ws[i] * x, "product");
+        x = tell(square(x), "square");
+    }
+    return x;
+}
+
+/* x = 3, w = (2, 0.5): 6, 36, 18, 324. */
+static void taps(const Context &mb)
+{
+    const Tensor x = mb.scalar(3.0);
+    const auto body = [&] { return told(mb, x, {2, 0.5}); };
+    const auto [y, products] = mb.collect("blocks.*.product", body);
+    expect(products.size() == 2, "both products");
+    equal(stack(Tensors{y, products[0], products[1]}, 0), {324, 6, 18});
+    const Tensors slopes = grad(y, products);
+    equal(slopes[0], {216});
+    equal(slopes[1], {36}); /* y = p^4 / 4 of the first, and the square of the second */
+    expect(mb.collect("blocks.1", [&] { body(); }).size() == 2, "what no result is wanted of");
+    equal(mb.collect("nobody", body).result, {324});
+
+    equal(mb.replace("blocks.*.square", {Tensor(), mb.scalar(5.0)}, body), {5});
+    equal(mb.replace("blocks.0", {mb.scalar(1.0)}, body), {0.25});
+
+    std::vector<std::string> names;
+    const auto watched = [&](const std::string &name, Tensor) { names.push_back(name); };
+    equal(mb.tap("", watched, body), {324});
+    expect(names == std::vector<std::string>{"blocks.0.product", "blocks.0.square", "blocks.1.product",
+                                             "blocks.1.square"},
+           "all names, in their order");
+    const auto stopped = [](const char *, Tensor t) { return stop_gradient(t); };
+    const Tensor half = mb.tap("blocks.0.square", stopped, body);
+    equal(half, {324});
+    equal(grad(half + x, x), {1});
+    mb.tap(
+        "blocks.1", [](const char *, Tensor) { return Tensor(); }, [&] { equal(body(), {324}); });
+
+    const auto steps = mb.collect("*", [&] {
+        return mb.scan(3, {x},
+                       [](moebius::Step &, const Tensors &now) { return Tensors{tell(now[0] * 2, "now")}; });
+    });
+    equal(steps.told.at(0), {6, 12, 24}); /* brought out of the loop */
+}
+
 static void training(const Context &mb)
 {
     moebius::Params params(mb, 1, MB_FLOAT64);
@@ -181,6 +273,98 @@ static void training(const Context &mb)
     equal(v, {7});
 }
 
+static void parameters(const Context &mb)
+{
+    moebius::Params params(mb, 1, MB_FLOAT64), others(mb, 2, MB_FLOAT64);
+    for (moebius::Params *p : {&params, &others}) {
+        const moebius::Names model(*p, "model");
+        p->param("w", {3}, mb_init_normal(1));
+        p->param("b", {2}, mb_init_ones());
+    }
+    expect(params.names() == std::vector<std::string>{"model.w", "model.b"} && params.size() == 5, "names");
+    const Tensor w = params.tensor("model.w"), b = params.tensor("model.b");
+    const std::vector<double> start = w.values<double>();
+    moebius::Snapshot kept(params), snapshot = std::move(kept);
+    moebius::Average average(params, 0.75);
+    mb_sgd_options options = {};
+    options.lr = 0.5;
+    moebius::Optimizer optimizer(params, options);
+    const auto step = [&] {
+        Scope scope(mb);
+        const double norm = optimizer.step_norm(sum(w) + 2 * sum(b)).item();
+        average.update();
+        scope.end();
+        return norm;
+    };
+
+    params.freeze("*.w");
+    expect(params.trainable().size() == 1 && params.size() == 2, "of what is not frozen");
+    expect(std::fabs(step() - std::sqrt(8.0)) < 1e-14, "the norm of (2, 2)");
+    equal(w, start);
+    equal(b, {0, 0});
+    equal(average.tensor(1), {0.75, 0.75});
+    average.swap();
+    equal(b, {0.75, 0.75});
+    average.swap();
+    params.unfreeze();
+    equal(w - snapshot.tensor(0), {0, 0, 0});
+    step();
+    equal(w - snapshot.tensor(0), {-0.5, -0.5, -0.5});
+    equal(b, {-1, -1});
+    optimizer.set_lr(0.25);
+    {
+        Scope scope(mb);
+        optimizer.apply({0 * w, 4 * b});
+    }
+    expect(optimizer.lr() == 0.25 && optimizer.steps() == 3 && optimizer.skipped() == 0 &&
+               optimizer.loss_scale() == 1,
+           "what the optimiser tells");
+    equal(b, {0, 0});
+    snapshot.restore("model.b");
+    equal(b, {1, 1});
+    equal(w - snapshot.tensor(0), {-0.5, -0.5, -0.5});
+    snapshot.take();
+    params.reinit("model.w", 2);
+    equal(w - others.tensor("model.w"), {0, 0, 0});
+    snapshot.restore();
+    expect(at(w) == start[0] - 0.5, "of the second taking");
+    params.reinit("model.w", 1);
+    expect(w.values<double>() == start, "those that it began with");
+    params.set_decay("", false);
+    expect(!mb_params_decays(params.get(), 0), "no decay");
+}
+
+/* A file brings back what was saved. */
+static void files(const Context &mb)
+{
+    char path[] = "/tmp/moebius-wrapper-XXXXXX";
+    const int file = mkstemp(path);
+    moebius::Params params(mb, 1, MB_FLOAT64);
+    const Tensor w = params.param("w", {2}, mb_init_ones());
+    mb_adam_options options = {};
+    options.lr = 0.125;
+    moebius::Optimizer optimizer(params, options);
+    const auto step = [&] {
+        Scope scope(mb);
+        optimizer.step(sum(square(w)));
+    };
+    step();
+    optimizer.save(path);
+    step();
+    const std::vector<double> second = w.values<double>();
+    step();
+    optimizer.load(path);
+    expect(optimizer.steps() == 1, "the step of the file");
+    step();
+    expect(w.values<double>() == second, "the same second step");
+    params.save(path);
+    assign(w, 0 * w);
+    params.load(path);
+    expect(w.values<double>() == second, "loaded");
+    close(file);
+    unlink(path);
+}
+
 static void errors()
 {
     Context mb;
@@ -201,6 +385,50 @@ static void errors()
     wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "hvp: 1 directions for 2 tensors", __LINE__);
     const auto body = [](moebius::Step &, const Tensors &) { return Tensors(); };
     wrong(mb.scan(3, {x}, body).carries[0], "of 1 carries the body returned 0", __LINE__);
+    const auto none = [](moebius::Step &, const Tensors &) { return Tensors(); };
+    const auto same = [](moebius::Step &, const Tensors &now) { return now; };
+    wrong(mb.scan(3, {x}, same, none).carries[0], "of 1 carries the inverse returned 0", __LINE__);
+    const auto other = [&](moebius::Step &, const Tensors &) { return Tensors{y}; };
+    wrong(mb.scan(3, {x}, same, other).carries[0], "before a step", __LINE__);
+    const auto flat = [](const Tensors &xs, const Tensors &) { return xs[0]; };
+    const auto reads = [x](const Tensors &xs, const Tensors &) { return xs[0] * x; };
+    const auto fails = [](const Tensors &, const Tensors &) -> Tensor {
+        throw std::runtime_error("no loss");
+    };
+    const auto nothing = [](const Tensors &, const Tensors &, const Tensors &) { return Tensors(); };
+    wrong(moebius::grad_mixed(reads, {x})[0], "grad_mixed: the loss reads", __LINE__);
+    wrong(moebius::grad_mixed(fails, {x})[0], "no loss", __LINE__);
+    wrong(moebius::fixed_point(flat, {x, x}, {}).xs[1], "one result was returned, of 2", __LINE__);
+    const Tensor custom = moebius::custom_gradient({square(x)}, {x}, nothing)[0];
+    wrong(grad(custom, x), "0 results were returned, of 1", __LINE__ - 1);
+    wrong(mb.replace("nobody", {x}, [&] { return x; }) + 1, "only 0 were asked for", __LINE__);
+    wrong(mb.collect("", [&] { return x + y; }).told.at(0), "add", __LINE__);
+    const int tells = __LINE__ + 1;
+    const auto twice = [&] { return tell(tell(x, "a"), "b"); };
+    wrong(mb.collect("", twice, 1).told.at(0), "2 tensors were told, of at most 1", __LINE__);
+    wrong(mb.replace("a", {y}, twice), "in the place of \"a\"", tells);
+    const auto grumbles = [](const char *name, Tensor) { throw std::runtime_error(name + std::string("!")); };
+    wrong(mb.tap("b", grumbles, twice), "b!", tells);
+    const auto throws_a_number = [](const char *, Tensor) { throw 1; };
+    wrong(mb.tap("b", throws_a_number, twice), "no std::exception", tells);
+
+    moebius::Params params(mb, 1);
+    params.param("w", {2});
+    moebius::Snapshot snapshot(params);
+    const auto said = [&](auto call, int line) {
+        call();
+        throws([&] { mb.check(); }, MB_INVALID, "\"v\"", line);
+        mb.clear();
+    };
+    said([&] { params.freeze("v"); }, __LINE__);
+    said([&] { params.unfreeze("v"); }, __LINE__);
+    said([&] { params.set_decay("v", true); }, __LINE__);
+    said([&] { params.reinit("v", 1); }, __LINE__);
+    said([&] { snapshot.restore("v"); }, __LINE__);
+    throws([&] { params.load("/nowhere/at all"); }, MB_IO, "/nowhere/at all", __LINE__);
+    mb.clear();
+    throws([&] { params.save("/nowhere/at all"); }, MB_IO, "/nowhere/at all", __LINE__);
+    mb.clear();
     throws([&] { x.values<float>(); }, MB_INVALID, "float64", __LINE__);
     mb.clear();
     throws([&] { x.item(); }, MB_INVALID, "item", __LINE__);
@@ -238,7 +466,19 @@ static void exceptions(const Context &mb)
     expect(thrown([&] { mb.checkpoint([&]() -> Tensor { throw 1; }); }), "out of a checkpoint");
     expect(thrown([&] { mb.scan(2, {x}, [&](moebius::Step &, Tensors) -> Tensors { throw 1; }); }),
            "out of a scan");
+    const auto same = [](moebius::Step &, const Tensors &now) { return now; };
+    expect(
+        thrown([&] { mb.scan(2, {x}, same, [](moebius::Step &, const Tensors &) -> Tensors { throw 1; }); }),
+        "out of an inverse");
     expect(thrown([&] { mb.vmap(2, [&](moebius::Example &) -> Tensor { throw 1; }); }), "out of a vmap");
+    expect(thrown([&] { mb.replace("a", {x}, [&]() -> Tensor { throw 1; }); }), "out of a tap");
+    expect(thrown([&] { mb.collect("", [&] { throw 1; }); }), "out of a tap that collects");
+    expect(thrown([&] {
+               const moebius::Prefix prefix(mb, "a");
+               throw 1;
+           }),
+           "out of a prefix");
+    expect(mb.collect("b", [&] { tell(x, "b"); }).size() == 1, "no prefix is left, and no tap");
     expect(thrown([&] {
                Scope scope(mb);
                throw 1;
@@ -255,7 +495,12 @@ int main()
         functions(mb);
         derivatives(mb);
         loops(mb);
+        inverses(mb);
+        functions_on_the_tape(mb);
+        taps(mb);
         training(mb);
+        parameters(mb);
+        files(mb);
         exceptions(mb);
         mb.check();
         errors();

@@ -210,13 +210,20 @@ static mb_tensor stop(void *user, const char *name, mb_tensor x)
     return mb_stop_gradient(x);
 }
 
+static mb_status stop_through(void *user, const char *name, mb_tensor *x)
+{
+    *x = stop(user, name, *x);
+    return mb_error(x->ctx);
+}
+
 /* Stopped at a block's output, nothing below it gets a gradient, and values stay. */
-Test(taps, stop_gradients_at_a_name)
+static void stop_gradients(bool through)
 {
     mb_context *mb = open_on("cpu");
     model m = new_model(mb, false);
     mb_tensor plain = applied(&m), ts[64], gs[64];
-    mb_tap tap = mb_tap_begin(mb, "blocks.1.output", stop, NULL);
+    mb_tap tap = through ? mb_tap_through(mb, "blocks.1.output", stop_through, NULL)
+                         : mb_tap_begin(mb, "blocks.1.output", stop, NULL);
     mb_tensor y = applied(&m);
     expect(mb_tap_end(tap) == 1, "heard once");
     expect(equal(plain, y, 0), "values");
@@ -231,6 +238,12 @@ Test(taps, stop_gradients_at_a_name)
     }
     mb_params_free(m.p);
     close_all();
+}
+
+Test(taps, stop_gradients_at_a_name)
+{
+    stop_gradients(false);
+    stop_gradients(true);
 }
 
 /* ---- in scopes, scans and vmaps ---- */
@@ -396,6 +409,12 @@ static mb_tensor begins_another(void *user, const char *name, mb_tensor x)
     return x;
 }
 
+static mb_status gives_up(void *user, const char *name, mb_tensor *x)
+{
+    (void)user, (void)name, (void)x;
+    return MB_IO;
+}
+
 static void expect_mistake(mb_context *mb, const char *words)
 {
     expect(mb_error(mb) == MB_INVALID && strstr(mb_message(mb), words) &&
@@ -422,6 +441,13 @@ Test(taps, mistakes)
     expect_mistake(mb, "no pattern");
     mb_tap_begin(mb, "", NULL, NULL);
     expect_mistake(mb, "no function");
+    mb_tap_through(mb, "", NULL, NULL);
+    expect_mistake(mb, "tap_through: no function");
+    tap = mb_tap_through(mb, "blocks.1.output", gives_up, NULL);
+    expect(!mb_valid(applied(&m)) && mb_tap_end(tap) == -1, "a status");
+    expect(mb_error(mb) == MB_IO && strstr(mb_message(mb), "failed at \"blocks.1.output\" (i/o)"), "%s",
+           mb_message(mb));
+    mb_clear_error(mb);
     mb_tap_collect(mb, "", NULL, 3);
     expect_mistake(mb, "no array");
     mb_tap_collect(mb, "", one, -1);
