@@ -227,7 +227,7 @@ static void draw_sensitivity(const results *r)
     FILE *f = picture_begin(&p);
     fprintf(f,
             "set multiplot layout %d,1\nset xlabel 'training step'\nset ylabel \"norm of the first layer's\\n"
-            "derivative\"\nset yrange [0:*]\n",
+            "derivative\"\nset logscale y\nset yrange [1e-4:*]\nset key center right\n",
             rows);
     for (int m = 0; m < MODELS; m++) {
         if (!first_of(r, m))
