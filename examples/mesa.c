@@ -22,6 +22,8 @@ plan set = {
     .resume = "",
     .steps = 2400,
     .deep_steps = 3500,
+    .bare_steps = 2400,
+    .distil_steps = 1000,
     .solver_steps = 600,
     .shots = 30,
     .prefix = 20,
@@ -41,6 +43,8 @@ static const plan quick = {
     .resume = "",
     .steps = 600,
     .deep_steps = 600,
+    .bare_steps = 60,
+    .distil_steps = 40,
     .solver_steps = 150,
     .shots = 15,
     .prefix = 10,
@@ -61,7 +65,8 @@ static const flag flags[] = {
     {.name = "models",
      FLAG_CHOICE,
      &set.models,
-     "quick: linear-1 and mesa-1; paper: those, linear-2, linear-6 and hybrid; all: softmax layers too; or "
+     "quick: linear-1, mesa-1 and softmax-2; paper: those, linear-2, linear-6 and hybrid; all: softmax "
+     "layers too; or "
      "one",
      .choices = "quick|paper|all|linear-1|linear-2|linear-6|mesa-1|hybrid|softmax-2|softmax-7"},
     {.name = "task",
@@ -71,6 +76,17 @@ static const flag flags[] = {
      .choices = "full|partial|nonlinear|contracting|fixed"},
     {.name = "steps", FLAG_INT, &set.steps, "of training one or two layers", .least = 1, .most = 1e7},
     {.name = "deep-steps", FLAG_INT, &set.deep_steps, "of training more", .least = 1, .most = 1e7},
+    {.name = "bare-steps",
+     FLAG_INT,
+     &set.bare_steps,
+     "of training two layers that see bare tokens",
+     .least = 1,
+     .most = 1e7},
+    {.name = "distil-steps",
+     FLAG_INT,
+     &set.distil_steps,
+     "of training linear layers on what softmax ones do; 0: leave them out",
+     .most = 1e7},
     {.name = "solver-steps",
      FLAG_INT,
      &set.solver_steps,
@@ -136,7 +152,7 @@ static bool wanted(int m)
     if (tasks[chosen_task()].seen != SLOT && !models[m].embedded)
         return false;
     if (strcmp(set.models, "quick") == 0)
-        return m == LINEAR_ONE || m == MESA_ONE;
+        return m == LINEAR_ONE || m == MESA_ONE || m == SOFTMAX_TWO;
     if (strcmp(set.models, "paper") == 0)
         return m < SOFTMAX_TWO;
     return strcmp(set.models, "all") == 0 || strcmp(set.models, models[m].name) == 0;
@@ -155,7 +171,7 @@ static int64_t list_trials(results *r)
                 trial *t = &r->trials[r->trial_count++];
                 *t = (trial){.model = m, .seed = set.first_seed + seed, .folder = r->folder};
                 t->resumed = *set.resume;
-                t->steps = depth > 2 ? set.deep_steps : set.steps;
+                t->steps = depth > 2 ? set.deep_steps : models[m].embedded ? set.bare_steps : set.steps;
                 units += trial_units(t);
             }
     return units;

@@ -25,11 +25,14 @@ typedef struct plan {
     const char *models, *task, *backend, *out, *resume;
     int64_t shots, prefix, tune_steps;
     double tune_lr;
-    int64_t steps, deep_steps, solver_steps, seeds, first_seed, batch, validation, every, threads;
+    int64_t distil_steps, bare_steps, steps, deep_steps, solver_steps, seeds, first_seed, batch, validation,
+        every, threads;
     bool quick, check;
 } plan;
 
 extern plan set;
+
+typedef struct trial trial; /* a training run */
 
 /* ---- mesa_tasks.c: sequences ---- */
 
@@ -46,6 +49,9 @@ extern const task_kind tasks[TASKS];
 
 /* What is drawn: [B,LENGTH+1,seen]. */
 mb_tensor draw_sequences(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count);
+
+/* Of the fully observed task, with states of n entries, and others than LENGTH of them: [B,length+1,n]. */
+mb_tensor draw_systems(mb_context *mb, mb_key key, int64_t count, int64_t n, int64_t length);
 
 /* A sequence as pairs to learn from, [B,LENGTH,seen]: s_t; s_{t-1}, zeros at first; and s_{t+1}. And what
  * learners by least squares regress s_{t+1} on, with that of the token before: s_t; of the nonlinear task the
@@ -80,6 +86,17 @@ typedef struct chebyshev {
 mb_tensor preconditioned(pairs p, chebyshev c); /* x_t: like p.recent */
 mb_tensor chebyshev_guess(pairs p, chebyshev c);
 
+/* Of states of so many entries, four times as many tokens: the last one guessed by the pairs before, each
+ * weighted by the softmax of beta s_t' . s_t; by a step of descent; and by least squares. As a part of the
+ * loss of guessing zero; beta, eta and a factor of the softmax guess are the best. */
+enum { KERNEL, LINEAR_KERNEL, LAST_SQUARES, KERNELS, SIZES = 6 };
+extern const char *const kernel_names[KERNELS];
+extern const int64_t kernel_sizes[SIZES];
+
+typedef struct kernels {
+    double left[SIZES][KERNELS], beta[SIZES];
+} kernels;
+
 /* What learners reach, on the validation sequences, and on regression in context: by all pairs of neighbours,
  * and by those that are examples. */
 enum { ZERO, GD, RLS, PRECONDITIONED, SOLVERS };
@@ -94,6 +111,7 @@ typedef struct solvers {
     double eta, loss[SOLVERS], by_token[SOLVERS][LENGTH];
     double loss_at_known_eta, ridge_loss[RIDGES];
     double by_shot[2][2 * MOST_SHOTS];
+    kernels kernels;
     double alpha[CHEBYSHEV_STEPS], beta[CHEBYSHEV_STEPS], chebyshev_eta; /* learned */
     /* Of proposition 1's layer against the step written with mb_grad, float64: largest relative differences
      * of guesses, d loss / d eta, and d loss / d Phi_0. */
@@ -135,10 +153,14 @@ typedef struct network {
     attention layer[MOST_LAYERS];
 } network;
 
+/* That of layer l. */
+attention attention_new(mb_params *p, const model *m, int l, mixer kind);
 network network_new(mb_params *p, const model *m, int64_t seen);
 /* The guesses of s_{t+1}, [B,N,seen], of p.now and p.before. activations: NULL, or where the tokens after the
  * embedding and each layer go. */
 mb_tensor network_apply(const network *n, pairs p, mb_tensor *activations);
+/* What layer l adds to the tokens e, [B,N,WIDTH]. */
+mb_tensor layer_output(const network *n, int l, mb_tensor e);
 /* Proposition 1 as a layer: Phi_0 [SLOT,SLOT], with which the first slot begins; eta 0-d. */
 mb_tensor constructed_apply(mb_tensor eta, mb_tensor start, pairs p);
 /* The same function with products of the factors in their place: [heads,width,width] and identities. */
@@ -162,12 +184,17 @@ typedef struct examples {
 
 examples draw_examples(mb_context *mb, mb_key key, int64_t count, int64_t maps);
 
-typedef struct trial trial;
 /* Tunes and measures; false: stopped. */
 bool run_shots(trial *t, mb_context *mb, const network *n);
 void solve_shots(solvers *s, mb_context *mb);
 /* Whether the task's sequences are of linear systems that are seen. */
 bool shots_wanted(void);
+
+/* ---- mesa_linear.c: how much of softmax attention is linear ---- */
+
+void compare_kernels(kernels *k, mb_context *mb);
+/* Trains a linear layer on what each softmax layer adds, then puts it in its place; false: stopped. */
+bool run_linearised(trial *t, mb_context *mb, const network *n);
 
 /* ---- mesa_train.c ---- */
 
@@ -178,7 +205,15 @@ enum { SAVE_EVERY = 100, MOST_BATCH = 256 /* of validation */ };
 enum { SENSED = 5 };
 
 /* Uses of a seed. */
-enum { STREAM_TRAINING, STREAM_VALIDATION, STREAM_TUNING, STREAM_SHOTS, STREAM_SENSITIVITY };
+enum {
+    STREAM_TRAINING,
+    STREAM_VALIDATION,
+    STREAM_TUNING,
+    STREAM_SHOTS,
+    STREAM_SENSITIVITY,
+    STREAM_DISTILLED,
+    STREAM_KERNELS
+};
 mb_key key_of(int64_t seed, int stream, int64_t n);
 
 struct trial {
@@ -189,6 +224,9 @@ struct trial {
     series loss, sensitivity[SENSED];
     double by_token[LENGTH];
     double by_shot[WAYS][2 * MOST_SHOTS]; /* regression in context, of two maps in a row */
+    /* Of softmax layers: what a linear one in their place leaves of |output|^2, and the loss with it; NaN for
+     * others. */
+    double left[MOST_LAYERS], linearised_loss[MOST_LAYERS];
     double compressed_loss, halfway_loss; /* NaN where there is none */
     double target_probe[MOST_LAYERS + 1][LENGTH], solution_probe[MOST_LAYERS + 1][LENGTH];
     double binding[8]; /* how well the first layer's last token holds those before, nearest first */
@@ -202,6 +240,8 @@ int64_t trial_units(const trial *t);
 char *file_of(const char *folder, const char *name, int64_t seed);
 mb_context *open_context(void);
 task chosen_task(void);
+/* The loss on the validation sequences; by_token may be NULL. */
+double measured(mb_context *mb, const network *n, double by_token[LENGTH]);
 /* Batch i of the validation sequences, float32. */
 mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count);
 int64_t validation_batches(void);

@@ -25,6 +25,24 @@ const model models[MODELS] = {
                        0.05},
 };
 
+attention attention_new(mb_params *p, const model *m, int l, mixer kind)
+{
+    attention a = {.kind = kind};
+    mb_init init = mb_init_normal(m->init);
+    int64_t in = m->embedded && l == 0 ? WIDTH + POSITIONS : WIDTH;
+    char name[16];
+    snprintf(name, sizeof name, "layer%d", l);
+    mb_params_enter(p, name);
+    a.query = mb_param(p, "query", MB_SHAPE(m->heads, m->key, in), init);
+    a.key = mb_param(p, "key", MB_SHAPE(m->heads, m->key, in), init);
+    a.value = mb_param(p, "value", MB_SHAPE(m->heads, m->key, WIDTH), init);
+    a.out = mb_param(p, "out", MB_SHAPE(m->heads, WIDTH, m->key), init);
+    if (kind == MESA)
+        a.lambda = mb_param_no_decay(p, "lambda", MB_SHAPE(m->heads), mb_init_ones());
+    mb_params_leave(p);
+    return a;
+}
+
 network network_new(mb_params *p, const model *m, int64_t seen)
 {
     network n = {.layers = m->layers, .embedded = m->embedded, .clip = m->clip};
@@ -34,21 +52,8 @@ network network_new(mb_params *p, const model *m, int64_t seen)
         n.embed = mb_param(p, "embed", MB_SHAPE(WIDTH, seen), init);
         n.unembed = mb_param(p, "unembed", MB_SHAPE(seen, WIDTH), init);
     }
-    for (int l = 0; l < m->layers; l++) {
-        attention *a = &n.layer[l];
-        char name[16];
-        snprintf(name, sizeof name, "layer%d", l);
-        mb_params_enter(p, name);
-        int64_t in = m->embedded && l == 0 ? WIDTH + POSITIONS : WIDTH;
-        a->kind = l == 0 ? m->first : m->others;
-        a->query = mb_param(p, "query", MB_SHAPE(m->heads, m->key, in), init);
-        a->key = mb_param(p, "key", MB_SHAPE(m->heads, m->key, in), init);
-        a->value = mb_param(p, "value", MB_SHAPE(m->heads, m->key, WIDTH), init);
-        a->out = mb_param(p, "out", MB_SHAPE(m->heads, WIDTH, m->key), init);
-        if (a->kind == MESA)
-            a->lambda = mb_param_no_decay(p, "lambda", MB_SHAPE(m->heads), mb_init_ones());
-        mb_params_leave(p);
-    }
+    for (int l = 0; l < m->layers; l++)
+        n.layer[l] = attention_new(p, m, l, l == 0 ? m->first : m->others);
     return n;
 }
 
@@ -91,19 +96,23 @@ static mb_tensor tokens_of(pairs p, mb_tensor first, bool masked)
                      2);
 }
 
+mb_tensor layer_output(const network *n, int l, mb_tensor e)
+{
+    mb_tensor from = e;
+    if (n->embedded && l == 0) {
+        int64_t N = mb_dim(e, 1);
+        mb_tensor where = mb_broadcast(positions(e.ctx, N), MB_SHAPE(mb_dim(e, 0), N, POSITIONS));
+        from = mb_concat((mb_tensor[]){e, where}, 2, 2);
+    }
+    return mixed(&n->layer[l], from, e);
+}
+
 static mb_tensor layers_apply(const network *n, mb_tensor e, mb_tensor *activations)
 {
-    mb_context *mb = e.ctx;
     for (int l = 0; l < n->layers; l++) {
-        mb_tensor from = e;
-        if (n->embedded && l == 0) {
-            int64_t N = mb_dim(e, 1);
-            mb_tensor where = mb_broadcast(positions(mb, N), MB_SHAPE(mb_dim(e, 0), N, POSITIONS));
-            from = mb_concat((mb_tensor[]){e, where}, 2, 2);
-        }
         if (activations)
             activations[l] = e;
-        e = mb_add(e, mixed(&n->layer[l], from, e));
+        e = mb_add(e, layer_output(n, l, e));
         if (n->clip > 0)
             e = mb_clip_value(e, n->clip);
     }

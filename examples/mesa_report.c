@@ -10,6 +10,12 @@
 
 /* ---- tables ---- */
 
+/* What a linear layer in place of layer l makes of the loss. */
+static double ratio_of(const trial *t, int l)
+{
+    return t->linearised_loss[l] / t->loss.value[t->loss.n - 1];
+}
+
 static void write_training(const results *r)
 {
     csv c = {0};
@@ -76,6 +82,29 @@ static void write_sensitivity(const results *r)
     csv_close(&c);
 }
 
+static void write_linearised(const results *r)
+{
+    csv c = {0};
+    csv_open(&c, r->folder, "linearised.csv", "model,seed,layer,left,loss,ratio");
+    for (int i = 0; i < r->trial_count; i++) {
+        const trial *t = &r->trials[i];
+        for (int l = 0; l < models[t->model].layers && t->complete && set.distil_steps > 0; l++)
+            if (!isnan(t->left[l])) {
+                fprintf(c.file, "%s,%lld,%d,", models[t->model].name, (long long)t->seed, l + 1);
+                csv_row(&c, (double[]){t->left[l], t->linearised_loss[l], ratio_of(t, l)}, 3);
+            }
+    }
+    csv_close(&c);
+    const kernels *k = &r->solvers.kernels;
+    csv_open(&c, r->folder, "kernels.csv", "entries,softmax,beta,step,least_squares");
+    for (int s = 0; s < SIZES && r->solvers.complete; s++)
+        csv_row(&c,
+                (double[]){(double)kernel_sizes[s], k->left[s][KERNEL], k->beta[s], k->left[s][LINEAR_KERNEL],
+                           k->left[s][LAST_SQUARES]},
+                5);
+    csv_close(&c);
+}
+
 static const char *const pair_names[2] = {"all pairs", "examples"};
 
 static void shot_rows(csv *c, const char *learner, const char *seed, const char *how, const double *by_shot)
@@ -110,6 +139,7 @@ void write_tables(const results *r)
     write_probes(r);
     write_sensitivity(r);
     write_shots(r);
+    write_linearised(r);
     csv_open(&c, r->folder, "learners.csv", "learner,loss");
     for (int s = 0; s < SOLVERS && r->solvers.complete; s++)
         fprintf(c.file, "%s,%.9g\n", solver_names[s], r->solvers.loss[s]);
@@ -281,6 +311,33 @@ static void draw_shots(const results *r)
     picture_end(&p, r->folder, "shots.png", 1000, 360 * rows + 20);
 }
 
+/* A model's layers, one at a time replaced; and attention over the pairs themselves. */
+static void draw_linearised(const results *r)
+{
+    picture p;
+    FILE *f = picture_begin(&p);
+    fprintf(f,
+            "set multiplot layout 1,2\nset title 'A linear layer in the place of a softmax one'\nset xlabel "
+            "'layer'\nset xtics 1\nset ylabel 'loss, by that before'\nset offsets 0.5,0.5,0,0\nset yrange "
+            "[0.9:*]\nplot 1 with lines dt 3 lc rgb '#808080' notitle, \\\n");
+    for (int m = 0; m < MODELS; m++)
+        if (set.distil_steps > 0 && first_of(r, m) && models[m].first == SOFTMAX)
+            fprintf(f,
+                    "'linearised.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld ? $3 : NaN):6 with "
+                    "linespoints lw 1.8 pt 7 lc rgb '%s' title '%s', \\\n",
+                    models[m].name, (long long)first_of(r, m)->seed, colours[m], models[m].title);
+    fprintf(f, "NaN notitle\nunset offsets\nset xtics autofreq\nset yrange [*:*]\nset xrange [3:80]\nset "
+               "logscale xy\nset key "
+               "center right\nset title 'The last of 4n tokens by the pairs before'\nset "
+               "xlabel 'entries of a "
+               "state, n'\nset ylabel 'left over'\nplot ");
+    for (int k = 0; k < KERNELS; k++)
+        fprintf(f, "'kernels.csv' skip 1 using 1:%d with linespoints lw 1.8 pt 7 title '%s', \\\n",
+                k == KERNEL ? 2 : 3 + k, kernel_names[k]);
+    fprintf(f, "NaN notitle\nunset multiplot\n");
+    picture_end(&p, r->folder, "linearised.png", 1200, 480);
+}
+
 void draw_pictures(const results *r)
 {
     if (r->trial_count)
@@ -289,6 +346,7 @@ void draw_pictures(const results *r)
     draw_probes(r);
     draw_sensitivity(r);
     draw_shots(r);
+    draw_linearised(r);
 }
 
 /* ---- summary ---- */
@@ -463,6 +521,36 @@ static void shots_summary(const results *r, int model)
     }
 }
 
+/* Of few entries, a softmax finds the like of s_t among the tokens; of many there is none, and it does less
+ * than a step of descent, which is linear attention. */
+static void kernel_summary(const kernels *k)
+{
+    bool many = set.validation >= 2560;
+    for (int s = 0; s < SIZES; s += SIZES - 1) {
+        char what[64], text[64];
+        const double *left = k->left[s];
+        snprintf(what, sizeof what, "softmax over pairs, %d entries: left", (int)kernel_sizes[s]);
+        snprintf(text, sizeof text, "a step of GD %.3g", left[LINEAR_KERNEL]);
+        summary_line(what, left[KERNEL], NAN, text, many && s > 0 ? left[LINEAR_KERNEL] : NAN,
+                     many && s == 0 ? left[LINEAR_KERNEL] : NAN);
+        summary_line("  least squares", left[LAST_SQUARES], NAN, "", NAN, many ? 0.01 : NAN);
+    }
+}
+
+/* What a layer does is found in part at least by a linear one. */
+static void linearised_summary(const results *r, int model)
+{
+    const trial *t = first_of(r, model);
+    for (int l = 0; l < models[model].layers && set.distil_steps > 0; l++) {
+        char what[64], text[64];
+        if (isnan(t->left[l]))
+            continue;
+        snprintf(what, sizeof what, "  layer %d made linear: left of its output", l + 1);
+        snprintf(text, sizeof text, "loss times %.4g", ratio_of(t, l));
+        summary_line(what, t->left[l], NAN, text, NAN, 0.95);
+    }
+}
+
 static void model_summary(const results *r, int model, double loss[MODELS])
 {
     static const char *const beside[MODELS] = {
@@ -481,6 +569,7 @@ static void model_summary(const results *r, int model, double loss[MODELS])
     if (model == LINEAR_TWO)
         sandbox(r);
     sensitivity_summary(r, model);
+    linearised_summary(r, model);
     if (shots_wanted())
         shots_summary(r, model);
 }
@@ -493,6 +582,7 @@ void print_summary(const results *r)
     solver_summary(&r->solvers);
     if (shots_wanted())
         shots_of_solvers(&r->solvers);
+    kernel_summary(&r->solvers.kernels);
     for (int m = 0; m < MODELS; m++)
         model_summary(r, m, loss);
 }

@@ -226,6 +226,7 @@ void run_solvers(solvers *s)
     }
     if (shots_wanted())
         solve_shots(s, mb);
+    compare_kernels(&s->kernels, mb);
     s->ridge_loss[RIDGES - 1] = s->loss[RLS];
     stop_at_error(mb);
     s->complete = learned && !stop_wanted();

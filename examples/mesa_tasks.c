@@ -34,9 +34,8 @@ static mb_tensor contracting(mb_context *mb, mb_key key, mb_dtype dtype, int64_t
     return mb_cast(mb_matmul(mb_cast(scaled, MB_FLOAT64), inverse), dtype);
 }
 
-static mb_tensor transitions(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count)
+static mb_tensor transitions(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count, int64_t n)
 {
-    int64_t n = tasks[which].state;
     if (which == CONTRACTING)
         return contracting(mb, key, dtype, count, n);
     if (which == FIXED)
@@ -62,17 +61,17 @@ static mb_tensor features(teacher t, mb_tensor h)
     return mb_div(y, mb_norm(y, MB_KEEP(-2)));
 }
 
-/* h_1, .. h_{LENGTH+1}: [LENGTH+1,B,n]. */
-static mb_tensor states(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count)
+/* h_1, .. h_{length+1}: [length+1,B,n]. */
+static mb_tensor states(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count, int64_t n,
+                        int64_t length)
 {
-    int64_t n = tasks[which].state;
-    mb_tensor W = transitions(mb, mb_key_fold(key, 0), which, dtype, count), all[2];
+    mb_tensor W = transitions(mb, mb_key_fold(key, 0), which, dtype, count, n), all[2];
     mb_tensor start = mb_uniform(mb, mb_key_fold(key, 1), dtype, MB_SHAPE(count, n, 1));
-    mb_tensor disturbed = mb_normal(mb, mb_key_fold(key, 2), dtype, MB_SHAPE(LENGTH, count, n, 1));
+    mb_tensor disturbed = mb_normal(mb, mb_key_fold(key, 2), dtype, MB_SHAPE(length, count, n, 1));
     mb_tensor h = mb_sub(mb_mul(start, 2.0), 1.0);
     all[0] = mb_unsqueeze(h, 0);
     teacher same = the_teacher(mb, dtype, n); /* outside of the loop, in which each step's draw is another */
-    mb_scan s = mb_scan_begin(mb, LENGTH);
+    mb_scan s = mb_scan_begin(mb, length);
     mb_scan_carry(s, &h);
     mb_tensor more = mb_mul(mb_scan_slice(s, disturbed), noise);
     h = mb_add(mb_matmul(W, which == NONLINEAR ? features(same, h) : h), more);
@@ -85,11 +84,16 @@ static mb_tensor states(mb_context *mb, mb_key key, task which, mb_dtype dtype, 
 mb_tensor draw_sequences(mb_context *mb, mb_key key, task which, mb_dtype dtype, int64_t count)
 {
     const task_kind *k = &tasks[which];
-    mb_tensor h = states(mb, key, which, dtype, count);
+    mb_tensor h = states(mb, key, which, dtype, count, k->state, LENGTH);
     if (which != PARTIAL)
         return mb_permute(h, MB_AXES(1, 0, 2));
     mb_tensor C = mb_normal(mb, mb_key_fold(key, 3), dtype, MB_SHAPE(count, k->seen, k->state));
     return mb_einsum("tbn,bsn->bts", h, mb_mul(C, 0.5));
+}
+
+mb_tensor draw_systems(mb_context *mb, mb_key key, int64_t count, int64_t n, int64_t length)
+{
+    return mb_permute(states(mb, key, FULL, MB_FLOAT32, count, n, length), MB_AXES(1, 0, 2));
 }
 
 mb_tensor delayed(mb_tensor t, int64_t by)

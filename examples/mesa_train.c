@@ -49,8 +49,7 @@ mb_tensor validation_batch(mb_context *mb, int64_t i, int64_t *count)
                           *count);
 }
 
-/* On the validation sequences; by_token may be NULL. */
-static double measured(mb_context *mb, const network *n, double by_token[LENGTH])
+double measured(mb_context *mb, const network *n, double by_token[LENGTH])
 {
     double sum[LENGTH] = {0}, loss = 0;
     for (int64_t i = 0; i < validation_batches() && mb_error(mb) == MB_OK; i++) {
@@ -144,7 +143,7 @@ static bool measure(trial *t, mb_context *mb, const network *n, const solvers *s
     look(t, mb, n, t->steps, t->by_token);
     measure_compressed(t, mb, n);
     run_probes(t, mb, n, s);
-    return !shots_wanted() || run_shots(t, mb, n);
+    return run_linearised(t, mb, n) && (!shots_wanted() || run_shots(t, mb, n));
 }
 
 void run_trial(trial *t, const solvers *s)

@@ -20,7 +20,8 @@ FLAGS = {
     "icl_gd": {"models": "one", "steps": 2, "gd-steps": 5, "seeds": 2, "batch": 32, "validation": 64, "every": 1,
                "threads": 1},
     "mesa": {"models": "mesa-1", "steps": 2, "solver-steps": 2, "seeds": 2, "batch": 8, "validation": 16, "every": 1,
-             "shots": 3, "prefix": 2, "tune-steps": 2, "threads": 1},
+             "shots": 3, "prefix": 2, "tune-steps": 2, "bare-steps": 2, "distil-steps": 2,
+             "threads": 1},
     "lcgd": {"layers": 1, "width": 4, "heads": 1, "classes": 2, "words": 2, "text": 2, "shots": 2, "batch": 8, "steps": 4,
              "seeds": 2, "tasks": 2, "queries": 4, "rates": 2, "threads": 1},
 }
@@ -174,6 +175,22 @@ def mesa_goes_on(folder):
     expect({f.name: f.read_bytes() for f in parts.glob("*.csv")} ==
            {f.name: f.read_bytes() for f in (folder / "whole").glob("*.csv")}, "other tables")
     expect(resumed.out.splitlines()[:-1] == whole.out.splitlines()[:-1], "another summary:", resumed.out)
+
+
+@test
+def mesa_makes_layers_linear(folder):
+    """Killed in between, too."""
+    flags = {**FLAGS["mesa"], "models": "softmax-2", "seeds": 1, "tune-steps": 0, "distil-steps": 300}
+    succeed("mesa", {**flags, "out": folder / "whole"})
+    t = tables(folder / "whole")
+    loss = t["training.csv"][-1]["loss"]
+    expect([row["layer"] for row in t["linearised.csv"]] == [1, 2], "layers:", t["linearised.csv"])
+    for row in t["linearised.csv"]:
+        expect(0 < row["left"] < 1 and near(row["ratio"], row["loss"] / loss, 1e-6), row)
+    expect([row["entries"] for row in t["kernels.csv"]] == [4, 6, 10, 20, 40, 60], "kernels:", t["kernels.csv"])
+    killed("mesa", {**flags, "out": folder / "parts"}, folder / "parts/softmax-2-linearised-seed-0.safetensors", 300)
+    succeed("mesa", {**flags, "resume": folder / "parts"})
+    expect(tables(folder / "parts") == t, "other tables")
 
 
 @test

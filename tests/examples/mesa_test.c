@@ -13,6 +13,7 @@ plan set = {.task = "full",
             .prefix = 3,
             .tune_steps = 3,
             .tune_lr = 1e-2,
+            .distil_steps = 30,
             .batch = 6,
             .validation = 8,
             .every = 1};
@@ -232,6 +233,79 @@ Test(mesa_example, sensitivity_equals_differences)
         mb_params_free(p);
         close_all();
     }
+}
+
+/* What is left of the squares of the last token after the best multiple of the guess, by a loop: pairs
+ * weighted by exp(beta s_j . s_t), or by s_j . s_t where beta is 0. */
+static double left_by(const double *s, int64_t count, int64_t n, double beta)
+{
+    int64_t T = 4 * n;
+    double along = 0, guesses = 0, wants = 0;
+    for (int64_t b = 0; b < count; b++, s += (T + 1) * n) {
+        double guess[8] = {0}, total = 0;
+        for (int64_t j = 0; j + 1 < T; j++) {
+            double like = 0;
+            for (int64_t i = 0; i < n; i++)
+                like += s[j * n + i] * s[(T - 1) * n + i];
+            double weight = beta > 0 ? exp(beta * like) : like;
+            for (int64_t i = 0; i < n; i++)
+                guess[i] += weight * s[(j + 1) * n + i];
+            total += weight;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            double g = beta > 0 ? guess[i] / total : guess[i], want = s[T * n + i];
+            along += g * want, guesses += g * g, wants += want * want;
+        }
+    }
+    return 1 - along * along / guesses / wants;
+}
+
+Test(mesa_example, softmax_over_pairs_equals_a_loop)
+{
+    static kernels k;
+    mb_context *mb = open_on("reference");
+    set.validation = 40;
+    compare_kernels(&k, mb);
+    set.validation = 8;
+    for (int size = 0; size < 2; size++) {
+        int64_t n = kernel_sizes[size], count = 4;
+        mb_key key = key_of(set.first_seed, STREAM_KERNELS, n);
+        const double *s = values(draw_systems(mb, key, count, n, 4 * n));
+        double want = left_by(s, count, n, k.beta[size]);
+        expect(fabs(k.left[size][KERNEL] - want) < 1e-4, "softmax %g, %g", k.left[size][KERNEL], want);
+        expect(want <= left_by(s, count, n, k.beta[size] * sqrt(2)) + 1e-4 &&
+                   want <= left_by(s, count, n, k.beta[size] / sqrt(2)) + 1e-4,
+               "another beta is better than %g", k.beta[size]);
+        want = left_by(s, count, n, 0);
+        expect(fabs(k.left[size][LINEAR_KERNEL] - want) < 1e-4, "linear %g, %g", k.left[size][LINEAR_KERNEL],
+               want);
+        expect(k.left[size][LAST_SQUARES] < 0.02, "least squares %g", k.left[size][LAST_SQUARES]);
+    }
+    close_all();
+}
+
+/* Softmax layers have a linear one that does part of what they do; others have none, and the network stays.
+ */
+Test(mesa_example, softmax_layers_are_made_linear)
+{
+    static trial t;
+    mb_context *mb = open_on("reference");
+    mb_params *p = mb_params_new(mb, 1);
+    model m = models[SOFTMAX_TWO];
+    m.init = 0.2, m.others = LINEAR;
+    network n = network_new(p, &m, SLOT);
+    pairs s = pairs_of(draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 4), FULL);
+    mb_tensor guess = network_apply(&n, s, NULL);
+    t = (trial){.model = SOFTMAX_TWO};
+    expect(run_linearised(&t, mb, &n), "stopped");
+    expect(t.left[0] > 0 && t.left[0] < 0.95, "layer 1: %g is left", t.left[0]);
+    double loss = measured(mb, &n, NULL);
+    expect(t.linearised_loss[0] != loss && fabs(t.linearised_loss[0] / loss - 1) < 1, "%g from %g",
+           t.linearised_loss[0], loss);
+    expect(isnan(t.left[1]) && isnan(t.linearised_loss[1]), "layer 2 is linear");
+    expect(apart(network_apply(&n, s, NULL), guess) == 0, "the network has changed");
+    mb_params_free(p);
+    close_all();
 }
 
 /* The loss of guessing example k of each task by least squares of the n rows before it, x -> y, at x. */
