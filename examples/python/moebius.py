@@ -93,7 +93,8 @@ STRUCTURES.update({s.__name__: s for s in (
     structure("mb_convergence", converged=TENSOR, residual=TENSOR, steps=TENSOR),
     structure("mb_pad_options", mode=INT, value=DOUBLE),
     structure("mb_window", size=LONG, stride=LONG, dilation=LONG),
-    structure("mb_cross_entropy_options", ignore=TRUTH, ignored=ctypes.c_int32, weights=TENSOR, smoothing=DOUBLE, each_row=TRUTH),
+    structure("mb_cross_entropy_options", ignore=TRUTH, ignored=ctypes.c_int32, weights=TENSOR, smoothing=DOUBLE,
+              each_row=TRUTH),
     structure("mb_conv_options", stride=PAIR, padding=PAIR, dilation=PAIR, groups=LONG, more=PAIR, channels_last=TRUTH),
     structure("mb_pool_options", size=PAIR, stride=PAIR, padding=PAIR, channels_last=TRUTH),
     structure("mb_attend_options", kind=INT, causal=TRUTH, scale=DOUBLE, mask=TENSOR, chunk=LONG),
@@ -113,7 +114,8 @@ STRUCTURES.update({s.__name__: s for s in (
 )})
 # Functions of ours that the library calls.
 THROUGH = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, ctypes.POINTER(TENSOR))
-TYPES = {"mb_tap_through_function": THROUGH, "void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+TYPES = {"mb_tap_through_function": THROUGH, "void": None, "bool": TRUTH, "int": INT, "int64_t": LONG,
+         "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "unsigned": ctypes.c_uint, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 
 UNARY = """neg recip sqrt rsqrt exp log expm1 log1p sin cos tanh sigmoid erf abs sign floor ceil round trunc tan asin acos
@@ -211,8 +213,6 @@ mb_status mb_directional_at(const char *, mb_tensor, const mb_tensor *, const mb
 mb_status mb_extreme_eigenvalues_at(const char *, mb_tensor, const mb_tensor *, int, int, mb_key, double *, double *)
 mb_tensor mb_sgd_update_at(const char *, mb_tensor, mb_tensor, mb_tensor)
 mb_tensor mb_momentum_update_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_tensor, double, bool, mb_tensor *)
-mb_tensor mb_adam_update_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_tensor, mb_tensor, int64_t, const mb_adam_options *, mb_tensor *, mb_tensor *)
-mb_tensor mb_adam_update_in_scan_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_tensor, mb_tensor, mb_tensor, const mb_adam_options *, mb_tensor *, mb_tensor *)
 mb_tensor mb_global_norm_at(const char *, const mb_tensor *, int)
 mb_tensor mb_clip_norm_at(const char *, const mb_tensor *, int, double, mb_tensor *)
 mb_tensor mb_clip_value_at(const char *, mb_tensor, double)
@@ -249,7 +249,6 @@ void mb_safetensors_close(mb_safetensors *)
 int mb_safetensors_count(const mb_safetensors *)
 const char *mb_safetensors_name(const mb_safetensors *, int)
 mb_tensor mb_safetensors_tensor_at(const char *, mb_safetensors *, int)
-mb_status mb_safetensors_save_at(const char *, mb_context *, const char *, const char *const *, const mb_tensor *, int, const char *const *)
 mb_images *mb_images_open_at(const char *, mb_context *, mb_images_options)
 void mb_images_close(mb_images *)
 int64_t mb_images_count(const mb_images *)
@@ -321,9 +320,15 @@ DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_axes)" for
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for name in ALONG]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int, bool)" for name in RUNNING]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor)" for name in PAIRS]
-DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_conv_options)" for name in CONVOLUTIONS]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_conv_options)"
+                 for name in CONVOLUTIONS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_pool_options)" for name in POOLS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape)" for name in DRAWS]
+DECLARATIONS += [f"mb_tensor mb_adam_update{kind}_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_tensor, mb_tensor, "
+                 f"{step}, const mb_adam_options *, mb_tensor *, mb_tensor *)"
+                 for kind, step in (("", "int64_t"), ("_in_scan", "mb_tensor"))]
+DECLARATIONS += ["mb_status mb_safetensors_save_at(const char *, mb_context *, const char *, const char *const *, "
+                 "const mb_tensor *, int, const char *const *)"]
 DECLARATIONS += [f"mb_status mb_{name}_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, "
                  "mb_implicit_options, mb_tensor *, mb_convergence *)" for name in ("fixed_point", "root", "minimize")]
 
@@ -562,7 +567,8 @@ class Tensor:
         return self.context.record("rms_normalize", self, handle_or_none(scale), eps)
 
     def batch_normalize(self, channels=1, scale=None, bias=None, eps=1e-5):
-        return self.context.record("batch_normalize", self, channels, handle_or_none(scale), handle_or_none(bias), eps, None, None)
+        scale, bias = handle_or_none(scale), handle_or_none(bias)
+        return self.context.record("batch_normalize", self, channels, scale, bias, eps, None, None)
 
     def group_normalize(self, groups, channels=1, scale=None, bias=None, eps=1e-5):
         return self.context.record("group_normalize", self, channels, groups, handle_or_none(scale), handle_or_none(bias), eps)
@@ -1098,8 +1104,12 @@ class Context:
         heard.append(self.checked(library.mb_tap_end_at(self.site(), tap)))
 
 
+def draw(mb, key, shape, dtype, name):
+    return mb.record(name, mb.pointer, key, dtype, shape_of(shape))
+
+
 for _name in DRAWS:
-    define(_name, lambda mb, key, shape, dtype=FLOAT32, name=_name: mb.record(name, mb.pointer, key, dtype, shape_of(shape)), Context)
+    define(_name, lambda mb, key, shape, dtype=FLOAT32, name=_name: draw(mb, key, shape, dtype, name), Context)
 
 
 def listed(tensors):
@@ -1368,7 +1378,8 @@ class Images:
     """Labelled images of two IDX files: Images(mb, images=PATH, labels=PATH, mean=0.286, std=0.353, seed=1)."""
 
     def __init__(self, context, images, labels, **options):
-        options = filled(STRUCTURES["mb_images_options"], {"images": os.fsencode(images), "labels": os.fsencode(labels), **options})
+        paths = {"images": os.fsencode(images), "labels": os.fsencode(labels)}
+        options = filled(STRUCTURES["mb_images_options"], {**paths, **options})
         self.context = context
         self._pointer = context.own(library.mb_images_close,
                                     library.mb_images_open_at(context.site(), context.pointer, options))
@@ -1410,8 +1421,9 @@ class Loader:
         dtype = dtype_of(view)
         if isinstance(column, Scaled) and dtype != UINT8:
             raise TypeError(f"a buffer of {view.format!r}: wanted bytes")
-        data = (ctypes.c_char * view.nbytes)
-        self._held.append(data.from_buffer_copy(view.tobytes()) if view.readonly or not view.c_contiguous else data.from_buffer(view))
+        bytes_ = ctypes.c_char * view.nbytes
+        in_place = view.c_contiguous and not view.readonly
+        self._held.append(bytes_.from_buffer(view) if in_place else bytes_.from_buffer_copy(view.tobytes()))
         address = ctypes.addressof(self._held[-1])
         if isinstance(column, Scaled):
             return STRUCTURES["mb_column"](address, FLOAT32, shape, True, column.scale, column.offset)

@@ -537,7 +537,8 @@ def parameters(mb):
     optimizer.lr = 0.25
     with mb.scope():
         optimizer.apply([0 * w, 4 * b])
-    expect((optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()) == (0.25, 3, 0, 1), "of the optimiser")
+    told = optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()
+    expect(told == (0.25, 3, 0, 1), told)
     equal(b, [0, 0])
     snapshot.restore("model.b")
     equal(b, [1, 1])
