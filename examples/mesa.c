@@ -188,7 +188,7 @@ int main(int argc, char **argv)
     print_summary(&r);
     printf("seconds %.1f   folder %s\n", seconds, r.folder);
     for (int i = 0; i < r.trial_count; i++)
-        series_free(&r.trials[i].loss);
+        trial_free(&r.trials[i]);
     free(r.trials);
     return process_end(!done ? 130 : pictures_failed() > 0 || (set.check && summary_failures() > 0));
 }

@@ -15,8 +15,10 @@ enum {
     MOST_SHOTS = 64,
     MOST_TOKENS = 7 * MOST_SHOTS,
     MOST_LAYERS = 7,
-    SLOT = 10,
-    CHEBYSHEV_STEPS = 6
+    CHEBYSHEV_STEPS = 6,
+    SLOT = 10, /* of a token, which has SLOTS of them */
+    SLOTS = 4,
+    WIDTH = SLOTS * SLOT
 };
 
 typedef struct plan {
@@ -171,8 +173,12 @@ bool shots_wanted(void);
 
 enum { SAVE_EVERY = 100, MOST_BATCH = 256 /* of validation */ };
 
+/* What the first layer's last token is sensitive to: s_t itself, those 1, 2 and 3 before, and the mean of
+ * older ones. */
+enum { SENSED = 5 };
+
 /* Uses of a seed. */
-enum { STREAM_TRAINING, STREAM_VALIDATION, STREAM_TUNING, STREAM_SHOTS };
+enum { STREAM_TRAINING, STREAM_VALIDATION, STREAM_TUNING, STREAM_SHOTS, STREAM_SENSITIVITY };
 mb_key key_of(int64_t seed, int stream, int64_t n);
 
 struct trial {
@@ -180,7 +186,7 @@ struct trial {
     int model;
     int64_t seed, steps;
     bool resumed, complete;
-    series loss;
+    series loss, sensitivity[SENSED];
     double by_token[LENGTH];
     double by_shot[WAYS][2 * MOST_SHOTS]; /* regression in context, of two maps in a row */
     double compressed_loss, halfway_loss; /* NaN where there is none */
@@ -190,6 +196,7 @@ struct trial {
 };
 
 void run_trial(trial *t, const solvers *s);
+void trial_free(trial *t);
 int64_t trial_units(const trial *t);
 /* FOLDER/NAME-seed-N.safetensors, which the caller frees; NULL without a folder. */
 char *file_of(const char *folder, const char *name, int64_t seed);
@@ -204,6 +211,8 @@ mb_tensor training_batch(mb_context *mb, int64_t seed, int64_t step);
 /* ---- mesa_probes.c ---- */
 
 void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s);
+/* |d f / d s_t'| for a coordinate f of the first layer's last token: mean over coordinates and sequences. */
+void measure_sensitivity(mb_context *mb, const network *n, double norms[SENSED]);
 
 /* ---- mesa_report.c ---- */
 

@@ -7,7 +7,7 @@
 
 #include "mesa.h"
 
-enum { SLOTS = 4, WIDTH = SLOTS * SLOT, POSITIONS = WIDTH };
+enum { POSITIONS = WIDTH };
 
 /* Depth, heads and keys of the paper's tables; learning rates, clipping and initial sizes of its code. */
 const model models[MODELS] = {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * mesa_probes.c - what a trained network's tokens hold: linear maps from them, by least squares, to what they
- * might hold (2309.05858, figures 2A, 4E and 4F). */
+ * might hold (2309.05858, figures 2A, 4E and 4F); and what the first layer looks at (16, 22 and 23). */
 #include <math.h>
+#include <string.h>
 
 #include "mesa.h"
 
@@ -48,5 +49,36 @@ void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s)
     }
     mb_watch(left[count++] = binding(tokens[1], p.now), t->binding, sizeof t->binding);
     mb_eval(left, count);
+    mb_scope_end(scope);
+}
+
+/* [LENGTH]. Each sequence is there once for each coordinate of the token: one gradient of all. */
+static mb_tensor sensitivity(const network *n, mb_tensor sequences)
+{
+    int64_t B = mb_dim(sequences, 0), seen = mb_dim(sequences, 2);
+    mb_tensor s = mb_broadcast(mb_unsqueeze(sequences, 1), MB_SHAPE(B, WIDTH, LENGTH + 1, seen)), d;
+    s = mb_reshape(s, MB_SHAPE(B * WIDTH, LENGTH + 1, seen));
+    mb_tensor tokens[2];
+    network first = *n;
+    first.layers = 1;
+    network_apply(&first, pairs_of(s, chosen_task()), tokens);
+    mb_tensor last = mb_reshape(mb_slice(tokens[1], 1, LENGTH - 1, 1, 1), MB_SHAPE(B, WIDTH, WIDTH));
+    mb_grad(mb_sum(mb_mul(last, mb_eye(s.ctx, MB_FLOAT32, WIDTH)), MB_ALL), &s, 1, &d);
+    return mb_mean(mb_norm(mb_slice(d, 1, 0, LENGTH, 1), MB_AXES(2)), MB_AXES(0));
+}
+
+void measure_sensitivity(mb_context *mb, const network *n, double norms[SENSED])
+{
+    float each[LENGTH] = {0};
+    mb_scope scope = mb_scope_begin(mb);
+    int64_t count = (set.batch + 3) / 4; /* 64 where batches are the paper's */
+    mb_key key = key_of(set.first_seed, STREAM_SENSITIVITY, 0);
+    mb_read(sensitivity(n, draw_sequences(mb, key, chosen_task(), MB_FLOAT32, count)), each, sizeof each);
+    memset(norms, 0, SENSED * sizeof *norms);
+    for (int back = 0; back < LENGTH; back++)
+        if (back < SENSED - 1)
+            norms[back] = each[LENGTH - 1 - back];
+        else
+            norms[SENSED - 1] += each[LENGTH - 1 - back] / (LENGTH - SENSED + 1);
     mb_scope_end(scope);
 }

@@ -59,6 +59,23 @@ static void write_probes(const results *r)
     csv_close(&c);
 }
 
+static void write_sensitivity(const results *r)
+{
+    csv c = {0};
+    csv_open(&c, r->folder, "sensitivity.csv", "model,seed,step,now,one_back,two_back,three_back,older");
+    for (int i = 0; i < r->trial_count; i++) {
+        const trial *t = &r->trials[i];
+        for (int k = 0; k < t->sensitivity[0].n; k++) {
+            double row[1 + SENSED] = {t->sensitivity[0].step[k]};
+            for (int s = 0; s < SENSED; s++)
+                row[1 + s] = t->sensitivity[s].value[k];
+            fprintf(c.file, "%s,%lld,", models[t->model].name, (long long)t->seed);
+            csv_row(&c, row, COUNT(row));
+        }
+    }
+    csv_close(&c);
+}
+
 static const char *const pair_names[2] = {"all pairs", "examples"};
 
 static void shot_rows(csv *c, const char *learner, const char *seed, const char *how, const double *by_shot)
@@ -91,6 +108,7 @@ void write_tables(const results *r)
     write_training(r);
     write_by_token(r);
     write_probes(r);
+    write_sensitivity(r);
     write_shots(r);
     csv_open(&c, r->folder, "learners.csv", "learner,loss");
     for (int s = 0; s < SOLVERS && r->solvers.complete; s++)
@@ -199,6 +217,33 @@ static void draw_probes(const results *r)
     picture_end(&p, r->folder, "probes.png", 1200, 360 * rows + 20);
 }
 
+static void draw_sensitivity(const results *r)
+{
+    static const char *const of[SENSED] = {"s_t", "s_{t-1}", "s_{t-2}", "s_{t-3}", "older, mean"};
+    int rows = models_of(r);
+    if (rows == 0)
+        return;
+    picture p;
+    FILE *f = picture_begin(&p);
+    fprintf(f,
+            "set multiplot layout %d,1\nset xlabel 'training step'\nset ylabel \"norm of the first layer's\\n"
+            "derivative\"\nset logscale y\nset yrange [1e-4:*]\nset key center right\n",
+            rows);
+    for (int m = 0; m < MODELS; m++) {
+        if (!first_of(r, m))
+            continue;
+        fprintf(f, "set title '%s'\nplot ", models[m].title);
+        for (int s = 0; s < SENSED; s++)
+            fprintf(f,
+                    "'sensitivity.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld ? $3 : NaN):%d with lines "
+                    "lw 1.8 title 'by %s', \\\n",
+                    models[m].name, (long long)first_of(r, m)->seed, 4 + s, of[s]);
+        fprintf(f, "NaN notitle\n");
+    }
+    fprintf(f, "unset multiplot\n");
+    picture_end(&p, r->folder, "sensitivity.png", 1000, 320 * rows + 20);
+}
+
 /* A model: what examples are shown with, beside least squares, whose peak of all pairs is cut. */
 static void plot_shots(FILE *f, const results *r, int model)
 {
@@ -242,6 +287,7 @@ void draw_pictures(const results *r)
         draw_training(r);
     draw_by_token(r);
     draw_probes(r);
+    draw_sensitivity(r);
     draw_shots(r);
 }
 
@@ -359,6 +405,36 @@ static void shots_of_solvers(const solvers *s)
                  mean_shot(s->by_shot[1]), NAN);
 }
 
+static double older_at_first(const trial *t)
+{
+    return t->sensitivity[SENSED - 1].value[0];
+}
+static double older_at_last(const trial *t)
+{
+    return t->sensitivity[SENSED - 1].value[t->sensitivity[SENSED - 1].n - 1];
+}
+/* By s_t or s_{t-1}, whichever is less, as a part of that by older ones. */
+static double bound_at_last(const trial *t)
+{
+    const series *s = t->sensitivity;
+    return fmin(s[0].value[s[0].n - 1], s[1].value[s[1].n - 1]) / older_at_last(t);
+}
+
+/* Tokens that hold s_t and s_{t-1} are looked for in all the past, once there is something to learn of it;
+ * where tokens are bare, the first layer of softmax comes to bind each to the one before. */
+static void sensitivity_summary(const results *r, int model)
+{
+    double first, last, bound, deviation;
+    bool bare = models[model].embedded;
+    over_seeds(r, model, older_at_first, &first, &deviation);
+    over_seeds(r, model, older_at_last, &last, &deviation);
+    summary_line("  first layer's sensitivity to older tokens", last, deviation, "more than when untrained",
+                 bare ? NAN : 10 * first, NAN);
+    over_seeds(r, model, bound_at_last, &bound, &deviation);
+    if (bare)
+        summary_line("  to the last two, times that", bound, deviation, "bound", NAN, NAN);
+}
+
 static double plain_shots(const trial *t)
 {
     return mean_shot(t->by_shot[PLAIN]);
@@ -404,6 +480,7 @@ static void model_summary(const results *r, int model, double loss[MODELS])
         summary_line("  halfway to those", mean, deviation, "", NAN, NAN);
     if (model == LINEAR_TWO)
         sandbox(r);
+    sensitivity_summary(r, model);
     if (shots_wanted())
         shots_summary(r, model);
 }

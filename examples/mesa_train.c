@@ -103,11 +103,21 @@ typedef struct lesson {
     mb_optimizer *adam;
 } lesson;
 
+/* What is measured now and then. */
+static void look(trial *t, mb_context *mb, const network *n, int64_t step, double by_token[LENGTH])
+{
+    double norms[SENSED];
+    series_add(&t->loss, (double)step, measured(mb, n, by_token));
+    measure_sensitivity(mb, n, norms);
+    for (int i = 0; i < SENSED; i++)
+        series_add(&t->sensitivity[i], (double)step, norms[i]);
+}
+
 static void learn(void *user, int64_t step)
 {
     const lesson *l = user;
     if (step % set.every == 0)
-        series_add(&l->t->loss, (double)step, measured(l->mb, l->n, NULL));
+        look(l->t, l->mb, l->n, step, NULL);
     mb_scope scope = mb_scope_begin(l->mb);
     pairs batch = pairs_of(training_batch(l->mb, l->t->seed, step), chosen_task());
     mb_step(l->adam, mb_mean(loss_by_token(network_apply(l->n, batch, NULL), batch.next), MB_ALL));
@@ -118,7 +128,9 @@ static bool train(lesson *l)
 {
     const model *m = &models[l->t->model];
     char *path = file_of(l->t->folder, m->name, l->t->seed);
-    series *told[] = {&l->t->loss};
+    series *told[1 + SENSED] = {&l->t->loss};
+    for (int i = 0; i < SENSED; i++)
+        told[1 + i] = &l->t->sensitivity[i];
     bool all = training_run(&(training){l->mb, l->adam, path, l->t->resumed, told, COUNT(told), l->t->steps,
                                         SAVE_EVERY, m->layers},
                             learn, l);
@@ -129,7 +141,7 @@ static bool train(lesson *l)
 /* Of what it has become. */
 static bool measure(trial *t, mb_context *mb, const network *n, const solvers *s)
 {
-    series_add(&t->loss, (double)t->steps, measured(mb, n, t->by_token));
+    look(t, mb, n, t->steps, t->by_token);
     measure_compressed(t, mb, n);
     run_probes(t, mb, n, s);
     return !shots_wanted() || run_shots(t, mb, n);
@@ -149,6 +161,13 @@ void run_trial(trial *t, const solvers *s)
     mb_params_free(p);
     mb_close(mb);
     t->seconds = now() - started;
+}
+
+void trial_free(trial *t)
+{
+    series_free(&t->loss);
+    for (int i = 0; i < SENSED; i++)
+        series_free(&t->sensitivity[i]);
 }
 
 int64_t trial_units(const trial *t)

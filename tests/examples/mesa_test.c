@@ -195,6 +195,45 @@ Test(mesa_example, streams)
     close_all();
 }
 
+/* The first layer's last token, of a sequence for each entry of s_t', which is moved by `by`. */
+static mb_tensor moved(const network *n, mb_tensor sequence, int64_t where, double by)
+{
+    mb_tensor move = mb_mul(mb_eye(sequence.ctx, MB_FLOAT32, SLOT), by), tokens[MOST_LAYERS + 1];
+    move = mb_pad(mb_unsqueeze(move, 1), 1, where, LENGTH - where);
+    network_apply(n, pairs_of(mb_add(sequence, move), FULL), tokens);
+    return mb_squeeze(mb_slice(tokens[1], 1, LENGTH - 1, 1, 1), 1);
+}
+
+/* Against differences; of one sequence. */
+Test(mesa_example, sensitivity_equals_differences)
+{
+    static const int kinds[] = {LINEAR_TWO, MESA_ONE, HYBRID};
+    for (int k = 0; k < COUNT(kinds); k++) {
+        mb_context *mb = open_on("reference");
+        mb_params *p = mb_params_new(mb, 1);
+        model m = models[kinds[k]];
+        m.init = 0.1, m.clip = 0;
+        network n = network_new(p, &m, SLOT);
+        double norms[SENSED], older = 0, step = 1e-2;
+        set.batch = 1;
+        measure_sensitivity(mb, &n, norms);
+        mb_tensor s = draw_sequences(mb, key_of(set.first_seed, STREAM_SENSITIVITY, 0), FULL, MB_FLOAT32, 1);
+        for (int back = 0; back < LENGTH; back++) {
+            int64_t t = LENGTH - 1 - back;
+            mb_tensor d = mb_sub(moved(&n, s, t, step), moved(&n, s, t, -step)); /* [SLOT,WIDTH] */
+            double want = mb_item(mb_mean(mb_norm(d, MB_AXES(0)), MB_ALL)) / (2 * step);
+            if (back < SENSED - 1)
+                expect(fabs(norms[back] / want - 1) < 1e-2, "%d: %g, %g", back, norms[back], want);
+            else
+                older += want / (LENGTH - SENSED + 1);
+        }
+        expect(fabs(norms[SENSED - 1] / older - 1) < 2e-2, "older: %g, %g", norms[SENSED - 1], older);
+        set.batch = 6;
+        mb_params_free(p);
+        close_all();
+    }
+}
+
 /* The loss of guessing example k of each task by least squares of the n rows before it, x -> y, at x. */
 static double direct(mb_tensor x, mb_tensor y, mb_tensor at, mb_tensor want, int64_t n)
 {
@@ -281,5 +320,8 @@ Test(mesa_example, a_trial)
                    t.target_probe[l][i]);
     expect(t.binding[0] < 1e-6 && t.binding[7] > 0.1, "the last token itself %g, seven before %g",
            t.binding[0], t.binding[7]);
-    series_free(&t.loss);
+    for (int i = 0; i < SENSED; i++)
+        expect(t.sensitivity[i].n == 3 && t.sensitivity[i].value[2] > 0, "sensitivity %d: %d", i,
+               t.sensitivity[i].n);
+    trial_free(&t);
 }
