@@ -26,8 +26,8 @@
  *
  * with attention along a sequence and linear transformers among them; ops of one's own (custom_op.h); forward
  * rules of custom_gradient; image sets and IDX files; mb_watch; derivatives along many directions at once,
- * mb_hvp_reverse and mb_lanczos; what gradients go through (mb_optimizer_set_through), an optimiser's state;
- * metadata of safetensors; backends of one's own, devices, checks of layers (check.h).
+ * mb_hvp_reverse and mb_lanczos; an optimiser's state; backends of one's own, devices, checks of layers
+ * (check.h).
  *
  * Ownership. Context, Params, Optimizer and Scope are moved, not copied, and end in reverse order of their
  * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
@@ -52,6 +52,7 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -109,6 +110,16 @@ template <typename End> void leave(bool thrown, mb_context *ctx, End end) noexce
     end();
     if (thrown && clean)
         mb_clear_error(ctx);
+}
+
+/* key, value, key, value, ..., NULL. */
+inline std::vector<const char *> pairs(const std::map<std::string, std::string> &texts)
+{
+    std::vector<const char *> pairs;
+    for (const auto &[key, value] : texts)
+        pairs.insert(pairs.end(), {key.c_str(), value.c_str()});
+    pairs.push_back(nullptr);
+    return pairs;
 }
 
 /* The status of a call by the library; what it throws, which C's frames would not unwind, becomes the error.
@@ -1486,8 +1497,20 @@ class Context
         check();
         return tensors;
     }
+    /* Its texts by name. */
+    std::map<std::string, std::string> load_metadata(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        const std::unique_ptr<mb_safetensors, detail::Free> opened(
+            mb_safetensors_open_at(here(file, line), get(), path.c_str()));
+        check();
+        std::map<std::string, std::string> texts;
+        const char *key = nullptr, *value = nullptr;
+        for (int i = 0; mb_safetensors_metadata_pair(opened.get(), i, &key, &value); i++)
+            texts[key] = value;
+        return texts;
+    }
     void save_safetensors(const std::string &path, const std::map<std::string, Tensor> &tensors,
-                          MOEBIUS_CALLER_) const
+                          const std::map<std::string, std::string> &metadata = {}, MOEBIUS_CALLER_) const
     {
         std::vector<const char *> names;
         std::vector<mb_tensor> values;
@@ -1496,7 +1519,7 @@ class Context
             values.push_back(tensor);
         }
         mb_safetensors_save_at(here(file, line), get(), path.c_str(), names.data(), values.data(),
-                               static_cast<int>(values.size()), nullptr);
+                               static_cast<int>(values.size()), detail::pairs(metadata).data());
         check();
     }
 
@@ -2033,10 +2056,19 @@ class Optimizer
         check(context_);
         return scale;
     }
-    /* Parameters, state and the number of steps as one safetensors file. Flushes; throw. */
-    void save(const std::string &path, MOEBIUS_CALLER_) const
+    /* In later steps gradients become function(gradients), as many, before their norm is taken. */
+    template <typename Function> void through(Function function)
     {
-        mb_optimizer_save_at(site(context_, file, line), get(), path.c_str());
+        through_ = std::make_unique<Through>(std::move(function));
+        mb_optimizer_set_through(get(), call_through, through_.get());
+    }
+    /* Parameters, state and the number of steps as one safetensors file, with texts by name. Flushes; throw.
+     */
+    void save(const std::string &path, const std::map<std::string, std::string> &metadata = {},
+              MOEBIUS_CALLER_) const
+    {
+        mb_optimizer_save_with_at(site(context_, file, line), get(), path.c_str(),
+                                  detail::pairs(metadata).data());
         check(context_);
     }
     void load(const std::string &path, MOEBIUS_CALLER_)
@@ -2046,7 +2078,16 @@ class Optimizer
     }
 
   private:
+    using Through = std::function<Tensors(const Tensors &)>;
+    static mb_status call_through(void *user, mb_context *ctx, mb_tensor *gs, int n) noexcept
+    {
+        return detail::contained(ctx, nullptr, [&] {
+            detail::write((*static_cast<const Through *>(user))(detail::tensors(gs, n)), gs, n);
+        });
+    }
+
     mb_context *context_;
+    std::unique_ptr<Through> through_;
     std::unique_ptr<mb_optimizer, detail::Free> optimizer_;
 };
 

@@ -20,10 +20,9 @@ Data are anything with the buffer protocol (array, memoryview, numpy's arrays), 
 lists, which become float32 unless told otherwise. Contexts free what belongs to them when they are closed or collected.
 
 Beside this file, moebius_layers.py has layers, and moebius_mpi.py many processes. Left to C: ops of one's own
-(custom_op.h), what gradients go through (mb_optimizer_set_through), learners and mixers of one's own, whose functions give
-back structs, which no function of ctypes can; linear transformers; forward rules of custom_gradient; mb_watch; derivatives
-along many directions at once, mb_hvp_reverse and mb_lanczos; an optimiser's state; metadata of safetensors; allocators,
-backends of one's own, devices, checks of layers (check.h).
+(custom_op.h); learners and mixers of one's own, whose functions give back structs, which no function of ctypes can; forward
+rules of custom_gradient; mb_watch; derivatives along many directions at once, mb_hvp_reverse and mb_lanczos; an optimiser's
+state; allocators, backends of one's own, devices, checks of layers (check.h).
 """
 import array
 import ctypes
@@ -114,8 +113,12 @@ STRUCTURES.update({s.__name__: s for s in (
 )})
 # Functions of ours that the library calls.
 THROUGH = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, ctypes.POINTER(TENSOR))
-TYPES = {"mb_tap_through_function": THROUGH, "void": None, "bool": TRUTH, "int": INT, "int64_t": LONG,
-         "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+GRADIENTS = ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(TENSOR), INT)
+LOG = ctypes.CFUNCTYPE(None, POINTER, ctypes.c_char_p)
+STRUCTURES["mb_options"] = structure("mb_options", size=ctypes.c_size_t, backend=ctypes.c_char_p, threads=INT, allocator=POINTER,
+                                     plan_cache_bytes=ctypes.c_size_t, disable=ctypes.c_char_p, log=LOG, log_user=POINTER)
+TYPES = {"mb_tap_through_function": THROUGH, "mb_gradients_through": GRADIENTS, "void": None, "bool": TRUTH,
+         "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "unsigned": ctypes.c_uint, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 
 UNARY = """neg recip sqrt rsqrt exp log expm1 log1p sin cos tanh sigmoid erf abs sign floor ceil round trunc tan asin acos
@@ -131,7 +134,7 @@ POOLS = "max_pool1d max_pool2d avg_pool1d avg_pool2d".split()
 DRAWS = "uniform normal exponential laplace sphere orthogonal".split()
 # As in the headers, without names: a C compiler can tell whether they are right.
 DECLARATIONS = """
-mb_context *mb_open(const char *)
+mb_context *mb_open_with(const mb_options *)
 mb_status mb_close(mb_context *)
 mb_status mb_error(const mb_context *)
 const char *mb_message(const mb_context *)
@@ -249,6 +252,7 @@ void mb_safetensors_close(mb_safetensors *)
 int mb_safetensors_count(const mb_safetensors *)
 const char *mb_safetensors_name(const mb_safetensors *, int)
 mb_tensor mb_safetensors_tensor_at(const char *, mb_safetensors *, int)
+bool mb_safetensors_metadata_pair(const mb_safetensors *, int, const char **, const char **)
 mb_images *mb_images_open_at(const char *, mb_context *, mb_images_options)
 void mb_images_close(mb_images *)
 int64_t mb_images_count(const mb_images *)
@@ -309,7 +313,8 @@ int64_t mb_optimizer_skipped_at(const char *, const mb_optimizer *)
 double mb_optimizer_loss_scale_at(const char *, const mb_optimizer *)
 double mb_optimizer_lr(const mb_optimizer *)
 void mb_optimizer_set_lr(mb_optimizer *, double)
-mb_status mb_optimizer_save_at(const char *, const mb_optimizer *, const char *)
+mb_status mb_optimizer_save_with_at(const char *, const mb_optimizer *, const char *, const char *const *)
+void mb_optimizer_set_through(mb_optimizer *, mb_gradients_through, void *)
 mb_status mb_optimizer_load_at(const char *, mb_optimizer *, const char *)
 """.strip().splitlines()
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor)" for name in UNARY]
@@ -438,6 +443,12 @@ def chosen(owner, name, value):
 
 def handle_or_none(tensor):
     return TENSOR() if tensor is None else tensor.handle
+
+
+def pairs_of(metadata):
+    """key, value, key, value, ..., NULL."""
+    texts = [text.encode() for pair in (metadata or {}).items() for text in pair]
+    return (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
 
 
 def handles_of(tensors):
@@ -776,10 +787,14 @@ Tensor.__neg__, Tensor.__abs__ = Tensor.neg, Tensor.abs
 class Context:
     """A tape, a backend and their memory, of the thread that opened it."""
 
-    def __init__(self, backend=None):
+    def __init__(self, backend=None, threads=0, disable=None, plan_cache_bytes=0, log=None):
+        """log(line) is told warnings; the others are as mb_options has them."""
         self._pointer, self._sites, self._owned, self._raised = None, {}, [], None
         self._functions, self._numbers = [], {}
-        self._pointer = load().mb_open(backend.encode() if backend is not None else None)
+        self._log = LOG((lambda _, line: log(line.decode(errors="replace"))) if log else 0)
+        texts = (text.encode() if text is not None else None for text in (backend, disable))
+        options = STRUCTURES["mb_options"](0, next(texts), threads, None, plan_cache_bytes, next(texts), self._log)
+        self._pointer = load().mb_open_with(ctypes.byref(options))
         try:
             self.check()
         except Error:
@@ -907,11 +922,21 @@ class Context:
         finally:
             library.mb_safetensors_close(file)
 
-    def save_safetensors(self, path, tensors):
-        """Writes a dict of tensors by name. A flush."""
+    def load_metadata(self, path):
+        """Of a file of tensors, its texts by name."""
+        file = library.mb_safetensors_open_at(self.site(), self.pointer, os.fsencode(path))
+        self.check()
+        key, value, texts = ctypes.c_char_p(), ctypes.c_char_p(), {}
+        while library.mb_safetensors_metadata_pair(file, len(texts), ctypes.byref(key), ctypes.byref(value)):
+            texts[key.value.decode()] = value.value.decode()
+        library.mb_safetensors_close(file)
+        return texts
+
+    def save_safetensors(self, path, tensors, metadata=None):
+        """Writes a dict of tensors by name, and one of texts. A flush."""
         names = (ctypes.c_char_p * len(tensors))(*(name.encode() for name in tensors))
         self.checked(library.mb_safetensors_save_at(self.site(), self.pointer, os.fsencode(path), names,
-                                                    handles_of(list(tensors.values())), len(tensors), None))
+                                                    handles_of(list(tensors.values())), len(tensors), pairs_of(metadata)))
 
     def forecast(self, *tensors):
         """What a flush of these, and of what is assigned, would take; nothing is computed: peak_bytes, flops, ..."""
@@ -1583,7 +1608,7 @@ class Optimizer:
         self.context = params.context
         options = filled(STRUCTURES[f"mb_{name}_options"], options)
         pointer = getattr(library, f"mb_{name}_at")(self.context.site(), params.pointer, options)
-        self._pointer = self.context.own(library.mb_optimizer_free, pointer)
+        self._pointer, self._through = self.context.own(library.mb_optimizer_free, pointer), None
 
     @property
     def pointer(self):
@@ -1629,9 +1654,22 @@ class Optimizer:
         """The factor of the next loss. A flush."""
         return self._do("mb_optimizer_loss_scale_at")
 
-    def save(self, path):
-        """Parameters, state and the number of steps as one safetensors file. A flush, as load is."""
-        self._do("mb_optimizer_save_at", os.fsencode(path))
+    def through(self, function):
+        """In later steps gradients, a list, become what function makes of them, before their norm is taken. None: nothing."""
+        def call(_, __, gs, n):
+            def replace():
+                made = function(handles_at(self.context, ctypes.addressof(gs.contents), n))
+                if len(made) != n:
+                    raise ValueError(f"{len(made)} gradients were returned, of {n}")
+                for i, gradient in enumerate(made):
+                    gs[i] = gradient.handle
+            return self.context.contained(replace)
+        self._through = GRADIENTS(call if function else 0)  # which has to be there as long
+        library.mb_optimizer_set_through(self.pointer, self._through, None)
+
+    def save(self, path, metadata=None):
+        """Parameters, state and the number of steps as one safetensors file, with a dict of texts. A flush, as load is."""
+        self._do("mb_optimizer_save_with_at", os.fsencode(path), pairs_of(metadata))
 
     def load(self, path):
         self._do("mb_optimizer_load_at", os.fsencode(path))

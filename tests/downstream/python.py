@@ -537,8 +537,20 @@ def parameters(mb):
     optimizer.lr = 0.25
     with mb.scope():
         optimizer.apply([0 * w, 4 * b])
+    optimizer.through(lambda gs: [gs[0], 0 * gs[1] - 4])
+
+    def own_gradients():
+        with mb.scope():
+            optimizer.step(b.square().sum())
+    own_gradients()
+    equal(b, [1, 1])
+    optimizer.through(lambda gs: 1 / 0)
+    raises(ZeroDivisionError, "", own_gradients)
+    mb.clear()
+    optimizer.through(None)
+    b.assign(0 * b)
     told = optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()
-    expect(told == (0.25, 3, 0, 1), told)
+    expect(told == (0.25, 4, 0, 1), told)
     equal(b, [0, 0])
     snapshot.restore("model.b")
     equal(b, [1, 1])
@@ -576,12 +588,14 @@ def files(mb):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "checkpoint.safetensors")
         step()
-        optimizer.save(path)
+        optimizer.save(path, {"epoch": "3", "of": "nine"})
+        expect(mb.load_metadata(path) == {"epoch": "3", "of": "nine"}, mb.load_metadata(path))
         second = step()
         step()
         optimizer.load(path)
         expect(optimizer.steps() == 1 and step() == second, "the same second step")
-        mb.save_safetensors(path, {"w": w, "twice": 2 * w})
+        mb.save_safetensors(path, {"w": w, "twice": 2 * w}, {"a": "b"})
+        expect(mb.load_metadata(path) == {"a": "b"}, mb.load_metadata(path))
         loaded = mb.load_safetensors(path)
         expect(set(loaded) == {"w", "twice"} and (loaded["twice"] - loaded["w"]).tolist() == second, loaded)
         w.save_npy(path)
@@ -698,6 +712,20 @@ def other_threads_are_refused(mb):
     expect(refusals == [7], refusals)
     mb.clear()  # the owner is told
     equal(add(), [2, 2])
+
+
+@test
+def options(_):
+    lines = []
+    with moebius.Context("cpu", threads=1, log=lines.append) as mb:
+        x, v = mb.scalar(1), mb.variable(())
+        moebius.grad(x, v)
+    expect(any("depends on none" in line for line in lines), lines)
+    try:
+        moebius.Context("cpu", disable="nonsense")
+        expect(False, "no such pass")
+    except moebius.Error as error:
+        expect('no pass "nonsense"' in str(error), error)
 
 
 @test

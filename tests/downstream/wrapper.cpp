@@ -450,7 +450,16 @@ static void parameters(const Context &mb)
         Scope scope(mb);
         optimizer.apply({0 * w, 4 * b});
     }
-    expect(optimizer.lr() == 0.25 && optimizer.steps() == 3 && optimizer.skipped() == 0 &&
+    optimizer.through([](const Tensors &gs) { return Tensors{gs[0], 0 * gs[1] - 4}; });
+    {
+        moebius::Optimizer moved = std::move(optimizer);
+        optimizer = std::move(moved);
+        Scope scope(mb);
+        optimizer.step(sum(square(b)));
+    }
+    equal(b, {1, 1});
+    assign(b, 0 * b);
+    expect(optimizer.lr() == 0.25 && optimizer.steps() == 4 && optimizer.skipped() == 0 &&
                optimizer.loss_scale() == 1,
            "what the optimiser tells");
     equal(b, {0, 0});
@@ -483,7 +492,9 @@ static void files(const Context &mb)
         optimizer.step(sum(square(w)));
     };
     step();
-    optimizer.save(path);
+    optimizer.save(path, {{"epoch", "3"}, {"of", "nine"}});
+    expect(mb.load_metadata(path) == std::map<std::string, std::string>{{"epoch", "3"}, {"of", "nine"}},
+           "texts");
     step();
     const std::vector<double> second = w.values<double>();
     step();
@@ -498,7 +509,8 @@ static void files(const Context &mb)
     };
     expect(costs().flops == 2 * 8 * 8 * 8 && mb.stats().flushes > 3 && std::strlen(mb.backend()) > 2,
            "costs");
-    mb.save_safetensors(path, {{"w", w}, {"twice", 2 * w}});
+    mb.save_safetensors(path, {{"w", w}, {"twice", 2 * w}}, {{"a", "b"}});
+    expect(mb.load_metadata(path).at("a") == "b", "a text");
     const auto loaded = mb.load_safetensors(path);
     expect(loaded.size() == 2 && loaded.count("w"), "by name");
     equal(loaded.at("twice") - loaded.at("w"), second);
@@ -592,6 +604,13 @@ static void errors()
     moebius::Params params(mb, 1);
     params.param("w", {2});
     moebius::Snapshot snapshot(params);
+    mb_sgd_options sgd = {};
+    sgd.lr = 1;
+    moebius::Optimizer optimizer(params, sgd);
+    optimizer.through([](const Tensors &) { return Tensors(); });
+    optimizer.step(sum(params.tensor("w")));
+    throws([&] { mb.check(); }, MB_INVALID, "0 results were returned, of 1", __LINE__ - 1);
+    mb.clear();
     const auto said = [&](auto call, int line) {
         call();
         throws([&] { mb.check(); }, MB_INVALID, "\"v\"", line);
