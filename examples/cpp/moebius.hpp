@@ -19,6 +19,16 @@
  * are read (item, values, eval, Scope::end) and by Context::check. Its sentence begins with the file and line
  * of the call; there are no macros. Sites cost a look-up for each op.
  *
+ * Left to C, where Tensors pass as they are: layers, as in
+ *
+ *     mb_linear f1 = mb_linear_new(params.get(), "f1", 784, 128);
+ *     moebius::Tensor h = moebius::gelu(mb_linear_apply(f1, x));
+ *
+ * with attention along a sequence and linear transformers among them; ops of one's own (custom_op.h); forward
+ * rules of custom_gradient; image sets and IDX files; mb_watch; derivatives along many directions at once,
+ * mb_hvp_reverse and mb_lanczos; an optimiser's state; backends of one's own, devices, checks of layers
+ * (check.h).
+ *
  * Ownership. Context, Params, Optimizer and Scope are moved, not copied, and end in reverse order of their
  * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
  * do not throw; a scope whose end should tell of an error that a flush finds is ended by end().
@@ -42,7 +52,9 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -98,6 +110,16 @@ template <typename End> void leave(bool thrown, mb_context *ctx, End end) noexce
     end();
     if (thrown && clean)
         mb_clear_error(ctx);
+}
+
+/* key, value, key, value, ..., NULL. */
+inline std::vector<const char *> pairs(const std::map<std::string, std::string> &texts)
+{
+    std::vector<const char *> pairs;
+    for (const auto &[key, value] : texts)
+        pairs.insert(pairs.end(), {key.c_str(), value.c_str()});
+    pairs.push_back(nullptr);
+    return pairs;
 }
 
 /* The status of a call by the library; what it throws, which C's frames would not unwind, becomes the error.
@@ -425,6 +447,11 @@ MOEBIUS_UNARY_(isnan)
 MOEBIUS_UNARY_(isinf)
 MOEBIUS_UNARY_(isfinite)
 MOEBIUS_UNARY_(transpose)
+MOEBIUS_UNARY_(diagonal)
+MOEBIUS_UNARY_(diagonal_matrix)
+MOEBIUS_UNARY_(trace)
+MOEBIUS_UNARY_(cholesky)
+MOEBIUS_UNARY_(log_det_spd)
 MOEBIUS_UNARY_(sort)
 MOEBIUS_UNARY_(argsort)
 MOEBIUS_UNARY_(alias)
@@ -459,6 +486,7 @@ MOEBIUS_REDUCTION_(sum)
 MOEBIUS_REDUCTION_(mean)
 MOEBIUS_REDUCTION_(variance)
 MOEBIUS_REDUCTION_(norm)
+MOEBIUS_REDUCTION_(logsumexp)
 MOEBIUS_REDUCTION_(prod)
 MOEBIUS_REDUCTION_(max)
 MOEBIUS_REDUCTION_(min)
@@ -474,9 +502,31 @@ MOEBIUS_ALONG_(softmax)
 MOEBIUS_ALONG_(log_softmax)
 MOEBIUS_ALONG_(argmax)
 MOEBIUS_ALONG_(argmin)
+MOEBIUS_ALONG_(median)
 MOEBIUS_ALONG_(flip)
 MOEBIUS_ALONG_(squeeze)
 MOEBIUS_ALONG_(unsqueeze)
+
+#define MOEBIUS_RUNNING_(name)                                                                               \
+    inline Tensor name(Arg x, int axis = -1, bool reverse = false) noexcept                                  \
+    {                                                                                                        \
+        return mb_##name##_at(x.here(), x, axis, reverse);                                                   \
+    }
+MOEBIUS_RUNNING_(cumsum)
+MOEBIUS_RUNNING_(cumprod)
+MOEBIUS_RUNNING_(cummax)
+MOEBIUS_RUNNING_(cummin)
+
+#define MOEBIUS_PAIR_(name)                                                                                  \
+    inline Tensor name(Arg a, Arg b) noexcept                                                                \
+    {                                                                                                        \
+        return mb_##name##_at(a.here(), a, b);                                                               \
+    }
+MOEBIUS_PAIR_(matmul)
+MOEBIUS_PAIR_(dot)
+MOEBIUS_PAIR_(take_along)
+MOEBIUS_PAIR_(solve_spd)
+MOEBIUS_PAIR_(cholesky_solve)
 
 #undef MOEBIUS_UNARY_
 #undef MOEBIUS_BINARY_
@@ -484,11 +534,9 @@ MOEBIUS_ALONG_(unsqueeze)
 #undef MOEBIUS_ASSIGNING_
 #undef MOEBIUS_REDUCTION_
 #undef MOEBIUS_ALONG_
+#undef MOEBIUS_RUNNING_
+#undef MOEBIUS_PAIR_
 
-inline Tensor cumsum(Arg x, int axis = -1, bool reverse = false) noexcept
-{
-    return mb_cumsum_at(x.here(), x, axis, reverse);
-}
 inline Tensor reshape(Arg x, Shape shape) noexcept
 {
     return mb_reshape_at(x.here(), x, shape);
@@ -505,17 +553,39 @@ inline Tensor slice(Arg x, int axis, std::int64_t start, std::int64_t count, std
 {
     return mb_slice_at(x.here(), x, axis, start, count, step);
 }
-inline Tensor pad(Arg x, int axis, std::int64_t before, std::int64_t after) noexcept
+inline Tensor pad(Arg x, int axis, std::int64_t before, std::int64_t after,
+                  mb_pad_options options = {}) noexcept
 {
-    return mb_pad_at(x.here(), x, axis, before, after);
+    return mb_pad_with_at(x.here(), x, axis, before, after, options);
 }
-inline Tensor matmul(Arg a, Arg b) noexcept
+inline Tensor unfold(Arg x, int axis, mb_window window) noexcept
 {
-    return mb_matmul_at(a.here(), a, b);
+    return mb_unfold_at(x.here(), x, axis, window);
 }
-inline Tensor dot(Arg a, Arg b) noexcept
+inline Tensor fold(Arg x, int axis, mb_window window, std::int64_t n) noexcept
 {
-    return mb_dot_at(a.here(), a, b);
+    return mb_fold_at(x.here(), x, axis, window, n);
+}
+inline Tensor tril(Arg x, std::int64_t diagonal = 0) noexcept
+{
+    return mb_tril_at(x.here(), x, diagonal);
+}
+inline Tensor triu(Arg x, std::int64_t diagonal = 0) noexcept
+{
+    return mb_triu_at(x.here(), x, diagonal);
+}
+inline Tensor triangular_solve(Arg a, Arg b, unsigned form = MB_LOWER) noexcept
+{
+    return mb_triangular_solve_at(a.here(), a, b, form);
+}
+/* Without a ridge: least squares alone. */
+inline Tensor lstsq(Arg a, Arg b, const Tensor &ridge = Tensor()) noexcept
+{
+    return mb_lstsq_at(a.here(), a, b, ridge);
+}
+inline Tensor quantile(Arg x, double q, int axis = -1) noexcept
+{
+    return mb_quantile_at(x.here(), x, q, axis);
 }
 inline Tensor einsum(const char *equation, Arg a, Arg b) noexcept
 {
@@ -525,6 +595,32 @@ inline Tensor take(Arg x, Arg index, int axis) noexcept
 {
     return mb_take_at(x.here(), x, index, axis);
 }
+inline Tensor gather(Arg x, Arg index, int axis = -1) noexcept
+{
+    return mb_gather_at(x.here(), x, index, axis);
+}
+inline Tensor scatter(Arg x, Arg index, Arg updates, int axis = -1) noexcept
+{
+    return mb_scatter_at(x.here(), x, index, updates, axis);
+}
+inline Tensor scatter_add_along(Arg x, Arg index, Arg updates, int axis = -1) noexcept
+{
+    return mb_scatter_add_along_at(x.here(), x, index, updates, axis);
+}
+inline Tensor scatter_add(Arg updates, Arg index, int axis, std::int64_t size) noexcept
+{
+    return mb_scatter_add_at(updates.here(), updates, index, axis, size);
+}
+/* The k largest entries, or the smallest, and where they are. */
+struct Top {
+    Tensor values, index;
+};
+inline Top topk(Arg x, std::int64_t k, int axis = -1, bool largest = true) noexcept
+{
+    mb_tensor index = MB_EMPTY(mb_tensor);
+    const Tensor values = mb_topk_at(x.here(), x, k, axis, largest, &index);
+    return {values, index};
+}
 inline Tensor one_hot(Arg index, std::int64_t classes) noexcept
 {
     return mb_one_hot_at(index.here(), index, classes);
@@ -532,6 +628,77 @@ inline Tensor one_hot(Arg index, std::int64_t classes) noexcept
 inline Tensor cross_entropy(Arg logits, Arg labels) noexcept
 {
     return mb_cross_entropy_at(logits.here(), logits, labels);
+}
+inline Tensor cross_entropy(Arg logits, Arg labels, mb_cross_entropy_options options) noexcept
+{
+    return mb_cross_entropy_with_at(logits.here(), logits, labels, options);
+}
+
+/* What layers are made of (layers.h, conv.h): a null Tensor is no bias, scale or mask. */
+inline Tensor conv1d(Arg x, Arg weight, const Tensor &bias = Tensor(), mb_conv_options options = {}) noexcept
+{
+    return mb_conv1d_at(x.here(), x, weight, bias, options);
+}
+inline Tensor conv2d(Arg x, Arg weight, const Tensor &bias = Tensor(), mb_conv_options options = {}) noexcept
+{
+    return mb_conv2d_at(x.here(), x, weight, bias, options);
+}
+inline Tensor conv_transpose1d(Arg x, Arg weight, const Tensor &bias = Tensor(),
+                               mb_conv_options options = {}) noexcept
+{
+    return mb_conv_transpose1d_at(x.here(), x, weight, bias, options);
+}
+inline Tensor conv_transpose2d(Arg x, Arg weight, const Tensor &bias = Tensor(),
+                               mb_conv_options options = {}) noexcept
+{
+    return mb_conv_transpose2d_at(x.here(), x, weight, bias, options);
+}
+inline Tensor max_pool1d(Arg x, mb_pool_options options) noexcept
+{
+    return mb_max_pool1d_at(x.here(), x, options);
+}
+inline Tensor max_pool2d(Arg x, mb_pool_options options) noexcept
+{
+    return mb_max_pool2d_at(x.here(), x, options);
+}
+inline Tensor avg_pool1d(Arg x, mb_pool_options options) noexcept
+{
+    return mb_avg_pool1d_at(x.here(), x, options);
+}
+inline Tensor avg_pool2d(Arg x, mb_pool_options options) noexcept
+{
+    return mb_avg_pool2d_at(x.here(), x, options);
+}
+inline Tensor layer_normalize(Arg x, const Tensor &scale = Tensor(), const Tensor &bias = Tensor(),
+                              double eps = 1e-6) noexcept
+{
+    return mb_layer_normalize_at(x.here(), x, scale, bias, eps);
+}
+inline Tensor rms_normalize(Arg x, const Tensor &scale = Tensor(), double eps = 1e-6) noexcept
+{
+    return mb_rms_normalize_at(x.here(), x, scale, eps);
+}
+inline Tensor batch_normalize(Arg x, int channels, const Tensor &scale = Tensor(),
+                              const Tensor &bias = Tensor(), double eps = 1e-5) noexcept
+{
+    return mb_batch_normalize_at(x.here(), x, channels, scale, bias, eps, nullptr, nullptr);
+}
+inline Tensor group_normalize(Arg x, int channels, std::int64_t groups, const Tensor &scale = Tensor(),
+                              const Tensor &bias = Tensor(), double eps = 1e-5) noexcept
+{
+    return mb_group_normalize_at(x.here(), x, channels, groups, scale, bias, eps);
+}
+inline Tensor dropout(Arg x, mb_key key, double p, bool training = true) noexcept
+{
+    return mb_dropout_at(x.here(), x, key, p, training);
+}
+inline Tensor attend(Arg q, Arg k, Arg v, mb_attend_options options = {}) noexcept
+{
+    return mb_attend_with_at(q.here(), q, k, v, options);
+}
+inline Tensor patchify(Arg images, std::int64_t p) noexcept
+{
+    return mb_patchify_at(images.here(), images, p);
 }
 
 /* x, or what a tap puts in its place (taps.h): for layers of one's own. */
@@ -581,11 +748,36 @@ inline Tensor stack(const List &xs, int axis)
     return mb_stack_at(xs.here(), xs.data(), xs.size(), axis);
 }
 
+inline Tensor einsum(const char *equation, const List &xs)
+{
+    return mb_einsum_of_at(xs.here(), equation, xs.data(), xs.size());
+}
+/* Parts of these sizes along an axis, and its entries. */
+inline Tensors split(Arg x, const std::vector<std::int64_t> &sizes, int axis = -1)
+{
+    std::vector<mb_tensor> parts(sizes.size(), MB_EMPTY(mb_tensor));
+    mb_split_at(x.here(), x, sizes.data(), parts.data(), static_cast<int>(parts.size()), axis);
+    return Tensors(parts.begin(), parts.end());
+}
+inline Tensors unstack(Arg x, int axis = 0)
+{
+    std::vector<mb_tensor> parts(static_cast<std::size_t>(mb_dim(x, axis)), MB_EMPTY(mb_tensor));
+    mb_unstack_at(x.here(), x, parts.data(), static_cast<int>(parts.size()), axis);
+    return Tensors(parts.begin(), parts.end());
+}
+
 /* Computes them at once. A flush; throws. */
 inline void eval(const List &xs)
 {
     if (xs.size() && mb_eval_at(xs.here(), xs.data(), xs.size()) != MB_OK)
         check(xs.data()[0].ctx);
+}
+
+/* Computes it, and writes an array of NumPy's. Throws. */
+inline void save_npy(const std::string &path, Arg x)
+{
+    if (mb_npy_save_at(x.here(), path.c_str(), x) != MB_OK)
+        check(x.context());
 }
 
 /* The variable's new value. */
@@ -694,8 +886,103 @@ template <std::size_t N> std::array<Tensor, N> hvp(Arg y, const Tensor (&xs)[N],
     return results;
 }
 
-/* ------------------------------------------------------------------- functions that derivatives ask again --
- */
+/* All of dy/dx, [Y..., X...]; the Hessian of sum(y) by all elements of the xs together, [p, p], and its
+ * diagonal, shaped like each. */
+inline Tensor jacobian(Arg y, Arg x) noexcept
+{
+    return mb_jacobian_at(y.here(), y, x);
+}
+inline Tensor hessian(Arg y, const Tensors &xs)
+{
+    const List list(xs);
+    return mb_hessian_at(y.here(), y, list.data(), list.size());
+}
+inline Tensors hessian_diagonal(Arg y, const Tensors &xs)
+{
+    const List list(xs);
+    return detail::written(
+        xs, [&](mb_tensor *ds) { mb_hessian_diagonal_at(y.here(), y, list.data(), list.size(), ds); });
+}
+/* First and second derivative along the line xs + s us. */
+struct Directional {
+    Tensor first, second;
+};
+inline Directional directional(Arg y, const Tensors &xs, const Tensors &us)
+{
+    if (!detail::paired("directional", y, xs, us))
+        return {alias(y), alias(y)};
+    const List list(xs), along(us);
+    mb_tensor first = MB_EMPTY(mb_tensor), second = MB_EMPTY(mb_tensor);
+    mb_directional_at(y.here(), y, list.data(), along.data(), list.size(), &first, &second);
+    return {first, second};
+}
+/* Of the Hessian of sum(y), by Lanczos. A flush; throws. */
+struct Extremes {
+    double smallest, largest;
+};
+inline Extremes extreme_eigenvalues(Arg y, const Tensors &xs, int steps, mb_key key)
+{
+    const List list(xs);
+    Extremes found = {};
+    mb_extreme_eigenvalues_at(y.here(), y, list.data(), list.size(), steps, key, &found.smallest,
+                              &found.largest);
+    check(y.context());
+    return found;
+}
+
+/* --------------------------------------------------------------------- rules of inner loops (optim.h) -- */
+
+inline Tensor sgd_update(Arg parameter, Arg gradient, Arg lr) noexcept
+{
+    return mb_sgd_update_at(parameter.here(), parameter, gradient, lr);
+}
+struct Momentum {
+    Tensor parameter, velocity;
+};
+inline Momentum momentum_update(Arg parameter, Arg gradient, Arg lr, Arg velocity, double momentum,
+                                bool nesterov = false) noexcept
+{
+    mb_tensor next = MB_EMPTY(mb_tensor);
+    const Tensor updated =
+        mb_momentum_update_at(parameter.here(), parameter, gradient, lr, velocity, momentum, nesterov, &next);
+    return {updated, next};
+}
+struct Adam {
+    Tensor parameter, m, v;
+};
+/* Of step t = 1, 2, ...; in a scan t is a tensor, 0-d int32. */
+inline Adam adam_update(Arg parameter, Arg gradient, Arg lr, Arg m, Arg v, std::int64_t t,
+                        mb_adam_options options = {}) noexcept
+{
+    mb_tensor m1 = MB_EMPTY(mb_tensor), v1 = MB_EMPTY(mb_tensor);
+    const Tensor updated =
+        mb_adam_update_at(parameter.here(), parameter, gradient, lr, m, v, t, &options, &m1, &v1);
+    return {updated, m1, v1};
+}
+inline Adam adam_update(Arg parameter, Arg gradient, Arg lr, Arg m, Arg v, const Tensor &t,
+                        mb_adam_options options = {}) noexcept
+{
+    mb_tensor m1 = MB_EMPTY(mb_tensor), v1 = MB_EMPTY(mb_tensor);
+    const Tensor updated =
+        mb_adam_update_in_scan_at(parameter.here(), parameter, gradient, lr, m, v, t, &options, &m1, &v1);
+    return {updated, m1, v1};
+}
+inline Tensor global_norm(const List &gradients)
+{
+    return mb_global_norm_at(gradients.here(), gradients.data(), gradients.size());
+}
+inline Tensors clip_norm(const Tensors &gradients, double most, MOEBIUS_CALLER_)
+{
+    const List list(gradients, file, line);
+    return detail::written(
+        gradients, [&](mb_tensor *gs) { mb_clip_norm_at(list.here(), list.data(), list.size(), most, gs); });
+}
+inline Tensor clip_value(Arg gradient, double limit) noexcept
+{
+    return mb_clip_value_at(gradient.here(), gradient, limit);
+}
+
+/* --------------------------------------------------------------- functions that derivatives ask again -- */
 
 namespace detail
 {
@@ -876,8 +1163,7 @@ Tensors custom_gradient(const Tensors &ys, const Tensors &xs, const Reverse &rev
     });
 }
 
-/* --------------------------------------------------------------------------------- the insides of loops --
- */
+/* ------------------------------------------------------------------------------- the insides of loops -- */
 
 /* A step of a scan: what its body is given. */
 class Step
@@ -980,13 +1266,23 @@ struct Free {
     {
         mb_optimizer_free(optimizer);
     }
+    void operator()(mb_safetensors *file) const noexcept
+    {
+        mb_safetensors_close(file);
+    }
+    void operator()(mb_loader *loader) const noexcept
+    {
+        mb_loader_close(loader);
+    }
 };
 
 class Checkpoint
 {
   public:
-    Checkpoint(mb_context *ctx, const char *here) noexcept
-        : checkpoint_(mb_checkpoint_begin_at(here, ctx)), here_(here)
+    Checkpoint(mb_context *ctx, const char *here, bool products) noexcept
+        : checkpoint_(products ? mb_checkpoint_products_begin_at(here, ctx)
+                               : mb_checkpoint_begin_at(here, ctx)),
+          here_(here)
     {
     }
     ~Checkpoint()
@@ -1142,15 +1438,125 @@ class Context
     {
         return mb_normal_at(here(file, line), get(), key, dtype_of<T>(), shape);
     }
+    template <typename T = float> Tensor exponential(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_exponential_at(here(file, line), get(), key, dtype_of<T>(), shape);
+    }
+    template <typename T = float> Tensor laplace(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_laplace_at(here(file, line), get(), key, dtype_of<T>(), shape);
+    }
+    template <typename T = float>
+    Tensor gamma(mb_key key, Shape shape, double k, double theta, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_gamma_at(here(file, line), get(), key, dtype_of<T>(), shape, k, theta);
+    }
+    template <typename T = float> Tensor sphere(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_sphere_at(here(file, line), get(), key, dtype_of<T>(), shape);
+    }
+    template <typename T = float> Tensor orthogonal(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_orthogonal_at(here(file, line), get(), key, dtype_of<T>(), shape);
+    }
+    Tensor permutation(mb_key key, Shape shape, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_permutation_at(here(file, line), get(), key, shape);
+    }
+    /* [rows, columns], true where column - row <= diagonal. */
+    Tensor tril_mask(std::int64_t rows, std::int64_t columns, std::int64_t diagonal = 0,
+                     MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_tril_mask_at(here(file, line), get(), rows, columns, diagonal);
+    }
+    template <typename T = float>
+    Tensor sincos2d(std::int64_t rows, std::int64_t columns, std::int64_t dim, MOEBIUS_CALLER_) const noexcept
+    {
+        return mb_sincos2d_at(here(file, line), get(), dtype_of<T>(), rows, columns, dim);
+    }
+
+    /* Files (files.h): what is read is a tensor like any other. They throw. */
+    Tensor load_npy(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        return checked(mb_npy_load_at(here(file, line), get(), path.c_str()));
+    }
+    Tensor load_csv(const std::string &path, mb_csv_options options = {}, MOEBIUS_CALLER_) const
+    {
+        return checked(mb_csv_load_at(here(file, line), get(), path.c_str(), options));
+    }
+    /* All tensors of a safetensors file by name. */
+    std::map<std::string, Tensor> load_safetensors(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        const char *at = here(file, line);
+        const std::unique_ptr<mb_safetensors, detail::Free> opened(
+            mb_safetensors_open_at(at, get(), path.c_str()));
+        check();
+        std::map<std::string, Tensor> tensors;
+        for (int i = 0; i < mb_safetensors_count(opened.get()); i++)
+            tensors[mb_safetensors_name(opened.get(), i)] = mb_safetensors_tensor_at(at, opened.get(), i);
+        check();
+        return tensors;
+    }
+    /* Its texts by name. */
+    std::map<std::string, std::string> load_metadata(const std::string &path, MOEBIUS_CALLER_) const
+    {
+        const std::unique_ptr<mb_safetensors, detail::Free> opened(
+            mb_safetensors_open_at(here(file, line), get(), path.c_str()));
+        check();
+        std::map<std::string, std::string> texts;
+        const char *key = nullptr, *value = nullptr;
+        for (int i = 0; mb_safetensors_metadata_pair(opened.get(), i, &key, &value); i++)
+            texts[key] = value;
+        return texts;
+    }
+    void save_safetensors(const std::string &path, const std::map<std::string, Tensor> &tensors,
+                          const std::map<std::string, std::string> &metadata = {}, MOEBIUS_CALLER_) const
+    {
+        std::vector<const char *> names;
+        std::vector<mb_tensor> values;
+        for (const auto &[name, tensor] : tensors) {
+            names.push_back(name.c_str());
+            values.push_back(tensor);
+        }
+        mb_safetensors_save_at(here(file, line), get(), path.c_str(), names.data(), values.data(),
+                               static_cast<int>(values.size()), detail::pairs(metadata).data());
+        check();
+    }
+
+    /* What a flush of these, and of what is assigned, would take (backends.h). Nothing is computed; throws.
+     */
+    mb_costs forecast(const Tensors &tensors = {}, MOEBIUS_CALLER_) const
+    {
+        const std::vector<mb_tensor> handles(tensors.begin(), tensors.end());
+        mb_costs costs = {};
+        mb_forecast_at(here(file, line), get(), handles.data(), static_cast<int>(handles.size()), &costs);
+        check();
+        return costs;
+    }
+    mb_stats stats() const noexcept
+    {
+        return mb_get_stats(get());
+    }
+    const char *backend() const noexcept
+    {
+        return mb_backend_name(get());
+    }
+
     template <typename T = float> Tensor variable(Shape shape, MOEBIUS_CALLER_) const noexcept
     {
         return mb_variable_at(here(file, line), get(), dtype_of<T>(), shape);
     }
 
-    /* What body records is computed again for derivatives in place of being kept; returns what body does. */
+    /* What body records is computed again for derivatives in place of being kept; returns what body does. The
+     * second keeps the results of matrix products. */
     template <typename Body> auto checkpoint(Body body, MOEBIUS_CALLER_) const
     {
-        const detail::Checkpoint open(get(), here(file, line));
+        const detail::Checkpoint open(get(), here(file, line), false);
+        return body();
+    }
+    template <typename Body> auto checkpoint_products(Body body, MOEBIUS_CALLER_) const
+    {
+        const detail::Checkpoint open(get(), here(file, line), true);
         return body();
     }
 
@@ -1267,6 +1673,12 @@ class Context
         return site(get(), file, line);
     }
 
+    Tensor checked(Tensor tensor) const
+    {
+        check();
+        return tensor;
+    }
+
     template <typename Body, typename Back>
     Scanned looped(std::int64_t steps, const Tensors &carries, Body &body, const Back &back,
                    mb_scan_options options, const char *at) const
@@ -1342,6 +1754,58 @@ class Scope
     mb_scope scope_;
     bool open_;
 };
+
+/* -------------------------------------------------------------------------------------------- batches -- */
+
+/* Batches of rows without end (files.h), made ahead by options.threads. Columns are read until it ends. */
+class Loader
+{
+  public:
+    Loader(const Context &context, const std::vector<mb_column> &columns, mb_loader_options options,
+           MOEBIUS_CALLER_) noexcept
+        : context_(context.get()), columns_(columns.size())
+    {
+        options.columns = columns.data();
+        options.column_count = static_cast<int>(columns.size());
+        loader_.reset(mb_loader_open_at(site(context_, file, line), context_, options));
+    }
+    mb_loader *get() const noexcept
+    {
+        return loader_.get();
+    }
+    /* A tensor [B, shape] for each column. Throws. */
+    Tensors next(MOEBIUS_CALLER_)
+    {
+        std::vector<mb_tensor> columns(columns_, MB_EMPTY(mb_tensor));
+        mb_loader_next_at(site(context_, file, line), get(), columns.data(), nullptr);
+        check(context_);
+        return Tensors(columns.begin(), columns.end());
+    }
+    /* Of an epoch; and the number of the next batch, over all epochs. */
+    std::int64_t batches() const noexcept
+    {
+        return mb_loader_batches(get());
+    }
+    std::int64_t step() const noexcept
+    {
+        return mb_loader_step(get());
+    }
+
+  private:
+    mb_context *context_;
+    std::size_t columns_;
+    std::unique_ptr<mb_loader, detail::Free> loader_;
+};
+
+/* The column of an array [rows, ...] whose rows have this shape, row-major. */
+template <typename T> mb_column column(const T *values, Shape shape) noexcept
+{
+    mb_column column = {};
+    column.data = values;
+    column.dtype = dtype_of<T>();
+    column.shape = shape;
+    return column;
+}
 
 /* --------------------------------------------------------------------------- parameters and optimisers -- */
 
@@ -1592,10 +2056,19 @@ class Optimizer
         check(context_);
         return scale;
     }
-    /* Parameters, state and the number of steps as one safetensors file. Flushes; throw. */
-    void save(const std::string &path, MOEBIUS_CALLER_) const
+    /* In later steps gradients become function(gradients), as many, before their norm is taken. */
+    template <typename Function> void through(Function function)
     {
-        mb_optimizer_save_at(site(context_, file, line), get(), path.c_str());
+        through_ = std::make_unique<Through>(std::move(function));
+        mb_optimizer_set_through(get(), call_through, through_.get());
+    }
+    /* Parameters, state and the number of steps as one safetensors file, with texts by name. Flushes; throw.
+     */
+    void save(const std::string &path, const std::map<std::string, std::string> &metadata = {},
+              MOEBIUS_CALLER_) const
+    {
+        mb_optimizer_save_with_at(site(context_, file, line), get(), path.c_str(),
+                                  detail::pairs(metadata).data());
         check(context_);
     }
     void load(const std::string &path, MOEBIUS_CALLER_)
@@ -1605,7 +2078,16 @@ class Optimizer
     }
 
   private:
+    using Through = std::function<Tensors(const Tensors &)>;
+    static mb_status call_through(void *user, mb_context *ctx, mb_tensor *gs, int n) noexcept
+    {
+        return detail::contained(ctx, nullptr, [&] {
+            detail::write((*static_cast<const Through *>(user))(detail::tensors(gs, n)), gs, n);
+        });
+    }
+
     mb_context *context_;
+    std::unique_ptr<Through> through_;
     std::unique_ptr<mb_optimizer, detail::Free> optimizer_;
 };
 

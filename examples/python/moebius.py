@@ -18,6 +18,11 @@ tap's, is raised again by the call that brought it about, and sticks in the same
 
 Data are anything with the buffer protocol (array, memoryview, numpy's arrays), whose dtype they have, or numbers in nested
 lists, which become float32 unless told otherwise. Contexts free what belongs to them when they are closed or collected.
+
+Beside this file, moebius_layers.py has layers, and moebius_mpi.py many processes. Left to C: ops of one's own
+(custom_op.h); learners and mixers of one's own, whose functions give back structs, which no function of ctypes can; forward
+rules of custom_gradient; mb_watch; derivatives along many directions at once, mb_hvp_reverse and mb_lanczos; an optimiser's
+state; allocators, backends of one's own, devices, checks of layers (check.h).
 """
 import array
 import ctypes
@@ -47,7 +52,10 @@ POINTER, INT, LONG, UINT32, DOUBLE, TRUTH = (ctypes.c_void_p, ctypes.c_int, ctyp
                                               ctypes.c_double, ctypes.c_bool)
 # What an option may be called in place of its number, by its name.
 CHOICES = {"method": ("MB_SOLVER", "auto cg gmres normal neumann direct".split()),
-           "search": ("MB_SEARCH", "newton descent".split())}
+           "search": ("MB_SEARCH", "newton descent".split()),
+           "mode": ("MB_PAD", "value edge reflect wrap".split()),
+           "last": ("MB_LAST", "short drop pad".split()),
+           "kind": ("MB_ATTENTION", "softmax linear adaptive".split())}
 SCHEDULE = structure("mb_schedule", kind=INT, warmup=LONG, total=LONG, floor=DOUBLE, every=LONG, factor=DOUBLE)
 SOLVER = structure("mb_solver_options", method=INT, tolerance=DOUBLE, steps=LONG, directions=LONG, rate=DOUBLE, truncate=TRUTH)
 STRUCTURES = {s.__name__: s for s in (
@@ -78,22 +86,55 @@ STRUCTURES = {s.__name__: s for s in (
     structure("mb_adamw_options", lr=DOUBLE, weight_decay=DOUBLE, beta1=DOUBLE, beta2=DOUBLE, eps=DOUBLE,
               clip_norm=DOUBLE, clip_value=DOUBLE, schedule=SCHEDULE, skip=TRUTH, loss_scale=TRUTH),
 )}
-TENSOR, SHAPE, AXES = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes"))
+TENSOR, SHAPE, AXES, KEY = (STRUCTURES["mb_" + name] for name in ("tensor", "shape", "axes", "key"))
+COUNT, PAIR = ctypes.c_uint64, LONG * 2
+STRUCTURES.update({s.__name__: s for s in (
+    structure("mb_convergence", converged=TENSOR, residual=TENSOR, steps=TENSOR),
+    structure("mb_pad_options", mode=INT, value=DOUBLE),
+    structure("mb_window", size=LONG, stride=LONG, dilation=LONG),
+    structure("mb_cross_entropy_options", ignore=TRUTH, ignored=ctypes.c_int32, weights=TENSOR, smoothing=DOUBLE,
+              each_row=TRUTH),
+    structure("mb_conv_options", stride=PAIR, padding=PAIR, dilation=PAIR, groups=LONG, more=PAIR, channels_last=TRUTH),
+    structure("mb_pool_options", size=PAIR, stride=PAIR, padding=PAIR, channels_last=TRUTH),
+    structure("mb_attend_options", kind=INT, causal=TRUTH, scale=DOUBLE, mask=TENSOR, chunk=LONG),
+    structure("mb_csv_options", dtype=INT, header=TRUTH, separator=ctypes.c_char),
+    structure("mb_images_options", images=ctypes.c_char_p, labels=ctypes.c_char_p, limit=LONG, mean=DOUBLE, std=DOUBLE,
+              classes=INT, seed=COUNT),
+    structure("mb_column", data=POINTER, dtype=INT, shape=SHAPE, bytes=TRUTH, scale=DOUBLE, offset=DOUBLE),
+    structure("mb_loader_options", columns=POINTER, column_count=INT, rows=LONG, batch=LONG, last=INT, in_order=TRUTH, key=KEY,
+              step=LONG, threads=INT, read=POINTER, user=POINTER, shard=LONG, shards=LONG),
+    structure("mb_stats", **{name: DOUBLE if name == "plan_seconds" else COUNT for name in """flushes plans plan_hits
+        plan_bytes plans_cached nodes recorded allocations bytes peak_bytes last_nodes last_steps last_flops last_arena_bytes
+        plan_seconds pipelines descriptor_writes device_allocations device_bytes recordings submits last_dispatches
+        last_barriers""".split()}),
+    structure("mb_costs", **{name: DOUBLE if name == "plan_seconds" else COUNT for name in """peak_bytes variable_bytes
+        input_bytes live_bytes result_bytes loop_bytes temporary_bytes other_bytes held_bytes plan_bytes flops steps nodes
+        plan_seconds""".split()}),
+)})
 # Functions of ours that the library calls.
 THROUGH = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, ctypes.POINTER(TENSOR))
-STRUCTURES["mb_convergence"] = structure("mb_convergence", converged=TENSOR, residual=TENSOR, steps=TENSOR)
-TYPES = {"mb_tap_through_function": THROUGH, "void": None, "bool": TRUTH, "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
-         "size_t": ctypes.c_size_t, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
+GRADIENTS = ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(TENSOR), INT)
+LOG = ctypes.CFUNCTYPE(None, POINTER, ctypes.c_char_p)
+STRUCTURES["mb_options"] = structure("mb_options", size=ctypes.c_size_t, backend=ctypes.c_char_p, threads=INT, allocator=POINTER,
+                                     plan_cache_bytes=ctypes.c_size_t, disable=ctypes.c_char_p, log=LOG, log_user=POINTER)
+TYPES = {"mb_tap_through_function": THROUGH, "mb_gradients_through": GRADIENTS, "void": None, "bool": TRUTH,
+         "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
+         "size_t": ctypes.c_size_t, "unsigned": ctypes.c_uint, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}
 
 UNARY = """neg recip sqrt rsqrt exp log expm1 log1p sin cos tanh sigmoid erf abs sign floor ceil round trunc tan asin acos
 atan sinh cosh asinh acosh atanh square relu silu softplus elu gelu gelu_erf exp2 log2 log10 isnan isinf isfinite transpose
-sort argsort alias stop_gradient keep_through keep detach""".split()
+diagonal diagonal_matrix trace cholesky log_det_spd sort argsort alias stop_gradient keep_through keep detach""".split()
 BINARY = "add sub mul div pow maximum minimum atan2 hypot floor_divide lt le eq gt ge ne mod fmod".split()
-REDUCTIONS = "sum mean variance norm prod max min any all".split()
-ALONG = "softmax log_softmax argmax argmin flip squeeze unsqueeze".split()
+REDUCTIONS = "sum mean variance norm logsumexp prod max min any all".split()
+ALONG = "softmax log_softmax argmax argmin median flip squeeze unsqueeze".split()
+RUNNING = "cumsum cumprod cummax cummin".split()
+PAIRS = "matmul dot take_along solve_spd cholesky_solve".split()
+CONVOLUTIONS = "conv1d conv2d conv_transpose1d conv_transpose2d".split()
+POOLS = "max_pool1d max_pool2d avg_pool1d avg_pool2d".split()
+DRAWS = "uniform normal exponential laplace sphere orthogonal".split()
 # As in the headers, without names: a C compiler can tell whether they are right.
 DECLARATIONS = """
-mb_context *mb_open(const char *)
+mb_context *mb_open_with(const mb_options *)
 mb_status mb_close(mb_context *)
 mb_status mb_error(const mb_context *)
 const char *mb_message(const mb_context *)
@@ -115,8 +156,14 @@ mb_tensor mb_variable_at(const char *, mb_context *, mb_dtype, mb_shape)
 mb_status mb_assign_at(const char *, mb_tensor, mb_tensor)
 mb_key mb_key_of(uint64_t)
 mb_key mb_key_fold(mb_key, uint64_t)
-mb_tensor mb_uniform_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape)
-mb_tensor mb_normal_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape)
+mb_tensor mb_gamma_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape, double, double)
+mb_tensor mb_permutation_at(const char *, mb_context *, mb_key, mb_shape)
+mb_tensor mb_tril_mask_at(const char *, mb_context *, int64_t, int64_t, int64_t)
+mb_tensor mb_sincos2d_at(const char *, mb_context *, mb_dtype, int64_t, int64_t, int64_t)
+mb_status mb_forecast_at(const char *, mb_context *, const mb_tensor *, int, mb_costs *)
+mb_stats mb_get_stats(const mb_context *)
+const char *mb_backend_name(const mb_context *)
+const char *mb_version(void)
 mb_tensor mb_not_at(const char *, mb_tensor)
 mb_tensor mb_and_at(const char *, mb_tensor, mb_tensor)
 mb_tensor mb_or_at(const char *, mb_tensor, mb_tensor)
@@ -127,16 +174,34 @@ mb_tensor mb_reshape_at(const char *, mb_tensor, mb_shape)
 mb_tensor mb_broadcast_at(const char *, mb_tensor, mb_shape)
 mb_tensor mb_permute_at(const char *, mb_tensor, mb_axes)
 mb_tensor mb_slice_at(const char *, mb_tensor, int, int64_t, int64_t, int64_t)
-mb_tensor mb_pad_at(const char *, mb_tensor, int, int64_t, int64_t)
-mb_tensor mb_cumsum_at(const char *, mb_tensor, int, bool)
+mb_tensor mb_pad_with_at(const char *, mb_tensor, int, int64_t, int64_t, mb_pad_options)
+mb_tensor mb_unfold_at(const char *, mb_tensor, int, mb_window)
+mb_tensor mb_fold_at(const char *, mb_tensor, int, mb_window, int64_t)
+mb_tensor mb_tril_at(const char *, mb_tensor, int64_t)
+mb_tensor mb_triu_at(const char *, mb_tensor, int64_t)
+mb_tensor mb_triangular_solve_at(const char *, mb_tensor, mb_tensor, unsigned)
+mb_tensor mb_lstsq_at(const char *, mb_tensor, mb_tensor, mb_tensor)
+mb_tensor mb_quantile_at(const char *, mb_tensor, double, int)
+mb_tensor mb_gather_at(const char *, mb_tensor, mb_tensor, int)
+mb_tensor mb_scatter_at(const char *, mb_tensor, mb_tensor, mb_tensor, int)
+mb_tensor mb_scatter_add_along_at(const char *, mb_tensor, mb_tensor, mb_tensor, int)
+mb_tensor mb_scatter_add_at(const char *, mb_tensor, mb_tensor, int, int64_t)
+mb_tensor mb_topk_at(const char *, mb_tensor, int64_t, int, bool, mb_tensor *)
+mb_status mb_split_at(const char *, mb_tensor, const int64_t *, mb_tensor *, int, int)
+mb_status mb_unstack_at(const char *, mb_tensor, mb_tensor *, int, int)
+mb_tensor mb_layer_normalize_at(const char *, mb_tensor, mb_tensor, mb_tensor, double)
+mb_tensor mb_rms_normalize_at(const char *, mb_tensor, mb_tensor, double)
+mb_tensor mb_batch_normalize_at(const char *, mb_tensor, int, mb_tensor, mb_tensor, double, mb_tensor *, mb_tensor *)
+mb_tensor mb_group_normalize_at(const char *, mb_tensor, int, int64_t, mb_tensor, mb_tensor, double)
+mb_tensor mb_dropout_at(const char *, mb_tensor, mb_key, double, bool)
+mb_tensor mb_attend_with_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_attend_options)
+mb_tensor mb_patchify_at(const char *, mb_tensor, int64_t)
 mb_tensor mb_concat_at(const char *, const mb_tensor *, int, int)
 mb_tensor mb_stack_at(const char *, const mb_tensor *, int, int)
-mb_tensor mb_matmul_at(const char *, mb_tensor, mb_tensor)
-mb_tensor mb_dot_at(const char *, mb_tensor, mb_tensor)
-mb_tensor mb_einsum_at(const char *, const char *, mb_tensor, mb_tensor)
+mb_tensor mb_einsum_of_at(const char *, const char *, const mb_tensor *, int)
 mb_tensor mb_take_at(const char *, mb_tensor, mb_tensor, int)
 mb_tensor mb_one_hot_at(const char *, mb_tensor, int64_t)
-mb_tensor mb_cross_entropy_at(const char *, mb_tensor, mb_tensor)
+mb_tensor mb_cross_entropy_with_at(const char *, mb_tensor, mb_tensor, mb_cross_entropy_options)
 mb_status mb_eval_at(const char *, const mb_tensor *, int)
 mb_status mb_read_at(const char *, mb_tensor, void *, size_t)
 double mb_item_at(const char *, mb_tensor)
@@ -144,9 +209,20 @@ mb_status mb_grad_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor 
 mb_status mb_vjp_at(const char *, mb_tensor, mb_tensor, const mb_tensor *, int, mb_tensor *)
 mb_status mb_jvp_at(const char *, const mb_tensor *, int, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
 mb_status mb_hvp_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
+mb_tensor mb_jacobian_at(const char *, mb_tensor, mb_tensor)
+mb_tensor mb_hessian_at(const char *, mb_tensor, const mb_tensor *, int)
+mb_status mb_hessian_diagonal_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor *)
+mb_status mb_directional_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *, mb_tensor *)
+mb_status mb_extreme_eigenvalues_at(const char *, mb_tensor, const mb_tensor *, int, int, mb_key, double *, double *)
+mb_tensor mb_sgd_update_at(const char *, mb_tensor, mb_tensor, mb_tensor)
+mb_tensor mb_momentum_update_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_tensor, double, bool, mb_tensor *)
+mb_tensor mb_global_norm_at(const char *, const mb_tensor *, int)
+mb_tensor mb_clip_norm_at(const char *, const mb_tensor *, int, double, mb_tensor *)
+mb_tensor mb_clip_value_at(const char *, mb_tensor, double)
 mb_status mb_grad_mixed_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, mb_tensor *)
 mb_status mb_custom_gradient_at(const char *, const mb_tensor *, int, const mb_tensor *, int, mb_custom_rule, mb_tensor *)
 mb_checkpoint mb_checkpoint_begin_at(const char *, mb_context *)
+mb_checkpoint mb_checkpoint_products_begin_at(const char *, mb_context *)
 mb_status mb_checkpoint_end_at(const char *, mb_checkpoint)
 mb_scan mb_scan_begin_with_at(const char *, mb_context *, int64_t, mb_scan_options)
 mb_status mb_scan_carry_at(const char *, mb_scan, mb_tensor *)
@@ -168,6 +244,24 @@ mb_tap mb_tap_through_at(const char *, mb_context *, const char *, mb_tap_throug
 mb_tap mb_tap_collect_at(const char *, mb_context *, const char *, mb_tensor *, int)
 mb_tap mb_tap_replace_at(const char *, mb_context *, const char *, const mb_tensor *, int)
 int mb_tap_end_at(const char *, mb_tap)
+mb_tensor mb_npy_load_at(const char *, mb_context *, const char *)
+mb_status mb_npy_save_at(const char *, const char *, mb_tensor)
+mb_tensor mb_csv_load_at(const char *, mb_context *, const char *, mb_csv_options)
+mb_safetensors *mb_safetensors_open_at(const char *, mb_context *, const char *)
+void mb_safetensors_close(mb_safetensors *)
+int mb_safetensors_count(const mb_safetensors *)
+const char *mb_safetensors_name(const mb_safetensors *, int)
+mb_tensor mb_safetensors_tensor_at(const char *, mb_safetensors *, int)
+bool mb_safetensors_metadata_pair(const mb_safetensors *, int, const char **, const char **)
+mb_images *mb_images_open_at(const char *, mb_context *, mb_images_options)
+void mb_images_close(mb_images *)
+int64_t mb_images_count(const mb_images *)
+mb_status mb_images_batch_at(const char *, mb_images *, uint64_t, int64_t, int64_t, mb_tensor *, mb_tensor *)
+mb_loader *mb_loader_open_at(const char *, mb_context *, mb_loader_options)
+void mb_loader_close(mb_loader *)
+int64_t mb_loader_batches(const mb_loader *)
+int64_t mb_loader_step(const mb_loader *)
+mb_status mb_loader_next_at(const char *, mb_loader *, mb_tensor *, int64_t *)
 mb_init mb_init_zeros(void)
 mb_init mb_init_ones(void)
 mb_init mb_init_full(double)
@@ -219,7 +313,8 @@ int64_t mb_optimizer_skipped_at(const char *, const mb_optimizer *)
 double mb_optimizer_loss_scale_at(const char *, const mb_optimizer *)
 double mb_optimizer_lr(const mb_optimizer *)
 void mb_optimizer_set_lr(mb_optimizer *, double)
-mb_status mb_optimizer_save_at(const char *, const mb_optimizer *, const char *)
+mb_status mb_optimizer_save_with_at(const char *, const mb_optimizer *, const char *, const char *const *)
+void mb_optimizer_set_through(mb_optimizer *, mb_gradients_through, void *)
 mb_status mb_optimizer_load_at(const char *, mb_optimizer *, const char *)
 """.strip().splitlines()
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor)" for name in UNARY]
@@ -228,6 +323,17 @@ DECLARATIONS += [f"mb_tensor mb_{name}_right_at(const char *, mb_tensor, double)
 DECLARATIONS += [f"mb_tensor mb_{name}_left_at(const char *, double, mb_tensor)" for name in BINARY]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_axes)" for name in REDUCTIONS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for name in ALONG]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int, bool)" for name in RUNNING]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor)" for name in PAIRS]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_conv_options)"
+                 for name in CONVOLUTIONS]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_pool_options)" for name in POOLS]
+DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_context *, mb_key, mb_dtype, mb_shape)" for name in DRAWS]
+DECLARATIONS += [f"mb_tensor mb_adam_update{kind}_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_tensor, mb_tensor, "
+                 f"{step}, const mb_adam_options *, mb_tensor *, mb_tensor *)"
+                 for kind, step in (("", "int64_t"), ("_in_scan", "mb_tensor"))]
+DECLARATIONS += ["mb_status mb_safetensors_save_at(const char *, mb_context *, const char *, const char *const *, "
+                 "const mb_tensor *, int, const char *const *)"]
 DECLARATIONS += [f"mb_status mb_{name}_at(const char *, mb_map, const mb_tensor *, int, const mb_tensor *, int, "
                  "mb_implicit_options, mb_tensor *, mb_convergence *)" for name in ("fixed_point", "root", "minimize")]
 
@@ -319,18 +425,30 @@ def filled(cls, options):
         if isinstance(value, dict):
             value = filled(kind_, value)
         elif isinstance(value, str):
-            value = chosen(name, value)
+            value = chosen(cls.__name__, name, value)
+        elif issubclass(kind_, ctypes.Array) and value is not None:
+            value = kind_(*((value, value) if isinstance(value, int) else value))
         if value is not None:
             values[name] = value.handle if isinstance(value, Tensor) else value
     return cls(**values)
 
 
-def chosen(name, value):
+def chosen(owner, name, value):
     """The number of what an option is called."""
-    choices = CHOICES[name][1]
+    choices = CHOICES.get(f"{owner}.{name}", CHOICES.get(name, (None, [])))[1]
     if value not in choices:
         raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")
     return choices.index(value)
+
+
+def handle_or_none(tensor):
+    return TENSOR() if tensor is None else tensor.handle
+
+
+def pairs_of(metadata):
+    """key, value, key, value, ..., NULL."""
+    texts = [text.encode() for pair in (metadata or {}).items() for text in pair]
+    return (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
 
 
 def handles_of(tensors):
@@ -359,6 +477,15 @@ def key(seed, *folds):
     for n in folds:
         k = library.mb_key_fold(k, n)
     return k
+
+
+def dtype_of(view):
+    """That of a buffer."""
+    code = view.format.lstrip("@=" + ("<" if sys.byteorder == "little" else ">"))
+    code = "q" if code == "l" and view.itemsize == 8 else code
+    if code not in FORMATS:
+        raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i, ?, e, q or B")
+    return FORMATS.index(code)
 
 
 def flattened(data):
@@ -433,20 +560,99 @@ class Tensor:
         """x, or what a tap puts in its place: for layers of one's own."""
         return self.context.record("tell", self, name.encode())
 
-    def matmul(self, other):
-        return self.context.record("matmul", self, other)
-
-    def dot(self, other):
-        return self.context.record("dot", self, other)
-
     def take(self, index, axis):
         return self.context.record("take", self, index, axis)
 
     def one_hot(self, classes):
         return self.context.record("one_hot", self, classes)
 
-    def cross_entropy(self, labels):
-        return self.context.record("cross_entropy", self, labels)
+    def cross_entropy(self, labels, **options):
+        """Options are those of mb_cross_entropy_options."""
+        options = filled(STRUCTURES["mb_cross_entropy_options"], options)
+        return self.context.record("cross_entropy_with", self, labels, options)
+
+    def layer_normalize(self, scale=None, bias=None, eps=1e-6):
+        return self.context.record("layer_normalize", self, handle_or_none(scale), handle_or_none(bias), eps)
+
+    def rms_normalize(self, scale=None, eps=1e-6):
+        return self.context.record("rms_normalize", self, handle_or_none(scale), eps)
+
+    def batch_normalize(self, channels=1, scale=None, bias=None, eps=1e-5):
+        scale, bias = handle_or_none(scale), handle_or_none(bias)
+        return self.context.record("batch_normalize", self, channels, scale, bias, eps, None, None)
+
+    def group_normalize(self, groups, channels=1, scale=None, bias=None, eps=1e-5):
+        return self.context.record("group_normalize", self, channels, groups, handle_or_none(scale), handle_or_none(bias), eps)
+
+    def dropout(self, key, p, training=True):
+        return self.context.record("dropout", self, key, p, training)
+
+    def attend(self, k, v, **options):
+        """Of queries [B,N,H,dk], keys and values; options are those of mb_attend_options: causal=True, mask=..."""
+        return self.context.record("attend_with", self, k, v, filled(STRUCTURES["mb_attend_options"], options))
+
+    def patchify(self, p):
+        return self.context.record("patchify", self, p)
+
+    def triangular_solve(self, b, upper=False, transposed=False, unit_diagonal=False):
+        return self.context.record("triangular_solve", self, b, upper + 2 * transposed + 4 * unit_diagonal)
+
+    def lstsq(self, b, ridge=None):
+        return self.context.record("lstsq", self, b, handle_or_none(ridge))
+
+    def tril(self, diagonal=0):
+        return self.context.record("tril", self, diagonal)
+
+    def triu(self, diagonal=0):
+        return self.context.record("triu", self, diagonal)
+
+    def quantile(self, q, axis=-1):
+        return self.context.record("quantile", self, q, axis)
+
+    def gather(self, index, axis=-1):
+        return self.context.record("gather", self, index, axis)
+
+    def scatter(self, index, updates, axis=-1):
+        return self.context.record("scatter", self, index, updates, axis)
+
+    def scatter_add_along(self, index, updates, axis=-1):
+        return self.context.record("scatter_add_along", self, index, updates, axis)
+
+    def scatter_add(self, index, axis, size):
+        """The updates, added into an axis of so many zeros."""
+        return self.context.record("scatter_add", self, index, axis, size)
+
+    def topk(self, k, axis=-1, largest=True):
+        """The k largest entries, or the smallest, and where they are."""
+        index = TENSOR()
+        return self.context.record("topk", self, k, axis, largest, ctypes.byref(index)), Tensor(self.context, index)
+
+    def split(self, sizes, axis=-1):
+        """Parts of these sizes."""
+        parts = (TENSOR * len(sizes))()
+        given = (LONG * len(sizes))(*map(Whole(LONG).from_param, sizes))
+        self.context.checked(library.mb_split_at(self.context.site(), self.handle, given, parts, len(parts), axis))
+        return handles_at(self.context, ctypes.addressof(parts), len(parts))
+
+    def unstack(self, axis=0):
+        """The entries of an axis."""
+        parts = (TENSOR * self.shape[axis])()
+        self.context.checked(library.mb_unstack_at(self.context.site(), self.handle, parts, len(parts), axis))
+        return handles_at(self.context, ctypes.addressof(parts), len(parts))
+
+    def unfold(self, axis, size, stride=1, dilation=1):
+        return self.context.record("unfold", self, axis, STRUCTURES["mb_window"](size, stride, dilation))
+
+    def fold(self, axis, n, size=0, stride=1, dilation=1):
+        """The inverse of unfold, to n elements, where windows that overlap are added."""
+        return self.context.record("fold", self, axis, STRUCTURES["mb_window"](size, stride, dilation), n)
+
+    def clip_value(self, limit):
+        return self.context.record("clip_value", self, limit)
+
+    def save_npy(self, path):
+        """Writes an array of NumPy's. A flush."""
+        self.context.checked(library.mb_npy_save_at(self.context.site(), os.fsencode(path), self.handle))
 
     def clamp(self, low, high):
         return self.context.record("clamp", self, low, high)
@@ -466,11 +672,9 @@ class Tensor:
     def slice(self, axis, start, count, step=1):
         return self.context.record("slice", self, axis, start, count, step)
 
-    def pad(self, axis, before, after):
-        return self.context.record("pad", self, axis, before, after)
-
-    def cumsum(self, axis=-1, reverse=False):
-        return self.context.record("cumsum", self, axis, reverse)
+    def pad(self, axis, before, after, **options):
+        """With zeros; or mode="edge", "reflect", "wrap", or value=..."""
+        return self.context.record("pad_with", self, axis, before, after, filled(STRUCTURES["mb_pad_options"], options))
 
     def __matmul__(self, other):
         return self.matmul(other) if isinstance(other, Tensor) else NotImplemented
@@ -512,10 +716,10 @@ class Tensor:
         return result
 
 
-def define(name, function):
+def define(name, function, owner=Tensor):
     function.__name__ = name
     function.__doc__ = f"mb_{name} of the C headers."
-    setattr(Tensor, name, function)
+    setattr(owner, name, function)
 
 
 for _name in UNARY:
@@ -524,6 +728,31 @@ for _name in REDUCTIONS:
     define(_name, lambda x, axes=None, keep=False, name=_name: x.context.record(name, x, axes_of(axes, keep)))
 for _name in ALONG:
     define(_name, lambda x, axis=-1, name=_name: x.context.record(name, x, axis))
+for _name in RUNNING:
+    define(_name, lambda x, axis=-1, reverse=False, name=_name: x.context.record(name, x, axis, reverse))
+for _name in PAIRS:
+    define(_name, lambda x, y, name=_name: x.context.record(name, x, y))
+
+
+def spread(name, options):
+    """What is given as one number is the same for both axes of two."""
+    return {k: (v,) * int(name[-2]) if isinstance(v, int) and k in ("size", "stride", "padding", "dilation", "more") else v
+            for k, v in options.items()}
+
+
+def convolution(x, weight, bias, name, options):
+    options = filled(STRUCTURES["mb_conv_options"], spread(name, options))
+    return x.context.record(name, x, weight, handle_or_none(bias), options)
+
+
+def pool(x, name, options):
+    return x.context.record(name, x, filled(STRUCTURES["mb_pool_options"], spread(name, options)))
+
+
+for _name in CONVOLUTIONS:
+    define(_name, lambda x, weight, bias=None, name=_name, **options: convolution(x, weight, bias, name, options))
+for _name in POOLS:
+    define(_name, lambda x, size, name=_name, **options: pool(x, name, {"size": size, **options}))
 
 
 def binary(x, y, name):
@@ -558,10 +787,14 @@ Tensor.__neg__, Tensor.__abs__ = Tensor.neg, Tensor.abs
 class Context:
     """A tape, a backend and their memory, of the thread that opened it."""
 
-    def __init__(self, backend=None):
+    def __init__(self, backend=None, threads=0, disable=None, plan_cache_bytes=0, log=None):
+        """log(line) is told warnings; the others are as mb_options has them."""
         self._pointer, self._sites, self._owned, self._raised = None, {}, [], None
         self._functions, self._numbers = [], {}
-        self._pointer = load().mb_open(backend.encode() if backend is not None else None)
+        self._log = LOG((lambda _, line: log(line.decode(errors="replace"))) if log else 0)
+        texts = (text.encode() if text is not None else None for text in (backend, disable))
+        options = STRUCTURES["mb_options"](0, next(texts), threads, None, plan_cache_bytes, next(texts), self._log)
+        self._pointer = load().mb_open_with(ctypes.byref(options))
         try:
             self.check()
         except Error:
@@ -658,11 +891,66 @@ class Context:
     def variable(self, shape, dtype=FLOAT32):
         return self.record("variable", self.pointer, dtype, shape_of(shape))
 
-    def uniform(self, key, shape, dtype=FLOAT32):
-        return self.record("uniform", self.pointer, key, dtype, shape_of(shape))
+    def gamma(self, key, shape, k, theta, dtype=FLOAT32):
+        return self.record("gamma", self.pointer, key, dtype, shape_of(shape), k, theta)
 
-    def normal(self, key, shape, dtype=FLOAT32):
-        return self.record("normal", self.pointer, key, dtype, shape_of(shape))
+    def permutation(self, key, shape):
+        return self.record("permutation", self.pointer, key, shape_of(shape))
+
+    def tril_mask(self, rows, columns, diagonal=0):
+        """True where column - row <= diagonal."""
+        return self.record("tril_mask", self.pointer, rows, columns, diagonal)
+
+    def sincos2d(self, rows, columns, dim, dtype=FLOAT32):
+        return self.record("sincos2d", self.pointer, dtype, rows, columns, dim)
+
+    def load_npy(self, path):
+        return self.record("npy_load", self.pointer, os.fsencode(path))
+
+    def load_csv(self, path, dtype=FLOAT32, header=False, separator=","):
+        """A table of numbers: [rows, columns]."""
+        options = STRUCTURES["mb_csv_options"](dtype, header, separator.encode())
+        return self.record("csv_load", self.pointer, os.fsencode(path), options)
+
+    def load_safetensors(self, path):
+        """All tensors of a file, by name."""
+        file = library.mb_safetensors_open_at(self.site(), self.pointer, os.fsencode(path))
+        self.check()
+        try:
+            return {library.mb_safetensors_name(file, i).decode(): self.record("safetensors_tensor", file, i)
+                    for i in range(library.mb_safetensors_count(file))}
+        finally:
+            library.mb_safetensors_close(file)
+
+    def load_metadata(self, path):
+        """Of a file of tensors, its texts by name."""
+        file = library.mb_safetensors_open_at(self.site(), self.pointer, os.fsencode(path))
+        self.check()
+        key, value, texts = ctypes.c_char_p(), ctypes.c_char_p(), {}
+        while library.mb_safetensors_metadata_pair(file, len(texts), ctypes.byref(key), ctypes.byref(value)):
+            texts[key.value.decode()] = value.value.decode()
+        library.mb_safetensors_close(file)
+        return texts
+
+    def save_safetensors(self, path, tensors, metadata=None):
+        """Writes a dict of tensors by name, and one of texts. A flush."""
+        names = (ctypes.c_char_p * len(tensors))(*(name.encode() for name in tensors))
+        self.checked(library.mb_safetensors_save_at(self.site(), self.pointer, os.fsencode(path), names,
+                                                    handles_of(list(tensors.values())), len(tensors), pairs_of(metadata)))
+
+    def forecast(self, *tensors):
+        """What a flush of these, and of what is assigned, would take; nothing is computed: peak_bytes, flops, ..."""
+        costs = STRUCTURES["mb_costs"]()
+        self.checked(library.mb_forecast_at(self.site(), self.pointer, handles_of(tensors), len(tensors), ctypes.byref(costs)))
+        return costs
+
+    def stats(self):
+        """flushes, plans, bytes, peak_bytes, ..."""
+        return library.mb_get_stats(self.pointer)
+
+    @property
+    def backend(self):
+        return library.mb_backend_name(self.pointer).decode()
 
     def tensor(self, data, dtype=None):
         """A copy of a buffer, or of numbers in nested lists. A buffer's own dtype is the only one it can have."""
@@ -677,11 +965,9 @@ class Context:
             values = map(float if dtype in (FLOAT32, FLOAT64) else bool if dtype == BOOL else operator.index, flat)
             text = array.array(code, values).tobytes()
         else:
-            code = view.format.lstrip("@=" + ("<" if sys.byteorder == "little" else ">"))
-            code = "q" if code == "l" and view.itemsize == 8 else code
-            if code not in FORMATS or dtype not in (None, FORMATS.index(code)):
-                raise TypeError(f"a buffer of {view.format!r}: wanted f, d, i, ?, e, q or B, and the dtype, where one is given")
-            dtype, shape, text = FORMATS.index(code), view.shape, view.tobytes()
+            if dtype not in (None, dtype_of(view)):
+                raise TypeError(f"a buffer of {view.format!r}: it has a dtype of its own")
+            dtype, shape, text = dtype_of(view), view.shape, view.tobytes()
         return self.record("from_bytes", self.pointer, dtype, shape_of(shape), text, len(text))
 
     def contained(self, call):
@@ -705,9 +991,11 @@ class Context:
         self.check()
 
     @contextmanager
-    def checkpoint(self):
-        """What is recorded inside is computed again for derivatives in place of being kept."""
-        checkpoint = library.mb_checkpoint_begin_at(self.site(), self.pointer)
+    def checkpoint(self, products=False):
+        """What is recorded inside is computed again for derivatives in place of being kept; with products, results of
+        matrix products are."""
+        begin = library.mb_checkpoint_products_begin_at if products else library.mb_checkpoint_begin_at
+        checkpoint = begin(self.site(), self.pointer)
         try:
             yield
         finally:
@@ -841,6 +1129,14 @@ class Context:
         heard.append(self.checked(library.mb_tap_end_at(self.site(), tap)))
 
 
+def draw(mb, key, shape, dtype, name):
+    return mb.record(name, mb.pointer, key, dtype, shape_of(shape))
+
+
+for _name in DRAWS:
+    define(_name, lambda mb, key, shape, dtype=FLOAT32, name=_name: draw(mb, key, shape, dtype, name), Context)
+
+
 def listed(tensors):
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
@@ -891,8 +1187,8 @@ def where(condition, a, b):
     return mb.record("where", condition, a, b)
 
 
-def einsum(equation, a, b):
-    return a.context.record("einsum", equation.encode(), a, b)
+def einsum(equation, *tensors):
+    return tensors[0].context.record("einsum_of", equation.encode(), handles_of(tensors), len(tensors))
 
 
 def concat(tensors, axis=0):
@@ -945,6 +1241,73 @@ def jvp(y, xs, vs):
     result = TENSOR()
     library.mb_jvp_at(mb.site(), handles_of([y]), 1, handles_of(xs), handles_of(vs), len(xs), ctypes.byref(result))
     return mb.tensor_of(result)
+
+
+def jacobian(y, x):
+    """All of dy/dx, [Y..., X...]."""
+    return y.context.record("jacobian", y, x)
+
+
+def hessian(y, xs):
+    """Of sum(y), by all elements of the xs together: [p, p]."""
+    return y.context.record("hessian", y, handles_of(listed(xs)), len(listed(xs)))
+
+
+def hessian_diagonal(y, xs):
+    """d2 sum(y) / dx2 of each element."""
+    return derivative("hessian_diagonal", y, xs)
+
+
+def directional(y, xs, us):
+    """First and second derivative of y along the line xs + s us."""
+    mb, xs, us = y.context, listed(xs), listed(us)
+    if len(xs) != len(us):
+        raise ValueError(f"directional: {len(us)} directions for {len(xs)} tensors")
+    first, second = TENSOR(), TENSOR()
+    mb.checked(library.mb_directional_at(mb.site(), y.handle, handles_of(xs), handles_of(us), len(xs), ctypes.byref(first),
+                                         ctypes.byref(second)))
+    return Tensor(mb, first), Tensor(mb, second)
+
+
+def extreme_eigenvalues(y, xs, steps, key):
+    """The smallest and the largest of the Hessian of sum(y), by Lanczos. A flush."""
+    mb, xs, smallest, largest = y.context, listed(xs), DOUBLE(), DOUBLE()
+    mb.checked(library.mb_extreme_eigenvalues_at(mb.site(), y.handle, handles_of(xs), len(xs), steps, key,
+                                                 ctypes.byref(smallest), ctypes.byref(largest)))
+    return smallest.value, largest.value
+
+
+# ------------------------------------------------------------------------------------------- rules of inner loops --
+
+def sgd_update(parameter, gradient, lr):
+    return parameter.context.record("sgd_update", parameter, gradient, lr)
+
+
+def momentum_update(parameter, gradient, lr, velocity, momentum, nesterov=False):
+    """-> the parameter and the velocity after the step."""
+    mb, after = parameter.context, TENSOR()
+    moved = mb.record("momentum_update", parameter, gradient, lr, velocity, momentum, nesterov, ctypes.byref(after))
+    return moved, Tensor(mb, after)
+
+
+def adam_update(parameter, gradient, lr, m, v, t, **options):
+    """Of step t = 1, 2, ..., in a scan a tensor, 0-d of int32 -> the parameter, m and v after it."""
+    mb, m1, v1 = parameter.context, TENSOR(), TENSOR()
+    options = filled(STRUCTURES["mb_adam_options"], options)
+    name = "adam_update_in_scan" if isinstance(t, Tensor) else "adam_update"
+    moved = mb.record(name, parameter, gradient, lr, m, v, t, ctypes.byref(options), ctypes.byref(m1), ctypes.byref(v1))
+    return moved, Tensor(mb, m1), Tensor(mb, v1)
+
+
+def global_norm(gradients):
+    return gradients[0].context.record("global_norm", handles_of(gradients), len(gradients))
+
+
+def clip_norm(gradients, most):
+    """Multiplied so that their common norm is at most that; and the norm before."""
+    mb, clipped = gradients[0].context, (TENSOR * len(gradients))()
+    norm = mb.record("clip_norm", handles_of(gradients), len(gradients), most, clipped)
+    return handles_at(mb, ctypes.addressof(clipped), len(gradients)), norm
 
 
 # ----------------------------------------------------------------------------- functions that derivatives ask again --
@@ -1029,6 +1392,91 @@ def custom_gradient(ys, xs, reverse):
                                              results))
     results = handles_at(mb, ctypes.addressof(results), len(several))
     return results[0] if isinstance(ys, Tensor) else results
+
+
+# ---------------------------------------------------------------------------------------------------------- batches --
+
+IN_ORDER = (1 << 64) - 1  # in place of an epoch: the order of the files
+
+
+class Images:
+    """Labelled images of two IDX files: Images(mb, images=PATH, labels=PATH, mean=0.286, std=0.353, seed=1)."""
+
+    def __init__(self, context, images, labels, **options):
+        paths = {"images": os.fsencode(images), "labels": os.fsencode(labels)}
+        options = filled(STRUCTURES["mb_images_options"], {**paths, **options})
+        self.context = context
+        self._pointer = context.own(library.mb_images_close,
+                                    library.mb_images_open_at(context.site(), context.pointer, options))
+
+    def __len__(self):
+        self.context.pointer  # raises if it is closed
+        return library.mb_images_count(self._pointer)
+
+    def batch(self, epoch, number, size):
+        """-> images [B, height, width] and labels [B]."""
+        mb, x, y = self.context, TENSOR(), TENSOR()
+        mb.pointer  # raises if it is closed
+        mb.checked(library.mb_images_batch_at(mb.site(), self._pointer, epoch, number, size, ctypes.byref(x), ctypes.byref(y)))
+        return Tensor(mb, x), Tensor(mb, y)
+
+
+Scaled = namedtuple("Scaled", "data scale offset", defaults=(0.0,))
+Scaled.__doc__ = "A column of bytes, which become byte * scale + offset, float32."
+
+
+class Loader:
+    """Batches of rows, without end, made ahead by threads: Loader(mb, [images, labels], batch=64, key=key(1)). Columns are
+    buffers whose first axis is that of the rows, or Scaled; they are read until the context is closed, and only those
+    that cannot be written to are copied. Other options are those of mb_loader_options. What is iterated over are lists, a
+    tensor for each column; rows says how many of the last batch are real."""
+
+    def __init__(self, context, columns, batch, **options):
+        views = [memoryview(c.data if isinstance(c, Scaled) else c) for c in columns]
+        if not views or not all(v.ndim and v.shape[0] == views[0].shape[0] for v in views):
+            raise ValueError("loader: wanted columns of as many rows")
+        self.context, self._columns, self.rows, self._held = context, len(views), 0, []
+        described = (STRUCTURES["mb_column"] * len(views))(*map(self._column, columns, views))
+        options = filled(STRUCTURES["mb_loader_options"], {"rows": views[0].shape[0], "batch": batch, **options})
+        options.columns, options.column_count = ctypes.cast(described, POINTER), len(views)
+        self._pointer = context.own(self._close, library.mb_loader_open_at(context.site(), context.pointer, options))
+
+    def _column(self, column, view):
+        shape = shape_of(view.shape[1:])
+        dtype = dtype_of(view)
+        if isinstance(column, Scaled) and dtype != UINT8:
+            raise TypeError(f"a buffer of {view.format!r}: wanted bytes")
+        bytes_ = ctypes.c_char * view.nbytes
+        in_place = view.c_contiguous and not view.readonly
+        self._held.append(bytes_.from_buffer(view) if in_place else bytes_.from_buffer_copy(view.tobytes()))
+        address = ctypes.addressof(self._held[-1])
+        if isinstance(column, Scaled):
+            return STRUCTURES["mb_column"](address, FLOAT32, shape, True, column.scale, column.offset)
+        return STRUCTURES["mb_column"](address, dtype, shape)
+
+    def _close(self, pointer):
+        library.mb_loader_close(pointer)
+        self._held.clear()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        mb, columns, rows = self.context, (TENSOR * self._columns)(), LONG()
+        mb.pointer  # raises if it is closed
+        mb.checked(library.mb_loader_next_at(mb.site(), self._pointer, columns, ctypes.byref(rows)))
+        self.rows = rows.value
+        return handles_at(mb, ctypes.addressof(columns), self._columns)
+
+    def batches(self):
+        """Of an epoch."""
+        self.context.pointer  # raises if it is closed
+        return library.mb_loader_batches(self._pointer)
+
+    def step(self):
+        """The number of the next batch, over all epochs."""
+        self.context.pointer  # raises if it is closed
+        return library.mb_loader_step(self._pointer)
 
 
 # -------------------------------------------------------------------------------------- parameters and optimisers --
@@ -1160,7 +1608,7 @@ class Optimizer:
         self.context = params.context
         options = filled(STRUCTURES[f"mb_{name}_options"], options)
         pointer = getattr(library, f"mb_{name}_at")(self.context.site(), params.pointer, options)
-        self._pointer = self.context.own(library.mb_optimizer_free, pointer)
+        self._pointer, self._through = self.context.own(library.mb_optimizer_free, pointer), None
 
     @property
     def pointer(self):
@@ -1206,9 +1654,22 @@ class Optimizer:
         """The factor of the next loss. A flush."""
         return self._do("mb_optimizer_loss_scale_at")
 
-    def save(self, path):
-        """Parameters, state and the number of steps as one safetensors file. A flush, as load is."""
-        self._do("mb_optimizer_save_at", os.fsencode(path))
+    def through(self, function):
+        """In later steps gradients, a list, become what function makes of them, before their norm is taken. None: nothing."""
+        def call(_, __, gs, n):
+            def replace():
+                made = function(handles_at(self.context, ctypes.addressof(gs.contents), n))
+                if len(made) != n:
+                    raise ValueError(f"{len(made)} gradients were returned, of {n}")
+                for i, gradient in enumerate(made):
+                    gs[i] = gradient.handle
+            return self.context.contained(replace)
+        self._through = GRADIENTS(call if function else 0)  # which has to be there as long
+        library.mb_optimizer_set_through(self.pointer, self._through, None)
+
+    def save(self, path, metadata=None):
+        """Parameters, state and the number of steps as one safetensors file, with a dict of texts. A flush, as load is."""
+        self._do("mb_optimizer_save_with_at", os.fsencode(path), pairs_of(metadata))
 
     def load(self, path):
         self._do("mb_optimizer_load_at", os.fsencode(path))

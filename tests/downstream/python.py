@@ -132,6 +132,142 @@ def functions(mb):
 
 
 @test
+def matrices(mb):
+    a, b = mb.tensor([[4, 2], [2, 5]], FLOAT64), mb.tensor([[8], [8]], FLOAT64)
+    lower = a.cholesky()
+    equal(lower, [[2, 0], [1, 2]])
+    for x in (a.solve_spd(b), lower.cholesky_solve(b), a.lstsq(b)):
+        equal(x, [[1.5], [1]])
+    equal(lower.triangular_solve(b), [[4], [2]])
+    equal(lower.triangular_solve(b, transposed=True), [[2], [4]])
+    equal(lower.triangular_solve(b, unit_diagonal=True), [[8], [0]])
+    equal(lower.transpose().triangular_solve(b, upper=True), [[2], [4]])
+    equal(mb.eye(2, FLOAT64).lstsq(b, mb.scalar(3, FLOAT64)), [[2], [2]])
+    equal(a.log_det_spd(), math.log(16))
+    equal(a.trace() + a.diagonal().sum(), 18)
+    equal(a.diagonal().diagonal_matrix(), [[4, 0], [0, 5]])
+    equal(a.tril(-1) + a.triu(1), [[0, 2], [2, 0]])
+    equal(moebius.einsum("ii->", a) + moebius.einsum("ij,jk,kl->", a, a, a), 9 + 557)
+
+
+@test
+def along_axes(mb):
+    x, index = mb.tensor([[1, 2, 3], [4, 5, 6]], FLOAT64), mb.tensor([[2], [0]], INT32)
+    equal(x.cumprod(), [[1, 2, 6], [4, 20, 120]])
+    equal(x.cumsum(0, reverse=True), [[5, 7, 9], [4, 5, 6]])
+    equal((-x).cummax(), [[-1, -1, -1], [-4, -4, -4]])
+    equal(x.cummin(reverse=True), x.tolist())
+    equal(x.log().logsumexp(1), [math.log(6), math.log(15)])
+    equal(x.median(), [2, 5])
+    equal(x.quantile(0.25, 0), [1.75, 2.75, 3.75])
+    equal(x.take_along(index), [[3], [4]])
+    equal(x.gather(index), [[3], [4]])
+    equal(x.scatter(index, -x.gather(index)), [[1, 2, -3], [-4, 5, 6]])
+    equal(x.scatter_add_along(index, x.gather(index)), [[1, 2, 6], [8, 5, 6]])
+    equal(x.scatter_add(mb.tensor([1, 1], INT32), 0, 3), [[0, 0, 0], [5, 7, 9], [0, 0, 0]])
+    values, where = x.topk(2)
+    equal(values, [[3, 2], [6, 5]])
+    equal(where, [[2, 1], [2, 1]])
+    equal(x.topk(1, 0, largest=False)[0], [[1, 2, 3]])
+    left, right = x.split([1, 2])
+    equal(left, [[1], [4]])
+    equal(right, [[2, 3], [5, 6]])
+    equal(x.unstack()[1], [4, 5, 6])
+    equal(x.unstack(1)[2], [3, 6])
+    equal(x.pad(1, 1, 0), [[0, 1, 2, 3], [0, 4, 5, 6]])
+    equal(x.pad(1, 1, 0, mode="edge"), [[1, 1, 2, 3], [4, 4, 5, 6]])
+    equal(x.pad(0, 0, 1, value=7)[2], [7, 7, 7])
+    equal(x.unfold(1, 2), [[[1, 2], [2, 3]], [[4, 5], [5, 6]]])
+    equal(x.unfold(1, 2).fold(1, 3), [[1, 4, 3], [4, 10, 6]])
+    raises(ValueError, "'mirror' is none of value, edge, reflect, wrap", lambda: x.pad(1, 1, 1, mode="mirror"))
+    raises(moebius.Error, "split", lambda: x.split([1, 1]))
+    mb.clear()
+
+
+@test
+def parts_of_layers(mb):
+    x, two = mb.iota(4, FLOAT64).reshape(1, 1, 4), mb.full((1, 1, 2), 2, FLOAT64)
+    equal(x.conv1d(two), [[[2, 6, 10]]])
+    equal(x.conv1d(two, mb.ones(1, FLOAT64), stride=2), [[[3, 11]]])
+    equal(x.conv_transpose1d(two), [[[0, 2, 6, 10, 6]]])
+    image, ones = x.reshape(1, 1, 2, 2), mb.ones((1, 1, 2, 2), FLOAT64)
+    equal(image.conv2d(ones), [[[[6]]]])
+    equal(image.conv2d(ones, padding=(0, 1)), [[[[2, 6, 4]]]])
+    equal(image.conv_transpose2d(ones).sum(), 24)
+    equal(x.max_pool1d(2), [[[1, 3]]])
+    equal(x.avg_pool1d(2, stride=1), [[[0.5, 1.5, 2.5]]])
+    equal(image.max_pool2d(2), [[[[3]]]])
+    equal(image.avg_pool2d((2, 1)), [[[[1, 2]]]])
+    normal = [[[v / math.sqrt(5) for v in (-3, -1, 1, 3)]]]
+    for y in (x.layer_normalize(eps=0), x.group_normalize(1, eps=0), x.batch_normalize(eps=0)):
+        equal(y, normal)
+    equal(x.layer_normalize(mb.scalar(2, FLOAT64), mb.scalar(1, FLOAT64), 0), [[[2 * v + 1 for v in normal[0][0]]]])
+    equal(x.rms_normalize(eps=0), [[[v / math.sqrt(3.5) for v in range(4)]]])
+    equal(x.dropout(moebius.key(1), 0.5, training=False), x.tolist())
+    equal(x.dropout(moebius.key(1), 1), [[[0, 0, 0, 0]]])
+    same, values = mb.zeros((1, 2, 1, 1), FLOAT64), mb.tensor([[[[2]], [[4]]]], FLOAT64)
+    equal(same.attend(same, values), [[[[3]], [[3]]]])
+    equal(same.attend(same, values, causal=True), [[[[2]], [[3]]]])
+    equal(same.attend(same, values, mask=mb.tensor([[True, False], [True, True]], BOOL)), [[[[2]], [[3]]]])
+    equal(same.attend(same, values, kind="linear", scale=1), [[[[0]], [[0]]]])
+    equal(mb.iota(8, FLOAT64).reshape(1, 2, 4).patchify(2), [[[0, 1, 4, 5], [2, 3, 6, 7]]])
+    logits, labels = mb.zeros((2, 4), FLOAT64), mb.tensor([1, 3], INT32)
+    equal(logits.cross_entropy(labels), math.log(4))
+    equal(logits.cross_entropy(labels, each_row=True, ignore=True, ignored=3), [math.log(4), 0])
+
+
+@test
+def draws(mb):
+    k = moebius.key(3)
+    equal(mb.sphere(k, (2, 5), FLOAT64).square().sum(1), [1, 1])
+    q = mb.orthogonal(k, (3, 3), FLOAT64)
+    equal(q @ q.transpose() + 1, (mb.eye(3, FLOAT64) + 1).tolist())
+    equal(mb.permutation(k, 4).sort(), [0, 1, 2, 3])
+    for mean, want, error in ((mb.exponential(k, 40000).mean(), 1, 0.03), (mb.laplace(k, 40000).square().mean(), 2, 0.15),
+                              (mb.gamma(k, 40000, 2, 0.5).mean(), 1, 0.03)):
+        expect(abs(mean.item() - want) < error, mean.item(), want)
+    equal(mb.tril_mask(2, 2), [[True, False], [True, True]])
+    equal(mb.sincos2d(1, 2, 8)[0], [0, 0, 1, 1, 0, 0, 1, 1])
+
+
+@test
+def batches(mb):
+    """Rows (2 i, 2 i + 1), i and half of i of five, in batches of two: 0 1, 2 3, 4, and again."""
+    rows = memoryview(array.array("d", range(10))).cast("B").cast("d", (5, 2))
+    loader = moebius.Loader(mb, [rows, array.array("i", range(5)), moebius.Scaled(bytes(range(5)), 0.5)], 2, in_order=True,
+                            threads=1, last="pad")
+    expect(loader.batches() == 3 and loader.step() == 0, "an epoch")
+    for i, (x, number, half) in enumerate(loader):
+        first = 2 * (i % 3)
+        if first < 4:
+            equal(x, [[2 * first, 2 * first + 1], [2 * first + 2, 2 * first + 3]])
+            equal(half, [first / 2, first / 2 + 0.5])
+        else:
+            equal(number, [4, 0])
+        expect(loader.rows == (2 if first < 4 else 1), loader.rows)
+        if i == 5:
+            break
+    expect(loader.step() == 6, "counted over epochs")
+    one = next(moebius.Loader(mb, [array.array("f", range(8))], 8, key=moebius.key(1)))[0].tolist()
+    expect(one != sorted(one) and sorted(one) == list(range(8)), one)
+    raises(ValueError, "as many rows", lambda: moebius.Loader(mb, [bytes(2), bytes(3)], 1))
+    raises(TypeError, "wanted bytes", lambda: moebius.Loader(mb, [moebius.Scaled(array.array("d", [1]), 1)], 1))
+    raises(moebius.Error, "loader", lambda: moebius.Loader(mb, [bytes(2)], 0))
+    mb.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("images", "labels")]
+        for path, dims, data in ((paths[0], (2, 1, 3), bytes([0, 51, 255, 255, 0, 0])), (paths[1], (2,), bytes([7, 2]))):
+            with open(path, "wb") as file:
+                file.write(bytes([0, 0, 8, len(dims)]) + b"".join(d.to_bytes(4, "big") for d in dims) + data)
+        images = moebius.Images(mb, *paths, std=0.5)
+        x, y = images.batch(moebius.IN_ORDER, 0, 2)
+        expect(len(images) == 2 and y.tolist() == [7, 2], len(images), y.tolist())
+        equal(x.tolist()[1], [[2, 0, 0]])
+        raises(moebius.Error, "images", lambda: moebius.Images(mb, folder + "/images2", paths[1]))
+        mb.clear()
+
+
+@test
 def data_in_and_out(mb):
     for code, dtype in (("f", FLOAT32), ("d", FLOAT64), ("i", INT32)):
         view = memoryview(array.array(code, range(6))).cast("B").cast(code, (2, 3))
@@ -174,8 +310,38 @@ def derivatives(mb):
     with mb.checkpoint():
         g = (a.exp() * b).sum()
     equal(moebius.grad(g, b), [math.e, math.e ** 2])
+    with mb.checkpoint(products=True):
+        g = a.exp().dot(b)
+    equal(moebius.grad(g, b), [math.e, math.e ** 2])
+    equal(moebius.jacobian(a * a, a), [[2, 0], [0, 4]])
+    equal(moebius.hessian(f, [a, b]), [[6, 0, 2, 0], [0, 10, 0, 4], [2, 0, 0, 0], [0, 4, 0, 0]])
+    equal(moebius.hessian_diagonal(f, [a, b])[0], [6, 10])
+    first, second = moebius.directional(f, [a, b], [u, u])
+    equal(first, 6 - 20 + 1 - 4)
+    equal(second, 6 + 10 + 2 * (2 + 4))
+    equal([round(v, 9) for v in moebius.extreme_eigenvalues(f, a, 2, moebius.key(1))], [6, 10])
     raises(ValueError, "1 directions for 2", lambda: moebius.hvp(f, [a, b], [u]))
+    raises(ValueError, "1 directions for 2", lambda: moebius.directional(f, [a, b], [u]))
     raises(ValueError, "2 directions for 1", lambda: moebius.jvp(f, a, [u, u]))
+
+
+@test
+def rules_of_inner_loops(mb):
+    a, g, u, rate = (mb.tensor(v, FLOAT64) for v in ([1, 2], [3, 4], [1, -1], 0.5))
+    equal(moebius.sgd_update(a, g, rate), [-0.5, 0])
+    moved, velocity = moebius.momentum_update(a, g, rate, u, 0.5)
+    equal(velocity, [3.5, 3.5])
+    equal(moved, [-0.75, 0.25])
+    for t in (1, mb.tensor(1, INT32)):
+        moved, m, v = moebius.adam_update(a, g, rate, 0 * g, 0 * g, t, eps=1e-300)
+        equal(moved, [0.5, 1.5])  # lr times the sign
+        equal(m, [0.3, 0.4])
+        equal(v, [0.009, 0.016])
+    equal(moebius.global_norm([g, 0 * g + 12]), math.sqrt(25 + 288))
+    (clipped,), norm = moebius.clip_norm([g], 2.5)
+    equal(clipped, [1.5, 2])
+    equal(norm, 5)
+    equal(g.clip_value(3.5), [3, 3.5])
 
 
 @test
@@ -371,7 +537,20 @@ def parameters(mb):
     optimizer.lr = 0.25
     with mb.scope():
         optimizer.apply([0 * w, 4 * b])
-    expect((optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()) == (0.25, 3, 0, 1), "of the optimiser")
+    optimizer.through(lambda gs: [gs[0], 0 * gs[1] - 4])
+
+    def own_gradients():
+        with mb.scope():
+            optimizer.step(b.square().sum())
+    own_gradients()
+    equal(b, [1, 1])
+    optimizer.through(lambda gs: 1 / 0)
+    raises(ZeroDivisionError, "", own_gradients)
+    mb.clear()
+    optimizer.through(None)
+    b.assign(0 * b)
+    told = optimizer.lr, optimizer.steps(), optimizer.skipped(), optimizer.loss_scale()
+    expect(told == (0.25, 4, 0, 1), told)
     equal(b, [0, 0])
     snapshot.restore("model.b")
     equal(b, [1, 1])
@@ -409,17 +588,34 @@ def files(mb):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "checkpoint.safetensors")
         step()
-        optimizer.save(path)
+        optimizer.save(path, {"epoch": "3", "of": "nine"})
+        expect(mb.load_metadata(path) == {"epoch": "3", "of": "nine"}, mb.load_metadata(path))
         second = step()
         step()
         optimizer.load(path)
         expect(optimizer.steps() == 1 and step() == second, "the same second step")
+        mb.save_safetensors(path, {"w": w, "twice": 2 * w}, {"a": "b"})
+        expect(mb.load_metadata(path) == {"a": "b"}, mb.load_metadata(path))
+        loaded = mb.load_safetensors(path)
+        expect(set(loaded) == {"w", "twice"} and (loaded["twice"] - loaded["w"]).tolist() == second, loaded)
+        w.save_npy(path)
+        equal(mb.load_npy(path), second)
+        with open(path, "w", encoding="ascii") as file:
+            file.write("a;b\n1;2\n3;4.5\n")
+        equal(mb.load_csv(path, FLOAT64, header=True, separator=";"), [[1, 2], [3, 4.5]])
         params.save(path)
         w.assign(0 * w)
         params.load(path)
         expect(w.tolist() == second, "loaded")
-    raises(moebius.Error, path, lambda: params.load(path))
-    mb.clear()
+    for call in (params.load, mb.load_npy, mb.load_csv, mb.load_safetensors):
+        raises(moebius.Error, path, lambda call=call: call(path))
+        mb.clear()
+    for call, rest in ((w.save_npy, ()), (mb.save_safetensors, ({},))):
+        raises(moebius.Error, path, lambda call=call, rest=rest: call(path, *rest))
+        mb.clear()
+    with mb.scope():
+        costs = mb.forecast(mb.ones((8, 8)) @ mb.uniform(moebius.key(1), (8, 8)))
+    expect(costs.flops == 2 * 8 ** 3 and mb.stats().flushes > 3 and mb.backend, costs.flops, mb.stats().flushes)
     raises(moebius.Error, path, lambda: optimizer.save(path))
     mb.clear()
 
@@ -516,6 +712,20 @@ def other_threads_are_refused(mb):
     expect(refusals == [7], refusals)
     mb.clear()  # the owner is told
     equal(add(), [2, 2])
+
+
+@test
+def options(_):
+    lines = []
+    with moebius.Context("cpu", threads=1, log=lines.append) as mb:
+        x, v = mb.scalar(1), mb.variable(())
+        moebius.grad(x, v)
+    expect(any("depends on none" in line for line in lines), lines)
+    try:
+        moebius.Context("cpu", disable="nonsense")
+        expect(False, "no such pass")
+    except moebius.Error as error:
+        expect('no pass "nonsense"' in str(error), error)
 
 
 @test

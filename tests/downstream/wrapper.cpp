@@ -5,6 +5,7 @@
 #include "closed_form.hpp"
 
 #include <cstdlib>
+#include <functional>
 
 #include <unistd.h>
 
@@ -64,6 +65,114 @@ static void functions(const Context &mb)
     expect(mb.ones({0, 3}).values<float>().empty(), "no values");
 }
 
+static void matrices(const Context &mb)
+{
+    const Tensor a = mb.from({2, 2}, {4., 2., 2., 5.}), b = mb.from({2, 1}, {8., 8.});
+    const Tensor l = cholesky(a); /* (2 0; 1 2) */
+    equal(l, {2, 0, 1, 2});
+    equal(solve_spd(a, b), {1.5, 1});
+    equal(cholesky_solve(l, b), {1.5, 1});
+    equal(triangular_solve(l, b), {4, 2});
+    equal(triangular_solve(l, b, MB_LOWER | MB_TRANSPOSED), {2, 4});
+    equal(lstsq(a, b), {1.5, 1});
+    equal(lstsq(mb.eye<double>(2), b, mb.scalar(3.0)), {2, 2});
+    equal(log_det_spd(a), {std::log(16.0)});
+    equal(trace(a) + sum(diagonal(a)), {18});
+    equal(diagonal_matrix(diagonal(a)), {4, 0, 0, 5});
+    equal(tril(a) - triu(a), {0, -2, 2, 0});
+    equal(tril(a, -1) + triu(a, 1), {0, 2, 2, 0});
+    equal(moebius::einsum("ii->", {a}) + moebius::einsum("ij,jk,kl->", {a, a, a}), {9 + 557});
+}
+
+/* x = (1 2 3; 4 5 6). */
+static void along_axes(const Context &mb)
+{
+    const Tensor x = reshape(mb.iota<double>(6) + 1, {2, 3}), index = mb.from({2, 1}, {2, 0});
+    equal(cumprod(x), {1, 2, 6, 4, 20, 120});
+    equal(cumsum(x, 0, true), {5, 7, 9, 4, 5, 6});
+    equal(cummax(-x), {-1, -1, -1, -4, -4, -4});
+    equal(cummin(x, -1, true), {1, 2, 3, 4, 5, 6});
+    equal(logsumexp(log(x), 1), {std::log(6.0), std::log(15.0)});
+    equal(median(x), {2, 5});
+    equal(quantile(x, 0.25, 0), {1.75, 2.75, 3.75});
+    equal(take_along(x, index), {3, 4});
+    equal(gather(x, index), {3, 4});
+    equal(scatter(x, index, -gather(x, index)), {1, 2, -3, -4, 5, 6});
+    equal(scatter_add_along(x, index, gather(x, index)), {1, 2, 6, 8, 5, 6});
+    equal(scatter_add(x, mb.from({2}, {1, 1}), 0, 3), {0, 0, 0, 5, 7, 9, 0, 0, 0});
+    const moebius::Top top = topk(x, 2), least = topk(x, 1, 0, false);
+    equal(top.values, {3, 2, 6, 5});
+    expect(top.index.values<int32_t>() == std::vector<int32_t>{2, 1, 2, 1}, "where the largest are");
+    equal(least.values, {1, 2, 3});
+    const Tensors parts = split(x, {1, 2}), rows = unstack(x), columns = unstack(x, 1);
+    equal(parts[0], {1, 4});
+    equal(parts[1], {2, 3, 5, 6});
+    equal(rows.at(1) - rows[0], {3, 3, 3});
+    equal(columns.at(2), {3, 6});
+    mb_pad_options edge = {};
+    edge.mode = MB_PAD_EDGE;
+    equal(pad(x, 1, 1, 0, edge), {1, 1, 2, 3, 4, 4, 5, 6});
+    mb_window window = {};
+    window.size = 2;
+    equal(unfold(x, 1, window), {1, 2, 2, 3, 4, 5, 5, 6});
+    equal(fold(unfold(x, 1, window), 1, window, 3), {1, 4, 3, 4, 10, 6});
+}
+
+static void parts_of_layers(const Context &mb)
+{
+    const Tensor x = reshape(mb.iota<double>(4), {1, 1, 4}), two = mb.full({1, 1, 2}, 2.0);
+    mb_conv_options stride = {};
+    stride.stride[0] = 2;
+    equal(conv1d(x, two), {2, 6, 10});
+    equal(conv1d(x, two, mb.full({1}, 1.0), stride), {3, 11});
+    equal(conv_transpose1d(x, two), {0, 2, 6, 10, 6});
+    const Tensor image = reshape(x, {1, 1, 2, 2}), ones = mb.ones<double>({1, 1, 2, 2});
+    equal(conv2d(image, ones), {6});
+    equal(sum(conv_transpose2d(image, ones)), {24});
+    mb_pool_options pair = {};
+    pair.size[0] = 2;
+    equal(max_pool1d(x, pair), {1, 3});
+    equal(avg_pool1d(x, pair), {0.5, 2.5});
+    equal(max_pool2d(image, pair), {3});
+    equal(avg_pool2d(image, pair), {1.5});
+    const Tensor normal = mb.from({4}, {-3., -1., 1., 3.}) / std::sqrt(5.0);
+    equal(layer_normalize(x, Tensor(), Tensor(), 0), normal.values<double>());
+    equal(group_normalize(x, 1, 1, Tensor(), Tensor(), 0), normal.values<double>());
+    equal(batch_normalize(x, 1, Tensor(), Tensor(), 0), normal.values<double>());
+    equal(layer_normalize(x, mb.scalar(2.0), mb.scalar(1.0), 0), (2 * normal + 1).values<double>());
+    equal(rms_normalize(x, Tensor(), 0), (mb.iota<double>(4) / std::sqrt(3.5)).values<double>());
+    equal(dropout(x, mb_key_of(1), 0.5, false), {0, 1, 2, 3});
+    equal(dropout(x, mb_key_of(1), 1), {0, 0, 0, 0});
+    mb_attend_options causal = {};
+    causal.causal = true;
+    const Tensor same = mb.zeros<double>({1, 2, 1, 1}), values = mb.from({1, 2, 1, 1}, {2.0, 4.0});
+    equal(attend(same, same, values), {3, 3});
+    equal(attend(same, same, values, causal), {2, 3});
+    equal(patchify(reshape(mb.iota<double>(8), {1, 2, 4}), 2), {0, 1, 4, 5, 2, 3, 6, 7});
+    mb_cross_entropy_options rows = {};
+    rows.each_row = true;
+    equal(cross_entropy(mb.zeros<double>({2, 4}), mb.from({2}, {1, 3}), rows),
+          {std::log(4.0), std::log(4.0)});
+
+    moebius::Params params(mb, 1, MB_FLOAT64); /* layers are C's */
+    const mb_linear layer = mb_linear_new(params.get(), "f", 4, 1);
+    equal(moebius::reshape(mb_linear_apply(layer, x), {}), {at(sum(Tensor(layer.weight) * x))});
+}
+
+static void draws(const Context &mb)
+{
+    const mb_key key = mb_key_of(3);
+    equal(sum(square(mb.sphere<double>(key, {2, 5})), 1), {1, 1});
+    const Tensor q = mb.orthogonal<double>(key, {3, 3});
+    expect(at(norm(matmul(q, transpose(q)) - mb.eye<double>(3))) < 1e-14, "orthogonal");
+    expect(sort(mb.permutation(key, {4})).values<int32_t>() == std::vector<int32_t>{0, 1, 2, 3}, "an order");
+    expect(std::fabs(at(mean(mb.exponential<double>(key, {40000}))) - 1) < 0.03, "of mean 1");
+    expect(std::fabs(at(mean(square(mb.laplace<double>(key, {40000})))) - 2) < 0.15, "of variance 2");
+    expect(std::fabs(at(mean(mb.gamma<double>(key, {40000}, 2, 0.5))) - 1) < 0.03, "of mean 2 times 1/2");
+    expect(mb.tril_mask(2, 2).values<uint8_t>() == std::vector<uint8_t>{1, 0, 1, 1}, "a triangle");
+    equal(slice(mb.sincos2d<double>(1, 2, 8), 0, 0, 1), {0, 0, 1, 1, 0, 0, 1, 1});
+}
+
 /* f = sum(a^2 b), at a = (1, 2), b = (3, 5). */
 static void derivatives(const Context &mb)
 {
@@ -83,6 +192,31 @@ static void derivatives(const Context &mb)
     equal(hvp(f, {a, b}, {u, u})[0], {8, -14}); /* 2 b u + 2 a u */
     equal(hvp(f, Tensors{a, b}, {u, u})[1], {2, -4});
     equal(grad(mb.checkpoint([&] { return sum(exp(a) * b); }), b), {std::exp(1.0), std::exp(2.0)});
+    equal(grad(mb.checkpoint_products([&] { return dot(exp(a), b); }), b), {std::exp(1.0), std::exp(2.0)});
+    equal(jacobian(a * a, a), {2, 0, 0, 4});
+    equal(hessian(f, {a, b}), {6, 0, 2, 0, 0, 10, 0, 4, 2, 0, 0, 0, 0, 4, 0, 0});
+    equal(hessian_diagonal(f, {a, b})[0], {6, 10});
+    const auto [first, second] = directional(f, {a, b}, {u, u}); /* along (1, -1) in both */
+    equal(first, {6 - 20 + 1 - 4});
+    equal(second, {6 + 10 + 2 * (2 + 4)});
+    const moebius::Extremes ends = extreme_eigenvalues(f, {a}, 2, mb_key_of(1));
+    expect(std::fabs(ends.smallest - 6) < 1e-9 && std::fabs(ends.largest - 10) < 1e-9, "eigenvalues");
+
+    const Tensor g = mb.from({2}, {3.0, 4.0}), rate = mb.scalar(0.5);
+    equal(sgd_update(a, g, rate), {-0.5, 0});
+    const auto [moved, velocity] = momentum_update(a, g, rate, u, 0.5);
+    equal(velocity, {3.5, 3.5});
+    equal(moved, {-0.75, 0.25});
+    mb_adam_options exact = {};
+    exact.eps = MB_ZERO;
+    const auto adam = adam_update(a, g, rate, 0 * g, 0 * g, 1, exact); /* lr times the sign */
+    equal(adam.parameter, {0.5, 1.5});
+    equal(adam.m, {0.3, 0.4});
+    equal(adam.v, {0.009, 0.016});
+    equal(adam_update(a, g, rate, 0 * g, 0 * g, mb.scalar<int32_t>(1), exact).parameter, {0.5, 1.5});
+    equal(moebius::global_norm({g, 12 * u / u}), {std::sqrt(25.0 + 288)});
+    equal(clip_norm(Tensors{g}, 2.5)[0], {1.5, 2});
+    equal(clip_value(g, 3.5), {3, 3.5});
 }
 
 static void loops(const Context &mb)
@@ -316,7 +450,16 @@ static void parameters(const Context &mb)
         Scope scope(mb);
         optimizer.apply({0 * w, 4 * b});
     }
-    expect(optimizer.lr() == 0.25 && optimizer.steps() == 3 && optimizer.skipped() == 0 &&
+    optimizer.through([](const Tensors &gs) { return Tensors{gs[0], 0 * gs[1] - 4}; });
+    {
+        moebius::Optimizer moved = std::move(optimizer);
+        optimizer = std::move(moved);
+        Scope scope(mb);
+        optimizer.step(sum(square(b)));
+    }
+    equal(b, {1, 1});
+    assign(b, 0 * b);
+    expect(optimizer.lr() == 0.25 && optimizer.steps() == 4 && optimizer.skipped() == 0 &&
                optimizer.loss_scale() == 1,
            "what the optimiser tells");
     equal(b, {0, 0});
@@ -349,7 +492,9 @@ static void files(const Context &mb)
         optimizer.step(sum(square(w)));
     };
     step();
-    optimizer.save(path);
+    optimizer.save(path, {{"epoch", "3"}, {"of", "nine"}});
+    expect(mb.load_metadata(path) == std::map<std::string, std::string>{{"epoch", "3"}, {"of", "nine"}},
+           "texts");
     step();
     const std::vector<double> second = w.values<double>();
     step();
@@ -357,12 +502,56 @@ static void files(const Context &mb)
     expect(optimizer.steps() == 1, "the step of the file");
     step();
     expect(w.values<double>() == second, "the same second step");
+    const auto costs = [&] {
+        Scope scope(mb);
+        const Tensor product = matmul(mb.ones<double>({8, 8}), mb.uniform<double>(mb_key_of(1), {8, 8}));
+        return mb.forecast({product});
+    };
+    expect(costs().flops == 2 * 8 * 8 * 8 && mb.stats().flushes > 3 && std::strlen(mb.backend()) > 2,
+           "costs");
+    mb.save_safetensors(path, {{"w", w}, {"twice", 2 * w}}, {{"a", "b"}});
+    expect(mb.load_metadata(path).at("a") == "b", "a text");
+    const auto loaded = mb.load_safetensors(path);
+    expect(loaded.size() == 2 && loaded.count("w"), "by name");
+    equal(loaded.at("twice") - loaded.at("w"), second);
+    moebius::save_npy(path, w);
+    equal(mb.load_npy(path), second);
+    FILE *table = std::fopen(path, "w");
+    std::fputs("a;b\n1;2\n3;4.5\n", table);
+    std::fclose(table);
+    mb_csv_options csv = {};
+    csv.dtype = MB_FLOAT64;
+    csv.header = true;
+    csv.separator = ';';
+    equal(mb.load_csv(path, csv), {1, 2, 3, 4.5});
     params.save(path);
     assign(w, 0 * w);
     params.load(path);
     expect(w.values<double>() == second, "loaded");
     close(file);
     unlink(path);
+}
+
+/* Rows (2 i, 2 i + 1) and i of five, in batches of two: 0 1, 2 3, 4, and again. */
+static void batches(const Context &mb)
+{
+    const std::vector<double> rows = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+    const std::vector<int32_t> numbers = {0, 1, 2, 3, 4};
+    mb_loader_options options = {};
+    options.rows = 5;
+    options.batch = 2;
+    options.in_order = true;
+    options.threads = 1;
+    moebius::Loader opened(mb, {moebius::column(rows.data(), {2}), moebius::column(numbers.data(), {})},
+                           options);
+    moebius::Loader loader = std::move(opened);
+    expect(loader.batches() == 3 && loader.step() == 0, "an epoch");
+    for (int i = 0; i < 2; i++) {
+        equal(loader.next()[0], {0, 1, 2, 3});
+        expect(loader.next()[1].values<int32_t>() == std::vector<int32_t>{2, 3}, "the second column");
+        equal(loader.next()[0], {8, 9});
+    }
+    expect(loader.step() == 6, "counted over epochs");
 }
 
 static void errors()
@@ -415,6 +604,13 @@ static void errors()
     moebius::Params params(mb, 1);
     params.param("w", {2});
     moebius::Snapshot snapshot(params);
+    mb_sgd_options sgd = {};
+    sgd.lr = 1;
+    moebius::Optimizer optimizer(params, sgd);
+    optimizer.through([](const Tensors &) { return Tensors(); });
+    optimizer.step(sum(params.tensor("w")));
+    throws([&] { mb.check(); }, MB_INVALID, "0 results were returned, of 1", __LINE__ - 1);
+    mb.clear();
     const auto said = [&](auto call, int line) {
         call();
         throws([&] { mb.check(); }, MB_INVALID, "\"v\"", line);
@@ -425,6 +621,21 @@ static void errors()
     said([&] { params.set_decay("v", true); }, __LINE__);
     said([&] { params.reinit("v", 1); }, __LINE__);
     said([&] { snapshot.restore("v"); }, __LINE__);
+    for (const auto &read : std::vector<std::function<void()>>{
+             [&] { mb.load_npy("/nowhere"); }, [&] { mb.load_csv("/nowhere"); },
+             [&] { mb.load_safetensors("/nowhere"); }, [&] { mb.save_safetensors("/no/where", {}); },
+             [&] { moebius::save_npy("/no/where", x); }}) {
+        try {
+            read();
+            expect(false, "nothing was thrown");
+        } catch (const Error &error) {
+            expect(error.status() == MB_IO && std::strstr(error.what(), "where"), error.what());
+        }
+        mb.clear();
+    }
+    mb_loader_options empty = {};
+    throws([&] { moebius::Loader(mb, {}, empty).next(); }, MB_INVALID, "loader", __LINE__);
+    mb.clear();
     throws([&] { params.load("/nowhere/at all"); }, MB_IO, "/nowhere/at all", __LINE__);
     mb.clear();
     throws([&] { params.save("/nowhere/at all"); }, MB_IO, "/nowhere/at all", __LINE__);
@@ -493,6 +704,10 @@ int main()
         Context opened, mb = std::move(opened);
         operators(mb);
         functions(mb);
+        matrices(mb);
+        along_axes(mb);
+        parts_of_layers(mb);
+        draws(mb);
         derivatives(mb);
         loops(mb);
         inverses(mb);
@@ -501,6 +716,7 @@ int main()
         training(mb);
         parameters(mb);
         files(mb);
+        batches(mb);
         exceptions(mb);
         mb.check();
         errors();
