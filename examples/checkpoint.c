@@ -86,7 +86,7 @@ bool training_run(const training *t, void (*step)(void *user, int64_t number), v
 {
     if (t->resumed && t->path && file_exists(t->path))
         checkpoint_load(t->mb, t->optimizer, t->path, t->told, t->told_count);
-    int64_t done = mb_optimizer_steps(t->optimizer);
+    int64_t done = mb_optimizer_steps(t->optimizer), first = done;
     if (done > t->steps)
         die("%s: %lld steps of %lld", t->path, (long long)done, (long long)t->steps);
     jobs_advance(done * t->units);
@@ -97,6 +97,7 @@ bool training_run(const training *t, void (*step)(void *user, int64_t number), v
         jobs_advance(t->units);
     }
     stop_at_error(t->mb);
-    save(t);
+    if (done > first)
+        save(t);
     return done == t->steps;
 }
