@@ -10,7 +10,7 @@
 
 /* ---- layers in the place of others ---- */
 
-static const double distil_lr = 1e-3;
+static const double distil_lr = 3e-3;
 
 typedef struct distillation {
     mb_context *mb;

@@ -121,19 +121,21 @@ static bool tune_prompt(const trial *t, mb_params *p, tuning *how)
 
 /* ---- measuring ---- */
 
-/* Adds up, over as many tasks as validation has, what `loss` says of a batch, in which the map changes half
- * way: [2 shots]. */
+/* Adds up, over half as many tasks as validation has sequences, since each is of two maps, what `loss` says
+ * of a batch: [2 shots]. */
 static void measure(mb_context *mb, mb_tensor (*loss)(const void *user, examples e), const void *user,
                     double by_shot[2 * MOST_SHOTS])
 {
     float each[2 * MOST_SHOTS] = {0};
-    for (int64_t i = 0; i < validation_batches() && mb_error(mb) == MB_OK; i++) {
+    int64_t batches = (validation_batches() + 1) / 2;
+    double all = batches == 1 ? (double)validation_count(0) : (double)(batches * MOST_BATCH);
+    for (int64_t i = 0; i < batches && mb_error(mb) == MB_OK; i++) {
         int64_t count = validation_count(i);
         mb_scope scope = mb_scope_begin(mb);
         examples e = draw_examples(mb, key_of(set.first_seed, STREAM_SHOTS, i), count, 2);
         mb_read(loss(user, e), each, 2 * (size_t)set.shots * sizeof *each);
         for (int64_t s = 0; s < 2 * set.shots; s++)
-            by_shot[s] += each[s] * (double)count / (double)set.validation;
+            by_shot[s] += each[s] * (double)count / all;
         mb_scope_end(scope);
     }
 }
