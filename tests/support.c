@@ -86,7 +86,7 @@ mb_context *open_as(const char *backend, const char *disable, int threads)
     mb_context *ctx = mb_open_with(
         &(mb_options){.size = sizeof(mb_options),
                       .backend = other_backend && !strcmp(backend, "cpu") ? other_backend : backend,
-                      .disable = disable ? disable : "",
+                      .disable = disable ? disable : getenv("TESTS_DISABLE") ? getenv("TESTS_DISABLE") : "",
                       .threads = threads,
                       .allocator = &allocator});
     cr_assert(ctx && mb_error(ctx) == MB_OK, "%s", mb_message(ctx));

@@ -16,9 +16,11 @@
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,
  *                chain
- *   MB_DEBUG=1   compute after each op; the first infinity made from finite operands, and the first NaN
- *                made from operands without one, is an error that names op, shapes and line; so is the
- *                first value that the reference backend disputes, and an index outside of its axis.
+ *   MB_DEBUG=1   compute after each op; where a result is not finite, the first infinity made from finite
+ *                operands, or NaN made from operands without one, by which it became so, is an error that
+ *                names op, shapes and line; so is such a NaN that is compared, sorted or cast to an integer,
+ *                the first value that the reference backend disputes, and an index outside of its axis.
+ *                What is left out by mb_where is no mistake.
  *                The steps of scans are written out for that, one at a time; the step is told, too. At last
  *                what simplification made of the whole flush is compared with what was recorded, both
  *                computed in float64: a result that it changes by more than rounding is an error

@@ -190,13 +190,31 @@ static bool next(int64_t *index, const int64_t *dim, int rank)
     return false;
 }
 
+/* Sums as their dtype holds them. */
+static void hold(machine *m, int32_t value)
+{
+    const mb__value *v = &m->plan->values[value];
+    double *x = m->memory[value];
+    for (int64_t i = 0; i < v->count && v->dtype == MB_INT32; i++)
+        x[i] = wrap(x[i]);
+    for (int64_t i = 0; i < v->count && mb__is_half(v->dtype); i++)
+        x[i] = mb__rounded(v->dtype, x[i]);
+}
+
+/* Below what any element is. */
+static double least(int dtype)
+{
+    return mb__is_float(dtype) ? -(double)INFINITY : INT32_MIN;
+}
+
 static void run_kernel(machine *m, const mb__kernel *k)
 {
     for (int s = 0; s < k->store_count; s++)
         if (k->stores[s].mode != MB_STORE) {
             double *out = m->memory[k->stores[s].view.value];
-            for (int64_t i = 0; i < m->plan->values[k->stores[s].view.value].count; i++)
-                out[i] = k->stores[s].mode == MB_STORE_SUM ? 0 : -(double)INFINITY;
+            const mb__value *v = &m->plan->values[k->stores[s].view.value];
+            for (int64_t i = 0; i < v->count; i++)
+                out[i] = k->stores[s].mode == MB_STORE_SUM ? 0 : least(v->dtype);
         }
     int64_t index[MB_MAX_RANK] = {0};
     if (mb__numel(k->dim, k->rank) == 0)
@@ -230,15 +248,17 @@ static void run_kernel(machine *m, const mb__kernel *k)
             const mb__store *st = &k->stores[s];
             double *out = &m->memory[st->view.value][at(&st->view, index, k->rank)], v = r[st->instr];
             int dtype = m->plan->values[st->view.value].dtype;
-            bool integer = dtype == MB_INT32;
             if (st->mode == MB_STORE)
                 *out = mb__is_half(dtype) ? mb__rounded(dtype, v) : v;
             else if (st->mode == MB_STORE_SUM)
-                *out = integer ? wrap(*out + v) : *out + v;
+                *out = dtype == MB_INT32 ? wrap(*out + v) : *out + v;
             else
                 *out = (v > *out || v != v) ? v : *out;
         }
     } while (next(index, k->dim, k->rank));
+    for (int s = 0; s < k->store_count; s++)
+        if (k->stores[s].mode == MB_STORE_SUM)
+            hold(m, k->stores[s].view.value);
 }
 
 static void run_product(machine *m, const mb__product *p)
@@ -247,7 +267,6 @@ static void run_product(machine *m, const mb__product *p)
            *c = m->memory[p->c.value] + p->c.offset;
     memset(m->memory[p->c.value], 0, (size_t)m->plan->values[p->c.value].count * sizeof *c);
     int64_t index[3 * MB_MAX_RANK] = {0};
-    const mb__value *result = &m->plan->values[p->c.value];
     do {
         int64_t oa = 0, ob = 0, oc = 0;
         for (int l = 0; l < p->loops; l++) {
@@ -263,8 +282,7 @@ static void run_product(machine *m, const mb__product *p)
                 c[oc + i * p->c_m + j * p->c_n] += sum;
             }
     } while (next(index, p->loop, p->loops));
-    for (int64_t i = 0; i < result->count && mb__is_half(result->dtype); i++)
-        m->memory[p->c.value][i] = mb__rounded(result->dtype, m->memory[p->c.value][i]);
+    hold(m, p->c.value);
 }
 
 /* NaN sorts last and counts as the largest. */
@@ -313,6 +331,8 @@ static void along_axis(machine *m, const mb__other *o)
             }
         }
     } while (next(index, dim, o->in_rank));
+    if (o->op == MB_OP_CUMSUM)
+        hold(m, o->out.value);
 }
 
 static int64_t clamp(double i, int64_t size)
@@ -346,6 +366,8 @@ static void by_index(machine *m, const mb__other *o)
         else
             out[n] += in[at(wide, index, rank)];
     } while (next(index, dim, rank));
+    if (!take)
+        hold(m, o->out.value);
 }
 
 /* Row i is done when those above are: l[i, j] l[j, j] = a[i, j] - sum_k l[i, k] l[j, k] over k < j. */

@@ -271,6 +271,49 @@ Test(replay, debug_is_silent_about_maxima_of_nothing)
     unsetenv("MB_DEBUG");
 }
 
+/* What a `where` leaves out is no mistake, and sums of integers that wrap are none. */
+Test(replay, debug_is_silent_about_what_reaches_no_result)
+{
+    for (int k = 0; k < 2; k++) {
+        setenv("MB_DEBUG", "1", 1);
+        mb_context *ctx = open_on(backend_names[k]);
+        unsetenv("MB_DEBUG");
+        mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(3), ((float[]){1, 0, 4})), g;
+        mb_tensor y =
+            mb_sum(mb_where(mb_gt(x, 0.0), mb_log(x), mb_full(ctx, MB_FLOAT32, MB_SHAPE0, 7)), MB_ALL);
+        expect(near(mb_item(y), 7 + log(4), 1e-6, 0), "a masked logarithm: %s", mb_message(ctx));
+        expect(mb_item(mb_max(mb_mod(x, (double)INFINITY), MB_ALL)) == 4, "mod: %s", mb_message(ctx));
+        mb_tensor large = mb_from(ctx, MB_FLOAT32, MB_SHAPE(2), ((float[]){3e20f, 4e20f}));
+        y = mb_norm(large, MB_ALL);
+        mb_grad(y, &large, 1, &g);
+        expect(near(mb_item(y), 5e20, 1e-6, 0) && near(values(g)[0], 0.6, 1e-6, 0), "norm: %s",
+               mb_message(ctx));
+        expect(mb_item(mb_any(mb_zeros(ctx, MB_BOOL, MB_SHAPE(0)), MB_ALL)) == 0, "any: %s", mb_message(ctx));
+        mb_tensor most = mb_full(ctx, MB_INT32, MB_SHAPE(2), 2147483647.0);
+        expect(values(mb_cumsum(most, 0, false))[1] == -2, "cumsum: %s", mb_message(ctx));
+        close_all();
+    }
+}
+
+/* A NaN that ends in a comparison, an order or an integer would be seen no more. */
+Test(replay, debug_names_a_nan_that_is_compared)
+{
+    for (int way = 0; way < 3; way++) {
+        setenv("MB_DEBUG", "1", 1);
+        mb_context *ctx = open_on("cpu");
+        unsetenv("MB_DEBUG");
+        mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(3), ((float[]){1, -1, 4}));
+        mb_tensor root = mb_sqrt(x);
+        mb_tensor y = way == 0 ? mb_lt(root, 1.5) : way == 1 ? mb_argmax(root, 0) : mb_cast(root, MB_INT32);
+        mb_eval(&y, 1);
+        expect(mb_error(ctx) == MB_INVALID && strstr(mb_message(ctx), "sqrt: the first NaN"), "way %d: %s",
+               way, mb_message(ctx));
+        mb_clear_error(ctx);
+        close_failed(ctx);
+        close_all();
+    }
+}
+
 Test(replay, debug_mode_trains_alike)
 {
     setenv("MB_DEBUG", "1", 1);

@@ -418,3 +418,35 @@ Test(reduce, error_bounds, .timeout = 300)
             check_bounds("fuse,sink", n, kind);
         }
 }
+
+/* What is added up, or the most of nothing, is a number of its dtype when the next op reads it. */
+Test(reduce, held_before_they_are_read)
+{
+    ON_BOTH
+    {
+        const int32_t big = 2147483647, want = -2; /* big + big */
+        mb_tensor x = mb_full(ctx, MB_INT32, MB_SHAPE(2, 3), big),
+                  zero = mb_full(ctx, MB_INT32, MB_SHAPE(2), 0);
+        mb_tensor running = mb_slice(mb_cumsum(x, 0, false), 0, 1, 1, 1), sum = mb_sum(x, MB_AXES(0)),
+                  scattered = mb_scatter_add(mb_full(ctx, MB_INT32, MB_SHAPE(2), big), zero, 0, 1),
+                  none = mb_max(mb_zeros(ctx, MB_INT32, MB_SHAPE(4, 0)), MB_AXES(1));
+        const mb_tensor sums[] = {running, sum, scattered};
+        for (int i = 0; i < 3; i++) {
+            expect(values(mb_lt(sums[i], 0.0))[0] == 1, "sum %d is not below 0", i);
+            expect(values(mb_cast(sums[i], MB_FLOAT64))[0] == want, "sum %d", i);
+        }
+        expect(values(mb_cast(none, MB_FLOAT64))[0] == INT32_MIN, "most of nothing: %g",
+               values(mb_cast(none, MB_FLOAT64))[0]);
+        for (int d = MB_FLOAT16; d <= MB_BFLOAT16; d++) {
+            mb_dtype half = (mb_dtype)d;
+            mb_tensor y =
+                mb_cast(from_doubles(ctx, MB_FLOAT64, MB_SHAPE(3), (double[]){256, 0.25, 0.25}), half);
+            mb_tensor left[] = {mb_sum(y, MB_ALL), mb_slice(mb_cumsum(y, 0, false), 0, 2, 1, 1),
+                                mb_scatter_add(y, mb_full(ctx, MB_INT32, MB_SHAPE(3), 0), 0, 1)};
+            for (int i = 0; i < 3; i++) { /* float16 holds 256.5, bfloat16 does not */
+                double over = values(mb_sub(mb_cast(left[i], MB_FLOAT64), 256.0))[0];
+                expect(over == (half == MB_FLOAT16 ? 0.5 : 0), "half %d, sum %d: %g over", d, i, over);
+            }
+        }
+    }
+}
