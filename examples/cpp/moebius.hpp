@@ -16,8 +16,8 @@
  * be a number. == would compare handles, or elements: neither is here, eq and ne compare elements.
  *
  * Errors. Recording throws none: the first mistake sticks, as in C, and is thrown as an Error where numbers
- * are read (item, values, eval, Scope::end) and by Context::check. Its sentence begins with the file and line
- * of the call; there are no macros. Sites cost a look-up for each op.
+ * or files are read or written (item, values, eval, Scope::end, save) and by Context::check. Its sentence
+ * begins with the file and line of the call; there are no macros. Sites cost a look-up for each op.
  *
  * Left to C, where Tensors pass as they are: layers, as in
  *
@@ -25,9 +25,8 @@
  *     moebius::Tensor h = moebius::gelu(mb_linear_apply(f1, x));
  *
  * with attention along a sequence and linear transformers among them; ops of one's own (custom_op.h); forward
- * rules of custom_gradient; image sets and IDX files; mb_watch; derivatives along many directions at once,
- * mb_hvp_reverse and mb_lanczos; an optimiser's state; backends of one's own, devices, checks of layers
- * (check.h).
+ * rules of custom_gradient; image sets and IDX files; mb_watch; allocators, backends of one's own, devices,
+ * checks of layers (check.h).
  *
  * Ownership. Context, Params, Optimizer and Scope are moved, not copied, and end in reverse order of their
  * beginning, as local variables do: so declare the context first, which tensors do not outlive. Destructors
@@ -809,6 +808,28 @@ inline bool paired(const char *name, const Arg &y, const Tensors &xs, const Tens
     return xs.size() == vs.size();
 }
 
+/* Poison, as all that is recorded after an error, where there is not. */
+template <typename Call>
+Tensor tangent(const char *name, Call call, const Arg &y, const Tensors &xs, const Tensors &vs)
+{
+    if (!paired(name, y, xs, vs))
+        return alias(y);
+    const List list(xs), directions(vs);
+    const mb_tensor of = y;
+    mb_tensor tangent = MB_EMPTY(mb_tensor);
+    call(y.here(), &of, 1, list.data(), directions.data(), list.size(), &tangent);
+    return tangent;
+}
+template <typename Call>
+Tensors products(const char *name, Call call, const Arg &y, const Tensors &xs, const Tensors &vs)
+{
+    if (!paired(name, y, xs, vs))
+        return Tensors(xs.size(), alias(y));
+    const List list(xs), directions(vs);
+    return written(
+        xs, [&](mb_tensor *hs) { call(y.here(), y, list.data(), directions.data(), list.size(), hs); });
+}
+
 } // namespace detail
 
 /* As in C: the gradient of sum(y), v^T dy/dx, dy/dx v, and the Hessian of sum(y) times v. By one tensor, by
@@ -826,21 +847,25 @@ inline Tensors vjp(Arg y, Arg v, const Tensors &xs)
 }
 inline Tensor jvp(Arg y, const Tensors &xs, const Tensors &vs)
 {
-    if (!detail::paired("jvp", y, xs, vs))
-        return alias(y); /* poison, as all that is recorded after an error */
-    const List list(xs), directions(vs);
-    const mb_tensor of = y;
-    mb_tensor tangent = MB_EMPTY(mb_tensor);
-    mb_jvp_at(y.here(), &of, 1, list.data(), directions.data(), list.size(), &tangent);
-    return tangent;
+    return detail::tangent("jvp", mb_jvp_at, y, xs, vs);
 }
 inline Tensors hvp(Arg y, const Tensors &xs, const Tensors &vs)
 {
-    if (!detail::paired("hvp", y, xs, vs))
-        return Tensors(xs.size(), alias(y));
-    const List list(xs), directions(vs);
-    return detail::written(
-        xs, [&](mb_tensor *hs) { mb_hvp_at(y.here(), y, list.data(), directions.data(), list.size(), hs); });
+    return detail::products("hvp", mb_hvp_at, y, xs, vs);
+}
+/* The same by reverse over reverse, which takes the vs as constants. */
+inline Tensors hvp_reverse(Arg y, const Tensors &xs, const Tensors &vs)
+{
+    return detail::products("hvp_reverse", mb_hvp_reverse_at, y, xs, vs);
+}
+/* Along many directions in one sweep: vs and results have one more axis in front. */
+inline Tensor jvp_batch(Arg y, const Tensors &xs, const Tensors &vs)
+{
+    return detail::tangent("jvp_batch", mb_jvp_batch_at, y, xs, vs);
+}
+inline Tensors hvp_batch(Arg y, const Tensors &xs, const Tensors &vs)
+{
+    return detail::products("hvp_batch", mb_hvp_batch_at, y, xs, vs);
 }
 
 inline Tensor grad(Arg y, Arg x)
@@ -916,7 +941,18 @@ inline Directional directional(Arg y, const Tensors &xs, const Tensors &us)
     mb_directional_at(y.here(), y, list.data(), along.data(), list.size(), &first, &second);
     return {first, second};
 }
-/* Of the Hessian of sum(y), by Lanczos. A flush; throws. */
+/* Of the Hessian of sum(y), by Lanczos: a tridiagonal matrix whose eigenvalues come near to its extreme ones,
+ * as its diagonal and what is beside it; and those. The latter is a flush, and throws. */
+struct Tridiagonal {
+    Tensor alpha, beta;
+};
+inline Tridiagonal lanczos(Arg y, const Tensors &xs, int steps, mb_key key)
+{
+    const List list(xs);
+    mb_tensor alpha = MB_EMPTY(mb_tensor), beta = MB_EMPTY(mb_tensor);
+    mb_lanczos_at(y.here(), y, list.data(), list.size(), steps, key, &alpha, &beta);
+    return {alpha, beta};
+}
 struct Extremes {
     double smallest, largest;
 };
@@ -2055,6 +2091,14 @@ class Optimizer
         const double scale = mb_optimizer_loss_scale_at(site(context_, file, line), get());
         check(context_);
         return scale;
+    }
+    /* Its tensors by name: "optimizer.m.NAME". */
+    std::map<std::string, Tensor> state() const
+    {
+        std::map<std::string, Tensor> state;
+        for (int i = 0; i < mb_optimizer_state_count(get()); i++)
+            state[mb_optimizer_state_name(get(), i)] = mb_optimizer_state_tensor(get(), i);
+        return state;
     }
     /* In later steps gradients become function(gradients), as many, before their norm is taken. */
     template <typename Function> void through(Function function)

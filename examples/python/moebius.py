@@ -21,8 +21,7 @@ lists, which become float32 unless told otherwise. Contexts free what belongs to
 
 Beside this file, moebius_layers.py has layers, and moebius_mpi.py many processes. Left to C: ops of one's own
 (custom_op.h); learners and mixers of one's own, whose functions give back structs, which no function of ctypes can; forward
-rules of custom_gradient; mb_watch; derivatives along many directions at once, mb_hvp_reverse and mb_lanczos; an optimiser's
-state; allocators, backends of one's own, devices, checks of layers (check.h).
+rules of custom_gradient; mb_watch; allocators, backends of one's own, devices, checks of layers (check.h).
 """
 import array
 import ctypes
@@ -206,9 +205,8 @@ mb_status mb_eval_at(const char *, const mb_tensor *, int)
 mb_status mb_read_at(const char *, mb_tensor, void *, size_t)
 double mb_item_at(const char *, mb_tensor)
 mb_status mb_grad_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor *)
+mb_status mb_lanczos_at(const char *, mb_tensor, const mb_tensor *, int, int, mb_key, mb_tensor *, mb_tensor *)
 mb_status mb_vjp_at(const char *, mb_tensor, mb_tensor, const mb_tensor *, int, mb_tensor *)
-mb_status mb_jvp_at(const char *, const mb_tensor *, int, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
-mb_status mb_hvp_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *)
 mb_tensor mb_jacobian_at(const char *, mb_tensor, mb_tensor)
 mb_tensor mb_hessian_at(const char *, mb_tensor, const mb_tensor *, int)
 mb_status mb_hessian_diagonal_at(const char *, mb_tensor, const mb_tensor *, int, mb_tensor *)
@@ -308,6 +306,9 @@ void mb_optimizer_free(mb_optimizer *)
 mb_status mb_step_at(const char *, mb_optimizer *, mb_tensor, mb_tensor *)
 mb_status mb_accumulate_at(const char *, mb_optimizer *, mb_tensor)
 mb_status mb_apply_gradients_at(const char *, mb_optimizer *, const mb_tensor *, int, mb_tensor *)
+int mb_optimizer_state_count(const mb_optimizer *)
+const char *mb_optimizer_state_name(const mb_optimizer *, int)
+mb_tensor mb_optimizer_state_tensor(const mb_optimizer *, int)
 int64_t mb_optimizer_steps(const mb_optimizer *)
 int64_t mb_optimizer_skipped_at(const char *, const mb_optimizer *)
 double mb_optimizer_loss_scale_at(const char *, const mb_optimizer *)
@@ -323,6 +324,10 @@ DECLARATIONS += [f"mb_tensor mb_{name}_right_at(const char *, mb_tensor, double)
 DECLARATIONS += [f"mb_tensor mb_{name}_left_at(const char *, double, mb_tensor)" for name in BINARY]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_axes)" for name in REDUCTIONS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int)" for name in ALONG]
+DECLARATIONS += [f"mb_status mb_{name}_at(const char *, const mb_tensor *, int, const mb_tensor *, const mb_tensor *, int, "
+                 "mb_tensor *)" for name in ("jvp", "jvp_batch")]
+DECLARATIONS += [f"mb_status mb_{name}_at(const char *, mb_tensor, const mb_tensor *, const mb_tensor *, int, mb_tensor *)"
+                 for name in ("hvp", "hvp_reverse", "hvp_batch")]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, int, bool)" for name in RUNNING]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor)" for name in PAIRS]
 DECLARATIONS += [f"mb_tensor mb_{name}_at(const char *, mb_tensor, mb_tensor, mb_tensor, mb_conv_options)"
@@ -1233,14 +1238,34 @@ def hvp(y, xs, vs):
     return derivative("hvp", y, xs, directions=[listed(vs)])
 
 
-def jvp(y, xs, vs):
-    """dy/dx vs: the change of y along vs, a direction for each of xs."""
+def hvp_reverse(y, xs, vs):
+    """The same by reverse over reverse, which takes the vs as constants."""
+    return derivative("hvp_reverse", y, xs, directions=[listed(vs)])
+
+
+def hvp_batch(y, xs, vs):
+    """Many products in one sweep: vs and results have one more axis in front."""
+    return derivative("hvp_batch", y, xs, directions=[listed(vs)])
+
+
+def tangent(name, y, xs, vs):
     mb, xs, vs = y.context, listed(xs), listed(vs)
     if len(xs) != len(vs):
-        raise ValueError(f"jvp: {len(vs)} directions for {len(xs)} tensors")
+        raise ValueError(f"{name}: {len(vs)} directions for {len(xs)} tensors")
     result = TENSOR()
-    library.mb_jvp_at(mb.site(), handles_of([y]), 1, handles_of(xs), handles_of(vs), len(xs), ctypes.byref(result))
+    getattr(library, f"mb_{name}_at")(mb.site(), handles_of([y]), 1, handles_of(xs), handles_of(vs), len(xs),
+                                      ctypes.byref(result))
     return mb.tensor_of(result)
+
+
+def jvp(y, xs, vs):
+    """dy/dx vs: the change of y along vs, a direction for each of xs."""
+    return tangent("jvp", y, xs, vs)
+
+
+def jvp_batch(y, xs, vs):
+    """Along many directions in one sweep: vs and the result have one more axis in front."""
+    return tangent("jvp_batch", y, xs, vs)
 
 
 def jacobian(y, x):
@@ -1267,6 +1292,15 @@ def directional(y, xs, us):
     mb.checked(library.mb_directional_at(mb.site(), y.handle, handles_of(xs), handles_of(us), len(xs), ctypes.byref(first),
                                          ctypes.byref(second)))
     return Tensor(mb, first), Tensor(mb, second)
+
+
+def lanczos(y, xs, steps, key):
+    """A tridiagonal matrix whose eigenvalues come near to the extreme ones of the Hessian of sum(y): its diagonal, and what
+    is beside it."""
+    mb, xs, alpha, beta = y.context, listed(xs), TENSOR(), TENSOR()
+    mb.checked(library.mb_lanczos_at(mb.site(), y.handle, handles_of(xs), len(xs), steps, key, ctypes.byref(alpha),
+                                     ctypes.byref(beta)))
+    return Tensor(mb, alpha), Tensor(mb, beta)
 
 
 def extreme_eigenvalues(y, xs, steps, key):
@@ -1653,6 +1687,12 @@ class Optimizer:
     def loss_scale(self):
         """The factor of the next loss. A flush."""
         return self._do("mb_optimizer_loss_scale_at")
+
+    def state(self):
+        """Its tensors by name: "optimizer.m.NAME"."""
+        return {library.mb_optimizer_state_name(self.pointer, i).decode():
+                Tensor(self.context, library.mb_optimizer_state_tensor(self.pointer, i))
+                for i in range(library.mb_optimizer_state_count(self.pointer))}
 
     def through(self, function):
         """In later steps gradients, a list, become what function makes of them, before their norm is taken. None: nothing."""

@@ -7,8 +7,8 @@
     h = first(x).gelu()                                  # x [64, 784] -> [64, 128]
 
 A layer is called with tensors; options are those of its struct in C, and their defaults 0. Its tensors are attributes, as
-first.weight, and what it tells (taps.h) is heard by the taps of moebius.py. Left to C: linear transformers and
-self-attention of prompts, mixers and blocks by themselves, learners and mixers of one's own.
+first.weight, and what it tells (taps.h) is heard by the taps of moebius.py. Left to C: mixers and blocks by themselves,
+mesa_attention and mesanet_attention outside of Memory, learners and mixers of one's own.
 """
 import ctypes
 import sys
@@ -25,6 +25,7 @@ CHOICES.update({
     "mb_mixer_options.kind": ("MB_MIXER", "softmax linear adaptive ttt".split()),
     "positions": ("MB_POSITIONS", "learned sincos2d none".split()),
     "cell": ("MB_CELL", "gru lstm".split()),
+    "scores": ("MB_SCORES", "linear softmax softmax_masked".split()),
     "rule": ("MB_MEMORY", "linear gated delta gated_delta mesa mesanet".split()),
 })
 
@@ -52,8 +53,14 @@ TTT = structure("mb_ttt_options", dim=LONG, heads=LONG, learner=INT, custom=LEAR
 MIXER = structure("mb_mixer_options", kind=INT, heads=LONG, causal=TRUTH, ttt=TTT, make=POINTER, user=POINTER)
 CONV = OF["mb_conv_options"]
 INIT = OF["mb_init"]
+TRANSFORMER = structure("mb_linear_transformer_options", dim=LONG, outputs=LONG, layers=LONG, heads=LONG, tied=TRUTH,
+                        sparse=TRUTH, unmasked=TRUTH, scores=INT, scale=DOUBLE, clip=DOUBLE, init=INIT)
+SELF_ATTENTION = structure("mb_self_attention_options", dim=LONG, outputs=LONG, layers=LONG, heads=LONG, key=LONG, tied=TRUTH,
+                           unmasked=TRUTH, scores=INT, clip=DOUBLE, init=INIT)
 STRUCTURES = {s.__name__: s for s in (
-    LINEAR, NORM, ATTENTION, RECURRENT, MESA, MESANET, MEMORY, EQUILIBRIUM, LEARNER, TTT, MIXER,
+    LINEAR, NORM, ATTENTION, RECURRENT, MESA, MESANET, MEMORY, EQUILIBRIUM, LEARNER, TTT, MIXER, TRANSFORMER, SELF_ATTENTION,
+    tensors("mb_linear_transformer", "P", "Q", options=TRANSFORMER),
+    tensors("mb_self_attention", "query", "key", "value", "projection", options=SELF_ATTENTION),
     structure("mb_linear_options", no_bias=TRUTH, weight=INIT, bias=INIT),
     tensors("mb_embedding", "weight"),
     tensors("mb_rms_norm", "scale", eps=DOUBLE),
@@ -98,6 +105,17 @@ mb_memory mb_memory_new_at(const char *, mb_params *, const char *, mb_memory_op
 mb_tensor mb_memory_apply_at(const char *, mb_memory, mb_tensor)
 mb_equilibrium mb_equilibrium_new_at(const char *, mb_params *, const char *, mb_equilibrium_options)
 mb_tensor mb_equilibrium_apply_at(const char *, mb_equilibrium, mb_tensor, mb_convergence *)
+mb_tensor mb_prompt_tokens_at(const char *, mb_tensor, mb_tensor)
+mb_linear_transformer mb_linear_transformer_new_at(const char *, mb_params *, const char *, mb_linear_transformer_options)
+mb_linear_transformer mb_linear_transformer_view_at(const char *, mb_tensor, mb_linear_transformer_options)
+int64_t mb_linear_transformer_size(const mb_linear_transformer_options *)
+mb_tensor mb_linear_transformer_apply_at(const char *, mb_linear_transformer, mb_tensor)
+mb_tensor mb_linear_transformer_predict_at(const char *, mb_linear_transformer, mb_tensor)
+mb_self_attention mb_self_attention_new_at(const char *, mb_params *, const char *, mb_self_attention_options)
+mb_self_attention mb_self_attention_gd_at(const char *, mb_tensor, mb_tensor, mb_tensor, int64_t, mb_self_attention_options)
+mb_linear_transformer mb_self_attention_products_at(const char *, mb_self_attention)
+mb_tensor mb_self_attention_apply_at(const char *, mb_self_attention, mb_tensor)
+mb_tensor mb_self_attention_predict_at(const char *, mb_self_attention, mb_tensor)
 mb_ttt *mb_ttt_new_at(const char *, mb_params *, const char *, mb_ttt_options)
 mb_tensor mb_ttt_apply_at(const char *, const mb_ttt *, mb_tensor, mb_key, mb_tensor *)
 int mb_ttt_inner_steps(const mb_ttt *)
@@ -129,6 +147,13 @@ class Layer:
         self.context, self._kind = params.context, kind
         made = getattr(load(), f"mb_{kind}_{new}_at")(self.context.site(), params.pointer, name.encode(), *arguments)
         self.struct = self.context.checked(made)
+
+    @classmethod
+    def _of(cls, context, kind, struct):
+        """One that is made of tensors."""
+        layer = cls.__new__(cls)
+        layer.context, layer._kind, layer.struct = context, kind, context.checked(struct)
+        return layer
 
     def __getattr__(self, name):
         """A tensor of the struct, None where it has none; or what else is there."""
@@ -296,6 +321,56 @@ class Vit(Layer):
         masks = STRUCTURES["mb_vit_masks"](handle_or_none(seen), handle_or_none(tokens))
         number = library.mb_vit_depth(self.struct) * library.mb_vit_losses(self.struct)
         return self._apply_telling(number, losses, patches, masks, key, how="apply_with")
+
+
+def prompt_tokens(x, y):
+    """Pairs of a prompt, and the query as the last of x [B, n + 1, d], y [B, n] or [B, n, e] -> tokens [B, n + 1, d + e]."""
+    load()
+    return x.context.record("prompt_tokens", x, y)
+
+
+class Prompted(Layer):
+    """tokens [B, n + 1, m] -> the same after the last layer; predict gives the query's outputs alone, [B, e]."""
+
+    def predict(self, z):
+        return self._apply(z, how="predict")
+
+
+class LinearTransformer(Prompted):
+    """Of attention alone, in whose layers tokens z become z + c sum P S Q z: LinearTransformer(params, "t", dim=5, layers=2)."""
+
+    def __init__(self, params, name, **options):
+        super().__init__(params, "linear_transformer", name, filled(TRANSFORMER, options))
+
+    @classmethod
+    def view(cls, theta, **options):
+        """Whose P and Q are views of theta [size(**options)]."""
+        made = load().mb_linear_transformer_view_at(theta.context.site(), theta.handle, filled(TRANSFORMER, options))
+        return cls._of(theta.context, "linear_transformer", made)
+
+    @staticmethod
+    def size(**options):
+        """The number of scalars in P and Q together."""
+        return load().mb_linear_transformer_size(ctypes.byref(filled(TRANSFORMER, options)))
+
+
+class SelfAttention(Prompted):
+    """The same by keys, queries, values and projections."""
+
+    def __init__(self, params, name, **options):
+        super().__init__(params, "self_attention", name, filled(SELF_ATTENTION, options))
+
+    @classmethod
+    def gd(cls, eta, n, gamma=None, start=None, **options):
+        """Whose layers are steps of gradient descent of rate eta on the n pairs of a prompt; with gamma, GD++."""
+        made = load().mb_self_attention_gd_at(eta.context.site(), eta.handle, handle_or_none(gamma), handle_or_none(start), n,
+                                              filled(SELF_ATTENTION, options))
+        return cls._of(eta.context, "self_attention", made)
+
+    def products(self):
+        """The equal linear transformer."""
+        made = library.mb_self_attention_products_at(self.context.site(), self.struct)
+        return LinearTransformer._of(self.context, "linear_transformer", made)
 
 
 def gated_attention(q, k, v, log_decay=None, **options):

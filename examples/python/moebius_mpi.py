@@ -14,7 +14,8 @@
 
 The library is that of load(path), of $MOEBIUS_MPI_LIBRARY, or the installed moebius-mpi; it is loaded by the first Ranks, or
 by load. Ranks end with their context, which a program closes before its end; MPI ends with the last of them, and cannot
-begin again. Where ranks disagree, each raises an Error.
+begin again. Where ranks disagree, each raises an Error. Left to C: a communicator of
+one's own.
 """
 import ctypes
 import ctypes.util

@@ -319,6 +319,13 @@ def derivatives(mb):
     first, second = moebius.directional(f, [a, b], [u, u])
     equal(first, 6 - 20 + 1 - 4)
     equal(second, 6 + 10 + 2 * (2 + 4))
+    equal(moebius.hvp_reverse(f, (a, b), (u, u))[0], [8, -14])
+    us = moebius.stack([u, 2 * u])
+    equal(moebius.jvp_batch(a * b, [a, b], [us, us]), [[4, -7], [8, -14]])
+    equal(moebius.hvp_batch(f, [a, b], [us, us])[0], [[8, -14], [16, -28]])
+    alpha, beta = moebius.lanczos(f, a, 2, moebius.key(1))  # trace and determinant of diag(6, 10)
+    equal(alpha.sum(), 16)
+    equal(alpha.prod() - beta[0].square(), 60)
     equal([round(v, 9) for v in moebius.extreme_eigenvalues(f, a, 2, moebius.key(1))], [6, 10])
     raises(ValueError, "1 directions for 2", lambda: moebius.hvp(f, [a, b], [u]))
     raises(ValueError, "1 directions for 2", lambda: moebius.directional(f, [a, b], [u]))
@@ -588,6 +595,7 @@ def files(mb):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "checkpoint.safetensors")
         step()
+        equal(optimizer.state()["optimizer.m.w"], [0.2, 0.2])  # a tenth of the gradient 2
         optimizer.save(path, {"epoch": "3", "of": "nine"})
         expect(mb.load_metadata(path) == {"epoch": "3", "of": "nine"}, mb.load_metadata(path))
         second = step()

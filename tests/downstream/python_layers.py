@@ -148,6 +148,30 @@ def test_time_training(mb, params):
 
 
 @test
+def prompts(mb, params):
+    """A step of descent from 0 on pairs (x_i, y_i) predicts eta / n sum_i y_i x_i^T x of the query x."""
+    x, y = draw(mb, 1, 2, 4, 3), draw(mb, 2, 2, 3)
+    z = layers.prompt_tokens(x, y)
+    near(z[:, :, 0:3], x)
+    equal(z[:, 3, 3], [0, 0])
+    steps = layers.SelfAttention.gd(mb.scalar(0.5, FLOAT64), 3, dim=3, layers=1)
+    step = (y.unsqueeze(1) @ (x[:, 0:3] @ x[:, 3].unsqueeze(-1))).reshape(2, 1) * (0.5 / 3)
+    near(steps.predict(z), step)
+    near(steps(z)[:, 3, 3:], -step)
+    layer = layers.SelfAttention(params, "s", dim=3, layers=2, heads=2, init=moebius.init("normal", 0.3))
+    near(layer.products()(z), layer(z))
+    expect(layer.query.shape == (2, 2, 4, 4) and params["s.key"].shape == (2, 2, 4, 4), layer.query.shape)
+    form = {"dim": 3, "layers": 2, "sparse": True}
+    linear = layers.LinearTransformer(params, "t", init=moebius.init("normal", 0.3), **form)
+    expect(layers.LinearTransformer.size(**form) == 36, layers.LinearTransformer.size(**form))
+    view = layers.LinearTransformer.view(moebius.concat([linear.P.reshape(-1), linear.Q.reshape(-1)]), **form)
+    near(view(z), linear(z))
+    near(linear.predict(z), -linear(z)[:, 3, 3:])
+    raises(moebius.Error, "linear_transformer", lambda: layers.LinearTransformer(params, "u", dim=0, layers=1))
+    mb.clear()
+
+
+@test
 def transformers(mb, params):
     x = draw(mb, 1, 2, 4, 3)
     vit = layers.Vit(params, "", tokens=4, patch_values=3, dim=8, depth=2, classes=5, head_init=moebius.init("normal", 1),

@@ -199,6 +199,13 @@ static void derivatives(const Context &mb)
     const auto [first, second] = directional(f, {a, b}, {u, u}); /* along (1, -1) in both */
     equal(first, {6 - 20 + 1 - 4});
     equal(second, {6 + 10 + 2 * (2 + 4)});
+    equal(hvp_reverse(f, {a, b}, {u, u})[0], {8, -14});
+    const Tensor us = stack(Tensors{u, 2 * u}, 0);
+    equal(jvp_batch(a * b, {a, b}, {us, us}), {4, -7, 8, -14});
+    equal(hvp_batch(f, {a, b}, {us, us})[0], {8, -14, 16, -28});
+    const auto [alpha, beta] = lanczos(f, {a}, 2, mb_key_of(1)); /* trace and determinant of diag(6, 10) */
+    equal(sum(alpha), {16});
+    equal(moebius::prod(alpha) - square(slice(beta, 0, 0, 1)), {60});
     const moebius::Extremes ends = extreme_eigenvalues(f, {a}, 2, mb_key_of(1));
     expect(std::fabs(ends.smallest - 6) < 1e-9 && std::fabs(ends.largest - 10) < 1e-9, "eigenvalues");
 
@@ -492,6 +499,7 @@ static void files(const Context &mb)
         optimizer.step(sum(square(w)));
     };
     step();
+    equal(optimizer.state().at("optimizer.m.w"), {0.2, 0.2}); /* a tenth of the gradient 2 */
     optimizer.save(path, {{"epoch", "3"}, {"of", "nine"}});
     expect(mb.load_metadata(path) == std::map<std::string, std::string>{{"epoch", "3"}, {"of", "nine"}},
            "texts");
@@ -572,6 +580,7 @@ static void errors()
     wrong(moebius::concat({x, mb.ones<float>({2})}, 0), "concat", __LINE__);
     wrong(grad(x > 1, x), "grad", __LINE__);
     wrong(hvp(x, Tensors{x, x}, Tensors{x})[1], "hvp: 1 directions for 2 tensors", __LINE__);
+    wrong(jvp_batch(x, Tensors{x, x}, Tensors{x}), "jvp_batch: 1 directions for 2 tensors", __LINE__);
     const auto body = [](moebius::Step &, const Tensors &) { return Tensors(); };
     wrong(mb.scan(3, {x}, body).carries[0], "of 1 carries the body returned 0", __LINE__);
     const auto none = [](moebius::Step &, const Tensors &) { return Tensors(); };
