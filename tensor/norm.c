@@ -4,22 +4,20 @@
  *
  * Squares are summed of x times a power of two, which changes nothing but exponents. It is 1 unless the sum
  * of the squares as they are is very large or very small; that tells how large x is even where it is not the
- * sum. For that question x is clamped, so that it has an answer without an infinity, which MB_DEBUG would
- * take for a fault of the script.
+ * sum.
  */
 #include <math.h>
 
 #include "tensor/internal.h"
 
 /* Of float32 and float64: from which sum of squares on which power of two. Each brings the sum of the squares
- * of up to 2^30 numbers that have such a sum, or any larger one, between the normal numbers; squares that
+ * of up to 2^30 numbers that have such a sum, or one that overflows, between the normal numbers; squares that
  * vanish beside it are less than its rounding. The first is for sums that have lost all or much to underflow.
- * From the square root of the last on, one number alone reaches it: x is clamped there. A derivative meets 1
- * / power and 1 / norm, one after the other: there is room for that as well. */
+ * A derivative meets 1 / power and 1 / norm, one after the other: there is room for that as well. */
 static const struct {
     int from, power;
 } ranges[2][4] = {
-    {{INT32_MIN, 86}, {-120, 45}, {-60, 0}, {96, -80}},
+    {{INT32_MIN, 86}, {-120, 45}, {-60, 0}, {100, -80}},
     {{INT32_MIN, 700}, {-1000, 375}, {-500, 0}, {900, -650}},
 };
 
@@ -38,18 +36,12 @@ static mb_tensor power_for(mb_tensor squares)
     return power;
 }
 
-static mb_tensor clamped(mb_tensor x)
-{
-    double most = ldexp(1, ranges[mb_dtype_of(x) == MB_FLOAT64][3].from / 2);
-    return mb_clamp(x, -most, most);
-}
-
-/* Of each tensor times factor, or clamped where there is none, and all of them together. */
+/* Of each tensor times factor, where there is one, and all of them together. */
 static mb_tensor sum_of_squares(const mb_tensor *xs, int n, uint32_t mask, mb_tensor factor)
 {
     mb_tensor all = {0};
     for (int i = 0; i < n; i++) {
-        mb_tensor x = factor.ctx ? mb_mul(xs[i], factor) : clamped(xs[i]), square = mb_mul(x, x);
+        mb_tensor x = factor.ctx ? mb_mul(xs[i], factor) : xs[i], square = mb_mul(x, x);
         if (!square.id)
             return square;
         uint32_t every = (1u << mb__at(x.ctx, x.id)->rank) - 1;

@@ -23,7 +23,7 @@ bool expect_at(const char *file, int line, bool ok, const char *format, ...)
 /* ---- contexts ---- */
 
 mb_context *open_on(const char *backend);
-/* disable: passes to leave out, or NULL; threads: 0 for the default. */
+/* disable: passes to leave out, or NULL for $TESTS_DISABLE, else none; threads: 0 for the default. */
 mb_context *open_as(const char *backend, const char *disable, int threads);
 /* Closes what open_on and open_as opened; expects no error and no memory left. */
 void close_all(void);

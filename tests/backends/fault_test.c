@@ -86,19 +86,19 @@ static void every_allocation(const char *backend, bool on)
     fprintf(stderr, "%s: %llu allocations failed in turn\n", backend, (unsigned long long)calls);
 }
 
-Test(fault, each_allocation_once_on_cpu, .timeout = 120)
+Test(fault, each_allocation_once_on_cpu, .timeout = 600)
 {
     every_allocation(backend_names[1], false);
 }
-Test(fault, each_allocation_and_all_later_on_cpu, .timeout = 120)
+Test(fault, each_allocation_and_all_later_on_cpu, .timeout = 600)
 {
     every_allocation(backend_names[1], true);
 }
-Test(fault, each_allocation_once_on_reference, .timeout = 120)
+Test(fault, each_allocation_once_on_reference, .timeout = 600)
 {
     every_allocation("reference", false);
 }
-Test(fault, each_allocation_and_all_later_on_reference, .timeout = 120)
+Test(fault, each_allocation_and_all_later_on_reference, .timeout = 600)
 {
     every_allocation("reference", true);
 }
