@@ -506,18 +506,19 @@ static double prefix_shots(const trial *t)
     return mean_shot(t->by_shot[EOS_PREFIX]);
 }
 
-/* What is tuned must help a mesa layer; one step of descent has little to gain. */
+/* What is tuned must help a mesa layer; one step of descent has little to gain. Tokens before the first
+ * example may have nothing left to do. */
 static void shots_summary(const results *r, int model)
 {
     static double (*const of[WAYS])(const trial *) = {plain_shots, eos_shots, prefix_shots};
     static const char *const what[WAYS] = {"  regression in context", "    with a tuned token after examples",
                                            "    and tuned ones before the first"};
-    double mean, deviation, least = 0;
+    double mean, deviation, most = NAN;
     for (int w = 0; w < WAYS; w++) {
         over_seeds(r, model, of[w], &mean, &deviation);
-        bool known = w != PLAIN && model == MESA_ONE && chosen_task() == FULL;
-        summary_line(what[w], mean, deviation, "mean of examples", NAN, known ? least : NAN);
-        least = mean;
+        bool known = model == MESA_ONE && chosen_task() == FULL;
+        summary_line(what[w], mean, deviation, "mean of examples", NAN, known ? most : NAN);
+        most = w == PLAIN ? mean : 1.01 * mean;
     }
 }
 

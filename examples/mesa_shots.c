@@ -3,7 +3,8 @@
  * mesa_shots.c - what a network that was trained on sequences makes of regression in context, x_1, y_1, x_2,
  * y_2, .. with y = W x (2309.05858, section 5). As a sequence that also says that x_2 follows y_1: pairs that
  * no W explains. A token that ends each example, and some before the first one, are tuned to tell the network
- * so, while its weights stay. */
+ * so, while its weights stay. Networks that are given positions meet some beyond LENGTH, which training did
+ * not have, where examples are many. */
 #include <stdlib.h>
 
 #include "mesa.h"
