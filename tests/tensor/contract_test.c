@@ -287,3 +287,23 @@ Test(contract, many_rows_a_power_of_two_apart)
     free(bt);
     close_all();
 }
+
+/* Sums of many equal terms, whose roundings all go one way: they are added in parts, so that no sum is off by
+ * as many as it has terms. */
+Test(contract, long_products, .timeout = 120)
+{
+    mb_context *ctx = open_on(backend_names[1]);
+    static const int64_t sizes[][2] = {{1, 1}, {3, 5}, {16, 16}, {40, 48}};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int64_t k = 10000; k <= (s < 2 ? 1000000 : 100000); k *= 10) {
+            float one[2] = {0.7f, 0.9f};
+            mb_tensor x = mb_from(ctx, MB_FLOAT32, MB_SHAPE(2), one);
+            mb_tensor a = mb_broadcast(mb_slice(x, 0, 0, 1, 1), MB_SHAPE(sizes[s][0], k)),
+                      b = mb_broadcast(mb_slice(x, 0, 1, 1, 1), MB_SHAPE(k, sizes[s][1]));
+            const double *got = values(mb_matmul(a, b));
+            double want = (double)one[0] * (double)one[1] * (double)k, off = fabs(got[0] / want - 1) * 0x1p24;
+            expect(off < 2500, "[%ld,%ld] of %ld terms: off by %.0f roundings", (long)sizes[s][0],
+                   (long)sizes[s][1], (long)k, off);
+        }
+    close_all();
+}

@@ -92,6 +92,19 @@ static mb__product transposed(const mb__product *p)
 
 /* ---- how its work is spread ---- */
 
+/* A float32 sum of more terms than these is made of parts, as far as their memory goes, since each term is
+ * added by a rounding of the sum so far: 10^5 equal terms, one after the other, are off by 8749 of them. */
+enum { EXACT_TERMS = 1 << 11, PARTS_BYTES_MOST = 1 << 26 };
+
+static int64_t splits_for_rounding(const mb__product *p, bool wide, int64_t total, int64_t batch)
+{
+    int64_t wanted = wide ? 1 : total / EXACT_TERMS;
+    if (wanted <= 1)
+        return 1;
+    int64_t most = PARTS_BYTES_MOST / 4 / (p->m * p->n * batch);
+    return wanted < most ? wanted : most;
+}
+
 /* The number of parts of the sum: with few tiles a GPU would be idle, and drivers that end loops need short
  * ones. */
 static int64_t splits_for(const mb__vk *v, int kernel, int64_t groups, int64_t k, int64_t reduce,
@@ -119,7 +132,7 @@ typedef struct layout {
     int64_t c_offset, c_m, c_n, c_loop[MB_MAX_RANK * 3], split_stride;
 } layout;
 
-static layout layout_of(const mb__vk *v, const mb__product *given, int kernel)
+static layout layout_of(const mb__vk *v, const mb__product *given, int kernel, bool wide)
 {
     layout l = {.m = transposed(given), .batch_size = 1, .reduce_size = 1, .tile = mb__vk_tile_of(v, kernel)};
     const mb__product *m = &l.m;
@@ -133,7 +146,9 @@ static layout layout_of(const mb__vk *v, const mb__product *given, int kernel)
         }
     }
     l.tiles = (m->m + l.tile.m - 1) / l.tile.m * ((m->n + l.tile.n - 1) / l.tile.n) * l.batch_size;
+    int64_t parts = splits_for_rounding(m, wide, m->k * l.reduce_size, l.batch_size);
     l.splits = splits_for(v, kernel, l.tiles, m->k, l.reduce_size, l.batch_count);
+    l.splits = parts > l.splits ? parts : l.splits;
     if (l.splits == 1) {
         l.c_offset = m->c.offset;
         l.c_m = m->c_m;
@@ -178,7 +193,7 @@ mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide
     mb__vk_choice c = {.kernel = VK_AS_SUMS, .wide = wide};
     if (kernel == VK_AS_SUMS || !shader_of(kernel, wide))
         return c;
-    layout l = layout_of(v, p, kernel);
+    layout l = layout_of(v, p, kernel, wide);
     const mb__product *m = &l.m;
     if (l.splits > 1 && l.batch_count + 3 > MB_MAX_RANK)
         return c;
@@ -369,7 +384,7 @@ bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product
     mb__vk_pipeline *pipeline = mb__vk_product_pipeline(p->v, c);
     if (!pipeline)
         return false;
-    layout l = layout_of(p->v, product, c->kernel);
+    layout l = layout_of(p->v, product, c->kernel, c->wide);
     int32_t target = l.m.c.value;
     if (l.splits > 1)
         target = mb__vk_scratch(p, (uint64_t)l.splits * (uint64_t)l.split_stride * (c->wide ? 8 : 4));
