@@ -132,7 +132,7 @@ static void close_trainer(trainer *t)
 
 Test(forecast, is_what_training_steps_take)
 {
-    for (int b = 0; b < 2; b++)
+    for (int b = is_slow(); b < 2; b++)
         for (size_t i = 0; i <= sizeof models / sizeof *models; i++) {
             trainer t;
             bool icl = i == sizeof models / sizeof *models;
