@@ -5,8 +5,8 @@
  * afterwards the same context computes the right bits, and at its end holds nothing. Linked with
  * bump_apart.c.
  *
- * FUZZ_COUNT=n takes so many graphs and every allocation of theirs, else one in 23; from FUZZ_FROM on where
- * that is set; FUZZ_SEED=n one of them. */
+ * FUZZ_COUNT=n takes so many graphs and every allocation of theirs, or one in FUZZ_EVERY, else one in 23;
+ * from FUZZ_FROM on where that is set; FUZZ_SEED=n one of them. */
 #include <signal.h>
 #include <unistd.h>
 
@@ -126,15 +126,16 @@ static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dty
 
 static void many(const char *backend, bool fresh, int count)
 {
-    const char *only = getenv("FUZZ_SEED"), *number = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
+    const char *only = getenv("FUZZ_SEED"), *number = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM"),
+               *every = getenv("FUZZ_EVERY");
     uint64_t from = only ? strtoull(only, NULL, 0) : first ? strtoull(first, NULL, 0) : 1;
     count = only ? 1 : number ? atoi(number) : count;
-    uint64_t step = only || number ? 1 : 23;
+    uint64_t step = every ? strtoull(every, NULL, 0) : only || number ? 1 : 23;
     signal(SIGSEGV, crashed);
     uint64_t failed = 0;
     for (int i = 0; i < count; i++)
         failed += one_graph(from + (uint64_t)i, backend, fresh, i % 2 ? MB_FLOAT32 : MB_FLOAT64, step);
-    expect(only || failed > 50 * (uint64_t)count, "only %llu allocations in %d graphs",
+    expect(only || every || failed > 50 * (uint64_t)count, "only %llu allocations in %d graphs",
            (unsigned long long)failed, count);
 }
 
