@@ -7,7 +7,7 @@
 
 #include "mesa.h"
 
-enum { PROBED = 1024, BACK = 8 };
+enum { PROBED_MOST = 1024, BACK = 8 };
 
 /* A ridge, since slots of tokens repeat each other. */
 static const double ridge = 1e-6;
@@ -38,7 +38,8 @@ void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s)
     mb_tensor tokens[MOST_LAYERS + 1], left[2 * MOST_LAYERS + 3];
     mb_scope scope = mb_scope_begin(mb);
     mb_key key = mb_key_fold(mb_key_of((uint64_t)set.first_seed), 77);
-    pairs p = pairs_of(draw_sequences(mb, key, chosen_task(), MB_FLOAT32, PROBED), chosen_task());
+    int64_t probed = set.validation < PROBED_MOST ? set.validation : PROBED_MOST;
+    pairs p = pairs_of(draw_sequences(mb, key, chosen_task(), MB_FLOAT32, probed), chosen_task());
     network_apply(n, p, tokens);
     mb_tensor solution = preconditioned(p, learned_chebyshev(mb, s));
     int count = 0;
