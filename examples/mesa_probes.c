@@ -7,7 +7,8 @@
 
 #include "mesa.h"
 
-enum { PROBED_MOST = 1024, BACK = 8 };
+/* Sequences that maps are fitted by: as many as validation has, but more than a token has entries. */
+enum { PROBED_LEAST = 256, PROBED_MOST = 1024, BACK = 8 };
 
 /* A ridge, since slots of tokens repeat each other. */
 static const double ridge = 1e-6;
@@ -38,7 +39,9 @@ void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s)
     mb_tensor tokens[MOST_LAYERS + 1], left[2 * MOST_LAYERS + 3];
     mb_scope scope = mb_scope_begin(mb);
     mb_key key = mb_key_fold(mb_key_of((uint64_t)set.first_seed), 77);
-    int64_t probed = set.validation < PROBED_MOST ? set.validation : PROBED_MOST;
+    int64_t probed = set.validation < PROBED_LEAST  ? PROBED_LEAST
+                     : set.validation > PROBED_MOST ? PROBED_MOST
+                                                    : set.validation;
     pairs p = pairs_of(draw_sequences(mb, key, chosen_task(), MB_FLOAT32, probed), chosen_task());
     network_apply(n, p, tokens);
     mb_tensor solution = preconditioned(p, learned_chebyshev(mb, s));
