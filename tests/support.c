@@ -83,13 +83,11 @@ mb_context *open_as(const char *backend, const char *disable, int threads)
     cr_assert(i < MOST, "too many contexts");
     memset(&open[i].counter, 0, sizeof open[i].counter);
     mb_allocator allocator = counting_allocator(&open[i].counter);
-    const char *left_out = getenv("TESTS_DISABLE");
+    const char *left_out = disable ? disable : getenv("TESTS_DISABLE");
     mb_context *ctx = mb_open_with(
         &(mb_options){.size = sizeof(mb_options),
                       .backend = other_backend && !strcmp(backend, "cpu") ? other_backend : backend,
-                      .disable = disable    ? disable
-                                 : left_out ? left_out
-                                            : "",
+                      .disable = left_out ? left_out : "",
                       .threads = threads,
                       .allocator = &allocator});
     cr_assert(ctx && mb_error(ctx) == MB_OK, "%s", mb_message(ctx));

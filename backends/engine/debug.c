@@ -38,8 +38,8 @@ static bool is_of_nothing(mb_context *ctx, const mb__node *n)
     return mb__numel(x->dim, x->rank) == 0;
 }
 
-/* The nodes that are computed, ascending, and what each has: INFINITIES, NANS; ASKED: a result is not finite
- * by it. */
+/* The nodes that are computed, ascending, and what each has: INFINITIES, NANS; ASKED: it is a result, or one
+ * is not finite by it; GIVEN: it had its value. */
 typedef struct walk {
     uint32_t *nodes;
     unsigned char *odd;

@@ -106,6 +106,9 @@ Test(vulkan_cache, only_what_was_written_is_read, .timeout = 120)
     memset(bad + 16, 0xff, 8); /* a length beyond all bounds */
     write_file(bad, size);
     expect(bytes_taken(false) == 0, "taken though its length is absurd");
+    memset(bad, 0, size);
+    write_file(bad, size);
+    expect(bytes_taken(false) == 0, "taken though it is zeros");
     /* A broken file is written anew, and then good. */
     expect(bytes_taken(true) == 0 && bytes_taken(false) == KEPT, "a broken file stays broken");
     expect(files() == 1, "nothing else is left behind: %d files", files());

@@ -6,10 +6,6 @@
 #include "training.h"
 
 #ifdef MB_HAVE_VULKAN
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "backends/engine/state.h"
 #include "backends/vulkan/vulkan.h"
 
@@ -625,43 +621,6 @@ Test(vulkan, long_rows, .timeout = 120)
     for (int i = 0; i < 280000; i++)
         expect(many[i] == 6, "matrix %d: %g", i / 4, many[i]);
     close_all();
-}
-
-/* ---- the file of compiled pipelines ---- */
-
-static void write_file(const char *path, const void *data, size_t bytes)
-{
-    int f = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    expect(f >= 0 && write(f, data, bytes) == (ssize_t)bytes, "cannot write %s", path);
-    close(f);
-}
-
-Test(vulkan, a_broken_cache_is_ignored, .timeout = 60)
-{
-    char folder[] = "/tmp/moebius-cache-XXXXXX", path[200];
-    cr_assert(mkdtemp(folder), "mkdtemp");
-    setenv("MB_VULKAN_CACHE", folder, 1);
-    mb_context *ctx = open_on("vulkan");
-    mb__vk *v = device_of(ctx);
-    snprintf(path, sizeof path, "%s/%04x-%04x-%08x.pipelines", folder, v->props.vendorID, v->props.deviceID,
-             v->props.driverVersion);
-    close_all();
-    unsigned char noise[4096];
-    rng r = {3};
-    for (int kind = 0; kind < 4; kind++) {
-        for (size_t i = 0; i < sizeof noise; i++)
-            noise[i] = kind == 0 ? 0 : (unsigned char)rng_bits(&r);
-        memcpy(noise, "mbvkpc1", kind >= 2 ? 8 : 0); /* the right beginning, the wrong rest */
-        if (kind == 3)
-            memset(noise + 16, 0xff, 8); /* a length beyond all bounds */
-        write_file(path, noise, kind == 1 ? 5 : sizeof noise);
-        training t;
-        training_start(&t, open_on("vulkan"));
-        expect(training_step(&t, 0, 0.1), "cache file %d: %s", kind, mb_message(t.ctx));
-        close_all();
-    }
-    remove(path);
-    rmdir(folder);
 }
 
 /* ---- devices ---- */

@@ -92,8 +92,9 @@ static mb__product transposed(const mb__product *p)
 
 /* ---- how its work is spread ---- */
 
-/* A float32 sum of more terms than these is made of parts, as far as their memory goes, since each term is
- * added by a rounding of the sum so far: 10^5 equal terms, one after the other, are off by 8749 of them. */
+/* A float32 sum of twice as many terms, or more, is made of parts, as far as their memory goes, since each
+ * term is added by a rounding of the sum so far: 10^5 equal terms, one after the other, are off by 8749 of
+ * them, and in parts by 113. */
 enum { EXACT_TERMS = 1 << 11, PARTS_BYTES_MOST = 1 << 26 };
 
 static int64_t splits_for_rounding(const mb__product *p, bool wide, int64_t total, int64_t batch)
