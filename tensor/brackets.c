@@ -78,32 +78,13 @@ mb_tensor mb__bracket_slice(mb_context *ctx, mb__bracket *b, uint32_t from)
     return at.id && mb__bound_add(ctx, &b->slices, (mb__bound){NULL, at.id, from}) ? at : mb__poison(ctx);
 }
 
-bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape)
+mb_tensor mb__bracket_step(mb_context *ctx, mb__bracket *b)
 {
-    shape->rank = 0;
-    for (uint32_t i = 0; i < ctx->bracket_count; i++) {
-        if (ctx->brackets[i].same_draws)
-            continue;
-        if (shape->rank == MB_MAX_RANK - 1) {
-            mb__error(
-                ctx, MB_INVALID,
-                "uniform: a draw inside of %u scans and vmaps; it has an axis for each, and %d axes are "
-                "the most",
-                ctx->bracket_count, MB_MAX_RANK);
-            return false;
-        }
-        shape->dim[shape->rank++] = ctx->brackets[i].steps;
+    if (!b->step) {
+        mb_tensor all = mb_iota(ctx, MB_INT32, b->steps);
+        b->step = all.id ? mb__bracket_slice(ctx, b, all.id).id : 0;
     }
-    shape->dim[shape->rank++] = n;
-    return true;
-}
-
-mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t)
-{
-    for (uint32_t i = 0; i < ctx->bracket_count && t.id; i++)
-        if (!ctx->brackets[i].same_draws)
-            t = mb__bracket_slice(ctx, &ctx->brackets[i], t.id);
-    return t;
+    return b->step ? mb__handle(ctx, b->step) : mb__poison(ctx);
 }
 
 void mb__brackets_free(mb_context *ctx)

@@ -19,6 +19,8 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
     ctx->site = n.site;
     ctx->call = n.call;
     mb_tensor t = mb__record(ctx, n.op, (mb_dtype)n.dtype, n.rank, n.dim, handles, n.nin, attrs, n.nattr);
+    if (t.id && mb__has_key(n.op))
+        mb__at(ctx, t.id)->bind = n.bind;
     return t.id;
 }
 

@@ -49,7 +49,7 @@ typedef struct mb__node {
     const char *call; /* the public function that recorded it, such as "mb_softmax_at" */
     union {
         double scalar;     /* SCALAR */
-        uint64_t key;      /* RANDOM */
+        uint64_t key;      /* RANDOM, DRAW */
         uint32_t variable; /* VARIABLE: index in ctx->variables */
         uint32_t first;    /* BODY: the node that the body begins with */
     } bind;                /* given at each run: never part of a plan's key */
@@ -495,11 +495,11 @@ mb__bracket *mb__bracket_ending(const char *name, const char *kind, mb_context *
 bool mb__bound_add(mb_context *ctx, mb__bounds *to, mb__bound b);
 /* A placeholder for this step's, or example's, entry of node `from`, [steps, ...]. */
 mb_tensor mb__bracket_slice(mb_context *ctx, mb__bracket *b, uint32_t from);
-/* The shape of one draw for all steps and examples: [size of each open bracket, outermost first, n]. False:
- * error set. */
-bool mb__draw_shape(mb_context *ctx, int64_t n, mb_shape *shape);
-/* t, of that shape -> [n]: this step's and example's. */
-mb_tensor mb__draw_part(mb_context *ctx, mb_tensor t);
+/* The number of a scan's step, or a vmap's example: a placeholder of int32. */
+mb_tensor mb__bracket_step(mb_context *ctx, mb__bracket *b);
+/* Draws part * count + place under the key, of int32 tensors that broadcast. */
+mb_tensor mb__draw(mb_context *ctx, mb_key key, mb_dtype dtype, mb_tensor part, mb_tensor place,
+                   int64_t count);
 /* Frees their lists, which are kept for later ones. */
 void mb__brackets_free(mb_context *ctx);
 

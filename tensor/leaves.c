@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * leaves.c - literals, scalars bound at each run, data, iota, random numbers. */
+ * leaves.c - literals, scalars bound at each run, data, iota; and second identities of a value. */
 #include "tensor/internal.h"
 
 /* Whether the dtype has the value; a bool is made 0 or 1. Nothing is rounded to an integer silently. */
@@ -93,28 +93,6 @@ mb_tensor mb_iota_at(const char *site, mb_context *ctx, mb_dtype dtype, int64_t 
         return mb__poison(ctx);
     }
     return mb__record(ctx, MB_OP_IOTA, dtype, 1, &n, NULL, 0, NULL, 0);
-}
-
-/* ---- random numbers ---- */
-
-mb_tensor mb_uniform_at(const char *site, mb_context *ctx, mb_key key, mb_dtype dtype, mb_shape shape)
-{
-    MB_SITE(ctx, site);
-    if (!mb__enter_context("uniform", ctx) || !mb__check_shape(ctx, "uniform", dtype, shape))
-        return mb__poison(ctx);
-    if (!mb__is_number((int)dtype)) {
-        mb__error(ctx, MB_INVALID, "uniform: got %s; wanted floats or int32", mb_dtype_name(dtype));
-        return mb__poison(ctx);
-    }
-    if (mb__is_half((int)dtype))
-        return mb_cast(mb_uniform(ctx, key, MB_FLOAT32, shape), dtype);
-    mb_shape drawn = shape;
-    if (ctx->bracket_count && !mb__draw_shape(ctx, mb__numel(shape.dim, shape.rank), &drawn))
-        return mb__poison(ctx);
-    mb_tensor t = mb__record(ctx, MB_OP_RANDOM, dtype, drawn.rank, drawn.dim, NULL, 0, NULL, 0);
-    if (t.id)
-        ctx->nodes[t.id].bind.key = key.bits;
-    return ctx->bracket_count ? mb_reshape(mb__draw_part(ctx, t), shape) : t;
 }
 
 mb_tensor mb_alias_at(const char *site, mb_tensor x)

@@ -106,6 +106,11 @@ static inline bool mb__is_float(int dtype)
 {
     return dtype == MB_FLOAT32 || dtype == MB_FLOAT64 || mb__is_half(dtype);
 }
+/* Whether a key is bound to it at each run. */
+static inline bool mb__has_key(int op)
+{
+    return op == MB_OP_RANDOM || op == MB_OP_DRAW;
+}
 /* Whether ops compute with it; bool, int64 and uint8 are moved, compared and cast. */
 static inline bool mb__is_number(int dtype)
 {

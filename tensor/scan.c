@@ -95,13 +95,7 @@ mb_tensor mb_scan_step_at(const char *site, mb_scan scan)
     MB_SITE(scan.ctx, site);
     mb_context *ctx = scan.ctx;
     mb__bracket *s = innermost("scan_step", scan);
-    if (!s)
-        return mb__poison(ctx);
-    if (!s->step) {
-        mb_tensor all = mb_iota(ctx, MB_INT32, s->steps);
-        s->step = all.id ? mb__bracket_slice(ctx, s, all.id).id : 0;
-    }
-    return s->step ? mb__handle(ctx, s->step) : mb__poison(ctx);
+    return s ? mb__bracket_step(ctx, s) : mb__poison(ctx);
 }
 
 mb_status mb_scan_stack_at(const char *site, mb_scan scan, mb_tensor y, mb_tensor *ys)

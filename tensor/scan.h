@@ -27,7 +27,8 @@
  * what does not is computed once, before. Tensors of the outside are read as they are. Nothing of the inside
  * is a value: reading one, or using it after the end, is an error. Bodies hold gradients, checkpoints and
  * scans. A random draw in a body is one draw for all steps, of which each gets its part: with shape [T, n]
- * under its key, n elements a step (and [T outside, T inside, n] in nested scans); it is stored.
+ * under its key, n elements a step (and [T outside, T inside, n] in nested scans, of fewer than 2^31 steps in
+ * all). It is made at each step, and again where derivatives compute the step again; none is kept.
  *
  * Another number of steps is another plan, for memory is laid out by it, but one that takes as long to make
  * for any number: a fraction of a millisecond for a step of a GRU or of a small network with its gradient. On

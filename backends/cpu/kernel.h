@@ -19,7 +19,8 @@ enum mb__uop_kind {
     MB_U_UNARY,
     MB_U_BINARY,
     MB_U_WHERE,
-    MB_U_MAP, /* the user's; operands are registers of its level, or single values */
+    MB_U_MAP,  /* the user's; operands are registers of its level, or single values */
+    MB_U_DRAW, /* of parts; the same */
     MB_U_REDUCE,
     MB_U_EXPAND, /* copies a value per row to all columns */
     MB_U_CHAIN,
@@ -41,6 +42,7 @@ typedef struct mb__uop {
     bool fixed;                             /* the same for all tiles: computed once per task */
     int32_t d, a, b, c;
     int32_t bind;
+    int32_t part;       /* elements, of DRAW */
     uint8_t ra, rb, rc; /* levels of operands */
     uint8_t size_d, size_a, size_b;
     union {

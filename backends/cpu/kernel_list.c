@@ -58,7 +58,7 @@ static void list_uop(const mb__writer *w, const mb__plan *plan, const mb__cpu_ke
         mb__cell_value(plan, u->walk->value, value);
         mb__say(w, " %s", value);
     }
-    if (u->kind == MB_U_SCALAR || u->kind == MB_U_RANDOM)
+    if (u->kind == MB_U_SCALAR || u->kind == MB_U_RANDOM || u->kind == MB_U_DRAW)
         mb__say(w, " %d", u->bind);
     for (int i = 0; i < 3; i++) {
         int32_t r = i == 0 ? u->a : i == 1 ? u->b : u->c;

@@ -176,12 +176,13 @@ static void make_leaf(maker *m, const mb__instr *i, int index)
     u->fixed = !u->direct && fixed_walk(m, w);
 }
 
-/* An op of the user's, whose loops take arrays alone: values per row are expanded; single ones when it runs.
- */
+/* An op of the user's, or a draw, whose loops take arrays alone: values per row are expanded; single ones
+ * when it runs. */
 static void make_map(maker *m, const mb__instr *i, int index)
 {
+    bool draw = i->op == MB_OP_DRAW;
     int32_t in[3] = {-1, -1, -1};
-    int level = MB_LEVEL_ONCE, n = i->custom->loops.operands;
+    int level = MB_LEVEL_ONCE, n = draw ? 2 : i->custom->loops.operands;
     for (int j = 0; j < n; j++) {
         in[j] = m->reg[i->in[j]];
         if (m->reg_level[in[j]] > level)
@@ -191,12 +192,14 @@ static void make_map(maker *m, const mb__instr *i, int index)
         if (level == MB_LEVEL_EACH && m->reg_level[in[j]] == MB_LEVEL_ROW)
             in[j] = expand(m, in[j]);
     int32_t d = m->failed ? 0 : new_reg(m, level, i->dtype);
-    mb__uop *u = m->failed ? NULL : new_uop(m, MB_U_MAP);
+    mb__uop *u = m->failed ? NULL : new_uop(m, draw ? MB_U_DRAW : MB_U_MAP);
     if (!u)
         return;
     m->reg[index] = d;
     u->op = i->op;
     u->custom = i->custom;
+    u->bind = i->bind;
+    u->part = draw ? (int32_t)i->number : 0;
     u->d = d;
     u->a = in[0], u->b = in[1], u->c = in[2];
     u->level = (uint8_t)level;
@@ -520,7 +523,7 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
         const mb__instr *in = &k->instrs[i];
         if (mb__is_source(in->op))
             make_leaf(&m, in, i);
-        else if (in->op == MB_OP_MAP)
+        else if (in->op == MB_OP_MAP || in->op == MB_OP_DRAW)
             make_map(&m, in, i);
         else
             make_op(&m, in, i);

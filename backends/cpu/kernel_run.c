@@ -207,6 +207,43 @@ static void random_run(const mb__loops *loops, uint64_t key, int64_t n, float *t
     }
 }
 
+/* How many of n places follow one another in one part. */
+static int64_t run_of_places(int64_t n, const int32_t *part, const int32_t *place)
+{
+    enum { BLOCK = 64 };
+    int64_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        uint32_t off = 0, next = (uint32_t)place[0] + (uint32_t)i;
+        for (uint32_t k = 0; k < BLOCK; k++)
+            off |= (uint32_t)place[i + k] ^ (next + k);
+        for (int k = 0; part && k < BLOCK; k++)
+            off |= (uint32_t)part[i + k] ^ (uint32_t)part[0];
+        if (off)
+            break;
+    }
+    while (i < n && place[i] == place[0] + i && (!part || part[i] == part[0]))
+        i++;
+    return i;
+}
+
+/* Draws of parts, in runs: places end one at the ends of rows at most. */
+static void draw_places(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, int64_t n, char **reg)
+{
+    const int32_t *part = (const int32_t *)(const void *)reg[u->a];
+    const int32_t *place = (const int32_t *)(const void *)reg[u->b];
+    const bool parts = u->ra == u->level, places = u->rb == u->level;
+    const uint64_t key = f->scalars[u->bind].u.key;
+    for (int64_t i = 0, run = 1; i < n; i += run) {
+        int64_t at = (int64_t)part[parts ? i : 0] * u->part + place[places ? i : 0];
+        if (u->dtype == MB_FLOAT32 && places) {
+            run = run_of_places(n - i, parts ? part + i : NULL, place + i);
+            random_run(k->loops, key, run, (float *)(void *)reg[u->d] + i, at);
+        } else {
+            put_position(u, key, reg[u->d], i, at);
+        }
+    }
+}
+
 /* Numbers that are functions of their position. */
 static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char *to)
 {
@@ -224,6 +261,9 @@ static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame
         int64_t base = start + r * w->row;
         if (w->flat && w->column == 1 && u->kind == MB_U_RANDOM && u->dtype == MB_FLOAT32) {
             random_run(k->loops, key, t->columns, (float *)(void *)to, base);
+        } else if (w->flat && w->column == 1 && u->kind == MB_U_IOTA && u->dtype == MB_INT32) {
+            for (int64_t c = 0; c < t->columns; c++)
+                ((int32_t *)(void *)to)[c] = (int32_t)(base + c);
         } else if (w->flat) {
             for (int64_t c = 0; c < t->columns; c++)
                 put_position(u, key, to, c, base + c * w->column);
@@ -355,6 +395,9 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         break;
     case MB_U_MAP:
         run_map(u, n, reg);
+        break;
+    case MB_U_DRAW:
+        draw_places(k, u, f, n, reg);
         break;
     case MB_U_CHAIN:
         run_chain(u->chain, t, reg);

@@ -86,7 +86,7 @@ static bool add_scalar(mb_context *ctx, mb__segment *s, const mb__node *n)
                      sizeof *s->scalars))
         return false;
     mb__scalar *x = &s->scalars[s->scalar_count++];
-    *x = (mb__scalar){.is_key = n->op == MB_OP_RANDOM, .dtype = n->dtype};
+    *x = (mb__scalar){.is_key = mb__has_key(n->op), .dtype = n->dtype};
     if (x->is_key)
         x->u.key = n->bind.key;
     else
@@ -130,7 +130,7 @@ static bool describe(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint
         st->dense[id] = i;
         if ((input && !append(ctx, &s->inputs, &s->input_count, &s->input_capacity, id)) ||
             (output && !append(ctx, &s->outputs, &s->output_count, &s->output_capacity, id)) ||
-            (!input && (n->op == MB_OP_SCALAR || n->op == MB_OP_RANDOM) && !add_scalar(ctx, s, n)) ||
+            (!input && (n->op == MB_OP_SCALAR || mb__has_key(n->op)) && !add_scalar(ctx, s, n)) ||
             !add_key(ctx, st, s, n, input, output))
             return false;
     }
@@ -217,7 +217,7 @@ mb_status mb__segment_graph(mb_context *ctx, const mb__segment *s, mb__graph *g)
             return MB_NO_MEMORY;
         if (input)
             to->bind = g->input_count++;
-        else if (n->op == MB_OP_SCALAR || n->op == MB_OP_RANDOM)
+        else if (n->op == MB_OP_SCALAR || mb__has_key(n->op))
             to->bind = g->scalar_count++;
         if ((uint32_t)g->output_count < s->output_count && s->outputs[g->output_count] == id)
             g->outputs[g->output_count++] = (int32_t)i;

@@ -127,6 +127,9 @@ static void add_attributes(const mb__gnode *n, mb__cell cell)
     case MB_OP_RANDOM:
         mb__cell_add(cell, "bound %d", n->bind);
         return;
+    case MB_OP_DRAW:
+        mb__cell_add(cell, "bound %d, %lld a part", n->bind, (long long)n->attr[0]);
+        return;
     case MB_OP_CONTRACT:
         add_labels(n, cell);
         return;

@@ -153,6 +153,8 @@ static void add_arguments(const mb__plan *plan, const mb__kernel *k, const mb__i
         add_view(plan, &in->view, k->rank, at);
         mb__cell_add(cell, " at %s", at);
     }
+    if (in->op == MB_OP_DRAW)
+        mb__cell_add(cell, "bound %d, %.0f a part, of ", in->bind, in->number);
     for (int j = 0; j < 3 && in->in[j] >= 0; j++)
         mb__cell_add(cell, "%si%d", j ? " " : "", in->in[j]);
 }

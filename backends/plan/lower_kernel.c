@@ -243,6 +243,10 @@ void mb__lower_group(mb__lowering *l, int32_t group)
                         .site = n->site};
         in.view.value = -1;
         in.custom = n->op == MB_OP_MAP ? mb__custom_of(n->attr) : NULL;
+        if (n->op == MB_OP_DRAW) {
+            in.bind = n->bind;
+            in.number = (double)n->attr[0];
+        }
         for (int j = 0; j < n->nin; j++)
             in.in[j] = operand(l, &k, gr, c, j, per_row && !reduce);
         if (l->failed)

@@ -60,8 +60,8 @@ typedef struct mb__instr {
     uint16_t op;
     uint8_t dtype, from, level; /* from: operand dtype, for casts and comparisons */
     int32_t in[3];
-    int32_t bind;
-    double number;
+    int32_t bind;                /* of a SCALAR or a draw */
+    double number;               /* a CONST; of MB_OP_DRAW the elements of a part, under 2^31 */
     const mb__custom_op *custom; /* of MB_OP_MAP */
     mb__view view;
     const char *site;

@@ -239,6 +239,10 @@ static void run_kernel(machine *m, const mb__kernel *k)
             case MB_K_RANDOM:
                 r[j] = draw((mb_dtype)i->dtype, m->scalars[i->bind].u.key, at(&i->view, index, k->rank));
                 break;
+            case MB_OP_DRAW:
+                r[j] = draw((mb_dtype)i->dtype, m->scalars[i->bind].u.key,
+                            (int64_t)(r[i->in[0]] * i->number + r[i->in[1]]));
+                break;
             default:
                 r[j] = elementwise(i, r[i->in[0]], i->in[1] >= 0 ? r[i->in[1]] : 0,
                                    i->in[2] >= 0 ? r[i->in[2]] : 0);

@@ -55,6 +55,9 @@ static void run_kernel(const run *r, const mb__kernel *k)
             const mb__instr *i = &k->instrs[j];
             if (mb__is_source(i->op))
                 t[j] = source(r, i, index, k->rank);
+            else if (i->op == MB_OP_DRAW)
+                t[j] = draw((mb_dtype)i->dtype, r->binding->scalars[i->bind].u.key,
+                            (int64_t)(t[i->in[0]] * i->number + t[i->in[1]]));
             else
                 t[j] =
                     element(i, t[i->in[0]], i->in[1] >= 0 ? t[i->in[1]] : 0, i->in[2] >= 0 ? t[i->in[2]] : 0);

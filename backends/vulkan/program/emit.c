@@ -157,6 +157,11 @@ static uint32_t one(emitter *e, int i)
         args[0] = param(e, n->bind);
         args[1] = position(e, &n->view, param(e, n->view.offset), 0, e->k->rank);
         return call1(e, "draw_%s", name, type, 2, args);
+    case MB_OP_DRAW: {
+        uint32_t draw[4] = {param(e, n->bind), e->id[n->in[0]], e->id[n->in[1]],
+                            param(e, (int64_t)n->number)};
+        return call1(e, "draw_of_%s", name, type, 4, draw);
+    }
     case MB_K_COPY:
         return e->id[n->in[0]];
     case MB_OP_CAST:

@@ -31,8 +31,10 @@ static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
         const mb__instr *n = &k->instrs[i];
         if (n->op == MB_K_LOAD)
             add_slot(p, &n->view);
-        if (n->op == MB_K_SCALAR || n->op == MB_K_RANDOM)
+        if (n->op == MB_K_SCALAR || n->op == MB_K_RANDOM || n->op == MB_OP_DRAW)
             add_param(p, n->bind);
+        if (n->op == MB_OP_DRAW)
+            add_param(p, (int64_t)n->number);
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             add_param(p, n->view.offset);
         if (mb__vk_is_zero(n))
@@ -85,10 +87,13 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
             put(&b, &n->custom->number, sizeof n->custom->number);
         if (n->op == MB_K_LOAD)
             put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
-        int32_t bound = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM ? mb__vk_param_of(p, n->bind)
-                        : mb__vk_is_zero(n)                          ? mb__vk_param_of(p, 0)
-                                                                     : -1;
+        bool binds = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM || n->op == MB_OP_DRAW;
+        int32_t bound = binds ? mb__vk_param_of(p, n->bind) : mb__vk_is_zero(n) ? mb__vk_param_of(p, 0) : -1;
         put(&b, &bound, sizeof bound);
+        if (n->op == MB_OP_DRAW) {
+            int32_t count = mb__vk_param_of(p, (int64_t)n->number);
+            put(&b, &count, sizeof count);
+        }
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
             put_view(&b, mb__vk_param_of(p, n->view.offset), &n->view, k->rank);
     }

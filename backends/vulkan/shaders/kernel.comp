@@ -36,13 +36,25 @@ int scalar_i32(const uint i) { return int(table[push.scalars + 4 * i + 1]); }
 uint scalar_low(const uint i) { return table[push.scalars + 4 * i + 2]; }
 uint scalar_high(const uint i) { return table[push.scalars + 4 * i + 3]; }
 bool scalar_bool(const uint i) { return scalar_i32(i) != 0; }
-float draw_f32(const uint i, const uint at) { return random_f32(scalar_low(i), scalar_high(i), at); }
-int draw_i32(const uint i, const uint at) { return random_i32(scalar_low(i), scalar_high(i), at); }
+float draw_f32(const uint i, const uint at) { return random_f32(scalar_low(i), scalar_high(i), uvec2(at, 0)); }
+float draw_of_f32(const uint i, const int part, const int place, const uint count)
+{
+    return random_f32(scalar_low(i), scalar_high(i), place_of_draw(part, place, count));
+}
+int draw_i32(const uint i, const uint at) { return random_i32(scalar_low(i), scalar_high(i), uvec2(at, 0)); }
+int draw_of_i32(const uint i, const int part, const int place, const uint count)
+{
+    return random_i32(scalar_low(i), scalar_high(i), place_of_draw(part, place, count));
+}
 float iota_f32(const uint i) { return float(int(i)); }
 int iota_i32(const uint i) { return int(i); }
 #ifdef HAVE_F64
 double scalar_f64(const uint i) { return packDouble2x32(uvec2(scalar_low(i), scalar_high(i))); }
-double draw_f64(const uint i, const uint at) { return random_f64(scalar_low(i), scalar_high(i), at); }
+double draw_f64(const uint i, const uint at) { return random_f64(scalar_low(i), scalar_high(i), uvec2(at, 0)); }
+double draw_of_f64(const uint i, const int part, const int place, const uint count)
+{
+    return random_f64(scalar_low(i), scalar_high(i), place_of_draw(part, place, count));
+}
 double iota_f64(const uint i) { return double(int(i)); }
 #endif
 
