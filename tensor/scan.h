@@ -33,7 +33,10 @@
  * Another number of steps is another plan, for memory is laid out by it, but one that takes as long to make
  * for any number: a fraction of a millisecond for a step of a GRU or of a small network with its gradient. On
  * vulkan nothing that a body or its derivatives consist of is compiled again; what is outside of the loop and
- * as long as it is, such as a mean over its stacks, is. mb_scan_until makes the number data.
+ * as long as it is, such as a mean over its stacks, is. mb_scan_until makes the number data: one plan for any
+ * T up to `steps`, with a gradient's memory for `steps` of them:
+ *
+ *     mb_scan_until(s, mb_eq(mb_scan_step(s), mb_scalar(mb, MB_INT32, T - 1)));
  *
  * Derivatives of a scan, reverse and forward, are scans, of the same number of steps, which can be
  * differentiated again. The reverse one runs from the last step to the first: it computes each step again

@@ -120,3 +120,50 @@ Test(scan_cost, derivatives_leave_out_steps_that_did_nothing)
             close_all();
         }
 }
+
+/* steps of descent on sum(sin(w)^2), at most `most` of which `steps` are done; their number is data where
+ * they differ. out: the last loss and its derivatives by the rate, once and twice. */
+static void descend(mb_context *ctx, int64_t most, int64_t steps, double out[3])
+{
+    mb_scope scope = mb_scope_begin(ctx);
+    mb_tensor w = mb_full(ctx, MB_FLOAT64, MB_SHAPE(6), 0.7),
+              rate = mb_full(ctx, MB_FLOAT64, MB_SHAPE0, 0.02), dw;
+    mb_tensor d[3];
+    mb_scan s = mb_scan_begin(ctx, most);
+    mb_scan_carry(s, &w);
+    mb_grad(mb_sum(mb_square(mb_sin(w)), MB_ALL), &w, 1, &dw);
+    w = mb_sub(w, mb_mul(dw, rate));
+    if (most > steps)
+        mb_scan_until(s, mb_eq(mb_scan_step(s), mb_scalar(ctx, MB_INT32, (double)steps - 1)));
+    mb_scan_end(s);
+    d[0] = mb_sum(mb_square(mb_sin(w)), MB_ALL);
+    for (int order = 0; order < 2; order++)
+        mb_grad(d[order], &rate, 1, &d[order + 1]);
+    mb_eval(d, 3);
+    expect_ok(ctx);
+    for (int i = 0; i < 3; i++)
+        out[i] = mb_item(d[i]);
+    mb_scope_end(scope);
+}
+
+/* Another number of steps is no other plan, where the loop is told when it is done: see mb_scan_until. */
+Test(scan_cost, number_of_steps_as_data)
+{
+    static const int64_t steps[] = {5, 1, 13, 39};
+    for (int b = 0; b < 2; b++) {
+        mb_context *ctx = open_on(backend_names[b]), *other = open_on(backend_names[b]);
+        uint64_t plans = 0;
+        for (int i = 0; i < 4; i++) {
+            double got[3], want[3];
+            descend(ctx, 40, steps[i], got);
+            descend(other, steps[i], steps[i], want);
+            for (int k = 0; k < 3; k++)
+                expect(near(got[k], want[k], 1e-13, 0), "%s, %d steps, order %d: %.17g, not %.17g",
+                       backend_names[b], (int)steps[i], k, got[k], want[k]);
+            expect(i == 0 || mb_get_stats(ctx).plans == plans, "%s: %d steps are another plan",
+                   backend_names[b], (int)steps[i]);
+            plans = mb_get_stats(ctx).plans;
+        }
+        close_all();
+    }
+}
