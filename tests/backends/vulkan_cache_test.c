@@ -134,6 +134,30 @@ static int pipelines_of(const mb__vk *v)
     return count;
 }
 
+/* On processors sizes and strides are data: another size, along rows or columns, needs no other kernel. */
+Test(vulkan_cache, sizes_share_kernels, .timeout = 120)
+{
+    mb_context *ctx = mb_open_with(&(mb_options){.backend = "vulkan"});
+    uint64_t first = 0;
+    for (int i = 0; i < 8; i++)
+        for (int turned = 0; turned < 2; turned++) {
+            mb_scope s = mb_scope_begin(ctx);
+            int rows = 16 - i, columns = 90 + 5 * i;
+            mb_tensor x = mb_reshape(mb_iota(ctx, MB_FLOAT32, rows * columns), MB_SHAPE(rows, columns));
+            double *got = values(mb_softmax(mb_sin(turned ? mb_flip(x, 1) : x), 1)), all = 0;
+            for (int k = 0; k < rows * columns; k++)
+                all += got[k];
+            expect(near(all, rows, 1e-5, 0), "%d x %d: %g", rows, columns, all);
+            if (!i)
+                first = mb_get_stats(ctx).pipelines;
+            expect(mb_get_stats(ctx).pipelines == first, "%d x %d: %llu kernels more", rows, columns,
+                   (unsigned long long)(mb_get_stats(ctx).pipelines - first));
+            mb_scope_end(s);
+        }
+    expect_ok(ctx);
+    mb_close(ctx);
+}
+
 /* A plan of each size: of numbers 0 to n - 1 the sum of squares less their mean. */
 static void use_plan(mb_context *ctx, int n)
 {

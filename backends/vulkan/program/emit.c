@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * emit.c - a pass of a kernel as instructions. Sizes and strides are literals; where values lie is read from
- * the region.
+ * emit.c - a pass of a kernel as instructions. Where values lie is read from the region. So are sizes and
+ * strides on processors, where compiling takes long: kernels then are shared by tensors of other sizes. On
+ * GPUs they are literals, by which a division is cheap.
  *
  * Without columns, each invocation computes one element. With columns, `lanes` invocations share a row. Row
  * reductions are done by depth: a loop over the columns computes what the reductions of a depth sum up, the
@@ -33,6 +34,16 @@ int mb__vk_param_of(const mb__vk_pass *p, int64_t x)
     return i;
 }
 
+int mb__vk_size_of(const mb__vk_pass *p, int64_t x)
+{
+    if (x >= -1 && x <= 1)
+        return -2 - (int)x;
+    int i = 0;
+    while (i < p->size_count && p->sizes[i] != x)
+        i++;
+    return i;
+}
+
 /* ---- the emitter ---- */
 
 typedef struct emitter {
@@ -46,6 +57,7 @@ typedef struct emitter {
     uint8_t *level, *depth;
     bool *wanted;
     uint32_t ok, t; /* the row is there; the lane's place in it */
+    uint32_t size[VK_SIZES_MOST];
 } emitter;
 
 static mb__vk_type type_for(int dtype)
@@ -65,14 +77,20 @@ static uint32_t call1(emitter *e, const char *format, const char *name, mb__vk_t
     return mb__vk_call(e->a, text, type, n, args);
 }
 
+/* A size or stride: a literal, or of the region. */
+static uint32_t size(const emitter *e, int64_t x)
+{
+    int i = e->p->sized ? mb__vk_size_of(e->p, x) : -1;
+    return i < 0 ? mb__vk_u32(e->a, (uint32_t)x) : e->size[i];
+}
+
 /* ---- addresses ---- */
 
 static uint32_t add_scaled(emitter *e, uint32_t sum, int64_t stride, uint32_t coordinate)
 {
     if (stride == 0 || !coordinate)
         return sum;
-    uint32_t x =
-        stride == 1 ? coordinate : mb__vk_math(e->a, VK_MUL, coordinate, mb__vk_u32(e->a, (uint32_t)stride));
+    uint32_t x = stride == 1 ? coordinate : mb__vk_math(e->a, VK_MUL, coordinate, size(e, stride));
     return sum ? mb__vk_math(e->a, VK_ADD, sum, x) : x;
 }
 
@@ -234,9 +252,9 @@ static void split_index(emitter *e, uint32_t index, int from, int to, uint32_t *
             out[i] = index;
             continue;
         }
-        uint32_t size = mb__vk_u32(e->a, (uint32_t)e->k->dim[i]);
-        out[i] = mb__vk_math(e->a, VK_MOD, index, size);
-        index = mb__vk_math(e->a, VK_DIV, index, size);
+        uint32_t entries = size(e, e->k->dim[i]);
+        out[i] = mb__vk_math(e->a, VK_MOD, index, entries);
+        index = mb__vk_math(e->a, VK_DIV, index, entries);
     }
 }
 
@@ -256,6 +274,14 @@ static void read_slots(emitter *e)
             e->base[s] = mb__vk_call(e->a, "base_of", VK_U32, 1, &slot);
         if (wide)
             e->base64[s] = mb__vk_call(e->a, "base64_of", VK_U32, 1, &slot);
+    }
+}
+
+static void read_sizes(emitter *e)
+{
+    for (int i = 0; i < e->p->size_count; i++) {
+        uint32_t at = mb__vk_u32(e->a, (uint32_t)(2 * e->p->slot_count + e->p->param_count + i));
+        e->size[i] = mb__vk_call(e->a, "param", VK_U32, 1, &at);
     }
 }
 
@@ -470,14 +496,15 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
         row = mb__vk_math(a, VK_ADD, row, mb__vk_math(a, VK_DIV, lane, lanes));
         e.t = mb__vk_math(a, VK_MOD, lane, lanes);
     }
-    uint32_t rows = (uint32_t)(p->rows * p->chunks);
-    e.ok = mb__vk_math(a, VK_LESS, row, mb__vk_u32(a, rows));
+    read_sizes(&e);
+    int64_t rows = p->rows * p->chunks;
+    e.ok = mb__vk_math(a, VK_LESS, row, size(&e, rows));
     read_slots(&e);
     /* Lanes that combine go all the way, on the last row where theirs is not there. */
     if (p->lanes == 1) {
         mb__vk_if(a, e.ok);
     } else {
-        uint32_t args[2] = {row, mb__vk_u32(a, rows - 1)};
+        uint32_t args[2] = {row, size(&e, rows - 1)};
         row = mb__vk_call(a, "smaller", VK_U32, 2, args);
     }
     if (p->column_axes == 0) {
@@ -488,14 +515,14 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
             store(&e, &p->k.stores[s]);
     } else {
         columns c = {.step = lanes};
-        uint32_t count = mb__vk_u32(a, (uint32_t)p->columns);
+        uint32_t count = size(&e, p->columns);
         split_index(&e, row, 0, e.outer, e.row_at);
         if (p->chunks > 1) {
             /* The last row axis is the chunk. */
-            uint32_t size = (uint32_t)((p->columns + p->chunks - 1) / p->chunks);
+            uint32_t piece = size(&e, mb__vk_chunk(p));
             uint32_t chunk = e.row_at[e.outer - 1] ? e.row_at[e.outer - 1] : mb__vk_u32(a, 0);
-            uint32_t begin = mb__vk_math(a, VK_MUL, chunk, mb__vk_u32(a, size));
-            uint32_t args[2] = {mb__vk_math(a, VK_ADD, begin, mb__vk_u32(a, size)), count};
+            uint32_t begin = mb__vk_math(a, VK_MUL, chunk, piece);
+            uint32_t args[2] = {mb__vk_math(a, VK_ADD, begin, piece), count};
             c.end = mb__vk_call(a, "smaller", VK_U32, 2, args);
             c.first = p->lanes > 1 ? mb__vk_math(a, VK_ADD, begin, e.t) : begin;
         } else {
@@ -505,7 +532,7 @@ void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p)
         }
         if (c.single && p->columns) {
             c.ok = mb__vk_math(a, VK_LESS, e.t, count);
-            uint32_t args[2] = {e.t, mb__vk_u32(a, (uint32_t)p->columns - 1)};
+            uint32_t args[2] = {e.t, size(&e, p->columns - 1)};
             split_index(&e, mb__vk_call(a, "smaller", VK_U32, 2, args), e.outer, p->k.rank, e.column_at);
         }
         emit_rows(&e, &c);

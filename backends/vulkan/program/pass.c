@@ -45,6 +45,55 @@ static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
     return true;
 }
 
+/* What the emitter wants beside sizes of axes and strides. */
+enum { WHOLE_SIZES = 5 };
+static void whole_sizes(const mb__vk_pass *p, int64_t sizes[WHOLE_SIZES])
+{
+    int64_t rows = p->rows * p->chunks;
+    memcpy(sizes, (int64_t[]){rows, rows - 1, p->columns, p->columns - 1, mb__vk_chunk(p)},
+           WHOLE_SIZES * sizeof *sizes);
+}
+
+static void add_size(mb__vk_pass *p, int64_t x)
+{
+    if (mb__vk_size_of(p, x) == p->size_count)
+        p->sizes[p->size_count++] = x;
+}
+
+static void add_strides(mb__vk_pass *p, const mb__view *view)
+{
+    for (int i = 0; i < p->k.rank; i++)
+        if (p->k.dim[i] != 1)
+            add_size(p, view->stride[i]);
+}
+
+/* Sizes and strides as data, so that a kernel is shared by all of them: what differs is which are equal, and
+ * which are 0, 1 or -1. False: no memory. */
+static bool list_sizes(mb__vk_splitter *s, mb__vk_pass *p)
+{
+    const mb__kernel *k = &p->k;
+    int64_t whole[WHOLE_SIZES];
+    p->size_count = 0;
+    p->sizes =
+        mb__bump_get(&s->bump, (size_t)(MB_MAX_RANK * (k->instr_count + k->store_count + 1) + WHOLE_SIZES) *
+                                   sizeof *p->sizes);
+    if (!p->sizes)
+        return false;
+    whole_sizes(p, whole);
+    for (int i = 0; i < WHOLE_SIZES; i++)
+        add_size(p, whole[i]);
+    for (int i = 0; i < k->rank; i++)
+        add_size(p, k->dim[i]);
+    for (int i = 0; i < k->instr_count; i++)
+        add_strides(p, &k->instrs[i].view);
+    for (int i = 0; i < k->store_count; i++)
+        add_strides(p, &k->stores[i].view);
+    p->sized = p->size_count <= VK_SIZES_MOST;
+    if (!p->sized)
+        p->size_count = 0;
+    return true;
+}
+
 /* ---- what a generated pipeline depends on ---- */
 
 typedef struct bytes {
@@ -58,10 +107,18 @@ static void put(bytes *b, const void *p, size_t n)
     b->count += (uint32_t)n;
 }
 
-static void put_view(bytes *b, int32_t place, const mb__view *view, int rank)
+/* A size: itself, or where it is read. */
+static void put_size(bytes *b, const mb__vk_pass *p, int64_t x)
+{
+    x = p->sized ? mb__vk_size_of(p, x) : x;
+    put(b, &x, sizeof x);
+}
+
+static void put_view(bytes *b, const mb__vk_pass *p, int32_t place, const mb__view *view)
 {
     put(b, &place, sizeof place);
-    put(b, view->stride, (size_t)rank * sizeof *view->stride);
+    for (int i = 0; i < p->k.rank; i++)
+        put_size(b, p, p->k.dim[i] == 1 ? 0 : view->stride[i]);
 }
 
 /* The part of a pass that the pipeline depends on: all except the contents of the region. */
@@ -69,13 +126,22 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
 {
     const mb__kernel *k = &p->k;
     size_t each = 40 + 8 * MB_MAX_RANK;
-    bytes b = {mb__bump_get(&s->bump, 128 + each * (size_t)(k->instr_count + k->store_count)), 0};
+    bytes b = {mb__bump_get(&s->bump, 256 + each * (size_t)(k->instr_count + k->store_count)), 0};
     if (!b.at)
         return b;
-    int32_t head[8] = {k->rank,         p->column_axes,     (int32_t)p->local, (int32_t)p->lanes,
-                       p->rows_fastest, (int32_t)p->chunks, p->slot_count,     k->instr_count};
+    int32_t head[12] = {k->rank,           p->column_axes,
+                        (int32_t)p->local, (int32_t)p->lanes,
+                        p->rows_fastest,   p->sized ? p->chunks > 1 : (int32_t)p->chunks,
+                        p->slot_count,     k->instr_count,
+                        p->sized,          p->sized && p->columns <= p->lanes,
+                        p->columns == 0,   p->size_count};
     put(&b, head, sizeof head);
-    put(&b, k->dim, (size_t)k->rank * sizeof *k->dim);
+    for (int i = 0; i < k->rank; i++)
+        put_size(&b, p, k->dim[i]);
+    int64_t whole[WHOLE_SIZES];
+    whole_sizes(p, whole);
+    for (int i = 0; i < WHOLE_SIZES && p->sized; i++)
+        put_size(&b, p, whole[i]);
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
         uint8_t op[4] = {(uint8_t)n->op, (uint8_t)(n->op >> 8), n->dtype, n->from};
@@ -86,7 +152,7 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
         if (n->custom)
             put(&b, &n->custom->number, sizeof n->custom->number);
         if (n->op == MB_K_LOAD)
-            put_view(&b, mb__vk_slot_of(p, &n->view), &n->view, k->rank);
+            put_view(&b, p, mb__vk_slot_of(p, &n->view), &n->view);
         bool binds = n->op == MB_K_SCALAR || n->op == MB_K_RANDOM || n->op == MB_OP_DRAW;
         int32_t bound = binds ? mb__vk_param_of(p, n->bind) : mb__vk_is_zero(n) ? mb__vk_param_of(p, 0) : -1;
         put(&b, &bound, sizeof bound);
@@ -95,12 +161,12 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
             put(&b, &count, sizeof count);
         }
         if (n->op == MB_K_IOTA || n->op == MB_K_RANDOM)
-            put_view(&b, mb__vk_param_of(p, n->view.offset), &n->view, k->rank);
+            put_view(&b, p, mb__vk_param_of(p, n->view.offset), &n->view);
     }
     for (int i = 0; i < k->store_count; i++) {
         int32_t st[2] = {k->stores[i].instr, k->stores[i].per_row};
         put(&b, st, sizeof st);
-        put_view(&b, mb__vk_slot_of(p, &k->stores[i].view), &k->stores[i].view, k->rank);
+        put_view(&b, p, mb__vk_slot_of(p, &k->stores[i].view), &k->stores[i].view);
     }
     return b;
 }
@@ -208,7 +274,7 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
         return mb__vk_fail(v, MB_BACKEND, s->p->plan->steps[s->step].site,
                            "vulkan: a kernel over %lld rows of %lld columns with %d operations is too large",
                            (long long)rows, (long long)pass->columns, k->instr_count);
-    if (!list_slots(s, pass))
+    if (!list_slots(s, pass) || (v->caps.processor && !list_sizes(s, pass)))
         return false;
     mb__vk_pipeline *pipeline = pipeline_of(s, pass);
     if (!pipeline || (v->host->listing && !list_pass(s, pass)))
@@ -216,6 +282,8 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass)
     uint32_t region = mb__vk_region(s->p, pass->slots, pass->slot_count);
     for (int i = 0; i < pass->param_count; i++)
         mb__vk_param(s->p, pass->params[i]);
+    for (int i = 0; i < pass->size_count; i++)
+        mb__vk_param(s->p, pass->sizes[i]);
     for (int i = 0; i < pass->slot_count; i++) {
         bool read = false, written = false;
         for (int j = 0; j < k->instr_count; j++)

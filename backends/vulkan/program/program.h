@@ -100,6 +100,8 @@ struct mb__vk_program {
     bool untimed; /* a trial: not timed */
 };
 
+enum { VK_SIZES_MOST = 64 };
+
 /* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
  * every element is a row of its own. Stores are plain or once a row. Values are slots of the region. */
 typedef struct mb__vk_pass {
@@ -116,6 +118,10 @@ typedef struct mb__vk_pass {
     /* ... and then, a word each, numbers of bound scalars, and first positions of generated values. */
     int64_t *params;
     int param_count;
+    /* ... and, where the pass is `sized`, sizes and strides: each once, other than 0, 1 and -1. */
+    int64_t *sizes;
+    int size_count;
+    bool sized;
 } mb__vk_pass;
 
 /* The least power of 2 that is n, or most. */
@@ -150,6 +156,12 @@ static inline bool mb__vk_is_reduction(const mb__instr *i)
 
 /* ---- dispatch.c ---- */
 
+/* The columns of a piece. */
+static inline int64_t mb__vk_chunk(const mb__vk_pass *p)
+{
+    return (p->columns + p->chunks - 1) / p->chunks;
+}
+
 /* Adds a word to the program's part of the table. value: whose block it will name, with where it begins
  * there, and `shift` words on, in the word behind it; -1: it stays as it is. */
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift);
@@ -180,6 +192,8 @@ static inline bool mb__vk_is_zero(const mb__instr *n)
 }
 /* The position among the parameters of a bound scalar's number, or of a first position. */
 int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
+/* The same of a size among the sizes; -1, -2 or -3 where it is a literal. */
+int mb__vk_size_of(const mb__vk_pass *p, int64_t x);
 /* Emits a pass into the assembler. */
 void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);
 
