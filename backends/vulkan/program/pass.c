@@ -45,13 +45,21 @@ static bool list_slots(mb__vk_splitter *s, mb__vk_pass *p)
     return true;
 }
 
-/* What the emitter wants beside sizes of axes and strides. */
-enum { WHOLE_SIZES = 5 };
-static void whole_sizes(const mb__vk_pass *p, int64_t sizes[WHOLE_SIZES])
+/* What the emitter wants beside sizes of axes and strides; returns how many. */
+enum { WHOLE_SIZES = 4 };
+static int whole_sizes(const mb__vk_pass *p, int64_t sizes[WHOLE_SIZES])
 {
-    int64_t rows = p->rows * p->chunks;
-    memcpy(sizes, (int64_t[]){rows, rows - 1, p->columns, p->columns - 1, mb__vk_chunk(p)},
-           WHOLE_SIZES * sizeof *sizes);
+    int n = 0;
+    sizes[n++] = p->rows * p->chunks;
+    if (p->lanes > 1)
+        sizes[n++] = sizes[0] - 1;
+    if (p->column_axes)
+        sizes[n++] = p->columns;
+    if (p->chunks > 1)
+        sizes[n++] = mb__vk_chunk(p);
+    else if (p->column_axes && p->columns && p->columns <= p->lanes)
+        sizes[n++] = p->columns - 1;
+    return n;
 }
 
 static void add_size(mb__vk_pass *p, int64_t x)
@@ -79,8 +87,7 @@ static bool list_sizes(mb__vk_splitter *s, mb__vk_pass *p)
                                    sizeof *p->sizes);
     if (!p->sizes)
         return false;
-    whole_sizes(p, whole);
-    for (int i = 0; i < WHOLE_SIZES; i++)
+    for (int i = 0, n = whole_sizes(p, whole); i < n; i++)
         add_size(p, whole[i]);
     for (int i = 0; i < k->rank; i++)
         add_size(p, k->dim[i]);
@@ -139,8 +146,7 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
     for (int i = 0; i < k->rank; i++)
         put_size(&b, p, k->dim[i]);
     int64_t whole[WHOLE_SIZES];
-    whole_sizes(p, whole);
-    for (int i = 0; i < WHOLE_SIZES && p->sized; i++)
+    for (int i = 0, n = p->sized ? whole_sizes(p, whole) : 0; i < n; i++)
         put_size(&b, p, whole[i]);
     for (int i = 0; i < k->instr_count; i++) {
         const mb__instr *n = &k->instrs[i];
