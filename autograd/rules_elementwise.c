@@ -173,18 +173,12 @@ static mb_tensor elementwise_batch(const mb__applied *s, const mb__operand *in, 
     mb_tensor ts[3];
     for (int i = 0; i < s->node.nin; i++)
         ts[i] = in[i].batched ? mb__batch_aligned(s, in[i].t) : in[i].t;
-    return s->node.op == MB_OP_MAP ? mb__map(s->ctx, mb__custom_of(mb__attrs(s->ctx, &s->node)), ts)
-                                   : mb__elementwise(s->node.op, ts, s->node.nin);
-}
-
-static mb_tensor draw_batch(const mb__applied *s, const mb__operand *in, int64_t K)
-{
-    (void)K;
-    mb_tensor ts[2];
-    for (int i = 0; i < 2; i++)
-        ts[i] = in[i].batched ? mb__batch_aligned(s, in[i].t) : in[i].t;
-    return mb__draw(s->ctx, MB_LIT(mb_key){s->node.bind.key}, (mb_dtype)s->node.dtype, ts[0], ts[1],
-                    mb__attrs(s->ctx, &s->node)[0]);
+    const int64_t *attrs = mb__attrs(s->ctx, &s->node);
+    if (s->node.op == MB_OP_MAP)
+        return mb__map(s->ctx, mb__custom_of(attrs), ts);
+    if (s->node.op == MB_OP_DRAW)
+        return mb__draw(s->ctx, (mb_key){s->node.bind.key}, (mb_dtype)s->node.dtype, ts[0], ts[1], attrs[0]);
+    return mb__elementwise(s->node.op, ts, s->node.nin);
 }
 
 /* Locally constant ops: the sweeps never ask for their rules. */
@@ -212,6 +206,6 @@ const mb__rule mb__rules_elementwise[MB_OP_COUNT] = {
 #include "tensor/ops.def"
     [MB_OP_WHERE] = BOTH(WHERE),
     [MB_OP_CAST] = {cast_reverse, cast_forward, cast_batch},
-    [MB_OP_DRAW] = {NULL, NULL, draw_batch},
+    [MB_OP_DRAW] = {NULL, NULL, elementwise_batch},
     [MB_OP_MAP] = {NULL, NULL, elementwise_batch}, /* derivatives are those of a custom_gradient around it */
 };

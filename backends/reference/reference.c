@@ -241,7 +241,7 @@ static void run_kernel(machine *m, const mb__kernel *k)
                 break;
             case MB_OP_DRAW:
                 r[j] = draw((mb_dtype)i->dtype, m->scalars[i->bind].u.key,
-                            (int64_t)(r[i->in[0]] * i->number + r[i->in[1]]));
+                            (int64_t)r[i->in[0]] * (int64_t)i->number + (int64_t)r[i->in[1]]);
                 break;
             default:
                 r[j] = elementwise(i, r[i->in[0]], i->in[1] >= 0 ? r[i->in[1]] : 0,

@@ -57,7 +57,7 @@ static void run_kernel(const run *r, const mb__kernel *k)
                 t[j] = source(r, i, index, k->rank);
             else if (i->op == MB_OP_DRAW)
                 t[j] = draw((mb_dtype)i->dtype, r->binding->scalars[i->bind].u.key,
-                            (int64_t)(t[i->in[0]] * i->number + t[i->in[1]]));
+                            (int64_t)t[i->in[0]] * (int64_t)i->number + (int64_t)t[i->in[1]]);
             else
                 t[j] =
                     element(i, t[i->in[0]], i->in[1] >= 0 ? t[i->in[1]] : 0, i->in[2] >= 0 ? t[i->in[2]] : 0);

@@ -110,8 +110,8 @@ static void write_kernel(FILE *f, const trace *t, const mb__plan *plan, const mb
         if (mb__is_source(k->instrs[j].op))
             write_source(f, plan, &k->instrs[j], k->rank);
         else if (k->instrs[j].op == MB_OP_DRAW)
-            fprintf(f, "draw(s[%d], t%d * %.0f + t%d)", k->instrs[j].bind, k->instrs[j].in[0],
-                    k->instrs[j].number, k->instrs[j].in[1]);
+            fprintf(f, "draw(s[%d], (int64_t)t%d * %lld + (int64_t)t%d)", k->instrs[j].bind,
+                    k->instrs[j].in[0], (long long)k->instrs[j].number, k->instrs[j].in[1]);
         else if (k->instrs[j].op == MB_OP_MAP)
             fprintf(f, "NAN /* the user's %s of t%d and what follows */", k->instrs[j].custom->name,
                     k->instrs[j].in[0]);

@@ -47,7 +47,7 @@ Test(scan_draws, are_parts_of_one)
         }
 }
 
-/* The last step of a loop in a loop, the only one of each that is run: where the number of a draw takes 37
+/* The last step of a loop in a loop, the only one of each that is run: where the number of a draw takes 35
  * bits. */
 Test(scan_draws, reach_beyond_32_bits)
 {
@@ -81,6 +81,33 @@ Test(scan_draws, reach_beyond_32_bits)
                 expect(got[i] == want, "%s: draw %llu is %.17g, not %.17g", backend_names[b],
                        (unsigned long long)at, got[i], want);
             }
+            close_all();
+        }
+}
+
+/* A product of draws, which is linear in where it begins: its derivative computes the steps again, in blocks
+ * and in checkpoints as well, with draws that must be those of the loop. */
+Test(scan_draws, are_the_same_in_derivatives)
+{
+    for (int b = 0; b < 2; b++)
+        for (int way = 0; way < 4; way++) {
+            mb_context *ctx = open_on(backend_names[b]);
+            mb_tensor x = mb_full(ctx, MB_FLOAT64, MB_SHAPE(5), 0.3), y = x, g;
+            mb_scan s = mb_scan_begin_with(ctx, 6, (mb_scan_options){.keep_every = way & 1 ? 2 : 0});
+            mb_scan_carry(s, &y);
+            mb_checkpoint c = {0};
+            if (way & 2)
+                c = mb_checkpoint_begin(ctx);
+            y = mb_mul(y, mb_add(mb_uniform(ctx, mb_key_of(9), MB_FLOAT64, MB_SHAPE(5)), 0.5));
+            if (way & 2)
+                mb_checkpoint_end(c);
+            mb_scan_end(s);
+            mb_grad(mb_sum(y, MB_ALL), &x, 1, &g);
+            double *got = values(g), *end = values(y);
+            expect_ok(ctx);
+            for (int i = 0; i < 5; i++)
+                expect(near(got[i], end[i] / 0.3, 1e-14, 0), "%s, way %d: %.17g, not %.17g", backend_names[b],
+                       way, got[i], end[i] / 0.3);
             close_all();
         }
 }

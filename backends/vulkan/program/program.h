@@ -100,7 +100,7 @@ struct mb__vk_program {
     bool untimed; /* a trial: not timed */
 };
 
-enum { VK_SIZES_MOST = 64 };
+enum { VK_SIZES_MOST = 64 }; /* of a pass that reads them; of more, they are literals */
 
 /* A kernel for one dispatch. Its last `columns_axes` axes are the columns that row reductions run over; none:
  * every element is a row of its own. Stores are plain or once a row. Values are slots of the region. */
@@ -123,6 +123,12 @@ typedef struct mb__vk_pass {
     int size_count;
     bool sized;
 } mb__vk_pass;
+
+/* The columns of a piece. */
+static inline int64_t mb__vk_chunk(const mb__vk_pass *p)
+{
+    return (p->columns + p->chunks - 1) / p->chunks;
+}
 
 /* The least power of 2 that is n, or most. */
 static inline uint32_t mb__vk_power_up(int64_t n, uint32_t most)
@@ -156,12 +162,6 @@ static inline bool mb__vk_is_reduction(const mb__instr *i)
 
 /* ---- dispatch.c ---- */
 
-/* The columns of a piece. */
-static inline int64_t mb__vk_chunk(const mb__vk_pass *p)
-{
-    return (p->columns + p->chunks - 1) / p->chunks;
-}
-
 /* Adds a word to the program's part of the table. value: whose block it will name, with where it begins
  * there, and `shift` words on, in the word behind it; -1: it stays as it is. */
 void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t shift);
@@ -192,7 +192,7 @@ static inline bool mb__vk_is_zero(const mb__instr *n)
 }
 /* The position among the parameters of a bound scalar's number, or of a first position. */
 int mb__vk_param_of(const mb__vk_pass *p, int64_t x);
-/* The same of a size among the sizes; -1, -2 or -3 where it is a literal. */
+/* The same of a size among the sizes; below 0, and another for each, where it is a literal: 0, 1 and -1. */
 int mb__vk_size_of(const mb__vk_pass *p, int64_t x);
 /* Emits a pass into the assembler. */
 void mb__vk_emit(mb__vk_asm *a, const mb__vk_pass *p);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * random.glsl - draws under a key, the same bits as on the CPU (philox.h): Philox4x32-10 of Salmon, Moraes,
- * Dror and Shaw. Positions in a tensor are 32 bits here, and the second word of a
- * counter is 0; parts of a draw for many steps lie further on.
+ * Dror and Shaw. Positions in a tensor are 32 bits here; the parts of a draw for many steps reach
+ * further.
  */
 
 /* The four words of a block. */
