@@ -13,7 +13,7 @@
  *   autograd/autograd.h         derivatives, recorded too
  *   autograd/custom.h           derivatives of one's own
  *   autograd/implicit.h         what solves an equation, and its derivatives
- *   autograd/mixed.h            gradients within loops, differentiated forward over reverse
+ *   autograd/mixed.h            gradients within loops, differentiated in the mode that takes less
  *   autograd/vmap.h             a function of one example, applied to many
  *   backends/engine/backends.h  contexts, and where numbers are made
  *   optim/optim.h               parameters, optimisers and schedules

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * mixed.h - gradients within a loop, whose own derivatives are made forward over reverse.
+ * mixed.h - gradients within a loop, whose own derivatives are made forward over reverse where that takes
+ * less.
  *
  *     static mb_status inner(const void *user, mb_context *mb, const mb_map_at *at, mb_tensor *out)
  *     {
@@ -16,13 +17,18 @@
  *     mb_scan_end(s);
  *     mb_grad(outer_loss(W), ...);
  *
- * The adjoint of a gradient is a product with the Hessian, which is symmetric. Reverse over reverse, as
- * mb_grad of mb_grad makes it, goes back through the inner backward pass and then through the forward one.
- * Forward over reverse has a tangent beside each value of the two instead (MixFlow-MG, Kemaev et al.
- * 2505.00793); the numbers are the same up to rounding. Here it pays where the inner loss holds a scan
- * itself, whose carries are then stored less often: about 15 % less memory, 10 % less time. An MLP takes the
- * same in both ways, since plans free what is no longer read. A loss made of checkpoints takes more, because
- * a tangent goes through them as if they were not there. mb_forecast tells.
+ * The adjoint of a gradient is a product with the Hessian, which is symmetric. So there are two ways to it.
+ * Reverse over reverse, as mb_grad of mb_grad makes it, goes back through the inner backward pass and then
+ * through the forward one. Forward over reverse has a tangent beside each value of the two instead
+ * (MixFlow-MG, Kemaev et al. 2505.00793). The numbers are the same up to rounding, the memory is not: a loss
+ * that holds a scan itself takes up to a third less forward over reverse, as its carries are stored once
+ * less, and fewer operations; one made of checkpoints takes more, because a tangent goes through them as if
+ * they were not there.
+ *
+ * When a derivative first comes through, both ways are recorded and a plan of each is made (nothing is
+ * computed). The one that holds less memory is taken, or, where that differs by less than one part in 16, the
+ * one of fewer operations. The context remembers it for losses of the same structure, so a step that is
+ * recorded again records one. mb_forecast tells what came of it.
  *
  * Stability: as in tensor.h.
  */

@@ -10,15 +10,13 @@
 #include "autograd/autograd.h"
 #include "autograd/range.h"
 
-static mb_status vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, int m, const uint32_t *xs,
-                         int n, uint32_t *gs);
 static mb_status jvp_ids(mb_context *ctx, const uint32_t *ys, int m, const uint32_t *xs, const uint32_t *vs,
                          int n, int64_t lead, uint32_t *ts);
 /* What a scan's or a custom rule calls for its own sweeps. */
-static const mb__sweeps sweeps = {vjp_ids, jvp_ids};
+static const mb__sweeps sweeps = {mb__vjp_ids, jvp_ids};
 
-static mb_status vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, int m, const uint32_t *xs,
-                         int n, uint32_t *gs)
+mb_status mb__vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, int m, const uint32_t *xs,
+                      int n, uint32_t *gs)
 {
     return mb__reverse(ctx, &sweeps, ys, vs, m, xs, n, gs);
 }
@@ -76,7 +74,7 @@ static mb_status vjp(const char *name, mb_tensor y, const mb_tensor *v, const mb
         status = ctx->status;
     uint32_t *found = ids + n;
     if (status == MB_OK)
-        status = vjp_ids(ctx, &id, &seed.id, 1, ids, n, found);
+        status = mb__vjp_ids(ctx, &id, &seed.id, 1, ids, n, found);
     ctx->site = site_of_call;
     ctx->call = call;
     for (int i = 0; i < n && status == MB_OK; i++) {

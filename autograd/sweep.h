@@ -22,6 +22,10 @@ typedef struct mb__sweeps {
                      int n, int64_t lead, uint32_t *ts);
 } mb__sweeps;
 
+/* The first of them, for functions above. */
+mb_status mb__vjp_ids(mb_context *ctx, const uint32_t *ys, const uint32_t *vs, int m, const uint32_t *xs,
+                      int n, uint32_t *gs);
+
 /* The sweeps themselves (reverse.c, forward.c). */
 mb_status mb__reverse(mb_context *ctx, const mb__sweeps *sweeps, const uint32_t *ys, const uint32_t *vs,
                       int m, const uint32_t *xs, int n, uint32_t *gs);

@@ -133,6 +133,11 @@ typedef struct mb__scope_mark {
     const char *site;
 } mb__scope_mark;
 
+/* What a plan would hold while it runs, and compute. */
+typedef struct mb__load {
+    uint64_t bytes, flops;
+} mb__load;
+
 /* What the engine (backends/engine/flush.c) does for the tape. tensor/ computes nothing itself. */
 typedef struct mb__engine {
     mb_status (*flush)(mb_context *ctx, const uint32_t *ids, int n);
@@ -141,6 +146,11 @@ typedef struct mb__engine {
     /* from: packed values of mb_dtype_size each, or NULL for zeros */
     mb_status (*upload)(mb_context *ctx, mb__buffer *to, mb_dtype dtype, int64_t count, const void *from);
     mb_status (*download)(mb_context *ctx, mb__buffer *from, mb_dtype dtype, int64_t count, void *to);
+    /* Of the nodes that targets[m] need beyond given[n], as if those had values: a number by which they are
+     * known again, and what a plan of them would take, which is made and dropped (NULL: not asked). 0: error
+     * set, or there is no backend. */
+    uint64_t (*weigh)(mb_context *ctx, const uint32_t *given, int n, const uint32_t *targets, int m,
+                      mb__load *load);
     /* Frees memory that is only kept for speed; false if there is none. */
     bool (*reclaim)(mb_context *ctx);
     void (*close)(mb_context *ctx);
@@ -167,6 +177,7 @@ typedef struct mb__tap {
 } mb__tap;
 
 #define MB_ENDED_SCOPES 64
+#define MB_CHOICES      64
 
 struct mb_context {
     /* tape */
@@ -218,6 +229,13 @@ struct mb_context {
     uint32_t *copies, copy_capacity; /* by node id: see autograd/checkpoint.c */
     uint32_t *begins, begin_capacity;
     uint32_t *ids, id_capacity;
+
+    struct {
+        uint64_t question;
+        int answer;
+    } choices[MB_CHOICES]; /* ring: which way of two was lighter, by the nodes that it is about; see
+                              autograd/mixed.c */
+    uint32_t choice_count;
 
     /* memory */
     mb_allocator allocator;
@@ -424,6 +442,8 @@ bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
+/* Of the nodes from `first` on, those that no ts[n] comes from are dead: what was recorded and is not taken. */
+void mb__abandon(mb_context *ctx, uint32_t first, const mb_tensor *ts, int n);
 
 /* ---- scans (loop.c) ---- */
 

@@ -86,8 +86,7 @@ static bool plan_graph(mb_context *ctx, mb__graph *g, const mb__gloop *loop, con
            mb__dump_stage(ctx, MB_STAGE_ARENA, &m) && mb__dump_stage(ctx, MB_STAGE_KERNELS, &m);
 }
 
-/* Those that the backend takes plans of. */
-static unsigned passes_for(const mb__engine_state *st, const mb__backend *backend)
+unsigned mb__passes_for(const mb__engine_state *st, const mb__backend *backend)
 {
     unsigned fusing = MB_PASS_SIMPLIFY | MB_PASS_MERGE | MB_PASS_FUSE | MB_PASS_SINK;
     return backend->fuses ? st->passes : st->passes & ~fusing;
@@ -130,7 +129,7 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     size_t bytes = 0;
     st->busy = true;
     mb_status status =
-        c->key ? mb__make_plan(ctx, s, st->backend, passes_for(st, st->backend), c) : MB_NO_MEMORY;
+        c->key ? mb__make_plan(ctx, s, st->backend, mb__passes_for(st, st->backend), c) : MB_NO_MEMORY;
     if (status == MB_OK)
         status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
     st->busy = false;

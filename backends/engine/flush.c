@@ -163,6 +163,7 @@ const mb__engine mb__the_engine = {
     .release = mb__buffer_release,
     .upload = upload,
     .download = download,
+    .weigh = mb__weigh_nodes,
     .reclaim = mb__reclaim,
     .close = close_engine,
     .log = log_line,

@@ -8,19 +8,46 @@
 
 /* ---- what is needed ---- */
 
-/* Marks are even serials, of which the lowest bit says that the value is kept. */
+/* Marks: the serial of a walk, a multiple of 8, and bits. */
+enum {
+    NEEDED = 1,
+    KEPT = 2,  /* its value */
+    GIVEN = 4, /* as if it had its value */
+    BITS = 7
+};
+
+/* False: error set. */
 static bool begin(mb_context *ctx, mb__engine_state *st)
 {
     /* New entries are zero, which is no serial. */
     if (!mb__reserve(ctx, (void **)&st->mark, &st->mark_capacity, ctx->node_count, sizeof *st->mark) ||
         !mb__reserve(ctx, (void **)&st->dense, &st->dense_capacity, ctx->node_count, sizeof *st->dense))
         return false;
-    st->serial += 2;
-    if (st->serial < 2) { /* wrapped: all marks are old */
+    st->serial += BITS + 1;
+    if (!st->serial) { /* wrapped: all marks are old */
         memset(st->mark, 0, st->mark_capacity * sizeof *st->mark);
-        st->serial = 2;
+        st->serial = BITS + 1;
     }
     return true;
+}
+
+/* Whether it had none of these bits before. */
+static bool mark(mb__engine_state *st, uint32_t id, uint32_t bits)
+{
+    uint32_t before = (st->mark[id] & ~(uint32_t)BITS) == st->serial ? st->mark[id] : st->serial;
+    st->mark[id] = before | bits;
+    return !(before & bits);
+}
+
+static bool is_needed(const mb__engine_state *st, uint32_t id)
+{
+    return (st->mark[id] & ~(uint32_t)BITS) == st->serial && st->mark[id] & NEEDED;
+}
+
+/* Of a node that is needed. */
+static bool has_value(const mb_context *ctx, const mb__engine_state *st, uint32_t id)
+{
+    return ctx->nodes[id].value || st->mark[id] & GIVEN;
 }
 
 static bool append(mb_context *ctx, uint32_t **list, uint32_t *count, uint32_t *capacity, uint32_t id)
@@ -31,7 +58,8 @@ static bool append(mb_context *ctx, uint32_t **list, uint32_t *count, uint32_t *
     return true;
 }
 
-static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint32_t targets)
+/* open: placeholders of scans and vmaps that have not ended count as given. */
+static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint32_t targets, bool open)
 {
     uint32_t top = 0, waiting = 0;
     s->count = 0;
@@ -43,32 +71,30 @@ static bool collect(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint3
                          "or for each example");
             return false;
         }
-        if ((st->mark[id] & ~1u) != st->serial)
-            waiting++;
-        st->mark[id] = st->serial | 1;
+        waiting += mark(st, id, NEEDED);
+        mark(st, id, KEPT);
         top = id > top ? id : top;
     }
     for (uint32_t id = top; waiting; id--) {
-        if ((st->mark[id] & ~1u) != st->serial)
+        if (!is_needed(st, id))
             continue;
         waiting--;
         if (!append(ctx, &s->nodes, &s->count, &s->node_capacity, id))
             return false;
         const mb__node *node = &ctx->nodes[id];
-        if (node->op == MB_OP_PLACEHOLDER && !node->home) {
+        bool placeholder = node->op == MB_OP_PLACEHOLDER && !node->home;
+        if (placeholder && open)
+            mark(st, id, GIVEN);
+        bool input = has_value(ctx, st, id);
+        if (!input && placeholder) {
             mb__error(
                 ctx, MB_INVALID,
                 "a value of the inside of a scan or vmap that has not ended was asked for; it has one at "
                 "each step, or for each example, and none before the end");
             return false;
         }
-        for (int i = 0; !node->value && i < mb__value_operands(node); i++) {
-            uint32_t o = mb__in(ctx, node, i);
-            if ((st->mark[o] & ~1u) != st->serial) {
-                st->mark[o] = st->serial;
-                waiting++;
-            }
-        }
+        for (int i = 0; !input && i < mb__value_operands(node); i++)
+            waiting += mark(st, mb__in(ctx, node, i), NEEDED);
     }
     for (uint32_t i = 0; i < s->count / 2; i++) {
         uint32_t t = s->nodes[i];
@@ -126,7 +152,7 @@ static bool describe(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint
     for (uint32_t i = 0; i < s->count; i++) {
         uint32_t id = s->nodes[i];
         const mb__node *n = &ctx->nodes[id];
-        bool input = n->value && id != again, output = !input && st->mark[id] & 1;
+        bool input = has_value(ctx, st, id) && id != again, output = !input && st->mark[id] & KEPT;
         st->dense[id] = i;
         if ((input && !append(ctx, &s->inputs, &s->input_count, &s->input_capacity, id)) ||
             (output && !append(ctx, &s->outputs, &s->output_count, &s->output_capacity, id)) ||
@@ -140,7 +166,17 @@ static bool describe(mb_context *ctx, mb__engine_state *st, mb__segment *s, uint
 bool mb__segment_of(mb_context *ctx, mb__segment *s, uint32_t targets)
 {
     mb__engine_state *st = ctx->engine_state;
-    return begin(ctx, st) && collect(ctx, st, s, targets) && describe(ctx, st, s, 0);
+    return begin(ctx, st) && collect(ctx, st, s, targets, false) && describe(ctx, st, s, 0);
+}
+
+bool mb__segment_beyond(mb_context *ctx, mb__segment *s, const uint32_t *given, int n, uint32_t targets)
+{
+    mb__engine_state *st = ctx->engine_state;
+    if (!begin(ctx, st))
+        return false;
+    for (int i = 0; i < n; i++)
+        mark(st, given[i], GIVEN);
+    return collect(ctx, st, s, targets, true) && describe(ctx, st, s, 0);
 }
 
 bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id)
@@ -161,7 +197,7 @@ bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id)
         memmove(s->nodes + at + 1, s->nodes + at, (s->count - 1 - at) * sizeof *s->nodes);
         s->nodes[at] = o;
     }
-    st->mark[id] = st->serial | 1;
+    mark(st, id, KEPT);
     return append(ctx, &s->nodes, &s->count, &s->node_capacity, id) && describe(ctx, st, s, id);
 }
 

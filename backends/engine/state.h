@@ -6,7 +6,7 @@
  * A flush: flush.c lists what is wanted; segment.c marks what that needs, and describes it (key, inputs,
  * scalars, outputs); cache.c finds the plan of the key or makes it; run.c binds and runs it. debug.c does so
  * op by op, and oracle.c checks each result against the reference backend. forecast.c goes as far as the
- * plan.
+ * plan, piece.c too, of a part of the tape.
  */
 #ifndef MB_ENGINE_STATE_H
 #define MB_ENGINE_STATE_H
@@ -144,16 +144,27 @@ bool mb__targets_of(mb_context *ctx, const uint32_t *ids, int n, uint32_t *targe
 
 /* Lists the nodes that st->targets need, and describes them. False: error set. */
 bool mb__segment_of(mb_context *ctx, mb__segment *s, uint32_t targets);
+/* The same, of what lies between them and given[n], which count as values, as do a step's of a scan that has
+ * not ended. */
+bool mb__segment_beyond(mb_context *ctx, mb__segment *s, const uint32_t *given, int n, uint32_t targets);
 /* One node, to be computed though it has its value, from its operands' values. */
 bool mb__segment_of_node(mb_context *ctx, mb__segment *s, uint32_t id);
 /* The same as a graph in the bump memory of g; operands by position in the list. */
 mb_status mb__segment_graph(mb_context *ctx, const mb__segment *s, mb__graph *g);
 void mb__segment_free(mb_context *ctx, mb__segment *s);
 
+/* ---- piece.c ---- */
+
+/* mb__engine's weigh. */
+uint64_t mb__weigh_nodes(mb_context *ctx, const uint32_t *given, int n, const uint32_t *targets, int m,
+                         mb__load *load);
+
 /* ---- cache.c ---- */
 
 /* The plan of a segment, made if there is none. */
 mb_status mb__plan_for(mb_context *ctx, const mb__segment *s, mb__cached **found);
+/* Those of the context's passes that a backend takes plans of. */
+unsigned mb__passes_for(const mb__engine_state *st, const mb__backend *backend);
 /* The plan alone, for a backend, in c->pool. */
 mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
                         mb__cached *c);

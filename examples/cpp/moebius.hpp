@@ -1117,9 +1117,9 @@ inline std::vector<mb_tensor> handles(const Tensors &ts)
 
 } // namespace detail
 
-/* The gradients of loss(xs, params) by xs, as grad has them, whose own derivatives are made forward over
- * reverse: for gradients within loops (mixed.h). loss(const Tensors &xs, const Tensors &params) gives a
- * Tensor.
+/* The gradients of loss(xs, params) by xs, as grad has them, whose own derivatives are made forward or
+ * reverse over reverse, whichever takes less: for gradients within loops (mixed.h). loss(const Tensors &xs,
+ * const Tensors &params) gives a Tensor.
  */
 template <typename Loss>
 Tensors grad_mixed(const Loss &loss, const Tensors &xs, const Tensors &params = {}, MOEBIUS_CALLER_)

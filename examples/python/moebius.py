@@ -1378,7 +1378,7 @@ def asking(name, call, mb, function):
 
 
 def grad_mixed(loss, xs, params=()):
-    """grad(loss(*xs, *params), xs), whose own derivatives are made forward over reverse: for gradients within loops."""
+    """grad(loss(*xs, *params), xs), whose own derivatives are made in the mode that takes less: for gradients within loops."""
     several, mb = listed(xs), listed(xs)[0].context
     results = (TENSOR * len(several))()
     mb.checked(library.mb_grad_mixed_at(mb.site(), asking("mb_map", LOSS_CALL, mb, loss), handles_of(several), len(several),

@@ -6,27 +6,42 @@
 
 enum { DIM = 4, ROWS = 3, STEPS = 3, LAYERS = 2 };
 
-/* An MLP without a last activation; xs: W1, W2; params: rows, targets' columns (int32), a factor. */
+/* How a loss is made: an MLP; one of layers that are computed again; one in a scan of two steps. */
+enum { PLAIN, AGAIN, RECURRENCE, KINDS };
+
+/* Without a last activation; xs: W1, W2; params: rows, targets' columns (int32), a factor. */
 static mb_status inner(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out)
 {
-    (void)user;
+    int kind = *(const int *)user;
     mb_tensor h = at->params[0];
+    mb_checkpoint c;
+    mb_scan s;
+    if (kind == AGAIN)
+        c = mb_checkpoint_begin(ctx);
+    if (kind == RECURRENCE) {
+        s = mb_scan_begin(ctx, 2);
+        mb_scan_carry(s, &h);
+    }
     for (int i = 0; i < at->k; i++)
         h = mb_tanh(mb_matmul(h, at->xs[i]));
+    if (kind == AGAIN)
+        mb_checkpoint_end(c);
+    if (kind == RECURRENCE)
+        mb_scan_end(s);
     h = mb_sub(h, mb_cast(mb_one_hot(at->params[1], DIM), MB_FLOAT64));
     out[0] = mb_mul(mb_square(h), at->params[2]);
     return mb_error(ctx);
 }
 
-static void gradient(bool mixed, const mb_tensor *w, const mb_tensor *params, mb_tensor *g)
+static void gradient(int kind, bool mixed, const mb_tensor *w, const mb_tensor *params, mb_tensor *g)
 {
     if (mixed) {
-        mb_grad_mixed((mb_map){.call = inner}, w, LAYERS, params, 3, g);
+        mb_grad_mixed(MB_LIT(mb_map){inner, &kind, sizeof kind}, w, LAYERS, params, 3, g);
         return;
     }
     mb_tensor loss;
     const mb_map_at at = {w, params, LAYERS, 3};
-    inner(NULL, w[0].ctx, &at, &loss);
+    inner(&kind, w[0].ctx, &at, &loss);
     mb_grad(loss, w, LAYERS, g);
 }
 
@@ -34,7 +49,7 @@ enum { VARIABLES = 4, NUMBERS = 3 * VARIABLES + 5 };
 
 /* By W1, W2, the rows and the factor, after steps of descent. how: 0 unrolled, 1 a scan, 2 with checkpoints.
  */
-static void numbers_of(mb_context *ctx, bool mixed, int how, double *out)
+static void numbers_of(mb_context *ctx, int kind, bool mixed, int how, double *out)
 {
     const mb_shape shapes[VARIABLES] = {MB_SHAPE(DIM, DIM), MB_SHAPE(DIM, DIM), MB_SHAPE(ROWS, DIM),
                                         MB_SHAPE0};
@@ -54,7 +69,7 @@ static void numbers_of(mb_context *ctx, bool mixed, int how, double *out)
         mb_checkpoint c;
         if (how == 2)
             c = mb_checkpoint_begin(ctx);
-        gradient(mixed, w, params, dw);
+        gradient(kind, mixed, w, params, dw);
         for (int k = 0; k < LAYERS; k++)
             w[k] = mb_sub(w[k], mb_mul(dw[k], 0.3));
         if (how == 2)
@@ -83,19 +98,90 @@ static void numbers_of(mb_context *ctx, bool mixed, int how, double *out)
 Test(mixed, equals_reverse_over_reverse)
 {
     for (int b = 0; b < 2; b++)
-        for (int how = 0; how < 3; how++) {
+        for (int all = 0; all < 3 * KINDS; all++) {
+            int how = all % 3, kind = all / 3;
             double want[NUMBERS] = {0}, got[NUMBERS] = {0}, largest = 0;
             mb_context *ctx = open_on(backend_names[b]);
-            numbers_of(ctx, false, how, want);
-            numbers_of(ctx, true, how, got);
+            numbers_of(ctx, kind, false, how, want);
+            numbers_of(ctx, kind, true, how, got);
             for (int i = 0; i < NUMBERS; i++)
                 largest = fmax(largest, fabs(want[i]));
             for (int i = 0; i < NUMBERS; i++)
                 expect(fabs(got[i] - want[i]) <= 1e-12 * largest,
-                       "%s, way %d: number %d: %.17g, by mb_grad %.17g", backend_names[b], how, i, got[i],
-                       want[i]);
+                       "%s, loss %d, way %d: number %d: %.17g, by mb_grad %.17g", backend_names[b], kind, how,
+                       i, got[i], want[i]);
             close_all();
         }
+}
+
+/* ---- which way is taken ---- */
+
+/* Where a tangent takes less, a recurrence whose steps are then stored once less; and where it takes more, an
+ * MLP whose layers are computed again. */
+static mb_status loss_of_kind(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out)
+{
+    mb_tensor h = at->params[0];
+    if (*(const int *)user == RECURRENCE) {
+        mb_scan s = mb_scan_begin(ctx, 32);
+        mb_scan_carry(s, &h);
+        h = mb_tanh(mb_matmul(h, at->xs[0]));
+        mb_scan_end(s);
+    } else
+        for (int i = 0; i < 3; i++) {
+            mb_checkpoint c = mb_checkpoint_begin(ctx);
+            h = mb_tanh(mb_matmul(mb_tanh(mb_matmul(h, at->xs[0])), at->xs[0]));
+            mb_checkpoint_end(c);
+        }
+    out[0] = mb_mean(mb_square(h), MB_ALL);
+    return mb_error(ctx);
+}
+
+/* What the derivative of two steps of descent keeps, and how many nodes it records. */
+static double weight_of(mb_context *ctx, int kind, bool mixed, uint64_t *nodes, uint64_t *plans)
+{
+    mb_costs c;
+    mb_scope scope = mb_scope_begin(ctx);
+    uint64_t before = mb_get_stats(ctx).recorded;
+    mb_tensor w0 = mb_normal(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(32, 32)), w = w0, g;
+    mb_tensor x = mb_normal(ctx, mb_key_of(2), MB_FLOAT32, MB_SHAPE(256, 32));
+    mb_scan s = mb_scan_begin(ctx, 2);
+    mb_scan_carry(s, &w);
+    if (mixed)
+        mb_grad_mixed(MB_LIT(mb_map){loss_of_kind, &kind, sizeof kind}, &w, 1, &x, 1, &g);
+    else {
+        mb_tensor loss;
+        loss_of_kind(&kind, ctx, &MB_LIT(mb_map_at){&w, &x, 1, 1}, &loss);
+        mb_grad(loss, &w, 1, &g);
+    }
+    w = mb_sub(w, g);
+    mb_scan_end(s);
+    mb_grad(mb_sum(mb_square(w), MB_ALL), &w0, 1, &g);
+    mb_forecast(ctx, &g, 1, &c);
+    mb_stats after = mb_get_stats(ctx);
+    *nodes = after.recorded - before;
+    *plans = after.plans;
+    expect_ok(ctx);
+    mb_scope_end(scope);
+    return (double)(c.loop_bytes + c.temporary_bytes);
+}
+
+Test(mixed, takes_the_way_that_takes_less)
+{
+    mb_context *ctx = open_on("cpu");
+    for (int kind = AGAIN; kind <= RECURRENCE; kind++) {
+        uint64_t nodes, first, again, plans, first_plans;
+        double reverse = weight_of(ctx, kind, false, &nodes, &plans);
+        double mixed = weight_of(ctx, kind, true, &first, &first_plans);
+        double most = kind == RECURRENCE ? 0.8 : 1.1;
+        expect(mixed <= most * reverse, "loss %d: %.0f bytes, reverse over reverse %.0f", kind, mixed,
+               reverse);
+        expect(first_plans == plans + 1, "loss %d: what was weighed counts as a plan", kind);
+        weight_of(ctx, kind, true, &again, &plans);
+        expect(again < first && plans == first_plans, "loss %d: %llu nodes, then %llu; %llu plans more", kind,
+               (unsigned long long)first, (unsigned long long)again,
+               (unsigned long long)(plans - first_plans));
+    }
+    close_all();
 }
 
 static mb_tensor stray;

@@ -42,7 +42,35 @@ static void learn(mb_context *ctx, mb_tensor x, mb_tensor rate, double out[NUMBE
     mb_scope_end(scope);
 }
 
-static void fail_each(const char *backend, bool on)
+static mb_status cubic(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out)
+{
+    (void)user;
+    out[0] = mb_mul(mb_mul(mb_square(at->xs[0]), at->xs[0]), at->params[0]);
+    return mb_error(ctx);
+}
+
+/* A gradient whose derivative is made in one of two ways, which plans are made to choose from. */
+static void choose(mb_context *ctx, mb_tensor x, mb_tensor rate, double out[NUMBERS])
+{
+    mb_tensor w = x, g[2];
+    mb_scope scope = mb_scope_begin(ctx);
+    mb_scan s = mb_scan_begin(ctx, 2);
+    mb_scan_carry(s, &w);
+    mb_grad_mixed(MB_LIT(mb_map){.call = cubic}, &w, 1, &rate, 1, g);
+    w = mb_sub(w, g[0]);
+    mb_scan_end(s);
+    mb_tensor y = mb_sum(w, MB_ALL);
+    mb_grad(y, (mb_tensor[]){x, rate}, 2, g);
+    out[0] = mb_item(y);
+    out[1] = mb_item(mb_sum(g[0], MB_ALL));
+    out[2] = mb_item(g[1]);
+    out[3] = 0;
+    mb_scope_end(scope);
+}
+
+typedef void script(mb_context *ctx, mb_tensor x, mb_tensor rate, double out[NUMBERS]);
+
+static void fail_each(script *learn, const char *backend, bool on)
 {
     counter c = {0};
     mb_allocator allocator = counting_allocator(&c);
@@ -85,5 +113,13 @@ Test(scan_memory, each_allocation_fails, .timeout = 600)
     for (int b = 0; b < 2; b++)
         for (int on = 0; on < 2; on++)
             if (!testing("vulkan") || !b) /* a device takes its time to open */
-                fail_each(backend_names[b], on);
+                fail_each(learn, backend_names[b], on);
+}
+
+Test(scan_memory, each_allocation_of_a_choice_fails, .timeout = 600)
+{
+    for (int b = 0; b < 2; b++)
+        for (int on = 0; on < 2; on++)
+            if (!testing("vulkan") || !b)
+                fail_each(choose, backend_names[b], on);
 }
