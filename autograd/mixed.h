@@ -43,9 +43,9 @@ extern "C" {
 
 /* gs[k]: the gradients of a loss by xs[k], as of mb_grad, which it also equals in all derivatives. loss.call
  * is recorded here and whenever a derivative comes through, in scans and checkpoints with other tensors, and
- * gives one tensor, a float, of which the sum counts. All that it reads must be handed in, by xs and
- * params[n], which may be of any dtype; the xs are floats. What it reads past them is an error, other than
- * numbers. gs may be xs. With an error all gs are poison. */
+ * gives one tensor, a float, of which the sum counts. All that it reads must be handed in, by xs, which are
+ * floats, and params[n], of any dtype, which are held fixed, also where they were computed from xs. What it
+ * reads past them is an error, other than numbers. gs may be xs. With an error all gs are poison. */
 MB_API mb_status mb_grad_mixed_at(const char *site, mb_map loss, const mb_tensor *xs, int k,
                                   const mb_tensor *params, int n, mb_tensor *gs);
 #define mb_grad_mixed(...) mb_grad_mixed_at(MB_HERE, __VA_ARGS__)

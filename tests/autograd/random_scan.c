@@ -226,6 +226,48 @@ static mb_tensor inner_loss(maker *m, rng *r, mb_tensor x)
     return s;
 }
 
+/* A loss of x, which steps of a scan or a checkpoint may make, so that both ways to its second derivative are
+ * taken; params: a number, a matrix. */
+enum { IN_A_SCAN = 1, IN_A_CHECKPOINT, MADE };
+
+static mb_status loss_at(const void *user, mb_context *ctx, const mb_map_at *at, mb_tensor *out)
+{
+    int made = *(const int *)user;
+    mb_tensor x = at->xs[0], h = mb_mul(x, mb_tanh(at->params[0]));
+    mb_checkpoint c;
+    mb_scan s;
+    if (made == IN_A_CHECKPOINT)
+        c = mb_checkpoint_begin(ctx);
+    if (made == IN_A_SCAN) {
+        s = mb_scan_begin(ctx, 2);
+        mb_scan_carry(s, &h);
+    }
+    h = mb_add(mb_sin(h), mb_mul(h, mb_mean(mb_sin(at->params[1]), MB_ALL)));
+    if (made == IN_A_SCAN)
+        mb_scan_end(s);
+    h = mb_mul(mb_tanh(h), 0.7);
+    if (made == IN_A_CHECKPOINT)
+        mb_checkpoint_end(c);
+    out[0] = mb_mean(mb_mul(h, x), MB_ALL);
+    return mb_error(ctx);
+}
+
+/* By mb_grad_mixed; or, written out, by mb_grad. */
+static mb_tensor gradient_of_map(maker *m, rng *r, mb_tensor x)
+{
+    int made = below(r, MADE);
+    const mb_tensor params[2] = {choose(m, r, NUMBER), choose(m, r, MATRIX)};
+    mb_tensor g = x, loss = x;
+    if (!m->style.unrolled) {
+        mb_grad_mixed(MB_LIT(mb_map){loss_at, &made, sizeof made}, &x, 1, params, 2, &g);
+        return g;
+    }
+    x = mb_alias(x); /* the params may come from it */
+    loss_at(&made, m->ctx, &MB_LIT(mb_map_at){&x, params, 1, 2}, &loss);
+    mb_grad(loss, &x, 1, &g);
+    return g;
+}
+
 static void derivative(maker *m, rng *r, int kind)
 {
     int class = below(r, 3), i = choose_from(m, r, class, m->own), j = choose_from(m, r, class, 0);
@@ -245,6 +287,8 @@ static void derivative(maker *m, rng *r, int kind)
         class = NUMBER;
     } else if (kind == 2) {
         mb_hvp(loss, &x, &v, 1, &g);
+    } else if (kind == 3) {
+        g = gradient_of_map(m, r, x);
     } else { /* two variables, of which the loss may not depend on one */
         int other = choose_from(m, r, MATRIX, m->own);
         mb_tensor xs[2] = {x, other >= 0 ? m->pool[other].t : x}, gs[2];
@@ -525,7 +569,7 @@ static void instruction(maker *m, uint64_t number, int depth_of_list)
         int class = 1 + below(&r, CLASSES - 1);
         push(m, other_op(m, &r, class, below(&r, 100)), class, -1);
     } else if (which == 2) {
-        derivative(m, &r, below(&r, 4));
+        derivative(m, &r, below(&r, 5));
     } else if (which == 3) {
         record_loop(m, number);
     } else {
