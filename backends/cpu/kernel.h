@@ -35,16 +35,16 @@ typedef struct mb__walk {
 } mb__walk;
 
 typedef struct mb__uop {
-    uint8_t kind, level, dtype, from, form; /* from: operand dtype */
+    uint8_t kind, level, dtype, from, form; /* from: operand dtype; form: MB_VV, ... */
     uint16_t op;                            /* of unary and binary ones, and reductions */
     bool by_row;                            /* an operand has one value per row */
     bool direct;                            /* load: the register is the memory itself */
     bool fixed;                             /* the same for all tiles: computed once per task */
     int32_t d, a, b, c;
-    int32_t bind;
-    int32_t part;       /* elements, of DRAW */
-    uint8_t ra, rb, rc; /* levels of operands */
-    uint8_t size_d, size_a, size_b;
+    int32_t bind;                   /* number of a scalar or key */
+    int32_t part;                   /* elements, of DRAW */
+    uint8_t ra, rb, rc;             /* levels of operands */
+    uint8_t size_d, size_a, size_b; /* bytes of an element */
     union {
         mb__unary unary;
         mb__binary binary;

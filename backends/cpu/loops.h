@@ -17,8 +17,9 @@ typedef void (*mb__binary)(int64_t n, void *d, const void *a, const void *b);
 typedef void (*mb__ternary)(int64_t n, void *d, const int32_t *m, const void *a, const void *b);
 typedef void (*mb__reduce_row)(int64_t n, void *d, const void *a); /* *d = the row's sum or maximum */
 typedef void (*mb__accumulate)(int64_t n, void *d, const void *a);
+/* d[i] += a[i]; lost[i]: what rounding has added to d[i] so far, which is taken off again */
 typedef void (*mb__compensated)(int64_t n, void *d, void *lost, const void *a);
-/* d[i] += sum_r a[r n + i]; lost as above, or not looked at */
+/* d[i] += sum_r a[r n + i]; lost the same, or not looked at */
 typedef void (*mb__add_rows)(int64_t rows, int64_t n, void *d, void *lost, const void *a);
 /* d[r d_row + c] = a[c a_column + r]: rows of d are columns of a. */
 typedef void (*mb__turn)(int64_t rows, int64_t columns, void *d, int64_t d_row, const void *a,

@@ -33,106 +33,26 @@ typedef struct mb__vex {
     uint8_t map, prefix, opcode;
 } mb__vex;
 
-#define MB_VMOVUPS                                                                                           \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x10                                                                                           \
-    }
-#define MB_VMOVUPS_TO                                                                                        \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x11                                                                                           \
-    } /* to memory */
-#define MB_VMASKMOV                                                                                          \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        2, 1, 0x2c                                                                                           \
-    }
-#define MB_VMASKMOV_TO                                                                                       \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        2, 1, 0x2e                                                                                           \
-    }
-#define MB_VBROADCASTSS                                                                                      \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        2, 1, 0x18                                                                                           \
-    }
-#define MB_VSQRTPS                                                                                           \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x51                                                                                           \
-    }
-#define MB_VANDPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x54                                                                                           \
-    }
-#define MB_VORPS                                                                                             \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x56                                                                                           \
-    }
-#define MB_VXORPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x57                                                                                           \
-    }
-#define MB_VADDPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x58                                                                                           \
-    }
-#define MB_VMULPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x59                                                                                           \
-    }
-#define MB_VCVTDQ2PS                                                                                         \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x5b                                                                                           \
-    }
-#define MB_VSUBPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x5c                                                                                           \
-    }
-#define MB_VMINPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x5d                                                                                           \
-    }
-#define MB_VDIVPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x5e                                                                                           \
-    }
-#define MB_VMAXPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0x5f                                                                                           \
-    }
-#define MB_VCMPPS                                                                                            \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 0, 0xc2                                                                                           \
-    } /* with a predicate */
-#define MB_VROUNDPS                                                                                          \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        3, 1, 0x08                                                                                           \
-    } /* with a direction */
-#define MB_VBLENDVPS                                                                                         \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        3, 1, 0x4a                                                                                           \
-    } /* with the mask's register in the upper half of a byte */
-#define MB_SHIFT                                                                                             \
-    MB_LIT(mb__vex)                                                                                          \
-    {                                                                                                        \
-        1, 1, 0x72                                                                                           \
-    } /* of 32-bit lanes; the register field says which way */
+static const mb__vex MB_VMOVUPS = {1, 0, 0x10};
+static const mb__vex MB_VMOVUPS_TO = {1, 0, 0x11}; /* to memory */
+static const mb__vex MB_VMASKMOV = {2, 1, 0x2c};
+static const mb__vex MB_VMASKMOV_TO = {2, 1, 0x2e};
+static const mb__vex MB_VBROADCASTSS = {2, 1, 0x18};
+static const mb__vex MB_VSQRTPS = {1, 0, 0x51};
+static const mb__vex MB_VANDPS = {1, 0, 0x54};
+static const mb__vex MB_VORPS = {1, 0, 0x56};
+static const mb__vex MB_VXORPS = {1, 0, 0x57};
+static const mb__vex MB_VADDPS = {1, 0, 0x58};
+static const mb__vex MB_VMULPS = {1, 0, 0x59};
+static const mb__vex MB_VCVTDQ2PS = {1, 0, 0x5b};
+static const mb__vex MB_VSUBPS = {1, 0, 0x5c};
+static const mb__vex MB_VMINPS = {1, 0, 0x5d};
+static const mb__vex MB_VDIVPS = {1, 0, 0x5e};
+static const mb__vex MB_VMAXPS = {1, 0, 0x5f};
+static const mb__vex MB_VCMPPS = {1, 0, 0xc2};    /* with a predicate */
+static const mb__vex MB_VROUNDPS = {3, 1, 0x08};  /* with a direction */
+static const mb__vex MB_VBLENDVPS = {3, 1, 0x4a}; /* with the mask's register in the upper half of a byte */
+static const mb__vex MB_SHIFT = {1, 1, 0x72};     /* of 32-bit lanes; the register field says which way */
 enum { MB_SHIFT_RIGHT = 2, MB_SHIFT_LEFT = 6 };
 
 /* The last operand of an instruction: a register, or memory at base + index + displacement. */
