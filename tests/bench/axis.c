@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * axis.c - times ops along an axis and by index: sorting, running sums, maxima and their places, taking,
- * adding by index.
+ * adding by index; and permutations. axis_compare runs them against PyTorch's.
  *
  *     axis [--threads 1] [--repeat 30] [--backend NAME] [--only TEXT]
  *
@@ -29,8 +29,8 @@ typedef struct row {
     const char *name;
     mb_tensor (*op)(const operands *);
     mb_dtype dtype;
-    int64_t dim[3]; /* of x; 0: no such axis */
-    int axis;
+    int64_t dim[5];        /* of x; 0: no such axis */
+    int axis;              /* of a permutation, its axes as decimal digits */
     int64_t entries, size; /* of the index, and the range that it chooses from */
 } row;
 
@@ -86,6 +86,27 @@ static mb_tensor cummax(const operands *o)
     return mb_cummax(o->x, o->axis, false);
 }
 
+static mb_tensor take_along(const operands *o)
+{
+    return mb_take_along(o->x, o->index);
+}
+static mb_tensor sum(const operands *o)
+{
+    return mb_sum(o->x, MB_AXES(o->axis));
+}
+static mb_tensor softmax(const operands *o)
+{
+    return mb_softmax(o->x, o->axis);
+}
+static mb_tensor permute(const operands *o)
+{
+    mb_axes order = {mb_shape_of(o->x).rank, false, {0}};
+    int digits = o->axis;
+    for (int i = order.count; i-- > 0; digits /= 10)
+        order.axis[i] = digits % 10;
+    return mb_permute(o->x, order);
+}
+
 #define F MB_FLOAT32
 static const row rows[] = {
     {"argsort 1000000", argsort, F, {1000000}, 0, 0, 0},
@@ -116,6 +137,24 @@ static const row rows[] = {
     {"cumprod 1000x1000 axis 0", cumprod, F, {1000, 1000}, 0, 0, 0},
     {"cummax 1000x1000 axis 0", cummax, F, {1000, 1000}, 0, 0, 0},
     {"cummax 1000x1000 axis 1", cummax, F, {1000, 1000}, 1, 0, 0},
+    {"cumprod 1000x1000 axis 1", cumprod, F, {1000, 1000}, 1, 0, 0},
+    {"take_along 1000x1000 by 1000", take_along, F, {1000, 1000}, 1, 1000, 1000},
+    {"sum 1000x1000 axis 0", sum, F, {1000, 1000}, 0, 0, 0},
+    {"sum 1000x1000 axis 1", sum, F, {1000, 1000}, 1, 0, 0},
+    {"softmax 1000x1000 axis 0", softmax, F, {1000, 1000}, 0, 0, 0},
+    {"softmax 1000x1000 axis 1", softmax, F, {1000, 1000}, 1, 0, 0},
+    {"permute 1000x1000 order 10", permute, F, {1000, 1000}, 10, 0, 0},
+    {"permute 64x128x96 order 021", permute, F, {64, 128, 96}, 21, 0, 0},
+    {"permute 64x128x96 order 210", permute, F, {64, 128, 96}, 210, 0, 0},
+    {"permute 64x128x96 order 102", permute, F, {64, 128, 96}, 102, 0, 0},
+    {"permute 8x128x8x64 order 0213", permute, F, {8, 128, 8, 64}, 213, 0, 0},
+    {"permute 16x32x32x32 order 0231", permute, F, {16, 32, 32, 32}, 231, 0, 0},
+    {"permute 8x12x10x14x16 order 41302", permute, F, {8, 12, 10, 14, 16}, 41302, 0, 0},
+    {"sort 5000000", sort, F, {5000000}, 0, 0, 0},
+    {"topk 1000000 axis 0", topk, F, {1000000}, 0, 0, 0},
+    {"cumsum 5000000 axis 0", cumsum, F, {5000000}, 0, 0, 0},
+    {"argmax 5000000 axis 0", argmax, F, {5000000}, 0, 0, 0},
+    {"sum 5000000 axis 0", sum, F, {5000000}, 0, 0, 0},
 };
 
 /* ---- timing ---- */
@@ -124,7 +163,7 @@ static const row rows[] = {
 static operands make(mb_context *mb, const row *r)
 {
     mb_shape shape = {0};
-    while (shape.rank < 3 && r->dim[shape.rank])
+    while (shape.rank < 5 && r->dim[shape.rank])
         shape.dim[shape.rank] = r->dim[shape.rank], shape.rank++;
     mb_tensor drawn = mb_sub(mb_mul(mb_uniform(mb, mb_key_of(1), MB_FLOAT32, shape), 2.0), 1.0);
     operands o = {
@@ -133,7 +172,10 @@ static operands make(mb_context *mb, const row *r)
         o.x = mb_sin(mb_mul(o.x, 1e3));
     mb_eval(&o.x, 1);
     if (r->entries) {
-        mb_tensor part = mb_uniform(mb, mb_key_of(2), MB_FLOAT32, MB_SHAPE(r->entries));
+        mb_shape places = MB_SHAPE(r->entries);
+        if (r->op == take_along)
+            places = shape, places.dim[shape.rank - 1] = r->entries;
+        mb_tensor part = mb_uniform(mb, mb_key_of(2), MB_FLOAT32, places);
         o.index = mb_cast(mb_floor(mb_mul(part, (double)r->size)), MB_INT32);
         mb_eval(&o.index, 1);
     }
