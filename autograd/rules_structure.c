@@ -239,7 +239,8 @@ BATCH(argmax)
 /* Of the last axis. */
 BATCH(argsort)
 {
-    return batched_op(s, &in[0].t, NULL, K);
+    const int64_t attrs[2] = {attr(s, 0), attr(s, 1)};
+    return batched_op(s, &in[0].t, attrs, K);
 }
 
 REVERSE(cumsum)

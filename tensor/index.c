@@ -77,6 +77,11 @@ mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index
 
 mb_tensor mb_argsort_at(const char *site, mb_tensor x)
 {
+    return mb__leading(site, x, false, INT64_MAX);
+}
+
+mb_tensor mb__leading(const char *site, mb_tensor x, bool descending, int64_t wanted)
+{
     MB_ENTER(site, "argsort", &x);
     x = mb__wide(x);
     if (!x.id)
@@ -88,7 +93,8 @@ mb_tensor mb_argsort_at(const char *site, mb_tensor x)
                   mb__tensor_text(a, sizeof a, x));
         return mb__poison(ctx);
     }
-    int64_t dim[MB_MAX_RANK];
+    int64_t dim[MB_MAX_RANK], size = n->dim[n->rank - 1],
+                              attr[2] = {descending, wanted < size ? wanted : size};
     memcpy(dim, n->dim, sizeof dim);
-    return mb__record(ctx, MB_OP_ARGSORT, MB_INT32, n->rank, dim, &x, 1, NULL, 0);
+    return mb__record(ctx, MB_OP_ARGSORT, MB_INT32, n->rank, dim, &x, 1, attr, 2);
 }

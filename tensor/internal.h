@@ -437,12 +437,15 @@ mb_tensor mb__drop_axes(mb_tensor x, uint32_t mask);
 bool mb__check_shape(mb_context *ctx, const char *op, mb_dtype dtype, mb_shape shape);
 /* An index as int32, made so where it is int64 or uint8; false after reporting. */
 bool mb__check_index(const char *op, mb_context *ctx, mb_tensor *index);
+/* As mb_argsort, or by descending entries; of each row only the places of the first `wanted`, then zeros. */
+mb_tensor mb__leading(const char *site, mb_tensor x, bool descending, int64_t wanted);
 /* Whether products of any of these sizes, those of an empty tensor included, and their bytes fit int64_t. */
 bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
-/* Of the nodes from `first` on, those that no ts[n] comes from are dead: what was recorded and is not taken. */
+/* Of the nodes from `first` on, those that no ts[n] comes from are dead: what was recorded and is not taken.
+ */
 void mb__abandon(mb_context *ctx, uint32_t first, const mb_tensor *ts, int n);
 
 /* ---- scans (loop.c) ---- */

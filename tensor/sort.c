@@ -38,13 +38,7 @@ mb_tensor mb_topk_at(const char *site, mb_tensor x, int64_t k, int axis, bool la
         return mb__poison(ctx);
     }
     int last = m->rank - 1;
-    mb_tensor row = moved(x, axis, last), order;
-    if (largest) { /* turned twice, so that of equal entries the first comes first */
-        order = mb_flip(mb_argsort(mb_flip(row, -1)), -1);
-        order = mb_sub(mb__const(ctx, MB_INT32, (double)(n - 1)), order);
-    } else
-        order = mb_argsort(row);
-    order = mb_slice(order, -1, 0, k, 1);
+    mb_tensor row = moved(x, axis, last), order = mb_slice(mb__leading(site, row, largest, k), -1, 0, k, 1);
     if (index)
         *index = moved(order, last, axis);
     return moved(mb_take_along(row, order), last, axis);

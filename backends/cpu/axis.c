@@ -18,13 +18,14 @@ typedef struct job {
     int64_t x_size, y_size;          /* of an element */
     size_t pair_bytes;               /* of a task that sorts */
     int tasks;
+    bool backwards; /* a sum from the end */
 } job;
 
 /* Where a row begins: at its end, for a sum from there. */
 static void row_at(const job *j, int64_t row, const char **x, char **y)
 {
     const mb__other *o = j->o;
-    int64_t last = o->flag ? j->n - 1 : 0, from = o->in.offset - last * j->x_step,
+    int64_t last = j->backwards ? j->n - 1 : 0, from = o->in.offset - last * j->x_step,
             to = o->out.offset - last * j->y_step;
     for (int i = o->in_rank; i-- > 0 && row;) {
         bool within = row < j->dim[i]; /* mostly, and a division takes as long as a short row */
@@ -112,7 +113,9 @@ static void sort_task(void *argument, int task, int worker)
         const char *x;
         char *y;
         row_at(j, i, &x, &y);
-        mb__cpu_argsort(j->loops, j->o->dtype, j->n, x, j->x_step, (int32_t *)(void *)y, j->y_step, pairs);
+        const mb__sort_call call = {j->n, j->o->wanted,        j->x_step, j->y_step, j->o->flag,
+                                    x,    (int32_t *)(void *)y};
+        mb__cpu_argsort(j->loops, j->o->dtype, &call, pairs);
     }
 }
 
@@ -127,13 +130,14 @@ static int tasks_for(int64_t items, int64_t total, int64_t most)
 static int sort_tasks(const mb__cpu *cpu, const mb__other *o)
 {
     int64_t n = o->in_dim[o->axis], total = mb__numel(o->in_dim, o->in_rank);
-    return n ? tasks_for(total / n, total, mb__cpu_argsort_bytes(n) ? cpu->threads : TASKS) : 0;
+    return n ? tasks_for(total / n, total, mb__cpu_argsort_bytes(n, o->wanted) ? cpu->threads : TASKS) : 0;
 }
 
 size_t mb__cpu_axis_pairs(const mb__cpu *cpu, const mb__other *o)
 {
-    return o->op == MB_OP_ARGSORT ? mb__cpu_argsort_bytes(o->in_dim[o->axis]) * (size_t)sort_tasks(cpu, o)
-                                  : 0;
+    return o->op == MB_OP_ARGSORT
+               ? mb__cpu_argsort_bytes(o->in_dim[o->axis], o->wanted) * (size_t)sort_tasks(cpu, o)
+               : 0;
 }
 
 void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
@@ -141,12 +145,14 @@ void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
     int64_t total = mb__numel(o->in_dim, o->in_rank), size = (int64_t)mb_dtype_size((mb_dtype)o->dtype);
     if (!total)
         return;
+    bool backwards = o->op == MB_OP_CUMSUM && o->flag;
     job j = {.o = o,
              .f = f,
              .loops = &f->cpu->loops->axis[mb__lane(o->dtype)],
              .n = o->in_dim[o->axis],
-             .x_step = o->in.stride[o->axis] * (o->flag ? -1 : 1),
-             .y_step = o->out.stride[o->axis] * (o->flag ? -1 : 1),
+             .x_step = o->in.stride[o->axis] * (backwards ? -1 : 1),
+             .y_step = o->out.stride[o->axis] * (backwards ? -1 : 1),
+             .backwards = backwards,
              .x_size = size,
              .y_size = (int64_t)mb_dtype_size((mb_dtype)f->plan->values[o->out.value].dtype)};
     memcpy(j.dim, o->in_dim, sizeof j.dim);
@@ -154,7 +160,7 @@ void mb__cpu_axis_run(const mb__other *o, mb__frame *f)
     j.items = total / j.n;
     j.op = mb__axis_op_of(j.loops, o->op);
     if (!j.op) {
-        j.pair_bytes = mb__cpu_argsort_bytes(j.n);
+        j.pair_bytes = mb__cpu_argsort_bytes(j.n, o->wanted);
         j.tasks = sort_tasks(f->cpu, o);
         mb__pool_run(f->cpu->pool, sort_task, &j, j.tasks);
         return;

@@ -173,16 +173,54 @@ enum { VECTOR_BYTES = 16 };
                 r[v] -= k[v] > key[i];                                                                       \
         memcpy(rank + block, r, sizeof r);                                                                   \
     }                                                                                                        \
-    static void argsort_short_##T(int64_t n, const void *x_, int64_t x_step, int32_t *y, int64_t y_step)     \
+    static void argsort_short_##T(const mb__sort_call *s)                                                    \
     {                                                                                                        \
-        const T *x = x_;                                                                                     \
+        const T *x = s->x;                                                                                   \
+        const int64_t n = s->n;                                                                              \
+        const I turned = s->descending ? -1 : 0;                                                             \
         I key[MB_AXIS_SHORT] = {0}, rank[MB_AXIS_SHORT];                                                     \
         for (int64_t i = 0; i < n; i++)                                                                      \
-            key[i] = mb__key_of_##T(x[i * x_step]);                                                          \
+            key[i] = mb__key_of_##T(x[i * s->x_step]) ^ turned;                                              \
         for (int64_t block = 0; block < n; block += BLOCK)                                                   \
             ranks_##T(n, block, key, rank);                                                                  \
         for (int64_t i = 0; i < n; i++)                                                                      \
-            y[rank[i] * y_step] = (int32_t)i;                                                                \
+            s->y[rank[i] * s->y_step] = rank[i] < s->wanted ? (int32_t)i : 0;                                \
+    }                                                                                                        \
+    /* Inserts an element into the first ones so far, after those that equal it. */                          \
+    static inline int64_t insert_##T(I *key, int32_t *at, int64_t held, int64_t wanted, I k, int64_t i)      \
+    {                                                                                                        \
+        int64_t to = held < wanted ? held : wanted - 1;                                                      \
+        for (; to > 0 && key[to - 1] > k; to--)                                                              \
+            key[to] = key[to - 1], at[to] = at[to - 1];                                                      \
+        key[to] = k, at[to] = (int32_t)i;                                                                    \
+        return held < wanted ? held + 1 : held;                                                              \
+    }                                                                                                        \
+    /* Mostly no element of a block comes before the last of the first ones so far. */                       \
+    static void leading_few_##T(const mb__sort_call *s)                                                      \
+    {                                                                                                        \
+        I key[MB_AXIS_FEW], k[LANES] = {0};                                                                  \
+        int32_t at[MB_AXIS_FEW];                                                                             \
+        const I turned = s->descending ? -1 : 0;                                                             \
+        int64_t held = 0;                                                                                    \
+        for (int64_t i = 0; i < s->n; i += LANES) {                                                          \
+            const T *x = (const T *)s->x + i * s->x_step;                                                    \
+            const int64_t count = s->n - i < LANES ? s->n - i : LANES;                                       \
+            const I last = held < s->wanted ? 0 : key[held - 1];                                             \
+            I any = held < s->wanted || count < LANES;                                                       \
+            if (s->x_step == 1 && count == LANES)                                                            \
+                for (int c = 0; c < LANES; c++)                                                              \
+                    k[c] = mb__key_of_##T(x[c]) ^ turned;                                                    \
+            else                                                                                             \
+                for (int64_t c = 0; c < count; c++)                                                          \
+                    k[c] = mb__key_of_##T(x[c * s->x_step]) ^ turned;                                        \
+            for (int c = 0; c < LANES; c++)                                                                  \
+                any |= k[c] < last;                                                                          \
+            for (int64_t c = 0; any && c < count; c++)                                                       \
+                if (held < s->wanted || k[c] < key[held - 1])                                                \
+                    held = insert_##T(key, at, held, s->wanted, k[c], i + c);                                \
+        }                                                                                                    \
+        for (int64_t i = 0; i < s->n; i++)                                                                   \
+            s->y[i * s->y_step] = i < held ? at[i] : 0;                                                      \
     }                                                                                                        \
     /* In order: entries of one place are added one after the other. */                                      \
     static void add_at_##T(const mb__add_call *a)                                                            \
@@ -217,7 +255,7 @@ AXIS(int32_t, uint32_t, int32_t)
         {{MB_OP_ARGMAX, argmax_##T, argmax_rows_##T},                                                        \
          {MB_OP_CUMSUM, cumsum_##T, cumsum_rows_##T},                                                        \
          {MB_OP_CUMMAX, cummax_##T, cummax_rows_##T}},                                                       \
-            argsort_short_##T, add_at_##T                                                                    \
+            argsort_short_##T, leading_few_##T, add_at_##T                                                   \
     }
 extern const mb__axis_loops MB_AXIS[3];
 const mb__axis_loops MB_AXIS[3] = {TABLE(float), TABLE(double), TABLE(int32_t)};

@@ -75,10 +75,19 @@ typedef struct mb__axis_op {
     void (*rows)(int64_t n, int rows, const void *const *x, int64_t x_step, void *const *y, int64_t y_step);
 } mb__axis_op;
 
+/* The places of a row's n elements in ascending order, or descending, of which the first `wanted` are
+ * written, then zeros; equal ones in their order, NaN as the largest. */
+typedef struct mb__sort_call {
+    int64_t n, wanted, x_step, y_step;
+    bool descending;
+    const void *x; /* float32, float64 or int32, x_step elements apart */
+    int32_t *y;
+} mb__sort_call;
+
 typedef struct mb__axis_loops {
-    mb__axis_op ops[8]; /* and then one without functions */
-    /* The places of a row's elements in ascending order, for n <= MB_AXIS_SHORT. */
-    void (*argsort_short)(int64_t n, const void *x, int64_t x_step, int32_t *y, int64_t y_step);
+    mb__axis_op ops[8];                               /* and then one without functions */
+    void (*argsort_short)(const mb__sort_call *call); /* for n <= MB_AXIS_SHORT */
+    void (*leading_few)(const mb__sort_call *call);   /* for 0 < wanted <= MB_AXIS_FEW, below n */
     void (*add_at)(const mb__add_call *call);
 } mb__axis_loops;
 
@@ -91,7 +100,7 @@ static inline const mb__axis_op *mb__axis_op_of(const mb__axis_loops *loops, int
     return o->columns ? o : NULL;
 }
 
-enum { MB_AXIS_COLUMNS = 512, MB_AXIS_ROWS = 4, MB_AXIS_SHORT = 128 };
+enum { MB_AXIS_COLUMNS = 512, MB_AXIS_ROWS = 4, MB_AXIS_SHORT = 128, MB_AXIS_FEW = 32 };
 enum { MB_TRIANGLE_BLOCK = 64, MB_TRIANGLE_SCRATCH = MB_TRIANGLE_BLOCK * MB_TRIANGLE_BLOCK * 8 };
 enum { MB_VV, MB_VS, MB_SV, MB_FORMS, MB_GEMM_SCRATCH = 40960, MB_GEMM_ROWS = 640 * 1024 };
 

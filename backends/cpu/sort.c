@@ -74,48 +74,112 @@ static uint64_t *by_digits(uint64_t *from, uint64_t *to, int64_t n)
 
 #define UPPER_BIT (UINT32_C(1) << 31)
 
-static uint64_t *sorted_floats(uint64_t *pair, int64_t n, const float *x, int64_t x_step)
+static inline uint32_t place_of(uint64_t pair)
 {
-    for (int64_t i = 0; i < n; i++)
-        pair[i] = pair_of((uint32_t)mb__key_of_float(x[i * x_step]) ^ UPPER_BIT, i);
-    return by_digits(pair, pair + n, n);
+    return (uint32_t)pair;
 }
 
-static uint64_t *sorted_integers(uint64_t *pair, int64_t n, const int32_t *x, int64_t x_step)
+/* n pairs of which the places are there, in ascending order: sorted. They are then where this says, there or
+ * n pairs on. */
+static uint64_t *sorted_floats(const mb__sort_call *s, uint64_t *pair, uint64_t *other, int64_t n)
 {
+    const float *x = s->x;
+    const uint32_t turned = s->descending ? ~UPPER_BIT : UPPER_BIT;
     for (int64_t i = 0; i < n; i++)
-        pair[i] = pair_of((uint32_t)x[i * x_step] ^ UPPER_BIT, i);
-    return by_digits(pair, pair + n, n);
+        pair[i] =
+            pair_of((uint32_t)mb__key_of_float(x[place_of(pair[i]) * s->x_step]) ^ turned, place_of(pair[i]));
+    return by_digits(pair, other, n);
 }
 
-static uint64_t *sorted_doubles(uint64_t *pair, int64_t n, const double *x, int64_t x_step)
+static uint64_t *sorted_integers(const mb__sort_call *s, uint64_t *pair, uint64_t *other, int64_t n)
 {
+    const int32_t *x = s->x;
+    const uint32_t turned = s->descending ? ~UPPER_BIT : UPPER_BIT;
     for (int64_t i = 0; i < n; i++)
-        pair[i] = pair_of((uint32_t)mb__key_of_double(x[i * x_step]), i);
-    uint64_t *by_lower = by_digits(pair, pair + n, n);
+        pair[i] = pair_of((uint32_t)x[place_of(pair[i]) * s->x_step] ^ turned, place_of(pair[i]));
+    return by_digits(pair, other, n);
+}
+
+static uint64_t *sorted_doubles(const mb__sort_call *s, uint64_t *pair, uint64_t *other, int64_t n)
+{
+    const double *x = s->x;
+    const uint64_t turned = s->descending ? UINT64_MAX : 0;
     for (int64_t i = 0; i < n; i++) {
-        uint32_t place = (uint32_t)by_lower[i];
-        uint64_t key = (uint64_t)mb__key_of_double(x[place * x_step]);
+        uint64_t key = (uint64_t)mb__key_of_double(x[place_of(pair[i]) * s->x_step]) ^ turned;
+        pair[i] = pair_of((uint32_t)key, place_of(pair[i]));
+    }
+    uint64_t *by_lower = by_digits(pair, other, n);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t place = place_of(by_lower[i]);
+        uint64_t key = (uint64_t)mb__key_of_double(x[place * s->x_step]) ^ turned;
         by_lower[i] = pair_of((uint32_t)(key >> 32) ^ UPPER_BIT, place);
     }
-    return by_digits(by_lower, by_lower == pair ? pair + n : pair, n);
+    return by_digits(by_lower, by_lower == pair ? other : pair, n);
 }
 
-size_t mb__cpu_argsort_bytes(int64_t n)
+/* Whether element a comes before b, of keys that differ. */
+static inline bool comes_first(const mb__sort_call *s, int dtype, int64_t a, int64_t b)
 {
-    return n > MB_AXIS_SHORT ? (size_t)n * 2 * sizeof(uint64_t) : 0;
+    a *= s->x_step;
+    b *= s->x_step;
+    int64_t x, y;
+    if (dtype == MB_FLOAT64) {
+        x = mb__key_of_double(((const double *)s->x)[a]);
+        y = mb__key_of_double(((const double *)s->x)[b]);
+    } else if (dtype == MB_FLOAT32) {
+        x = mb__key_of_float(((const float *)s->x)[a]);
+        y = mb__key_of_float(((const float *)s->x)[b]);
+    } else {
+        x = ((const int32_t *)s->x)[a];
+        y = ((const int32_t *)s->x)[b];
+    }
+    return s->descending ? x > y : x < y;
 }
 
-void mb__cpu_argsort(const mb__axis_loops *loops, int dtype, int64_t n, const void *x, int64_t x_step,
-                     int32_t *y, int64_t y_step, void *memory)
+/* Pairs that are sorted at once: all, or so many more than are wanted that few of them are sorted again. */
+static int64_t room_for(int64_t n, int64_t wanted)
 {
-    if (n <= MB_AXIS_SHORT) {
-        loops->argsort_short(n, x, x_step, y, y_step);
+    int64_t room = 2 * wanted + 512;
+    return wanted < n / 4 && room < n / 2 ? room : n;
+}
+
+size_t mb__cpu_argsort_bytes(int64_t n, int64_t wanted)
+{
+    return n > MB_AXIS_SHORT && wanted > MB_AXIS_FEW ? (size_t)room_for(n, wanted) * 2 * sizeof(uint64_t) : 0;
+}
+
+/* Places are gathered until there is no room, and the first of them kept: from then on only what comes before
+ * the last of these is gathered. */
+static const uint64_t *leading(const mb__sort_call *s, int dtype, uint64_t *pair)
+{
+    int64_t room = room_for(s->n, s->wanted), held = 0, i = 0;
+    uint64_t *sorted = pair;
+    for (; i < room; i++)
+        pair[held++] = (uint64_t)i;
+    for (;;) {
+        sorted = dtype == MB_FLOAT32   ? sorted_floats(s, pair, pair + room, held)
+                 : dtype == MB_FLOAT64 ? sorted_doubles(s, pair, pair + room, held)
+                                       : sorted_integers(s, pair, pair + room, held);
+        if (i == s->n)
+            return sorted;
+        held = s->wanted;
+        if (sorted != pair)
+            memcpy(pair, sorted, (size_t)held * sizeof *pair);
+        int64_t last = place_of(pair[held - 1]);
+        for (; i < s->n && held < room; i++) {
+            pair[held] = (uint64_t)i;
+            held += comes_first(s, dtype, i, last);
+        }
+    }
+}
+
+void mb__cpu_argsort(const mb__axis_loops *loops, int dtype, const mb__sort_call *s, void *memory)
+{
+    if (s->n <= MB_AXIS_SHORT || (s->wanted <= MB_AXIS_FEW && s->wanted)) {
+        (s->n <= MB_AXIS_SHORT ? loops->argsort_short : loops->leading_few)(s);
         return;
     }
-    const uint64_t *pair = dtype == MB_FLOAT32   ? sorted_floats(memory, n, x, x_step)
-                           : dtype == MB_FLOAT64 ? sorted_doubles(memory, n, x, x_step)
-                                                 : sorted_integers(memory, n, x, x_step);
-    for (int64_t i = 0; i < n; i++)
-        y[i * y_step] = (int32_t)(uint32_t)pair[i];
+    const uint64_t *pair = s->wanted ? leading(s, dtype, memory) : NULL;
+    for (int64_t i = 0; i < s->n; i++)
+        s->y[i * s->y_step] = i < s->wanted ? (int32_t)place_of(pair[i]) : 0;
 }

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * sort.h - the places of a row's elements in ascending order, equal ones in their order, NaN last.
+ * sort.h - the places of a row's elements in their order.
  */
 #ifndef MB_CPU_SORT_H
 #define MB_CPU_SORT_H
 
 #include "backends/cpu/loops.h"
 
-/* Memory for a row of n: 0 where it is short. */
-size_t mb__cpu_argsort_bytes(int64_t n);
-/* x: float32, float64 or int32, x_step elements apart; y: int32, y_step apart. */
-void mb__cpu_argsort(const mb__axis_loops *loops, int dtype, int64_t n, const void *x, int64_t x_step,
-                     int32_t *y, int64_t y_step, void *memory);
+/* Memory for a row of n, of which the first `wanted` are: 0 where either is small. */
+size_t mb__cpu_argsort_bytes(int64_t n, int64_t wanted);
+void mb__cpu_argsort(const mb__axis_loops *loops, int dtype, const mb__sort_call *call, void *memory);
 
 /* Integers in the elements' order: one for both zeros, and one above all others for NaN. */
 static inline int32_t mb__key_of_float(float x)

@@ -68,7 +68,7 @@ typedef struct mb__limits {
 
 /* Version of this struct and of all types that it uses, and how many ops there are; a backend of another
  * version is rejected. */
-#define MB_BACKEND_VERSION (6 * 1000 + MB_OP_COUNT)
+#define MB_BACKEND_VERSION (7 * 1000 + MB_OP_COUNT)
 
 typedef struct mb__backend {
     int version; /* MB_BACKEND_VERSION */

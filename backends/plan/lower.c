@@ -100,11 +100,15 @@ static void lower_single(mb__lowering *l, int32_t id)
         }
         return;
     }
-    mb__other o = {
-        .op = n->op, .dtype = n->dtype, .axis = n->nattr ? (int)n->attr[0] : n->rank - 1, .out = out};
+    bool sorts = n->op == MB_OP_ARGSORT;
+    mb__other o = {.op = n->op,
+                   .dtype = n->dtype,
+                   .axis = n->nattr && !sorts ? (int)n->attr[0] : n->rank - 1,
+                   .wanted = sorts ? n->attr[1] : 0,
+                   .out = out};
     const mb__gnode *x = &l->g->nodes[n->in[0]];
     o.dtype = x->dtype;
-    o.flag = n->op == MB_OP_CUMSUM && n->attr[1];
+    o.flag = sorts ? n->attr[0] : n->op == MB_OP_CUMSUM && n->attr[1];
     if (mb__is_kind(n->op, MB_KIND_MATRIX))
         matrix_op(l, n, &o);
     o.out_rank = n->rank;

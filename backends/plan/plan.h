@@ -100,8 +100,9 @@ typedef struct mb__product {
 typedef struct mb__other {
     int op, dtype;
     int axis;
-    bool flag; /* cumsum: from the end; triangular_solve: A is upper triangular */
-    bool unit; /* triangular_solve: the diagonal of A counts as ones */
+    bool flag;      /* cumsum: from the end; argsort: descending; triangular_solve: A is upper triangular */
+    bool unit;      /* triangular_solve: the diagonal of A counts as ones */
+    int64_t wanted; /* argsort: leading places of a row that are wanted, at most all; the others become 0 */
     int out_rank, in_rank, index_rank;
     int64_t out_dim[MB_MAX_RANK], in_dim[MB_MAX_RANK], index_dim[MB_MAX_RANK];
     mb__view out, in, index;

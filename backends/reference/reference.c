@@ -295,6 +295,26 @@ static bool before(double a, double b)
     return a < b || (b != b && a == a);
 }
 
+/* By insertion: equal ones stay in their order. */
+static void argsort(const mb__other *o, const double *x, int64_t xs, double *y, int64_t ys)
+{
+    int64_t n = o->in_dim[o->axis];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t k = i < o->wanted ? i : o->wanted;
+        for (; k > 0; k--) {
+            double a = x[i * xs], b = x[(int64_t)y[(k - 1) * ys] * xs];
+            if (o->flag ? !before(b, a) : !before(a, b))
+                break;
+            if (k < o->wanted)
+                y[k * ys] = y[(k - 1) * ys];
+        }
+        if (k < o->wanted)
+            y[k * ys] = (double)i;
+    }
+    for (int64_t i = o->wanted; i < n; i++)
+        y[i * ys] = 0;
+}
+
 static void along_axis(machine *m, const mb__other *o)
 {
     const double *in = m->memory[o->in.value];
@@ -326,14 +346,8 @@ static void along_axis(machine *m, const mb__other *o)
                 double top = i ? y[(i - 1) * ys] : x[0];
                 y[i * ys] = before(top, x[i * xs]) ? x[i * xs] : top;
             }
-        } else { /* argsort, by insertion */
-            for (int64_t i = 0; i < n; i++) {
-                int64_t k = i;
-                for (; k > 0 && before(x[i * xs], x[(int64_t)y[(k - 1) * ys] * xs]); k--)
-                    y[k * ys] = y[(k - 1) * ys];
-                y[k * ys] = (double)i;
-            }
-        }
+        } else
+            argsort(o, x, xs, y, ys);
     } while (next(index, dim, o->in_rank));
     if (o->op == MB_OP_CUMSUM)
         hold(m, o->out.value);

@@ -38,14 +38,23 @@ static void cummax(const double *x, int64_t xs, double *y, int64_t ys, int64_t n
     }
 }
 
-static void argsort(const double *x, int64_t xs, double *y, int64_t ys, int64_t n)
+static void argsort(const mb__other *o, const double *x, int64_t xs, double *y, int64_t ys)
 {
+    int64_t n = o->in_dim[o->axis];
     for (int64_t i = 0; i < n; i++) {
-        int64_t k = i;
-        for (; k > 0 && before(x[i * xs], x[(int64_t)y[(k - 1) * ys] * xs]); k--)
-            y[k * ys] = y[(k - 1) * ys];
-        y[k * ys] = (double)i;
+        int64_t k = i < o->wanted ? i : o->wanted;
+        for (; k > 0; k--) {
+            double a = x[i * xs], b = x[(int64_t)y[(k - 1) * ys] * xs];
+            if (o->flag ? !before(b, a) : !before(a, b))
+                break;
+            if (k < o->wanted)
+                y[k * ys] = y[(k - 1) * ys];
+        }
+        if (k < o->wanted)
+            y[k * ys] = (double)i;
     }
+    for (int64_t i = o->wanted; i < n; i++)
+        y[i * ys] = 0;
 }
 
 static void along_axis(const run *r, const mb__other *o)
@@ -66,7 +75,7 @@ static void along_axis(const run *r, const mb__other *o)
         else if (o->op == MB_OP_CUMMAX)
             cummax(x, xs, y, ys, n);
         else
-            argsort(x, xs, y, ys, n);
+            argsort(o, x, xs, y, ys);
     } while (advance(index, dim, o->in_rank));
 }
 

@@ -197,6 +197,12 @@ static int in_order(const void *a_, const void *b_)
     return is_before(a->x, b->x) ? -1 : is_before(b->x, a->x) ? 1 : a->i < b->i ? -1 : 1;
 }
 
+static int in_descending_order(const void *a_, const void *b_)
+{
+    const element *a = a_, *b = b_;
+    return is_before(a->x, b->x) ? 1 : is_before(b->x, a->x) ? -1 : a->i < b->i ? -1 : 1;
+}
+
 static const mb_dtype numbers[] = {MB_FLOAT32, MB_FLOAT64, MB_INT32, MB_FLOAT16, MB_BFLOAT16};
 
 static void expect_sorted(mb_tensor x, int way)
@@ -252,6 +258,49 @@ Test(axis, argsort_of_orders)
                 rng r = {9};
                 expect_sorted(with_values(ctx, &r, numbers[d], MB_SHAPE(2, sizes[s]), orders[o]), w);
             }
+}
+
+/* The first k of a row, by size from either end, and their places. */
+static void expect_leading(mb_tensor x, int axis, int64_t k, bool largest, int way)
+{
+    rows a = rows_of(x, axis);
+    mb_tensor index, top = mb_topk(x, k, axis - mb_shape_of(x).rank, largest, &index);
+    rows b = rows_of(top, axis);
+    const double *v = read_apart(x), *at = values(index), *got = values(top);
+    element *e = malloc(((size_t)a.n + 1) * sizeof *e);
+    int64_t wrong = 0;
+    for (int64_t row = 0; row < a.count; row++) {
+        for (int64_t i = 0; i < a.n; i++)
+            e[i] = (element){v[place(&a, row, i)], i};
+        qsort(e, (size_t)a.n, sizeof *e, largest ? in_descending_order : in_order);
+        for (int64_t i = 0; i < k; i++) {
+            int64_t to = place(&b, row, i);
+            wrong += at[to] != (double)e[i].i || !(got[to] == e[i].x || (isnan(got[to]) && isnan(e[i].x)));
+        }
+    }
+    expect(wrong == 0, "%s %d of %s: %d places", largest ? "largest" : "smallest", (int)k, about(x, &a, way),
+           (int)wrong);
+    free(e);
+}
+
+/* As many as are kept while a row is read, more, and so many that rows are sorted whole; what is kept is
+ * replaced at every element of a falling or growing row. */
+Test(axis, topk)
+{
+    static double (*const orders[])(rng *) = {falling, equal, digits, some_value};
+    static const int64_t sizes[] = {1, 31, 128, 129, 700, 5000},
+                         wanted[] = {0, 1, 10, 32, 33, 128, 700, 5000};
+    ON_ALL_WAYS
+    for (int d = 0; d < 5; d++)
+        for (int s = 0; s < (w && !testing("vulkan") ? 6 : 5); s++)
+            for (int k = 0; k < 8 && wanted[k] <= sizes[s]; k++)
+                for (int c = 0; c < 4; c++) {
+                    rng r = {9};
+                    int axis = c % 2;
+                    mb_shape shape = axis ? MB_SHAPE(3, sizes[s]) : MB_SHAPE(sizes[s], 3);
+                    expect_leading(with_values(ctx, &r, numbers[d], shape, orders[(c + s) % 4]), axis,
+                                   wanted[k], c / 2, w);
+                }
 }
 
 /* ---- maxima and sums ---- */

@@ -91,21 +91,22 @@ static bool add_argsort(mb__vk_program *p, int step, const mb__other *o)
     const mb__vk *v = p->v;
     int64_t n = o->in_dim[o->axis], rows = mb__numel(o->in_dim, o->in_rank) / n;
     uint32_t local = v->caps.processor ? 32 : mb__vk_widest(v);
+    int64_t whole = (rows * n + local - 1) / local, way = o->flag ? 4 : 0;
     double cost = 8.0 * (double)(rows * n);
     if (n <= (v->caps.processor ? COUNTED_MOST_PROCESSOR : COUNTED_MOST)) {
-        int64_t own[4] = {0};
-        return add_rows(p, step, o, "argsort", (rows * n + local - 1) / local, local, own, cost * (double)n);
+        int64_t own[4] = {way, o->wanted};
+        return add_rows(p, step, o, "argsort", whole, local, own, cost * (double)n);
     }
-    int64_t begin[4] = {1};
-    if (!add_rows(p, step, o, "argsort", (rows * n + local - 1) / local, local, begin, cost))
+    int64_t begin[4] = {1}, end[4] = {3, o->wanted};
+    if (!add_rows(p, step, o, "argsort", whole, local, begin, cost))
         return false;
     for (int64_t run = 1; run < n; run *= 2)
         for (int64_t k = run; k >= 1; k /= 2) {
-            int64_t own[4] = {2, run, k}, work = rows * ((n + 2 * k - 1) / (2 * k) * k);
+            int64_t own[4] = {2 + way, run, k}, work = rows * ((n + 2 * k - 1) / (2 * k) * k);
             if (!add_rows(p, step, o, "argsort", (work + local - 1) / local, local, own, cost))
                 return false;
         }
-    return true;
+    return o->wanted == n || add_rows(p, step, o, "argsort", whole, local, end, cost);
 }
 
 /* ---- by an index ---- */
