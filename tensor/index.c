@@ -77,6 +77,7 @@ mb_tensor mb_scatter_add_at(const char *site, mb_tensor updates, mb_tensor index
 
 mb_tensor mb_argsort_at(const char *site, mb_tensor x)
 {
+    MB_SITE(x.ctx, site);
     return mb__leading(site, x, false, INT64_MAX);
 }
 
