@@ -222,6 +222,18 @@ enum { VECTOR_BYTES = 16 };
         for (int64_t i = 0; i < s->n; i++)                                                                   \
             s->y[i * s->y_step] = i < held ? at[i] : 0;                                                      \
     }                                                                                                        \
+    /* Entries of one element: compilers read several at once where the instruction set can. */              \
+    static void take_at_##T(int64_t n, const int32_t *index, int64_t size, const void *x_, int64_t x_step,   \
+                            void *y_)                                                                        \
+    {                                                                                                        \
+        const T *RESTRICT x = x_;                                                                            \
+        T *RESTRICT y = y_;                                                                                  \
+        const int32_t last = (int32_t)(size < INT32_MAX ? size - 1 : INT32_MAX);                             \
+        for (int64_t e = 0; e < n; e++) {                                                                    \
+            int32_t i = index[e] < last ? index[e] : last;                                                   \
+            y[e] = x[(i < 0 ? 0 : i) * x_step];                                                              \
+        }                                                                                                    \
+    }                                                                                                        \
     /* In order: entries of one place are added one after the other. */                                      \
     static void add_at_##T(const mb__add_call *a)                                                            \
     {                                                                                                        \
@@ -255,7 +267,7 @@ AXIS(int32_t, uint32_t, int32_t)
         {{MB_OP_ARGMAX, argmax_##T, argmax_rows_##T},                                                        \
          {MB_OP_CUMSUM, cumsum_##T, cumsum_rows_##T},                                                        \
          {MB_OP_CUMMAX, cummax_##T, cummax_rows_##T}},                                                       \
-            argsort_short_##T, leading_few_##T, add_at_##T                                                   \
+            argsort_short_##T, leading_few_##T, add_at_##T, take_at_##T                                      \
     }
 extern const mb__axis_loops MB_AXIS[3];
 const mb__axis_loops MB_AXIS[3] = {TABLE(float), TABLE(double), TABLE(int32_t)};

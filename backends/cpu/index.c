@@ -125,13 +125,18 @@ static inline int64_t held(int32_t i, int64_t size)
     return i < 0 ? 0 : i;
 }
 
-/* Entries of one element of `size` bytes, which is known where this is compiled. */
+/* Entries of one element of `size` bytes, which is known where this is compiled. What the walk says is read
+ * before: y might be anything. */
 static inline void take_scalars(const walk *w, const int32_t *index, char *y, const char *x, int64_t n,
                                 size_t size)
 {
-    int64_t to = w->entry.wide * (int64_t)size, from = w->entry.narrow * (int64_t)size;
-    for (int64_t e = 0; e < n; e++, index += w->entry.index, y += to)
-        memcpy(y, x + held(*index, w->size) * from, size);
+    const int64_t to = w->entry.wide * (int64_t)size, from = w->entry.narrow * (int64_t)size;
+    const int64_t step = w->entry.index;
+    const int32_t last = (int32_t)(w->size - 1 < INT32_MAX ? w->size - 1 : INT32_MAX);
+    for (int64_t e = 0; e < n; e++) {
+        int32_t i = index[e * step] < last ? index[e * step] : last;
+        memcpy(y + e * to, x + (i < 0 ? 0 : i) * from, size);
+    }
 }
 
 static void take_runs(const walk *w, const int32_t *index, char *y, const char *x, int64_t n, size_t size)
@@ -155,8 +160,12 @@ static void take_entries(const walk *w, const spot *s, int64_t first, int64_t n)
     const int32_t *index = w->index + s->index + first * w->entry.index;
     char *y = w->wide + (s->wide + first * w->entry.wide) * (int64_t)size;
     const char *x = w->narrow + s->narrow * (int64_t)size;
+    const mb__axis_loops *loops = w->f->cpu->loops->axis;
+    bool flat = w->entry.index == 1 && w->entry.wide == 1;
     if (w->run.n > 1)
         take_runs(w, index, y, x, n, size);
+    else if (flat && (size == 4 || size == 8)) /* in bits, whatever the dtype */
+        loops[mb__lane(size == 4 ? MB_INT32 : MB_FLOAT64)].take_at(n, index, w->size, x, w->entry.narrow, y);
     else if (size == 4)
         take_scalars(w, index, y, x, n, 4);
     else if (size == 8)

@@ -89,6 +89,8 @@ typedef struct mb__axis_loops {
     void (*argsort_short)(const mb__sort_call *call); /* for n <= MB_AXIS_SHORT */
     void (*leading_few)(const mb__sort_call *call);   /* for 0 < wanted <= MB_AXIS_FEW, below n */
     void (*add_at)(const mb__add_call *call);
+    /* n entries of one element each, side by side in y, those at `index`, held within 0 .. size - 1. */
+    void (*take_at)(int64_t n, const int32_t *index, int64_t size, const void *x, int64_t x_step, void *y);
 } mb__axis_loops;
 
 /* NULL: there are no such loops. */
