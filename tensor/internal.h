@@ -442,7 +442,8 @@ bool mb__countable(const int64_t *dim, int rank);
 bool mb__broadcast_shapes(const int64_t *a, int ra, const int64_t *b, int rb, int64_t *out, int *rank);
 
 void mb__buffer_drop(mb_context *ctx, mb__buffer *b);
-/* Of the nodes from `first` on, those that no ts[n] comes from are dead: what was recorded and is not taken. */
+/* Of the nodes from `first` on, those that no ts[n] comes from are dead: what was recorded and is not taken.
+ */
 void mb__abandon(mb_context *ctx, uint32_t first, const mb_tensor *ts, int n);
 
 /* ---- scans (loop.c) ---- */
