@@ -25,7 +25,7 @@ uint32_t mb__record_again(mb_context *ctx, uint32_t id, const uint32_t *in)
 }
 
 /* The copy of what depends on a placeholder that nothing stands for. */
-enum { LEFT_OUT = UINT32_MAX };
+#define LEFT_OUT UINT32_MAX
 
 typedef struct copying {
     mb_context *ctx;
