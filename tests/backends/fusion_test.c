@@ -237,6 +237,47 @@ Test(fusion, row_value_stored_and_repeated, .timeout = 60)
         }
 }
 
+/* Several values of a row, of a sum that another kernel makes, all of them stored beside the elements that
+ * read them. */
+Test(fusion, several_values_of_a_row, .timeout = 60)
+{
+    enum { ROWS = 2, OTHERS = 3, COLUMNS = 5, MOST = 4 };
+    static const double ud[ROWS * OTHERS] = {1, 2, 3, 4, 5, 6}, sums[ROWS] = {6, 15};
+    double xd[ROWS * COLUMNS];
+    for (int i = 0; i < ROWS * COLUMNS; i++)
+        xd[i] = i * 7 % 10;
+    for (int b = 0; b < 2; b++)
+        for (int count = 1; count <= MOST; count++) {
+            mb_context *ctx = open_on(backend_names[b]);
+            mb_tensor u = mb_from(ctx, MB_FLOAT64, MB_SHAPE(ROWS, OTHERS), ud), out[MOST + 1];
+            mb_tensor r = mb_sum(u, MB_KEEP(1));
+            out[count] = mb_from(ctx, MB_FLOAT64, MB_SHAPE(ROWS, COLUMNS), xd);
+            for (int k = 0; k < count; k++) {
+                out[k] = mb_add(mb_mul(r, 2.0 + k), 1.0 * k);
+                out[count] = mb_add(mb_mul(out[count], 2.0), out[k]);
+            }
+            mb_eval(out, count + 1);
+            for (int i = 0; i < ROWS * COLUMNS; i++) {
+                double want = xd[i], s = sums[i / COLUMNS];
+                for (int k = 0; k < count; k++)
+                    want = 2 * want + (2 + k) * s + k;
+                expect(values(out[count])[i] == want, "%s, %d values: element %d is %g, not %g",
+                       backend_names[b], count, i, values(out[count])[i], want);
+            }
+            for (int i = 0; i < ROWS * count; i++) {
+                int row = i / count, k = i % count;
+                expect(values(out[k])[row] == (2 + k) * sums[row] + k,
+                       "%s, %d values: number %d of row %d is %g", backend_names[b], count, k, row,
+                       values(out[k])[row]);
+            }
+            if (!strcmp(backend_names[b], "cpu"))
+                expect(mb_get_stats(ctx).last_steps == 2, "%d values: %llu kernels", count,
+                       (unsigned long long)mb_get_stats(ctx).last_steps);
+            expect_ok(ctx);
+            close_all();
+        }
+}
+
 Test(fusion, values_of_every_pace, .timeout = 280)
 {
     setenv("MB_VULKAN_VALIDATE", "1", 1);
