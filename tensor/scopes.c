@@ -56,18 +56,6 @@ static uint32_t keep_history(mb_context *ctx, uint32_t from)
     return top;
 }
 
-void mb__abandon(mb_context *ctx, uint32_t first, const mb_tensor *ts, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (ts[i].ctx && ts[i].id >= first)
-            ctx->nodes[ts[i].id].kept = true;
-    keep_history(ctx, first);
-    for (uint32_t id = first; id < ctx->node_count; id++) {
-        ctx->nodes[id].dead |= !ctx->nodes[id].kept;
-        ctx->nodes[id].kept = false;
-    }
-}
-
 /* Open scans and vmaps still want their placeholders, and what they slice and stack, though a scope that was
  * begun in them ends. */
 static void keep_bounds(mb_context *ctx, const mb__bounds *b, bool placeholders, uint32_t from)
@@ -87,6 +75,19 @@ static void keep_for_open_brackets(mb_context *ctx, uint32_t from)
         keep_bounds(ctx, &ctx->brackets[i].stacks, false, from);
         ctx->nodes[ctx->brackets[i].done].kept |= ctx->brackets[i].done >= from;
         ctx->nodes[ctx->brackets[i].condition].kept |= ctx->brackets[i].condition >= from;
+    }
+}
+
+void mb__abandon(mb_context *ctx, uint32_t first, const mb_tensor *ts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (ts[i].ctx && ts[i].id >= first)
+            ctx->nodes[ts[i].id].kept = true;
+    keep_for_open_brackets(ctx, first);
+    keep_history(ctx, first);
+    for (uint32_t id = first; id < ctx->node_count; id++) {
+        ctx->nodes[id].dead |= !ctx->nodes[id].kept;
+        ctx->nodes[id].kept = false;
     }
 }
 
