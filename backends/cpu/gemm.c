@@ -148,6 +148,29 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
  * second-level cache keeps, so that they are read from memory once for a depth of KC. */
 enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
 
+/* Elements of a panel that are worth asking for ahead of their use. */
+enum { LEAST_ASKED = 1024 };
+
+/* A number in equal parts, part p of which ends at number (p + 1) / parts, rounded down; without dividing. */
+typedef struct even {
+    int64_t whole, rest, parts, over;
+} even;
+
+static inline even even_from(int64_t number, int64_t parts, int64_t part)
+{
+    if (parts <= 1 || number == 0)
+        return (even){.whole = number, .parts = parts};
+    int64_t whole = number / parts, rest = number - whole * parts;
+    return (even){whole, rest, parts, part ? rest * part % parts : 0};
+}
+
+static inline int64_t even_next(even *e)
+{
+    int64_t over = e->over + e->rest, more = over >= e->parts;
+    e->over = over - (more ? e->parts : 0);
+    return e->whole + more;
+}
+
 /* Where the tiles of a are read: in place, or from a copy. */
 #define ROWS_OF_A(T)                                                                                         \
     typedef struct rows_of_##T {                                                                             \
@@ -207,13 +230,11 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
         const T *at;                                                                                         \
         int64_t count, length, apart;                                                                        \
     } runs_##T;                                                                                              \
-    /* Its share of one in so many. */                                                                       \
-    static inline void ask_##T(const runs_##T *r, int64_t share, int64_t shares)                             \
+    /* Runs [begin, end) of it. */                                                                           \
+    static inline void ask_##T(const runs_##T *r, int64_t begin, int64_t end)                                \
     {                                                                                                        \
         enum { LINE = 64 / sizeof(T) };                                                                      \
-        if (!r->at)                                                                                          \
-            return;                                                                                          \
-        for (int64_t i = r->count * share / shares, end = r->count * (share + 1) / shares; i < end; i++)     \
+        for (int64_t i = begin; i < end; i++)                                                                \
             for (int64_t j = 0; j < r->length; j += LINE)                                                    \
                 __builtin_prefetch(r->at + i * r->apart + j);                                                \
     }                                                                                                        \
@@ -233,7 +254,10 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
             left = g->n;                                                                                     \
             depth = g->k < KC ? g->k : KC;                                                                   \
         }                                                                                                    \
-        return runs_of_##T(b, depth, g->b_k, left < NR ? left : NR, g->b_n);                                 \
+        int64_t wide = left < NR ? left : NR;                                                                \
+        if (!b || depth * wide < LEAST_ASKED)                                                                \
+            return (runs_##T){0};                                                                            \
+        return runs_of_##T(b, depth, g->b_k, wide, g->b_n);                                                  \
     }                                                                                                        \
     /* One tile of c, by way of `spare` where its columns are not contiguous. */                             \
     static inline __attribute__((always_inline)) void one_##T(                                               \
@@ -266,17 +290,44 @@ enum { BLOCK_BYTES = 384 * 1024, PAD = 64 };
             int64_t w = g->n - j < NR ? g->n - j : NR, stride;                                               \
             const T *p = panel_##T(g, l, depth, j, w, end - begin, &stride);                                 \
             const runs_##T next = next_panel_##T(g, l, depth, j);                                            \
-            for (int64_t i = begin; i < end; i++) {                                                          \
-                int64_t item = i / each, tile = i - item * each;                                             \
-                int64_t r0 = g->m * tile / each, r1 = g->m * (tile + 1) / each;                              \
-                ask_##T(&next, i - begin, end - begin);                                                      \
-                one_##T(g, (int)(r1 - r0), w, depth, at.a + item * at.step + r0 * at.m, &at, p, stride,      \
+            int64_t item = begin ? begin / each : 0, tile = begin - item * each;                             \
+            int64_t r0 = tile ? g->m * tile / each : 0;                                                      \
+            even rows = even_from(g->m, each, tile),                                                         \
+                 share = even_from(next.at ? next.count : 0, end - begin, 0);                                \
+            for (int64_t i = begin, asked = 0; i < end; i++, tile++) {                                       \
+                if (tile == each)                                                                            \
+                    item++, tile = r0 = 0;                                                                   \
+                int64_t m = even_next(&rows), asks = even_next(&share);                                      \
+                ask_##T(&next, asked, asked + asks);                                                         \
+                one_##T(g, (int)m, w, depth, at.a + item * at.step + r0 * at.m, &at, p, stride,              \
                         (T *)g->c + item * g->c_step + r0 * g->c_m + j * g->c_n, more, spare);               \
+                r0 += m;                                                                                     \
+                asked += asks;                                                                               \
             }                                                                                                \
         }                                                                                                    \
     }                                                                                                        \
+    /* A product of one panel and few tiles, of which thousands may follow each other: nothing is asked for  \
+     * ahead. */                                                                                             \
+    static void small_##T(const mb__gemm_call *g, int more)                                                  \
+    {                                                                                                        \
+        enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
+        const rows_of_##T at = {g->a, g->a_m, g->a_k, 0};                                                    \
+        int64_t tiles = (g->m + MR - 1) / MR, height = tiles == 1 ? g->m : (g->m + tiles - 1) / tiles,       \
+                stride;                                                                                      \
+        const T *p = panel_##T(g, 0, g->k, 0, g->n, tiles, &stride);                                         \
+        for (int64_t r = 0; r < g->m; r += height)                                                           \
+            one_##T(g, (int)(g->m - r < height ? g->m - r : height), g->n, g->k, at.a + r * at.m, &at, p,    \
+                    stride, (T *)g->c + r * g->c_m, more, (T *)g->scratch + KC * NR);                        \
+    }                                                                                                        \
     static void gemm_##T(const mb__gemm_call *g)                                                             \
     {                                                                                                        \
+        enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
+        if (g->m < 1 || g->n < 1 || g->k < 1)                                                                \
+            return;                                                                                          \
+        if (g->count == 1 && g->n <= NR && g->m <= 4 * MR && g->n * g->k < LEAST_ASKED && g->k <= KC) {      \
+            small_##T(g, g->subtract ? SUBTRACT : g->add ? ADD : SET);                                       \
+            return;                                                                                          \
+        }                                                                                                    \
         int64_t each = (g->m + MR - 1) / MR, tiles = each * g->count, deepest = g->k < KC ? g->k : KC;       \
         int64_t parts = (tiles * MR * deepest * (int64_t)sizeof(T) + BLOCK_BYTES / 2) / BLOCK_BYTES;         \
         for (int64_t l = 0; l < g->k; l += KC) {                                                             \

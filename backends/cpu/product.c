@@ -92,6 +92,10 @@ static void some_products(const work *w, const char *a, const char *b, const cha
                                  .scratch = scratch,
                                  .rows = rows,
                                  .add = add};
+        if (p->c_n == 1 || p->c_m != 1) {
+            cpu->loops->gemm[w->dtype](&g);
+            return;
+        }
         mb__gemm_call turned = {.m = n,
                                 .n = m,
                                 .k = p->k,
@@ -106,10 +110,6 @@ static void some_products(const work *w, const char *a, const char *b, const cha
                                 .scratch = scratch,
                                 .rows = rows,
                                 .add = add};
-        if (p->c_n == 1 || p->c_m != 1) {
-            cpu->loops->gemm[w->dtype](&g);
-            return;
-        }
         for (int64_t i = 0; i < count; i++) { /* the transposed product: c's columns are contiguous */
             turned.b = a + i * a_step * bytes;
             turned.next_b = i + 1 < count ? a + (i + 1) * a_step * bytes : NULL;
@@ -215,6 +215,19 @@ static void step_on(const mb__product *p, const int *loops, int count, place *at
     }
 }
 
+/* The offset in b where step_on would lead. */
+static int64_t b_after(const mb__product *p, const int *loops, int count, const place *at)
+{
+    int64_t b = at->b;
+    for (int i = count; i-- > 0;) {
+        int l = loops[i];
+        if (at->index[i] + 1 < p->loop[l])
+            return b + p->b_loop[l];
+        b -= at->index[i] * p->b_loop[l];
+    }
+    return b;
+}
+
 static void run_task(void *argument, int task, int worker)
 {
     const work *w = argument;
@@ -246,14 +259,11 @@ static void run_task(void *argument, int task, int worker)
                                  n1 - n0, count, worker);
             continue;
         }
-        place after = one, next;
-        step_on(p, w->apart, w->apart_count, &after);
         start_at(p, w->adding, w->adding_count, 0, &sum);
-        for (int64_t s = 0; s < w->sums; s++, sum = next) {
-            next = sum;
-            step_on(p, w->adding, w->adding_count, &next);
-            const char *next_b = s + 1 < w->sums      ? b + (one.b + next.b) * size
-                                 : item + count < end ? b + after.b * size
+        for (int64_t s = 0; s < w->sums; s++, step_on(p, w->adding, w->adding_count, &sum)) {
+            const char *next_b = s + 1 < w->sums
+                                     ? b + (one.b + b_after(p, w->adding, w->adding_count, &sum)) * size
+                                 : item + count < end ? b + b_after(p, w->apart, w->apart_count, &one) * size
                                                       : NULL;
             some_products(w, a + (one.a + sum.a + ra) * size, b + (one.b + sum.b) * size, next_b,
                           c + (one.c + rc) * size, m1 - m0, n1 - n0, count, s > 0 || p->adds, worker);

@@ -27,48 +27,85 @@ typedef uint64_t word_8 __attribute__((may_alias));
 #define HIGH_2 2, 3, 10, 11, 6, 7, 14, 15
 #define LOW_1  0, 8, 2, 10, 4, 12, 6, 14
 #define HIGH_1 1, 9, 3, 11, 5, 13, 7, 15
-static inline void turn_block_4(word_4 *d, int64_t d_row, const word_4 *a, int64_t a_column)
+static inline void turn_registers_4(turned_4 v[8])
 {
-    turned_4 v[8];
-    for (int i = 0; i < 8; i++)
-        v[i] = *(const turned_4 *)(a + i * a_column);
     for (int i = 0; i < 4; i++)
         SWAP_4(v, i, i + 4, 4)
     for (int i = 0; i < 8; i += i % 4 == 1 ? 3 : 1)
         SWAP_4(v, i, i + 2, 2)
     for (int i = 0; i < 8; i += 2)
         SWAP_4(v, i, i + 1, 1)
-    for (int i = 0; i < 8; i++)
-        *(turned_4 *)(d + i * d_row) = v[i];
 }
-static inline void turn_block_8(word_8 *d, int64_t d_row, const word_8 *a, int64_t a_column)
+static inline void turn_registers_8(turned_8 v[4])
 {
-    turned_8 v[4], w[4];
-    for (int i = 0; i < 4; i++)
-        v[i] = *(const turned_8 *)(a + i * a_column);
+    turned_8 w[4];
     for (int i = 0; i < 2; i++) {
         w[i] = __builtin_shufflevector(v[i], v[i + 2], 0, 1, 4, 5);
         w[i + 2] = __builtin_shufflevector(v[i], v[i + 2], 2, 3, 6, 7);
     }
     for (int i = 0; i < 4; i += 2) {
-        *(turned_8 *)(d + i * d_row) = __builtin_shufflevector(w[i], w[i + 1], 0, 4, 2, 6);
-        *(turned_8 *)(d + (i + 1) * d_row) = __builtin_shufflevector(w[i], w[i + 1], 1, 5, 3, 7);
+        v[i] = __builtin_shufflevector(w[i], w[i + 1], 0, 4, 2, 6);
+        v[i + 1] = __builtin_shufflevector(w[i], w[i + 1], 1, 5, 3, 7);
     }
 }
+
+/* What is left of a block at an edge: `rows` of its rows and `columns` of its columns. */
+#if defined(__AVX512VL__)
+#include <immintrin.h>
+#define EDGE(BYTES, BITS)                                                                                    \
+    static inline void turn_edge_##BYTES(int64_t rows, int64_t columns, word_##BYTES *d, int64_t d_row,      \
+                                         const word_##BYTES *a, int64_t a_column)                            \
+    {                                                                                                        \
+        enum { N = 32 / BYTES };                                                                             \
+        const __mmask8 down = (__mmask8)((1u << rows) - 1), across = (__mmask8)((1u << columns) - 1);        \
+        turned_##BYTES v[N];                                                                                 \
+        for (int i = 0; i < N; i++)                                                                          \
+            v[i] = (turned_##BYTES)_mm256_maskz_loadu_epi##BITS(i < columns ? down : 0, a + i * a_column);   \
+        turn_registers_##BYTES(v);                                                                           \
+        for (int i = 0; i < N; i++)                                                                          \
+            _mm256_mask_storeu_epi##BITS(d + i * d_row, i < rows ? across : 0, (__m256i)v[i]);               \
+    }
+#else
+#define EDGE(BYTES, BITS)                                                                                    \
+    static inline void turn_edge_##BYTES(int64_t rows, int64_t columns, word_##BYTES *d, int64_t d_row,      \
+                                         const word_##BYTES *a, int64_t a_column)                            \
+    {                                                                                                        \
+        for (int64_t c = 0; c < columns; c++)                                                                \
+            for (int64_t r = 0; r < rows; r++)                                                               \
+                d[r * d_row + c] = a[c * a_column + r];                                                      \
+    }
+#endif
+EDGE(4, 32)
+EDGE(8, 64)
+
 #define TURN(BYTES)                                                                                          \
+    static inline void turn_block_##BYTES(word_##BYTES *d, int64_t d_row, const word_##BYTES *a,             \
+                                          int64_t a_column)                                                  \
+    {                                                                                                        \
+        enum { N = 32 / BYTES };                                                                             \
+        turned_##BYTES v[N];                                                                                 \
+        for (int i = 0; i < N; i++)                                                                          \
+            v[i] = *(const turned_##BYTES *)(a + i * a_column);                                              \
+        turn_registers_##BYTES(v);                                                                           \
+        for (int i = 0; i < N; i++)                                                                          \
+            *(turned_##BYTES *)(d + i * d_row) = v[i];                                                       \
+    }                                                                                                        \
     static void turn_##BYTES(int64_t rows, int64_t columns, void *RESTRICT d_, int64_t d_row,                \
                              const void *RESTRICT a_, int64_t a_column)                                      \
     {                                                                                                        \
         enum { N = 32 / BYTES };                                                                             \
         word_##BYTES *d = d_;                                                                                \
         const word_##BYTES *a = a_;                                                                          \
-        int64_t whole = columns / N * N, down = rows / N * N;                                                \
-        for (int64_t c = 0; c < whole; c += N) /* all of N columns: they may meet in one place of a cache */ \
-            for (int64_t r = 0; r < down; r += N)                                                            \
-                turn_block_##BYTES(d + r * d_row + c, d_row, a + c * a_column + r, a_column);                \
-        for (int64_t c = 0; c < columns; c++)                                                                \
-            for (int64_t r = c < whole ? down : 0; r < rows; r++)                                            \
-                d[r * d_row + c] = a[c * a_column + r];                                                      \
+        for (int64_t c = 0; c < columns;                                                                     \
+             c += N) /* all of N columns: they may meet in one place of a cache */                           \
+            for (int64_t r = 0; r < rows; r += N) {                                                          \
+                int64_t down = rows - r, across = columns - c;                                               \
+                if (down >= N && across >= N)                                                                \
+                    turn_block_##BYTES(d + r * d_row + c, d_row, a + c * a_column + r, a_column);            \
+                else                                                                                         \
+                    turn_edge_##BYTES(down < N ? down : N, across < N ? across : N, d + r * d_row + c,       \
+                                      d_row, a + c * a_column + r, a_column);                                \
+            }                                                                                                \
     }
 TURN(4)
 TURN(8)
