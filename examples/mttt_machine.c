@@ -46,11 +46,13 @@ static uint64_t hash_images(const run *r, mb_images *d, uint64_t h)
 static const char *instructions(void)
 {
     const char *most = getenv("MB_CPU");
-    int level = !most || !*most || strcmp(most, "v4") == 0 ? 4 : strcmp(most, "v3") == 0 ? 3 : 0;
+    int level = !most || !*most ? 5 : strcmp(most, "v4") == 0 ? 4 : strcmp(most, "v3") == 0 ? 3 : 0;
 #if defined __x86_64__ && defined __GNUC__
     __builtin_cpu_init();
     if (level >= 4 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
-        return "AVX-512";
+        return level >= 5 && set.dtype[0] == 'b' && __builtin_cpu_supports("avx512bf16")
+                   ? "AVX-512 with bfloat16"
+                   : "AVX-512";
     if (level >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return "AVX2";
 #endif

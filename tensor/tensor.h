@@ -108,7 +108,8 @@ typedef enum mb_status {
  * Draws are float32's, rounded: a uniform one may be 1. Derivatives of a half tensor are half; those of what
  * it was cast from are float32. Operands of one op have one dtype: a half is not combined with a float32. On
  * Vulkan a half takes four bytes of the device's memory, and products of matrices are rounded when they are
- * cast or read.
+ * cast or read. Where the cpu backend multiplies pairs of bfloat16 at once (AVX512-BF16), what is
+ * smaller than 2^-126 counts as 0 in products of matrices.
  *
  * int32 computes as well; it wraps. int64 and uint8 are data: read, written, moved by every structural op,
  * chosen by mb_where, compared, cast, and indices and labels where int32 is; arithmetic, sums and sorting

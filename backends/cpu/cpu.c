@@ -19,11 +19,14 @@
 #include "backends/plan/backend.h"
 #include "backends/plan/custom.h"
 
-/* The highest instruction set allowed by $MB_CPU: level 4 or 3 of x86-64, 0 for base; -1: error. */
+/* The highest instruction set allowed by $MB_CPU: level 4 or 3 of x86-64, 0 for base, 5 for all; -1: error.
+ */
 static int level_wanted(const mb__host *host)
 {
     const char *most = getenv("MB_CPU");
-    if (!most || !*most || !strcmp(most, "v4"))
+    if (!most || !*most)
+        return 5;
+    if (!strcmp(most, "v4"))
         return 4;
     if (!strcmp(most, "v3") || !strcmp(most, "base"))
         return most[0] == 'v' ? 3 : 0;
@@ -58,6 +61,17 @@ static const mb__loops *best_loops(int level)
 #endif
 #endif
     return &mb__loops_base;
+}
+
+static const mb__bf16_loops *best_bf16(int level)
+{
+    (void)level;
+#ifdef MB_HAVE_BF16
+    __builtin_cpu_init();
+    if (level >= 5 && best_loops(level)->vector_bytes == 64 && __builtin_cpu_supports("avx512bf16"))
+        return &mb__bf16_pairs;
+#endif
+    return NULL;
 }
 
 /* Multiply-adds from which a product goes to OpenBLAS. Our loops are faster with vectors wider than its own,
@@ -174,6 +188,7 @@ static mb_status open_cpu(const mb__host *host, const mb__open_options *options,
         return MB_NO_MEMORY;
     c->host = host;
     c->loops = best_loops(level);
+    c->bf16 = best_bf16(level);
     c->blas = usable_blas(host, blas, why, c->loops, threads);
     c->blas_from = c->blas ? blas_from(blas, c->loops) : INFINITY;
     c->pool = mb__pool_new(host, threads);

@@ -13,7 +13,8 @@ typedef struct mb__cpu {
     const mb__host *host;
     mb__pool *pool;
     const mb__loops *loops;
-    bool codes; /* makes machine code of chains of arithmetic */
+    const mb__bf16_loops *bf16; /* NULL: this CPU has none */
+    bool codes;                 /* makes machine code of chains of arithmetic */
     int threads;
     const mb__blas *blas; /* NULL: not installed, or slower than our loops */
     double blas_from;     /* multiply-adds from which it takes a product; else infinity */

@@ -40,6 +40,22 @@ typedef struct mb__gemm_call {
 } mb__gemm_call;
 typedef void (*mb__gemm)(const mb__gemm_call *call);
 
+/* Products of bfloat16 on CPUs that multiply pairs of them, gemm_bf16.c. A pair is two neighbours along k. */
+typedef struct mb__bf16_call {
+    int64_t m, n, k, a_m, a_k, c_m; /* c's columns lie side by side */
+    const uint16_t *a;
+    const uint32_t *panels; /* of b, as `prepare` makes them */
+    uint32_t *pairs_of_a;   /* (k + 1) / 2 m words: scratch */
+    float *c;
+    bool add; /* c += a b */
+} mb__bf16_call;
+
+typedef struct mb__bf16_loops {
+    /* b, k rows of n columns, in panels: (k + 1) / 2 words for each column, their number rounded up to 32. */
+    void (*prepare)(int64_t k, int64_t n, const uint16_t *b, int64_t b_k, int64_t b_n, uint32_t *panels);
+    void (*multiply)(const mb__bf16_call *call);
+} mb__bf16_loops;
+
 /* Triangular matrices, of any strides where two are given: row and column, which may be negative; else rows
  * that are `ld` elements apart. */
 typedef struct mb__triangle_loops {
@@ -133,6 +149,9 @@ extern const mb__loops mb__loops_v3;
 #endif
 #ifdef MB_HAVE_V4
 extern const mb__loops mb__loops_v4;
+#endif
+#ifdef MB_HAVE_BF16
+extern const mb__bf16_loops mb__bf16_pairs;
 #endif
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * product_half.c - matrix products of float16 and bfloat16: blocks of the operands are made float32 in a
- * worker's scratch, multiplied by gemm.c, and added up there over all of k and over the loops that add; then
- * a block of the result is rounded, once.
+ * worker's scratch and multiplied by gemm.c, or put in pairs there and multiplied by gemm_bf16.c, and added
+ * up over all of k and over the loops that add; then a block of the result is rounded, once.
  */
 #include "backends/cpu/frame.h"
 
 enum { ROWS = 128, COLUMNS = 256, DEPTH = 256 };
+_Static_assert(COLUMNS <= DEPTH, "a block of the result is turned where one of a was");
 
 size_t mb__cpu_half_scratch(void)
 {
@@ -40,19 +41,24 @@ static block widened(const mb__loops *loops, int dtype, float *to, int64_t rows,
     return (block){to, columns, 1};
 }
 
+/* A block of the result; `turned` has room for as much. */
 static void rounded(const mb__loops *loops, int dtype, uint16_t *to, int64_t row, int64_t column,
-                    int64_t rows, int64_t columns, const float *from)
+                    int64_t rows, int64_t columns, const float *from, float *turned)
 {
-    if (column == 1 && row == columns) {
-        loops->narrow[dtype == MB_BFLOAT16](rows * columns, to, from);
-        return;
-    }
-    for (int64_t i = 0; i < rows; i++)
-        if (column == 1)
-            loops->narrow[dtype == MB_BFLOAT16](columns, to + i * row, from + i * columns);
-        else
+    mb__unary narrow = loops->narrow[dtype == MB_BFLOAT16];
+    if (column != 1 && row == 1) {
+        loops->turn[0](columns, rows, turned, rows, from, columns);
+        rounded(loops, dtype, to, column, row, columns, rows, turned, NULL);
+    } else if (column == 1 && row == columns) {
+        narrow(rows * columns, to, from);
+    } else if (column == 1) {
+        for (int64_t i = 0; i < rows; i++)
+            narrow(columns, to + i * row, from + i * columns);
+    } else {
+        for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < columns; j++)
                 to[i * row + j * column] = mb__to_half(dtype, (double)from[i * columns + j]);
+    }
 }
 
 /* What is multiplied at a time, and where; `prepared` is what of b lies in scratch. */
@@ -71,6 +77,23 @@ static void add_block(part *w, const uint16_t *a, const uint16_t *b, int64_t k, 
 {
     const mb__product *p = w->h->p;
     const mb__loops *loops = w->cpu->loops;
+    if (w->cpu->bf16 && w->h->dtype == MB_BFLOAT16) {
+        if (w->prepared != b)
+            w->cpu->bf16->prepare(k, w->n, b, p->b_k, p->b_n, (void *)w->b);
+        w->prepared = b;
+        w->cpu->bf16->multiply(&(mb__bf16_call){.m = w->m,
+                                                .n = w->n,
+                                                .k = k,
+                                                .a_m = p->a_m,
+                                                .a_k = p->a_k,
+                                                .c_m = w->n,
+                                                .a = a,
+                                                .panels = (void *)w->b,
+                                                .pairs_of_a = (void *)w->a,
+                                                .c = w->c,
+                                                .add = add});
+        return;
+    }
     block left = widened(loops, w->h->dtype, w->a, w->m, k, a, p->a_m, p->a_k);
     if (w->prepared != b)
         w->b_block = widened(loops, w->h->dtype, w->b, k, w->n, b, p->b_k, p->b_n);
@@ -99,7 +122,8 @@ static void whole_block(part *w, const uint16_t *a, const uint16_t *b)
     const mb__product *p = h->p;
     int64_t index[3 * MB_MAX_RANK] = {0};
     bool add = false, more = true;
-    memset(w->c, 0, (size_t)(w->m * w->n) * sizeof *w->c); /* where k is 0 */
+    if (p->k <= 0)
+        memset(w->c, 0, (size_t)(w->m * w->n) * sizeof *w->c);
     while (more) {
         int64_t at_a = 0, at_b = 0;
         for (int i = 0; i < h->adding_count; i++) {
@@ -136,7 +160,7 @@ void mb__cpu_product_half(mb__cpu *cpu, const mb__cpu_half *h, const uint16_t *a
                 w.m = m - i < ROWS ? m - i : ROWS;
                 whole_block(&w, a + item * a_step + i * p->a_m, b + j * p->b_n);
                 rounded(cpu->loops, h->dtype, c + item * c_step + i * p->c_m + j * p->c_n, p->c_m, p->c_n,
-                        w.m, w.n, w.c);
+                        w.m, w.n, w.c, w.a);
             }
     }
 }

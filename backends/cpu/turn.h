@@ -90,8 +90,8 @@ EDGE(8, 64)
         for (int i = 0; i < N; i++)                                                                          \
             *(turned_##BYTES *)(d + i * d_row) = v[i];                                                       \
     }                                                                                                        \
-    static void turn_##BYTES(int64_t rows, int64_t columns, void *RESTRICT d_, int64_t d_row,                \
-                             const void *RESTRICT a_, int64_t a_column)                                      \
+    static inline void turn_##BYTES(int64_t rows, int64_t columns, void *RESTRICT d_, int64_t d_row,         \
+                                    const void *RESTRICT a_, int64_t a_column)                               \
     {                                                                                                        \
         enum { N = 32 / BYTES };                                                                             \
         word_##BYTES *d = d_;                                                                                \

@@ -13,7 +13,8 @@
  *   MB_BACKEND_PATH   folders, by colons, of backends that are not part of the library: NAME is that of
  *                moebius-NAME.so
  *   MB_THREADS   worker threads of the cpu backend (default: the CPUs this process may use)
- *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512)
+ *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512);
+ *                unset: all that there are, AVX512-BF16 for products of bfloat16 among them
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,
  *                chain
  *   MB_DEBUG=1   compute after each op; where a result is not finite, the first infinity made from finite

@@ -10,7 +10,9 @@
 
 #pragma weak mb__loops_v3
 #pragma weak mb__loops_v4
+#pragma weak mb__bf16_pairs
 extern const mb__loops mb__loops_v3, mb__loops_v4;
+extern const mb__bf16_loops mb__bf16_pairs;
 
 enum { LEVELS = 3 };
 static int levels(const mb__loops *all[LEVELS])
@@ -161,6 +163,73 @@ Test(pages, products)
     for (int i = 0; i < 3; i++)
         let_go(&memory[i]);
     let_go(&scratch);
+}
+
+/* Whole numbers up to 3: bfloat16 holds them, and float32 their sums. */
+static void multiply_pairs(const product *p, const between memory[3], uint32_t *panels, const between *pairs)
+{
+    uint16_t *a = at(&memory[0], p->end, p->m * p->k, 2), *b = at(&memory[1], p->end, p->k * p->n, 2);
+    float *c = at(&memory[2], p->end, p->m * p->n, sizeof *c);
+    for (int64_t i = 0; i < p->m * p->k; i++)
+        a[i] = mb__to_half(MB_BFLOAT16, (double)(i * 3 % 7 - 3));
+    for (int64_t i = 0; i < p->k * p->n; i++)
+        b[i] = mb__to_half(MB_BFLOAT16, (double)(i * 5 % 7 - 3));
+    fill(c, 0, p->m * p->n, 2);
+    int64_t a_m = p->a_across ? 1 : p->k, a_k = p->a_across ? p->m : 1, b_k = p->b_across ? 1 : p->n,
+            b_n = p->b_across ? p->k : 1;
+    mb__bf16_pairs.prepare(p->k, p->n, b, b_k, b_n, panels);
+    mb__bf16_pairs.multiply(
+        &(mb__bf16_call){.m = p->m,
+                         .n = p->n,
+                         .k = p->k,
+                         .a_m = a_m,
+                         .a_k = a_k,
+                         .c_m = p->n,
+                         .a = a,
+                         .panels = panels,
+                         .pairs_of_a = at(pairs, true, (p->k + 1) / 2 * p->m, sizeof(uint32_t)),
+                         .c = c,
+                         .add = p->add});
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t j = 0; j < p->n; j++) {
+            double want = p->add ? (double)((i * p->n + j) * 2 % 7 - 3) : 0, got = (double)c[i * p->n + j];
+            for (int64_t l = 0; l < p->k; l++)
+                want += (double)(((i * a_m + l * a_k) * 3 % 7 - 3) * ((l * b_k + j * b_n) * 5 % 7 - 3));
+            if (got != want) {
+                expect(false, "%lldx%lldx%lld, %d%d%d: c[%lld, %lld] is %g, not %g", (long long)p->m,
+                       (long long)p->n, (long long)p->k, p->a_across, p->b_across, p->add, (long long)i,
+                       (long long)j, got, want);
+                return;
+            }
+        }
+}
+
+Test(pages, products_of_bfloat16)
+{
+#if defined(__x86_64__)
+    if (!&mb__bf16_pairs || !__builtin_cpu_supports("avx512bf16"))
+        return;
+    between memory[3] = {pages(40 * 40 * 8), pages(40 * 40 * 8), pages(40 * 40 * 8)}, panels = pages(1 << 16),
+            pairs = pages(1 << 16);
+    for (int m = 0; pairs.all && m < SIZES; m++)
+        for (int n = 0; n < SIZES; n++)
+            for (int k = 0; k < SIZES; k++)
+                for (int kind = 0; kind < 16; kind++) {
+                    const product p = {.m = sizes[m],
+                                       .n = sizes[n],
+                                       .k = sizes[k],
+                                       .a_across = kind & 1,
+                                       .b_across = (kind >> 1) & 1,
+                                       .add = (kind >> 2) & 1,
+                                       .end = kind >> 3};
+                    int64_t words = (p.k + 1) / 2 * ((p.n + 31) / 32 * 32);
+                    multiply_pairs(&p, memory, at(&panels, true, words, sizeof(uint32_t)), &pairs);
+                }
+    for (int i = 0; i < 3; i++)
+        let_go(&memory[i]);
+    let_go(&panels);
+    let_go(&pairs);
+#endif
 }
 
 Test(pages, rows_that_become_columns)
