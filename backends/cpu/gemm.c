@@ -38,16 +38,36 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #define STORE_double(p, mask, v) (void)(*(vec_double *)(p) = (v))
 #endif
 
-/* `rows` rows of c by `wide` vectors of columns, both constants where this is inlined. */
+/* `rows` rows of c by `wide` vectors of columns, both constants where this is inlined. Meanwhile, one at each
+ * step along k, lines are asked for: c's own, which are wanted at the end, then what q stands at. More at
+ * once would wait for each other. */
 #define TILE(T)                                                                                              \
+    /* Lines of what comes next: `length` elements from `at` on, then as many that far apart. */             \
+    typedef struct asked_##T {                                                                               \
+        const T *at;                                                                                         \
+        int64_t j, length, apart, left; /* left: lines to ask for now */                                     \
+    } asked_##T;                                                                                             \
     static inline __attribute__((always_inline)) void tile_##T(                                              \
         const int rows, const int wide, int64_t k, const T *RESTRICT a, int64_t a_m, int64_t a_k,            \
-        const T *RESTRICT b, int64_t b_k, T *RESTRICT c, int64_t c_m, int add, uint32_t mask)                \
+        const T *RESTRICT b, int64_t b_k, T *RESTRICT c, int64_t c_m, int add, uint32_t mask, asked_##T *q)  \
     {                                                                                                        \
-        enum { W = BYTES / sizeof(T) };                                                                      \
+        enum { W = BYTES / sizeof(T), LINE = 64 / sizeof(T), TWO = BYTES == 64 };                            \
+        const int64_t c_lines = q && k >= 32 ? (wide > 1 && TWO ? 2 * rows : rows) : 0;                      \
+        asked_##T next = q ? *q : (asked_##T){0};                                                            \
         vec_##T s0[MR], s1[MR];                                                                              \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s0[i] = s1[i] = (vec_##T){0};                \
         for (int64_t l = 0; l < k; l++) {                                                                    \
+            if (l < c_lines) {                                                                               \
+                __builtin_prefetch(wide > 1 && TWO ? c + (l >> 1) * c_m + (l & 1) * W : c + l * c_m, 1);     \
+            } else if (next.left > 0) {                                                                      \
+                __builtin_prefetch(next.at + next.j);                                                        \
+                next.j += LINE;                                                                              \
+                next.left--;                                                                                 \
+                if (next.j >= next.length) {                                                                 \
+                    next.j = 0;                                                                              \
+                    next.at += next.apart;                                                                   \
+                }                                                                                            \
+            }                                                                                                \
             const vec_##T b0 = LOAD_##T(b + l * b_k, mask),                                                  \
                           b1 = wide > 1 ? LOAD_##T(b + l * b_k + W, mask >> W) : b0;                         \
             _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                          \
@@ -58,6 +78,8 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
                     s1[i] += x * b1;                                                                         \
             }                                                                                                \
         }                                                                                                    \
+        if (q)                                                                                               \
+            *q = next;                                                                                       \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                              \
         {                                                                                                    \
             T *c0 = c + i * c_m, *c1 = c0 + W;                                                               \
@@ -76,7 +98,7 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         }                                                                                                    \
     }                                                                                                        \
     static void rows_##T(int rows, bool wide, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b,   \
-                         int64_t b_k, T *c, int64_t c_m, int add, uint32_t mask)                             \
+                         int64_t b_k, T *c, int64_t c_m, int add, uint32_t mask, asked_##T *q)               \
     {                                                                                                        \
         switch (2 * rows + wide) {                                                                           \
             ROWS_UP_TO_6(T)                                                                                  \
@@ -88,10 +110,10 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 
 #define ROWS(T, n)                                                                                           \
     case 2 * n:                                                                                              \
-        tile_##T(n, 1, k, a, a_m, a_k, b, b_k, c, c_m, add, mask);                                           \
+        tile_##T(n, 1, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, q);                                        \
         break;                                                                                               \
     case 2 * n + 1:                                                                                          \
-        tile_##T(n, 2, k, a, a_m, a_k, b, b_k, c, c_m, add, mask);                                           \
+        tile_##T(n, 2, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, q);                                        \
         break;
 #define ROWS_UP_TO_6(T) ROWS(T, 1) ROWS(T, 2) ROWS(T, 3) ROWS(T, 4) ROWS(T, 5) ROWS(T, 6)
 #if defined(__AVX512F__)
@@ -215,36 +237,16 @@ static inline int64_t even_next(even *e)
         pack_##T(depth, w, b, g->b_k, g->b_n, g->scratch);                                                   \
         return g->scratch;                                                                                   \
     }                                                                                                        \
-    /* Asks for the lines of a tile of c, which are wanted when it is done. */                               \
-    static inline void ahead_##T(const T *c, int64_t c_m, int rows, int64_t w)                               \
-    {                                                                                                        \
-        enum { W = BYTES / sizeof(T) };                                                                      \
-        for (int i = 0; i < rows; i++, c += c_m) {                                                           \
-            __builtin_prefetch(c, 1);                                                                        \
-            if (w > W)                                                                                       \
-                __builtin_prefetch(c + W, 1);                                                                \
-        }                                                                                                    \
-    }                                                                                                        \
-    /* A part of b or a, or NULL: `count` runs of `length` elements, `apart` from each other. */             \
-    typedef struct runs_##T {                                                                                \
-        const T *at;                                                                                         \
-        int64_t count, length, apart;                                                                        \
-    } runs_##T;                                                                                              \
-    /* Runs [begin, end) of it. */                                                                           \
-    static inline void ask_##T(const runs_##T *r, int64_t begin, int64_t end)                                \
+    static inline asked_##T runs_of_##T(const T *at, int64_t m, int64_t m_stride, int64_t n,                 \
+                                        int64_t n_stride)                                                    \
     {                                                                                                        \
         enum { LINE = 64 / sizeof(T) };                                                                      \
-        for (int64_t i = begin; i < end; i++)                                                                \
-            for (int64_t j = 0; j < r->length; j += LINE)                                                    \
-                __builtin_prefetch(r->at + i * r->apart + j);                                                \
-    }                                                                                                        \
-    static inline runs_##T runs_of_##T(const T *at, int64_t m, int64_t m_stride, int64_t n,                  \
-                                       int64_t n_stride)                                                     \
-    {                                                                                                        \
-        return n_stride == 1 ? (runs_##T){at, m, n, m_stride} : (runs_##T){at, n, m, n_stride};              \
+        int64_t count = n_stride == 1 ? m : n, length = n_stride == 1 ? n : m;                               \
+        return (asked_##T){at, 0, length, n_stride == 1 ? m_stride : n_stride,                               \
+                           count * ((length + LINE - 1) / LINE)};                                            \
     }                                                                                                        \
     /* The panel after the one at column j. */                                                               \
-    static inline runs_##T next_panel_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t j)       \
+    static inline asked_##T next_panel_##T(const mb__gemm_call *g, int64_t l, int64_t depth, int64_t j)      \
     {                                                                                                        \
         enum { NR = 2 * BYTES / sizeof(T) };                                                                 \
         const T *b = (const T *)g->b + l * g->b_k + (j + NR) * g->b_n;                                       \
@@ -256,23 +258,21 @@ static inline int64_t even_next(even *e)
         }                                                                                                    \
         int64_t wide = left < NR ? left : NR;                                                                \
         if (!b || depth * wide < LEAST_ASKED)                                                                \
-            return (runs_##T){0};                                                                            \
+            return (asked_##T){0};                                                                           \
         return runs_of_##T(b, depth, g->b_k, wide, g->b_n);                                                  \
     }                                                                                                        \
     /* One tile of c, by way of `spare` where its columns are not contiguous. */                             \
     static inline __attribute__((always_inline)) void one_##T(                                               \
         const mb__gemm_call *g, int rows, int64_t w, int64_t depth, const T *a, const rows_of_##T *at,       \
-        const T *p, int64_t stride, T *c, int more, T *spare)                                                \
+        const T *p, int64_t stride, T *c, int more, T *spare, asked_##T *q)                                  \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T), NR = 2 * W };                                                          \
         uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                \
         if (g->c_n == 1 && (MASKS || w == NR)) {                                                             \
-            if (depth >= 64)                                                                                 \
-                ahead_##T(c, g->c_m, rows, w);                                                               \
-            rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask);                 \
+            rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask, q);              \
             return;                                                                                          \
         }                                                                                                    \
-        rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, spare, NR, SET, mask);                      \
+        rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, spare, NR, SET, mask, NULL);                \
         for (int64_t r = 0; r < rows; r++)                                                                   \
             for (int64_t q = 0; q < w; q++) {                                                                \
                 T *z = c + r * g->c_m + q * g->c_n, v = spare[r * NR + q];                                   \
@@ -289,20 +289,19 @@ static inline int64_t even_next(even *e)
         for (int64_t j = 0; j < g->n; j += NR) {                                                             \
             int64_t w = g->n - j < NR ? g->n - j : NR, stride;                                               \
             const T *p = panel_##T(g, l, depth, j, w, end - begin, &stride);                                 \
-            const runs_##T next = next_panel_##T(g, l, depth, j);                                            \
+            asked_##T next = next_panel_##T(g, l, depth, j);                                                 \
             int64_t item = begin ? begin / each : 0, tile = begin - item * each;                             \
             int64_t r0 = tile ? g->m * tile / each : 0;                                                      \
-            even rows = even_from(g->m, each, tile),                                                         \
-                 share = even_from(next.at ? next.count : 0, end - begin, 0);                                \
-            for (int64_t i = begin, asked = 0; i < end; i++, tile++) {                                       \
+            even rows = even_from(g->m, each, tile), share = even_from(next.left, end - begin, 0);           \
+            next.left = 0;                                                                                   \
+            for (int64_t i = begin; i < end; i++, tile++) {                                                  \
                 if (tile == each)                                                                            \
                     item++, tile = r0 = 0;                                                                   \
-                int64_t m = even_next(&rows), asks = even_next(&share);                                      \
-                ask_##T(&next, asked, asked + asks);                                                         \
+                int64_t m = even_next(&rows);                                                                \
+                next.left += even_next(&share);                                                              \
                 one_##T(g, (int)m, w, depth, at.a + item * at.step + r0 * at.m, &at, p, stride,              \
-                        (T *)g->c + item * g->c_step + r0 * g->c_m + j * g->c_n, more, spare);               \
+                        (T *)g->c + item * g->c_step + r0 * g->c_m + j * g->c_n, more, spare, &next);        \
                 r0 += m;                                                                                     \
-                asked += asks;                                                                               \
             }                                                                                                \
         }                                                                                                    \
     }                                                                                                        \
@@ -317,7 +316,7 @@ static inline int64_t even_next(even *e)
         const T *p = panel_##T(g, 0, g->k, 0, g->n, tiles, &stride);                                         \
         for (int64_t r = 0; r < g->m; r += height)                                                           \
             one_##T(g, (int)(g->m - r < height ? g->m - r : height), g->n, g->k, at.a + r * at.m, &at, p,    \
-                    stride, (T *)g->c + r * g->c_m, more, (T *)g->scratch + KC * NR);                        \
+                    stride, (T *)g->c + r * g->c_m, more, (T *)g->scratch + KC * NR, NULL);                  \
     }                                                                                                        \
     static void gemm_##T(const mb__gemm_call *g)                                                             \
     {                                                                                                        \
