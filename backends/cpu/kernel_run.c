@@ -8,6 +8,7 @@
 typedef struct tile {
     int64_t index[MB_MAX_RANK]; /* over the outer axes */
     int64_t row, rows, column, columns;
+    struct ahead *ahead;
 } tile;
 
 typedef struct job {
@@ -114,16 +115,50 @@ static size_t memory_size(int dtype)
     return mb__dtype_bytes(dtype);
 }
 
-/* Asks for lines that will be wanted soon; any address will do. */
-static void read_ahead(const char *from, int64_t bytes)
+/* Lines that will be wanted soon: what the next tile reads, what this one writes; any address will do. They
+ * are asked for a part at a time, between the operations of this tile: a core keeps track of some twenty, and
+ * waits with more. */
+enum { AHEAD = 16, LINE = 64 };
+typedef struct ahead {
+    struct {
+        const char *at;
+        int64_t lines;
+        bool to_write;
+    } run[AHEAD];
+    int first, count;
+    int64_t lines; /* of all */
+} ahead;
+
+static void ask(ahead *a, int64_t lines)
 {
-    for (int64_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(from + i);
+    while (lines > 0 && a->first < a->count) {
+        int64_t n = a->run[a->first].lines < lines ? a->run[a->first].lines : lines;
+        const char *at = a->run[a->first].at;
+        if (a->run[a->first].to_write)
+            for (int64_t i = 0; i < n; i++)
+                __builtin_prefetch(at + i * LINE, 1);
+        else
+            for (int64_t i = 0; i < n; i++)
+                __builtin_prefetch(at + i * LINE);
+        a->run[a->first].at += n * LINE;
+        a->run[a->first].lines -= n;
+        a->first += a->run[a->first].lines == 0;
+        a->lines -= n;
+        lines -= n;
+    }
+    if (a->first == a->count)
+        a->first = a->count = 0;
 }
-static void write_ahead(const char *to, int64_t bytes)
+
+static void will_want(ahead *a, const char *at, int64_t bytes, bool to_write)
 {
-    for (int64_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(to + i, 1);
+    int64_t lines = (bytes + LINE - 1) / LINE;
+    if (a->count == AHEAD)
+        ask(a, a->lines);
+    a->run[a->count].at = at;
+    a->run[a->count].lines = lines;
+    a->run[a->count++].to_write = to_write;
+    a->lines += lines;
 }
 
 static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
@@ -133,7 +168,8 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
     if (u->direct) {
         reg[u->d] = (char *)from;
         if (k->far)
-            read_ahead(from + count_at(t, u->level) * (int64_t)size, count_at(t, u->level) * (int64_t)size);
+            will_want(t->ahead, from + count_at(t, u->level) * (int64_t)size,
+                      count_at(t, u->level) * (int64_t)size, false);
         return;
     }
     char *to = reg[u->d];
@@ -144,7 +180,7 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
     if (u->walk->flat && u->walk->column == 1 && (t->rows == 1 || u->walk->row == t->columns)) {
         int64_t n = t->rows * t->columns;
         if (k->far)
-            read_ahead(from + n * (int64_t)size, n * (int64_t)size);
+            will_want(t->ahead, from + n * (int64_t)size, n * (int64_t)size, false);
         gather(k->loops, u->dtype, n, to, from, 1);
         return;
     }
@@ -523,6 +559,12 @@ static void fill_identity(const mb__cpu_store *s, char *to)
                 ((int32_t *)(void *)to)[i] = INT32_MIN;
 }
 
+/* Whether it takes longer than to say where its operand is. */
+static bool is_work(const mb__uop *u)
+{
+    return !u->fixed && !(u->kind == MB_U_LOAD && u->direct);
+}
+
 static void run_task(void *argument, int task, int worker)
 {
     const job *j = argument;
@@ -545,12 +587,16 @@ static void run_task(void *argument, int task, int worker)
             end = groups * (task + 1) / k->tasks * k->task_unit;
     if (unit >= end)
         return;
-    tile t = {.row = 0};
+    ahead wanted = {.count = 0};
+    tile t = {.ahead = &wanted};
     int64_t rest = unit / (k->row_tiles * k->column_tiles), rt = unit / k->column_tiles % k->row_tiles,
             ct = unit % k->column_tiles;
     for (int i = k->outer_rank; i-- > 0; rest /= k->outer[i])
         t.index[i] = rest % k->outer[i];
     bool first = true;
+    int busy = 0;
+    for (int i = 0; i < k->uop_count; i++)
+        busy += is_work(&k->uops[i]);
     for (; unit < end; unit++, first = false) {
         t.row = rt * k->tile_rows;
         t.rows = k->rows - t.row < k->tile_rows ? k->rows - t.row : k->tile_rows;
@@ -562,10 +608,14 @@ static void run_task(void *argument, int task, int worker)
                 reg[k->stores[s].reg] =
                     f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, &t) * size;
                 if (k->far)
-                    write_ahead(reg[k->stores[s].reg], t.rows * t.columns * size);
+                    will_want(&wanted, reg[k->stores[s].reg], t.rows * t.columns * size, true);
             }
-        for (int i = 0; i < k->uop_count; i++) {
+        for (int i = 0, work = busy; i < k->uop_count; i++) {
             const mb__uop *u = &k->uops[i];
+            if (is_work(u)) {
+                ask(&wanted, (wanted.lines + work - 1) / work);
+                work--;
+            }
             if (u->fixed) {
                 if (first) {
                     tile whole = t;
