@@ -39,7 +39,7 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #endif
 
 /* `rows` rows of c by `wide` vectors of columns, both constants where this is inlined. Meanwhile, one at each
- * step along k, lines are asked for: c's own, which are wanted at the end, then what q stands at. More at
+ * step along k, lines are asked for: c's own, which are wanted at the end, then what `ask` stands at. More at
  * once would wait for each other. */
 #define TILE(T)                                                                                              \
     /* Lines of what comes next: `length` elements from `at` on, then as many that far apart. */             \
@@ -49,11 +49,12 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
     } asked_##T;                                                                                             \
     static inline __attribute__((always_inline)) void tile_##T(                                              \
         const int rows, const int wide, int64_t k, const T *RESTRICT a, int64_t a_m, int64_t a_k,            \
-        const T *RESTRICT b, int64_t b_k, T *RESTRICT c, int64_t c_m, int add, uint32_t mask, asked_##T *q)  \
+        const T *RESTRICT b, int64_t b_k, T *RESTRICT c, int64_t c_m, int add, uint32_t mask,                \
+        asked_##T *ask)                                                                                      \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T), LINE = 64 / sizeof(T), TWO = BYTES == 64 };                            \
-        const int64_t c_lines = q && k >= 32 ? (wide > 1 && TWO ? 2 * rows : rows) : 0;                      \
-        asked_##T next = q ? *q : (asked_##T){0};                                                            \
+        const int64_t c_lines = ask && k >= 32 ? (wide > 1 && TWO ? 2 * rows : rows) : 0;                    \
+        asked_##T next = ask ? *ask : (asked_##T){0};                                                        \
         vec_##T s0[MR], s1[MR];                                                                              \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s0[i] = s1[i] = (vec_##T){0};                \
         for (int64_t l = 0; l < k; l++) {                                                                    \
@@ -78,8 +79,8 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
                     s1[i] += x * b1;                                                                         \
             }                                                                                                \
         }                                                                                                    \
-        if (q)                                                                                               \
-            *q = next;                                                                                       \
+        if (ask)                                                                                             \
+            *ask = next;                                                                                     \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                              \
         {                                                                                                    \
             T *c0 = c + i * c_m, *c1 = c0 + W;                                                               \
@@ -98,7 +99,7 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         }                                                                                                    \
     }                                                                                                        \
     static void rows_##T(int rows, bool wide, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b,   \
-                         int64_t b_k, T *c, int64_t c_m, int add, uint32_t mask, asked_##T *q)               \
+                         int64_t b_k, T *c, int64_t c_m, int add, uint32_t mask, asked_##T *ask)             \
     {                                                                                                        \
         switch (2 * rows + wide) {                                                                           \
             ROWS_UP_TO_6(T)                                                                                  \
@@ -110,10 +111,10 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 
 #define ROWS(T, n)                                                                                           \
     case 2 * n:                                                                                              \
-        tile_##T(n, 1, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, q);                                        \
+        tile_##T(n, 1, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, ask);                                      \
         break;                                                                                               \
     case 2 * n + 1:                                                                                          \
-        tile_##T(n, 2, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, q);                                        \
+        tile_##T(n, 2, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, ask);                                      \
         break;
 #define ROWS_UP_TO_6(T) ROWS(T, 1) ROWS(T, 2) ROWS(T, 3) ROWS(T, 4) ROWS(T, 5) ROWS(T, 6)
 #if defined(__AVX512F__)
@@ -264,12 +265,12 @@ static inline int64_t even_next(even *e)
     /* One tile of c, by way of `spare` where its columns are not contiguous. */                             \
     static inline __attribute__((always_inline)) void one_##T(                                               \
         const mb__gemm_call *g, int rows, int64_t w, int64_t depth, const T *a, const rows_of_##T *at,       \
-        const T *p, int64_t stride, T *c, int more, T *spare, asked_##T *q)                                  \
+        const T *p, int64_t stride, T *c, int more, T *spare, asked_##T *ask)                                \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T), NR = 2 * W };                                                          \
         uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                \
         if (g->c_n == 1 && (MASKS || w == NR)) {                                                             \
-            rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask, q);              \
+            rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask, ask);            \
             return;                                                                                          \
         }                                                                                                    \
         rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, spare, NR, SET, mask, NULL);                \

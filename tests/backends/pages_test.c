@@ -21,7 +21,7 @@ static int levels(const mb__loops *all[LEVELS])
     all[n++] = &mb__loops_base;
 #if defined(__x86_64__)
     if (&mb__loops_v3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))
+        __builtin_cpu_supports("bmi2"))
         all[n++] = &mb__loops_v3;
     if (&mb__loops_v4 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
