@@ -60,7 +60,8 @@ uint64_t rng_bits(rng *r)
 
 int64_t rng_below(rng *r, int64_t n)
 {
-    return (int64_t)(rng_bits(r) % (uint64_t)n);
+    return n > 0 ? (int64_t)(rng_bits(r) % (uint64_t)n)
+                 : 0; /* of what a backend refused to make there is none */
 }
 
 double rng_between(rng *r, double low, double high)

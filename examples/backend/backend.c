@@ -132,7 +132,7 @@ static mb_status known(const trace *t, const mb__plan *plan, int *most)
                 *most = s->u.kernel.instr_count;
             break;
         case MB_STEP_OTHER:
-            if (!knows_other(s->u.other))
+            if (!trace_knows_other(s->u.other))
                 return refuse(t, s, t->host->ops[s->u.other->op].name);
             break;
         case MB_STEP_PRODUCT:
@@ -163,7 +163,7 @@ static mb_status compile(void *state, const mb__plan *plan, void **made, size_t 
     *bytes = sizeof *p + (size_t)most * sizeof *registers;
     *made = p;
     if (t->out)
-        write_plan(t, plan);
+        trace_write_plan(t, plan);
     return MB_OK;
 }
 
@@ -180,7 +180,7 @@ static void discard(void *state, void *made)
 static mb_status run_program(void *state, void *made, const mb__binding *binding)
 {
     const program *p = made;
-    return run_plan(&(run){((trace *)state)->host, p->plan, binding, p->registers});
+    return trace_run_plan(&(run){((trace *)state)->host, p->plan, binding, p->registers});
 }
 
 static const mb__backend trace_backend = {

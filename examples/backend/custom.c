@@ -57,7 +57,7 @@ static mb_status call(const run *r, const mb__custom *c, void *const *memory)
     return status;
 }
 
-mb_status run_custom(const run *r, const mb__step *s)
+mb_status trace_run_custom(const run *r, const mb__step *s)
 {
     const mb__custom *c = s->u.custom;
     void *memory[ARRAYS] = {0};

@@ -8,7 +8,7 @@
 
 #include "trace.h"
 
-double wrapped(double x)
+double trace_wrapped(double x)
 {
     return (double)(int32_t)(uint32_t)(int64_t)x;
 }
@@ -50,7 +50,7 @@ static double integer(int op, int64_t a, int64_t b)
 {
 #define BINARY_I(NAME, expr)                                                                                 \
     case MB_OP_##NAME:                                                                                       \
-        return wrapped((double)(expr));
+        return trace_wrapped((double)(expr));
 #define BINARY_F(NAME, expr)
 #define BINARY_N(NAME, expr)
 #define BINARY_L(NAME, expr)
@@ -60,7 +60,7 @@ static double integer(int op, int64_t a, int64_t b)
         return (double)(int32_t)((uint32_t)a * (uint32_t)b);
 #include <tensor/ops.def>
     default:
-        return wrapped(number(op, (double)a, (double)b));
+        return trace_wrapped(number(op, (double)a, (double)b));
     }
 }
 
@@ -72,7 +72,7 @@ static double users(const mb__custom_op *op, double a, double b, double c)
     return y;
 }
 
-double element(const mb__instr *i, double a, double b, double c)
+double trace_element(const mb__instr *i, double a, double b, double c)
 {
     bool logical = i->op == MB_OP_NOT || i->op == MB_OP_AND || i->op == MB_OP_OR;
     if (i->op == MB_OP_WHERE)
@@ -89,7 +89,7 @@ double element(const mb__instr *i, double a, double b, double c)
 }
 
 /* Draw number `at` under a key: the same on every backend. */
-double draw(mb_dtype dtype, uint64_t key, int64_t at)
+double trace_draw(mb_dtype dtype, uint64_t key, int64_t at)
 {
     if (dtype == MB_FLOAT64) {
         philox4x32_ctr_t words = mb__philox(key, (uint64_t)at / 2);

@@ -173,7 +173,7 @@ static const struct {
               {MB_OP_CHOLESKY, by_matrix}, {MB_OP_TRIANGULAR_SOLVE, by_matrix}};
 enum { OTHERS = sizeof others / sizeof *others };
 
-bool knows_other(const mb__other *o)
+bool trace_knows_other(const mb__other *o)
 {
     for (int i = 0; i < OTHERS; i++)
         if (others[i].op == o->op)
@@ -181,7 +181,7 @@ bool knows_other(const mb__other *o)
     return false;
 }
 
-void run_other(const run *r, const mb__other *o)
+void trace_run_other(const run *r, const mb__other *o)
 {
     for (int i = 0; i < OTHERS; i++)
         if (others[i].op == o->op)

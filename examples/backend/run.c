@@ -17,7 +17,7 @@ static double source(const run *r, const mb__instr *i, const int64_t *index, int
     case MB_K_IOTA:
         return (double)place(&i->view, index, rank);
     case MB_K_RANDOM:
-        return draw((mb_dtype)i->dtype, s[i->bind].u.key, place(&i->view, index, rank));
+        return trace_draw((mb_dtype)i->dtype, s[i->bind].u.key, place(&i->view, index, rank));
     default:
         return i->number;
     }
@@ -31,7 +31,7 @@ static void store(const run *r, const mb__store *s, const int64_t *index, int ra
     else if (s->mode == MB_STORE_MAX)
         *to = v > *to || isnan(v) ? v : *to;
     else
-        *to = r->plan->values[s->view.value].dtype == MB_INT32 ? wrapped(*to + v) : *to + v;
+        *to = r->plan->values[s->view.value].dtype == MB_INT32 ? trace_wrapped(*to + v) : *to + v;
 }
 
 /* What is added up, or is a maximum, begins with that of nothing. */
@@ -56,11 +56,11 @@ static void run_kernel(const run *r, const mb__kernel *k)
             if (mb__is_source(i->op))
                 t[j] = source(r, i, index, k->rank);
             else if (i->op == MB_OP_DRAW)
-                t[j] = draw((mb_dtype)i->dtype, r->binding->scalars[i->bind].u.key,
-                            (int64_t)t[i->in[0]] * (int64_t)i->number + (int64_t)t[i->in[1]]);
+                t[j] = trace_draw((mb_dtype)i->dtype, r->binding->scalars[i->bind].u.key,
+                                  (int64_t)t[i->in[0]] * (int64_t)i->number + (int64_t)t[i->in[1]]);
             else
-                t[j] =
-                    element(i, t[i->in[0]], i->in[1] >= 0 ? t[i->in[1]] : 0, i->in[2] >= 0 ? t[i->in[2]] : 0);
+                t[j] = trace_element(i, t[i->in[0]], i->in[1] >= 0 ? t[i->in[1]] : 0,
+                                     i->in[2] >= 0 ? t[i->in[2]] : 0);
         }
         for (int s = 0; s < k->store_count; s++)
             store(r, &k->stores[s], index, k->rank);
@@ -102,7 +102,7 @@ static void run_product(const run *r, const mb__product *p)
     } while (advance(index, p->loop, p->loops));
 }
 
-mb_status run_plan(const run *r)
+mb_status trace_run_plan(const run *r)
 {
     mb_status status = MB_OK;
     for (const mb__step *s = r->plan->steps; s < r->plan->steps + r->plan->step_count && status == MB_OK; s++)
@@ -113,8 +113,8 @@ mb_status run_plan(const run *r)
         else if (s->kind == MB_STEP_ZERO)
             clear(r, s->u.zero);
         else if (s->kind == MB_STEP_CUSTOM)
-            status = run_custom(r, s);
+            status = trace_run_custom(r, s);
         else
-            run_other(r, s->u.other);
+            trace_run_other(r, s->u.other);
     return status;
 }

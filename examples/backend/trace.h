@@ -62,15 +62,15 @@ static inline bool advance(int64_t *index, const int64_t *dim, int rank)
     return false;
 }
 
-mb_status run_plan(const run *r);
+mb_status trace_run_plan(const run *r);
 /* What an instruction makes of its operands; what int32 makes of a number. */
-double element(const mb__instr *i, double a, double b, double c);
-double wrapped(double x);
-double draw(mb_dtype dtype, uint64_t key, int64_t at);
+double trace_element(const mb__instr *i, double a, double b, double c);
+double trace_wrapped(double x);
+double trace_draw(mb_dtype dtype, uint64_t key, int64_t at);
 /* Whether there are loops for the op, and the loops. */
-bool knows_other(const mb__other *o);
-void run_other(const run *r, const mb__other *o);
-mb_status run_custom(const run *r, const mb__step *s);
-void write_plan(trace *t, const mb__plan *plan);
+bool trace_knows_other(const mb__other *o);
+void trace_run_other(const run *r, const mb__other *o);
+mb_status trace_run_custom(const run *r, const mb__step *s);
+void trace_write_plan(trace *t, const mb__plan *plan);
 
 #endif

@@ -189,7 +189,7 @@ static void write_values(FILE *f, const mb__plan *plan)
     }
 }
 
-void write_plan(trace *t, const mb__plan *plan)
+void trace_write_plan(trace *t, const mb__plan *plan)
 {
     FILE *f = t->out;
     fseek(f, 0, SEEK_END); /* of what other contexts wrote */
