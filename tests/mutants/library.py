@@ -20,6 +20,7 @@ COMMANDS = {
     "arena": suite("backends", "arena/*"),
     "debug": suite("backends", "simplify/debug*"),
     "fusion": suite("backends", "fusion/*"),
+    "pages": suite("backends", "pages/*"),
     "plan": suite("backends", "@(simplify|fuzz|replay|fusion|pads)/*"),
     "backends": suite("backends", "!(vulkan*)/*"),
 }
@@ -129,6 +130,10 @@ PLAN = [
 CPU = [
     ("a panel too short", GEMM, "for (int64_t l = 0; l < k; l += 8)", "for (int64_t l = 0; l + 8 < k; l += 8)", "contract"),
     ("a sum over the depth begins again", GEMM, "g->add || l > 0 ? ADD : SET", "g->add ? ADD : SET", "contract"),
+    ("rows of a panel copied past their end", GEMM, "for (; j + 4 <= w; j += 4)", "for (; j < w; j += 4)", "pages"),
+    ("a panel in place is read past its end", GEMM, "tiles <= 2 && g->b_n == 1 && (MASKS || w == NR)", "tiles <= 2 && g->b_n == 1",
+     "pages"),
+    ("a last tile as high as the others", GEMM, "(int)(g->m - r < height ? g->m - r : height)", "(int)height", "pages"),
     ("rows of the wrong block", GEMM, "return (rows_of_##T){to - first * m, m, k, 0};", "return (rows_of_##T){to, m, k, 0};", "contract"),
     ("a column tile too far", RUN, "t.column = ct * k->tile_columns;", "t.column = ct ? ct * k->tile_columns - 1 : 0;", "backends"),
     ("fixed registers are made once for all", RUN, "whole.rows = k->tile_rows;", "whole.rows = 1;", "backends"),
