@@ -15,7 +15,7 @@ double trace_wrapped(double x)
 
 static double to_int32(double x)
 {
-    return x >= 2147483647.0 ? 2147483647.0 : x > -2147483648.0 ? trunc(x) : -2147483648.0;
+    return x >= 2147483647.0 ? 2147483647.0 : x > -2147483648.0 ? trunc(x) + 0.0 : -2147483648.0; /* no -0 */
 }
 
 static double logic(int op, bool a, bool b)
