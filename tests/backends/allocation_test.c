@@ -6,7 +6,12 @@
  * bump_apart.c.
  *
  * FUZZ_COUNT=n takes so many graphs and every allocation of theirs, or one in FUZZ_EVERY, else one in 23;
- * from FUZZ_FROM on where that is set; FUZZ_SEED=n one of them. */
+ * from FUZZ_FROM on where that is set; FUZZ_SEED=n one of them.
+ *
+ * Most allocations of a graph are made for the same reason as those of graphs before it. *_by_callers fails
+ * only those whose callers, FRAMES of them, have failed fewer than FAILED times: all that is met in a hundred
+ * times as many graphs in the same time. */
+#include <execinfo.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -24,16 +29,68 @@ static void crashed(int signal)
     _exit(4);
 }
 
+enum { FRAMES = 24, FAILED = 2, MOST = 100000, TABLE = 1 << 18 };
+
 typedef struct trial {
     mb_context *ctx;
     counter c;
-    mb_allocator allocator;
+    mb_allocator counting, allocator;
+    uint64_t *callers; /* NULL, or where a hash of each allocation's callers is noted */
+    int64_t noted;
 } trial;
+
+static void note_callers(trial *t)
+{
+    void *frames[FRAMES + 3];
+    if (!t->callers || t->noted == MOST)
+        return;
+    int n = backtrace(frames, FRAMES + 3);
+    uint64_t hash = 14695981039346656037u;
+    for (int i = 2; i < n; i++)
+        hash = (hash ^ (uint64_t)(uintptr_t)frames[i]) * 1099511628211u;
+    t->callers[t->noted++] = hash ? hash : 1;
+}
+
+static void *noted_alloc(void *user, size_t size)
+{
+    trial *t = user;
+    note_callers(t);
+    return t->counting.alloc(t->counting.user, size);
+}
+
+static void *noted_realloc(void *user, void *p, size_t old, size_t size)
+{
+    trial *t = user;
+    note_callers(t);
+    return t->counting.realloc(t->counting.user, p, old, size);
+}
+
+static void noted_free(void *user, void *p, size_t size)
+{
+    trial *t = user;
+    t->counting.free(t->counting.user, p, size);
+}
+
+/* Whether these callers have failed often enough; otherwise they are about to fail once more. */
+static bool failed_before(uint64_t callers)
+{
+    static uint64_t table[TABLE];
+    static unsigned char times[TABLE];
+    uint64_t at = (callers ^ callers >> 32) % TABLE;
+    while (table[at] && table[at] != callers)
+        at = (at + 1) % TABLE;
+    if (times[at] >= FAILED)
+        return true;
+    table[at] = callers;
+    times[at]++;
+    return false;
+}
 
 static void begin(trial *t, const char *backend)
 {
     t->c = (counter){0};
-    t->allocator = counting_allocator(&t->c);
+    t->counting = counting_allocator(&t->c);
+    t->allocator = (mb_allocator){noted_alloc, noted_realloc, noted_free, t};
     /* No plan is kept but the last: each run makes its own. */
     t->ctx = mb_open_with(&(mb_options){.size = sizeof(mb_options),
                                         .backend = backend,
@@ -71,11 +128,16 @@ enum { PLAIN, EARLY, WATCHED, STYLES };
 static const unsigned styles[STYLES] = {RUN_SCOPE | RUN_FAILING, RUN_SCOPE | RUN_FAILING | RUN_EARLY,
                                         RUN_SCOPE | RUN_FAILING | RUN_WATCH};
 
+static int style_of(int64_t n)
+{
+    return n % 2 ? EARLY : WATCHED;
+}
+
 /* One run whose n-th allocation fails, and one after it. want: of each style. False: there was no n-th. */
 static bool attempt(trial *t, const program *p, uint64_t n, bool on, const result *want)
 {
     static result got;
-    const int style = n % 2 ? EARLY : WATCHED;
+    const int style = style_of((int64_t)n);
     forget_plan(t);
     uint64_t at = t->c.calls + n;
     t->c.fail_at = at;
@@ -105,7 +167,7 @@ static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dty
 {
     static program p;
     static result want[STYLES];
-    trial t;
+    trial t = {0};
     now_seed = seed;
     now_n = 0;
     program_make_graph(&p, seed, dtype);
@@ -115,7 +177,7 @@ static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dty
         ok = program_run(t.ctx, &p, 1, styles[i], &want[i]);
     expect(ok, "graph %llu: %s", now_seed, mb_message(t.ctx));
     uint64_t n = 1 + seed % step;
-    for (; ok && n < 100000; n += step) {
+    for (; ok && n < MOST; n += step) {
         bool met = false;
         for (int on = 0; on < 2; on++) {
             if (fresh) {
@@ -130,6 +192,58 @@ static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dty
     end(&t);
     close_all(); /* the values */
     return n;
+}
+
+/* As one_graph in one context, of the allocations whose callers have not failed often. Returns how many. */
+static int64_t new_in_graph(uint64_t seed, const char *backend, mb_dtype dtype)
+{
+    static program p;
+    static result want[STYLES], got;
+    static uint64_t callers[STYLES][MOST];
+    int64_t count[STYLES] = {0}, failed = 0;
+    trial t = {0};
+    now_seed = seed;
+    now_n = 0;
+    program_make_graph(&p, seed, dtype);
+    begin(&t, backend);
+    bool ok = true;
+    for (int i = 0; i < STYLES && ok; i++)
+        ok = program_run(t.ctx, &p, 1, styles[i], &want[i]);
+    for (int i = EARLY; i < STYLES && ok; i++) {
+        forget_plan(&t);
+        t.callers = callers[i];
+        t.noted = 0;
+        ok = program_run(t.ctx, &p, 1, styles[i], &got);
+        count[i] = t.noted;
+        t.callers = NULL;
+    }
+    expect(ok, "graph %llu: %s", now_seed, mb_message(t.ctx));
+    for (int64_t n = 1; ok && (n <= count[EARLY] || n <= count[WATCHED]); n++) {
+        const int style = style_of(n);
+        if (n > count[style] || failed_before(callers[style][n - 1]))
+            continue;
+        failed++;
+        for (int on = 0; on < 2; on++)
+            expect(attempt(&t, &p, (uint64_t)n, on, want), "graph %llu: no allocation %lld", now_seed,
+                   (long long)n);
+    }
+    end(&t);
+    close_all(); /* the values */
+    return failed;
+}
+
+static void new_in_many(const char *backend, int count)
+{
+    const char *number = getenv("FUZZ_COUNT"), *first = getenv("FUZZ_FROM");
+    uint64_t from = first ? strtoull(first, NULL, 0) : 1;
+    count = number ? atoi(number) : count;
+    signal(SIGSEGV, crashed);
+    int64_t failed = 0;
+    for (int i = 0; i < count; i++)
+        failed += new_in_graph(from + (uint64_t)i, backend, i % 2 ? MB_FLOAT32 : MB_FLOAT64);
+    if (getenv("FUZZ_COUNT"))
+        fprintf(stderr, "%lld allocations failed in %d graphs\n", (long long)failed, count);
+    expect(failed > 2 * count, "only %lld allocations in %d graphs", (long long)failed, count);
 }
 
 static void many(const char *backend, bool fresh, int count)
@@ -160,4 +274,8 @@ Test(allocation, graphs_on_reference, .timeout = 36000)
 {
     if (!testing("vulkan"))
         many("reference", false, 6);
+}
+Test(allocation, graphs_by_callers, .timeout = 36000)
+{
+    new_in_many(backend_names[1], testing("vulkan") ? 6 : 400);
 }
