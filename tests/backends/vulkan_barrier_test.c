@@ -17,7 +17,7 @@ typedef struct span { /* bytes of a space: the arena, the program's own memory, 
 static span span_of(const mb__vk_program *p, int32_t value)
 {
     enum { ARENA = -1, OWN = -2 };
-    static const int64_t sizes[] = {4, 8, 4, 4}; /* float32, float64, int32, bool in device memory */
+    static const int64_t sizes[] = {4, 8, 4, 4, 2, 2, 8, 4}; /* of each dtype in device memory */
     if (value >= p->plan->value_count) {
         const mb__vk_scratch_value *s = &p->scratch[value - p->plan->value_count];
         return (span){OWN, (int64_t)s->offset, (int64_t)(s->offset + s->bytes)};
@@ -205,7 +205,8 @@ Test(vulkan_barrier, made_up_programs)
     for (int round = 0; round < 20000; round++) {
         mb__vk v = {0};
         mb__value values[VALUES] = {0};
-        mb__vk_scratch_value scratch[SCRATCH] = {{0, 64}, {256, 300}, {768, 4}};
+        mb__vk_scratch_value scratch[SCRATCH] = {
+            {0, 64, MB_FLOAT32}, {256, 300, MB_FLOAT32}, {768, 4, MB_FLOAT32}};
         mb__vk_access accesses[3 * DISPATCHES];
         mb__vk_dispatch dispatches[DISPATCHES] = {0};
         mb__plan plan = {.values = values, .value_count = VALUES};
@@ -217,7 +218,7 @@ Test(vulkan_barrier, made_up_programs)
                             .dispatches = dispatches,
                             .dispatch_count = DISPATCHES};
         for (int i = 0; i < VALUES; i++)
-            values[i] = (mb__value){.dtype = (uint8_t)rng_below(&r, 4),
+            values[i] = (mb__value){.dtype = (uint8_t)rng_below(&r, 8),
                                     .storage = (uint8_t)(i < VALUES / 2 ? MB_IN_ARENA
                                                          : i % 2        ? MB_IN_INPUT
                                                                         : MB_IN_OUTPUT),

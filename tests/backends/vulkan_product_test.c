@@ -12,6 +12,19 @@ static mb__vk *device_of(mb_context *ctx)
     return ((mb__engine_state *)ctx->engine_state)->backend_state;
 }
 
+static const mb_dtype dtypes[] = {MB_FLOAT32, MB_FLOAT64, MB_FLOAT16, MB_BFLOAT16};
+enum { DTYPES = sizeof dtypes / sizeof *dtypes };
+
+static bool has(const mb__vk *v, mb_dtype dtype)
+{
+    return dtype == MB_FLOAT64 ? v->caps.float64 : mb__is_half((int)dtype) ? v->caps.halves : true;
+}
+
+static int last_kernel(mb_dtype dtype)
+{
+    return dtype == MB_FLOAT64 ? VK_TILE64 : VK_TILE128;
+}
+
 static const char *const names[] = {"plain", "plain4", "lanes", "tile32", "tile64", "tile128"};
 
 /* Whether a choice is known to be right, once it was tried. */
@@ -20,24 +33,27 @@ static bool trusted(mb__vk *v, const mb__vk_choice *c)
     return mb__vk_try_choice(v, c) && *mb__vk_trust(v, c) == VK_TRUSTED;
 }
 
-Test(vulkan_product, every_kernel_by_every_pattern, .timeout = 120)
+/* Of halves each pattern is tried with a result that is rounded to them, or with one that is not. */
+Test(vulkan_product, every_kernel_by_every_pattern, .timeout = 240)
 {
-    for (int wide = 0; wide < 2; wide++) {
+    for (int d = 0; d < DTYPES; d++) {
         mb_context *ctx = open_on("vulkan");
         mb__vk *v = device_of(ctx);
-        for (int k = VK_LANES; k <= (wide ? VK_TILE64 : VK_TILE128); k++)
+        for (int k = VK_LANES; k <= last_kernel(dtypes[d]) && has(v, dtypes[d]); k++)
             for (uint32_t pattern = 0; pattern < 32; pattern++) {
-                uint32_t a = pattern & 3, b = pattern >> 2 & 3;
-                bool lanes = k == VK_LANES;
-                uint32_t fours = pattern >> 4 & 1;
-                if ((!lanes && (a == 3 || b == 3)) || (wide && !v->caps.float64))
+                uint32_t a = pattern & 3, b = pattern >> 2 & 3, fours = pattern >> 4 & 1;
+                if (k != VK_LANES && (a == 3 || b == 3))
                     continue;
-                if (is_slow() &&
-                    (a + 2 * b + fours + (uint32_t)(k + wide)) % 3) /* each pair of ways in some */
+                if (is_slow() && (a + 2 * b + fours + (uint32_t)(k + d)) % 3) /* each pair of ways in some */
                     continue;
-                mb__vk_choice c = {.kernel = k, .wide = wide, .fours = fours, .a_read = a, .b_read = b};
-                expect(trusted(v, &c), "%s, float%d, a by %u, b by %u, c by %s: %s", names[k], wide ? 64 : 32,
-                       a, b, fours ? "fours" : "ones", v->failure.message);
+                mb__vk_choice c = {.kernel = k,
+                                   .dtype = (uint8_t)dtypes[d],
+                                   .rounded = mb__is_half((int)dtypes[d]) && (a + b + (uint32_t)k) % 2,
+                                   .fours = fours,
+                                   .a_read = a,
+                                   .b_read = b};
+                expect(trusted(v, &c), "%s, %s, a by %u, b by %u, c by %s: %s", names[k],
+                       mb_dtype_name(dtypes[d]), a, b, fours ? "fours" : "ones", v->failure.message);
             }
         close_all();
     }
@@ -67,36 +83,46 @@ static const int64_t some_sizes[][3] = {{1, 1, 1},   {1, 7, 3},     {5, 1, 2000}
 enum { SIZES = sizeof some_sizes / sizeof *some_sizes };
 
 /* Rounding: each of k additions errs by half a unit of the last place at most, so the square of the relative
- * error stays below k eps^2, with eps 6e-8 or 1.1e-16: 1e-11 and 1e-28 for k up to 2000. */
-static double limit_of(bool wide)
+ * error stays below k eps^2, with eps 6e-8 or 1.1e-16: 1e-11 and 1e-28 for k up to 2000. Halves round the sum
+ * once, by 2^-11 or 2^-8 of it at most. */
+static double limit_of(mb_dtype dtype)
 {
-    return wide ? 1e-28 : 1e-11;
+    return dtype == MB_FLOAT64   ? 1e-28
+           : dtype == MB_FLOAT32 ? 1e-11
+           : dtype == MB_FLOAT16 ? 0x1p-24
+                                 : 0x1p-18;
 }
 
-static void sizes(mb_context *ctx, bool wide)
+static void sizes(mb_context *ctx, mb_dtype dtype)
 {
     for (size_t i = 0; i < SIZES; i++) {
         int64_t m = some_sizes[i][0], n = some_sizes[i][1], k = some_sizes[i][2];
         rng r = {(uint64_t)(m * 100 + n * 10 + k)};
-        mb_dtype dtype = wide ? MB_FLOAT64 : MB_FLOAT32;
         mb_tensor a = draw(ctx, &r, dtype, MB_SHAPE(3, 2, m, k), -1, 1),
                   b = draw(ctx, &r, dtype, MB_SHAPE(3, 2, k, n), -1, 1);
         double *x = values(a), *y = values(b), *got = values(mb_einsum("brmk,brkn->bnm", a, b));
-        compare("as decided", some_sizes[i], x, y, got, limit_of(wide));
+        compare("as decided", some_sizes[i], x, y, got, limit_of(dtype));
     }
 }
 
 Test(vulkan_product, many_sizes, .timeout = 120)
 {
     mb_context *ctx = open_on("vulkan");
-    sizes(ctx, false);
-    if (device_of(ctx)->caps.float64)
-        sizes(ctx, true);
+    for (int d = 0; d < DTYPES; d++)
+        if (has(device_of(ctx), dtypes[d]))
+            sizes(ctx, dtypes[d]);
     close_all();
 }
 
 /* The same product by one kernel, whatever the size. */
-static void by_kernel(mb__vk *v, bool wide, int kernel, const int64_t *size)
+static double number_at(const void *data, mb_dtype dtype, int64_t i)
+{
+    return dtype == MB_FLOAT64   ? ((const double *)data)[i]
+           : dtype == MB_FLOAT32 ? (double)((const float *)data)[i]
+                                 : (double)mb__from_half((int)dtype, ((const uint16_t *)data)[i]);
+}
+
+static void by_kernel(mb__vk *v, mb_dtype dtype, int kernel, const int64_t *size)
 {
     int64_t m = size[0], n = size[1], k = size[2], count[3] = {6 * m * k, 6 * k * n, 3 * m * n};
     mb__product p = {.a.value = 0,
@@ -120,20 +146,25 @@ static void by_kernel(mb__vk *v, bool wide, int kernel, const int64_t *size)
     void *memory[3];
     double *wide_of[3];
     for (int i = 0; i < 3; i++) {
-        memory[i] = calloc((size_t)count[i], wide ? sizeof(double) : sizeof(float));
+        memory[i] = calloc((size_t)count[i], sizeof(double));
         wide_of[i] = calloc((size_t)count[i], sizeof(double));
         for (int64_t j = 0; i < 2 && j < count[i]; j++) {
             double x = rng_between(&r, -1, 1);
-            wide_of[i][j] =
-                wide ? (((double *)memory[i])[j] = x) : (double)(((float *)memory[i])[j] = (float)x);
+            if (dtype == MB_FLOAT64)
+                ((double *)memory[i])[j] = x;
+            else if (dtype == MB_FLOAT32)
+                ((float *)memory[i])[j] = (float)x;
+            else
+                ((uint16_t *)memory[i])[j] = mb__to_half((int)dtype, x);
+            wide_of[i][j] = number_at(memory[i], dtype, j);
         }
     }
-    mb__vk_choice c = mb__vk_product_by(v, &p, wide, kernel);
+    mb__vk_choice c = mb__vk_product_by(v, &p, (int)dtype, kernel);
     expect(c.kernel == kernel && mb__vk_product_run(v, &p, &c, count, memory[0], memory[1], memory[2]),
            "%s: %s", names[kernel], v->failure.message);
     for (int64_t j = 0; j < count[2]; j++)
-        wide_of[2][j] = wide ? ((double *)memory[2])[j] : (double)((float *)memory[2])[j];
-    compare(names[kernel], size, wide_of[0], wide_of[1], wide_of[2], limit_of(wide));
+        wide_of[2][j] = number_at(memory[2], mb__is_half((int)dtype) && !c.rounded ? MB_FLOAT32 : dtype, j);
+    compare(names[kernel], size, wide_of[0], wide_of[1], wide_of[2], limit_of(dtype));
     for (int i = 0; i < 3; i++) {
         free(memory[i]);
         free(wide_of[i]);
@@ -142,12 +173,12 @@ static void by_kernel(mb__vk *v, bool wide, int kernel, const int64_t *size)
 
 Test(vulkan_product, many_sizes_by_each_kernel, .timeout = 240)
 {
-    for (int wide = 0; wide < 2; wide++) {
+    for (int d = 0; d < DTYPES; d++) {
         mb_context *ctx = open_on("vulkan");
         mb__vk *v = device_of(ctx);
-        for (int k = VK_PLAIN; k <= (wide ? VK_TILE64 : VK_TILE128) && (!wide || v->caps.float64); k++)
+        for (int k = VK_PLAIN; k <= last_kernel(dtypes[d]) && has(v, dtypes[d]); k++)
             for (size_t i = 0; i < SIZES; i++)
-                by_kernel(v, wide, k, some_sizes[i]);
+                by_kernel(v, dtypes[d], k, some_sizes[i]);
         close_all();
     }
 }
@@ -160,15 +191,17 @@ Test(vulkan_product, decisions_are_pure)
     mb__vk *v = device_of(ctx);
     mb__product p = {
         .m = 64, .n = 64, .k = 64, .a_m = 64, .a_k = 1, .b_k = 64, .b_n = 1, .c_m = 64, .c_n = 1};
-    mb__vk_choice first = mb__vk_product_decide(v, &p, false), again = mb__vk_product_decide(v, &p, false);
+    mb__vk_choice first = mb__vk_product_decide(v, &p, MB_FLOAT32),
+                  again = mb__vk_product_decide(v, &p, MB_FLOAT32);
     expect(!memcmp(&first, &again, sizeof first) && !mb__vk_is_plain(&first), "%d, then %d", first.kernel,
            again.kernel);
     expect(*mb__vk_trust(v, &first) == VK_UNTRIED && mb_get_stats(ctx).pipelines == 0,
            "deciding tries nothing");
     *mb__vk_trust(v, &first) = VK_WRONG;
-    expect(mb__vk_product_decide(v, &p, false).kernel == VK_PLAIN, "taken though wrong");
+    expect(mb__vk_product_decide(v, &p, MB_FLOAT32).kernel == VK_PLAIN, "taken though wrong");
     p.b.offset = 1; /* no longer by fours */
-    expect(mb__vk_product_decide(v, &p, false).kernel == first.kernel, "given up for another pattern, too");
+    expect(mb__vk_product_decide(v, &p, MB_FLOAT32).kernel == first.kernel,
+           "given up for another pattern, too");
     close_all();
 }
 

@@ -77,14 +77,17 @@ static void watch(mb__vk *v, const mb__plan *plan, const mb__vk_pass *pass, cons
     }
     write_file(path(n, ".spv"), "", *words, *count * 4ul);
     write_module(v, path(n, ".module"), *words, *count);
-    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), true);
+    mb__vk_uses uses = mb__vk_uses_of(&pass->k);
+    mb__vk_asm *a = mb__vk_asm_new(v, uses, true);
     cr_assert(a != NULL);
     mb__vk_emit(a, pass);
     const char *text = mb__vk_asm_text(a);
     expect(text != NULL, "kernel %d: no text", n);
     if (text)
-        write_file(path(n, mb__vk_uses_float64(&pass->k) ? ".f64.comp" : ".f32.comp"), library, text,
-                   strlen(text));
+        write_file(path(n, uses.float64  ? uses.halves ? ".f64.half.comp" : ".f64.comp"
+                           : uses.halves ? ".half.comp"
+                                         : ".f32.comp"),
+                   library, text, strlen(text));
     mb__vk_asm_free(a);
 }
 
@@ -176,8 +179,8 @@ static void twins(int programs, int kernels_least)
     expect(made > kernels_least, "only %d kernels", made);
     expect(shell("for f in *.module; do spirv-val --target-env vulkan1.1 $f || exit 1; done") == 0,
            "spirv-val");
-    expect(shell("ls *.comp | xargs -P $(nproc) -n 8 sh -c 'for f; do d=; case $f in *.f64.comp) "
-                 "d=-DHAVE_F64;; esac; "
+    expect(shell("ls *.comp | xargs -P $(nproc) -n 8 sh -c 'for f; do d=; case $f in *.f64.*) "
+                 "d=-DHAVE_F64;; esac; case $f in *.half.comp) d=\"$d -DHAVE_HALF\";; esac; "
                  "glslangValidator --quiet -V --target-env vulkan1.1 -I" MB_SHADERS " -I" MB_SHADERS_MADE
                  " $d -o ${f%%.*}.twin $f || exit 255; done' sh") == 0,
            "glslang");

@@ -55,7 +55,7 @@ typedef struct candidate {
     VkPhysicalDeviceProperties props;
     uint8_t uuid[VK_UUID_SIZE];
     uint64_t heap; /* bytes of its largest local heap */
-    bool float64;
+    bool float64, halves;
     int score;
     char driver[64];
 } candidate;
@@ -88,6 +88,13 @@ static candidate describe(VkPhysicalDevice device)
     VkPhysicalDeviceFeatures features;
     vkGetPhysicalDeviceFeatures(device, &features);
     c.float64 = features.shaderFloat64;
+    VkPhysicalDevice16BitStorageFeatures short_words = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES};
+    VkPhysicalDeviceFeatures2 more = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                      .pNext = &short_words};
+    if (c.props.apiVersion >= VK_API_VERSION_1_1)
+        vkGetPhysicalDeviceFeatures2(device, &more);
+    c.halves = short_words.storageBuffer16BitAccess;
     c.score = (unsigned)c.props.deviceType < 5 ? type_score[c.props.deviceType] : 0;
     if (c.props.apiVersion < VK_API_VERSION_1_1 || !features.shaderStorageBufferArrayDynamicIndexing)
         c.score = -1;
@@ -238,6 +245,7 @@ static void find_caps(mb__vk *v, const candidate *c)
         .shared_bytes = l->maxComputeSharedMemorySize,
         .groups = l->maxComputeWorkGroupCount[0] < 65535 ? l->maxComputeWorkGroupCount[0] : 65535,
         .float64 = c->float64 && !(v->quirks & VK_QUIRK_NO_FLOAT64),
+        .halves = c->halves && !(v->quirks & VK_QUIRK_NO_HALVES),
         .modes = {(floats.shaderSignedZeroInfNanPreserveFloat32 ? VK_KEEPS_NAN : 0) |
                       (floats.shaderDenormPreserveFloat32 && apart ? VK_KEEPS_SMALL : 0),
                   (floats.shaderSignedZeroInfNanPreserveFloat64 ? VK_KEEPS_NAN : 0) |
@@ -282,7 +290,11 @@ static bool make_device(mb__vk *v, const candidate *c)
                                      .pQueuePriorities = &priority};
     VkPhysicalDeviceFeatures features = {.shaderStorageBufferArrayDynamicIndexing = VK_TRUE,
                                          .shaderFloat64 = c->float64};
+    VkPhysicalDevice16BitStorageFeatures short_words = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES,
+        .storageBuffer16BitAccess = VK_TRUE};
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = c->halves ? &short_words : NULL,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
                                .pEnabledFeatures = &features};
@@ -399,6 +411,9 @@ void mb__vk_device_close(mb__vk *v)
 
 bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype)
 {
+    if (mb__is_half((int)dtype) && !v->caps.halves)
+        return mb__vk_fail(v, MB_BACKEND, site, "vulkan: %s accesses no 16 bits, and %s was wanted",
+                           v->props.deviceName, mb_dtype_name(dtype));
     if (dtype != MB_FLOAT64 || v->caps.float64)
         return true;
     return mb__vk_fail(v, MB_BACKEND, site, "vulkan: %s computes in float32 only, and float64 was wanted",

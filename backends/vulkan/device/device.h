@@ -35,6 +35,7 @@ typedef struct mb__vk_caps {
     uint32_t subgroup;     /* lanes that run together */
     uint32_t iterations;   /* an invocation may run before the driver ends its loops; 0: any number */
     bool float64;          /* kernels may compute in double precision */
+    bool halves;           /* and may access 16 bits */
     unsigned modes[2];     /* VK_KEEPS_...: modes that can be requested for float32 and float64 */
     bool processor;        /* the device is a CPU: few lanes, small tiles */
     bool staging;          /* memory is not written by the host, but copied to from a block that is */
@@ -122,9 +123,9 @@ typedef struct mb__vk {
     mb__vk_pipeline *unused_newest, *unused_oldest, *copying; /* copying: that of `transfer` */
     size_t unused_bytes;
     mb__vk_known *known[VK_PIPELINE_BUCKETS];
-    mb__vk_library *library[2]; /* the functions of generated kernels; [1] with float64 */
+    mb__vk_library *library[4]; /* the functions of generated kernels: 1 with float64, 2 with halves */
     /* Of each product kernel and type, by reading pattern: VK_UNTRIED and on. */
-    uint8_t product_state[16][32];
+    uint8_t product_state[48][32];
     unsigned quirks;
 
     /* Tests look at each generated kernel, and may put other words in its place; those stay theirs. */
@@ -176,7 +177,8 @@ enum {
     VK_QUIRK_WRONG_TILES = 4,
     VK_QUIRK_NO_FLOAT64 = 8,
     VK_QUIRK_AS_GPU = 16,
-    VK_QUIRK_REFUSES = 32, /* for tests, too: no pipeline is made of a product that is tried */
+    VK_QUIRK_REFUSES = 32,   /* for tests, too: no pipeline is made of a product that is tried */
+    VK_QUIRK_NO_HALVES = 64, /* and that the device accesses no 16 bits */
 };
 unsigned mb__vk_quirks(uint32_t driver, const VkPhysicalDeviceProperties *props);
 
@@ -193,7 +195,7 @@ bool mb__vk_read_settings(mb__vk *v);
 bool mb__vk_device_open(mb__vk *v, const char *wanted);
 /* After a failure, too, with whatever had been made; memory and pipelines are gone by then. */
 void mb__vk_device_close(mb__vk *v);
-/* False if float64 is requested and not supported. */
+/* False if float64 or a half is requested and not supported. */
 bool mb__vk_has_type(mb__vk *v, const char *site, mb_dtype dtype);
 /* The devices, as mb__backend lists them. */
 int mb__vk_list(mb_device *devices, int capacity, const char **why);

@@ -314,7 +314,7 @@ bool mb__vk_memory_foresee(mb__vk *v, const size_t *bytes, int count, const mb__
 
 size_t mb__vk_element_size(mb_dtype dtype)
 {
-    return dtype == MB_FLOAT64 || dtype == MB_INT64 ? 8 : 4;
+    return mb__is_half((int)dtype) ? 2 : dtype == MB_FLOAT64 || dtype == MB_INT64 ? 8 : 4;
 }
 
 /* ---- the table ---- */

@@ -159,37 +159,39 @@ static bool read_library(mb__vk *v, mb__vk_library *l)
     return true;
 }
 
-static void free_library(mb__vk *v, bool float64)
+static void free_library(mb__vk *v, int which)
 {
-    mb__vk_library *l = v->library[float64];
+    mb__vk_library *l = v->library[which];
     if (!l)
         return;
     mb__host_free(v->host, l->functions, l->function_capacity * sizeof *l->functions);
     mb__host_free(v->host, l, sizeof *l);
-    v->library[float64] = NULL;
+    v->library[which] = NULL;
 }
 
-static mb__vk_library *library(mb__vk *v, bool float64)
+static mb__vk_library *library(mb__vk *v, mb__vk_uses uses)
 {
-    if (v->library[float64])
-        return v->library[float64];
+    static const char *const names[] = {"kernel", "kernel_f64", "kernel_half", "kernel_f64_half"};
+    int which = uses.float64 + 2 * uses.halves;
+    if (v->library[which])
+        return v->library[which];
     mb__vk_library *l = mb__host_alloc(v->host, sizeof *l);
     if (!l)
         return NULL;
-    const mb__vk_shader *s = mb__vk_shader_named(float64 ? "kernel_f64" : "kernel");
+    const mb__vk_shader *s = mb__vk_shader_named(names[which]);
     l->words = s->words;
     l->count = (uint32_t)(s->bytes / 4);
-    v->library[float64] = l;
+    v->library[which] = l;
     if (read_library(v, l))
         return l;
-    free_library(v, float64);
+    free_library(v, which);
     return NULL;
 }
 
 void mb__vk_library_free(mb__vk *v)
 {
-    free_library(v, false);
-    free_library(v, true);
+    for (int which = 0; which < 4; which++)
+        free_library(v, which);
 }
 
 /* ---- the assembler ---- */
@@ -268,9 +270,9 @@ static MB_PRINTF(5, 6) void print(mb__vk_asm *a, char **to, uint32_t *count, uin
 #define HEAD(a, ...) print(a, &(a)->head, &(a)->head_count, &(a)->head_capacity, __VA_ARGS__)
 #define TEXT(a, ...) print(a, &(a)->text, &(a)->text_count, &(a)->text_capacity, __VA_ARGS__)
 
-mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl)
+mb__vk_asm *mb__vk_asm_new(mb__vk *v, mb__vk_uses uses, bool glsl)
 {
-    mb__vk_library *l = library(v, float64);
+    mb__vk_library *l = library(v, uses);
     mb__vk_asm *a = l ? mb__host_alloc(v->host, sizeof *a) : NULL;
     if (!a)
         return NULL;

@@ -89,9 +89,13 @@ extern const char mb__vk_kernel_text[], mb__vk_names_text[], mb__vk_custom_text[
 typedef enum mb__vk_type { VK_U32, VK_I32, VK_F32, VK_F64, VK_BOOL_, VK_I64, VK_TYPES } mb__vk_type;
 enum mb__vk_math { VK_ADD, VK_MUL, VK_DIV, VK_MOD, VK_LESS, VK_AND, VK_EQUAL };
 
+typedef struct mb__vk_uses {
+    bool float64, halves;
+} mb__vk_uses;
+
 typedef struct mb__vk_asm mb__vk_asm;
 /* Starts a kernel; glsl: as text. NULL: no memory. Ids are values; 0 is none. */
-mb__vk_asm *mb__vk_asm_new(mb__vk *v, bool float64, bool glsl);
+mb__vk_asm *mb__vk_asm_new(mb__vk *v, mb__vk_uses uses, bool glsl);
 void mb__vk_asm_free(mb__vk_asm *a);
 /* The finished module: words, or characters of text. Belongs to the assembler. */
 const uint32_t *mb__vk_asm_words(mb__vk_asm *a, uint32_t *count);

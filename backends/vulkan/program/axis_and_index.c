@@ -116,8 +116,11 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
     const mb__vk *v = p->v;
     int64_t count = mb__numel(o->out_dim, o->out_rank);
     uint32_t local = v->caps.processor ? 64 : mb__vk_widest(v);
-    mb__vk_pipeline *pipeline =
-        mb__vk_pipeline_named(p, step, mb__vk_is_wide(o->dtype) ? "take_wide" : "take", -1, local);
+    mb__vk_pipeline *pipeline = mb__vk_pipeline_named(p, step,
+                                                      mb__vk_is_wide(o->dtype) ? "take_wide"
+                                                      : mb__is_half(o->dtype)  ? "take_half"
+                                                                               : "take",
+                                                      -1, local);
     if (!pipeline)
         return false;
     mb__vk_slot slots[3] = {
@@ -143,7 +146,9 @@ static bool add_take(mb__vk_program *p, int step, const mb__other *o)
 static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
 {
     const mb__vk *v = p->v;
-    if (!mb__vk_add_fill(p, step, o->out.value, 0))
+    const mb__view whole = {o->out.value, 0, {1}};
+    int64_t count = mb__numel(o->out_dim, o->out_rank);
+    if (!mb__vk_add_fill(p, step, &whole, count, o->dtype, 0))
         return false;
     int64_t others = 1, entries = mb__numel(o->index_dim, o->index_rank), size = o->out_dim[o->axis];
     for (int i = 0; i < o->out_rank; i++)
@@ -190,9 +195,66 @@ static bool add_scatter(mb__vk_program *p, int step, const mb__other *o)
     return true;
 }
 
+/* ---- halves ---- */
+
+/* Makes elements of another dtype from those of a view, which rounds them if they become halves. */
+static bool add_cast(mb__vk_program *p, int step, const mb__view *from, int from_dtype, const mb__view *to,
+                     int to_dtype, const int64_t *dim, int rank)
+{
+    mb__instr in[2] = {
+        {.op = MB_K_LOAD, .dtype = (uint8_t)from_dtype, .from = (uint8_t)from_dtype, .view = *from},
+        {.op = MB_OP_CAST, .dtype = (uint8_t)to_dtype, .from = (uint8_t)from_dtype, .view.value = -1}};
+    for (int i = 0; i < 2; i++)
+        in[i].bind = in[i].in[0] = in[i].in[1] = in[i].in[2] = -1;
+    in[1].in[0] = 0;
+    mb__store st = {.instr = 1, .mode = MB_STORE, .view = *to};
+    mb__kernel k = {.rank = rank, .instrs = in, .stores = &st, .instr_count = 2, .store_count = 1};
+    memcpy(k.dim, dim, (size_t)rank * sizeof *dim);
+    if (rank == 0)
+        k.dim[k.rank++] = 1;
+    k.inner = 1;
+    return mb__vk_add_kernel(p, step, &k);
+}
+
+/* A view of scratch in float32, its elements one after the other. */
+static mb__view scratch_of(mb__vk_program *p, const int64_t *dim, int rank)
+{
+    mb__view v = {.value = mb__vk_scratch(p, mb__numel(dim, rank), MB_FLOAT32)};
+    int64_t stride = 1;
+    for (int i = rank; i-- > 0;) {
+        v.stride[i] = stride;
+        stride *= dim[i];
+    }
+    return v;
+}
+
+/* Kernels along an axis read and write float32: halves go there and back, and are rounded once. */
+static bool add_in_float32(mb__vk_program *p, int step, const mb__other *o)
+{
+    mb__other x = *o;
+    bool result = o->op != MB_OP_ARGMAX && o->op != MB_OP_ARGSORT;
+    x.dtype = MB_FLOAT32;
+    x.in = scratch_of(p, o->in_dim, o->in_rank);
+    if (result)
+        x.out = scratch_of(p, o->out_dim, o->out_rank);
+    if (o->op == MB_OP_TRIANGULAR_SOLVE) {
+        x.index = scratch_of(p, o->index_dim, o->index_rank);
+        if (p->failed ||
+            !add_cast(p, step, &o->index, o->dtype, &x.index, MB_FLOAT32, o->index_dim, o->index_rank))
+            return false;
+    }
+    return !p->failed &&
+           (mb__numel(o->in_dim, o->in_rank) == 0 ||
+            add_cast(p, step, &o->in, o->dtype, &x.in, MB_FLOAT32, o->in_dim, o->in_rank)) &&
+           mb__vk_add_other(p, step, &x) &&
+           (!result || add_cast(p, step, &x.out, MB_FLOAT32, &o->out, o->dtype, o->out_dim, o->out_rank));
+}
+
 bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *o)
 {
     bool empty = mb__numel(o->in_dim, o->in_rank) == 0;
+    if (mb__is_half(o->dtype) && o->op != MB_OP_TAKE)
+        return mb__numel(o->out_dim, o->out_rank) == 0 || add_in_float32(p, step, o);
     switch (o->op) {
     case MB_OP_TAKE:
         return mb__numel(o->out_dim, o->out_rank) == 0 || add_take(p, step, o);

@@ -55,7 +55,8 @@ static bool add_step(mb__vk_program *p, int s, mb__vk_program **body)
         return add_steps(b) && mb__vk_add_loop(p, s, b);
     }
     default:
-        return mb__vk_add_fill(p, s, step->u.zero, 0);
+        return mb__vk_add_fill(p, s, &(mb__view){step->u.zero, 0, {1}}, p->plan->values[step->u.zero].count,
+                               p->plan->values[step->u.zero].dtype, 0);
     }
 }
 

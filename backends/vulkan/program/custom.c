@@ -48,10 +48,10 @@ uint32_t *mb__vk_compile_maps(mb__vk *v, const char *site, const mb__kernel *k, 
                               size_t *bytes)
 {
     mb__vk_source s = {0};
-    bool wide = mb__vk_uses_float64(k);
+    mb__vk_uses uses = mb__vk_uses_of(k);
     const mb__custom_op *op = NULL;
-    mb__vk_text(v, &s, "#version 450\n%s%s%s", wide ? "#define HAVE_F64\n" : "", mb__vk_kernel_text,
-                mb__vk_names_text);
+    mb__vk_text(v, &s, "#version 450\n%s%s%s%s", uses.float64 ? "#define HAVE_F64\n" : "",
+                uses.halves ? "#define HAVE_HALF\n" : "", mb__vk_kernel_text, mb__vk_names_text);
     for (int i = 0; i < k->instr_count; i++) {
         if (!k->instrs[i].custom || seen(k, i))
             continue;
@@ -62,7 +62,7 @@ uint32_t *mb__vk_compile_maps(mb__vk *v, const char *site, const mb__kernel *k, 
             return NULL;
         }
         put_function(v, &s, op, "f32", "float");
-        if (wide)
+        if (uses.float64)
             put_function(v, &s, op, "f64", "double");
     }
     mb__vk_text(v, &s, "%s", text);

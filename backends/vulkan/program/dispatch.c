@@ -22,10 +22,9 @@ void mb__vk_add_word(mb__vk_program *p, uint32_t word, int32_t value, uint32_t s
     p->slot_value[p->word_count++] = value;
 }
 
-/* Elements of a value are 4 bytes, or 8 where they are float64 or int64; of scratch the writer says so by its
- * views.
- */
-static int words_each(const mb__vk_program *p, int32_t value)
+/* Elements of a value are one of its units, or two where they are float64 or int64; of scratch the writer
+ * says so by its views. */
+static int units_each(const mb__vk_program *p, int32_t value)
 {
     return value < p->plan->value_count && mb__vk_is_wide(p->plan->values[value].dtype) ? 2 : 1;
 }
@@ -33,7 +32,7 @@ static int words_each(const mb__vk_program *p, int32_t value)
 void mb__vk_slots(mb__vk_program *p, const mb__vk_slot *slots, int count)
 {
     for (int i = 0; i < count; i++) {
-        mb__vk_add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * words_each(p, slots[i].value)));
+        mb__vk_add_word(p, 0, slots[i].value, (uint32_t)(slots[i].offset * units_each(p, slots[i].value)));
         mb__vk_add_word(p, 0, -1, 0);
     }
 }
@@ -93,8 +92,16 @@ void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t 
                                                    .cost = cost};
 }
 
-int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
+int64_t mb__vk_unit(const mb__vk_program *p, int32_t value)
 {
+    int count = p->plan->value_count;
+    return mb__is_half(value < count ? p->plan->values[value].dtype : p->scratch[value - count].dtype) ? 2
+                                                                                                       : 4;
+}
+
+int32_t mb__vk_scratch(mb__vk_program *p, int64_t count, int dtype)
+{
+    uint64_t bytes = (uint64_t)count * mb__vk_element_size((mb_dtype)dtype);
     bytes = bytes ? bytes : 1; /* values of no bytes have a place too */
     mb__vk_scratch_value *grown =
         mb__bump_grow(&p->pool, p->scratch, p->scratch_count, &p->scratch_capacity, sizeof *grown);
@@ -103,7 +110,7 @@ int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes)
         return 0;
     }
     p->scratch = grown;
-    grown[p->scratch_count] = (mb__vk_scratch_value){p->scratch_bytes, bytes};
+    grown[p->scratch_count] = (mb__vk_scratch_value){p->scratch_bytes, bytes, (uint8_t)dtype};
     p->scratch_bytes += (bytes + VK_ALIGN - 1) / VK_ALIGN * VK_ALIGN;
     return p->plan->value_count + p->scratch_count++;
 }

@@ -68,6 +68,11 @@ static mb__vk_type type_for(int dtype)
 }
 /* Halves are float32, rounded by cast and store; an int64 is a pair of words; a uint8 is an int32. */
 static const char *const type_names[MB_DTYPES] = {"f32", "f64", "i32", "bool", "f32", "f32", "i64", "i32"};
+/* In memory halves are themselves. */
+static const char *memory_name(int dtype)
+{
+    return dtype == MB_FLOAT16 ? "f16" : dtype == MB_BFLOAT16 ? "bf16" : type_names[dtype];
+}
 
 static uint32_t call1(emitter *e, const char *format, const char *name, mb__vk_type type, int n,
                       const uint32_t *args)
@@ -159,7 +164,7 @@ static uint32_t one(emitter *e, int i)
         int s = mb__vk_slot_of(e->p, &n->view);
         args[0] = e->block[s];
         args[1] = position(e, &n->view, mb__vk_is_wide(n->dtype) ? e->base64[s] : e->base[s], 0, e->k->rank);
-        return call1(e, "load_%s", name, type, 2, args);
+        return call1(e, "load_%s", memory_name(n->dtype), type, 2, args);
     }
     case MB_K_CONST:
         if (n->dtype == MB_INT64)
@@ -232,7 +237,7 @@ static void store(emitter *e, const mb__store *s)
     uint32_t base = mb__vk_is_wide(n->dtype) ? e->base64[slot] : e->base[slot];
     uint32_t args[3] = {e->block[slot], position(e, &s->view, base, 0, e->k->rank),
                         rounded(e, n->dtype, e->id[s->instr])};
-    call1(e, "store_%s", type_names[n->dtype], VK_TYPES, 3, args);
+    call1(e, "store_%s", memory_name(n->dtype), VK_TYPES, 3, args);
 }
 
 /* ---- coordinates ---- */

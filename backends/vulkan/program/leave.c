@@ -57,18 +57,13 @@ bool mb__vk_is_done(const mb__vk_program *p, const mb__binding *b, const mb__loo
     return ok;
 }
 
-static uint64_t words_of(const mb__value *v, int64_t count)
-{
-    return (uint64_t)count * mb__vk_element_size((mb_dtype)v->dtype) / 4;
-}
-
 static bool hand_on(const mb__vk_program *p, const mb__binding *b, const mb__loop *l, int i, int64_t from,
                     int64_t to)
 {
     const mb__value *v = &p->plan->values[l->out[i].value];
     mb__vk_memory was = carry_at(p, b, l, i, from), is = carry_at(p, b, l, i, to);
     bool there = was.block == is.block && was.offset == is.offset;
-    return there || v->count == 0 || mb__vk_copy(p->v, &was, &is, words_of(v, v->count));
+    return there || v->count == 0 || mb__vk_copy(p->v, &was, &is, (mb_dtype)v->dtype, v->count);
 }
 
 /* `count` entries of a stack: the carry that is kept there, each twice as many from those before; or zeros.
@@ -86,11 +81,11 @@ static bool fill(const mb__vk_program *p, const mb__binding *b, const mb__loop *
     if (kept < 0)
         return mb__vk_upload(p->v, &start, (mb_dtype)v->dtype, count * each, NULL);
     mb__vk_memory carry = carry_at(p, b, l, kept, from);
-    bool ok = mb__vk_copy(p->v, &carry, &start, words_of(v, each));
+    bool ok = mb__vk_copy(p->v, &carry, &start, (mb_dtype)v->dtype, each);
     for (int64_t n = 1; n < count && ok; n *= 2) {
         int64_t more = count - n < n ? count - n : n;
         mb__vk_memory next = element_of(p, b, port->value, port->offset + (first + n) * each);
-        ok = mb__vk_copy(p->v, &start, &next, words_of(v, more * each));
+        ok = mb__vk_copy(p->v, &start, &next, (mb_dtype)v->dtype, more * each);
     }
     return ok;
 }

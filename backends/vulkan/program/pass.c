@@ -182,7 +182,7 @@ static bytes key_of(mb__vk_splitter *s, const mb__vk_pass *p)
 static mb__vk_pipeline *assemble(mb__vk_splitter *s, mb__vk_pass *pass)
 {
     mb__vk *v = s->p->v;
-    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), false);
+    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_of(&pass->k), false);
     if (!a)
         return NULL;
     mb__vk_emit(a, pass);
@@ -199,7 +199,7 @@ static mb__vk_pipeline *assemble(mb__vk_splitter *s, mb__vk_pass *pass)
 static mb__vk_pipeline *compile_maps(mb__vk_splitter *s, mb__vk_pass *pass)
 {
     mb__vk *v = s->p->v;
-    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_float64(&pass->k), true);
+    mb__vk_asm *a = mb__vk_asm_new(v, mb__vk_uses_of(&pass->k), true);
     if (!a)
         return NULL;
     mb__vk_emit(a, pass);
@@ -247,8 +247,8 @@ static mb__vk_pipeline *pipeline_of(mb__vk_splitter *s, mb__vk_pass *pass)
 static bool list_pass(mb__vk_splitter *s, const mb__vk_pass *pass)
 {
     mb__vk *v = s->p->v;
-    bool float64 = mb__vk_uses_float64(&pass->k);
-    mb__vk_asm *as_text = mb__vk_asm_new(v, float64, true), *as_words = mb__vk_asm_new(v, float64, false);
+    mb__vk_uses uses = mb__vk_uses_of(&pass->k);
+    mb__vk_asm *as_text = mb__vk_asm_new(v, uses, true), *as_words = mb__vk_asm_new(v, uses, false);
     const char *text = NULL;
     const uint32_t *words = NULL;
     uint32_t count = 0;

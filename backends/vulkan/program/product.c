@@ -21,10 +21,13 @@ static const struct {
     [VK_TILE128] = {"product_tile128", 128, 128, 256, 8448},
 };
 
-static const mb__vk_shader *shader_of(int kernel, bool wide)
+static const mb__vk_shader *shader_of(int kernel, int dtype)
 {
     char name[32];
-    snprintf(name, sizeof name, "%s%s", kernels[kernel].name, wide ? "_f64" : "");
+    snprintf(name, sizeof name, "%s%s", kernels[kernel].name,
+             dtype == MB_FLOAT64  ? "_f64"
+             : mb__is_half(dtype) ? "_half"
+                                  : "");
     return mb__vk_shader_named(name);
 }
 
@@ -44,28 +47,28 @@ mb__vk_tile mb__vk_tile_of(const mb__vk *v, int kernel)
 /* ---- which kernel ---- */
 
 /* Whether the kernel can run here: it was built for the type and fits the device. */
-static bool usable(const mb__vk *v, int kernel, bool wide)
+static bool usable(const mb__vk *v, int kernel, int dtype)
 {
-    return shader_of(kernel, wide) && kernels[kernel].local <= v->caps.invocations &&
+    return shader_of(kernel, dtype) && kernels[kernel].local <= v->caps.invocations &&
            kernels[kernel].shared <= v->caps.shared_bytes &&
            !(kernel == VK_TILE128 && v->quirks & VK_QUIRK_NO_LARGE_TILES);
 }
 
-static int best_kernel(const mb__vk *v, const mb__product *p, bool wide)
+static int best_kernel(const mb__vk *v, const mb__product *p, int dtype)
 {
     int64_t least = p->m < p->n ? p->m : p->n;
     int best = least >= 3 ? VK_PLAIN4 : VK_PLAIN;
     if (v->caps.processor) {
-        if (p->m >= 8 && p->n >= 8 && usable(v, VK_LANES, wide))
+        if (p->m >= 8 && p->n >= 8 && usable(v, VK_LANES, dtype))
             best = VK_LANES;
-    } else if (least >= 96 && p->m * p->n >= 256 * 256 && usable(v, VK_TILE128, wide)) {
+    } else if (least >= 96 && p->m * p->n >= 256 * 256 && usable(v, VK_TILE128, dtype)) {
         best = VK_TILE128;
-    } else if (least >= 40 && usable(v, VK_TILE64, wide)) {
+    } else if (least >= 40 && usable(v, VK_TILE64, dtype)) {
         best = VK_TILE64;
-    } else if (least >= 12 && usable(v, VK_TILE32, wide)) {
+    } else if (least >= 12 && usable(v, VK_TILE32, dtype)) {
         best = VK_TILE32;
     }
-    return usable(v, best, wide) ? best : VK_PLAIN;
+    return usable(v, best, dtype) ? best : VK_PLAIN;
 }
 
 /* c^T = b^T a^T, if that makes the result's rows contiguous, or its long axis that of the lanes. */
@@ -97,9 +100,9 @@ static mb__product transposed(const mb__product *p)
  * them, and in parts by 113. */
 enum { EXACT_TERMS = 1 << 11, PARTS_BYTES_MOST = 1 << 26 };
 
-static int64_t splits_for_rounding(const mb__product *p, bool wide, int64_t total, int64_t batch)
+static int64_t splits_for_rounding(const mb__product *p, int dtype, int64_t total, int64_t batch)
 {
-    int64_t wanted = wide ? 1 : total / EXACT_TERMS;
+    int64_t wanted = dtype == MB_FLOAT64 ? 1 : total / EXACT_TERMS;
     if (wanted <= 1)
         return 1;
     int64_t most = PARTS_BYTES_MOST / 4 / (p->m * p->n * batch);
@@ -133,7 +136,7 @@ typedef struct layout {
     int64_t c_offset, c_m, c_n, c_loop[MB_MAX_RANK * 3], split_stride;
 } layout;
 
-static layout layout_of(const mb__vk *v, const mb__product *given, int kernel, bool wide)
+static layout layout_of(const mb__vk *v, const mb__product *given, int kernel, int dtype)
 {
     layout l = {.m = transposed(given), .batch_size = 1, .reduce_size = 1, .tile = mb__vk_tile_of(v, kernel)};
     const mb__product *m = &l.m;
@@ -147,7 +150,7 @@ static layout layout_of(const mb__vk *v, const mb__product *given, int kernel, b
         }
     }
     l.tiles = (m->m + l.tile.m - 1) / l.tile.m * ((m->n + l.tile.n - 1) / l.tile.n) * l.batch_size;
-    int64_t parts = splits_for_rounding(m, wide, m->k * l.reduce_size, l.batch_size);
+    int64_t parts = splits_for_rounding(m, dtype, m->k * l.reduce_size, l.batch_size);
     l.splits = splits_for(v, kernel, l.tiles, m->k, l.reduce_size, l.batch_count);
     l.splits = parts > l.splits ? parts : l.splits;
     if (l.splits == 1) {
@@ -189,16 +192,17 @@ static uint32_t reading(int64_t offset, int64_t o, int64_t o_size, int64_t k, in
 
 /* ---- choices ---- */
 
-mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide, int kernel)
+mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, int dtype, int kernel)
 {
-    mb__vk_choice c = {.kernel = VK_AS_SUMS, .wide = wide};
-    if (kernel == VK_AS_SUMS || !shader_of(kernel, wide))
+    mb__vk_choice c = {.kernel = VK_AS_SUMS, .dtype = (uint8_t)dtype};
+    if (kernel == VK_AS_SUMS || !shader_of(kernel, dtype))
         return c;
-    layout l = layout_of(v, p, kernel, wide);
+    layout l = layout_of(v, p, kernel, dtype);
     const mb__product *m = &l.m;
     if (l.splits > 1 && l.batch_count + 3 > MB_MAX_RANK)
         return c;
     c.kernel = kernel;
+    c.rounded = mb__is_half(dtype) && l.splits == 1;
     if (mb__vk_is_plain(&c))
         return c;
     int64_t c_strides[MB_MAX_RANK * 3 + 1];
@@ -212,11 +216,11 @@ mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide
     return c;
 }
 
-mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide)
+mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, int dtype)
 {
     mb__product m = transposed(p);
-    mb__vk_choice c = mb__vk_product_by(v, p, wide, best_kernel(v, &m, wide));
-    return *mb__vk_trust(v, &c) == VK_WRONG ? mb__vk_product_by(v, p, wide, VK_PLAIN) : c;
+    mb__vk_choice c = mb__vk_product_by(v, p, dtype, best_kernel(v, &m, dtype));
+    return *mb__vk_trust(v, &c) == VK_WRONG ? mb__vk_product_by(v, p, dtype, VK_PLAIN) : c;
 }
 
 /* Whether a value begins at a multiple of four elements, in every step of a loop. */
@@ -236,7 +240,7 @@ mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__pro
     for (int i = 0; i < 3; i++)
         if (!begins_even(program, views[i]->value))
             views[i]->offset = 1; /* whatever it is, it is nowhere in particular */
-    return mb__vk_product_decide(program->v, &m, program->plan->values[p->c.value].dtype == MB_FLOAT64);
+    return mb__vk_product_decide(program->v, &m, program->plan->values[p->c.value].dtype);
 }
 
 /* Cuts along the longest loop, else along rows or columns. */
@@ -269,21 +273,16 @@ bool mb__vk_product_cut(const mb__vk *v, const mb__product *m, mb__product part[
 
 mb__vk_pipeline *mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
 {
-    const mb__vk_shader *s = shader_of(c->kernel, c->wide);
+    const mb__vk_shader *s = shader_of(c->kernel, c->dtype);
+    uint32_t half = mb__is_half(c->dtype) ? 8u * (c->dtype == MB_BFLOAT16) + 16u * c->rounded : 0;
     return mb__vk_pipeline_for(v, s->words, (uint32_t)(s->bytes / 4), mb__vk_tile_of(v, c->kernel).local,
-                               c->a_read, c->b_read | (uint32_t)c->fours << 2);
-}
-
-/* Halves are float32 in the device's memory, too. */
-static uint8_t summed_in(const mb__vk_program *p, const mb__product *m)
-{
-    return p->plan->values[m->c.value].dtype == MB_FLOAT64 ? MB_FLOAT64 : MB_FLOAT32;
+                               c->a_read, c->b_read | (uint32_t)c->fours << 2 | half);
 }
 
 /* The simplest way: a generated kernel that sums products of two loads over k. */
 static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 {
-    uint8_t dtype = summed_in(p, m);
+    uint8_t dtype = p->plan->values[m->c.value].dtype;
     mb__instr instrs[4] = {{.op = MB_K_LOAD}, {.op = MB_K_LOAD}, {.op = MB_OP_MUL}, {.op = MB_K_SUM}};
     mb__store st = {.instr = 3, .mode = MB_STORE, .per_row = true, .view = {m->c.value, m->c.offset, {0}}};
     mb__kernel k = {.instrs = instrs, .stores = &st, .instr_count = 4, .store_count = 1};
@@ -319,8 +318,8 @@ static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 static bool add_up(mb__vk_program *p, int step, const layout *l, int32_t pieces)
 {
     const mb__product *m = &l->m;
-    uint8_t dtype = summed_in(p, m);
-    mb__instr instrs[2] = {{.op = MB_K_LOAD, .dtype = dtype, .from = dtype, .in = {-1, -1, -1}, .bind = -1},
+    uint8_t dtype = p->plan->values[m->c.value].dtype, parts = dtype == MB_FLOAT64 ? dtype : MB_FLOAT32;
+    mb__instr instrs[2] = {{.op = MB_K_LOAD, .dtype = parts, .from = parts, .in = {-1, -1, -1}, .bind = -1},
                            {.op = MB_K_SUM, .dtype = dtype, .from = dtype, .in = {0, -1, -1}, .bind = -1}};
     mb__store st = {.instr = 1, .mode = MB_STORE, .per_row = true, .view = {m->c.value, m->c.offset, {0}}};
     mb__kernel k = {
@@ -385,10 +384,11 @@ bool mb__vk_product_emit(mb__vk_program *p, int step, const mb__product *product
     mb__vk_pipeline *pipeline = mb__vk_product_pipeline(p->v, c);
     if (!pipeline)
         return false;
-    layout l = layout_of(p->v, product, c->kernel, c->wide);
+    layout l = layout_of(p->v, product, c->kernel, c->dtype);
     int32_t target = l.m.c.value;
     if (l.splits > 1)
-        target = mb__vk_scratch(p, (uint64_t)l.splits * (uint64_t)l.split_stride * (c->wide ? 8 : 4));
+        target =
+            mb__vk_scratch(p, l.splits * l.split_stride, c->dtype == MB_FLOAT64 ? MB_FLOAT64 : MB_FLOAT32);
     uint32_t region = put_region(p, &l, target);
     int64_t groups = l.tiles * l.splits;
     if (c->kernel <= VK_PLAIN4)

@@ -43,12 +43,29 @@ static mb__product trial(const mb__vk *v, const mb__vk_choice *c)
     return p;
 }
 
-static double at(const void *data, bool wide, int64_t i)
+static double at(const void *data, mb_dtype dtype, int64_t i)
 {
-    return wide ? ((const double *)data)[i] : (double)((const float *)data)[i];
+    return mb__is_half((int)dtype) ? (double)mb__from_half((int)dtype, ((const uint16_t *)data)[i])
+           : dtype == MB_FLOAT64   ? ((const double *)data)[i]
+                                   : (double)((const float *)data)[i];
 }
 
-static bool is_right(const mb__product *p, bool wide, const void *c)
+static void put(void *data, mb_dtype dtype, int64_t i, double x)
+{
+    if (mb__is_half((int)dtype))
+        ((uint16_t *)data)[i] = mb__to_half((int)dtype, x);
+    else if (dtype == MB_FLOAT64)
+        ((double *)data)[i] = x;
+    else
+        ((float *)data)[i] = (float)x;
+}
+
+static mb_dtype result_of(const mb__vk_choice *c)
+{
+    return mb__is_half(c->dtype) && !c->rounded ? MB_FLOAT32 : (mb_dtype)c->dtype;
+}
+
+static bool is_right(const mb__product *p, mb_dtype dtype, const void *c)
 {
     for (int64_t l = 0; l < BATCH; l++)
         for (int64_t i = 0; i < p->m; i++)
@@ -57,7 +74,9 @@ static bool is_right(const mb__product *p, bool wide, const void *c)
                 for (int64_t k = 0; k < p->k; k++)
                     sum += entry(l * p->a_loop[0] + i * p->a_m + k * p->a_k, 1) *
                            entry(l * p->b_loop[0] + k * p->b_k + j * p->b_n, 5);
-                if (at(c, wide, l * p->c_loop[0] + i * p->c_m + j * p->c_n) != sum)
+                if (mb__is_half((int)dtype))
+                    sum = (double)mb__from_half((int)dtype, mb__to_half((int)dtype, sum));
+                if (at(c, dtype, l * p->c_loop[0] + i * p->c_m + j * p->c_n) != sum)
                     return false;
             }
     return true;
@@ -66,10 +85,10 @@ static bool is_right(const mb__product *p, bool wide, const void *c)
 bool mb__vk_product_run(mb__vk *v, const mb__product *product, const mb__vk_choice *c, const int64_t count[3],
                         const void *a, const void *b, void *result)
 {
-    mb_dtype dtype = c->wide ? MB_FLOAT64 : MB_FLOAT32;
+    const mb_dtype dtypes[3] = {(mb_dtype)c->dtype, (mb_dtype)c->dtype, result_of(c)};
     mb__value values[3];
     for (int i = 0; i < 3; i++)
-        values[i] = (mb__value){.dtype = (uint8_t)dtype,
+        values[i] = (mb__value){.dtype = (uint8_t)dtypes[i],
                                 .storage = i < 2 ? MB_IN_INPUT : MB_IN_OUTPUT,
                                 .index = i < 2 ? i : 0,
                                 .count = count[i],
@@ -84,8 +103,8 @@ bool mb__vk_product_run(mb__vk *v, const mb__product *product, const mb__vk_choi
     void *memory[3] = {NULL};
     bool ok = true;
     for (int i = 0; i < 3 && ok; i++)
-        ok = (memory[i] = mb__vk_memory_new(v, (uint64_t)count[i] * mb__vk_element_size(dtype))) &&
-             mb__vk_upload(v, memory[i], dtype, count[i],
+        ok = (memory[i] = mb__vk_memory_new(v, (uint64_t)count[i] * mb__vk_element_size(dtypes[i]))) &&
+             mb__vk_upload(v, memory[i], dtypes[i], count[i],
                            i == 0   ? a
                            : i == 1 ? b
                                     : NULL);
@@ -94,7 +113,7 @@ bool mb__vk_product_run(mb__vk *v, const mb__product *product, const mb__vk_choi
         p->untimed = true;
     mb__binding binding = {.inputs = memory, .outputs = memory + 2};
     ok = p && mb__vk_product_emit(p, 0, product, c) && mb__vk_program_finish(p) && mb__vk_run(p, &binding) &&
-         mb__vk_download(v, memory[2], dtype, count[2], result);
+         mb__vk_download(v, memory[2], dtypes[2], count[2], result);
     mb__vk_discard(p);
     for (int i = 0; i < 3; i++)
         if (memory[i])
@@ -107,20 +126,17 @@ static bool run_trial(mb__vk *v, const mb__vk_choice *c, bool *right)
 {
     mb__product p = trial(v, c);
     int64_t count[3] = {BATCH * p.a_loop[0], BATCH * p.b_loop[0], BATCH * p.c_loop[0]};
-    size_t size = c->wide ? 8 : 4, bytes = (size_t)(count[0] + count[1] + count[2]) * size;
+    mb_dtype dtype = (mb_dtype)c->dtype;
+    size_t size = mb_dtype_size(dtype), result_size = mb_dtype_size(result_of(c));
+    size_t bytes = (size_t)count[2] * result_size + (size_t)(count[0] + count[1]) * size;
     char *memory = mb__host_alloc(v->host, bytes);
     if (!memory)
         return false;
-    char *a = memory, *b = a + (size_t)count[0] * size, *result = b + (size_t)count[1] * size;
-    for (int64_t i = 0; i < count[0] + count[1]; i++) {
-        double x = i < count[0] ? entry(i, 1) : entry(i - count[0], 5);
-        if (c->wide)
-            ((double *)(void *)memory)[i] = x;
-        else
-            ((float *)(void *)memory)[i] = (float)x;
-    }
+    char *result = memory, *a = result + (size_t)count[2] * result_size, *b = a + (size_t)count[0] * size;
+    for (int64_t i = 0; i < count[0] + count[1]; i++)
+        put(a, dtype, i, i < count[0] ? entry(i, 1) : entry(i - count[0], 5));
     bool ok = mb__vk_product_run(v, &p, c, count, a, b, result);
-    *right = ok && is_right(&p, c->wide, result);
+    *right = ok && is_right(&p, result_of(c), result);
     mb__host_free(v->host, memory, bytes);
     return ok;
 }

@@ -40,6 +40,7 @@ typedef struct mb__vk_dispatch {
 /* Memory of the program's own, for what is kept between two of its dispatches. */
 typedef struct mb__vk_scratch_value {
     uint64_t offset, bytes;
+    uint8_t dtype;
 } mb__vk_scratch_value;
 
 /* What is submitted, in order: commands, or all up to `end`, `times` over. */
@@ -143,12 +144,15 @@ static inline uint32_t mb__vk_widest(const mb__vk *v)
 {
     return v->caps.invocations < 256 ? v->caps.invocations : 256;
 }
-static inline bool mb__vk_uses_float64(const mb__kernel *k)
+/* What the functions of a generated kernel take. */
+static inline mb__vk_uses mb__vk_uses_of(const mb__kernel *k)
 {
-    for (int i = 0; i < k->instr_count; i++)
-        if (k->instrs[i].dtype == MB_FLOAT64)
-            return true;
-    return false;
+    mb__vk_uses uses = {false, false};
+    for (int i = 0; i < k->instr_count; i++) {
+        uses.float64 |= k->instrs[i].dtype == MB_FLOAT64;
+        uses.halves |= mb__is_half(k->instrs[i].dtype);
+    }
+    return uses;
 }
 /* Whether an element is two words. */
 static inline bool mb__vk_is_wide(int dtype)
@@ -174,7 +178,9 @@ void mb__vk_accesses(mb__vk_program *p, int32_t value, bool written);
 void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t region, int64_t groups,
                          int step, double cost);
 /* Adds a value of the program's own; returns its number. */
-int32_t mb__vk_scratch(mb__vk_program *p, uint64_t bytes);
+int32_t mb__vk_scratch(mb__vk_program *p, int64_t count, int dtype);
+/* The bytes in which the table counts where a value lies. */
+int64_t mb__vk_unit(const mb__vk_program *p, int32_t value);
 
 /* The kernel of that name for a dtype, or, with dtype < 0, for all; NULL: error set. */
 mb__vk_pipeline *mb__vk_pipeline_named(mb__vk_program *p, int step, const char *kernel, int dtype,
@@ -226,8 +232,9 @@ bool mb__vk_dispatch_pass(mb__vk_splitter *s, mb__vk_pass *pass);
 bool mb__vk_add_kernel(mb__vk_program *p, int step, const mb__kernel *k);
 /* The same for one whose reductions all run over the axes of the mask and are stored once a row. */
 bool mb__vk_add_rows(mb__vk_program *p, int step, const mb__kernel *k, uint32_t column_mask);
-/* Fills a value with a number. */
-bool mb__vk_add_fill(mb__vk_program *p, int step, int32_t value, double number);
+/* Fills the elements along the view's first axis with a number. */
+bool mb__vk_add_fill(mb__vk_program *p, int step, const mb__view *view, int64_t count, int dtype,
+                     double number);
 
 /* ---- product.c ---- */
 
@@ -237,7 +244,8 @@ enum mb__vk_product_kernel { VK_PLAIN, VK_PLAIN4, VK_LANES, VK_TILE32, VK_TILE64
 /* How a product is computed: a kernel, and the constants that make a pipeline of it. */
 typedef struct mb__vk_choice {
     int kernel;
-    bool wide;               /* in float64 */
+    uint8_t dtype;           /* of the operands; halves are summed in float32 */
+    bool rounded;            /* halves: the result is one, too, and not float32 */
     bool fours;              /* results are written four at a time */
     uint32_t a_read, b_read; /* how operands are read; as product.comp numbers it */
 } mb__vk_choice;
@@ -250,7 +258,8 @@ typedef struct mb__vk_tile {
 enum { VK_UNTRIED, VK_TRUSTED, VK_WRONG };
 static inline uint8_t *mb__vk_trust(mb__vk *v, const mb__vk_choice *c)
 {
-    return &v->product_state[c->kernel * 2 + c->wide][c->a_read | c->b_read << 2 | (uint32_t)c->fours << 4];
+    int type = mb__is_half(c->dtype) ? 2 + 2 * (c->dtype == MB_BFLOAT16) + c->rounded : c->dtype;
+    return &v->product_state[c->kernel * 6 + type][c->a_read | c->b_read << 2 | (uint32_t)c->fours << 4];
 }
 static inline bool mb__vk_is_plain(const mb__vk_choice *c)
 {
@@ -261,9 +270,9 @@ mb__vk_tile mb__vk_tile_of(const mb__vk *v, int kernel);
 /* Whether a product would keep a GPU busy for too long: then as two parts. */
 bool mb__vk_product_cut(const mb__vk *v, const mb__product *p, mb__product part[2]);
 /* How a kernel would compute a product; by VK_AS_SUMS if it cannot. */
-mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, bool wide, int kernel);
+mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, int dtype, int kernel);
 /* How a product, which is not to be cut, is computed, given what is known to be wrong. */
-mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, bool wide);
+mb__vk_choice mb__vk_product_decide(mb__vk *v, const mb__product *p, int dtype);
 /* The same in a program, whose values may begin anywhere. */
 mb__vk_choice mb__vk_product_choose(const mb__vk_program *program, const mb__product *p);
 mb__vk_pipeline *mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c);
@@ -284,8 +293,9 @@ bool mb__vk_add_other(mb__vk_program *p, int step, const mb__other *other);
 
 bool mb__vk_upload(mb__vk *v, const mb__vk_memory *to, mb_dtype dtype, int64_t count, const void *from);
 bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64_t count, void *to);
-/* Copies words on the device, between places that do not overlap, and waits. */
-bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, uint64_t words);
+/* Copies elements on the device, between places that do not overlap, and waits. */
+bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, mb_dtype dtype,
+                 int64_t count);
 
 /* ---- program.c ---- */
 

@@ -74,9 +74,10 @@ static void bind_values(mb__vk_program *p, const mb__binding *b)
         if (now.block == p->bound[i].block && now.offset == p->bound[i].offset)
             continue;
         p->bound[i] = now;
+        uint64_t unit = (uint64_t)mb__vk_unit(p, i);
         for (int32_t w = p->slot_first[i]; w >= 0; w = p->slot_next[w]) {
             table[w] = now.block;
-            table[w + 1] = (uint32_t)(now.offset / 4) + p->shift[w];
+            table[w + 1] = (uint32_t)(now.offset / unit) + p->shift[w];
         }
     }
     for (mb__vk_program *body = p->bodies; body; body = body->next_body) {

@@ -224,9 +224,11 @@ static bool add_pieces(mb__vk_splitter *s, mb__vk_pass *pass)
         mb__store *st = &k->stores[i];
         if (!st->per_row)
             continue;
-        size_t size = mb__vk_element_size((mb_dtype)k->instrs[st->instr].dtype);
+        mb__instr *sum = &k->instrs[st->instr];
         memset(&st->view, 0, sizeof st->view);
-        st->view.value = mb__vk_scratch(s->p, (uint64_t)pass->rows * pass->chunks * size);
+        if (mb__is_half(sum->dtype)) /* rounded once, when the pieces are combined */
+            sum->dtype = MB_FLOAT32;
+        st->view.value = mb__vk_scratch(s->p, pass->rows * pass->chunks, sum->dtype);
         int64_t stride = 1;
         for (int a = outer; a >= 0; a--) {
             st->view.stride[a] = stride;
@@ -343,8 +345,7 @@ static bool spill_rows(mb__vk_splitter *s, const mb__kernel *k, uint32_t rows_ma
         if (!mb__vk_is_reduction(&k->instrs[i]))
             continue;
         mb__store st = {.instr = i, .mode = MB_STORE, .per_row = true};
-        st.view.value =
-            mb__vk_scratch(s->p, (uint64_t)rows * mb__vk_element_size((mb_dtype)k->instrs[i].dtype));
+        st.view.value = mb__vk_scratch(s->p, rows, k->instrs[i].dtype);
         int64_t stride = 1;
         for (int a = outer; a-- > 0;) {
             st.view.stride[a] = stride;
@@ -440,22 +441,20 @@ bool mb__vk_add_rows(mb__vk_program *p, int step, const mb__kernel *k, uint32_t 
     return ok;
 }
 
-bool mb__vk_add_fill(mb__vk_program *p, int step, int32_t value, double number)
+bool mb__vk_add_fill(mb__vk_program *p, int step, const mb__view *view, int64_t count, int dtype,
+                     double number)
 {
-    const mb__value *v = &p->plan->values[value];
     mb__instr in = {.op = MB_K_CONST,
-                    .dtype = v->dtype,
-                    .from = v->dtype,
+                    .dtype = (uint8_t)dtype,
+                    .from = (uint8_t)dtype,
                     .in = {-1, -1, -1},
                     .bind = -1,
                     .number = number};
     in.view.value = -1;
-    mb__store st = {.instr = 0, .mode = MB_STORE};
-    st.view.value = value;
-    st.view.stride[0] = 1;
+    mb__store st = {.instr = 0, .mode = MB_STORE, .view = *view};
     mb__kernel k = {.rank = 1,
                     .inner = 1,
-                    .dim = {v->count},
+                    .dim = {count},
                     .instrs = &in,
                     .stores = &st,
                     .instr_count = 1,

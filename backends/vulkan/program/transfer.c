@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * transfer.c - values to the device and back. There bools, bytes and halves have a word each: 0 or 1, a
- * number, a float32. If the host cannot access the blocks (a discrete GPU without a large BAR), or only by
- * slow uncached reads, transfers go through a host-visible block, by a copy kernel whose commands are
- * recorded once.
+ * transfer.c - values to the device and back. There bools and bytes have a word each: 0 or 1, a number. If
+ * the host cannot access the blocks (a discrete GPU without a large BAR), or only by slow uncached reads,
+ * transfers go through a host-visible block, by a copy kernel whose commands are recorded once.
  */
 #include "backends/vulkan/program/program.h"
 
@@ -68,11 +67,6 @@ static bool copy_words(mb__vk *v, uint32_t from_block, uint64_t from, uint32_t t
     return mb__vk_submit(v, &v->transfer, 1, true) && mb__vk_idle(v);
 }
 
-bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, uint64_t words)
-{
-    return mb__vk_idle(v) && copy_words(v, from->block, from->offset, to->block, to->offset, words);
-}
-
 static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)
 {
     if (!from)
@@ -83,9 +77,6 @@ static void pack(mb_dtype dtype, int64_t count, const void *from, void *to)
     else if (dtype == MB_UINT8)
         for (int64_t i = 0; i < count; i++)
             ((uint32_t *)to)[i] = ((const uint8_t *)from)[i];
-    else if (mb__is_half((int)dtype))
-        for (int64_t i = 0; i < count; i++)
-            ((float *)to)[i] = mb__from_half((int)dtype, ((const uint16_t *)from)[i]);
     else
         memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
 }
@@ -98,30 +89,29 @@ static void unpack(mb_dtype dtype, int64_t count, const void *from, void *to)
     else if (dtype == MB_UINT8)
         for (int64_t i = 0; i < count; i++)
             ((uint8_t *)to)[i] = (uint8_t)((const uint32_t *)from)[i];
-    else if (mb__is_half((int)dtype))
-        for (int64_t i = 0; i < count; i++)
-            ((uint16_t *)to)[i] = mb__to_half((int)dtype, (double)((const float *)from)[i]);
     else
         memcpy(to, from, (size_t)count * mb__vk_element_size(dtype));
 }
 
-/* Transfers values in parts of the staging block's size, each of which `visit` packs or unpacks. */
+/* Transfers values in parts of the staging block's size, each packed or unpacked there. Words are copied, so
+ * that halves which begin or end within one bring their neighbours along, and back. */
 static bool through_stage(mb__vk *v, const mb__vk_memory *p, mb_dtype dtype, int64_t count, const void *from,
                           void *to)
 {
-    int64_t size = (int64_t)mb__vk_element_size(dtype), piece = VK_STAGE_BYTES / size;
+    int64_t size = (int64_t)mb__vk_element_size(dtype), piece = (VK_STAGE_BYTES - 4) / size;
     size_t outside = mb_dtype_size(dtype);
     for (int64_t at = 0; at < count; at += piece) {
         int64_t n = count - at < piece ? count - at : piece;
-        uint64_t place = p->offset + (uint64_t)(at * size), words = (uint64_t)(n * size) / 4;
+        uint64_t place = p->offset + (uint64_t)(at * size), lead = place % 4;
+        uint64_t end = lead + (uint64_t)(n * size), words = (end + 3) / 4;
+        unsigned char *stage = v->blocks[v->stage_block].mapped;
+        if ((to || lead || end % 4) && !copy_words(v, p->block, place - lead, v->stage_block, 0, words))
+            return false;
         if (to) {
-            if (!copy_words(v, p->block, place, v->stage_block, 0, words))
-                return false;
-            unpack(dtype, n, v->blocks[v->stage_block].mapped, (char *)to + (size_t)at * outside);
+            unpack(dtype, n, stage + lead, (char *)to + (size_t)at * outside);
         } else {
-            pack(dtype, n, from ? (const char *)from + (size_t)at * outside : NULL,
-                 v->blocks[v->stage_block].mapped);
-            if (!copy_words(v, v->stage_block, 0, p->block, place, words))
+            pack(dtype, n, from ? (const char *)from + (size_t)at * outside : NULL, stage + lead);
+            if (!copy_words(v, v->stage_block, 0, p->block, place - lead, words))
                 return false;
         }
     }
@@ -155,4 +145,23 @@ bool mb__vk_download(mb__vk *v, const mb__vk_memory *from, mb_dtype dtype, int64
         return through_stage(v, from, dtype, count, NULL, to);
     unpack(dtype, count, mapped + from->offset, to);
     return true;
+}
+
+bool mb__vk_copy(mb__vk *v, const mb__vk_memory *from, const mb__vk_memory *to, mb_dtype dtype, int64_t count)
+{
+    enum { PIECE = 4096 };
+    uint64_t size = mb__vk_element_size(dtype), bytes = (uint64_t)count * size;
+    if ((from->offset | to->offset | bytes) % 4 == 0)
+        return mb__vk_idle(v) && copy_words(v, from->block, from->offset, to->block, to->offset, bytes / 4);
+    /* halves that do not make words */
+    uint16_t piece[PIECE];
+    bool ok = true;
+    for (int64_t at = 0; at < count && ok; at += PIECE) {
+        mb__vk_memory a = *from, b = *to;
+        a.offset += (uint64_t)at * size;
+        b.offset += (uint64_t)at * size;
+        int64_t n = count - at < PIECE ? count - at : PIECE;
+        ok = mb__vk_download(v, &a, dtype, n, piece) && mb__vk_upload(v, &b, dtype, n, piece);
+    }
+    return ok;
 }

@@ -84,23 +84,16 @@ bool cast_f64_bool(const double x)
 }
 #endif
 
-/* ---- halves and bytes (tensor/half.h says the same in C) ---- */
+/* ---- bytes and halves ---- */
 
 int byte_of(const int x) { return min(max(x, 0), 255); }
-float round_bf16(const float x)
-{
-    uint u = floatBitsToUint(x), even = u + 0x7fffu + ((u >> 16) & 1u);
-    return (u & 0x7fffffffu) > 0x7f800000u ? x : uintBitsToFloat(even & 0xffff0000u);
-}
-/* Below 2^-14, adding 1/2 rounds to a multiple of 2^-24. */
-float round_f16(const float x)
-{
-    uint u = floatBitsToUint(x), size = u & 0x7fffffffu, even = (size + 0xfffu + ((size >> 13) & 1u)) & ~0x1fffu;
-    precise float shifted = uintBitsToFloat(size) + 0.5;
-    uint small = floatBitsToUint(float(floatBitsToUint(shifted) - 0x3f000000u) * 5.9604644775390625e-8);
-    uint r = size >= 0x477ff000u ? 0x7f800000u : size < 0x38800000u ? small : even;
-    return size > 0x7f800000u ? x : uintBitsToFloat(r | (u & 0x80000000u));
-}
+#include "half.glsl"
+#ifdef HAVE_HALF
+float load_f16(const uint block, const uint i) { return from_f16(uint(halves[block].at[i])); }
+float load_bf16(const uint block, const uint i) { return from_bf16(uint(halves[block].at[i])); }
+void store_f16(const uint block, const uint i, const float x) { halves[block].at[i] = uint16_t(to_f16(x)); }
+void store_bf16(const uint block, const uint i, const float x) { halves[block].at[i] = uint16_t(to_bf16(x)); }
+#endif
 /* To float32 so that rounding that to a half rounds x: of two float32 around x, the odd one. */
 float odd_i32(const int x)
 {

@@ -15,6 +15,8 @@
  *   TILE BM=128 BN=128 BK=8 TM=8 TN=8 128x128 elements, 8x8 an invocation         256           8448
  *   and with HAVE_F64 and F64, for float64, where TILE holds twice the bytes:
  *   TILE BM=32 BN=32 BK=8 TM=4 TN=4   (64, 4608 bytes),   TILE BM=64 BN=64 BK=8 TM=8 TN=4 (128, 8704 bytes)
+ *   with HAVE_HALF operands are halves and sums float32: constant 3 says by 8 that they are bfloat16, else
+ *   float16, and by 16 that c is rounded to such halves, else it is float32
  *
  * PLAIN is for matrices of a few elements, and where nothing else runs; LANES for processors; TILE for the
  * rest. TILE keeps TM TN sums an invocation, TM + TN factors, and what it fetches ahead: about 40, 70 and 110
@@ -50,7 +52,7 @@ const uint P_LOOPS = 23;        /* batch loops, then reduce loops; for each: siz
 layout(constant_id = 2) const uint A_READ = 0;
 layout(constant_id = 3) const uint B_READ_C_WRITE = 0;
 const uint B_READ = B_READ_C_WRITE & 3u;
-const bool C_FOURS = (B_READ_C_WRITE & 4u) != 0;
+const bool C_FOURS = (B_READ_C_WRITE & 4u) != 0, BRAIN = (B_READ_C_WRITE & 8u) != 0, ROUNDED = (B_READ_C_WRITE & 16u) != 0;
 
 #ifdef F64
 #define REAL double
@@ -64,6 +66,38 @@ layout(std430, set = 0, binding = 1) buffer Fours { dvec4 at[]; } fours[BLOCKS];
 #define REALS floats
 #define BASE(slot) base_of(slot)
 layout(std430, set = 0, binding = 1) buffer Fours { vec4 at[]; } fours[BLOCKS];
+#endif
+#ifdef HAVE_HALF
+#include "half.glsl"
+layout(std430, set = 0, binding = 1) buffer HalfFours { uvec2 at[]; } half_fours[BLOCKS];
+float from_half(const uint h) { return BRAIN ? from_bf16(h) : from_f16(h); }
+uint to_half(const float x) { return BRAIN ? to_bf16(round_bf16(x)) : to_f16(round_f16(x)); }
+REAL get(const uint block, const int i) { return from_half(uint(halves[block].at[i])); }
+REAL4 get4(const uint block, const int i)
+{
+    uvec2 h = half_fours[block].at[i >> 2];
+    return REAL4(from_half(h.x & 0xffffu), from_half(h.x >> 16), from_half(h.y & 0xffffu), from_half(h.y >> 16));
+}
+void set(const uint block, const int i, const REAL x)
+{
+    if (ROUNDED)
+        halves[block].at[i] = uint16_t(to_half(x));
+    else
+        floats[block].at[i] = x;
+}
+void set4(const uint block, const int i, const REAL4 x)
+{
+    if (ROUNDED)
+        half_fours[block].at[i >> 2] =
+            uvec2(to_half(x.x) | to_half(x.y) << 16, to_half(x.z) | to_half(x.w) << 16);
+    else
+        fours[block].at[i >> 2] = x;
+}
+#else
+REAL get(const uint block, const int i) { return REALS[block].at[i]; }
+REAL4 get4(const uint block, const int i) { return fours[block].at[i >> 2]; }
+void set(const uint block, const int i, const REAL x) { REALS[block].at[i] = x; }
+void set4(const uint block, const int i, const REAL4 x) { fours[block].at[i >> 2] = x; }
 #endif
 
 /* Where the element of a, b and c is that is number `index` of `count` loops, the last one the fastest. */
@@ -129,9 +163,9 @@ void main()
     {                                                                                                        \
         REAL x[TM], y[TN];                                                                                   \
         [[unroll]] for (uint i = 0; i < TM; i++)                                                             \
-            x[i] = REALS[a_block].at[ka + a_row[i] + (KA)];                                                  \
+            x[i] = get(a_block, ka + a_row[i] + (KA));                                                  \
         [[unroll]] for (uint j = 0; j < TN; j++)                                                             \
-            y[j] = REALS[b_block].at[kb + b_column[j] + (KB)];                                               \
+            y[j] = get(b_block, kb + b_column[j] + (KB));                                               \
         [[unroll]] for (uint i = 0; i < TM; i++)                                                             \
             [[unroll]] for (uint j = 0; j < TN; j++)                                                         \
                 sum[i * TN + j] += x[i] * y[j];                                                              \
@@ -164,7 +198,7 @@ void main()
     [[unroll]] for (uint i = 0; i < TM; i++)
         [[unroll]] for (uint j = 0; j < TN; j++)
             if (m0 + i < m && n0 + j < n)
-                REALS[c_block].at[start.z + int(m0 + i) * c_m + int(n0 + j) * c_n] = sum[i * TN + j];
+                set(c_block, start.z + int(m0 + i) * c_m + int(n0 + j) * c_n, sum[i * TN + j]);
 }
 #endif
 
@@ -216,14 +250,14 @@ void main()
         [[unroll]] for (uint i = 0; i < ROWS; i++) {
             int p = ka + a_row[i];
             if (A_READ == 3) {
-                a[i] = fours[a_block].at[p >> 2];
+                a[i] = get4(a_block, p);
             } else if (A_READ == 2) {
                 uint u = (i * L + lane) / row_fours;
-                a[i] = fours[a_block].at[p + int(min(u, more - 1)) * a_k >> 2];
+                a[i] = get4(a_block, p + int(min(u, more - 1)) * a_k);
                 a[i] = u < more ? a[i] : REAL4(0);
             } else {
                 [[unroll]] for (uint u = 0; u < 4; u++) {
-                    a[i][u] = REALS[a_block].at[p + int(min(u, more - 1)) * a_k];
+                    a[i][u] = get(a_block, p + int(min(u, more - 1)) * a_k);
                     a[i][u] = u < more ? a[i][u] : REAL(0);
                 }
             }
@@ -231,17 +265,17 @@ void main()
         if (B_READ == 3) {
             REAL4 t[4];
             [[unroll]] for (uint j = 0; j < 4; j++)
-                t[j] = fours[b_block].at[kb + b_column[j] >> 2];
+                t[j] = get4(b_block, kb + b_column[j]);
             [[unroll]] for (uint u = 0; u < 4; u++)
                 b[u] = REAL4(t[0][u], t[1][u], t[2][u], t[3][u]);
         } else {
             [[unroll]] for (uint u = 0; u < 4; u++) {
                 int p = kb + int(min(u, more - 1)) * b_k;
                 if (B_READ == 2)
-                    b[u] = fours[b_block].at[p + b_column[0] >> 2];
+                    b[u] = get4(b_block, p + b_column[0]);
                 else
-                    b[u] = REAL4(REALS[b_block].at[p + b_column[0]], REALS[b_block].at[p + b_column[1]],
-                                 REALS[b_block].at[p + b_column[2]], REALS[b_block].at[p + b_column[3]]);
+                    b[u] = REAL4(get(b_block, p + b_column[0]), get(b_block, p + b_column[1]),
+                                 get(b_block, p + b_column[2]), get(b_block, p + b_column[3]));
                 b[u] = u < more ? b[u] : REAL4(0);
             }
         }
@@ -269,11 +303,11 @@ void main()
         int p = c_at + int(m0 + i) * c_m;
         if (C_FOURS) {
             if (m0 + i < m && n0 < n)
-                fours[c_block].at[p >> 2] = sum[i];
+                set4(c_block, p, sum[i]);
         } else {
             [[unroll]] for (uint j = 0; j < 4; j++)
                 if (m0 + i < m && n0 + j < n)
-                    REALS[c_block].at[p + int(j) * c_n] = sum[i][j];
+                    set(c_block, p + int(j) * c_n, sum[i][j]);
         }
     }
 }
@@ -340,11 +374,11 @@ void main()
         a_next[i] = REAL4(0);                                                                                \
         if (A_READ == 2) {                                                                                   \
             if (inside && row < m)                                                                           \
-                a_next[i] = fours[a_block].at[p >> 2];                                                       \
+                a_next[i] = get4(a_block, p);                                                       \
         } else {                                                                                             \
             [[unroll]] for (uint j = 0; j < 4; j++)                                                          \
                 if (inside && row + j < m)                                                                   \
-                    a_next[i][j] = REALS[a_block].at[p + int(j) * a_m];                                      \
+                    a_next[i][j] = get(a_block, p + int(j) * a_m);                                      \
         }                                                                                                    \
     }                                                                                                        \
     [[unroll]] for (uint i = 0; i < B_EACH; i++) {                                                           \
@@ -354,11 +388,11 @@ void main()
         b_next[i] = REAL4(0);                                                                                \
         if (B_READ == 2) {                                                                                   \
             if (inside && column < n)                                                                        \
-                b_next[i] = fours[b_block].at[p >> 2];                                                       \
+                b_next[i] = get4(b_block, p);                                                       \
         } else {                                                                                             \
             [[unroll]] for (uint j = 0; j < 4; j++)                                                          \
                 if (inside && column + j < n)                                                                \
-                    b_next[i][j] = REALS[b_block].at[p + int(j) * b_n];                                      \
+                    b_next[i][j] = get(b_block, p + int(j) * b_n);                                      \
         }                                                                                                    \
     }
     if (at < last) {
@@ -400,11 +434,11 @@ void main()
             int p = start.z + int(row) * c_m + int(column) * c_n;
             if (C_FOURS) {
                 if (row < m && column < n)
-                    fours[c_block].at[p >> 2] = sum[i * (TN / 4) + j];
+                    set4(c_block, p, sum[i * (TN / 4) + j]);
             } else {
                 [[unroll]] for (uint v = 0; v < 4; v++)
                     if (row < m && column + v < n)
-                        REALS[c_block].at[p + int(v) * c_n] = sum[i * (TN / 4) + j][v];
+                        set(c_block, p + int(v) * c_n, sum[i * (TN / 4) + j][v]);
             }
         }
 }

@@ -3,7 +3,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * take.comp - out[before, i..., after] = in[before, index[i...], after]; an index beyond the ends means the
- * end. An invocation copies an element: a word, or two with the macro WIDE. Any local size; groups past the end
+ * end. An invocation copies an element: a word, two with the macro WIDE, a half with HAVE_HALF. Any local size; groups past the end
  * do nothing. Iterations of an invocation: rank. Region:
  *
  *   0, 1    slot 0: in          2, 3    slot 1: index        4, 5    slot 2: out
@@ -33,6 +33,8 @@ void main()
 #ifdef WIDE
     words[out_block].at[out_base + 2 * to] = words[in_block].at[in_base + 2 * from];
     words[out_block].at[out_base + 2 * to + 1] = words[in_block].at[in_base + 2 * from + 1];
+#elif defined(HAVE_HALF)
+    halves[out_block].at[out_base + to] = halves[in_block].at[in_base + from];
 #else
     words[out_block].at[out_base + to] = words[in_block].at[in_base + from];
 #endif
