@@ -89,8 +89,8 @@ static double limit_of(mb_dtype dtype)
 {
     return dtype == MB_FLOAT64   ? 1e-28
            : dtype == MB_FLOAT32 ? 1e-11
-           : dtype == MB_FLOAT16 ? 0x1p-24
-                                 : 0x1p-18;
+           : dtype == MB_FLOAT16 ? 0x1p-22
+                                 : 0x1p-16;
 }
 
 static void sizes(mb_context *ctx, mb_dtype dtype)
