@@ -294,6 +294,59 @@ Test(vulkan_loop, steps_after_the_last_are_left_out, .timeout = 240)
     expect(atomic_load(&mb__vk_unheard) == 0, "messages that no error reported");
 }
 
+/* Sums of small whole numbers in halves, of which steps make no whole words: below 256, which makes them
+ * exact. Hundreds of steps are left out. */
+static void sum_halves(mb_context *ctx, results *r)
+{
+    static const mb_dtype dtypes[] = {MB_FLOAT16, MB_BFLOAT16};
+    enum { STEPS = 251, ENTRIES = 3 };
+    rng random = {7};
+    r->count = 0;
+    for (int d = 0; d < 2; d++)
+        for (int entries = 1; entries <= ENTRIES; entries++)
+            for (int limit = 2; limit <= 8; limit += 2) {
+                mb_scope scope = mb_scope_begin(ctx);
+                double data[STEPS * ENTRIES];
+                for (int i = 0; i < STEPS * entries; i++)
+                    data[i] = (double)rng_below(&random, 2);
+                mb_tensor b = from_doubles(ctx, dtypes[d], MB_SHAPE(STEPS, entries), data), g,
+                          x = mb_zeros(ctx, dtypes[d], MB_SHAPE(entries)), passed, y;
+                mb_scan s = mb_scan_begin_with(ctx, STEPS, (mb_scan_options){.backwards = limit % 4 != 0});
+                mb_scan_carry(s, &x);
+                x = mb_add(x, mb_scan_slice(s, b));
+                mb_scan_stack(s, mb_square(x), &passed);
+                mb_scan_until(s, mb_lt(mb_full(ctx, MB_FLOAT32, MB_SHAPE0, limit),
+                                       mb_sum(mb_cast(x, MB_FLOAT32), MB_ALL)));
+                mb_scan_end(s);
+                y = mb_add(mb_sum(mb_square(mb_cast(x, MB_FLOAT32)), MB_ALL),
+                           mb_sum(mb_cast(mb_slice(passed, 0, 0, 6, 1), MB_FLOAT32), MB_ALL));
+                mb_grad(y, &b, 1, &g);
+                put(r, x);
+                put(r, passed);
+                put(r, g);
+                put(r, mb_slice(g, 0, 3, STEPS / 2 - 2, 2));
+                mb_scope_end(scope);
+            }
+    expect_ok(ctx);
+    expect(r->count < MOST, "more results than were kept");
+}
+
+Test(vulkan_loop, halves_at_any_place, .timeout = 240)
+{
+    static const char *const names[] = {"MB_VULKAN_LABELS", "MB_VULKAN_STAGING", "MB_VULKAN_LIMITS",
+                                        "MB_GUARD", "MB_VULKAN_VALIDATE"},
+                             *const set_to[] = {"0", "1", "minimum", "1", "1"};
+    setenv("MB_VULKAN_BATCH", "300", 1); /* of a loop, blocks of few steps, which can be left out */
+    sum_halves(open_on("reference"), &want);
+    for (int i = 0; i < 5; i++) {
+        setenv(names[i], set_to[i], 1);
+        sum_halves(open_on("vulkan"), &got);
+        expect_results(names[i], &got, &want);
+        close_all();
+        unsetenv(names[i]);
+    }
+}
+
 /* A loop and its derivatives of 4000 steps cost a block or two more than one of which as many are done. */
 Test(vulkan_loop, work_is_that_of_the_steps_done, .timeout = 120)
 {

@@ -373,6 +373,46 @@ Test(vulkan, without_float64_float32_works)
     close_all();
 }
 
+Test(vulkan, without_halves_the_rest_works)
+{
+    setenv("MB_VULKAN_QUIRKS", "64", 1);
+    training t;
+    training_start(&t, open_on("vulkan"));
+    expect(!device_of(t.ctx)->caps.halves && training_step(&t, 0, 0.1), "%s", mb_message(t.ctx));
+    for (int kind = 0; kind < 2; kind++) {
+        mb_context *ctx = open_on("vulkan");
+        mb_tensor x = mb_uniform(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(2));
+        x = kind ? mb_cast(x, MB_BFLOAT16) : mb_cast(mb_exp(mb_cast(x, MB_FLOAT16)), MB_FLOAT32);
+        expect(mb_eval(&x, 1) == MB_BACKEND && strstr(mb_message(ctx), "no 16 bits"), "kind %d: %s", kind,
+               mb_message(ctx));
+        close_failed(ctx);
+    }
+    close_all();
+}
+
+/* What a chain of products holds for its gradient, in halves and in float32. */
+static int64_t held_for_gradient(mb_dtype dtype)
+{
+    enum { N = 256, DEPTH = 12 };
+    mb_context *ctx = open_on("vulkan");
+    mb_tensor x = mb_cast(mb_uniform(ctx, mb_key_of(1), MB_FLOAT32, MB_SHAPE(N, N)), dtype),
+              w = mb_cast(mb_uniform(ctx, mb_key_of(2), MB_FLOAT32, MB_SHAPE(N, N)), dtype), y = x, g;
+    for (int i = 0; i < DEPTH; i++)
+        y = mb_tanh(mb_matmul(y, w));
+    mb_grad(mb_sum(mb_cast(y, MB_FLOAT32), MB_ALL), &w, 1, &g);
+    expect(mb_eval(&g, 1) == MB_OK, "%s", mb_message(ctx));
+    int64_t bytes = (int64_t)mb_get_stats(ctx).last_arena_bytes;
+    close_all();
+    return bytes;
+}
+
+/* Float32 is kept for nothing but the last sum. */
+Test(vulkan, halves_take_half_the_memory)
+{
+    int64_t whole = held_for_gradient(MB_FLOAT32), half = held_for_gradient(MB_BFLOAT16);
+    expect(half <= 0.6 * (double)whole, "%lld bytes, not half of %lld", (long long)half, (long long)whole);
+}
+
 /* ---- validation ---- */
 
 /* A misuse of Vulkan: its message is the context's error, so that silence means something. */
