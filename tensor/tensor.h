@@ -102,13 +102,13 @@ typedef enum mb_status {
  * bfloat16 (float32's upper half: its range, 8 bits). Halves are storage. They are computed with as float32,
  * and a result is rounded, to nearest and of two to the even one, where it is stored: what fuses into one
  * kernel is rounded at its end alone, but for mb_cast to a half, which always rounds. Backends, and plans,
- * may differ by such roundings, each at most 2^-9 of a bfloat16's size, 2^-12 of a float16's; the reference
+ * may differ by such roundings, each at most 2^-8 of a bfloat16's size, 2^-11 of a float16's; the reference
  * backend rounds after every op. Sums, products of matrices, and what is made of sums (means, norms, softmax,
  * losses) are float32 inside, and rounded once. Numbers beside a half tensor, mb_mul(x, 0.1), are float32.
  * Draws are float32's, rounded: a uniform one may be 1. Derivatives of a half tensor are half; those of what
- * it was cast from are float32. Operands of one op have one dtype: a half is not combined with a float32. On
- * Vulkan a half takes four bytes of the device's memory, and products of matrices are rounded when they are
- * cast or read. Where the cpu backend multiplies pairs of bfloat16 at once (AVX512-BF16), what is
+ * it was cast from are float32. Operands of one op have one dtype: a half is not combined with a float32. A
+ * Vulkan device that cannot access 16 bits (storageBuffer16BitAccess, which nearly all can) has no halves;
+ * an error says so. Where the cpu backend multiplies pairs of bfloat16 at once (AVX512-BF16), what is
  * smaller than 2^-126 counts as 0 in products of matrices.
  *
  * int32 computes as well; it wraps. int64 and uint8 are data: read, written, moved by every structural op,
