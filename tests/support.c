@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "support.h"
+
+#include "backends/engine/state.h"
 #ifdef MB_HAVE_VULKAN
 #include <stdatomic.h>
 extern atomic_int mb__vk_unheard; /* backends/vulkan/device/device.h */
@@ -29,6 +31,38 @@ __attribute__((constructor)) static void take_place(void)
 bool testing(const char *backend)
 {
     return !strncmp(backend_names[1], backend, strlen(backend));
+}
+
+/* One of the three that are tested in full: none of what their tests check depends on what they answer. */
+static bool is_whole(mb_context *ctx)
+{
+    static const char *const whole[] = {"cpu", "reference", "vulkan"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(mb_backend_name(ctx), whole[i]))
+            return true;
+    cr_assert(other_backend, "%s is tested, and TESTS_BACKEND does not name it", mb_backend_name(ctx));
+    return false;
+}
+
+bool has_dtype(mb_context *ctx, mb_dtype dtype)
+{
+    static bool asked[MB_DTYPES], lacks[MB_DTYPES]; /* of the only one that is asked: $TESTS_BACKEND */
+    if (is_whole(ctx))
+        return true;
+    if (!asked[dtype]) {
+        char zero[8] = {0};
+        mb_context *fresh = mb_open(other_backend);
+        mb_tensor x = mb_flip(mb_from(fresh, dtype, MB_SHAPE(1), zero), 0);
+        lacks[dtype] = mb_read(x, zero, mb_dtype_size(dtype)) == MB_BACKEND;
+        mb_close(fresh);
+        asked[dtype] = true;
+    }
+    return !lacks[dtype];
+}
+
+bool has_loops(mb_context *ctx)
+{
+    return is_whole(ctx) || ((mb__engine_state *)ctx->engine_state)->backend->loops;
 }
 
 bool is_slow(void)

@@ -34,6 +34,11 @@ void close_failed(mb_context *ctx);
 extern const char *backend_names[2];
 /* Whether the tests run on that backend, and the reference: for what holds of one only. */
 bool testing(const char *backend);
+/* Whether ctx's backend has the dtype, and runs loops: one that $TESTS_BACKEND names may refuse the first and
+ * be given a loop's steps one after the other, and what a test wants of them is then left out. cpu, reference
+ * and vulkan have all of it, whatever they say: on them nothing is ever left out. */
+bool has_dtype(mb_context *ctx, mb_dtype dtype);
+bool has_loops(mb_context *ctx);
 /* Whether memory or a backend is looked at, by which everything takes long ($TESTS_SLOW): for lists of which
  * some are enough. */
 bool is_slow(void);

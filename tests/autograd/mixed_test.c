@@ -172,7 +172,8 @@ Test(mixed, takes_the_way_that_takes_less)
         uint64_t nodes, first, again, plans, first_plans;
         double reverse = weight_of(ctx, kind, false, &nodes, &plans);
         double mixed = weight_of(ctx, kind, true, &first, &first_plans);
-        double most = kind == RECURRENCE ? 0.8 : 1.1;
+        /* What is stored of steps that are written out depends on how they are fused and simplified. */
+        double most = kind == RECURRENCE && has_loops(ctx) ? 0.8 : 1.1;
         expect(mixed <= most * reverse, "loss %d: %.0f bytes, reverse over reverse %.0f", kind, mixed,
                reverse);
         expect(first_plans == plans + 1, "loss %d: what was weighed counts as a plan", kind);

@@ -32,7 +32,7 @@ Test(scan_draws, are_parts_of_one)
         for (int p = 0; p < 3; p++) {
             mb_context *ctx = open_as(backend_names[b], passes[p], 1);
             for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)
-                for (int backwards = 0; backwards < 2; backwards++) {
+                for (int backwards = 0; backwards < 2 && has_dtype(ctx, dtypes[d]); backwards++) {
                     mb_key key = mb_key_of(7 + d);
                     mb_shape shape = MB_SHAPE(OUTSIDE, EXAMPLES, INSIDE, EACH);
                     mb_tensor got = nested(ctx, key, dtypes[d], backwards);
@@ -55,6 +55,10 @@ Test(scan_draws, reach_beyond_32_bits)
     for (int b = 0; b < 2; b++)
         for (int wide = 0; wide < 2; wide++) {
             mb_context *ctx = open_on(backend_names[b]);
+            if (!has_loops(ctx)) { /* 67 million steps, written out, take all the memory there is */
+                close_all();
+                continue;
+            }
             mb_dtype dtype = wide ? MB_FLOAT64 : MB_FLOAT32;
             mb_tensor carry = mb_zeros(ctx, dtype, MB_SHAPE(COUNT)), here = carry;
             mb_scan outer = mb_scan_begin_with(ctx, MANY, (mb_scan_options){.backwards = true});

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * dtypes.c - every dtype as data, bit by bit: cast to every other, moved, compared. A backend that lacks one
- * of those that are not in every backend's reach says so, by MB_BACKEND, and passes. */
+ * of those that are not in every backend's reach says so, by MB_BACKEND, and passes. And no int32 is -0. */
 #include "support.h"
 
 enum { DTYPES = MB_UINT8 + 1, VALUES = 12, ROOM = 8 * 4 * VALUES };
@@ -9,12 +9,12 @@ enum { DTYPES = MB_UINT8 + 1, VALUES = 12, ROOM = 8 * 4 * VALUES };
 static const double NUMBERS[VALUES] = {0,     1,     -1,      0.5,        2.5,         -3.75,
                                        100.5, 254.6, 0x1p-24, 1 + 0x1p-8, 1 + 0x3p-11, 60000};
 
-/* The numbers as the dtype has them, by casts of the reference's. */
-static bool numbers_of(mb_dtype dtype, void *out)
+/* The n numbers as the dtype has them, by casts of the reference's. */
+static bool numbers_of(const double *numbers, int n, mb_dtype dtype, void *out)
 {
     mb_context *ctx = open_as("reference", NULL, 0);
-    mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(VALUES), NUMBERS);
-    mb_read(mb_cast(x, dtype), out, VALUES * mb_dtype_size(dtype));
+    mb_tensor x = mb_from(ctx, MB_FLOAT64, MB_SHAPE(n), numbers);
+    mb_read(mb_cast(x, dtype), out, (size_t)n * mb_dtype_size(dtype));
     return mb_close(ctx) == MB_OK;
 }
 
@@ -32,28 +32,52 @@ static mb_tensor compared(mb_tensor x)
     return mb_dtype_of(x) == MB_BOOL ? x : mb_le(mb_unsqueeze(x, 1), x);
 }
 
-/* What a backend makes of it; MB_BACKEND: it does not have the dtype. */
-static mb_status made(const char *backend, mb_dtype from, const void *data, mb_tensor (*f)(mb_tensor),
+/* What a backend makes of n of them; MB_BACKEND: it does not have the dtype. */
+static mb_status made(const char *backend, mb_dtype from, const void *data, int n, mb_tensor (*f)(mb_tensor),
                       mb_dtype to, void *out)
 {
     mb_context *ctx = open_as(backend, NULL, 0);
-    mb_tensor x = mb_from(ctx, from, MB_SHAPE(VALUES), data), y = f ? f(x) : mb_cast(x, to);
+    mb_tensor x = mb_from(ctx, from, MB_SHAPE(n), data), y = f ? f(x) : mb_cast(x, to);
     mb_status status = mb_read(y, out, (size_t)mb_count(y) * mb_dtype_size(mb_dtype_of(y)));
     mb_close(ctx);
     return status;
+}
+
+static bool lacks(mb_status status, mb_dtype from, mb_dtype to)
+{
+    return status == MB_BACKEND && (from == MB_FLOAT64 || to == MB_FLOAT64 || from > MB_BOOL || to > MB_BOOL);
 }
 
 static void check(const char *what, mb_dtype from, mb_tensor (*f)(mb_tensor), mb_dtype to)
 {
     char name[80], data[ROOM], got[ROOM * VALUES] = {0}, want[ROOM * VALUES] = {0};
     snprintf(name, sizeof name, "dtype/%s/%s/%s", what, mb_dtype_name(from), mb_dtype_name(to));
-    if (!wanted(name) || !numbers_of(from, data))
+    if (!wanted(name) || !numbers_of(NUMBERS, VALUES, from, data))
         return;
-    mb_status status = made(run.backend, from, data, f, to, got),
-              asked = made("reference", from, data, f, to, want);
-    bool lacks =
-        status == MB_BACKEND && (from == MB_FLOAT64 || to == MB_FLOAT64 || from > MB_BOOL || to > MB_BOOL);
-    told(name, lacks || (status == asked && !memcmp(got, want, sizeof got)), "status %s, or other bits",
+    mb_status status = made(run.backend, from, data, VALUES, f, to, got),
+              asked = made("reference", from, data, VALUES, f, to, want);
+    told(name, lacks(status, from, to) || (status == asked && !memcmp(got, want, sizeof got)),
+         "status %s, or other bits", mb_status_name(status));
+}
+
+static mb_tensor whole(mb_tensor x)
+{
+    return mb_cast(mb_cast(x, MB_INT32), mb_dtype_of(x));
+}
+
+/* -0.5 and -0.0 become the only zero that integers have: a backend that holds an int32 as a double has to see
+ * to it. The bits are known, so the reference is tested by this as well. */
+static void check_zero(mb_dtype dtype)
+{
+    enum { ZEROS = 2 };
+    static const double numbers[ZEROS] = {-0.5, -0.0};
+    char name[80], data[8 * ZEROS], got[8 * ZEROS] = {1}, zeros[8 * ZEROS] = {0};
+    snprintf(name, sizeof name, "dtype/one_zero/%s", mb_dtype_name(dtype));
+    if (!wanted(name) || !numbers_of(numbers, ZEROS, dtype, data))
+        return;
+    mb_status status = made(run.backend, dtype, data, ZEROS, whole, dtype, got);
+    bool right = status == MB_OK && !memcmp(got, zeros, ZEROS * mb_dtype_size(dtype));
+    told(name, lacks(status, dtype, dtype) || right, "status %s, or -0.5 or -0 as int32 is not 0 in all bits",
          mb_status_name(status));
 }
 
@@ -64,5 +88,7 @@ void dtype_cases(void)
             check("cast", (mb_dtype)from, NULL, (mb_dtype)to);
         check("moved", (mb_dtype)from, moved, (mb_dtype)from);
         check("compared", (mb_dtype)from, compared, MB_BOOL);
+        if (from != MB_INT32 && from != MB_INT64 && from != MB_UINT8 && from != MB_BOOL)
+            check_zero((mb_dtype)from);
     }
 }

@@ -403,7 +403,12 @@ static void check_layer(const char *backend, const layer *l, int dtype)
 {
     const bool twice = !testing("vulkan"); /* which writes the loops of solutions out */
     static derived got, want;
-    if (!derive(open_on(backend), l, dtype, false, twice, &got) ||
+    mb_context *ctx = open_on(backend);
+    if (!has_dtype(ctx, (mb_dtype)dtype)) {
+        close_all();
+        return;
+    }
+    if (!derive(ctx, l, dtype, false, twice, &got) ||
         !derive(open_on("reference"), l, dtype, true, twice, &want))
         return;
     off_by_rounding(l, "value", dtype, 2, got.y, want.y);
@@ -434,7 +439,8 @@ Test(half, dropout)
     mb_context *ctx = open_on(backend_names[1]);
     mb_tensor x = mb_ones(ctx, MB_BFLOAT16, MB_SHAPE(1000)), y = mb_dropout(x, mb_key_of(2), 0.25, true);
     mb_tensor w = mb_dropout(mb_ones(ctx, MB_FLOAT32, MB_SHAPE(1000)), mb_key_of(2), 0.25, true);
-    expect(same_bits(values(y), values(mb_cast(mb_cast(w, MB_BFLOAT16), MB_FLOAT32)), 1000),
+    expect(!has_dtype(ctx, MB_BFLOAT16) ||
+               same_bits(values(y), values(mb_cast(mb_cast(w, MB_BFLOAT16), MB_FLOAT32)), 1000),
            "not the same ones");
     close_all();
 }

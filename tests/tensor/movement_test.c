@@ -290,5 +290,6 @@ Test(movement, every_order_of_axes, .timeout = 120)
     ON_BOTH
     for (int d = 0; d < 7; d++)
         for (int i = 0; i < (testing("vulkan") ? 1 : 6); i++)
-            permute_all_orders(ctx, dtypes[i], dims[d]);
+            if (has_dtype(ctx, dtypes[i]))
+                permute_all_orders(ctx, dtypes[i], dims[d]);
 }
