@@ -183,7 +183,11 @@ bool trace_knows_other(const mb__other *o)
 
 void trace_run_other(const run *r, const mb__other *o)
 {
+    const mb__value *v = &r->plan->values[o->out.value];
     for (int i = 0; i < OTHERS; i++)
         if (others[i].op == o->op)
             others[i].run(r, o);
+    if (v->dtype == MB_INT32 && (o->op == MB_OP_CUMSUM || o->op == MB_OP_SCATTER_ADD))
+        for (int64_t i = 0; i < v->count; i++)
+            value_of(r, o->out.value)[i] = trace_wrapped(value_of(r, o->out.value)[i]);
 }

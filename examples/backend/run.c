@@ -38,8 +38,10 @@ static void store(const run *r, const mb__store *s, const int64_t *index, int ra
 static void begin_reduction(const run *r, const mb__store *s)
 {
     double *to = value_of(r, s->view.value);
-    for (int64_t i = 0; s->mode != MB_STORE && i < r->plan->values[s->view.value].count; i++)
-        to[i] = s->mode == MB_STORE_SUM ? 0 : -(double)INFINITY;
+    const mb__value *v = &r->plan->values[s->view.value];
+    double least = v->dtype == MB_INT32 ? INT32_MIN : -(double)INFINITY;
+    for (int64_t i = 0; s->mode != MB_STORE && i < v->count; i++)
+        to[i] = s->mode == MB_STORE_SUM ? 0 : least;
 }
 
 static void run_kernel(const run *r, const mb__kernel *k)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * dtypes.c - every dtype as data, bit by bit: cast to every other, moved, compared. A backend that lacks one
- * of those that are not in every backend's reach says so, by MB_BACKEND, and passes. And no int32 is -0. */
+ * of those that are not in every backend's reach says so, by MB_BACKEND, and passes. No int32 is -0, and
+ * sums of int32 wrap. */
 #include "support.h"
 
 enum { DTYPES = MB_UINT8 + 1, VALUES = 12, ROOM = 8 * 4 * VALUES };
@@ -81,8 +82,78 @@ static void check_zero(mb_dtype dtype)
          mb_status_name(status));
 }
 
+/* ---- sums of int32 wrap; the least one is the largest of none ---- */
+
+static mb_tensor sum_of(mb_tensor x)
+{
+    return mb_sum(x, MB_ALL);
+}
+static mb_tensor running(mb_tensor x)
+{
+    return mb_cumsum(x, 0, false);
+}
+static mb_tensor running_back(mb_tensor x)
+{
+    return mb_cumsum(mb_mul(x, 3), 0, true);
+}
+static mb_tensor scattered(mb_tensor x)
+{
+    return mb_scatter_add(x, mb_mod(mb_iota(x.ctx, MB_INT32, mb_count(x)), 2), 0, 3);
+}
+static mb_tensor largest_of_none(mb_tensor x)
+{
+    return mb_max(mb_slice(x, 0, 0, 0, 1), MB_ALL);
+}
+static mb_tensor largest(mb_tensor x)
+{
+    return mb_max(mb_sub(x, 2000000000), MB_ALL);
+}
+
+enum { WHOLE = 5 };
+/* By 64 bits, of which the lower half is kept: all are known, so the reference is tested as well. */
+static const struct {
+    const char *name;
+    mb_tensor (*f)(mb_tensor);
+    int count;
+    int64_t want[WHOLE];
+} whole_cases[] = {
+    {"sum", sum_of, 1, {2000000000ll * 3 - 5 + INT32_MIN}},
+    {"cumsum",
+     running,
+     5,
+     {2000000000, 4000000000, 4000000000 - 5, 6000000000 - 5, 6000000000 - 5 + INT32_MIN}},
+    {"cumsum_back",
+     running_back,
+     5,
+     {3 * (6000000000 - 5 + INT32_MIN), 3 * (4000000000 - 5 + INT32_MIN), 3 * (2000000000ll - 5 + INT32_MIN),
+      3 * (2000000000ll + INT32_MIN), 3ll * INT32_MIN}},
+    {"scatter_add", scattered, 3, {2000000000ll - 5 + INT32_MIN, 4000000000, 0}},
+    {"largest_of_none", largest_of_none, 1, {INT32_MIN}},
+    {"largest", largest, 1, {INT32_MIN - 2000000000ll}},
+};
+
+static void check_whole(void)
+{
+    static const int32_t data[WHOLE] = {2000000000, 2000000000, -5, 2000000000, INT32_MIN};
+    for (size_t c = 0; c < sizeof whole_cases / sizeof *whole_cases; c++) {
+        char name[80];
+        int32_t got[WHOLE] = {1, 1, 1, 1, 1};
+        snprintf(name, sizeof name, "dtype/wraps/%s", whole_cases[c].name);
+        if (!wanted(name))
+            continue;
+        mb_status status = made(run.backend, MB_INT32, data, WHOLE, whole_cases[c].f, MB_INT32, got);
+        int wrong = 0;
+        while (wrong < whole_cases[c].count && (uint32_t)got[wrong] == (uint32_t)whole_cases[c].want[wrong])
+            wrong++;
+        told(name, status == MB_OK && wrong == whole_cases[c].count, "status %s, or entry %d is %d, not %d",
+             mb_status_name(status), wrong, wrong < WHOLE ? got[wrong] : 0,
+             wrong < WHOLE ? (int32_t)(uint32_t)whole_cases[c].want[wrong] : 0);
+    }
+}
+
 void dtype_cases(void)
 {
+    check_whole();
     for (int from = 0; from < DTYPES; from++) {
         for (int to = 0; to < DTYPES; to++)
             check("cast", (mb_dtype)from, NULL, (mb_dtype)to);
