@@ -210,11 +210,21 @@ BATCH(reduce)
     return mb__reduce(s->node.op, in[0].t, (uint32_t)attr(s, 0) << 1);
 }
 
+/* What is compared with x is not the result, but the same of x again: the result may have been computed by an
+ * earlier flush, and x, if it was not kept, is computed anew, in other kernels, to other last bits. Then no
+ * entry would be the largest. Where both are in one flush they are one. */
+static mb_tensor result_again(const mb__applied *s)
+{
+    mb_tensor x = s->in[0];
+    return s->node.op == MB_OP_CUMMAX ? mb_cummax(x, (int)attr(s, 0), false)
+                                      : mb__reduce(s->node.op, x, (uint32_t)attr(s, 0));
+}
+
 /* v / (number of entries equal to the maximum) at those entries, 0 elsewhere; NaN at all entries if the
  * maximum is NaN. v may have an axis of directions in front. */
 static mb_tensor max_share(const mb__applied *s, mb_tensor v)
 {
-    mb_tensor hit = mb_eq(s->in[0], s->out);
+    mb_tensor hit = mb_eq(s->in[0], result_again(s));
     mb_tensor ties = mb__reduce(MB_OP_SUM, mb_cast(hit, (mb_dtype)s->node.dtype), (uint32_t)attr(s, 0));
     return mb_where(hit, mb_div(v, ties), mb__zero_or_nan(s));
 }
@@ -268,7 +278,7 @@ static mb_tensor cummax_index(const mb__applied *s)
     for (int k = axis + 1; k < full.rank; k++)
         inner *= full.dim[k];
     mb_tensor at = mb_reshape(mb_iota(ctx, MB_INT32, full.dim[axis]), line);
-    mb_tensor x = s->in[0], same = mb_or(mb_eq(x, s->out), mb_not(mb_eq(x, x)));
+    mb_tensor x = s->in[0], same = mb_or(mb_eq(x, result_again(s)), mb_not(mb_eq(x, x)));
     mb_tensor hit = mb_where(same, at, mb__const(ctx, MB_INT32, 0));
     mb_tensor back = mb_mul(mb_sub(at, mb_cummax(hit, axis, false)), mb__const(ctx, MB_INT32, (double)inner));
     mb_tensor all = mb_reshape(mb_iota(ctx, MB_INT32, mb__numel(full.dim, full.rank)), full);

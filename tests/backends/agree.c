@@ -8,8 +8,9 @@ double program_limit(const program *p)
     for (int i = 0; i < p->count; i++)
         most = fmax(most, (double)shape_count(p->code[i].shape));
     switch (p->dtype) {
-    case MB_FLOAT64:
-        return 1e-20;
+    case MB_FLOAT64: /* sums of n terms of size 1 that cancel: n roundings beside the floor, 1e-6 of a square
+                      */
+        return 1e-20 + 0x1p-86 * most * most;
     case MB_FLOAT16: /* of the halves each value may be off by a rounding or two */
         return 0x1p-18;
     case MB_BFLOAT16:
