@@ -52,6 +52,8 @@ RULES = [
      "MB_UPPER ? mb_tril(x, off) : mb_triu(x, -off)", "autograd"),
     ("triangular solve: the sign of A's tangent", MATRIX, "return mb_neg(mb_triangular_solve(s->in[0], moved, form_of(s)));",
      "return mb_triangular_solve(s->in[0], moved, form_of(s));", "autograd"),
+    ("the gradient of a maximum compares with what was read before", STRUCTURE, "mb_tensor hit = mb_eq(s->in[0], result_again(s));",
+     "mb_tensor hit = mb_eq(s->in[0], s->out);", "plan"),
     ("permute back by the same order", STRUCTURE, "order.axis[attr(s, k)] = k;", "order.axis[k] = (int)attr(s, k);", "autograd"),
     ("permute of a batch: the axes one off", STRUCTURE, "(int)attr(s, k) + 1;", "(int)attr(s, k) + (k > 0);", "vmap"),
     ("orthogonalised once", "autograd/lanczos.c", "pass < 2", "pass < 1", "curvature"),
