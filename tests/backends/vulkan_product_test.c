@@ -25,7 +25,7 @@ static int last_kernel(mb_dtype dtype)
     return dtype == MB_FLOAT64 ? VK_TILE64 : VK_TILE128;
 }
 
-static const char *const names[] = {"plain", "plain4", "lanes", "tile32", "tile64", "tile128"};
+static const char *const names[] = {"plain", "plain4", "lanes", "tile32", "tile64", "tile128", "sums"};
 
 /* Whether a choice is known to be right, once it was tried. */
 static bool trusted(mb__vk *v, const mb__vk_choice *c)
@@ -179,6 +179,25 @@ Test(vulkan_product, many_sizes_by_each_kernel, .timeout = 240)
         for (int k = VK_PLAIN; k <= last_kernel(dtypes[d]) && has(v, dtypes[d]); k++)
             for (size_t i = 0; i < SIZES; i++)
                 by_kernel(v, dtypes[d], k, some_sizes[i]);
+        close_all();
+    }
+}
+
+/* As sums of products, which are cut into pieces where a GPU has few of them, and long ones. */
+Test(vulkan_product, many_sizes_as_sums, .timeout = 240)
+{
+    static const char *const quirks[] = {"0", "16"}; /* 16: work is spread as on a GPU */
+    static const int64_t long_one[3] = {1, 2, 70000};
+    for (int q = 0; q < 2; q++) {
+        setenv("MB_VULKAN_QUIRKS", quirks[q], 1);
+        mb_context *ctx = open_on("vulkan");
+        mb__vk *v = device_of(ctx);
+        for (int d = 0; d < DTYPES; d++) {
+            for (size_t i = 0; i < SIZES && has(v, dtypes[d]); i += 3)
+                by_kernel(v, dtypes[d], VK_AS_SUMS, some_sizes[i]);
+            if (has(v, dtypes[d]))
+                by_kernel(v, dtypes[d], VK_AS_SUMS, long_one);
+        }
         close_all();
     }
 }

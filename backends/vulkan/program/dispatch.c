@@ -92,11 +92,15 @@ void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t 
                                                    .cost = cost};
 }
 
-int64_t mb__vk_unit(const mb__vk_program *p, int32_t value)
+uint8_t mb__vk_dtype_of(const mb__vk_program *p, int32_t value)
 {
     int count = p->plan->value_count;
-    return mb__is_half(value < count ? p->plan->values[value].dtype : p->scratch[value - count].dtype) ? 2
-                                                                                                       : 4;
+    return value < count ? p->plan->values[value].dtype : p->scratch[value - count].dtype;
+}
+
+int64_t mb__vk_unit(const mb__vk_program *p, int32_t value)
+{
+    return mb__is_half(mb__vk_dtype_of(p, value)) ? 2 : 4;
 }
 
 int32_t mb__vk_scratch(mb__vk_program *p, int64_t count, int dtype)

@@ -194,7 +194,7 @@ static uint32_t reading(int64_t offset, int64_t o, int64_t o_size, int64_t k, in
 
 mb__vk_choice mb__vk_product_by(const mb__vk *v, const mb__product *p, int dtype, int kernel)
 {
-    mb__vk_choice c = {.kernel = VK_AS_SUMS, .dtype = (uint8_t)dtype};
+    mb__vk_choice c = {.kernel = VK_AS_SUMS, .dtype = (uint8_t)dtype, .rounded = mb__is_half(dtype)};
     if (kernel == VK_AS_SUMS || !shader_of(kernel, dtype))
         return c;
     layout l = layout_of(v, p, kernel, dtype);
@@ -282,12 +282,13 @@ mb__vk_pipeline *mb__vk_product_pipeline(mb__vk *v, const mb__vk_choice *c)
 /* The simplest way: a generated kernel that sums products of two loads over k. */
 static bool add_as_kernel(mb__vk_program *p, int step, const mb__product *m)
 {
-    uint8_t dtype = p->plan->values[m->c.value].dtype;
+    const uint8_t dtypes[4] = {p->plan->values[m->a.value].dtype, p->plan->values[m->b.value].dtype,
+                               p->plan->values[m->c.value].dtype, p->plan->values[m->c.value].dtype};
     mb__instr instrs[4] = {{.op = MB_K_LOAD}, {.op = MB_K_LOAD}, {.op = MB_OP_MUL}, {.op = MB_K_SUM}};
     mb__store st = {.instr = 3, .mode = MB_STORE, .per_row = true, .view = {m->c.value, m->c.offset, {0}}};
     mb__kernel k = {.instrs = instrs, .stores = &st, .instr_count = 4, .store_count = 1};
     for (int i = 0; i < 4; i++) {
-        instrs[i].dtype = instrs[i].from = dtype;
+        instrs[i].dtype = instrs[i].from = dtypes[i];
         instrs[i].bind = instrs[i].in[0] = instrs[i].in[1] = instrs[i].in[2] = -1;
         instrs[i].view.value = -1;
     }

@@ -179,6 +179,7 @@ void mb__vk_dispatch_add(mb__vk_program *p, mb__vk_pipeline *pipeline, uint32_t 
                          int step, double cost);
 /* Adds a value of the program's own; returns its number. */
 int32_t mb__vk_scratch(mb__vk_program *p, int64_t count, int dtype);
+uint8_t mb__vk_dtype_of(const mb__vk_program *p, int32_t value);
 /* The bytes in which the table counts where a value lies. */
 int64_t mb__vk_unit(const mb__vk_program *p, int32_t value);
 

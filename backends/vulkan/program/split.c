@@ -250,6 +250,7 @@ static bool add_pieces(mb__vk_splitter *s, mb__vk_pass *pass)
                                 .site = sum->site},
                                *sum};
         instrs[1].in[0] = 0;
+        instrs[1].dtype = mb__vk_dtype_of(s->p, whole[i].view.value);
         mb__kernel second = {.rank = outer + 1,
                              .inner = 1,
                              .instrs = instrs,
