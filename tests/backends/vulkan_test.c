@@ -390,6 +390,42 @@ Test(vulkan, without_halves_the_rest_works)
     close_all();
 }
 
+/* Some of a value's halves are written, by the host and on the device: the others stay as they are. */
+Test(vulkan, halves_leave_their_neighbours)
+{
+    enum { N = 12 };
+    for (int staging = 0; staging < 2; staging++) {
+        setenv("MB_VULKAN_STAGING", staging ? "1" : "0", 1);
+        mb_context *ctx = open_on("vulkan");
+        mb__vk *v = device_of(ctx);
+        mb__vk_memory *a = mb__vk_memory_new(v, N * 2), *b = mb__vk_memory_new(v, N * 2);
+        cr_assert(a && b);
+        for (int first = 0; first < N; first++)
+            for (int count = 1; first + count <= N; count++)
+                for (int copied = 0; copied < 2; copied++) {
+                    uint16_t old[N], new[N], got[N];
+                    for (int i = 0; i < N; i++) {
+                        old[i] = (uint16_t)(100 + i);
+                        new[i] = (uint16_t)(200 + i);
+                    }
+                    mb__vk_memory from = *b, to = *a;
+                    to.offset += 2 * (uint64_t)first;
+                    bool ok = mb__vk_upload(v, a, MB_BFLOAT16, N, old) &&
+                              mb__vk_upload(v, b, MB_BFLOAT16, N, new) &&
+                              (copied ? mb__vk_copy(v, &from, &to, MB_BFLOAT16, count)
+                                      : mb__vk_upload(v, &to, MB_BFLOAT16, count, new)) &&
+                              mb__vk_download(v, a, MB_BFLOAT16, N, got);
+                    for (int i = 0; i < N && ok; i++)
+                        ok = got[i] == (i >= first && i < first + count ? new[i - first] : old[i]);
+                    expect(ok, "%d from %d on, %s%s", count, first, copied ? "copied" : "written",
+                           staging ? ", by staging" : "");
+                }
+        mb__vk_memory_free(v, a);
+        mb__vk_memory_free(v, b);
+        close_all();
+    }
+}
+
 /* What a chain of products holds for its gradient, in halves and in float32. */
 static int64_t held_for_gradient(mb_dtype dtype)
 {
