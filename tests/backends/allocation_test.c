@@ -161,6 +161,20 @@ static bool attempt(trial *t, const program *p, uint64_t n, bool on, const resul
     return met;
 }
 
+/* A graph, and what it computes in each style while there is memory. */
+static bool begin_graph(trial *t, program *p, uint64_t seed, const char *backend, mb_dtype dtype,
+                        result *want)
+{
+    now_seed = seed;
+    now_n = 0;
+    program_make_graph(p, seed, dtype);
+    begin(t, backend);
+    bool ok = true;
+    for (int i = 0; i < STYLES && ok; i++)
+        ok = program_run(t->ctx, p, 1, styles[i], &want[i]);
+    return expect(ok, "graph %llu: %s", now_seed, mb_message(t->ctx));
+}
+
 /* fresh: a context of its own for each allocation, so that nothing is there already. step: of so many
  * allocations one, of each graph others. */
 static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dtype dtype, uint64_t step)
@@ -168,14 +182,7 @@ static uint64_t one_graph(uint64_t seed, const char *backend, bool fresh, mb_dty
     static program p;
     static result want[STYLES];
     trial t = {0};
-    now_seed = seed;
-    now_n = 0;
-    program_make_graph(&p, seed, dtype);
-    begin(&t, backend);
-    bool ok = true;
-    for (int i = 0; i < STYLES && ok; i++)
-        ok = program_run(t.ctx, &p, 1, styles[i], &want[i]);
-    expect(ok, "graph %llu: %s", now_seed, mb_message(t.ctx));
+    bool ok = begin_graph(&t, &p, seed, backend, dtype, want);
     uint64_t n = 1 + seed % step;
     for (; ok && n < MOST; n += step) {
         bool met = false;
@@ -202,13 +209,7 @@ static int64_t new_in_graph(uint64_t seed, const char *backend, mb_dtype dtype)
     static uint64_t callers[STYLES][MOST];
     int64_t count[STYLES] = {0}, failed = 0;
     trial t = {0};
-    now_seed = seed;
-    now_n = 0;
-    program_make_graph(&p, seed, dtype);
-    begin(&t, backend);
-    bool ok = true;
-    for (int i = 0; i < STYLES && ok; i++)
-        ok = program_run(t.ctx, &p, 1, styles[i], &want[i]);
+    bool ok = begin_graph(&t, &p, seed, backend, dtype, want);
     for (int i = EARLY; i < STYLES && ok; i++) {
         forget_plan(&t);
         t.callers = callers[i];
