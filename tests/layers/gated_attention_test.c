@@ -222,19 +222,25 @@ static double fastest(mb_context *mb, given in, int64_t chunk)
     return best;
 }
 
-/* Products in place of 1024 steps and back: 12 to 20 times as fast where it was measured. */
+/* Products in place of 1024 steps and back: 12 to 20 times as fast where it was measured; with the delta
+ * rule, whose chunks are triangular systems besides, 3.3 to 4.7 times with AVX-512, AVX2 and SSE2. */
 Test(gated_attention, chunks_are_faster)
 {
     if (!testing("cpu"))
         return;
     mb_context *mb = open_as("cpu", NULL, 1);
     rng r = {1};
-    given in = {0};
-    mb_tensor *const all[] = {&in.q, &in.k, &in.v};
-    for (int i = 0; i < 3; i++)
-        *all[i] = draw(mb, &r, MB_FLOAT32, MB_SHAPE(4, 2, 1024, 32), -0.2, 0.2);
-    double one = fastest(mb, in, 0), many = fastest(mb, in, 32);
-    expect(many < one / 3, "%g ms in chunks, %g token by token", 1e3 * many, 1e3 * one);
+    for (int delta = 0; delta < 2; delta++) {
+        given in = {0};
+        mb_tensor *const all[] = {&in.q, &in.k, &in.v};
+        for (int i = 0; i < 3; i++)
+            *all[i] = draw(mb, &r, MB_FLOAT32, MB_SHAPE(2, 4, 1024, 32), -0.2, 0.2);
+        if (delta)
+            in.beta = draw(mb, &r, MB_FLOAT32, MB_SHAPE(2, 4, 1024), 0, 1);
+        double one = fastest(mb, in, 0), many = fastest(mb, in, 32);
+        expect(many < one / (delta ? 2 : 3), "%s: %g ms in chunks, %g token by token",
+               delta ? "delta rule" : "linear attention", 1e3 * many, 1e3 * one);
+    }
     close_all();
 }
 
