@@ -16,7 +16,8 @@
  *   MB_CPU       at most this instruction set for the cpu backend's loops: base, v3 (AVX2), v4 (AVX-512);
  *                unset: all that there are, AVX512-BF16 for products of bfloat16 among them
  *   MB_DISABLE   passes to leave out, by commas: simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,
- *                chain
+ *                chain,slices
+ *   MB_ARENA_BYTES   mb_options.arena_bytes, where that is 0; 1, for tests: as many slices as there can be
  *   MB_DEBUG=1   compute after each op; where a result is not finite, the first infinity made from finite
  *                operands, or NaN made from operands without one, by which it became so, is an error that
  *                names op, shapes and line; so is such a NaN that is compared, sorted or cast to an integer,
@@ -86,6 +87,14 @@ typedef struct mb_options {
      * on. NULL: warnings are dropped. */
     void (*log)(void *user, const char *line);
     void *log_user;
+    /* What a flush's intermediate values should take at most, in bytes; 0: $MB_ARENA_BYTES, or no limit.
+     * Where they would take more, and most of them belong to one entry each of an axis of what goes in, the
+     * batch, the flush runs in equal slices of the batch: as many as are needed, or help. A slice's values
+     * are computed as they are without; a sum over the batch is the sum of those of the slices, and off by a
+     * rounding more for each of them. What depends on such a sum is computed after it for the whole batch,
+     * and so is all that reads neighbours along the batch. Flushes with scans run whole. The same on every
+     * run and any number of threads; mb_stats.last_slices tells how many. */
+    size_t arena_bytes;
 } mb_options;
 
 /* Opens a context on a backend by name. The cpu backend computes under the floating-point environment
@@ -143,6 +152,8 @@ typedef struct mb_stats {
     uint64_t recordings;                     /* of command buffers                                        */
     uint64_t submits;                        /* submit batches sent to the device                         */
     uint64_t last_dispatches, last_barriers; /* of the last flush                             */
+    uint64_t
+        last_slices; /* of the last flush: slices of the batch (mb_options.arena_bytes); 1: it ran whole */
 } mb_stats;
 
 MB_API mb_stats mb_get_stats(const mb_context *ctx);

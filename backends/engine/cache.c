@@ -6,6 +6,7 @@
 #include "backends/plan/clock.h"
 #include "backends/engine/state.h"
 #include "backends/plan/dump.h"
+#include "backends/plan/slices.h"
 
 static void unlink_use(mb__engine_state *st, mb__cached *c)
 {
@@ -92,18 +93,57 @@ unsigned mb__passes_for(const mb__engine_state *st, const mb__backend *backend)
     return backend->fuses ? st->passes : st->passes & ~fusing;
 }
 
-mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
-                        mb__cached *c)
+/* *parts: 0, or of so many slices of the batch at least, if it can; what it is of then. False: no memory, or
+ * the context has an error. */
+static bool plan_segment(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
+                         int64_t *parts, mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
     mb__bump scratch = {.host = &st->host};
     mb__graph g = {.bump = &scratch};
-    bool loops = backend->loops && passes & MB_PASS_LOOPS;
-    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && mb__nest(&g) == MB_OK &&
-              (loops || mb__unroll(&g) == MB_OK) &&
-              plan_graph(ctx, &g, NULL, backend, passes, &c->pool, &c->plan);
+    bool loops = backend->loops && passes & MB_PASS_LOOPS, sliced = *parts > 0;
+    bool ok = mb__segment_graph(ctx, s, &g) == MB_OK && (!sliced || mb__slice(&g, *parts, parts) == MB_OK);
+    if (ok && (!sliced || *parts > 0))
+        ok = mb__nest(&g) == MB_OK && (loops || mb__unroll(&g) == MB_OK) &&
+             plan_graph(ctx, &g, NULL, backend, passes, &c->pool, &c->plan);
     c->plan.node_count = (int)s->count;
+    c->plan.slices = *parts;
     mb__bump_free(&scratch);
+    return ok;
+}
+
+/* Plans of more and more slices, while they take more than they should and less than the one before. A byte
+ * is a goal for tests: as many slices as there can be, whatever they take. */
+static bool slice_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
+                       mb__cached *c)
+{
+    mb__engine_state *st = ctx->engine_state;
+    int64_t goal = (int64_t)st->arena_goal, parts = goal == 1 ? INT64_MAX : c->plan.arena_bytes / goal + 1;
+    while (c->plan.arena_bytes > goal) {
+        mb__cached other = {.pool = {.host = &st->host}};
+        bool ok = plan_segment(ctx, s, backend, passes, &parts, &other);
+        bool less = ok && parts > 0 && (other.plan.arena_bytes < c->plan.arena_bytes || goal == 1);
+        mb__bump unused = less ? c->pool : other.pool;
+        mb__bump_free(&unused);
+        if (!less)
+            return ok;
+        if (goal == 1)
+            goal = INT64_MAX;
+        c->pool = other.pool;
+        c->plan = other.plan;
+        parts++;
+    }
+    return true;
+}
+
+mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
+                        mb__cached *c)
+{
+    const mb__engine_state *st = ctx->engine_state;
+    int64_t whole = 0;
+    bool ok = plan_segment(ctx, s, backend, passes, &whole, c);
+    if (ok && st->arena_goal && backend->loops && passes & MB_PASS_SLICES && passes & MB_PASS_LOOPS)
+        ok = slice_plan(ctx, s, backend, passes, c);
     return ok ? MB_OK : ctx->status != MB_OK ? ctx->status : MB_NO_MEMORY;
 }
 
@@ -125,11 +165,11 @@ static mb_status make(mb_context *ctx, const mb__segment *s, uint64_t hash, mb__
     if (!c)
         return MB_NO_MEMORY;
     *c = (mb__cached){.hash = hash, .key_bytes = s->key_bytes, .pool = {.host = &st->host}};
-    c->key = mb__bump_get(&c->pool, s->key_bytes);
     size_t bytes = 0;
     st->busy = true;
-    mb_status status =
-        c->key ? mb__make_plan(ctx, s, st->backend, mb__passes_for(st, st->backend), c) : MB_NO_MEMORY;
+    mb_status status = mb__make_plan(ctx, s, st->backend, mb__passes_for(st, st->backend), c);
+    if (status == MB_OK && !(c->key = mb__bump_get(&c->pool, s->key_bytes)))
+        status = MB_NO_MEMORY;
     if (status == MB_OK)
         status = st->backend->compile(st->backend_state, &c->plan, &c->program, &bytes);
     st->busy = false;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * open.c - contexts: choosing a backend by name, options and environment. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -51,15 +52,31 @@ static int threads_wanted(mb_context *ctx)
     return (int)n;
 }
 
+/* $MB_ARENA_BYTES; 0: not set. */
+static size_t arena_wanted(mb_context *ctx)
+{
+    const char *text = getenv("MB_ARENA_BYTES");
+    if (!text || !*text)
+        return 0;
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    if (*end || errno || *text < '0' || *text > '9' || n > SIZE_MAX / 2) {
+        mb__error(ctx, MB_INVALID, "open: MB_ARENA_BYTES is \"%.40s\"; wanted a number of bytes", text);
+        return 0;
+    }
+    return (size_t)n;
+}
+
 static unsigned passes_without(mb_context *ctx, const char *list)
 {
     static const struct {
         const char *name;
         unsigned pass;
-    } names[] = {{"simplify", MB_PASS_SIMPLIFY}, {"merge", MB_PASS_MERGE}, {"dead", MB_PASS_DEAD},
-                 {"fuse", MB_PASS_FUSE},         {"sink", MB_PASS_SINK},   {"inplace", MB_PASS_INPLACE},
-                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE}, {"loops", MB_PASS_LOOPS},
-                 {"chain", MB_PASS_CHAIN}};
+    } names[] = {{"simplify", MB_PASS_SIMPLIFY}, {"merge", MB_PASS_MERGE},  {"dead", MB_PASS_DEAD},
+                 {"fuse", MB_PASS_FUSE},         {"sink", MB_PASS_SINK},    {"inplace", MB_PASS_INPLACE},
+                 {"reuse", MB_PASS_REUSE},       {"cache", MB_PASS_CACHE},  {"loops", MB_PASS_LOOPS},
+                 {"chain", MB_PASS_CHAIN},       {"slices", MB_PASS_SLICES}};
     unsigned passes = MB_PASS_ALL;
     while (list && *list) {
         size_t n = strcspn(list, ","), i = 0;
@@ -71,7 +88,7 @@ static unsigned passes_without(mb_context *ctx, const char *list)
         if (n && i == sizeof names / sizeof *names)
             mb__error(ctx, MB_INVALID,
                       "open: there is no pass \"%.*s\" to disable; wanted some of "
-                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,chain",
+                      "simplify,merge,dead,fuse,sink,inplace,reuse,cache,loops,chain,slices",
                       (int)n, list);
         list += n + (list[n] == ',');
     }
@@ -117,6 +134,7 @@ static const mb__backend *backend_named(mb_context *ctx, const char *name)
 static void open_engine(mb_context *ctx, mb__engine_state *st, const mb_options *o)
 {
     st->cache_limit = o->plan_cache_bytes ? o->plan_cache_bytes : (size_t)256 << 20;
+    st->arena_goal = o->arena_bytes ? o->arena_bytes : arena_wanted(ctx);
     st->log = o->log ? o->log : is_on(ctx, "MB_LOG") ? mb__log_to_stderr : NULL;
     st->log_user = o->log_user;
     mb__profile_start(ctx);

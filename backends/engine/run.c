@@ -58,6 +58,7 @@ static void count(mb__engine_state *st, const mb__segment *s, const mb__plan *pl
     st->stats.last_steps = (uint64_t)plan->step_count;
     st->stats.last_flops = plan->flops;
     st->stats.last_arena_bytes = (uint64_t)plan->arena_bytes;
+    st->stats.last_slices = plan->slices ? (uint64_t)plan->slices : 1;
 }
 
 /* Allocates the plan's arena and runs it. Results are bound first, so that reclaiming does not free their

@@ -73,8 +73,9 @@ enum mb__passes {
     MB_PASS_CACHE = 128,
     MB_PASS_LOOPS = 256, /* scans are loops of a plan; without it, all their steps one after the other */
     MB_PASS_CHAIN = 512, /* the backend's own: arithmetic in chains, not op by op */
-    MB_PASS_ALL = 1023,
-    MB_PASS_GUARD = 1024, /* not a pass: space is left between values, for tests */
+    MB_PASS_SLICES = 1024, /* a plan that takes more than it should runs part by part */
+    MB_PASS_ALL = 2047,
+    MB_PASS_GUARD = 2048, /* not a pass: space is left between values, for tests */
 };
 
 /* Moves what belongs to bodies of scans, and is needed, into graphs of their own. */

@@ -3,6 +3,7 @@
  * plan.h - from tape to steps: what a backend gets.
  *
  *   - engine/segment.c: the tape as a graph;
+ *   - slices.c, cut.c: a part of that graph as a loop over slices of the batch, where it is to take less;
  *   - nest.c, expand.c, simplify.c, pads.c: that graph as another;
  *   - layout.c, fuse.c, schedule.c: the graph as groups, in running order;
  *   - lower.c: the groups as steps;
@@ -180,6 +181,7 @@ typedef struct mb__plan {
     int64_t arena_bytes;
     uint64_t flops;
     int node_count;
+    int64_t slices;  /* of the batch, in a loop; 0: it is whole */
     unsigned number; /* that dumps name it by; 0: it was not dumped */
 } mb__plan;
 

@@ -105,7 +105,7 @@ STRUCTURES.update({s.__name__: s for s in (
     structure("mb_stats", **{name: DOUBLE if name == "plan_seconds" else COUNT for name in """flushes plans plan_hits
         plan_bytes plans_cached nodes recorded allocations bytes peak_bytes last_nodes last_steps last_flops last_arena_bytes
         plan_seconds pipelines descriptor_writes device_allocations device_bytes recordings submits last_dispatches
-        last_barriers""".split()}),
+        last_barriers last_slices""".split()}),
     structure("mb_costs", **{name: DOUBLE if name == "plan_seconds" else COUNT for name in """peak_bytes variable_bytes
         input_bytes live_bytes result_bytes loop_bytes temporary_bytes other_bytes held_bytes plan_bytes flops steps nodes
         plan_seconds""".split()}),
@@ -115,7 +115,8 @@ THROUGH = ctypes.CFUNCTYPE(INT, POINTER, ctypes.c_char_p, ctypes.POINTER(TENSOR)
 GRADIENTS = ctypes.CFUNCTYPE(INT, POINTER, POINTER, ctypes.POINTER(TENSOR), INT)
 LOG = ctypes.CFUNCTYPE(None, POINTER, ctypes.c_char_p)
 STRUCTURES["mb_options"] = structure("mb_options", size=ctypes.c_size_t, backend=ctypes.c_char_p, threads=INT, allocator=POINTER,
-                                     plan_cache_bytes=ctypes.c_size_t, disable=ctypes.c_char_p, log=LOG, log_user=POINTER)
+                                     plan_cache_bytes=ctypes.c_size_t, disable=ctypes.c_char_p, log=LOG, log_user=POINTER,
+                                     arena_bytes=ctypes.c_size_t)
 TYPES = {"mb_tap_through_function": THROUGH, "mb_gradients_through": GRADIENTS, "void": None, "bool": TRUTH,
          "int": INT, "int64_t": LONG, "uint64_t": ctypes.c_uint64, "double": DOUBLE,
          "size_t": ctypes.c_size_t, "unsigned": ctypes.c_uint, "mb_dtype": INT, "mb_status": INT, **STRUCTURES}

@@ -13,6 +13,7 @@
  * times as many graphs in the same time. */
 #include <execinfo.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "program.h"
@@ -281,4 +282,10 @@ Test(allocation, graphs_on_reference, .timeout = 36000)
 Test(allocation, graphs_by_callers, .timeout = 36000)
 {
     new_in_many(backend_names[1], testing("vulkan") ? 6 : 400);
+}
+/* Plans of as many slices of the batch as there can be (mb_options.arena_bytes). */
+Test(allocation, graphs_in_slices, .timeout = 36000)
+{
+    setenv("MB_ARENA_BYTES", "1", 1);
+    new_in_many(backend_names[1], testing("vulkan") ? 4 : 200);
 }

@@ -1,0 +1,570 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slices.c - a graph that runs part by part. What a training step computes of one sequence it computes of all
+ * of the batch, and only sums over the batch join them. So a slice of the batch at a time is enough: what
+ * lies between the inputs and those sums takes memory for a slice alone, and stays in caches. The loop over
+ * slices is a scan like any other: its carries are the sums, its stacks what is wanted of the whole batch.
+ *
+ * Each node is of one of four kinds: computed before the loop; cut along an axis (cut.c), in the loop; added
+ * up by the loop; or computed after it, since it is, or depends on, something of the whole batch.
+ */
+#include "backends/plan/slices.h"
+
+enum { BEFORE = -1, ADDED = MB_CUT_ADDED, AFTER = -3 }; /* else the axis */
+enum { DEPTH_MOST = 64 };                               /* of what is made again in the loop */
+
+/* A tensor of which each part reads a slice. */
+typedef struct slice {
+    int32_t node, axis; /* of the old graph */
+    int32_t from, at;   /* all of it, [parts,...], and its placeholder */
+    int32_t part;       /* that in the node's shape; or made of others, without a placeholder */
+} slice;
+
+typedef struct slicer {
+    mb__graph *old, fresh;
+    int64_t parts;
+    int8_t *kind;          /* of each old node */
+    int32_t *whole, *part; /* the fresh nodes that stand for it outside and inside of the loop; -1 */
+    bool *wanted;          /* of what is made inside: outside, too */
+    int32_t *carry;        /* of an added one: its placeholder */
+    slice *slices;
+    int slice_count, slice_capacity;
+    int32_t numbers, number_at; /* 0, 1, ... of the parts, and its placeholder; -1 */
+    const char *site;
+    bool failed;
+} slicer;
+
+/* ---- kinds ---- */
+
+static bool is_in_loop(int kind)
+{
+    return kind >= 0 || kind == ADDED;
+}
+
+/* Operands that a node's value depends on. */
+static int operands_of(const mb__gnode *n)
+{
+    return n->op == MB_OP_BARRIER || mb__is_kind(n->op, MB_KIND_IDENTITY) ? 1 : n->nin;
+}
+
+/* Whether each part can have what it needs of all operands, where `from` is cut. */
+static bool agrees(const slicer *s, const mb__gnode *n, int from, int k, int to)
+{
+    for (int j = 0; j < operands_of(n); j++) {
+        const mb__gnode *x = &s->old->nodes[n->in[j]];
+        int wants = mb__cut_operand(s->old, n, j, from, k, to), is = s->kind[n->in[j]];
+        if (is >= 0 ? is != wants : wants >= 0 && (x->dim[wants] % s->parts || !mb__gcount(x)))
+            return false;
+    }
+    return true;
+}
+
+static int kind_of(const slicer *s, const mb__gnode *n)
+{
+    int from = -1;
+    for (int j = 0; j < operands_of(n); j++) {
+        int is = s->kind[n->in[j]];
+        if (is == AFTER || is == ADDED)
+            return AFTER;
+        if (is >= 0 && from < 0)
+            from = j;
+    }
+    if (from < 0)
+        return BEFORE;
+    if (!mb__gcount(n))
+        return AFTER;
+    int k = s->kind[n->in[from]], to = mb__cut_of(s->old, n, from, k, s->parts);
+    if (to == MB_CUT_NONE || !agrees(s, n, from, k, to) || (to == ADDED && !mb__is_number(n->dtype)))
+        return AFTER;
+    return to;
+}
+
+/* Bytes, nearly, of what is in the loop, and of all that is computed, if input `seed` is cut along its first
+ * axis. */
+static double share_in_loop(slicer *s, int32_t seed)
+{
+    double in_loop = 0, all = 1;
+    for (int i = 0; i < s->old->count; i++) {
+        const mb__gnode *n = &s->old->nodes[i];
+        s->kind[i] = (int8_t)(i == seed ? 0 : kind_of(s, n));
+        if (mb__is_kind(n->op, MB_KIND_LEAF) || mb__is_kind(n->op, MB_KIND_VIEW))
+            continue;
+        all += (double)mb__gcount(n);
+        if (s->kind[i] >= 0)
+            in_loop += (double)mb__gcount(n);
+    }
+    return in_loop / all;
+}
+
+/* Equal parts of a batch of 2 or more, as few as are enough: its least divisor that is, or all of it. */
+static int64_t parts_of(int64_t batch, int64_t times)
+{
+    int64_t best = batch, least = times < 2 ? 2 : times;
+    for (int64_t d = 1; d <= batch / d; d++)
+        if (batch % d == 0) {
+            int64_t other = batch / d;
+            best = d >= least && d < best ? d : best;
+            best = other >= least && other < best ? other : best;
+        }
+    return best;
+}
+
+static bool is_seed(const mb__gnode *n)
+{
+    return (n->op == MB_OP_BUFFER || n->op == MB_OP_VARIABLE || n->op == MB_OP_RANDOM) && n->rank > 0 &&
+           n->dim[0] > 1 && mb__gcount(n) > 0;
+}
+
+/* Whether an earlier input has the same first axis, and as many elements at least: one of each size is tried,
+ * the largest. */
+static bool is_tried(const mb__graph *g, int32_t id)
+{
+    for (int i = 0; i < g->count; i++) {
+        const mb__gnode *a = &g->nodes[i], *b = &g->nodes[id];
+        if (i != id && is_seed(a) && a->dim[0] == b->dim[0] &&
+            (mb__gcount(a) > mb__gcount(b) || (mb__gcount(a) == mb__gcount(b) && i < id)))
+            return true;
+    }
+    return false;
+}
+
+/* The input whose slices most of the graph can be computed of; -1: none is worth it. */
+static int32_t find_seed(slicer *s, int64_t times)
+{
+    double best = times == INT64_MAX ? 0 : 0.5;
+    int32_t seed = -1;
+    int64_t parts = 0;
+    for (int i = 0; i < s->old->count; i++) {
+        if (!is_seed(&s->old->nodes[i]) || is_tried(s->old, i))
+            continue;
+        s->parts = parts_of(s->old->nodes[i].dim[0], times);
+        double share = share_in_loop(s, i);
+        if (share > best)
+            best = share, seed = i, parts = s->parts;
+    }
+    s->parts = parts;
+    if (seed >= 0)
+        share_in_loop(s, seed);
+    return seed;
+}
+
+/* ---- nodes ---- */
+
+static void *memory(slicer *s, size_t bytes)
+{
+    void *p = mb__bump_get(s->fresh.bump, bytes + 1);
+    if (!p)
+        s->failed = true;
+    return p;
+}
+
+static int32_t append(slicer *s, const mb__gnode *n)
+{
+    int32_t id = s->failed ? -1 : mb__graph_append(&s->fresh, n);
+    if (id < 0)
+        s->failed = true;
+    return id < 0 ? 0 : id;
+}
+
+static int32_t make(slicer *s, int op, int dtype, int rank, const int64_t *dim, const int32_t *in, int nin,
+                    const int64_t *attr, int nattr)
+{
+    mb__gnode n = {.op = (uint16_t)op,
+                   .dtype = (uint8_t)dtype,
+                   .rank = (uint8_t)rank,
+                   .nin = nin,
+                   .nattr = nattr,
+                   .bind = -1,
+                   .output = -1,
+                   .site = s->site};
+    n.in = memory(s, (size_t)nin * sizeof *n.in);
+    int64_t *words = memory(s, (size_t)nattr * sizeof *words);
+    if (s->failed)
+        return 0;
+    if (rank)
+        memcpy(n.dim, dim, (size_t)rank * sizeof *dim);
+    if (nin)
+        memcpy(n.in, in, (size_t)nin * sizeof *in);
+    if (nattr)
+        memcpy(words, attr, (size_t)nattr * sizeof *attr);
+    n.attr = words;
+    return append(s, &n);
+}
+
+static int32_t unary(slicer *s, int op, int32_t x, int rank, const int64_t *dim, const int64_t *attr,
+                     int nattr)
+{
+    return s->failed ? 0 : make(s, op, s->fresh.nodes[x].dtype, rank, dim, &x, 1, attr, nattr);
+}
+
+/* ---- slices and stacks ---- */
+
+static void cut_dims(const mb__gnode *n, int axis, int64_t parts, int64_t *dim)
+{
+    memcpy(dim, n->dim, sizeof n->dim);
+    dim[axis] /= parts;
+}
+
+/* As many elements as before the axis, and those of a part from it on. */
+static void around(const mb__gnode *n, int axis, int64_t parts, int64_t *before, int64_t *after)
+{
+    *before = mb__numel(n->dim, axis);
+    *after = mb__numel(n->dim + axis, n->rank - axis) / parts;
+}
+
+static const int64_t exchange[3] = {1, 0, 2};
+
+/* The node whole, x, as [parts, before, after]; a view. */
+static int32_t apart(slicer *s, int32_t x, const mb__gnode *n, int axis)
+{
+    int64_t before, after;
+    around(n, axis, s->parts, &before, &after);
+    x = unary(s, MB_OP_RESHAPE, x, 3, (int64_t[]){before, s->parts, after}, NULL, 0);
+    return unary(s, MB_OP_PERMUTE, x, 3, (int64_t[]){s->parts, before, after}, exchange, 3);
+}
+
+/* The other way. */
+static int32_t together(slicer *s, int32_t x, const mb__gnode *n, int axis)
+{
+    int64_t before, after;
+    around(n, axis, s->parts, &before, &after);
+    x = unary(s, MB_OP_PERMUTE, x, 3, (int64_t[]){before, s->parts, after}, exchange, 3);
+    return unary(s, MB_OP_RESHAPE, x, n->rank, n->dim, NULL, 0);
+}
+
+static int32_t slice_of(slicer *s, int32_t id, int axis, int depth);
+
+/* The axis of a view's operand that its axis is of, MB_CUT_NONE where there is none. */
+static int axis_below(const slicer *s, const mb__gnode *n, int axis)
+{
+    const mb__gnode *x = &s->old->nodes[n->in[0]];
+    if (n->op == MB_OP_PERMUTE)
+        return (int)n->attr[axis];
+    return mb__cut_reshaped(n, x, axis, s->parts);
+}
+
+/* Whether this part of the node can be made of parts of its operands, so that there need not be all of it. */
+static bool is_made_small(const slicer *s, const mb__gnode *n, int axis)
+{
+    return n->op == MB_OP_CONST || n->op == MB_OP_SCALAR || n->op == MB_OP_BROADCAST ||
+           mb__is_elementwise(n->op) || n->op == MB_OP_PERMUTE ||
+           (n->op == MB_OP_RESHAPE && axis_below(s, n, axis) >= 0);
+}
+
+static int32_t make_small(slicer *s, const mb__gnode *n, int axis, int depth)
+{
+    mb__gnode copy = *n;
+    copy.in = memory(s, (size_t)n->nin * sizeof *copy.in);
+    cut_dims(n, axis, s->parts, copy.dim);
+    for (int j = 0; j < n->nin && !s->failed; j++) {
+        const mb__gnode *x = &s->old->nodes[n->in[j]];
+        int k = axis - (n->rank - x->rank);
+        if (n->op == MB_OP_PERMUTE || n->op == MB_OP_RESHAPE)
+            k = axis_below(s, n, axis);
+        else if (k >= 0 && x->dim[k] != n->dim[axis])
+            k = -1;
+        copy.in[j] = k < 0 ? s->whole[n->in[j]] : slice_of(s, n->in[j], k, depth + 1);
+    }
+    return append(s, &copy);
+}
+
+static int32_t slice_memory(slicer *s, int32_t id, int axis, slice *x)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    int64_t before, after, dim[MB_MAX_RANK];
+    around(n, axis, s->parts, &before, &after);
+    cut_dims(n, axis, s->parts, dim);
+    x->from = apart(s, s->whole[id], n, axis);
+    x->at =
+        s->failed ? 0 : make(s, MB_OP_PLACEHOLDER, n->dtype, 2, (int64_t[]){before, after}, NULL, 0, NULL, 0);
+    return unary(s, MB_OP_RESHAPE, x->at, n->rank, dim, NULL, 0);
+}
+
+/* Which part this is, int32. */
+static int32_t part_number(slicer *s)
+{
+    if (s->number_at < 0) {
+        int32_t all = make(s, MB_OP_IOTA, MB_INT32, 1, &s->parts, NULL, 0, NULL, 0);
+        s->numbers = unary(s, MB_OP_RESHAPE, all, 2, (int64_t[]){s->parts, 1}, NULL, 0);
+        s->number_at = make(s, MB_OP_PLACEHOLDER, MB_INT32, 1, (int64_t[]){1}, NULL, 0, NULL, 0);
+    }
+    return unary(s, MB_OP_RESHAPE, s->number_at, 0, NULL, NULL, 0);
+}
+
+/* Draws that follow one another are made where they are read: the part's among those of all. */
+static bool is_drawn(const slicer *s, const mb__gnode *n, int axis)
+{
+    return n->op == MB_OP_RANDOM && mb__numel(n->dim, axis) == 1 && mb__gcount(n) / s->parts <= INT32_MAX;
+}
+
+static int32_t draw(slicer *s, const mb__gnode *n, int axis)
+{
+    int64_t count = mb__gcount(n) / s->parts, dim[MB_MAX_RANK];
+    cut_dims(n, axis, s->parts, dim);
+    int32_t in[2] = {part_number(s), 0};
+    in[1] = s->failed ? 0 : make(s, MB_OP_IOTA, MB_INT32, 1, &count, NULL, 0, NULL, 0);
+    in[1] = unary(s, MB_OP_RESHAPE, in[1], n->rank, dim, NULL, 0);
+    int32_t id = s->failed ? 0 : make(s, MB_OP_DRAW, n->dtype, n->rank, dim, in, 2, &count, 1);
+    if (!s->failed)
+        s->fresh.nodes[id].bind = n->bind;
+    return id;
+}
+
+/* This part of a tensor of the outside. */
+static int32_t slice_of(slicer *s, int32_t id, int axis, int depth)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    for (int i = 0; i < s->slice_count; i++)
+        if (s->slices[i].node == id && s->slices[i].axis == axis)
+            return s->slices[i].part;
+    slice x = {id, axis, -1, -1, -1};
+    if (is_drawn(s, n, axis))
+        x.part = draw(s, n, axis);
+    else if (depth < DEPTH_MOST && is_made_small(s, n, axis))
+        x.part = make_small(s, n, axis, depth);
+    else
+        x.part = slice_memory(s, id, axis, &x);
+    slice *grown = mb__bump_grow(s->fresh.bump, s->slices, s->slice_count, &s->slice_capacity, sizeof *grown);
+    if (!grown || s->failed) {
+        s->failed = true;
+        return 0;
+    }
+    s->slices = grown;
+    s->slices[s->slice_count++] = x;
+    return x.part;
+}
+
+/* ---- the four kinds ---- */
+
+static mb__gnode copy_of(slicer *s, const mb__gnode *n)
+{
+    mb__gnode copy = *n;
+    copy.in = memory(s, (size_t)n->nin * sizeof *copy.in);
+    return copy;
+}
+
+/* A node of the outside. Before the loop a barrier has nothing to wait for that is in it. */
+static void make_outside(slicer *s, int32_t id)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    mb__gnode copy = copy_of(s, n);
+    for (int j = 0; j < n->nin && !s->failed; j++)
+        copy.in[j] = s->whole[n->in[s->whole[n->in[j]] < 0 ? 0 : j]];
+    s->whole[id] = append(s, &copy);
+}
+
+/* Which operand is cut, and how. */
+static int cut_operand(const slicer *s, const mb__gnode *n)
+{
+    int j = 0;
+    while (s->kind[n->in[j]] < 0)
+        j++;
+    return j;
+}
+
+static int32_t operand_inside(slicer *s, const mb__gnode *n, int j, int to)
+{
+    int32_t x = n->in[j];
+    if (j >= operands_of(n)) /* what a barrier waits for; nobody reads it */
+        return s->part[x] >= 0 ? s->part[x] : s->whole[x] >= 0 ? s->whole[x] : s->part[n->in[0]];
+    if (s->part[x] >= 0)
+        return s->part[x];
+    int from = cut_operand(s, n), k = mb__cut_operand(s->old, n, j, from, s->kind[n->in[from]], to);
+    return k < 0 ? s->whole[x] : slice_of(s, x, k, 0);
+}
+
+/* Sums of halves are kept in float32. */
+static int sum_dtype(int dtype)
+{
+    return mb__is_half(dtype) ? MB_FLOAT32 : dtype;
+}
+
+static void add_to_carry(slicer *s, int32_t id)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    int dtype = sum_dtype(n->dtype);
+    s->carry[id] = make(s, MB_OP_PLACEHOLDER, dtype, n->rank, n->dim, NULL, 0, NULL, 0);
+    int32_t x = s->part[id];
+    if (dtype != n->dtype && !s->failed)
+        x = make(s, MB_OP_CAST, dtype, n->rank, n->dim, &x, 1, NULL, 0);
+    s->part[id] =
+        s->failed ? 0 : make(s, MB_OP_ADD, dtype, n->rank, n->dim, (int32_t[]){s->carry[id], x}, 2, NULL, 0);
+}
+
+static void make_inside(slicer *s, int32_t id)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    int kind = s->kind[id];
+    if (mb__is_kind(n->op, MB_KIND_LEAF)) {
+        s->part[id] = slice_of(s, id, kind, 0);
+        return;
+    }
+    mb__gnode copy = copy_of(s, n);
+    for (int j = 0; j < n->nin && !s->failed; j++)
+        copy.in[j] = operand_inside(s, n, j, kind);
+    if (kind >= 0)
+        cut_dims(n, kind, s->parts, copy.dim);
+    s->part[id] = append(s, &copy);
+    if (kind == ADDED && s->wanted[id])
+        add_to_carry(s, id);
+}
+
+/* What is made inside and read outside. */
+static void find_wanted(slicer *s)
+{
+    const mb__graph *g = s->old;
+    for (int i = 0; i < g->count; i++)
+        for (int j = 0; s->kind[i] == AFTER && j < g->nodes[i].nin; j++)
+            s->wanted[g->nodes[i].in[j]] = true;
+    for (int i = 0; i < g->output_count; i++)
+        s->wanted[g->outputs[i]] = true;
+}
+
+/* ---- the scan ---- */
+
+static bool is_carried(const slicer *s, int32_t id)
+{
+    return s->kind[id] == ADDED && s->wanted[id];
+}
+static bool is_stacked(const slicer *s, int32_t id)
+{
+    return s->kind[id] >= 0 && s->wanted[id] && s->whole[id] < 0;
+}
+
+/* Placeholders; then the carries' next values, and stacks. Returns how many; of the scan's operands there are
+ * as many as placeholders. */
+static int list_ports(slicer *s, int32_t *body, int32_t *scan, int64_t attr[7])
+{
+    int n = 0, last;
+    const int64_t zero[1] = {0};
+    for (int i = 0; i < s->old->count && !s->failed; i++)
+        if (is_carried(s, i)) {
+            const mb__gnode *x = &s->old->nodes[i];
+            int32_t start = make(s, MB_OP_CONST, sum_dtype(x->dtype), 0, NULL, NULL, 0, zero, 1);
+            scan[n] = unary(s, MB_OP_BROADCAST, start, x->rank, x->dim, NULL, 0);
+            body[n++] = s->carry[i];
+        }
+    attr[2] = n;
+    for (int i = 0; i < s->slice_count; i++)
+        if (s->slices[i].at >= 0) {
+            scan[n] = s->slices[i].from;
+            body[n++] = s->slices[i].at;
+        }
+    if (s->number_at >= 0) {
+        scan[n] = s->numbers;
+        body[n++] = s->number_at;
+    }
+    attr[3] = n - attr[2];
+    last = n;
+    for (int i = 0; i < s->old->count; i++)
+        if (is_carried(s, i))
+            body[last++] = s->part[i];
+    for (int i = 0; i < s->old->count && !s->failed; i++)
+        if (is_stacked(s, i)) {
+            int64_t before, after;
+            around(&s->old->nodes[i], s->kind[i], s->parts, &before, &after);
+            body[last++] = unary(s, MB_OP_RESHAPE, s->part[i], 2, (int64_t[]){before, after}, NULL, 0);
+        }
+    attr[4] = last - n - attr[2];
+    return last;
+}
+
+static void take_results(slicer *s, int32_t scan)
+{
+    int64_t number = 0;
+    for (int i = 0; i < s->old->count && !s->failed; i++)
+        if (is_carried(s, i)) {
+            const mb__gnode *x = &s->old->nodes[i];
+            int dtype = sum_dtype(x->dtype);
+            int32_t r = make(s, MB_OP_RESULT, dtype, x->rank, x->dim, &scan, 1, &number, 1);
+            s->whole[i] = dtype == x->dtype || s->failed
+                              ? r
+                              : make(s, MB_OP_CAST, x->dtype, x->rank, x->dim, &r, 1, NULL, 0);
+            number++;
+        }
+    for (int i = 0; i < s->old->count && !s->failed; i++)
+        if (is_stacked(s, i)) {
+            const mb__gnode *x = &s->old->nodes[i];
+            int64_t dim[3] = {s->parts};
+            around(x, s->kind[i], s->parts, &dim[1], &dim[2]);
+            int32_t r = make(s, MB_OP_RESULT, x->dtype, 3, dim, &scan, 1, &number, 1);
+            s->whole[i] = s->failed ? 0 : together(s, r, x, s->kind[i]);
+            number++;
+        }
+}
+
+static void make_scan(slicer *s)
+{
+    size_t most = 2 * (size_t)s->old->count + (size_t)s->slice_count + 2;
+    int32_t *body = memory(s, most * sizeof *body), *scan = memory(s, most * sizeof *scan);
+    int64_t attr[7] = {s->parts};
+    if (s->failed)
+        return;
+    int n = list_ports(s, body, scan + 1, attr);
+    if (s->failed)
+        return;
+    scan[0] = make(s, MB_OP_BODY, MB_FLOAT32, 0, NULL, body, n, NULL, 0);
+    if (s->failed)
+        return;
+    int32_t id = make(s, MB_OP_SCAN, MB_FLOAT32, 0, NULL, scan, 1 + (int)(attr[2] + attr[3]), attr, 7);
+    take_results(s, id);
+}
+
+static bool has_loops(const mb__graph *g)
+{
+    for (int i = 0; i < g->count; i++)
+        if (mb__is_kind(g->nodes[i].op, MB_KIND_LOOP) || g->nodes[i].op == MB_OP_PLACEHOLDER)
+            return true;
+    return false;
+}
+
+static void rebuild(slicer *s, int32_t seed)
+{
+    mb__graph *g = s->old;
+    for (int i = 0; i < g->count && !s->failed; i++)
+        if (s->kind[i] == BEFORE || i == seed)
+            make_outside(s, i);
+    for (int i = 0; i < g->count && !s->failed; i++)
+        if (is_in_loop(s->kind[i]))
+            make_inside(s, i);
+    if (!s->failed)
+        make_scan(s);
+    for (int i = 0; i < g->count && !s->failed; i++)
+        if (s->kind[i] == AFTER)
+            make_outside(s, i);
+    s->fresh.outputs = memory(s, (size_t)g->output_count * sizeof *g->outputs);
+    for (int i = 0; i < g->output_count && !s->failed; i++)
+        s->fresh.outputs[i] = s->whole[g->outputs[i]];
+}
+
+mb_status mb__slice(mb__graph *g, int64_t times, int64_t *parts)
+{
+    size_t n = (size_t)g->count + 1;
+    slicer s = {.old = g, .fresh = *g, .number_at = -1};
+    *parts = 0;
+    if (has_loops(g))
+        return MB_OK;
+    s.fresh.nodes = NULL;
+    s.fresh.count = s.fresh.capacity = 0;
+    s.kind = memory(&s, n * sizeof *s.kind);
+    s.whole = memory(&s, n * sizeof *s.whole);
+    s.part = memory(&s, n * sizeof *s.part);
+    s.carry = memory(&s, n * sizeof *s.carry);
+    s.wanted = memory(&s, n * sizeof *s.wanted);
+    if (s.failed)
+        return MB_NO_MEMORY;
+    int32_t seed = find_seed(&s, times);
+    if (seed < 0)
+        return MB_OK;
+    memset(s.wanted, 0, n * sizeof *s.wanted);
+    for (int i = 0; i < g->count; i++)
+        s.whole[i] = s.part[i] = s.carry[i] = -1;
+    find_wanted(&s);
+    s.site = g->nodes[seed].site;
+    rebuild(&s, seed);
+    if (s.failed)
+        return MB_NO_MEMORY;
+    *g = s.fresh;
+    *parts = s.parts;
+    return MB_OK;
+}
