@@ -92,8 +92,8 @@ typedef struct mb_options {
      * batch, the flush runs in equal slices of the batch: as many as are needed, or help. A slice's values
      * are computed as they are without; a sum over the batch is the sum of those of the slices, and off by a
      * rounding more for each of them. What depends on such a sum is computed after it for the whole batch,
-     * and so is all that reads neighbours along the batch. Flushes with scans run whole. The same on every
-     * run and any number of threads; mb_stats.last_slices tells how many. */
+     * and so is all that reads neighbours along the batch. A scan is in the loop as a whole, or not at all.
+     * The same on every run and any number of threads; mb_stats.last_slices tells how many. */
     size_t arena_bytes;
 } mb_options;
 

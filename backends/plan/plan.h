@@ -3,7 +3,8 @@
  * plan.h - from tape to steps: what a backend gets.
  *
  *   - engine/segment.c: the tape as a graph;
- *   - slices.c, cut.c: a part of that graph as a loop over slices of the batch, where it is to take less;
+ *   - slices.c, slice_kinds.c, cut.c: a part of that graph as a loop over slices of the batch, where it is to
+ * take less;
  *   - nest.c, expand.c, simplify.c, pads.c: that graph as another;
  *   - layout.c, fuse.c, schedule.c: the graph as groups, in running order;
  *   - lower.c: the groups as steps;

@@ -5,13 +5,15 @@
  * lies between the inputs and those sums takes memory for a slice alone, and stays in caches. The loop over
  * slices is a scan like any other: its carries are the sums, its stacks what is wanted of the whole batch.
  *
- * Each node is of one of four kinds: computed before the loop; cut along an axis (cut.c), in the loop; added
- * up by the loop; or computed after it, since it is, or depends on, something of the whole batch.
+ * What is in the loop, and what before and after it, slice_kinds.c has found out. Scans that are in the loop
+ * become scans of its body.
  */
 #include "backends/plan/slices.h"
 
-enum { BEFORE = -1, ADDED = MB_CUT_ADDED, AFTER = -3 }; /* else the axis */
-enum { DEPTH_MOST = 64 };                               /* of what is made again in the loop */
+enum {
+    DEPTH_MOST = 64, /* of what is made again in the loop */
+    NOBODYS = 0      /* a fresh node that is not read */
+};
 
 /* A tensor of which each part reads a slice. */
 typedef struct slice {
@@ -22,11 +24,12 @@ typedef struct slice {
 
 typedef struct slicer {
     mb__graph *old, fresh;
+    mb__kinds kinds;
     int64_t parts;
-    int8_t *kind;          /* of each old node */
+    const int8_t *kind;    /* of each old node */
     int32_t *whole, *part; /* the fresh nodes that stand for it outside and inside of the loop; -1 */
     bool *wanted;          /* of what is made inside: outside, too */
-    int32_t *carry;        /* of an added one: its placeholder */
+    int32_t *carry, *next; /* of what is carried: its placeholder, and what it becomes */
     slice *slices;
     int slice_count, slice_capacity;
     int32_t numbers, number_at; /* 0, 1, ... of the parts, and its placeholder; -1 */
@@ -34,67 +37,7 @@ typedef struct slicer {
     bool failed;
 } slicer;
 
-/* ---- kinds ---- */
-
-static bool is_in_loop(int kind)
-{
-    return kind >= 0 || kind == ADDED;
-}
-
-/* Operands that a node's value depends on. */
-static int operands_of(const mb__gnode *n)
-{
-    return n->op == MB_OP_BARRIER || mb__is_kind(n->op, MB_KIND_IDENTITY) ? 1 : n->nin;
-}
-
-/* Whether each part can have what it needs of all operands, where `from` is cut. */
-static bool agrees(const slicer *s, const mb__gnode *n, int from, int k, int to)
-{
-    for (int j = 0; j < operands_of(n); j++) {
-        const mb__gnode *x = &s->old->nodes[n->in[j]];
-        int wants = mb__cut_operand(s->old, n, j, from, k, to), is = s->kind[n->in[j]];
-        if (is >= 0 ? is != wants : wants >= 0 && (x->dim[wants] % s->parts || !mb__gcount(x)))
-            return false;
-    }
-    return true;
-}
-
-static int kind_of(const slicer *s, const mb__gnode *n)
-{
-    int from = -1;
-    for (int j = 0; j < operands_of(n); j++) {
-        int is = s->kind[n->in[j]];
-        if (is == AFTER || is == ADDED)
-            return AFTER;
-        if (is >= 0 && from < 0)
-            from = j;
-    }
-    if (from < 0)
-        return BEFORE;
-    if (!mb__gcount(n))
-        return AFTER;
-    int k = s->kind[n->in[from]], to = mb__cut_of(s->old, n, from, k, s->parts);
-    if (to == MB_CUT_NONE || !agrees(s, n, from, k, to) || (to == ADDED && !mb__is_number(n->dtype)))
-        return AFTER;
-    return to;
-}
-
-/* Bytes, nearly, of what is in the loop, and of all that is computed, if input `seed` is cut along its first
- * axis. */
-static double share_in_loop(slicer *s, int32_t seed)
-{
-    double in_loop = 0, all = 1;
-    for (int i = 0; i < s->old->count; i++) {
-        const mb__gnode *n = &s->old->nodes[i];
-        s->kind[i] = (int8_t)(i == seed ? 0 : kind_of(s, n));
-        if (mb__is_kind(n->op, MB_KIND_LEAF) || mb__is_kind(n->op, MB_KIND_VIEW))
-            continue;
-        all += (double)mb__gcount(n);
-        if (s->kind[i] >= 0)
-            in_loop += (double)mb__gcount(n);
-    }
-    return in_loop / all;
-}
+/* ---- where the batch is ---- */
 
 /* Equal parts of a batch of 2 or more, as few as are enough: its least divisor that is, or all of it. */
 static int64_t parts_of(int64_t batch, int64_t times)
@@ -135,16 +78,16 @@ static int32_t find_seed(slicer *s, int64_t times)
     int32_t seed = -1;
     int64_t parts = 0;
     for (int i = 0; i < s->old->count; i++) {
-        if (!is_seed(&s->old->nodes[i]) || is_tried(s->old, i))
+        if (!s->kinds.live[i] || !is_seed(&s->old->nodes[i]) || is_tried(s->old, i))
             continue;
-        s->parts = parts_of(s->old->nodes[i].dim[0], times);
-        double share = share_in_loop(s, i);
+        s->kinds.parts = parts_of(s->old->nodes[i].dim[0], times);
+        double share = mb__kinds_find(&s->kinds, i);
         if (share > best)
-            best = share, seed = i, parts = s->parts;
+            best = share, seed = i, parts = s->kinds.parts;
     }
-    s->parts = parts;
+    s->parts = s->kinds.parts = parts;
     if (seed >= 0)
-        share_in_loop(s, seed);
+        mb__kinds_find(&s->kinds, seed);
     return seed;
 }
 
@@ -263,7 +206,10 @@ static int32_t make_small(slicer *s, const mb__gnode *n, int axis, int depth)
             k = axis_below(s, n, axis);
         else if (k >= 0 && x->dim[k] != n->dim[axis])
             k = -1;
-        copy.in[j] = k < 0 ? s->whole[n->in[j]] : slice_of(s, n->in[j], k, depth + 1);
+        if (k >= 0)
+            copy.in[j] = slice_of(s, n->in[j], k, depth + 1);
+        else
+            copy.in[j] = s->part[n->in[j]] >= 0 ? s->part[n->in[j]] : s->whole[n->in[j]];
     }
     return append(s, &copy);
 }
@@ -310,7 +256,7 @@ static int32_t draw(slicer *s, const mb__gnode *n, int axis)
     return id;
 }
 
-/* This part of a tensor of the outside. */
+/* This part of a tensor that is not cut. */
 static int32_t slice_of(slicer *s, int32_t id, int axis, int depth)
 {
     const mb__gnode *n = &s->old->nodes[id];
@@ -334,43 +280,97 @@ static int32_t slice_of(slicer *s, int32_t id, int axis, int depth)
     return x.part;
 }
 
-/* ---- the four kinds ---- */
+/* ---- nodes of the loop, and of the outside ---- */
 
-static mb__gnode copy_of(slicer *s, const mb__gnode *n)
+/* Of a scan's inside without its inverse, which only derivatives ask for. */
+static int nodes_read(const slicer *s, int32_t id)
 {
-    mb__gnode copy = *n;
-    copy.in = memory(s, (size_t)n->nin * sizeof *copy.in);
+    const mb__gnode *n = &s->old->nodes[id];
+    if (n->op != MB_OP_BODY)
+        return n->nin;
+    int32_t scan = id + 1;
+    while (s->old->nodes[scan].op != MB_OP_SCAN || s->old->nodes[scan].in[0] != id)
+        scan++;
+    mb__scan_ports p = mb__ports_of(s->old, scan);
+    return 2 * p.carries + p.slices + p.stacks;
+}
+
+static mb__gnode copy_of(slicer *s, int32_t id)
+{
+    mb__gnode copy = s->old->nodes[id];
+    copy.nin = nodes_read(s, id);
+    copy.in = memory(s, (size_t)copy.nin * sizeof *copy.in);
     return copy;
 }
 
-/* A node of the outside. Before the loop a barrier has nothing to wait for that is in it. */
+/* In the place of an operand that nobody reads: what a barrier waits for may be of the loop, and of a scan's
+ * carries that are of no use there is nothing. */
+static int32_t unread(const slicer *s, const int32_t *made, int32_t id)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    return n->op == MB_OP_BARRIER || mb__is_kind(n->op, MB_KIND_IDENTITY) ? made[n->in[0]] : NOBODYS;
+}
+
 static void make_outside(slicer *s, int32_t id)
 {
     const mb__gnode *n = &s->old->nodes[id];
-    mb__gnode copy = copy_of(s, n);
-    for (int j = 0; j < n->nin && !s->failed; j++)
-        copy.in[j] = s->whole[n->in[s->whole[n->in[j]] < 0 ? 0 : j]];
+    mb__gnode copy = copy_of(s, id);
+    for (int j = 0; j < copy.nin && !s->failed; j++)
+        copy.in[j] = s->whole[n->in[j]] >= 0 ? s->whole[n->in[j]] : unread(s, s->whole, id);
     s->whole[id] = append(s, &copy);
 }
 
-/* Which operand is cut, and how. */
+/* The first operand that is cut; as many as there are: none is. */
 static int cut_operand(const slicer *s, const mb__gnode *n)
 {
     int j = 0;
-    while (s->kind[n->in[j]] < 0)
+    while (j < mb__slice_operands(n) && s->kind[n->in[j]] < 0)
         j++;
     return j;
 }
 
-static int32_t operand_inside(slicer *s, const mb__gnode *n, int j, int to)
+/* The axis along which the body's operand j is to be cut, or another kind. */
+static int body_operand(const slicer *s, const mb__gnode *body, const mb__scan_ports *p, int j)
 {
-    int32_t x = n->in[j];
-    if (j >= operands_of(n)) /* what a barrier waits for; nobody reads it */
-        return s->part[x] >= 0 ? s->part[x] : s->whole[x] >= 0 ? s->whole[x] : s->part[n->in[0]];
+    int placeholders = p->carries + p->slices;
+    if (j >= placeholders && j < placeholders + p->carries)
+        return s->kind[p->inside[j - placeholders]];
+    return s->kind[body->in[j]];
+}
+
+/* The same of a scan's operand. */
+static int scan_operand(const slicer *s, const mb__gnode *scan, const mb__scan_ports *p, int j)
+{
+    int axis = j >= 1 && j <= p->carries + p->slices ? s->kind[p->inside[j - 1]] : MB_INSIDE;
+    return axis >= 0 && j > p->carries ? axis + 1 : axis >= 0 ? axis : s->kind[scan->in[j]];
+}
+
+/* The axis along which operand j is to be cut where the node is of the kind `to`; another kind: it is not. */
+static int wanted_axis(const slicer *s, int32_t id, int j, int to)
+{
+    const mb__gnode *n = &s->old->nodes[id];
+    if (n->op == MB_OP_SCAN || n->op == MB_OP_BODY) {
+        int32_t scan = id;
+        while (s->old->nodes[scan].op != MB_OP_SCAN || (scan != id && s->old->nodes[scan].in[0] != id))
+            scan++;
+        mb__scan_ports p = mb__ports_of(s->old, scan);
+        return n->op == MB_OP_SCAN ? scan_operand(s, n, &p, j) : body_operand(s, n, &p, j);
+    }
+    int from = cut_operand(s, n);
+    if (j >= mb__slice_operands(n) || from == mb__slice_operands(n) || n->op == MB_OP_RESULT)
+        return MB_CUT_NONE;
+    return mb__cut_operand(s->old, n, j, from, s->kind[n->in[from]], to);
+}
+
+static int32_t operand_inside(slicer *s, int32_t id, int j, int to)
+{
+    int32_t x = s->old->nodes[id].in[j];
+    int axis = s->kind[x] >= 0 || s->kind[x] == MB_ADDED ? MB_CUT_NONE : wanted_axis(s, id, j, to);
+    if (axis >= 0)
+        return slice_of(s, x, axis, 0);
     if (s->part[x] >= 0)
         return s->part[x];
-    int from = cut_operand(s, n), k = mb__cut_operand(s->old, n, j, from, s->kind[n->in[from]], to);
-    return k < 0 ? s->whole[x] : slice_of(s, x, k, 0);
+    return s->whole[x] >= 0 ? s->whole[x] : unread(s, s->part, id);
 }
 
 /* Sums of halves are kept in float32. */
@@ -379,34 +379,46 @@ static int sum_dtype(int dtype)
     return mb__is_half(dtype) ? MB_FLOAT32 : dtype;
 }
 
-static void add_to_carry(slicer *s, int32_t id)
+/* What is added up over the parts; or the same in each, of which the last is as good as any. */
+static void carry_on(slicer *s, int32_t id)
 {
     const mb__gnode *n = &s->old->nodes[id];
-    int dtype = sum_dtype(n->dtype);
-    s->carry[id] = make(s, MB_OP_PLACEHOLDER, dtype, n->rank, n->dim, NULL, 0, NULL, 0);
+    bool added = s->kind[id] == MB_ADDED;
+    int dtype = added ? sum_dtype(n->dtype) : n->dtype;
     int32_t x = s->part[id];
+    s->carry[id] = make(s, MB_OP_PLACEHOLDER, dtype, n->rank, n->dim, NULL, 0, NULL, 0);
     if (dtype != n->dtype && !s->failed)
         x = make(s, MB_OP_CAST, dtype, n->rank, n->dim, &x, 1, NULL, 0);
-    s->part[id] =
-        s->failed ? 0 : make(s, MB_OP_ADD, dtype, n->rank, n->dim, (int32_t[]){s->carry[id], x}, 2, NULL, 0);
+    if (added && !s->failed)
+        x = make(s, MB_OP_ADD, dtype, n->rank, n->dim, (int32_t[]){s->carry[id], x}, 2, NULL, 0);
+    s->next[id] = x;
+}
+
+static bool is_carried(const slicer *s, int32_t id)
+{
+    return (s->kind[id] == MB_ADDED || s->kind[id] == MB_INSIDE) && s->wanted[id];
+}
+static bool is_stacked(const slicer *s, int32_t id)
+{
+    return s->kind[id] >= 0 && s->wanted[id] && s->whole[id] < 0;
 }
 
 static void make_inside(slicer *s, int32_t id)
 {
     const mb__gnode *n = &s->old->nodes[id];
     int kind = s->kind[id];
-    if (mb__is_kind(n->op, MB_KIND_LEAF)) {
+    if (mb__is_kind(n->op, MB_KIND_LEAF) && n->op != MB_OP_PLACEHOLDER) { /* the input that is cut */
         s->part[id] = slice_of(s, id, kind, 0);
         return;
     }
-    mb__gnode copy = copy_of(s, n);
-    for (int j = 0; j < n->nin && !s->failed; j++)
-        copy.in[j] = operand_inside(s, n, j, kind);
+    mb__gnode copy = copy_of(s, id);
+    for (int j = 0; j < copy.nin && !s->failed; j++)
+        copy.in[j] = operand_inside(s, id, j, kind);
     if (kind >= 0)
         cut_dims(n, kind, s->parts, copy.dim);
     s->part[id] = append(s, &copy);
-    if (kind == ADDED && s->wanted[id])
-        add_to_carry(s, id);
+    if (is_carried(s, id))
+        carry_on(s, id);
 }
 
 /* What is made inside and read outside. */
@@ -414,22 +426,14 @@ static void find_wanted(slicer *s)
 {
     const mb__graph *g = s->old;
     for (int i = 0; i < g->count; i++)
-        for (int j = 0; s->kind[i] == AFTER && j < g->nodes[i].nin; j++)
-            s->wanted[g->nodes[i].in[j]] = true;
+        for (int j = 0; s->kinds.live[i] && s->kind[i] == MB_AFTER && j < nodes_read(s, i); j++)
+            if (s->kinds.live[g->nodes[i].in[j]] && (g->nodes[i].op != MB_OP_BARRIER || j == 0))
+                s->wanted[g->nodes[i].in[j]] = true;
     for (int i = 0; i < g->output_count; i++)
         s->wanted[g->outputs[i]] = true;
 }
 
 /* ---- the scan ---- */
-
-static bool is_carried(const slicer *s, int32_t id)
-{
-    return s->kind[id] == ADDED && s->wanted[id];
-}
-static bool is_stacked(const slicer *s, int32_t id)
-{
-    return s->kind[id] >= 0 && s->wanted[id] && s->whole[id] < 0;
-}
 
 /* Placeholders; then the carries' next values, and stacks. Returns how many; of the scan's operands there are
  * as many as placeholders. */
@@ -440,7 +444,8 @@ static int list_ports(slicer *s, int32_t *body, int32_t *scan, int64_t attr[7])
     for (int i = 0; i < s->old->count && !s->failed; i++)
         if (is_carried(s, i)) {
             const mb__gnode *x = &s->old->nodes[i];
-            int32_t start = make(s, MB_OP_CONST, sum_dtype(x->dtype), 0, NULL, NULL, 0, zero, 1);
+            int dtype = s->fresh.nodes[s->carry[i]].dtype;
+            int32_t start = make(s, MB_OP_CONST, dtype, 0, NULL, NULL, 0, zero, 1);
             scan[n] = unary(s, MB_OP_BROADCAST, start, x->rank, x->dim, NULL, 0);
             body[n++] = s->carry[i];
         }
@@ -458,7 +463,7 @@ static int list_ports(slicer *s, int32_t *body, int32_t *scan, int64_t attr[7])
     last = n;
     for (int i = 0; i < s->old->count; i++)
         if (is_carried(s, i))
-            body[last++] = s->part[i];
+            body[last++] = s->next[i];
     for (int i = 0; i < s->old->count && !s->failed; i++)
         if (is_stacked(s, i)) {
             int64_t before, after;
@@ -475,7 +480,7 @@ static void take_results(slicer *s, int32_t scan)
     for (int i = 0; i < s->old->count && !s->failed; i++)
         if (is_carried(s, i)) {
             const mb__gnode *x = &s->old->nodes[i];
-            int dtype = sum_dtype(x->dtype);
+            int dtype = s->fresh.nodes[s->carry[i]].dtype;
             int32_t r = make(s, MB_OP_RESULT, dtype, x->rank, x->dim, &scan, 1, &number, 1);
             s->whole[i] = dtype == x->dtype || s->failed
                               ? r
@@ -510,55 +515,69 @@ static void make_scan(slicer *s)
     take_results(s, id);
 }
 
-static bool has_loops(const mb__graph *g)
+static bool is_in_loop(int kind)
 {
-    for (int i = 0; i < g->count; i++)
-        if (mb__is_kind(g->nodes[i].op, MB_KIND_LOOP) || g->nodes[i].op == MB_OP_PLACEHOLDER)
-            return true;
-    return false;
+    return kind >= 0 || kind == MB_ADDED || kind == MB_INSIDE;
+}
+
+/* Placeholders are there in any case, since scans count them. */
+static bool is_made(const slicer *s, int32_t id)
+{
+    return s->kinds.live[id] || s->old->nodes[id].op == MB_OP_PLACEHOLDER;
 }
 
 static void rebuild(slicer *s, int32_t seed)
 {
     mb__graph *g = s->old;
+    const int64_t zero[1] = {0};
+    make(s, MB_OP_CONST, MB_FLOAT32, 0, NULL, NULL, 0, zero, 1); /* NOBODYS */
     for (int i = 0; i < g->count && !s->failed; i++)
-        if (s->kind[i] == BEFORE || i == seed)
+        if (is_made(s, i) && (s->kind[i] == MB_BEFORE || i == seed))
             make_outside(s, i);
     for (int i = 0; i < g->count && !s->failed; i++)
-        if (is_in_loop(s->kind[i]))
+        if (is_made(s, i) && is_in_loop(s->kind[i]))
             make_inside(s, i);
     if (!s->failed)
         make_scan(s);
     for (int i = 0; i < g->count && !s->failed; i++)
-        if (s->kind[i] == AFTER)
+        if (is_made(s, i) && s->kind[i] == MB_AFTER)
             make_outside(s, i);
     s->fresh.outputs = memory(s, (size_t)g->output_count * sizeof *g->outputs);
     for (int i = 0; i < g->output_count && !s->failed; i++)
         s->fresh.outputs[i] = s->whole[g->outputs[i]];
 }
 
+static bool prepare(slicer *s)
+{
+    size_t n = (size_t)s->old->count + 1;
+    s->fresh.nodes = NULL;
+    s->fresh.count = s->fresh.capacity = 0;
+    s->kinds = (mb__kinds){.g = s->old,
+                           .kind = memory(s, n),
+                           .held = memory(s, n),
+                           .learned = memory(s, n),
+                           .live = memory(s, n)};
+    s->kind = s->kinds.kind;
+    int32_t **const lists[] = {&s->whole, &s->part, &s->carry, &s->next};
+    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
+        *lists[k] = memory(s, n * sizeof **lists[k]);
+        for (size_t i = 0; i < n && !s->failed; i++)
+            (*lists[k])[i] = -1;
+    }
+    s->wanted = memory(s, n * sizeof *s->wanted);
+    return !s->failed;
+}
+
 mb_status mb__slice(mb__graph *g, int64_t times, int64_t *parts)
 {
-    size_t n = (size_t)g->count + 1;
     slicer s = {.old = g, .fresh = *g, .number_at = -1};
     *parts = 0;
-    if (has_loops(g))
-        return MB_OK;
-    s.fresh.nodes = NULL;
-    s.fresh.count = s.fresh.capacity = 0;
-    s.kind = memory(&s, n * sizeof *s.kind);
-    s.whole = memory(&s, n * sizeof *s.whole);
-    s.part = memory(&s, n * sizeof *s.part);
-    s.carry = memory(&s, n * sizeof *s.carry);
-    s.wanted = memory(&s, n * sizeof *s.wanted);
-    if (s.failed)
+    if (!prepare(&s))
         return MB_NO_MEMORY;
+    mb__kinds_live(&s.kinds);
     int32_t seed = find_seed(&s, times);
     if (seed < 0)
         return MB_OK;
-    memset(s.wanted, 0, n * sizeof *s.wanted);
-    for (int i = 0; i < g->count; i++)
-        s.whole[i] = s.part[i] = s.carry[i] = -1;
     find_wanted(&s);
     s.site = g->nodes[seed].site;
     rebuild(&s, seed);
