@@ -80,7 +80,7 @@ static void measure_compressed(trial *t, mb_context *mb, const network *n)
     t->halfway_loss = measured(mb, &between, NULL);
 }
 
-static mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps)
+mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps)
 {
     mb_adamw_options o = {.lr = m->lr, .weight_decay = m->decay, .clip_value = 1};
     if (m->embedded)
@@ -152,7 +152,7 @@ void run_trial(trial *t, const solvers *s)
     double started = now();
     mb_context *mb = open_context();
     mb_params *p = mb_params_new(mb, (uint64_t)t->seed);
-    network n = network_new(p, m, tasks[chosen_task()].seen);
+    network n = network_new(p, m, SLOT, tasks[chosen_task()].seen);
     mb_optimizer *adam = optimizer_for(p, m, t->steps);
     t->complete = train(&(lesson){t, mb, &n, adam}) && measure(t, mb, &n, s);
     stop_at_error(mb);

@@ -146,7 +146,7 @@ Test(mesa_example, products_and_compressed_networks)
     mb_params *p = mb_params_new(mb, 1);
     model m = models[LINEAR_TWO];
     m.init = 0.05;
-    network n = network_new(p, &m, SLOT), products = products_of(&n), few = compressed(&products),
+    network n = network_new(p, &m, SLOT, SLOT), products = products_of(&n), few = compressed(&products),
             again = compressed(&few);
     network between = halfway(&products, &products);
     pairs s = pairs_of(draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 4), FULL);
@@ -167,7 +167,7 @@ Test(mesa_example, guesses_are_causal)
         mb_params *p = mb_params_new(mb, 1);
         model m = models[k];
         m.init = 0.1, m.clip = 0;
-        network n = network_new(p, &m, SLOT);
+        network n = network_new(p, &m, SLOT, SLOT);
         mb_tensor s = draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 2), g;
         pairs all = pairs_of(s, FULL);
         mb_tensor guess = mb_slice(network_apply(&n, all, NULL), 1, 20, 1, 1);
@@ -214,14 +214,14 @@ Test(mesa_example, sensitivity_equals_differences)
         mb_params *p = mb_params_new(mb, 1);
         model m = models[kinds[k]];
         m.init = 0.1, m.clip = 0;
-        network n = network_new(p, &m, SLOT);
+        network n = network_new(p, &m, SLOT, SLOT);
         double norms[SENSED], older = 0, step = 1e-2;
         set.batch = 1;
         measure_sensitivity(mb, &n, norms);
         mb_tensor s = draw_sequences(mb, key_of(set.first_seed, STREAM_SENSITIVITY, 0), FULL, MB_FLOAT32, 1);
         for (int back = 0; back < LENGTH; back++) {
             int64_t t = LENGTH - 1 - back;
-            mb_tensor d = mb_sub(moved(&n, s, t, step), moved(&n, s, t, -step)); /* [SLOT,WIDTH] */
+            mb_tensor d = mb_sub(moved(&n, s, t, step), moved(&n, s, t, -step)); /* [SLOT,width] */
             double want = mb_item(mb_mean(mb_norm(d, MB_AXES(0)), MB_ALL)) / (2 * step);
             if (back < SENSED - 1)
                 expect(fabs(norms[back] / want - 1) < 1e-2, "%d: %g, %g", back, norms[back], want);
@@ -293,16 +293,17 @@ Test(mesa_example, softmax_layers_are_made_linear)
     mb_params *p = mb_params_new(mb, 1);
     model m = models[SOFTMAX_TWO];
     m.init = 0.2, m.others = LINEAR;
-    network n = network_new(p, &m, SLOT);
+    network n = network_new(p, &m, SLOT, SLOT);
     pairs s = pairs_of(draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 4), FULL);
     mb_tensor guess = network_apply(&n, s, NULL);
     t = (trial){.model = SOFTMAX_TWO};
     expect(run_linearised(&t, mb, &n), "stopped");
-    expect(t.left[0] > 0 && t.left[0] < 0.95, "layer 1: %g is left", t.left[0]);
+    expect(t.linearised.left[0] > 0 && t.linearised.left[0] < 0.95, "layer 1: %g is left",
+           t.linearised.left[0]);
     double loss = measured(mb, &n, NULL);
-    expect(t.linearised_loss[0] != loss && fabs(t.linearised_loss[0] / loss - 1) < 1, "%g from %g",
-           t.linearised_loss[0], loss);
-    expect(isnan(t.left[1]) && isnan(t.linearised_loss[1]), "layer 2 is linear");
+    expect(t.linearised.loss[0] != loss && fabs(t.linearised.loss[0] / loss - 1) < 1, "%g from %g",
+           t.linearised.loss[0], loss);
+    expect(isnan(t.linearised.left[1]) && isnan(t.linearised.loss[1]), "layer 2 is linear");
     expect(apart(network_apply(&n, s, NULL), guess) == 0, "the network has changed");
     mb_params_free(p);
     close_all();
@@ -351,7 +352,7 @@ Test(mesa_example, prompts_are_tuned)
     mb_params *p = mb_params_new(mb, 1);
     model m = models[HYBRID];
     m.init = 0.3;
-    network n = network_new(p, &m, SLOT);
+    network n = network_new(p, &m, SLOT, SLOT);
     examples e = draw_examples(mb, key_of(set.first_seed, STREAM_SHOTS, 0), set.validation, 2);
     mb_tensor part[2] = {mb_unsqueeze(e.x, 2), mb_unsqueeze(e.y, 2)};
     mb_tensor tokens = mb_reshape(mb_concat(part, 2, 2), MB_SHAPE(set.validation, -1, SLOT));
