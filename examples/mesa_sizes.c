@@ -8,7 +8,7 @@
 
 #include "mesa.h"
 
-enum { STEP_TOKENS = 3840, MEASURED_STEPS = 16 };
+enum { STEP_TOKENS = 3840 };
 
 /* On bare tokens: the first layer has to bind each to the one before. Seen a few thousand times as few
  * sequences as in the paper, networks need larger steps. */
@@ -29,11 +29,17 @@ static mb_tensor loss_of(mb_tensor guess, pairs p)
     return mb_mean(loss_by_token(guess, p.next), MB_ALL);
 }
 
-/* On the validation sequences; zero: not of the network, but of guessing zero. */
+/* Of so many tokens each: 16, where validation has as many sequences as the paper's. */
+static int64_t measured_batches(void)
+{
+    return (set.validation + 159) / 160;
+}
+
+/* On other sequences; zero: not of the network, but of guessing zero. */
 static double mean_loss(mb_context *mb, const network *n, bool zero)
 {
     double sum = 0;
-    for (int64_t i = 0; i < MEASURED_STEPS && mb_error(mb) == MB_OK; i++) {
+    for (int64_t i = 0; i < measured_batches() && mb_error(mb) == MB_OK; i++) {
         mb_scope scope = mb_scope_begin(mb);
         mb_key key = key_of(set.first_seed, STREAM_VALIDATION, i);
         pairs p = pairs_of(draw(mb, n, key, sequences_of_step(n->slot)), FULL);
@@ -41,7 +47,7 @@ static double mean_loss(mb_context *mb, const network *n, bool zero)
         sum += mb_item(loss_of(guess, p));
         mb_scope_end(scope);
     }
-    return sum / MEASURED_STEPS;
+    return sum / (double)measured_batches();
 }
 
 static double network_loss(mb_context *mb, const network *n)

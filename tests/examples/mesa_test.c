@@ -309,6 +309,43 @@ Test(mesa_example, softmax_layers_are_made_linear)
     close_all();
 }
 
+/* Slots of other sizes: guesses that depend on no later token, whatever tokens are, and derivatives by all
+ * parameters. */
+Test(mesa_example, networks_of_other_sizes)
+{
+    static const int kinds[] = {LINEAR_TWO, MESA_ONE, HYBRID, SOFTMAX_TWO};
+    enum { ENTRIES = 4, N = 16, AT = 9 };
+    for (int k = 0; k < COUNT(kinds); k++) {
+        mb_context *mb = open_on("reference");
+        mb_params *p = mb_params_new(mb, 1);
+        model m = models[kinds[k]];
+        m.init = 0.2, m.clip = 0;
+        network n = network_new(p, &m, ENTRIES, ENTRIES);
+        mb_tensor s = draw_systems(mb, mb_key_of(3), 2, ENTRIES, N), by[2] = {s, n.layer[0].value}, g[2];
+        pairs all = pairs_of(s, FULL);
+        mb_tensor guess = network_apply(&n, all, NULL);
+        expect(same_shape(mb_shape_of(guess), MB_SHAPE(2, N, ENTRIES)), "%s: shape", m.name);
+        expect(mb_dim(n.layer[0].value, 2) == SLOTS * ENTRIES, "%s: width", m.name);
+        mb_grad(mb_sum(mb_slice(guess, 1, AT, 1, 1), MB_ALL), by, 2, g);
+        double later = mb_item(mb_norm(mb_slice(g[0], 1, AT + 1, N - AT, 1), MB_ALL)),
+               value = mb_item(mb_norm(g[1], MB_ALL));
+        expect(later == 0 && isfinite(value) && value > 0, "%s: %g, %g", m.name, later, value);
+        mb_params_free(p);
+        close_all();
+    }
+}
+
+/* Proposition 1, with slots of 4 entries, is a step of descent from zero. */
+Test(mesa_example, constructed_layer_of_another_size)
+{
+    mb_context *mb = open_on("reference");
+    mb_tensor s = mb_cast(draw_systems(mb, mb_key_of(3), 3, 4, 16), MB_FLOAT64);
+    mb_tensor eta = mb_scalar(mb, MB_FLOAT64, 0.05), zero = mb_zeros(mb, MB_FLOAT64, MB_SHAPE(4, 4));
+    pairs p = pairs_of(s, FULL);
+    expect(apart(constructed_apply(eta, zero, p), descend(p, eta)) < 1e-12, "another guess");
+    close_all();
+}
+
 /* The loss of guessing example k of each task by least squares of the n rows before it, x -> y, at x. */
 static double direct(mb_tensor x, mb_tensor y, mb_tensor at, mb_tensor want, int64_t n)
 {
@@ -372,6 +409,23 @@ Test(mesa_example, prompts_are_tuned)
     expect(apart(again, guess) == 0, "the network has changed");
     mb_params_free(p);
     close_all();
+}
+
+/* Of states of four entries, nearly untrained: losses are those of guessing zero, E |s|^2 / 2 of states whose
+ * entries are uniform on [-1,1), and both layers have linear ones in their place. */
+Test(mesa_example, a_size)
+{
+    size_run s = {.entries = 4};
+    int64_t distil_steps = set.distil_steps;
+    set.backend = "cpu";
+    set.size_steps = set.distil_steps = 3;
+    run_size(&s);
+    set.backend = "reference", set.distil_steps = distil_steps;
+    expect(s.complete && fabs(s.zero / (4 / 6.0) - 1) < 0.2, "zero %g", s.zero);
+    expect(fabs(s.loss / s.zero - 1) < 0.2, "%g, zero %g", s.loss, s.zero);
+    for (int l = 0; l < SIZE_LAYERS; l++)
+        expect(s.linearised.left[l] > 0 && fabs(s.linearised.loss[l] / s.loss - 1) < 0.2, "layer %d: %g, %g",
+               l + 1, s.linearised.left[l], s.linearised.loss[l]);
 }
 
 /* A run of two steps: a loss at each measurement, one for each token at the end, and probes between 0 and 1.
