@@ -24,7 +24,8 @@ plan set = {
     .deep_steps = 3500,
     .bare_steps = 2400,
     .distil_steps = 1000,
-    .size_steps = 3000,
+    .size_steps = 2000,
+    .size_tokens = "constructed",
     .most_entries = 60,
     .solver_steps = 600,
     .shots = 30,
@@ -48,6 +49,7 @@ static const plan quick = {
     .bare_steps = 60,
     .distil_steps = 40,
     .size_steps = 120,
+    .size_tokens = "constructed",
     .most_entries = 6,
     .solver_steps = 150,
     .shots = 12,
@@ -98,6 +100,13 @@ static const flag flags[] = {
      "leave "
      "them out, as with other tasks than full",
      .most = 1e7},
+    {.name = "size-tokens",
+     FLAG_CHOICE,
+     &set.size_tokens,
+     "what those layers see: s_t with s_{t-1} beside it, or s_t alone, of which sizes above 20 need many "
+     "more "
+     "steps",
+     .choices = "constructed|bare"},
     {.name = "most-entries", FLAG_INT, &set.most_entries, "of those states", .least = 4, .most = 60},
     {.name = "solver-steps",
      FLAG_INT,

@@ -20,7 +20,7 @@ enum {
 };
 
 typedef struct plan {
-    const char *models, *task, *backend, *out, *resume;
+    const char *models, *task, *size_tokens, *backend, *out, *resume;
     int64_t shots, prefix, tune_steps;
     double tune_lr;
     int64_t size_steps, most_entries, distil_steps, bare_steps, steps, deep_steps, solver_steps, seeds,
@@ -273,7 +273,6 @@ int64_t trial_units(const trial *t);
 /* FOLDER/NAME-seed-N.safetensors, which the caller frees; NULL without a folder. */
 char *file_of(const char *folder, const char *name, int64_t seed);
 mb_context *open_context(void);
-mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps);
 task chosen_task(void);
 /* The loss on the validation sequences; by_token may be NULL. */
 double measured(mb_context *mb, const network *n, double by_token[LENGTH]);

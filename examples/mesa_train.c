@@ -80,7 +80,7 @@ static void measure_compressed(trial *t, mb_context *mb, const network *n)
     t->halfway_loss = measured(mb, &between, NULL);
 }
 
-mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps)
+static mb_optimizer *optimizer_for(mb_params *p, const model *m, int64_t steps)
 {
     mb_adamw_options o = {.lr = m->lr, .weight_decay = m->decay, .clip_value = 1};
     if (m->embedded)

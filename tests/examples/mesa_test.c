@@ -415,17 +415,21 @@ Test(mesa_example, prompts_are_tuned)
  * entries are uniform on [-1,1), and both layers have linear ones in their place. */
 Test(mesa_example, a_size)
 {
-    size_run s = {.entries = 4};
+    static const char *const tokens[] = {"bare", "constructed"};
     int64_t distil_steps = set.distil_steps;
     set.backend = "cpu";
     set.size_steps = set.distil_steps = 3;
-    run_size(&s);
+    for (int k = 0; k < COUNT(tokens); k++) {
+        size_run s = {.entries = 4};
+        set.size_tokens = tokens[k];
+        run_size(&s);
+        expect(s.complete && fabs(s.zero / (4 / 6.0) - 1) < 0.2, "%s: zero %g", tokens[k], s.zero);
+        expect(fabs(s.loss / s.zero - 1) < 0.2, "%s: %g, zero %g", tokens[k], s.loss, s.zero);
+        for (int l = 0; l < SIZE_LAYERS; l++)
+            expect(s.linearised.left[l] > 0 && fabs(s.linearised.loss[l] / s.loss - 1) < 0.2,
+                   "%s: layer %d: %g, %g", tokens[k], l + 1, s.linearised.left[l], s.linearised.loss[l]);
+    }
     set.backend = "reference", set.distil_steps = distil_steps;
-    expect(s.complete && fabs(s.zero / (4 / 6.0) - 1) < 0.2, "zero %g", s.zero);
-    expect(fabs(s.loss / s.zero - 1) < 0.2, "%g, zero %g", s.loss, s.zero);
-    for (int l = 0; l < SIZE_LAYERS; l++)
-        expect(s.linearised.left[l] > 0 && fabs(s.linearised.loss[l] / s.loss - 1) < 0.2, "layer %d: %g, %g",
-               l + 1, s.linearised.left[l], s.linearised.loss[l]);
 }
 
 /* A run of two steps: a loss at each measurement, one for each token at the end, and probes between 0 and 1.
