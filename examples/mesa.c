@@ -96,16 +96,13 @@ static const flag flags[] = {
     {.name = "size-steps",
      FLAG_INT,
      &set.size_steps,
-     "of training softmax layers on states of each number of entries, of which linear ones are made; 0: "
-     "leave "
-     "them out, as with other tasks than full",
+     "of training softmax layers for states of 4, 6, 10, .. entries, which are made linear; 0, or another "
+     "task than full: leave them out",
      .most = 1e7},
     {.name = "size-tokens",
      FLAG_CHOICE,
      &set.size_tokens,
-     "what those layers see: s_t with s_{t-1} beside it, or s_t alone, of which sizes above 20 need many "
-     "more "
-     "steps",
+     "of those: s_t with s_{t-1}, or s_t alone, of which more than 20 entries need many more steps",
      .choices = "constructed|bare"},
     {.name = "most-entries", FLAG_INT, &set.most_entries, "of those states", .least = 4, .most = 60},
     {.name = "solver-steps",

@@ -349,21 +349,19 @@ static void plot_layers(FILE *f, const results *r)
     fprintf(f, "NaN notitle\nunset offsets\nset yrange [*:*]\n");
 }
 
-/* The same for states of more and more entries, beside what is left of the loss of guessing zero. */
+/* The same for states of more and more entries; and what the networks leave of the loss of guessing zero. */
 static void plot_sizes(FILE *f)
 {
     fprintf(f,
-            "set title 'The same, of networks for states of n entries'\nset xlabel 'entries of a state, n'\n"
-            "set ylabel 'loss, by another'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb '#808080' "
-            "notitle, \\\n");
+            "set title 'The same, for states of n entries'\nset xlabel 'entries of a state, n'\nset ylabel "
+            "'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb '#808080' notitle, \\\n");
     for (int l = 1; l <= SIZE_LAYERS; l++)
         fprintf(f,
                 "'sizes.csv' skip 1 using ($2==%d ? $1 : NaN):7 with linespoints lw 1.8 pt 7 title 'layer %d "
-                "made linear, by that before', \\\n",
+                "made linear, by the network', \\\n",
                 l, l);
-    fprintf(
-        f, "'sizes.csv' skip 1 using ($2==1 ? $1 : NaN):($4/$3) with linespoints dt 2 lc rgb '#606060' title "
-           "'of the network, by that of zero'\nset yrange [*:*]\n");
+    fprintf(f, "'sizes.csv' skip 1 using ($2==1 ? $1 : NaN):($4/$3) with linespoints dt 2 lc rgb '#606060' "
+               "title 'the network, by guessing zero'\nset yrange [*:*]\n");
 }
 
 /* Attention over the pairs themselves. */
@@ -630,26 +628,38 @@ static void model_summary(const results *r, int model, double loss[MODELS])
         shots_summary(r, model);
 }
 
-/* Of the smallest and the largest states. What attention is like matters less the more entries there are; but
- * for the first layer, which binds tokens by their positions. */
+/* How far the loss goes from 1 times what it was where layer l is made linear. */
+static double lost(const size_run *s, int l)
+{
+    return fabs(size_ratio(s, l) - 1);
+}
+
+static void size_lines(const size_run *s, double room)
+{
+    char what[64], text[64];
+    snprintf(what, sizeof what, "softmax layers, %d entries", (int)s->entries);
+    snprintf(text, sizeof text, "guessing zero %.4g", s->zero);
+    summary_line(what, s->loss, NAN, text, NAN, isnan(room) ? NAN : 0.95 * s->zero);
+    for (int l = 0; l < SIZE_LAYERS; l++) {
+        bool last = l + 1 == SIZE_LAYERS;
+        snprintf(what, sizeof what, "  layer %d made linear: loss times", l + 1);
+        snprintf(text, sizeof text, "left of its output %.3g", s->linearised.left[l]);
+        summary_line(what, size_ratio(s, l), NAN, text, last ? 1 - room : NAN, last ? 1 + room : NAN);
+    }
+}
+
+/* Of the smallest and the largest states: a linear layer in the place of the last one does the less harm, the
+ * more entries there are. */
 static void size_summary(const results *r)
 {
-    double least = NAN;
-    bool many = r->size_count == SIZES && set.size_steps >= 2000;
-    for (int i = r->size_count - 1; i >= 0; i -= r->size_count > 1 ? r->size_count - 1 : 1) {
-        const size_run *s = &r->sizes[i];
-        char what[64], text[64];
-        snprintf(what, sizeof what, "2 softmax layers, %d entries: by guessing zero", (int)s->entries);
-        summary_line(what, s->loss / s->zero, NAN, "", NAN, many ? 0.95 : NAN);
-        for (int l = 0; l < SIZE_LAYERS; l++) {
-            bool last = l + 1 == SIZE_LAYERS;
-            double ratio = size_ratio(s, l);
-            snprintf(what, sizeof what, "  layer %d made linear: loss times", l + 1);
-            snprintf(text, sizeof text, "left of its output %.3g", s->linearised.left[l]);
-            summary_line(what, ratio, NAN, text, NAN, many && last && i == 0 ? least : NAN);
-            least = ratio;
-        }
-    }
+    if (r->size_count < 2)
+        return;
+    const size_run *largest = &r->sizes[0], *smallest = &r->sizes[r->size_count - 1];
+    if (!largest->complete || !smallest->complete)
+        return;
+    bool learned = set.size_steps >= 2000 && largest->entries >= 40 && strcmp(set.size_tokens, "bare") != 0;
+    size_lines(smallest, NAN);
+    size_lines(largest, learned ? lost(smallest, SIZE_LAYERS - 1) : NAN);
 }
 
 void print_summary(const results *r)
