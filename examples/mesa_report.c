@@ -657,7 +657,7 @@ static void size_summary(const results *r)
     const size_run *largest = &r->sizes[0], *smallest = &r->sizes[r->size_count - 1];
     if (!largest->complete || !smallest->complete)
         return;
-    bool learned = set.size_steps >= 2000 && largest->entries >= 40 && strcmp(set.size_tokens, "bare") != 0;
+    bool learned = set.size_steps >= 1000 && largest->entries >= 40 && strcmp(set.size_tokens, "bare") != 0;
     size_lines(smallest, NAN);
     size_lines(largest, learned ? lost(smallest, SIZE_LAYERS - 1) : NAN);
 }

@@ -196,7 +196,7 @@ def mesa_makes_layers_linear(folder):
 @test
 def mesa_compares_sizes(folder):
     """Killed in either training."""
-    flags = {**FLAGS["mesa"], "models": "linear-1", "seeds": 1, "size-steps": 250, "most-entries": 6, "distil-steps": 250}
+    flags = {**FLAGS["mesa"], "models": "linear-1", "seeds": 1, "size-steps": 200, "most-entries": 6, "distil-steps": 200}
     succeed("mesa", {**flags, "out": folder / "whole"})
     t = tables(folder / "whole")
     expect([(row["entries"], row["layer"]) for row in t["sizes.csv"]] == [(4, 1), (4, 2), (6, 1), (6, 2)], t["sizes.csv"])
@@ -204,8 +204,8 @@ def mesa_compares_sizes(folder):
         expect(0 < row["left"] < 1 and near(row["ratio"], row["linearised_loss"] / row["loss"], 1e-6), row)
         expect(near(row["zero"], row["entries"] / 6, 0.2) and row["loss"] < 1.05 * row["zero"], row)
     parts = folder / "parts"
-    killed("mesa", {**flags, "out": parts}, parts / "entries-6-seed-0.safetensors", 250)
-    killed("mesa", {**flags, "resume": parts}, parts / "entries-6-linearised-seed-0.safetensors", 250)
+    killed("mesa", {**flags, "out": parts}, parts / "entries-6-seed-0.safetensors", 200)
+    killed("mesa", {**flags, "resume": parts}, parts / "entries-6-linearised-seed-0.safetensors", 200)
     succeed("mesa", {**flags, "resume": parts})
     expect(tables(parts) == t, "other tables")
 
