@@ -353,15 +353,19 @@ static void plot_layers(FILE *f, const results *r)
 static void plot_sizes(FILE *f)
 {
     fprintf(f,
-            "set title 'The same, for states of n entries'\nset xlabel 'entries of a state, n'\nset ylabel "
-            "'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb '#808080' notitle, \\\n");
-    for (int l = 1; l <= SIZE_LAYERS; l++)
+            "set key bottom right\nset title 'The same, for states of n entries'\nset xlabel 'entries of a "
+            "state, n'\nset ylabel 'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb "
+            "'#808080' notitle, \\\n");
+    for (int l = 0; l < SIZE_LAYERS; l++)
         fprintf(f,
-                "'sizes.csv' skip 1 using ($2==%d ? $1 : NaN):7 with linespoints lw 1.8 pt 7 title 'layer %d "
-                "made linear, by the network', \\\n",
-                l, l);
-    fprintf(f, "'sizes.csv' skip 1 using ($2==1 ? $1 : NaN):($4/$3) with linespoints dt 2 lc rgb '#606060' "
-               "title 'the network, by guessing zero'\nset yrange [*:*]\n");
+                "'sizes.csv' skip 1 every %d::%d using 1:7 with linespoints lw 1.8 pt 7 title 'layer %d made "
+                "linear, by the network', \\\n",
+                SIZE_LAYERS, l, l + 1);
+    fprintf(
+        f,
+        "'sizes.csv' skip 1 every %d using 1:($4/$3) with linespoints dt 2 pt 7 lc rgb '#606060' title 'the "
+        "network, by guessing zero'\nset yrange [*:*]\n",
+        SIZE_LAYERS);
 }
 
 /* Attention over the pairs themselves. */
@@ -383,9 +387,10 @@ static void draw_linearised(const results *r)
     int columns = r->size_count > 0 ? 3 : 2;
     fprintf(f, "set multiplot layout 1,%d\n", columns);
     plot_layers(f, r);
-    fprintf(f, "set xtics autofreq\nset xrange [3:80]\nset logscale x\nset key center right\n");
+    fprintf(f, "set xtics (4, 6, 10, 20, 40, 60)\nset xrange [3:80]\nset logscale x\n");
     if (r->size_count > 0)
         plot_sizes(f);
+    fprintf(f, "set key center right\n");
     plot_kernels(f);
     fprintf(f, "unset multiplot\n");
     picture_end(&p, r->folder, "linearised.png", 600 * columns, 480);
