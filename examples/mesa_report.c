@@ -353,7 +353,7 @@ static void plot_layers(FILE *f, const results *r)
 static void plot_sizes(FILE *f)
 {
     fprintf(f,
-            "set key bottom right\nset title 'The same, for states of n entries'\nset xlabel 'entries of a "
+            "set key top right\nset title 'The same, for states of n entries'\nset xlabel 'entries of a "
             "state, n'\nset ylabel 'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb "
             "'#808080' notitle, \\\n");
     for (int l = 0; l < SIZE_LAYERS; l++)
