@@ -102,7 +102,7 @@ static const flag flags[] = {
     {.name = "size-tokens",
      FLAG_CHOICE,
      &set.size_tokens,
-     "of those: s_t with s_{t-1}, or s_t alone, of which more than 20 entries need many more steps",
+     "of those: s_t with s_{t-1}, or s_t alone, of which many entries need many more steps",
      .choices = "constructed|bare"},
     {.name = "most-entries", FLAG_INT, &set.most_entries, "of those states", .least = 4, .most = 60},
     {.name = "solver-steps",

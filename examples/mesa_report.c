@@ -352,10 +352,9 @@ static void plot_layers(FILE *f, const results *r)
 /* The same for states of more and more entries; and what the networks leave of the loss of guessing zero. */
 static void plot_sizes(FILE *f)
 {
-    fprintf(f,
-            "set key top right\nset title 'The same, for states of n entries'\nset xlabel 'entries of a "
-            "state, n'\nset ylabel 'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb "
-            "'#808080' notitle, \\\n");
+    fprintf(f, "set key top right\nset title 'The same, for states of n entries'\nset xlabel 'entries of a "
+               "state, n'\nset ylabel 'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb "
+               "'#808080' notitle, \\\n");
     for (int l = 0; l < SIZE_LAYERS; l++)
         fprintf(f,
                 "'sizes.csv' skip 1 every %d::%d using 1:7 with linespoints lw 1.8 pt 7 title 'layer %d made "
