@@ -24,6 +24,9 @@ plan set = {
     .deep_steps = 3500,
     .bare_steps = 2400,
     .distil_steps = 1000,
+    .size_steps = 1000,
+    .size_tokens = "constructed",
+    .most_entries = 60,
     .solver_steps = 600,
     .shots = 30,
     .prefix = 20,
@@ -45,6 +48,9 @@ static const plan quick = {
     .deep_steps = 600,
     .bare_steps = 60,
     .distil_steps = 40,
+    .size_steps = 120,
+    .size_tokens = "constructed",
+    .most_entries = 6,
     .solver_steps = 150,
     .shots = 12,
     .prefix = 6,
@@ -87,6 +93,18 @@ static const flag flags[] = {
      &set.distil_steps,
      "of training linear layers on what softmax ones do; 0: leave them out",
      .most = 1e7},
+    {.name = "size-steps",
+     FLAG_INT,
+     &set.size_steps,
+     "of training softmax layers for states of 4, 6, 10, .. entries, which are made linear; 0, or another "
+     "task than full: leave them out",
+     .most = 1e7},
+    {.name = "size-tokens",
+     FLAG_CHOICE,
+     &set.size_tokens,
+     "of those: s_t with s_{t-1}, or s_t alone, of which many entries need many more steps",
+     .choices = "constructed|bare"},
+    {.name = "most-entries", FLAG_INT, &set.most_entries, "of those states", .least = 4, .most = 60},
     {.name = "solver-steps",
      FLAG_INT,
      &set.solver_steps,
@@ -147,6 +165,11 @@ static void trial_job(void *user, int i)
     run_trial(&r->trials[i], &r->solvers);
 }
 
+static void size_job(void *user, int i)
+{
+    run_size(&((results *)user)->sizes[i]);
+}
+
 static bool wanted(int m)
 {
     if (tasks[chosen_task()].seen != SLOT && !models[m].embedded)
@@ -177,6 +200,20 @@ static int64_t list_trials(results *r)
     return units;
 }
 
+/* The longest first. Returns the units of all. */
+static int64_t list_sizes(results *r)
+{
+    int64_t units = 0;
+    bool wanted = set.size_steps > 0 && set.distil_steps > 0 && chosen_task() == FULL;
+    for (int i = SIZES - 1; wanted && i >= 0; i--)
+        if (kernel_sizes[i] <= set.most_entries) {
+            size_run *s = &r->sizes[r->size_count++];
+            *s = (size_run){.folder = r->folder, .entries = kernel_sizes[i], .resumed = *set.resume};
+            units += size_units(s);
+        }
+    return units;
+}
+
 int main(int argc, char **argv)
 {
     results r = {0};
@@ -188,13 +225,14 @@ int main(int argc, char **argv)
     stop_install();
     r.folder = run_folder(set.out, set.resume, "mesa", flags, COUNT(flags));
     r.solvers = (solvers){.folder = r.folder, .resumed = *set.resume};
-    int64_t units = list_trials(&r);
+    int64_t units = list_trials(&r), size_units = list_sizes(&r);
     int threads = jobs_threads(set.threads);
-    fprintf(stderr, "%s: %d training runs, %d at a time\n", r.folder, r.trial_count, threads);
+    fprintf(stderr, "%s: %d training runs, %d at a time\n", r.folder, r.trial_count + r.size_count, threads);
     double started = now();
     bool done =
         jobs_run("learners", solver_job, &r, 1, 1, solver_units()) &&
-        (r.trial_count == 0 || jobs_run("transformers", trial_job, &r, r.trial_count, threads, units));
+        (r.trial_count == 0 || jobs_run("transformers", trial_job, &r, r.trial_count, threads, units)) &&
+        (r.size_count == 0 || jobs_run("sizes", size_job, &r, r.size_count, threads, size_units));
     double seconds = now() - started;
     write_tables(&r);
     if (done)

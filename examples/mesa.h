@@ -13,20 +13,18 @@
 enum {
     LENGTH = 50,
     MOST_SHOTS = 64,
-    MOST_TOKENS = 7 * MOST_SHOTS,
     MOST_LAYERS = 7,
     CHEBYSHEV_STEPS = 6,
-    SLOT = 10, /* of a token, which has SLOTS of them */
-    SLOTS = 4,
-    WIDTH = SLOTS * SLOT
+    SLOTS = 4, /* of a token */
+    SLOT = 10  /* entries of one, but where sizes are compared */
 };
 
 typedef struct plan {
-    const char *models, *task, *backend, *out, *resume;
+    const char *models, *task, *size_tokens, *backend, *out, *resume;
     int64_t shots, prefix, tune_steps;
     double tune_lr;
-    int64_t distil_steps, bare_steps, steps, deep_steps, solver_steps, seeds, first_seed, batch, validation,
-        every, threads;
+    int64_t size_steps, most_entries, distil_steps, bare_steps, steps, deep_steps, solver_steps, seeds,
+        first_seed, batch, validation, every, threads;
     bool quick, check;
 } plan;
 
@@ -53,7 +51,7 @@ mb_tensor draw_sequences(mb_context *mb, mb_key key, task which, mb_dtype dtype,
 /* Of the fully observed task, with states of n entries, and others than LENGTH of them: [B,length+1,n]. */
 mb_tensor draw_systems(mb_context *mb, mb_key key, int64_t count, int64_t n, int64_t length);
 
-/* A sequence as pairs to learn from, [B,LENGTH,seen]: s_t; s_{t-1}, zeros at first; and s_{t+1}. And what
+/* A sequence as pairs to learn from, [B,length,seen]: s_t; s_{t-1}, zeros at first; and s_{t+1}. And what
  * learners by least squares regress s_{t+1} on, with that of the token before: s_t; of the nonlinear task the
  * teacher's features of it, of the partially observed one the last RECENT observations. */
 enum { RECENT = 5 };
@@ -65,7 +63,7 @@ typedef struct pairs {
 pairs pairs_of(mb_tensor sequences, task which);
 /* t: [B,N,seen], by so many tokens later, zeros at first. */
 mb_tensor delayed(mb_tensor t, int64_t by);
-/* Mean over sequences of |guess - next|^2 / 2: [LENGTH]. */
+/* Mean over sequences of |guess - next|^2 / 2: [length]. */
 mb_tensor loss_by_token(mb_tensor guess, mb_tensor next);
 
 /* ---- mesa_solvers.c: learners written down ---- */
@@ -147,25 +145,27 @@ typedef struct attention {
 
 typedef struct network {
     int layers;
+    int64_t slot;          /* entries of one; a token's width is SLOTS times as much */
     bool embedded, masked; /* the second slot of the tokens is zeros */
     double clip;
     mb_tensor embed, unembed; /* [width,seen], [seen,width] */
     attention layer[MOST_LAYERS];
 } network;
 
+int64_t width_of(const network *n);
 /* That of layer l. */
-attention attention_new(mb_params *p, const model *m, int l, mixer kind);
-network network_new(mb_params *p, const model *m, int64_t seen);
+attention attention_new(mb_params *p, const model *m, int64_t slot, int l, mixer kind);
+network network_new(mb_params *p, const model *m, int64_t slot, int64_t seen);
 /* The guesses of s_{t+1}, [B,N,seen], of p.now and p.before. activations: NULL, or where the tokens after the
  * embedding and each layer go. */
 mb_tensor network_apply(const network *n, pairs p, mb_tensor *activations);
-/* What layer l adds to the tokens e, [B,N,WIDTH]. */
+/* What layer l adds to the tokens e, [B,N,width]. */
 mb_tensor layer_output(const network *n, int l, mb_tensor e);
-/* Proposition 1 as a layer: Phi_0 [SLOT,SLOT], with which the first slot begins; eta 0-d. */
+/* Proposition 1 as a layer: Phi_0 [slot,slot], with which the first slot begins; eta 0-d. */
 mb_tensor constructed_apply(mb_tensor eta, mb_tensor start, pairs p);
 /* The same function with products of the factors in their place: [heads,width,width] and identities. */
 network products_of(const network *n);
-/* CompressedAlg: of each SLOT by SLOT block of the products, the mean of its diagonal. */
+/* CompressedAlg: of each slot by slot block of the products, the mean of its diagonal. */
 network compressed(const network *products);
 /* Halfway between two networks of products. */
 network halfway(const network *a, const network *b);
@@ -193,8 +193,44 @@ bool shots_wanted(void);
 /* ---- mesa_linear.c: how much of softmax attention is linear ---- */
 
 void compare_kernels(kernels *k, mb_context *mb);
+
+/* Of softmax layers: what a linear one in their place leaves of |output|^2, and the loss with it; NaN for
+ * others. */
+typedef struct linearised {
+    double left[MOST_LAYERS], loss[MOST_LAYERS];
+} linearised;
+
+typedef struct distillation {
+    mb_context *mb;
+    const network *n;
+    const model *m;
+    mb_tensor (*draw)(mb_context *mb, const network *n, mb_key key, int64_t count); /* sequences */
+    double (*loss)(mb_context *mb, const network *n);
+    const char *folder, *name; /* of its file */
+    bool resumed;
+    int64_t seed, batch, measured; /* sequences of a step, and of measuring what is left */
+    int64_t units;                 /* of a step */
+} distillation;
+
 /* Trains a linear layer on what each softmax layer adds, then puts it in its place; false: stopped. */
+bool linearise(const distillation *d, linearised *to);
 bool run_linearised(trial *t, mb_context *mb, const network *n);
+
+/* ---- mesa_sizes.c: the same for states of more and more entries ---- */
+
+enum { SIZE_LAYERS = 2 };
+
+/* A network that is trained on sequences of states of so many entries, and losses on others. */
+typedef struct size_run {
+    const char *folder;
+    int64_t entries;
+    bool resumed, complete;
+    double zero, loss; /* of guessing zero, and of the network */
+    linearised linearised;
+} size_run;
+
+void run_size(size_run *s);
+int64_t size_units(const size_run *s);
 
 /* ---- mesa_train.c ---- */
 
@@ -224,9 +260,7 @@ struct trial {
     series loss, sensitivity[SENSED];
     double by_token[LENGTH];
     double by_shot[WAYS][2 * MOST_SHOTS]; /* regression in context, of two maps in a row */
-    /* Of softmax layers: what a linear one in their place leaves of |output|^2, and the loss with it; NaN for
-     * others. */
-    double left[MOST_LAYERS], linearised_loss[MOST_LAYERS];
+    linearised linearised;
     double compressed_loss, halfway_loss; /* NaN where there is none */
     double target_probe[MOST_LAYERS + 1][LENGTH], solution_probe[MOST_LAYERS + 1][LENGTH];
     double binding[8]; /* how well the first layer's last token holds those before, nearest first */
@@ -259,7 +293,8 @@ void measure_sensitivity(mb_context *mb, const network *n, double norms[SENSED])
 typedef struct results {
     solvers solvers;
     trial *trials;
-    int trial_count;
+    size_run sizes[SIZES]; /* the largest first */
+    int trial_count, size_count;
     const char *folder;
 } results;
 

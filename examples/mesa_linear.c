@@ -12,13 +12,11 @@
 
 static const double distil_lr = 3e-3;
 
-typedef struct distillation {
-    mb_context *mb;
-    const network *n;
+typedef struct distiller {
+    const distillation *d;
     network linear; /* the layers that are trained, those of softmax */
     mb_optimizer *adam;
-    int64_t seed;
-} distillation;
+} distiller;
 
 static bool is_softmax(const network *n, int l)
 {
@@ -32,15 +30,16 @@ static mb_tensor squares(mb_tensor x)
 
 /* For each softmax layer, the squares that the linear one leaves of what it adds to its own input, as a part
  * of all; how many. */
-static int left_over(const distillation *d, mb_tensor sequences, mb_tensor left[MOST_LAYERS])
+static int left_over(const distiller *by, mb_key key, int64_t sequences, mb_tensor left[MOST_LAYERS])
 {
     mb_tensor tokens[MOST_LAYERS + 1];
+    const network *n = by->d->n;
     int count = 0;
-    network_apply(d->n, pairs_of(sequences, chosen_task()), tokens);
-    for (int l = 0; l < d->n->layers; l++)
-        if (is_softmax(d->n, l)) {
-            mb_tensor want = layer_output(d->n, l, tokens[l]);
-            mb_tensor rest = mb_sub(layer_output(&d->linear, l, tokens[l]), want);
+    network_apply(n, pairs_of(by->d->draw(by->d->mb, n, key, sequences), FULL), tokens);
+    for (int l = 0; l < n->layers; l++)
+        if (is_softmax(n, l)) {
+            mb_tensor want = layer_output(n, l, tokens[l]);
+            mb_tensor rest = mb_sub(layer_output(&by->linear, l, tokens[l]), want);
             left[count++] = mb_div(squares(rest), squares(want));
         }
     return count;
@@ -48,76 +47,104 @@ static int left_over(const distillation *d, mb_tensor sequences, mb_tensor left[
 
 static void distil(void *user, int64_t step)
 {
-    const distillation *d = user;
-    mb_scope scope = mb_scope_begin(d->mb);
-    mb_key key = key_of(d->seed, STREAM_DISTILLED, step);
+    const distiller *by = user;
+    mb_scope scope = mb_scope_begin(by->d->mb);
     mb_tensor left[MOST_LAYERS];
-    int count = left_over(d, draw_sequences(d->mb, key, chosen_task(), MB_FLOAT32, set.batch), left);
+    int count = left_over(by, key_of(by->d->seed, STREAM_DISTILLED, step), by->d->batch, left);
     for (int i = 1; i < count; i++)
         left[0] = mb_add(left[0], left[i]);
-    mb_step(d->adam, left[0]);
+    mb_step(by->adam, left[0]);
     mb_scope_end(scope);
 }
 
-static bool train(const trial *t, distillation *d)
+static bool train(distiller *by)
 {
+    const distillation *d = by->d;
     char name[96];
-    snprintf(name, sizeof name, "%s-linearised", models[t->model].name);
-    char *path = file_of(t->folder, name, t->seed);
+    snprintf(name, sizeof name, "%s-linearised", d->name);
+    char *path = file_of(d->folder, name, d->seed);
     bool all = training_run(&(training){.mb = d->mb,
-                                        .optimizer = d->adam,
+                                        .optimizer = by->adam,
                                         .path = path,
-                                        .resumed = t->resumed,
+                                        .resumed = d->resumed,
                                         .steps = set.distil_steps,
                                         .save_every = SAVE_EVERY,
-                                        .units = models[t->model].layers},
-                            distil, d);
+                                        .units = d->units},
+                            distil, by);
     free(path);
     return all;
 }
 
 /* One layer at a time is replaced. */
-static void measure(trial *t, const distillation *d)
+static void measure(const distiller *by, linearised *to)
 {
+    const distillation *d = by->d;
     float values[MOST_LAYERS] = {0};
     mb_tensor left[MOST_LAYERS];
-    int64_t count;
     mb_scope scope = mb_scope_begin(d->mb);
-    int softmax_layers = left_over(d, validation_batch(d->mb, 0, &count), left);
-    for (int i = 0; i < softmax_layers; i++)
+    int count = left_over(by, key_of(set.first_seed, STREAM_VALIDATION, 0), d->measured, left);
+    for (int i = 0; i < count; i++)
         mb_watch(left[i], &values[i], sizeof values[i]);
-    mb_eval(left, softmax_layers);
+    mb_eval(left, count);
     mb_scope_end(scope);
     for (int l = 0, i = 0; l < d->n->layers; l++)
         if (is_softmax(d->n, l)) {
             network swapped = *d->n;
-            swapped.layer[l] = d->linear.layer[l];
-            t->left[l] = values[i++];
-            t->linearised_loss[l] = measured(d->mb, &swapped, NULL);
+            swapped.layer[l] = by->linear.layer[l];
+            to->left[l] = values[i++];
+            to->loss[l] = d->loss(d->mb, &swapped);
         }
+}
+
+bool linearise(const distillation *d, linearised *to)
+{
+    distiller by = {.d = d, .linear = *d->n};
+    mb_params *p = mb_params_new(d->mb, (uint64_t)d->seed);
+    int count = 0;
+    for (int l = 0; l < d->n->layers; l++) {
+        to->left[l] = to->loss[l] = NAN;
+        if (is_softmax(d->n, l))
+            by.linear.layer[l] = attention_new(p, d->m, d->n->slot, l, LINEAR), count++;
+    }
+    bool all = true;
+    if (count > 0 && set.distil_steps > 0) {
+        by.adam = mb_adam(p, (mb_adam_options){.lr = distil_lr, .clip_norm = 1});
+        all = train(&by);
+        if (all)
+            measure(&by, to);
+        mb_optimizer_free(by.adam);
+    }
+    mb_params_free(p);
+    return all;
+}
+
+static mb_tensor draw_chosen(mb_context *mb, const network *n, mb_key key, int64_t count)
+{
+    (void)n;
+    return draw_sequences(mb, key, chosen_task(), MB_FLOAT32, count);
+}
+
+static double loss_of_chosen(mb_context *mb, const network *n)
+{
+    return measured(mb, n, NULL);
 }
 
 bool run_linearised(trial *t, mb_context *mb, const network *n)
 {
     const model *m = &models[t->model];
-    distillation d = {.mb = mb, .n = n, .linear = *n, .seed = t->seed};
-    mb_params *p = mb_params_new(mb, (uint64_t)t->seed);
-    int count = 0;
-    for (int l = 0; l < n->layers; l++) {
-        t->left[l] = t->linearised_loss[l] = NAN;
-        if (is_softmax(n, l))
-            d.linear.layer[l] = attention_new(p, m, l, LINEAR), count++;
-    }
-    bool all = true;
-    if (count > 0 && set.distil_steps > 0) {
-        d.adam = mb_adam(p, (mb_adam_options){.lr = distil_lr, .clip_norm = 1});
-        all = train(t, &d);
-        if (all)
-            measure(t, &d);
-        mb_optimizer_free(d.adam);
-    }
-    mb_params_free(p);
-    return all;
+    return linearise(&(distillation){.mb = mb,
+                                     .n = n,
+                                     .m = m,
+                                     .draw = draw_chosen,
+                                     .loss = loss_of_chosen,
+                                     .folder = t->folder,
+                                     .name = m->name,
+                                     .resumed = t->resumed,
+                                     .seed = t->seed,
+                                     .batch = set.batch,
+                                     .measured = validation_count(0),
+                                     .units = m->layers},
+                     &t->linearised);
 }
 
 /* ---- attention over the pairs themselves ---- */

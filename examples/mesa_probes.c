@@ -59,15 +59,15 @@ void run_probes(trial *t, mb_context *mb, const network *n, const solvers *s)
 /* [LENGTH]. Each sequence is there once for each coordinate of the token: one gradient of all. */
 static mb_tensor sensitivity(const network *n, mb_tensor sequences)
 {
-    int64_t B = mb_dim(sequences, 0), seen = mb_dim(sequences, 2);
-    mb_tensor s = mb_broadcast(mb_unsqueeze(sequences, 1), MB_SHAPE(B, WIDTH, LENGTH + 1, seen)), d;
-    s = mb_reshape(s, MB_SHAPE(B * WIDTH, LENGTH + 1, seen));
+    int64_t B = mb_dim(sequences, 0), seen = mb_dim(sequences, 2), width = width_of(n);
+    mb_tensor s = mb_broadcast(mb_unsqueeze(sequences, 1), MB_SHAPE(B, width, LENGTH + 1, seen)), d;
+    s = mb_reshape(s, MB_SHAPE(B * width, LENGTH + 1, seen));
     mb_tensor tokens[2];
     network first = *n;
     first.layers = 1;
     network_apply(&first, pairs_of(s, chosen_task()), tokens);
-    mb_tensor last = mb_reshape(mb_slice(tokens[1], 1, LENGTH - 1, 1, 1), MB_SHAPE(B, WIDTH, WIDTH));
-    mb_grad(mb_sum(mb_mul(last, mb_eye(s.ctx, MB_FLOAT32, WIDTH)), MB_ALL), &s, 1, &d);
+    mb_tensor last = mb_reshape(mb_slice(tokens[1], 1, LENGTH - 1, 1, 1), MB_SHAPE(B, width, width));
+    mb_grad(mb_sum(mb_mul(last, mb_eye(s.ctx, MB_FLOAT32, width)), MB_ALL), &s, 1, &d);
     return mb_mean(mb_norm(mb_slice(d, 1, 0, LENGTH, 1), MB_AXES(2)), MB_AXES(0));
 }
 

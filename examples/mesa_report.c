@@ -13,7 +13,12 @@
 /* What a linear layer in place of layer l makes of the loss. */
 static double ratio_of(const trial *t, int l)
 {
-    return t->linearised_loss[l] / t->loss.value[t->loss.n - 1];
+    return t->linearised.loss[l] / t->loss.value[t->loss.n - 1];
+}
+
+static double size_ratio(const size_run *s, int l)
+{
+    return s->linearised.loss[l] / s->loss;
 }
 
 static void write_training(const results *r)
@@ -89,9 +94,9 @@ static void write_linearised(const results *r)
     for (int i = 0; i < r->trial_count; i++) {
         const trial *t = &r->trials[i];
         for (int l = 0; l < models[t->model].layers && t->complete && set.distil_steps > 0; l++)
-            if (!isnan(t->left[l])) {
+            if (!isnan(t->linearised.left[l])) {
                 fprintf(c.file, "%s,%lld,%d,", models[t->model].name, (long long)t->seed, l + 1);
-                csv_row(&c, (double[]){t->left[l], t->linearised_loss[l], ratio_of(t, l)}, 3);
+                csv_row(&c, (double[]){t->linearised.left[l], t->linearised.loss[l], ratio_of(t, l)}, 3);
             }
     }
     csv_close(&c);
@@ -102,6 +107,22 @@ static void write_linearised(const results *r)
                 (double[]){(double)kernel_sizes[s], k->left[s][KERNEL], k->beta[s], k->left[s][LINEAR_KERNEL],
                            k->left[s][LAST_SQUARES]},
                 5);
+    csv_close(&c);
+}
+
+/* The smallest first. */
+static void write_sizes(const results *r)
+{
+    csv c = {0};
+    csv_open(&c, r->folder, "sizes.csv", "entries,layer,zero,loss,left,linearised_loss,ratio");
+    for (int i = r->size_count - 1; i >= 0; i--) {
+        const size_run *s = &r->sizes[i];
+        for (int l = 0; l < SIZE_LAYERS && s->complete; l++)
+            csv_row(&c,
+                    (double[]){(double)s->entries, l + 1, s->zero, s->loss, s->linearised.left[l],
+                               s->linearised.loss[l], size_ratio(s, l)},
+                    7);
+    }
     csv_close(&c);
 }
 
@@ -140,6 +161,7 @@ void write_tables(const results *r)
     write_sensitivity(r);
     write_shots(r);
     write_linearised(r);
+    write_sizes(r);
     csv_open(&c, r->folder, "learners.csv", "learner,loss");
     for (int s = 0; s < SOLVERS && r->solvers.complete; s++)
         fprintf(c.file, "%s,%.9g\n", solver_names[s], r->solvers.loss[s]);
@@ -311,31 +333,66 @@ static void draw_shots(const results *r)
     picture_end(&p, r->folder, "shots.png", 1000, 360 * rows + 20);
 }
 
-/* A model's layers, one at a time replaced; and attention over the pairs themselves. */
-static void draw_linearised(const results *r)
+/* A model's layers, one at a time replaced. */
+static void plot_layers(FILE *f, const results *r)
 {
-    picture p;
-    FILE *f = picture_begin(&p);
     fprintf(f,
-            "set multiplot layout 1,2\nset title 'A linear layer in the place of a softmax one'\nset xlabel "
-            "'layer'\nset xtics 1\nset ylabel 'loss, by that before'\nset offsets 0.5,0.5,0,0\nset yrange "
-            "[0.9:*]\nplot 1 with lines dt 3 lc rgb '#808080' notitle, \\\n");
+            "set title 'A linear layer in the place of a softmax one'\nset xlabel 'layer'\nset xtics 1\nset "
+            "ylabel 'loss, by that before'\nset offsets 0.5,0.5,0,0\nset yrange [0.9:*]\nplot 1 with lines "
+            "dt 3 lc rgb '#808080' notitle, \\\n");
     for (int m = 0; m < MODELS; m++)
         if (set.distil_steps > 0 && first_of(r, m) && models[m].first == SOFTMAX)
             fprintf(f,
                     "'linearised.csv' skip 1 using (strcol(1) eq '%s' && $2==%lld ? $3 : NaN):6 with "
                     "linespoints lw 1.8 pt 7 lc rgb '%s' title '%s', \\\n",
                     models[m].name, (long long)first_of(r, m)->seed, colours[m], models[m].title);
-    fprintf(f, "NaN notitle\nunset offsets\nset xtics autofreq\nset yrange [*:*]\nset xrange [3:80]\nset "
-               "logscale xy\nset key "
-               "center right\nset title 'The last of 4n tokens by the pairs before'\nset "
-               "xlabel 'entries of a "
-               "state, n'\nset ylabel 'left over'\nplot ");
+    fprintf(f, "NaN notitle\nunset offsets\nset yrange [*:*]\n");
+}
+
+/* The same for states of more and more entries; and what the networks leave of the loss of guessing zero. */
+static void plot_sizes(FILE *f)
+{
+    fprintf(f, "set key top right\nset title 'The same, for states of n entries'\nset xlabel 'entries of a "
+               "state, n'\nset ylabel 'ratio of losses'\nset yrange [0:*]\nplot 1 with lines dt 3 lc rgb "
+               "'#808080' notitle, \\\n");
+    for (int l = 0; l < SIZE_LAYERS; l++)
+        fprintf(f,
+                "'sizes.csv' skip 1 every %d::%d using 1:7 with linespoints lw 1.8 pt 7 title 'layer %d made "
+                "linear, by the network', \\\n",
+                SIZE_LAYERS, l, l + 1);
+    fprintf(
+        f,
+        "'sizes.csv' skip 1 every %d using 1:($4/$3) with linespoints dt 2 pt 7 lc rgb '#606060' title 'the "
+        "network, by guessing zero'\nset yrange [*:*]\n",
+        SIZE_LAYERS);
+}
+
+/* Attention over the pairs themselves. */
+static void plot_kernels(FILE *f)
+{
+    fprintf(f,
+            "set logscale y\nset title 'The last of 4n tokens by the pairs before'\nset xlabel 'entries of a "
+            "state, n'\nset ylabel 'left over'\nplot ");
     for (int k = 0; k < KERNELS; k++)
         fprintf(f, "'kernels.csv' skip 1 using 1:%d with linespoints lw 1.8 pt 7 title '%s', \\\n",
                 k == KERNEL ? 2 : 3 + k, kernel_names[k]);
-    fprintf(f, "NaN notitle\nunset multiplot\n");
-    picture_end(&p, r->folder, "linearised.png", 1200, 480);
+    fprintf(f, "NaN notitle\n");
+}
+
+static void draw_linearised(const results *r)
+{
+    picture p;
+    FILE *f = picture_begin(&p);
+    int columns = r->size_count > 0 ? 3 : 2;
+    fprintf(f, "set multiplot layout 1,%d\n", columns);
+    plot_layers(f, r);
+    fprintf(f, "set xtics (4, 6, 10, 20, 40, 60)\nset xrange [3:80]\nset logscale x\n");
+    if (r->size_count > 0)
+        plot_sizes(f);
+    fprintf(f, "set key center right\n");
+    plot_kernels(f);
+    fprintf(f, "unset multiplot\n");
+    picture_end(&p, r->folder, "linearised.png", 600 * columns, 480);
 }
 
 void draw_pictures(const results *r)
@@ -544,11 +601,11 @@ static void linearised_summary(const results *r, int model)
     const trial *t = first_of(r, model);
     for (int l = 0; l < models[model].layers && set.distil_steps > 0; l++) {
         char what[64], text[64];
-        if (isnan(t->left[l]))
+        if (isnan(t->linearised.left[l]))
             continue;
         snprintf(what, sizeof what, "  layer %d made linear: left of its output", l + 1);
         snprintf(text, sizeof text, "loss times %.4g", ratio_of(t, l));
-        summary_line(what, t->left[l], NAN, text, NAN, 0.95);
+        summary_line(what, t->linearised.left[l], NAN, text, NAN, 0.95);
     }
 }
 
@@ -575,6 +632,40 @@ static void model_summary(const results *r, int model, double loss[MODELS])
         shots_summary(r, model);
 }
 
+/* How far the loss goes from 1 times what it was where layer l is made linear. */
+static double lost(const size_run *s, int l)
+{
+    return fabs(size_ratio(s, l) - 1);
+}
+
+static void size_lines(const size_run *s, double room)
+{
+    char what[64], text[64];
+    snprintf(what, sizeof what, "softmax layers, %d entries", (int)s->entries);
+    snprintf(text, sizeof text, "guessing zero %.4g", s->zero);
+    summary_line(what, s->loss, NAN, text, NAN, isnan(room) ? NAN : 0.95 * s->zero);
+    for (int l = 0; l < SIZE_LAYERS; l++) {
+        bool last = l + 1 == SIZE_LAYERS;
+        snprintf(what, sizeof what, "  layer %d made linear: loss times", l + 1);
+        snprintf(text, sizeof text, "left of its output %.3g", s->linearised.left[l]);
+        summary_line(what, size_ratio(s, l), NAN, text, last ? 1 - room : NAN, last ? 1 + room : NAN);
+    }
+}
+
+/* Of the smallest and the largest states: a linear layer in the place of the last one does the less harm, the
+ * more entries there are. */
+static void size_summary(const results *r)
+{
+    if (r->size_count < 2)
+        return;
+    const size_run *largest = &r->sizes[0], *smallest = &r->sizes[r->size_count - 1];
+    if (!largest->complete || !smallest->complete)
+        return;
+    bool learned = set.size_steps >= 1000 && largest->entries >= 40 && strcmp(set.size_tokens, "bare") != 0;
+    size_lines(smallest, NAN);
+    size_lines(largest, learned ? lost(smallest, SIZE_LAYERS - 1) : NAN);
+}
+
 void print_summary(const results *r)
 {
     double loss[MODELS];
@@ -586,4 +677,5 @@ void print_summary(const results *r)
     kernel_summary(&r->solvers.kernels);
     for (int m = 0; m < MODELS; m++)
         model_summary(r, m, loss);
+    size_summary(r);
 }

@@ -101,7 +101,7 @@ mb_tensor delayed(mb_tensor t, int64_t by)
     return mb_pad(mb_slice(t, 1, 0, mb_dim(t, 1) - by, 1), 1, by, 0);
 }
 
-/* What s_{t+1} is a linear function of, but for noise; or nearly: [B,LENGTH,...]. */
+/* What s_{t+1} is a linear function of, but for noise; or nearly: [B,length,...]. */
 static mb_tensor regressors(mb_tensor now, task which)
 {
     mb_tensor last[RECENT] = {now};
@@ -117,8 +117,9 @@ static mb_tensor regressors(mb_tensor now, task which)
 
 pairs pairs_of(mb_tensor sequences, task which)
 {
-    mb_tensor now = mb_slice(sequences, 1, 0, LENGTH, 1);
-    pairs p = {.now = now, .before = delayed(now, 1), .next = mb_slice(sequences, 1, 1, LENGTH, 1)};
+    int64_t length = mb_dim(sequences, 1) - 1;
+    mb_tensor now = mb_slice(sequences, 1, 0, length, 1);
+    pairs p = {.now = now, .before = delayed(now, 1), .next = mb_slice(sequences, 1, 1, length, 1)};
     p.recent = regressors(now, which);
     p.recent_before = delayed(p.recent, 1);
     return p;

@@ -152,7 +152,7 @@ void run_trial(trial *t, const solvers *s)
     double started = now();
     mb_context *mb = open_context();
     mb_params *p = mb_params_new(mb, (uint64_t)t->seed);
-    network n = network_new(p, m, tasks[chosen_task()].seen);
+    network n = network_new(p, m, SLOT, tasks[chosen_task()].seen);
     mb_optimizer *adam = optimizer_for(p, m, t->steps);
     t->complete = train(&(lesson){t, mb, &n, adam}) && measure(t, mb, &n, s);
     stop_at_error(mb);

@@ -20,7 +20,7 @@ FLAGS = {
     "icl_gd": {"models": "one", "steps": 2, "gd-steps": 5, "seeds": 2, "batch": 32, "validation": 64, "every": 1,
                "threads": 1},
     "mesa": {"models": "mesa-1", "steps": 2, "solver-steps": 2, "seeds": 2, "batch": 8, "validation": 16, "every": 1,
-             "shots": 3, "prefix": 2, "tune-steps": 2, "bare-steps": 2, "distil-steps": 2,
+             "shots": 3, "prefix": 2, "tune-steps": 2, "bare-steps": 2, "distil-steps": 2, "size-steps": 0,
              "threads": 1},
     "lcgd": {"layers": 1, "width": 4, "heads": 1, "classes": 2, "words": 2, "text": 2, "shots": 2, "batch": 8, "steps": 4,
              "seeds": 2, "tasks": 2, "queries": 4, "rates": 2, "threads": 1},
@@ -191,6 +191,23 @@ def mesa_makes_layers_linear(folder):
     killed("mesa", {**flags, "out": folder / "parts"}, folder / "parts/softmax-2-linearised-seed-0.safetensors", 300)
     succeed("mesa", {**flags, "resume": folder / "parts"})
     expect(tables(folder / "parts") == t, "other tables")
+
+
+@test
+def mesa_compares_sizes(folder):
+    """Killed in either training."""
+    flags = {**FLAGS["mesa"], "models": "linear-1", "seeds": 1, "size-steps": 200, "most-entries": 6, "distil-steps": 200}
+    succeed("mesa", {**flags, "out": folder / "whole"})
+    t = tables(folder / "whole")
+    expect([(row["entries"], row["layer"]) for row in t["sizes.csv"]] == [(4, 1), (4, 2), (6, 1), (6, 2)], t["sizes.csv"])
+    for row in t["sizes.csv"]:
+        expect(0 < row["left"] < 1 and near(row["ratio"], row["linearised_loss"] / row["loss"], 1e-6), row)
+        expect(near(row["zero"], row["entries"] / 6, 0.2) and row["loss"] < 1.05 * row["zero"], row)
+    parts = folder / "parts"
+    killed("mesa", {**flags, "out": parts}, parts / "entries-6-seed-0.safetensors", 200)
+    killed("mesa", {**flags, "resume": parts}, parts / "entries-6-linearised-seed-0.safetensors", 200)
+    succeed("mesa", {**flags, "resume": parts})
+    expect(tables(parts) == t, "other tables")
 
 
 @test

@@ -146,7 +146,7 @@ Test(mesa_example, products_and_compressed_networks)
     mb_params *p = mb_params_new(mb, 1);
     model m = models[LINEAR_TWO];
     m.init = 0.05;
-    network n = network_new(p, &m, SLOT), products = products_of(&n), few = compressed(&products),
+    network n = network_new(p, &m, SLOT, SLOT), products = products_of(&n), few = compressed(&products),
             again = compressed(&few);
     network between = halfway(&products, &products);
     pairs s = pairs_of(draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 4), FULL);
@@ -167,7 +167,7 @@ Test(mesa_example, guesses_are_causal)
         mb_params *p = mb_params_new(mb, 1);
         model m = models[k];
         m.init = 0.1, m.clip = 0;
-        network n = network_new(p, &m, SLOT);
+        network n = network_new(p, &m, SLOT, SLOT);
         mb_tensor s = draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 2), g;
         pairs all = pairs_of(s, FULL);
         mb_tensor guess = mb_slice(network_apply(&n, all, NULL), 1, 20, 1, 1);
@@ -214,14 +214,14 @@ Test(mesa_example, sensitivity_equals_differences)
         mb_params *p = mb_params_new(mb, 1);
         model m = models[kinds[k]];
         m.init = 0.1, m.clip = 0;
-        network n = network_new(p, &m, SLOT);
+        network n = network_new(p, &m, SLOT, SLOT);
         double norms[SENSED], older = 0, step = 1e-2;
         set.batch = 1;
         measure_sensitivity(mb, &n, norms);
         mb_tensor s = draw_sequences(mb, key_of(set.first_seed, STREAM_SENSITIVITY, 0), FULL, MB_FLOAT32, 1);
         for (int back = 0; back < LENGTH; back++) {
             int64_t t = LENGTH - 1 - back;
-            mb_tensor d = mb_sub(moved(&n, s, t, step), moved(&n, s, t, -step)); /* [SLOT,WIDTH] */
+            mb_tensor d = mb_sub(moved(&n, s, t, step), moved(&n, s, t, -step)); /* [SLOT,width] */
             double want = mb_item(mb_mean(mb_norm(d, MB_AXES(0)), MB_ALL)) / (2 * step);
             if (back < SENSED - 1)
                 expect(fabs(norms[back] / want - 1) < 1e-2, "%d: %g, %g", back, norms[back], want);
@@ -293,18 +293,56 @@ Test(mesa_example, softmax_layers_are_made_linear)
     mb_params *p = mb_params_new(mb, 1);
     model m = models[SOFTMAX_TWO];
     m.init = 0.2, m.others = LINEAR;
-    network n = network_new(p, &m, SLOT);
+    network n = network_new(p, &m, SLOT, SLOT);
     pairs s = pairs_of(draw_sequences(mb, mb_key_of(3), FULL, MB_FLOAT32, 4), FULL);
     mb_tensor guess = network_apply(&n, s, NULL);
     t = (trial){.model = SOFTMAX_TWO};
     expect(run_linearised(&t, mb, &n), "stopped");
-    expect(t.left[0] > 0 && t.left[0] < 0.95, "layer 1: %g is left", t.left[0]);
+    expect(t.linearised.left[0] > 0 && t.linearised.left[0] < 0.95, "layer 1: %g is left",
+           t.linearised.left[0]);
     double loss = measured(mb, &n, NULL);
-    expect(t.linearised_loss[0] != loss && fabs(t.linearised_loss[0] / loss - 1) < 1, "%g from %g",
-           t.linearised_loss[0], loss);
-    expect(isnan(t.left[1]) && isnan(t.linearised_loss[1]), "layer 2 is linear");
+    expect(t.linearised.loss[0] != loss && fabs(t.linearised.loss[0] / loss - 1) < 1, "%g from %g",
+           t.linearised.loss[0], loss);
+    expect(isnan(t.linearised.left[1]) && isnan(t.linearised.loss[1]), "layer 2 is linear");
     expect(apart(network_apply(&n, s, NULL), guess) == 0, "the network has changed");
     mb_params_free(p);
+    close_all();
+}
+
+/* Slots of other sizes: guesses that depend on no later token, whatever tokens are, and derivatives by all
+ * parameters. */
+Test(mesa_example, networks_of_other_sizes)
+{
+    static const int kinds[] = {LINEAR_TWO, MESA_ONE, HYBRID, SOFTMAX_TWO};
+    enum { ENTRIES = 4, N = 16, AT = 9 };
+    for (int k = 0; k < COUNT(kinds); k++) {
+        mb_context *mb = open_on("reference");
+        mb_params *p = mb_params_new(mb, 1);
+        model m = models[kinds[k]];
+        m.init = 0.2, m.clip = 0;
+        network n = network_new(p, &m, ENTRIES, ENTRIES);
+        mb_tensor s = draw_systems(mb, mb_key_of(3), 2, ENTRIES, N), by[2] = {s, n.layer[0].value}, g[2];
+        pairs all = pairs_of(s, FULL);
+        mb_tensor guess = network_apply(&n, all, NULL);
+        expect(same_shape(mb_shape_of(guess), MB_SHAPE(2, N, ENTRIES)), "%s: shape", m.name);
+        expect(mb_dim(n.layer[0].value, 2) == SLOTS * ENTRIES, "%s: width", m.name);
+        mb_grad(mb_sum(mb_slice(guess, 1, AT, 1, 1), MB_ALL), by, 2, g);
+        double later = mb_item(mb_norm(mb_slice(g[0], 1, AT + 1, N - AT, 1), MB_ALL)),
+               value = mb_item(mb_norm(g[1], MB_ALL));
+        expect(later == 0 && isfinite(value) && value > 0, "%s: %g, %g", m.name, later, value);
+        mb_params_free(p);
+        close_all();
+    }
+}
+
+/* Proposition 1, with slots of 4 entries, is a step of descent from zero. */
+Test(mesa_example, constructed_layer_of_another_size)
+{
+    mb_context *mb = open_on("reference");
+    mb_tensor s = mb_cast(draw_systems(mb, mb_key_of(3), 3, 4, 16), MB_FLOAT64);
+    mb_tensor eta = mb_scalar(mb, MB_FLOAT64, 0.05), zero = mb_zeros(mb, MB_FLOAT64, MB_SHAPE(4, 4));
+    pairs p = pairs_of(s, FULL);
+    expect(apart(constructed_apply(eta, zero, p), descend(p, eta)) < 1e-12, "another guess");
     close_all();
 }
 
@@ -351,7 +389,7 @@ Test(mesa_example, prompts_are_tuned)
     mb_params *p = mb_params_new(mb, 1);
     model m = models[HYBRID];
     m.init = 0.3;
-    network n = network_new(p, &m, SLOT);
+    network n = network_new(p, &m, SLOT, SLOT);
     examples e = draw_examples(mb, key_of(set.first_seed, STREAM_SHOTS, 0), set.validation, 2);
     mb_tensor part[2] = {mb_unsqueeze(e.x, 2), mb_unsqueeze(e.y, 2)};
     mb_tensor tokens = mb_reshape(mb_concat(part, 2, 2), MB_SHAPE(set.validation, -1, SLOT));
@@ -371,6 +409,27 @@ Test(mesa_example, prompts_are_tuned)
     expect(apart(again, guess) == 0, "the network has changed");
     mb_params_free(p);
     close_all();
+}
+
+/* Of states of four entries, nearly untrained: losses are those of guessing zero, E |s|^2 / 2 of states whose
+ * entries are uniform on [-1,1), and both layers have linear ones in their place. */
+Test(mesa_example, a_size)
+{
+    static const char *const tokens[] = {"bare", "constructed"};
+    int64_t distil_steps = set.distil_steps;
+    set.backend = "cpu";
+    set.size_steps = set.distil_steps = 3;
+    for (int k = 0; k < COUNT(tokens); k++) {
+        size_run s = {.entries = 4};
+        set.size_tokens = tokens[k];
+        run_size(&s);
+        expect(s.complete && fabs(s.zero / (4 / 6.0) - 1) < 0.2, "%s: zero %g", tokens[k], s.zero);
+        expect(fabs(s.loss / s.zero - 1) < 0.2, "%s: %g, zero %g", tokens[k], s.loss, s.zero);
+        for (int l = 0; l < SIZE_LAYERS; l++)
+            expect(s.linearised.left[l] > 0 && fabs(s.linearised.loss[l] / s.loss - 1) < 0.2,
+                   "%s: layer %d: %g, %g", tokens[k], l + 1, s.linearised.left[l], s.linearised.loss[l]);
+    }
+    set.backend = "reference", set.distil_steps = distil_steps;
 }
 
 /* A run of two steps: a loss at each measurement, one for each token at the end, and probes between 0 and 1.
