@@ -37,26 +37,10 @@ static const mb__gnode *at(const expander *u, int32_t id)
 static int32_t make(expander *u, int op, mb__gnode like, int rank, const int64_t *dim, const int32_t *in,
                     int nin, const int64_t *attr, int nattr)
 {
-    mb__gnode n = {.op = (uint16_t)op,
-                   .dtype = like.dtype,
-                   .rank = (uint8_t)rank,
-                   .nin = nin,
-                   .nattr = nattr,
-                   .bind = -1,
-                   .output = -1,
-                   .site = like.site};
-    n.in = mb__bump_get(u->fresh.bump, (size_t)(nin + 1) * sizeof *n.in);
-    int64_t *words = mb__bump_get(u->fresh.bump, (size_t)(nattr + 1) * sizeof *words);
-    if (!n.in || !words) {
+    int32_t id = mb__graph_make(&u->fresh, op, like.dtype, like.site, rank, dim, in, nin, attr, nattr);
+    if (id < 0)
         u->failed = true;
-        return 0;
-    }
-    memcpy(n.dim, dim, (size_t)rank * sizeof *dim);
-    memcpy(n.in, in, (size_t)nin * sizeof *in);
-    if (nattr)
-        memcpy(words, attr, (size_t)nattr * sizeof *attr);
-    n.attr = words;
-    return append(u, &n);
+    return id < 0 ? 0 : id;
 }
 
 /* Elements start, start + step, ... of one axis, `count` of them; or, for MB_OP_PAD, the places where those

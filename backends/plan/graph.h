@@ -48,6 +48,9 @@ typedef struct mb__gloop {
 
 /* Its number; -1: no memory. */
 int32_t mb__graph_append(mb__graph *g, const mb__gnode *n);
+/* The same of a node with operands and attributes of its own. */
+int32_t mb__graph_make(mb__graph *g, int op, int dtype, const char *site, int rank, const int64_t *dim,
+                       const int32_t *in, int nin, const int64_t *attr, int nattr);
 
 static inline int64_t mb__gcount(const mb__gnode *n)
 {
@@ -71,8 +74,8 @@ enum mb__passes {
     MB_PASS_INPLACE = 32,
     MB_PASS_REUSE = 64, /* arena memory of dead values */
     MB_PASS_CACHE = 128,
-    MB_PASS_LOOPS = 256, /* scans are loops of a plan; without it, all their steps one after the other */
-    MB_PASS_CHAIN = 512, /* the backend's own: arithmetic in chains, not op by op */
+    MB_PASS_LOOPS = 256,   /* scans are loops of a plan; without it, all their steps one after the other */
+    MB_PASS_CHAIN = 512,   /* the backend's own: arithmetic in chains, not op by op */
     MB_PASS_SLICES = 1024, /* a plan that takes more than it should runs part by part */
     MB_PASS_ALL = 2047,
     MB_PASS_GUARD = 2048, /* not a pass: space is left between values, for tests */

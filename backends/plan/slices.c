@@ -101,37 +101,25 @@ static void *memory(slicer *s, size_t bytes)
     return p;
 }
 
-static int32_t append(slicer *s, const mb__gnode *n)
+/* A fresh node's number; where there is no memory, one that is never read. */
+static int32_t made(slicer *s, int32_t id)
 {
-    int32_t id = s->failed ? -1 : mb__graph_append(&s->fresh, n);
     if (id < 0)
         s->failed = true;
     return id < 0 ? 0 : id;
 }
 
+static int32_t append(slicer *s, const mb__gnode *n)
+{
+    return s->failed ? 0 : made(s, mb__graph_append(&s->fresh, n));
+}
+
 static int32_t make(slicer *s, int op, int dtype, int rank, const int64_t *dim, const int32_t *in, int nin,
                     const int64_t *attr, int nattr)
 {
-    mb__gnode n = {.op = (uint16_t)op,
-                   .dtype = (uint8_t)dtype,
-                   .rank = (uint8_t)rank,
-                   .nin = nin,
-                   .nattr = nattr,
-                   .bind = -1,
-                   .output = -1,
-                   .site = s->site};
-    n.in = memory(s, (size_t)nin * sizeof *n.in);
-    int64_t *words = memory(s, (size_t)nattr * sizeof *words);
-    if (s->failed)
-        return 0;
-    if (rank)
-        memcpy(n.dim, dim, (size_t)rank * sizeof *dim);
-    if (nin)
-        memcpy(n.in, in, (size_t)nin * sizeof *in);
-    if (nattr)
-        memcpy(words, attr, (size_t)nattr * sizeof *attr);
-    n.attr = words;
-    return append(s, &n);
+    return s->failed
+               ? 0
+               : made(s, mb__graph_make(&s->fresh, op, dtype, s->site, rank, dim, in, nin, attr, nattr));
 }
 
 static int32_t unary(slicer *s, int op, int32_t x, int rank, const int64_t *dim, const int64_t *attr,
@@ -221,8 +209,7 @@ static int32_t slice_memory(slicer *s, int32_t id, int axis, slice *x)
     around(n, axis, s->parts, &before, &after);
     cut_dims(n, axis, s->parts, dim);
     x->from = apart(s, s->whole[id], n, axis);
-    x->at =
-        s->failed ? 0 : make(s, MB_OP_PLACEHOLDER, n->dtype, 2, (int64_t[]){before, after}, NULL, 0, NULL, 0);
+    x->at = make(s, MB_OP_PLACEHOLDER, n->dtype, 2, (int64_t[]){before, after}, NULL, 0, NULL, 0);
     return unary(s, MB_OP_RESHAPE, x->at, n->rank, dim, NULL, 0);
 }
 
@@ -248,9 +235,9 @@ static int32_t draw(slicer *s, const mb__gnode *n, int axis)
     int64_t count = mb__gcount(n) / s->parts, dim[MB_MAX_RANK];
     cut_dims(n, axis, s->parts, dim);
     int32_t in[2] = {part_number(s), 0};
-    in[1] = s->failed ? 0 : make(s, MB_OP_IOTA, MB_INT32, 1, &count, NULL, 0, NULL, 0);
+    in[1] = make(s, MB_OP_IOTA, MB_INT32, 1, &count, NULL, 0, NULL, 0);
     in[1] = unary(s, MB_OP_RESHAPE, in[1], n->rank, dim, NULL, 0);
-    int32_t id = s->failed ? 0 : make(s, MB_OP_DRAW, n->dtype, n->rank, dim, in, 2, &count, 1);
+    int32_t id = make(s, MB_OP_DRAW, n->dtype, n->rank, dim, in, 2, &count, 1);
     if (!s->failed)
         s->fresh.nodes[id].bind = n->bind;
     return id;
@@ -305,10 +292,10 @@ static mb__gnode copy_of(slicer *s, int32_t id)
 
 /* In the place of an operand that nobody reads: what a barrier waits for may be of the loop, and of a scan's
  * carries that are of no use there is nothing. */
-static int32_t unread(const slicer *s, const int32_t *made, int32_t id)
+static int32_t unread(const slicer *s, const int32_t *nodes, int32_t id)
 {
     const mb__gnode *n = &s->old->nodes[id];
-    return n->op == MB_OP_BARRIER || mb__is_kind(n->op, MB_KIND_IDENTITY) ? made[n->in[0]] : NOBODYS;
+    return n->op == MB_OP_BARRIER || mb__is_kind(n->op, MB_KIND_IDENTITY) ? nodes[n->in[0]] : NOBODYS;
 }
 
 static void make_outside(slicer *s, int32_t id)
@@ -387,9 +374,9 @@ static void carry_on(slicer *s, int32_t id)
     int dtype = added ? sum_dtype(n->dtype) : n->dtype;
     int32_t x = s->part[id];
     s->carry[id] = make(s, MB_OP_PLACEHOLDER, dtype, n->rank, n->dim, NULL, 0, NULL, 0);
-    if (dtype != n->dtype && !s->failed)
+    if (dtype != n->dtype)
         x = make(s, MB_OP_CAST, dtype, n->rank, n->dim, &x, 1, NULL, 0);
-    if (added && !s->failed)
+    if (added)
         x = make(s, MB_OP_ADD, dtype, n->rank, n->dim, (int32_t[]){s->carry[id], x}, 2, NULL, 0);
     s->next[id] = x;
 }

@@ -30,24 +30,10 @@ static void *memory(unroller *u, size_t bytes)
 static int32_t make(unroller *u, int op, const mb__gnode *like, int rank, const int64_t *dim,
                     const int32_t *in, int nin, const int64_t *attr, int nattr)
 {
-    mb__gnode x = {.op = (uint16_t)op,
-                   .dtype = like->dtype,
-                   .rank = (uint8_t)rank,
-                   .nin = nin,
-                   .nattr = nattr,
-                   .bind = -1,
-                   .output = -1,
-                   .site = like->site};
-    memcpy(x.dim, dim, (size_t)rank * sizeof *dim);
-    x.in = memory(u, (size_t)(nin + 1) * sizeof *in);
-    int64_t *words = memory(u, (size_t)(nattr + 1) * sizeof *attr);
-    if (u->failed)
-        return 0;
-    memcpy(x.in, in, (size_t)nin * sizeof *in);
-    if (nattr)
-        memcpy(words, attr, (size_t)nattr * sizeof *attr);
-    x.attr = words;
-    return append(u, &x);
+    int32_t id = mb__graph_make(&u->fresh, op, like->dtype, like->site, rank, dim, in, nin, attr, nattr);
+    if (id < 0)
+        u->failed = true;
+    return id < 0 ? 0 : id;
 }
 
 /* Entry t of the first axis, without that axis. */

@@ -23,6 +23,8 @@ COMMANDS = {
     "pages": suite("backends", "pages/*"),
     "plan": suite("backends", "@(simplify|fuzz|replay|fusion|pads)/*"),
     "backends": suite("backends", "!(vulkan*)/*"),
+    "slices": suite("backends", "slices/*"),
+    "scans in slices": "env MB_ARENA_BYTES=1 " + suite("autograd", "@(scan_fuzz|nested)/*"),
 }
 
 ELEMENTWISE, MATRIX, STRUCTURE = (f"autograd/rules_{f}.c" for f in ("elementwise", "matrix", "structure"))
@@ -165,4 +167,35 @@ LOOPS = [
      "sum->op == MB_OP_ADD &&", "dtype"),
 ]
 
-MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU + AXIS + LOOPS
+CUT, KINDS, SLICES = (f"backends/plan/{f}.c" for f in ("cut", "slice_kinds", "slices"))
+
+SLICED = [
+    ("a slice of the batch counts as all of it", CUT, "x->dim[k] == n->dim[k] && at[k] == 0 && at[n->rank + k] == 1", "x->dim[k] >= 0",
+     ["slices", "plan"]),
+    ("axes are aligned at the first one", CUT, "int i = k + n->rank - x->rank;", "int i = k;", "slices"),
+    ("a reshape keeps the number of the axis", CUT, "if (so_far == before && to->dim[i] != 1)", "if (i == k)", "slices"),
+    ("a reduced axis of a maximum is added up", CUT, "n->op == MB_OP_SUM ? MB_CUT_ADDED : MB_CUT_NONE", "MB_CUT_ADDED", ["slices", "plan"]),
+    ("an axis that both operands of a product have", CUT, "return (int)n->attr[1 + 3 * label_of(n, from, k) + j];", "return MB_CUT_NONE;",
+     "slices"),
+    ("indices of a part for the whole", CUT, "return !take && k >= axis && k < axis + rank ? k - axis : MB_CUT_NONE;",
+     "return MB_CUT_NONE;", "slices"),
+    ("sums are linear in what they are multiplied by", KINDS, "n->op == MB_OP_ADD || n->op == MB_OP_SUB ||",
+     "n->op == MB_OP_ADD || n->op == MB_OP_MUL ||", "slices"),
+    ("what is added up begins anywhere", KINDS, "(first == to || is_zero(s->g, p->outside[i]))", "true", ["slices", "scans in slices"]),
+    ("a scan's slices are cut along its steps", KINDS, "whole == MB_AFTER || whole == MB_ADDED || whole == 0", "whole == MB_AFTER",
+     ["slices", "scans in slices"]),
+    ("what differs in size is in the loop", KINDS, "if (is_cut(is) ? is != wants :", "if (is_cut(is) ? false :", ["slices", "plan"]),
+    ("a stack is cut where its entries are", KINDS, "return i < p.carries ? is : is + 1;", "return is;", "slices"),
+    ("the last part for the sum", SLICES, "(int32_t[]){s->carry[id], x}, 2,", "(int32_t[]){x, x}, 2,", "slices"),
+    ("each part has the first one's draws", SLICES, "int32_t in[2] = {part_number(s), 0};",
+     "int32_t in[2] = {make(s, MB_OP_CONST, MB_INT32, 0, NULL, NULL, 0, (int64_t[]){0}, 1), 0};", "slices"),
+    ("parts of a stack the wrong way round", SLICES, "x = unary(s, MB_OP_PERMUTE, x, 3, (int64_t[]){before, s->parts, after}, exchange, 3);\n"
+     "    return unary(s, MB_OP_RESHAPE", "return unary(s, MB_OP_RESHAPE", "slices"),
+    ("all of what is the same in each part", SLICES, "s->kind[x] >= 0 || s->kind[x] == MB_ADDED ? MB_CUT_NONE", "s->part[x] >= 0 ? MB_CUT_NONE",
+     "slices"),
+    ("placeholders that nobody reads are not made", SLICES, "s->kinds.live[id] || s->old->nodes[id].op == MB_OP_PLACEHOLDER",
+     "s->kinds.live[id]", ["slices", "scans in slices"]),
+    ("more memory than before", "backends/engine/cache.c", "other.plan.arena_bytes < c->plan.arena_bytes || goal == 1", "parts > 0", "slices"),
+]
+
+MUTANTS = RULES + LAYERS + OPTIM + PLAN + CPU + AXIS + LOOPS + SLICED
