@@ -69,12 +69,13 @@ static mb_tensor numbers_drawn(mb_tensor x, mb_tensor w)
 static mb_tensor permuted(mb_tensor x, mb_tensor w)
 {
     mb_tensor y = mb_permute(mb_square(x), MB_AXES(1, 2, 0)); /* [SIDE,SIDE,BATCH] */
-    return mb_mul(y, mb_unsqueeze(mb_sum(w, MB_AXES(0)), 1));
+    mb_tensor each = mb_mean(x, MB_AXES(1, 2));               /* [BATCH] */
+    return mb_mul(each, mb_mul(y, mb_unsqueeze(mb_sum(w, MB_AXES(0)), 1)));
 }
 static mb_tensor merged(mb_tensor x, mb_tensor w)
 {
-    mb_tensor rows = mb_reshape(x, MB_SHAPE(BATCH * SIDE, SIDE));
-    return mb_reshape(mb_tanh(mb_matmul(rows, w)), MB_SHAPE(BATCH, SIDE * SIDE));
+    mb_tensor rows = mb_reshape(mb_unsqueeze(x, 0), MB_SHAPE(1, BATCH * SIDE, SIDE));
+    return mb_reshape(mb_tanh(mb_matmul(rows, w)), MB_SHAPE(1, BATCH, SIDE * SIDE));
 }
 static mb_tensor products(mb_tensor x, mb_tensor w)
 {

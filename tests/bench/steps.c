@@ -7,6 +7,9 @@
  *                 [--threads 2] [--steps 20] [--warm-up 3] [--forward-only] [--backend NAME] [--check]
  * [--double]
  *                 [--scan] [--keep-every K] [--checkpoint] [--dtype float32|bfloat16|float16]
+ *                 [--arena-mb N]
+ *
+ * --arena-mb: mb_options.arena_bytes, in MiB: in slices of the batch, where a step would take more.
  *
  * --dtype: what vision transformers compute in; their parameters are float32.
  *
@@ -52,7 +55,7 @@ enum { ICL_D = 5, ICL_PAIRS = 20, ICL_LAYERS = 3, ICL_PROMPTS = 1000 };
 typedef struct bench {
     const char *model, *backend, *half;
     int64_t batch, tokens, dim, heads, depth, inner_steps, threads, steps;
-    int64_t keep, warm_up;
+    int64_t keep, warm_up, arena_mb;
     bool forward_only, check, full, scan, checkpoint; /* full: float64 */
     mb_context *mb;
     mb_dtype dtype;
@@ -395,10 +398,11 @@ static void parse(bench *b, int argc, char **argv)
     const struct {
         const char *name;
         int64_t *to;
-    } numbers[] = {{"--batch", &b->batch},     {"--tokens", &b->tokens}, {"--dim", &b->dim},
-                   {"--heads", &b->heads},     {"--depth", &b->depth},   {"--inner-steps", &b->inner_steps},
-                   {"--threads", &b->threads}, {"--steps", &b->steps},   {"--keep-every", &b->keep},
-                   {"--warm-up", &b->warm_up}};
+    } numbers[] = {
+        {"--batch", &b->batch},     {"--tokens", &b->tokens},    {"--dim", &b->dim},
+        {"--heads", &b->heads},     {"--depth", &b->depth},      {"--inner-steps", &b->inner_steps},
+        {"--threads", &b->threads}, {"--steps", &b->steps},      {"--keep-every", &b->keep},
+        {"--warm-up", &b->warm_up}, {"--arena-mb", &b->arena_mb}};
     const struct {
         const char *name;
         bool *to;
@@ -455,7 +459,8 @@ int main(int argc, char **argv)
                .warm_up = 3};
     parse(&b, argc, argv);
     b.dtype = b.full ? MB_FLOAT64 : MB_FLOAT32;
-    b.mb = mb_open_with(&(mb_options){.backend = b.backend, .threads = (int)b.threads});
+    b.mb = mb_open_with(&(mb_options){
+        .backend = b.backend, .threads = (int)b.threads, .arena_bytes = (size_t)b.arena_mb << 20});
     check_error(&b);
     b.params = mb_params_new_with(b.mb, 42, b.dtype);
     bool icl = strcmp(b.model, "icl") == 0, convnet = strcmp(b.model, "convnet") == 0;
