@@ -254,12 +254,12 @@ static bool go_through(mb__kinds *s, int32_t seed, bool settle)
     bool news = false;
     for (int i = 0; i < s->g->count; i++) {
         const mb__gnode *n = &s->g->nodes[i];
-        if (n->op == MB_OP_PLACEHOLDER)
-            s->kind[i] = s->held[i];
-        else if (!s->live[i])
+        if (!s->live[i])
             continue;
-        else if (i == seed)
+        if (i == seed)
             s->kind[i] = 0;
+        else if (n->op == MB_OP_PLACEHOLDER)
+            s->kind[i] = s->held[i];
         else if (n->op == MB_OP_RESULT)
             s->kind[i] = (int8_t)kind_of_result(s, n);
         else if (n->op == MB_OP_SCAN)

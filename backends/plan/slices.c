@@ -507,27 +507,21 @@ static bool is_in_loop(int kind)
     return kind >= 0 || kind == MB_ADDED || kind == MB_INSIDE;
 }
 
-/* Placeholders are there in any case, since scans count them. */
-static bool is_made(const slicer *s, int32_t id)
-{
-    return s->kinds.live[id] || s->old->nodes[id].op == MB_OP_PLACEHOLDER;
-}
-
 static void rebuild(slicer *s, int32_t seed)
 {
     mb__graph *g = s->old;
     const int64_t zero[1] = {0};
     make(s, MB_OP_CONST, MB_FLOAT32, 0, NULL, NULL, 0, zero, 1); /* NOBODYS */
     for (int i = 0; i < g->count && !s->failed; i++)
-        if (is_made(s, i) && (s->kind[i] == MB_BEFORE || i == seed))
+        if (s->kinds.live[i] && (s->kind[i] == MB_BEFORE || i == seed))
             make_outside(s, i);
     for (int i = 0; i < g->count && !s->failed; i++)
-        if (is_made(s, i) && is_in_loop(s->kind[i]))
+        if (s->kinds.live[i] && is_in_loop(s->kind[i]))
             make_inside(s, i);
     if (!s->failed)
         make_scan(s);
     for (int i = 0; i < g->count && !s->failed; i++)
-        if (is_made(s, i) && s->kind[i] == MB_AFTER)
+        if (s->kinds.live[i] && s->kind[i] == MB_AFTER)
             make_outside(s, i);
     s->fresh.outputs = memory(s, (size_t)g->output_count * sizeof *g->outputs);
     for (int i = 0; i < g->output_count && !s->failed; i++)

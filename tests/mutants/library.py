@@ -191,8 +191,6 @@ SLICED = [
      "int32_t in[2] = {make(s, MB_OP_CONST, MB_INT32, 0, NULL, NULL, 0, (int64_t[]){0}, 1), 0};", "slices"),
     ("parts of a stack the wrong way round", SLICES, "x = unary(s, MB_OP_PERMUTE, x, 3, (int64_t[]){before, s->parts, after}, exchange, 3);\n"
      "    return unary(s, MB_OP_RESHAPE", "return unary(s, MB_OP_RESHAPE", "slices"),
-    ("placeholders that nobody reads are not made", SLICES, "s->kinds.live[id] || s->old->nodes[id].op == MB_OP_PLACEHOLDER",
-     "s->kinds.live[id]", ["slices", "scans in slices"]),
     ("more memory than before", "backends/engine/cache.c", "other.plan.arena_bytes < c->plan.arena_bytes || goal == 1", "parts > 0", "slices"),
 ]
 
