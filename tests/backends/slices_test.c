@@ -72,6 +72,13 @@ static mb_tensor permuted(mb_tensor x, mb_tensor w)
     mb_tensor each = mb_mean(x, MB_AXES(1, 2));               /* [BATCH] */
     return mb_mul(each, mb_mul(y, mb_unsqueeze(mb_sum(w, MB_AXES(0)), 1)));
 }
+/* The batch is the last axis of the result, and its first one as long. */
+static mb_tensor aligned(mb_tensor x, mb_tensor w)
+{
+    mb_tensor places = mb_cast(mb_iota(x.ctx, MB_INT32, BATCH * BATCH), MB_FLOAT64);
+    mb_tensor table = mb_sin(mb_reshape(places, MB_SHAPE(BATCH, BATCH)));
+    return mb_mul(mb_sum(mb_mul(x, w), MB_AXES(1, 2)), table);
+}
 static mb_tensor merged(mb_tensor x, mb_tensor w)
 {
     mb_tensor rows = mb_reshape(mb_unsqueeze(x, 0), MB_SHAPE(1, BATCH * SIDE, SIDE));
@@ -142,11 +149,12 @@ static mb_tensor recurrent(mb_tensor x, mb_tensor w)
     mb_scan_end(s);
     return mb_mul(mb_permute(all, MB_AXES(1, 0, 2)), mb_add(mb_unsqueeze(h, 1), count));
 }
-/* Inner steps in a loop, and a loop in that. *total: losses of all steps and of the whole batch. */
-static mb_tensor inner_loops(mb_tensor x, mb_tensor w, mb_tensor *total)
+/* Inner steps in a loop, and a loop in that. *total: losses of all steps and of the whole
+ * batch, from `start` on. */
+static mb_tensor inner_loops(mb_tensor x, mb_tensor w, double start, mb_tensor *total)
 {
     mb_tensor mine = mb_broadcast(w, mb_shape_of(x)), g;
-    *total = mb_zeros(x.ctx, MB_FLOAT64, MB_SHAPE(1));
+    *total = mb_full(x.ctx, MB_FLOAT64, MB_SHAPE(1), start);
     mb_scan s = mb_scan_begin(x.ctx, 3);
     mb_scan_carry(s, &mine);
     mb_scan_carry(s, total);
@@ -165,12 +173,18 @@ static mb_tensor inner_loops(mb_tensor x, mb_tensor w, mb_tensor *total)
 static mb_tensor nested(mb_tensor x, mb_tensor w)
 {
     mb_tensor total;
-    return inner_loops(x, w, &total);
+    return inner_loops(x, w, 0, &total);
 }
 static mb_tensor sums_of_loops(mb_tensor x, mb_tensor w)
 {
     mb_tensor total;
-    inner_loops(x, w, &total);
+    inner_loops(x, w, 0, &total);
+    return total;
+}
+static mb_tensor sums_from_one(mb_tensor x, mb_tensor w)
+{
+    mb_tensor total;
+    inner_loops(x, w, 1, &total);
     return total;
 }
 static mb_tensor delta_rule(mb_tensor x, mb_tensor w)
@@ -190,6 +204,7 @@ static const struct {
                  {"literals", literals, false},
                  {"numbers drawn", numbers_drawn, false},
                  {"permuted", permuted, false},
+                 {"aligned", aligned, false},
                  {"merged", merged, false},
                  {"products", products, false},
                  {"slices and pads", slices_and_pads, false},
@@ -204,6 +219,7 @@ static const struct {
                  {"recurrent", recurrent, false},
                  {"nested", nested, false},
                  {"sums of loops", sums_of_loops, true},
+                 {"sums from one", sums_from_one, true},
                  {"delta rule", delta_rule, false}};
 
 typedef struct results {
