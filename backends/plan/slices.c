@@ -390,6 +390,28 @@ static bool is_stacked(const slicer *s, int32_t id)
     return s->kind[id] >= 0 && s->wanted[id] && s->whole[id] < 0;
 }
 
+static bool reads(const mb__gnode *n, int32_t id)
+{
+    int j = 0;
+    while (j < n->nin && n->in[j] != id)
+        j++;
+    return j < n->nin;
+}
+
+/* Slices of what a scan's inside reads are read by it as well: by its operands it is known where the scan
+ * belongs. */
+static void list_captures(slicer *s, const mb__gnode *scan, mb__gnode *copy)
+{
+    int32_t *in = memory(s, (size_t)(copy->nin + s->slice_count) * sizeof *in);
+    if (s->failed)
+        return;
+    memcpy(in, copy->in, (size_t)copy->nin * sizeof *in);
+    copy->in = in;
+    for (int i = 0; i < s->slice_count; i++)
+        if (reads(scan, s->slices[i].node))
+            in[copy->nin++] = s->slices[i].part;
+}
+
 static void make_inside(slicer *s, int32_t id)
 {
     const mb__gnode *n = &s->old->nodes[id];
@@ -403,6 +425,8 @@ static void make_inside(slicer *s, int32_t id)
         copy.in[j] = operand_inside(s, id, j, kind);
     if (kind >= 0)
         cut_dims(n, kind, s->parts, copy.dim);
+    if (n->op == MB_OP_SCAN)
+        list_captures(s, n, &copy);
     s->part[id] = append(s, &copy);
     if (is_carried(s, id))
         carry_on(s, id);

@@ -187,6 +187,24 @@ static mb_tensor sums_from_one(mb_tensor x, mb_tensor w)
     inner_loops(x, w, 1, &total);
     return total;
 }
+/* The inner loop belongs to the outer one by nothing but what is the same for all of the batch. */
+static mb_tensor captured(mb_tensor x, mb_tensor w)
+{
+    mb_tensor base = mb_mean(x, MB_AXES(1)), total = mb_zeros(x.ctx, MB_FLOAT64, mb_shape_of(base));
+    mb_scan s = mb_scan_begin(x.ctx, 3);
+    mb_scan_carry(s, &w);
+    mb_scan_carry(s, &total);
+    mb_tensor same = mb_broadcast(mb_sum(w, MB_AXES(0)), mb_shape_of(base)), h = base;
+    same = mb_sin(mb_mul(same, 1.5));
+    mb_scan inner = mb_scan_begin(x.ctx, 2);
+    mb_scan_carry(inner, &h);
+    h = mb_add(mb_mul(h, 0.5), same);
+    mb_scan_end(inner);
+    total = mb_add(total, h);
+    w = mb_tanh(w);
+    mb_scan_end(s);
+    return total;
+}
 static mb_tensor delta_rule(mb_tensor x, mb_tensor w)
 {
     mb_tensor q = mb_unsqueeze(mb_tanh(mb_matmul(x, w)), 1); /* one head */
@@ -220,6 +238,7 @@ static const struct {
                  {"nested", nested, false},
                  {"sums of loops", sums_of_loops, true},
                  {"sums from one", sums_from_one, true},
+                 {"captured", captured, false},
                  {"delta rule", delta_rule, false}};
 
 typedef struct results {

@@ -186,6 +186,7 @@ SLICED = [
      ["slices", "scans in slices"]),
     ("what differs in size is in the loop", KINDS, "if (is_cut(is) ? is != wants :", "if (is_cut(is) ? false :", ["slices", "plan"]),
     ("a stack is cut where its entries are", KINDS, "return i < p.carries ? is : is + 1;", "return is;", "slices"),
+    ("a scan's place is not that of its slices", SLICES, "if (reads(scan, s->slices[i].node))", "if (false)", ["slices", "scans in slices"]),
     ("the last part for the sum", SLICES, "(int32_t[]){s->carry[id], x}, 2,", "(int32_t[]){x, x}, 2,", "slices"),
     ("each part has the first one's draws", SLICES, "int32_t in[2] = {part_number(s), 0};",
      "int32_t in[2] = {make(s, MB_OP_CONST, MB_INT32, 0, NULL, NULL, 0, (int64_t[]){0}, 1), 0};", "slices"),
