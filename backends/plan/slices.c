@@ -58,8 +58,8 @@ static bool is_seed(const mb__gnode *n)
            n->dim[0] > 1 && mb__gcount(n) > 0;
 }
 
-/* Whether an earlier input has the same first axis, and as many elements at least: one of each size is tried,
- * the largest. */
+/* Whether another input stands for this one, with the same first axis and as many elements at least: one of
+ * each size is tried, the largest. */
 static bool is_tried(const mb__graph *g, int32_t id)
 {
     for (int i = 0; i < g->count; i++) {

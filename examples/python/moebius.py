@@ -793,13 +793,14 @@ Tensor.__neg__, Tensor.__abs__ = Tensor.neg, Tensor.abs
 class Context:
     """A tape, a backend and their memory, of the thread that opened it."""
 
-    def __init__(self, backend=None, threads=0, disable=None, plan_cache_bytes=0, log=None):
+    def __init__(self, backend=None, threads=0, disable=None, plan_cache_bytes=0, log=None, arena_bytes=0):
         """log(line) is told warnings; the others are as mb_options has them."""
         self._pointer, self._sites, self._owned, self._raised = None, {}, [], None
         self._functions, self._numbers = [], {}
         self._log = LOG((lambda _, line: log(line.decode(errors="replace"))) if log else 0)
         texts = (text.encode() if text is not None else None for text in (backend, disable))
-        options = STRUCTURES["mb_options"](0, next(texts), threads, None, plan_cache_bytes, next(texts), self._log)
+        options = STRUCTURES["mb_options"](0, next(texts), threads, None, plan_cache_bytes, next(texts), self._log, None,
+                                           arena_bytes)
         self._pointer = load().mb_open_with(ctypes.byref(options))
         try:
             self.check()
