@@ -222,16 +222,27 @@ enum { VECTOR_BYTES = 16 };
         for (int64_t i = 0; i < s->n; i++)                                                                   \
             s->y[i * s->y_step] = i < held ? at[i] : 0;                                                      \
     }                                                                                                        \
-    /* Entries of one element: compilers read several at once where the instruction set can. */              \
+    /* Entries of one element. Indices are held within the axis many at once, elements are read one by one:  \
+     * no CPU gathers as fast, though compilers believe it unless a place is out of their sight. */          \
     static void take_at_##T(int64_t n, const int32_t *index, int64_t size, const void *x_, int64_t x_step,   \
                             void *y_)                                                                        \
     {                                                                                                        \
+        enum { BLOCK = 256 };                                                                                \
         const T *RESTRICT x = x_;                                                                            \
         T *RESTRICT y = y_;                                                                                  \
         const int32_t last = (int32_t)(size < INT32_MAX ? size - 1 : INT32_MAX);                             \
-        for (int64_t e = 0; e < n; e++) {                                                                    \
-            int32_t i = index[e] < last ? index[e] : last;                                                   \
-            y[e] = x[(i < 0 ? 0 : i) * x_step];                                                              \
+        int32_t place[BLOCK];                                                                                \
+        for (int64_t at = 0; at < n; at += BLOCK) {                                                          \
+            const int64_t m = n - at < BLOCK ? n - at : BLOCK;                                               \
+            for (int64_t e = 0; e < m; e++) {                                                                \
+                int32_t i = index[at + e] < last ? index[at + e] : last;                                     \
+                place[e] = i < 0 ? 0 : i;                                                                    \
+            }                                                                                                \
+            for (int64_t e = 0; e < m; e++) {                                                                \
+                uint32_t i = (uint32_t)place[e];                                                             \
+                __asm__("" : "+r"(i));                                                                       \
+                y[at + e] = x[i * x_step];                                                                   \
+            }                                                                                                \
         }                                                                                                    \
     }                                                                                                        \
     /* In order: entries of one place are added one after the other. */                                      \

@@ -111,6 +111,7 @@ struct mb__cpu_kernel {
     int tasks;
     int64_t task_unit; /* tasks are cut at multiples of this many units */
     bool accumulates, partial;
+    bool moves;           /* one load is stored as it is, to other memory: no register between them */
     bool far;             /* large enough that operands come from memory: they are asked for a tile ahead */
     size_t partial_bytes; /* of one task */
 };

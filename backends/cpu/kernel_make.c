@@ -504,6 +504,30 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
     *partials = o->partial_bytes * (size_t)o->tasks;
 }
 
+/* Whether all that is done is to put elements elsewhere, none of which has to be read after it is written. */
+static bool only_moves(const mb__cpu_kernel *o, const mb__plan *plan)
+{
+    const mb__uop *u = o->uops;
+    const mb__cpu_store *s = o->stores;
+    return o->uop_count == 1 && o->store_count == 1 && u->kind == MB_U_LOAD && !u->fixed &&
+           u->level == MB_LEVEL_EACH && u->walk->flat && mb__as_in_registers(u->dtype) &&
+           s->dtype == u->dtype && s->mode == MB_STORE && !s->per_row && s->walk.flat &&
+           plan->values[s->walk.value].onto < 0;
+}
+
+/* Without registers a tile may be larger than these. */
+static void move_more(mb__cpu_kernel *o)
+{
+    enum { TILES = 8 };
+    o->moves = true;
+    if (!o->units || o->tile_columns != o->columns || o->row_axis != o->outer_rank)
+        return;
+    int64_t outer = o->units / o->row_tiles;
+    o->tile_rows = o->tile_rows * TILES < o->rows ? o->tile_rows * TILES : o->rows;
+    o->row_tiles = (o->rows + o->tile_rows - 1) / o->tile_rows;
+    o->units = outer * o->row_tiles;
+}
+
 mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__plan *plan, const mb__kernel *k,
                                     const mb__loops *loops, mb__code *code, size_t *scratch, size_t *partials)
 {
@@ -565,6 +589,8 @@ mb__cpu_kernel *mb__cpu_kernel_make(mb__bump *pool, mb__bump *work, const mb__pl
     }
     if (m.failed)
         return NULL;
+    if (only_moves(o, plan))
+        move_more(o);
     choose_tasks(o, partials);
     if ((code && !mb__cpu_chain(pool, work, o, code)) || !place_registers(&m, scratch))
         return NULL;

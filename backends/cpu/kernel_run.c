@@ -66,7 +66,9 @@ static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *ind
 /* n elements at a stride into a register. */
 static void gather(const mb__loops *loops, int dtype, int64_t n, void *to, const char *from, int64_t stride)
 {
-    if (dtype == MB_FLOAT32 || dtype == MB_INT32) /* only moved; the most usual first */
+    if (stride == 1 && mb__as_in_registers(dtype)) /* only moved; the most usual first */
+        memcpy(to, from, (size_t)n * mb__register_size(dtype));
+    else if (mb__register_size(dtype) == 4 && mb__as_in_registers(dtype))
         GATHER(float, float, SAME)
     else if (mb__register_size(dtype) == 8)
         GATHER(double, double, SAME)
@@ -559,10 +561,80 @@ static void fill_identity(const mb__cpu_store *s, char *to)
                 ((int32_t *)(void *)to)[i] = INT32_MIN;
 }
 
+static void move_row(size_t size, int64_t n, char *to, int64_t to_stride, const char *from, int64_t stride)
+{
+    if (stride == 1 && to_stride == 1)
+        memcpy(to, from, (size_t)n * size);
+    else if (size == 8)
+        for (int64_t i = 0; i < n; i++)
+            memcpy(to + i * to_stride * 8, from + i * stride * 8, 8);
+    else
+        for (int64_t i = 0; i < n; i++)
+            memcpy(to + i * to_stride * 4, from + i * stride * 4, 4);
+}
+
+/* A tile of a kernel that only moves elements. */
+static void move(const mb__cpu_kernel *k, const mb__frame *f, const tile *t)
+{
+    const mb__walk *w = k->uops->walk, *d = &k->stores->walk;
+    const size_t size = memory_size(k->stores->dtype);
+    const char *from = f->memory[w->value] + start_of(k, w, t) * (int64_t)size;
+    char *to = f->memory[d->value] + start_of(k, d, t) * (int64_t)size;
+    int64_t rows = t->rows, columns = t->columns;
+    if (k->columns == 1) {
+        move_row(size, rows, to, d->row, from, w->row);
+    } else if (w->row == 1 && d->column == 1 && rows > 1 && w->column != 1) {
+        k->loops->turn[size == 8](rows, columns, to, d->row, from, w->column);
+    } else if (w->row == columns * w->column && d->row == columns * d->column) {
+        move_row(size, rows * columns, to, d->column, from, w->column);
+    } else {
+        for (int64_t r = 0; r < rows; r++)
+            move_row(size, columns, to + r * d->row * (int64_t)size, d->column,
+                     from + r * w->row * (int64_t)size, w->column);
+    }
+}
+
 /* Whether it takes longer than to say where its operand is. */
 static bool is_work(const mb__uop *u)
 {
     return !u->fixed && !(u->kind == MB_U_LOAD && u->direct);
+}
+
+static void run_tile(const mb__cpu_kernel *k, const mb__frame *f, const tile *t, char **reg, char *partial,
+                     int busy, bool first)
+{
+    for (int s = 0; s < k->store_count; s++)
+        if (k->stores[s].direct) {
+            int64_t size = (int64_t)memory_size(k->stores[s].dtype);
+            reg[k->stores[s].reg] =
+                f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, t) * size;
+            if (k->far)
+                will_want(t->ahead, reg[k->stores[s].reg], t->rows * t->columns * size, true);
+        }
+    for (int i = 0, work = busy; i < k->uop_count; i++) {
+        const mb__uop *u = &k->uops[i];
+        if (is_work(u)) {
+            ask(t->ahead, (t->ahead->lines + work - 1) / work);
+            work--;
+        }
+        if (u->fixed) {
+            if (first) {
+                tile whole = *t;
+                whole.rows = k->tile_rows;
+                run_uop(k, u, f, &whole, reg);
+            }
+            continue;
+        }
+        run_uop(k, u, f, t, reg);
+    }
+    for (int s = 0; s < k->store_count; s++) {
+        const mb__cpu_store *st = &k->stores[s];
+        if (st->mode != MB_STORE)
+            accumulate(k, st, t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
+                       reg[st->reg]);
+        else if (!st->direct && !(st->per_row && t->column)) /* a value per row is stored by its first tile */
+            store(k, st, f, t, reg[st->reg]);
+    }
 }
 
 static void run_task(void *argument, int task, int worker)
@@ -602,39 +674,10 @@ static void run_task(void *argument, int task, int worker)
         t.rows = k->rows - t.row < k->tile_rows ? k->rows - t.row : k->tile_rows;
         t.column = ct * k->tile_columns;
         t.columns = k->columns - t.column < k->tile_columns ? k->columns - t.column : k->tile_columns;
-        for (int s = 0; s < k->store_count; s++)
-            if (k->stores[s].direct) {
-                int64_t size = (int64_t)memory_size(k->stores[s].dtype);
-                reg[k->stores[s].reg] =
-                    f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, &t) * size;
-                if (k->far)
-                    will_want(&wanted, reg[k->stores[s].reg], t.rows * t.columns * size, true);
-            }
-        for (int i = 0, work = busy; i < k->uop_count; i++) {
-            const mb__uop *u = &k->uops[i];
-            if (is_work(u)) {
-                ask(&wanted, (wanted.lines + work - 1) / work);
-                work--;
-            }
-            if (u->fixed) {
-                if (first) {
-                    tile whole = t;
-                    whole.rows = k->tile_rows;
-                    run_uop(k, u, f, &whole, reg);
-                }
-                continue;
-            }
-            run_uop(k, u, f, &t, reg);
-        }
-        for (int s = 0; s < k->store_count; s++) {
-            const mb__cpu_store *st = &k->stores[s];
-            if (st->mode != MB_STORE)
-                accumulate(k, st, &t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
-                           reg[st->reg]);
-            else if (!st->direct &&
-                     !(st->per_row && t.column)) /* a value per row is stored by its first tile */
-                store(k, st, f, &t, reg[st->reg]);
-        }
+        if (k->moves)
+            move(k, f, &t);
+        else
+            run_tile(k, f, &t, reg, partial, busy, first);
         if (++ct == k->column_tiles) {
             ct = 0;
             if (++rt == k->row_tiles) {

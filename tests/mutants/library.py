@@ -13,6 +13,7 @@ COMMANDS = {
     "dtype": suite("tensor", "dtype/*"),
     "axis": suite("tensor", "axis/*"),
     "contract": suite("tensor", "contract/*"),
+    "movement": suite("tensor", "movement/*"),
     "reduce": suite("tensor", "reduce/*"),
     "random": suite("tensor", "@(random|samplers)/*"),
     "layers": suite("layers", "*/*"),
@@ -31,7 +32,7 @@ ELEMENTWISE, MATRIX, STRUCTURE = (f"autograd/rules_{f}.c" for f in ("elementwise
 SIMPLIFY, ARENA, SEGMENT = "backends/plan/simplify.c", "backends/plan/arena.c", "backends/engine/segment.c"
 GAPS = "backends/plan/gaps.c"
 ALONG, ALONG_LOOPS = "backends/cpu/axis.c", "backends/cpu/axis_loops.c"
-GEMM, RUN = "backends/cpu/gemm.c", "backends/cpu/kernel_run.c"
+GEMM, RUN, MAKE = (f"backends/cpu/{f}.c" for f in ("gemm", "kernel_run", "kernel_make"))
 
 RULES = [
     ("rsqrt: a half too much", ELEMENTWISE, "UNARY_RULE(RSQRT, MUL(MUL(v, lit(s, -0.5))", "UNARY_RULE(RSQRT, MUL(MUL(v, lit(s, -1))",
@@ -143,6 +144,12 @@ CPU = [
     ("fixed registers are made once for all", RUN, "whole.rows = k->tile_rows;", "whole.rows = 1;", "backends"),
     ("a value per row is each column's", RUN, "(u->ra == MB_LEVEL_ROW ? r : r * c) * u->size_a", "(r * c) * u->size_a", "backends"),
     ("partial sums of the first task", RUN, "for (int p = 1; p < k->tasks; p++)", "for (int p = 1; p < 1; p++)", ["reduce", "backends"]),
+    ("what is cast is moved as it is", MAKE, "s->dtype == u->dtype && ", "", "dtype"),
+    ("moved rows lie as in a register", RUN, "to + r * d->row * (int64_t)size", "to + r * columns * (int64_t)size", "movement"),
+    ("a move's larger tiles, as many as before", MAKE, "o->units = outer * o->row_tiles;\n}", "}", "movement"),
+    ("a move's larger tiles, one for all rows", MAKE, "o->units = outer * o->row_tiles;\n}", "o->units = outer;\n}", "movement"),
+    ("turned rows that lie one after the other", RUN, "(rows, columns, to, d->row, from", "(rows, columns, to, columns, from", "movement"),
+    ("an index below the axis", ALONG_LOOPS, "place[e] = i < 0 ? 0 : i;", "place[e] = i;", "axis"),
     ("a draw on [0, 1]", "backends/plan/philox.h", "(float)(w >> 8) * 0x1p-24f", "(float)w * 0x1p-32f", "random"),
     ("blocks of draws wrap at 2^32", "backends/plan/philox.h", "(uint32_t)(block >> 32), 0, 0", "0, 0, 0", "random"),
     ("Laplace: one draw for sign and size", "tensor/samplers.c", "mb_key_fold(key, FOLD_SIGN), dtype, shape);\n    return mb_where(mb_lt(u,",

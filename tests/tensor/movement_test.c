@@ -285,10 +285,10 @@ static void permute_all_orders(mb_context *ctx, mb_dtype dtype, const int64_t *d
 Test(movement, every_order_of_axes, .timeout = 120)
 {
     static const int64_t dims[][3] = {{33, 40, 65}, {8, 16, 9},  {1, 70, 31}, {3, 300, 2},
-                                      {7, 5, 1040}, {64, 1, 64}, {0, 3, 4}};
+                                      {7, 5, 1040}, {64, 1, 64}, {0, 3, 4},   {500, 2, 40}};
     static const mb_dtype dtypes[] = {MB_FLOAT32, MB_FLOAT64, MB_INT64, MB_UINT8, MB_BOOL, MB_FLOAT16};
     ON_BOTH
-    for (int d = 0; d < 7; d++)
+    for (int d = 0; d < 8; d++)
         for (int i = 0; i < (testing("vulkan") ? 1 : 6); i++)
             if (has_dtype(ctx, dtypes[i]))
                 permute_all_orders(ctx, dtypes[i], dims[d]);
