@@ -146,7 +146,6 @@ CPU = [
     ("partial sums of the first task", RUN, "for (int p = 1; p < k->tasks; p++)", "for (int p = 1; p < 1; p++)", ["reduce", "backends"]),
     ("what is cast is moved as it is", MAKE, "s->dtype == u->dtype && ", "", "dtype"),
     ("moved rows lie as in a register", RUN, "to + r * d->row * (int64_t)size", "to + r * columns * (int64_t)size", "movement"),
-    ("a move's larger tiles, as many as before", MAKE, "o->units = outer * o->row_tiles;\n}", "}", "movement"),
     ("a move's larger tiles, one for all rows", MAKE, "o->units = outer * o->row_tiles;\n}", "o->units = outer;\n}", "movement"),
     ("turned rows that lie one after the other", RUN, "(rows, columns, to, d->row, from", "(rows, columns, to, columns, from", "movement"),
     ("an index below the axis", ALONG_LOOPS, "place[e] = i < 0 ? 0 : i;", "place[e] = i;", "axis"),
