@@ -10,42 +10,39 @@
 
 #define RESTRICT __restrict
 
-/* N rows and columns at a time, through vector registers: halves, quarters, ... of them change places. */
+/* N rows and columns at a time, through vector registers: elements of neighbours are put in turn, then pairs,
+ * then halves of registers. */
 typedef uint32_t turned_4 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint64_t turned_8 __attribute__((vector_size(32), aligned(8), may_alias));
 typedef uint32_t word_4 __attribute__((may_alias));
 typedef uint64_t word_8 __attribute__((may_alias));
-#define SWAP_4(v, i, j, ...)                                                                                 \
-    {                                                                                                        \
-        const turned_4 x = v[i], y = v[j];                                                                   \
-        v[i] = __builtin_shufflevector(x, y, LOW_##__VA_ARGS__);                                             \
-        v[j] = __builtin_shufflevector(x, y, HIGH_##__VA_ARGS__);                                            \
-    }
-#define LOW_4  0, 1, 2, 3, 8, 9, 10, 11
-#define HIGH_4 4, 5, 6, 7, 12, 13, 14, 15
-#define LOW_2  0, 1, 8, 9, 4, 5, 12, 13
-#define HIGH_2 2, 3, 10, 11, 6, 7, 14, 15
-#define LOW_1  0, 8, 2, 10, 4, 12, 6, 14
-#define HIGH_1 1, 9, 3, 11, 5, 13, 7, 15
 static inline void turn_registers_4(turned_4 v[8])
 {
-    for (int i = 0; i < 4; i++)
-        SWAP_4(v, i, i + 4, 4)
-    for (int i = 0; i < 8; i += i % 4 == 1 ? 3 : 1)
-        SWAP_4(v, i, i + 2, 2)
-    for (int i = 0; i < 8; i += 2)
-        SWAP_4(v, i, i + 1, 1)
+    turned_4 t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int half = 0; half < 8; half += 4)
+        for (int i = half; i < half + 2; i++) {
+            u[2 * i - half] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            u[2 * i - half + 1] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < 4; i++) {
+        v[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        v[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
 }
 static inline void turn_registers_8(turned_8 v[4])
 {
-    turned_8 w[4];
-    for (int i = 0; i < 2; i++) {
-        w[i] = __builtin_shufflevector(v[i], v[i + 2], 0, 1, 4, 5);
-        w[i + 2] = __builtin_shufflevector(v[i], v[i + 2], 2, 3, 6, 7);
-    }
+    turned_8 t[4];
     for (int i = 0; i < 4; i += 2) {
-        v[i] = __builtin_shufflevector(w[i], w[i + 1], 0, 4, 2, 6);
-        v[i + 1] = __builtin_shufflevector(w[i], w[i + 1], 1, 5, 3, 7);
+        t[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 4, 2, 6);
+        t[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 5, 3, 7);
+    }
+    for (int i = 0; i < 2; i++) {
+        v[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 4, 5);
+        v[i + 2] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 6, 7);
     }
 }
 

@@ -144,6 +144,7 @@ static const row rows[] = {
     {"softmax 1000x1000 axis 0", softmax, F, {1000, 1000}, 0, 0, 0},
     {"softmax 1000x1000 axis 1", softmax, F, {1000, 1000}, 1, 0, 0},
     {"permute 1000x1000 order 10", permute, F, {1000, 1000}, 10, 0, 0},
+    {"permute 1000x6x6 order 021", permute, F, {1000, 6, 6}, 21, 0, 0},
     {"permute 64x128x96 order 021", permute, F, {64, 128, 96}, 21, 0, 0},
     {"permute 64x128x96 order 210", permute, F, {64, 128, 96}, 210, 0, 0},
     {"permute 64x128x96 order 102", permute, F, {64, 128, 96}, 102, 0, 0},
