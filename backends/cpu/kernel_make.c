@@ -470,7 +470,7 @@ static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
     double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
     o->far = elements > FAR;
     double nanoseconds = elements * (0.08 * o->uop_count + 0.3);
-    double wanted = nanoseconds / 12000;
+    double wanted = nanoseconds / 5000;
     o->tasks = wanted < 1 ? 1 : wanted > TASKS_MAX ? TASKS_MAX : (int)wanted;
     if (o->tasks > o->units)
         o->tasks = o->units ? (int)o->units : 1;

@@ -19,23 +19,22 @@ typedef unsigned float_mode; /* all that vector instructions look at; the x87's 
 typedef fenv_t float_mode;
 #endif
 
+/* A round is one parallel loop. Each thread has a share of its tasks, one after the other, so that what it
+ * wrote in the last round, about as far into the data, it reads in this one from its own cache. It takes them
+ * from the front; then it takes others' from the back. Both ends of a share are one word: whoever changes it
+ * has claimed a task, of the round that goes on, even if it has come late from another one. What the tasks do
+ * is written before the shares and stays until the last claimed task is done. */
 typedef struct worker {
     struct mb__pool *pool;
     pthread_t thread;
     int index;
+    _Atomic uint64_t share; /* the end, and in the lower half the next */
+    char apart[96];         /* from the next one's, in cache lines */
 } worker;
-
-/* A round is one parallel loop. Its number, its tasks and the next task to hand out are one word, so that a
- * claim says by itself what it is a claim to: a worker that comes late, when the round is over or the next
- * has begun, can do no harm, and nobody waits for it. What the tasks do is written before the word and stays
- * until the last claimed task is done. */
-enum { TASK_BITS = 20, ROUND_SHIFT = 2 * TASK_BITS };
-#define TASK_MASK (((uint64_t)1 << TASK_BITS) - 1)
 
 struct mb__pool {
     int threads;
     size_t bytes;
-    _Atomic uint64_t claims;   /* round | tasks | next */
     _Atomic int done;          /* tasks of this round */
     _Atomic uint32_t bell;     /* rises with each round; a futex */
     _Atomic uint32_t sleepers; /* workers in futex_wait */
@@ -77,18 +76,32 @@ static inline void relax(void)
 #endif
 }
 
+/* A task of a share, from its front or its back; -1: there is none left. */
+static int64_t claim(_Atomic uint64_t *share, bool front)
+{
+    uint64_t left = atomic_load_explicit(share, memory_order_acquire);
+    for (;;) {
+        const uint64_t next = left & UINT32_MAX, end = left >> 32;
+        if (next >= end)
+            return -1;
+        const uint64_t rest = front ? left + 1 : left - ((uint64_t)1 << 32);
+        if (atomic_compare_exchange_weak_explicit(share, &left, rest, memory_order_acq_rel,
+                                                  memory_order_acquire))
+            return (int64_t)(front ? next : end - 1);
+    }
+}
+
 /* A worker computes as the calling thread does: equal tasks give equal bits, whoever runs them. */
 static void work(mb__pool *p, int index)
 {
-    for (;;) {
-        uint64_t claim = atomic_fetch_add_explicit(&p->claims, 1, memory_order_acq_rel);
-        uint64_t task = claim & TASK_MASK, tasks = claim >> TASK_BITS & TASK_MASK;
-        if (task >= tasks)
-            return;
-        if (index)
-            float_mode_set(&p->mode);
-        p->f(p->argument, (int)task, index);
-        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+    for (int i = 0; i < p->threads; i++) {
+        worker *of = &p->workers[(index + i) % p->threads];
+        for (int64_t task; (task = claim(&of->share, i == 0)) >= 0;) {
+            if (index)
+                float_mode_set(&p->mode);
+            p->f(p->argument, (int)task, index);
+            atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+        }
     }
 }
 
@@ -136,7 +149,7 @@ mb__pool *mb__pool_new(const mb__host *host, int threads)
     p->threads = 1;
     for (int i = 1; i < threads; i++) {
         worker *w = &p->workers[i];
-        *w = (worker){p, 0, i};
+        *w = (worker){.pool = p, .index = i};
         if (pthread_create(&w->thread, NULL, worker_main, w))
             break;
         p->threads++;
@@ -162,7 +175,7 @@ int mb__pool_threads(const mb__pool *p)
 
 void mb__pool_run(mb__pool *p, mb__task f, void *argument, int tasks)
 {
-    if (p->threads == 1 || tasks <= 1 || tasks > (int)TASK_MASK) {
+    if (p->threads == 1 || tasks <= 1) {
         for (int t = 0; t < tasks; t++)
             f(argument, t, 0);
         return;
@@ -171,9 +184,11 @@ void mb__pool_run(mb__pool *p, mb__task f, void *argument, int tasks)
     p->argument = argument;
     float_mode_get(&p->mode);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    uint64_t round = (atomic_load_explicit(&p->claims, memory_order_relaxed) >> ROUND_SHIFT) + 1;
-    atomic_store_explicit(&p->claims, round << ROUND_SHIFT | (uint64_t)tasks << TASK_BITS,
-                          memory_order_release);
+    for (int i = 0; i < p->threads; i++) {
+        const uint64_t next = (uint64_t)tasks * (uint64_t)i / (uint64_t)p->threads,
+                       end = (uint64_t)tasks * (uint64_t)(i + 1) / (uint64_t)p->threads;
+        atomic_store_explicit(&p->workers[i].share, end << 32 | next, memory_order_release);
+    }
     ring(p);
     work(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; spins++) {

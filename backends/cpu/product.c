@@ -298,7 +298,7 @@ void mb__cpu_product_run(const mb__product *p, int dtype, mb__frame *f)
     double each = (double)p->m * (double)p->n * (double)p->k * (double)w.sums + 6000,
            again = w.repeat < 0 ? 1 : (double)p->loop[w.repeat];
     double all = each * (double)w.items * again;
-    const double task = 5e5; /* multiply-adds that are worth handing out */
+    const double task = 2e5; /* multiply-adds that are worth handing out */
     double wanted = all / task;
     wanted = wanted < 1 ? 1 : wanted > 32 ? 32 : wanted;
     w.groups = wanted > (double)w.items * again ? (int64_t)((double)w.items * again) : (int64_t)wanted;
