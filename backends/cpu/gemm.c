@@ -57,6 +57,8 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         asked_##T next = ask ? *ask : (asked_##T){0};                                                        \
         vec_##T s0[MR], s1[MR];                                                                              \
         _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s0[i] = s1[i] = (vec_##T){0};                \
+        const T *row[(MR + 2) / 3];                                                                          \
+        _Pragma("GCC unroll 16") for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * a_m;                 \
         for (int64_t l = 0; l < k; l++) {                                                                    \
             if (l < c_lines) {                                                                               \
                 __builtin_prefetch(wide > 1 && TWO ? c + (l >> 1) * c_m + (l & 1) * W : c + l * c_m, 1);     \
@@ -73,10 +75,14 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
                           b1 = wide > 1 ? LOAD_##T(b + l * b_k + W, mask >> W) : b0;                         \
             _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                          \
             {                                                                                                \
-                const T x = a[i * a_m + l * a_k];                                                            \
+                if (i % 3 == 0)                                                                              \
+                    __asm__("" : "+r"(row[i / 3]));                                                          \
+                const T x = row[i / 3][i % 3 * a_m];                                                         \
                 s0[i] += x * b0;                                                                             \
                 if (wide > 1)                                                                                \
                     s1[i] += x * b1;                                                                         \
+                if (i % 3 == 2 || i + 1 == rows)                                                             \
+                    row[i / 3] += a_k;                                                                       \
             }                                                                                                \
         }                                                                                                    \
         if (ask)                                                                                             \
