@@ -38,6 +38,45 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
 #define STORE_double(p, mask, v) (void)(*(vec_double *)(p) = (v))
 #endif
 
+#if defined(__AVX512F__)
+typedef float half_float __attribute__((vector_size(BYTES / 2), aligned(4), may_alias));
+typedef double half_double __attribute__((vector_size(BYTES / 2), aligned(8), may_alias));
+#define LOAD_HALF_float(p, mask)      (half_float) _mm256_maskz_loadu_ps((__mmask8)(mask), p)
+#define LOAD_HALF_double(p, mask)     (half_double) _mm256_maskz_loadu_pd((__mmask8)(mask), p)
+#define STORE_HALF_float(p, mask, v)  _mm256_mask_storeu_ps(p, (__mmask8)(mask), (__m256)(v))
+#define STORE_HALF_double(p, mask, v) _mm256_mask_storeu_pd(p, (__mmask8)(mask), (__m256d)(v))
+/* The same of half a vector of columns, of which some CPUs multiply twice as many. Nothing is asked for. */
+#define NARROW(T)                                                                                            \
+    static inline __attribute__((always_inline)) void narrow_##T(                                            \
+        const int rows, int64_t k, const T *RESTRICT a, int64_t a_m, int64_t a_k, const T *RESTRICT b,       \
+        int64_t b_k, T *RESTRICT c, int64_t c_m, int add, uint32_t mask)                                     \
+    {                                                                                                        \
+        half_##T s[MR];                                                                                      \
+        const T *row[(MR + 2) / 3];                                                                          \
+        _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) s[i] = (half_##T){0};                        \
+        _Pragma("GCC unroll 16") for (int i = 0; i < rows; i += 3) row[i / 3] = a + i * a_m;                 \
+        for (int64_t l = 0; l < k; l++) {                                                                    \
+            const half_##T x = LOAD_HALF_##T(b + l * b_k, mask);                                             \
+            _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                          \
+            {                                                                                                \
+                if (i % 3 == 0)                                                                              \
+                    __asm__("" : "+r"(row[i / 3]));                                                          \
+                s[i] += row[i / 3][i % 3 * a_m] * x;                                                         \
+                if (i % 3 == 2 || i + 1 == rows)                                                             \
+                    row[i / 3] += a_k;                                                                       \
+            }                                                                                                \
+        }                                                                                                    \
+        _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)                                              \
+        {                                                                                                    \
+            if (add != SET)                                                                                  \
+                s[i] = LOAD_HALF_##T(c + i * c_m, mask) + (add == ADD ? s[i] : -s[i]);                       \
+            STORE_HALF_##T(c + i * c_m, mask, s[i]);                                                         \
+        }                                                                                                    \
+    }
+NARROW(float)
+NARROW(double)
+#endif
+
 /* `rows` rows of c by `wide` vectors of columns, both constants where this is inlined. Meanwhile, one at each
  * step along k, lines are asked for: c's own, which are wanted at the end, then what `ask` stands at. More at
  * once would wait for each other. */
@@ -104,10 +143,10 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
             }                                                                                                \
         }                                                                                                    \
     }                                                                                                        \
-    static void rows_##T(int rows, bool wide, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b,   \
+    static void rows_##T(int rows, int width, int64_t k, const T *a, int64_t a_m, int64_t a_k, const T *b,   \
                          int64_t b_k, T *c, int64_t c_m, int add, uint32_t mask, asked_##T *ask)             \
     {                                                                                                        \
-        switch (2 * rows + wide) {                                                                           \
+        switch (3 * rows + width) {                                                                          \
             ROWS_UP_TO_6(T)                                                                                  \
             ROWS_UP_TO_14(T)                                                                                 \
         default:                                                                                             \
@@ -115,11 +154,20 @@ typedef double vec_double __attribute__((vector_size(BYTES), aligned(8), may_ali
         }                                                                                                    \
     }
 
+#if defined(__AVX512F__)
+#define ROWS_NARROW(T, n)                                                                                    \
+    case 3 * n:                                                                                              \
+        narrow_##T(n, k, a, a_m, a_k, b, b_k, c, c_m, add, mask);                                            \
+        break;
+#else
+#define ROWS_NARROW(T, n)
+#endif
 #define ROWS(T, n)                                                                                           \
-    case 2 * n:                                                                                              \
+    ROWS_NARROW(T, n)                                                                                        \
+    case 3 * n + 1:                                                                                          \
         tile_##T(n, 1, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, ask);                                      \
         break;                                                                                               \
-    case 2 * n + 1:                                                                                          \
+    case 3 * n + 2:                                                                                          \
         tile_##T(n, 2, k, a, a_m, a_k, b, b_k, c, c_m, add, mask, ask);                                      \
         break;
 #define ROWS_UP_TO_6(T) ROWS(T, 1) ROWS(T, 2) ROWS(T, 3) ROWS(T, 4) ROWS(T, 5) ROWS(T, 6)
@@ -274,12 +322,13 @@ static inline int64_t even_next(even *e)
         const T *p, int64_t stride, T *c, int more, T *spare, asked_##T *ask)                                \
     {                                                                                                        \
         enum { W = BYTES / sizeof(T), NR = 2 * W };                                                          \
-        uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                                \
+        const uint32_t mask = w == 32 ? UINT32_MAX : (1u << w) - 1;                                          \
+        const int width = w > W ? 2 : w > W / 2 || !MASKS ? 1 : 0;                                           \
         if (g->c_n == 1 && (MASKS || w == NR)) {                                                             \
-            rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask, ask);            \
+            rows_##T(rows, width, depth, a, at->m, at->k, p, stride, c, g->c_m, more, mask, ask);            \
             return;                                                                                          \
         }                                                                                                    \
-        rows_##T(rows, w > W, depth, a, at->m, at->k, p, stride, spare, NR, SET, mask, NULL);                \
+        rows_##T(rows, width, depth, a, at->m, at->k, p, stride, spare, NR, SET, mask, NULL);                \
         for (int64_t r = 0; r < rows; r++)                                                                   \
             for (int64_t q = 0; q < w; q++) {                                                                \
                 T *z = c + r * g->c_m + q * g->c_n, v = spare[r * NR + q];                                   \
