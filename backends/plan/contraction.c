@@ -53,7 +53,7 @@ static double call_cost(const mb__product *p)
     }
     int64_t b_n = turned ? p->a_m : p->b_n;
     double panels = (double)((int64_t)(n + 31) / 32), half = n <= 16 ? 0.6 : 1;
-    double pack = k * panels * (b_n == 1 || n == 1 ? 3 : 22);
+    double pack = k * panels * (b_n == 1 || n == 1 ? 3 : 12);
     double scattered = p->c_n != 1 && p->c_m != 1 ? 2 * m * n : 0;
     double blocked = 90 + pack + (m + 2) * k * panels * half * 1.15 + scattered;
     return plain < blocked ? plain : blocked;
