@@ -2,8 +2,9 @@
  * kernel_make.c - from a plan's kernel to micro-operations, registers and tiles. */
 #include "backends/cpu/kernel.h"
 
-/* FAR: elements from which what a kernel reads and writes is not in a cache of this core. */
-enum { TILE = 1024, FAR = 180000, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
+/* FAR: elements from which what a kernel reads and writes is not in a cache of this core. STREAMS: arrays
+ * that are gone through at once from which a core does not see by itself what will be wanted. */
+enum { TILE = 1024, FAR = 180000, STREAMS = 3, EXPAND_BELOW = 48, TASKS_MAX = 64, PARTIALS_MAX = 16 };
 
 typedef struct maker {
     mb__bump *pool, *work; /* for the kernel; for temporary data */
@@ -463,12 +464,23 @@ static bool compensate(mb__cpu_kernel *o)
     return any;
 }
 
+/* How many arrays are gone through in step. */
+static int streams(const mb__cpu_kernel *o)
+{
+    int n = 0;
+    for (int i = 0; i < o->uop_count; i++)
+        n += o->uops[i].kind == MB_U_LOAD && o->uops[i].level == MB_LEVEL_EACH && !o->uops[i].fixed;
+    for (int i = 0; i < o->store_count; i++)
+        n += o->stores[i].mode == MB_STORE && !o->stores[i].per_row;
+    return n;
+}
+
 /* The number of tasks, and where they may be split. Depends only on the kernel, not on the number of threads.
  */
 static void choose_tasks(mb__cpu_kernel *o, size_t *partials)
 {
     double elements = (double)o->units * (double)(o->tile_rows * o->tile_columns);
-    o->far = elements > FAR;
+    o->far = elements > FAR && streams(o) >= STREAMS;
     double nanoseconds = elements * (0.08 * o->uop_count + 0.3);
     double wanted = nanoseconds / 5000;
     o->tasks = wanted < 1 ? 1 : wanted > TASKS_MAX ? TASKS_MAX : (int)wanted;

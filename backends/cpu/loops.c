@@ -344,40 +344,51 @@ enum { VECTOR_BYTES = 32 };
 #else
 enum { VECTOR_BYTES = 16 };
 #endif
-#define LANES        32
+/* Of an array as long as a row; what is left over after whole ones joins where they are added up. */
+#define LANES        64
 #define LARGER(p, q) ((q) > (p) || (q) != (q) ? (q) : (p))
 #define ROWS(T, LOWEST)                                                                                      \
     static void sum_##T(int64_t n, void *d, const void *RESTRICT a_)                                         \
     {                                                                                                        \
         const T *a = a_;                                                                                     \
-        T lane[LANES] = {0}, s = 0;                                                                          \
+        T lane[LANES] = {0};                                                                                 \
         int64_t i = 0;                                                                                       \
         for (; i + LANES <= n; i += LANES)                                                                   \
             for (int j = 0; j < LANES; j++)                                                                  \
                 lane[j] += a[i + j];                                                                         \
-        for (int w = LANES / 2; w > 0; w /= 2)                                                               \
+        _Pragma("GCC unroll 8") for (int w = LANES / 2; w > 0; w /= 2)                                       \
+        {                                                                                                    \
             for (int j = 0; j < w; j++)                                                                      \
                 lane[j] += lane[j + w];                                                                      \
-        for (; i < n; i++)                                                                                   \
-            s += a[i];                                                                                       \
-        *(T *)d = lane[0] + s;                                                                               \
+            if (!((n - i) & w))                                                                              \
+                continue;                                                                                    \
+            for (int j = 0; j < w; j++)                                                                      \
+                lane[j] += a[i + j];                                                                         \
+            i += w;                                                                                          \
+        }                                                                                                    \
+        *(T *)d = lane[0];                                                                                   \
     }                                                                                                        \
     static void max_##T(int64_t n, void *d, const void *RESTRICT a_)                                         \
     {                                                                                                        \
         const T *a = a_;                                                                                     \
-        T lane[LANES], s = LOWEST;                                                                           \
+        T lane[LANES];                                                                                       \
         int64_t i = 0;                                                                                       \
         for (int j = 0; j < LANES; j++)                                                                      \
             lane[j] = LOWEST;                                                                                \
         for (; i + LANES <= n; i += LANES)                                                                   \
             for (int j = 0; j < LANES; j++)                                                                  \
                 lane[j] = LARGER(lane[j], a[i + j]);                                                         \
-        for (int w = LANES / 2; w > 0; w /= 2)                                                               \
+        _Pragma("GCC unroll 8") for (int w = LANES / 2; w > 0; w /= 2)                                       \
+        {                                                                                                    \
             for (int j = 0; j < w; j++)                                                                      \
                 lane[j] = LARGER(lane[j], lane[j + w]);                                                      \
-        for (; i < n; i++)                                                                                   \
-            s = LARGER(s, a[i]);                                                                             \
-        *(T *)d = LARGER(lane[0], s);                                                                        \
+            if (!((n - i) & w))                                                                              \
+                continue;                                                                                    \
+            for (int j = 0; j < w; j++)                                                                      \
+                lane[j] = LARGER(lane[j], a[i + j]);                                                         \
+            i += w;                                                                                          \
+        }                                                                                                    \
+        *(T *)d = lane[0];                                                                                   \
     }                                                                                                        \
     static void add_to_##T(int64_t n, void *RESTRICT d_, const void *RESTRICT a_)                            \
     {                                                                                                        \
