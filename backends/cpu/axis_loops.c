@@ -223,7 +223,7 @@ enum { VECTOR_BYTES = 16 };
             s->y[i * s->y_step] = i < held ? at[i] : 0;                                                      \
     }                                                                                                        \
     /* Entries of one element. Indices are held within the axis many at once, elements are read one by one:  \
-     * no CPU gathers as fast, though compilers believe it unless a place is out of their sight. */          \
+     * in half the time of gathers, which compilers choose unless a place is out of their sight. */          \
     static void take_at_##T(int64_t n, const int32_t *index, int64_t size, const void *x_, int64_t x_step,   \
                             void *y_)                                                                        \
     {                                                                                                        \

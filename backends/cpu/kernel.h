@@ -116,6 +116,25 @@ struct mb__cpu_kernel {
     size_t partial_bytes; /* of one task */
 };
 
+/* Where a kernel stands. */
+typedef struct mb__tile {
+    int64_t index[MB_MAX_RANK]; /* over the outer axes */
+    int64_t row, rows, column, columns;
+    struct ahead *ahead; /* what is asked for meanwhile */
+} mb__tile;
+
+/* The element of a walk at which a tile begins. */
+static inline int64_t mb__cpu_start_of(const mb__cpu_kernel *k, const mb__walk *w, const mb__tile *t)
+{
+    int64_t o = w->offset + t->row * w->row + t->column * w->column;
+    for (int i = 0; i < k->outer_rank; i++)
+        o += t->index[i] * w->outer[i];
+    return o;
+}
+
+/* A tile of a kernel that only moves elements. */
+void mb__cpu_move(const mb__cpu_kernel *k, const mb__frame *f, const mb__tile *t);
+
 /* Puts chains in the place of arithmetic, in memory of pool, and adds their code. False: no memory. */
 bool mb__cpu_chain(mb__bump *pool, mb__bump *work, mb__cpu_kernel *k, mb__code *code);
 /* Operands of an operation, at most three; returns how many. */

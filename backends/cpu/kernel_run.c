@@ -5,26 +5,12 @@
 #include "backends/cpu/kernel.h"
 #include "backends/plan/philox.h"
 
-typedef struct tile {
-    int64_t index[MB_MAX_RANK]; /* over the outer axes */
-    int64_t row, rows, column, columns;
-    struct ahead *ahead;
-} tile;
-
 typedef struct job {
     mb__cpu_kernel *k;
     mb__frame *f;
 } job;
 
-static int64_t start_of(const mb__cpu_kernel *k, const mb__walk *w, const tile *t)
-{
-    int64_t o = w->offset + t->row * w->row + t->column * w->column;
-    for (int i = 0; i < k->outer_rank; i++)
-        o += t->index[i] * w->outer[i];
-    return o;
-}
-
-static int64_t count_at(const tile *t, int level)
+static int64_t count_at(const mb__tile *t, int level)
 {
     return level == MB_LEVEL_EACH ? t->rows * t->columns : level == MB_LEVEL_ROW ? t->rows : 1;
 }
@@ -163,10 +149,10 @@ static void will_want(ahead *a, const char *at, int64_t bytes, bool to_write)
     a->lines += lines;
 }
 
-static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
+static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const mb__tile *t, char **reg)
 {
     size_t size = memory_size(u->dtype);
-    const char *from = f->memory[u->walk->value] + start_of(k, u->walk, t) * (int64_t)size;
+    const char *from = f->memory[u->walk->value] + mb__cpu_start_of(k, u->walk, t) * (int64_t)size;
     if (u->direct) {
         reg[u->d] = (char *)from;
         if (k->far)
@@ -283,10 +269,11 @@ static void draw_places(const mb__cpu_kernel *k, const mb__uop *u, const mb__fra
 }
 
 /* Numbers that are functions of their position. */
-static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char *to)
+static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const mb__tile *t,
+                      char *to)
 {
     const mb__walk *w = u->walk;
-    int64_t start = start_of(k, w, t);
+    int64_t start = mb__cpu_start_of(k, w, t);
     uint64_t key = 0;
     if (u->bind >= 0)
         key = f->scalars[u->bind].u.key;
@@ -330,7 +317,7 @@ static void bound_scalar(const mb__uop *u, const mb__frame *f, char *to)
                                                      : INT32_MIN;
 }
 
-static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
+static void expand(const mb__uop *u, const mb__tile *t, char *to, const char *from)
 {
     int64_t c = t->columns;
 #define FILL(T)                                                                                              \
@@ -349,7 +336,7 @@ static void expand(const mb__uop *u, const tile *t, char *to, const char *from)
         FILL(float)
 }
 
-static void run_where(const mb__uop *u, const tile *t, char **reg)
+static void run_where(const mb__uop *u, const mb__tile *t, char **reg)
 {
     int64_t n = count_at(t, u->level);
     const int32_t *m = (const int32_t *)(void *)reg[u->a];
@@ -389,7 +376,7 @@ static void run_map(const mb__uop *u, int64_t n, char **reg)
         RUN_MAP(float, u->custom->loops.f32)
 }
 
-static void run_chain(const mb__chain *c, const tile *t, char **reg)
+static void run_chain(const mb__chain *c, const mb__tile *t, char **reg)
 {
     enum { SIZE = 4 };
     if (!c->by_row) {
@@ -401,7 +388,8 @@ static void run_chain(const mb__chain *c, const tile *t, char **reg)
         c->run(reg, r * row, (r + 1) * row, r * SIZE, c->data);
 }
 
-static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const tile *t, char **reg)
+static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const mb__tile *t,
+                    char **reg)
 {
     int64_t n = count_at(t, u->level);
     switch (u->kind) {
@@ -472,7 +460,7 @@ static void add_one(const mb__cpu_store *s, int64_t n, char *to, const char *fro
 
 /* The rows of a tile that are added to the same sums. Compensated sums take a few at a time, not more than a
  * lane of add_one has terms. */
-static void add_rows(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
+static void add_rows(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__tile *t, char *to,
                      const char *from)
 {
     enum { MOST = 32 };
@@ -485,11 +473,11 @@ static void add_rows(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile
                                        to + accumulators(s), from);
 }
 
-static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const tile *t, char *to,
+static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__tile *t, char *to,
                        const char *from)
 {
     const mb__walk *w = &s->walk;
-    to += start_of(k, w, t) * s->size;
+    to += mb__cpu_start_of(k, w, t) * s->size;
     if (s->per_row || k->columns == 1) {
         if (w->row == 1)
             add_to(s, t->rows, to, from);
@@ -523,12 +511,12 @@ static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const ti
     }
 }
 
-static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__frame *f, const tile *t,
+static void store(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__frame *f, const mb__tile *t,
                   const char *from)
 {
     const mb__walk *w = &s->walk;
     int64_t size = (int64_t)memory_size(s->dtype);
-    char *to = f->memory[w->value] + start_of(k, w, t) * size;
+    char *to = f->memory[w->value] + mb__cpu_start_of(k, w, t) * size;
     if (s->per_row || k->columns == 1) {
         scatter(k->loops, s->dtype, t->rows, to, w->row, from);
         return;
@@ -561,53 +549,20 @@ static void fill_identity(const mb__cpu_store *s, char *to)
                 ((int32_t *)(void *)to)[i] = INT32_MIN;
 }
 
-static void move_row(size_t size, int64_t n, char *to, int64_t to_stride, const char *from, int64_t stride)
-{
-    if (stride == 1 && to_stride == 1)
-        memcpy(to, from, (size_t)n * size);
-    else if (size == 8)
-        for (int64_t i = 0; i < n; i++)
-            memcpy(to + i * to_stride * 8, from + i * stride * 8, 8);
-    else
-        for (int64_t i = 0; i < n; i++)
-            memcpy(to + i * to_stride * 4, from + i * stride * 4, 4);
-}
-
-/* A tile of a kernel that only moves elements. */
-static void move(const mb__cpu_kernel *k, const mb__frame *f, const tile *t)
-{
-    const mb__walk *w = k->uops->walk, *d = &k->stores->walk;
-    const size_t size = memory_size(k->stores->dtype);
-    const char *from = f->memory[w->value] + start_of(k, w, t) * (int64_t)size;
-    char *to = f->memory[d->value] + start_of(k, d, t) * (int64_t)size;
-    int64_t rows = t->rows, columns = t->columns;
-    if (k->columns == 1) {
-        move_row(size, rows, to, d->row, from, w->row);
-    } else if (w->row == 1 && d->column == 1 && rows > 1 && w->column != 1) {
-        k->loops->turn[size == 8](rows, columns, to, d->row, from, w->column);
-    } else if (w->row == columns * w->column && d->row == columns * d->column) {
-        move_row(size, rows * columns, to, d->column, from, w->column);
-    } else {
-        for (int64_t r = 0; r < rows; r++)
-            move_row(size, columns, to + r * d->row * (int64_t)size, d->column,
-                     from + r * w->row * (int64_t)size, w->column);
-    }
-}
-
 /* Whether it takes longer than to say where its operand is. */
 static bool is_work(const mb__uop *u)
 {
     return !u->fixed && !(u->kind == MB_U_LOAD && u->direct);
 }
 
-static void run_tile(const mb__cpu_kernel *k, const mb__frame *f, const tile *t, char **reg, char *partial,
-                     int busy, bool first)
+static void run_tile(const mb__cpu_kernel *k, const mb__frame *f, const mb__tile *t, char **reg,
+                     char *partial, int busy, bool first)
 {
     for (int s = 0; s < k->store_count; s++)
         if (k->stores[s].direct) {
             int64_t size = (int64_t)memory_size(k->stores[s].dtype);
             reg[k->stores[s].reg] =
-                f->memory[k->stores[s].walk.value] + start_of(k, &k->stores[s].walk, t) * size;
+                f->memory[k->stores[s].walk.value] + mb__cpu_start_of(k, &k->stores[s].walk, t) * size;
             if (k->far)
                 will_want(t->ahead, reg[k->stores[s].reg], t->rows * t->columns * size, true);
         }
@@ -619,7 +574,7 @@ static void run_tile(const mb__cpu_kernel *k, const mb__frame *f, const tile *t,
         }
         if (u->fixed) {
             if (first) {
-                tile whole = *t;
+                mb__tile whole = *t;
                 whole.rows = k->tile_rows;
                 run_uop(k, u, f, &whole, reg);
             }
@@ -632,7 +587,8 @@ static void run_tile(const mb__cpu_kernel *k, const mb__frame *f, const tile *t,
         if (st->mode != MB_STORE)
             accumulate(k, st, t, partial ? partial + st->partial_offset : f->memory[st->walk.value],
                        reg[st->reg]);
-        else if (!st->direct && !(st->per_row && t->column)) /* a value per row is stored by its first tile */
+        else if (!st->direct &&
+                 !(st->per_row && t->column)) /* a value per row is stored by its first mb__tile */
             store(k, st, f, t, reg[st->reg]);
     }
 }
@@ -660,7 +616,7 @@ static void run_task(void *argument, int task, int worker)
     if (unit >= end)
         return;
     ahead wanted = {.count = 0};
-    tile t = {.ahead = &wanted};
+    mb__tile t = {.ahead = &wanted};
     int64_t rest = unit / (k->row_tiles * k->column_tiles), rt = unit / k->column_tiles % k->row_tiles,
             ct = unit % k->column_tiles;
     for (int i = k->outer_rank; i-- > 0; rest /= k->outer[i])
@@ -675,7 +631,7 @@ static void run_task(void *argument, int task, int worker)
         t.column = ct * k->tile_columns;
         t.columns = k->columns - t.column < k->tile_columns ? k->columns - t.column : k->tile_columns;
         if (k->moves)
-            move(k, f, &t);
+            mb__cpu_move(k, f, &t);
         else
             run_tile(k, f, &t, reg, partial, busy, first);
         if (++ct == k->column_tiles) {

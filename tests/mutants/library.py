@@ -33,7 +33,7 @@ ELEMENTWISE, MATRIX, STRUCTURE = (f"autograd/rules_{f}.c" for f in ("elementwise
 SIMPLIFY, ARENA, SEGMENT = "backends/plan/simplify.c", "backends/plan/arena.c", "backends/engine/segment.c"
 GAPS = "backends/plan/gaps.c"
 ALONG, ALONG_LOOPS = "backends/cpu/axis.c", "backends/cpu/axis_loops.c"
-GEMM, RUN, MAKE = (f"backends/cpu/{f}.c" for f in ("gemm", "kernel_run", "kernel_make"))
+GEMM, RUN, MAKE, MOVE = (f"backends/cpu/{f}.c" for f in ("gemm", "kernel_run", "kernel_make", "kernel_move"))
 
 RULES = [
     ("rsqrt: a half too much", ELEMENTWISE, "UNARY_RULE(RSQRT, MUL(MUL(v, lit(s, -0.5))", "UNARY_RULE(RSQRT, MUL(MUL(v, lit(s, -1))",
@@ -146,9 +146,9 @@ CPU = [
     ("a value per row is each column's", RUN, "(u->ra == MB_LEVEL_ROW ? r : r * c) * u->size_a", "(r * c) * u->size_a", "backends"),
     ("partial sums of the first task", RUN, "for (int p = 1; p < k->tasks; p++)", "for (int p = 1; p < 1; p++)", ["reduce", "backends"]),
     ("what is cast is moved as it is", MAKE, "s->dtype == u->dtype && ", "", "dtype"),
-    ("moved rows lie as in a register", RUN, "to + r * d->row * (int64_t)size", "to + r * columns * (int64_t)size", "movement"),
+    ("moved rows lie as in a register", MOVE, "to + r * d->row * (int64_t)size", "to + r * columns * (int64_t)size", "movement"),
     ("a move's larger tiles, one for all rows", MAKE, "o->units = outer * o->row_tiles;\n}", "o->units = outer;\n}", "movement"),
-    ("turned rows that lie one after the other", RUN, "(rows, columns, to, d->row, from", "(rows, columns, to, columns, from", "movement"),
+    ("turned rows that lie one after the other", MOVE, "(rows, columns, to, d->row, from", "(rows, columns, to, columns, from", "movement"),
     ("what is taken from a share's back is its front", "backends/cpu/pool.c", "front ? next : end - 1", "next", ["tensor", "movement"]),
     ("half a vector is not taken off", GEMM, "add == ADD ? s[i] : -s[i]", "s[i]", "tensor"),
     ("half a vector forgets what was there", GEMM, "if (add != SET) ", "if (add == SUBTRACT) ", "contract"),
