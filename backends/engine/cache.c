@@ -112,17 +112,31 @@ static bool plan_segment(mb_context *ctx, const mb__segment *s, const mb__backen
     return ok;
 }
 
+/* Whether a plan in slices, which nobody asked for, is faster than a whole one: its steps, those of loops as
+ * often as they run, are large enough on average that a slice's products are as fast as the batch's. A scan
+ * over thousands of tokens has many small ones. *ok: false: no memory. */
+static bool is_worth_it(mb__engine_state *st, const mb__backend *backend, const mb__plan *plan, bool *ok)
+{
+    const uint64_t enough = 4000000; /* flops of products: 20 to 40 us */
+    mb__bump scratch = {.host = &st->host};
+    mb__weight weight = {0};
+    *ok = mb__weigh(plan, backend, &scratch, &weight) == MB_OK;
+    mb__bump_free(&scratch);
+    return *ok && (uint64_t)plan->flops / enough >= weight.steps;
+}
+
 /* Plans of more and more slices, while they take more than they should and less than the one before. A byte
  * is a goal for tests: as many slices as there can be, whatever they take. */
 static bool slice_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
                        mb__cached *c)
 {
     mb__engine_state *st = ctx->engine_state;
-    int64_t goal = (int64_t)st->arena_goal, parts = goal == 1 ? INT64_MAX : c->plan.arena_bytes / goal + 1;
+    int64_t goal = st->arena_goal, parts = goal == 1 ? INT64_MAX : c->plan.arena_bytes / goal + 1;
     while (c->plan.arena_bytes > goal) {
         mb__cached other = {.pool = {.host = &st->host}};
         bool ok = plan_segment(ctx, s, backend, passes, &parts, &other);
         bool less = ok && parts > 0 && (other.plan.arena_bytes < c->plan.arena_bytes || goal == 1);
+        less = less && (st->arena_asked || is_worth_it(st, backend, &other.plan, &ok));
         mb__bump unused = less ? c->pool : other.pool;
         mb__bump_free(&unused);
         if (!less)
@@ -142,7 +156,8 @@ mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend
     const mb__engine_state *st = ctx->engine_state;
     int64_t whole = 0;
     bool ok = plan_segment(ctx, s, backend, passes, &whole, c);
-    if (ok && st->arena_goal && backend->loops && passes & MB_PASS_SLICES && passes & MB_PASS_LOOPS)
+    bool goal = st->arena_asked || (backend->fuses && !backend->foresee); /* its memory is the host's */
+    if (ok && goal && backend->loops && passes & MB_PASS_SLICES && passes & MB_PASS_LOOPS)
         ok = slice_plan(ctx, s, backend, passes, c);
     return ok ? MB_OK : ctx->status != MB_OK ? ctx->status : MB_NO_MEMORY;
 }

@@ -54,7 +54,8 @@ typedef struct mb__engine_state {
     mb_status opened; /* MB_OK, or why the backend could not be opened: nothing is computed then */
     /* plan cache: hash buckets, and a list by last use */
     mb__cached *buckets[MB_BUCKETS], *newest, *oldest;
-    size_t arena_goal;                               /* mb_options.arena_bytes; 0: none */
+    int64_t arena_goal; /* of a plan's arena; mb_options.arena_bytes, ... */
+    bool arena_asked;   /* ... or not: of backends that compute in the host's memory */
     size_t cache_bytes, compiled_bytes, cache_limit; /* compiled: of these, what programs hold */
     /* memory */
     mb__buffer *pool[MB_POOL_CLASSES];          /* unused buffers by size class, ... */

@@ -423,6 +423,101 @@ Test(slices, only_where_they_are_needed)
     }
 }
 
+/* ---- without a goal ---- */
+
+/* What backends.h says. */
+static const uint64_t most_bytes = (uint64_t)300 << 20;
+
+typedef mb_tensor gradient(mb_context *ctx);
+
+/* Of zeros, or of random numbers. */
+static mb_tensor input(mb_context *ctx, mb_shape shape, uint64_t seed)
+{
+    mb_tensor x =
+        seed ? mb_normal(ctx, mb_key_of(seed), MB_FLOAT32, shape) : mb_zeros(ctx, MB_FLOAT32, shape);
+    mb_eval(&x, 1);
+    return x;
+}
+
+/* Of six layers, whose results are 400 MB. */
+static mb_tensor layers_of(mb_context *ctx, uint64_t seed)
+{
+    mb_tensor w = input(ctx, MB_SHAPE(64, 64), seed), y = input(ctx, MB_SHAPE(64, 4096, 64), 2 * seed), g;
+    for (int i = 0; i < 6; i++)
+        y = mb_tanh(mb_mul(mb_matmul(y, w), 0.2));
+    mb_grad(mb_mean(mb_square(y), MB_ALL), &w, 1, &g);
+    return g;
+}
+static mb_tensor layers(mb_context *ctx)
+{
+    return layers_of(ctx, 0);
+}
+
+/* Of a scan over 8192 tokens, whose 400 MB are carries of 128 KB; a token's products are of 2 MFLOP. */
+static mb_tensor tokens(mb_context *ctx)
+{
+    enum { COUNT = 8192, ENTRIES = 64, STATE = 128 };
+    mb_tensor w = input(ctx, MB_SHAPE(STATE, STATE), 0), x = input(ctx, MB_SHAPE(ENTRIES, COUNT, 1), 0);
+    mb_tensor h = input(ctx, MB_SHAPE(ENTRIES, STATE), 0), y, g;
+    mb_scan s = mb_scan_begin(ctx, COUNT);
+    mb_scan_carry(s, &h);
+    h = mb_tanh(mb_add(mb_matmul(h, w), mb_scan_slice(s, mb_permute(x, MB_AXES(1, 0, 2)))));
+    mb_scan_stack(s, h, &y);
+    mb_scan_end(s);
+    mb_grad(mb_mean(mb_square(y), MB_ALL), &w, 1, &g);
+    return g;
+}
+
+/* Nothing is computed. 0: the default. */
+static uint64_t planned_bytes(const char *backend, size_t arena_bytes, gradient *of)
+{
+    mb_context *ctx = mb_open_with(&(mb_options){.backend = backend, .arena_bytes = arena_bytes});
+    mb_tensor g = of(ctx);
+    mb_costs c;
+    expect(mb_forecast(ctx, &g, 1, &c) == MB_OK, "%s", mb_message(ctx));
+    mb_close(ctx);
+    return c.loop_bytes + c.temporary_bytes;
+}
+
+Test(slices, large_steps_run_in_slices_unasked)
+{
+    const uint64_t asked = (uint64_t)100 << 20;
+    bool loops = has_loops(open_on("cpu"));
+    close_all();
+    if (!loops)
+        return;
+    uint64_t whole = planned_bytes("cpu", SIZE_MAX, layers), cut = planned_bytes("cpu", 0, layers);
+    expect(whole > most_bytes && cut <= most_bytes && cut > asked, "layers: %llu and %llu bytes",
+           (unsigned long long)whole, (unsigned long long)cut);
+    expect(planned_bytes("cpu", asked, layers) <= asked, "layers: a goal is not kept to");
+    whole = planned_bytes("reference", SIZE_MAX, layers), cut = planned_bytes("reference", 0, layers);
+    expect(whole > most_bytes && cut == whole, "reference: %llu and %llu bytes", (unsigned long long)whole,
+           (unsigned long long)cut);
+    whole = planned_bytes("cpu", SIZE_MAX, tokens), cut = planned_bytes("cpu", 0, tokens);
+    expect(whole > most_bytes && cut == whole, "tokens: %llu and %llu bytes", (unsigned long long)whole,
+           (unsigned long long)cut);
+    expect(planned_bytes("cpu", asked, tokens) <= asked, "tokens: a goal is not kept to");
+}
+
+/* Gradients of a sum, off by roundings of float32 in sums of 262144. */
+Test(slices, unasked_slices_have_the_same_gradients)
+{
+    mb_tensor g[2];
+    double most = 0;
+    for (int k = 0; k < 2; k++) {
+        mb_context *ctx = open_for("cpu", k ? NULL : "1000000000000", 2);
+        g[k] = layers_of(ctx, 1);
+        mb_eval(&g[k], 1);
+        expect(!has_loops(ctx) || (slices(ctx) > 1) == (k == 1), "%d slices", (int)slices(ctx));
+    }
+    const double *whole = values(g[0]), *cut = values(g[1]);
+    for (int i = 0; i < 64 * 64; i++)
+        most = fmax(most, fabs(whole[i]));
+    for (int i = 0; i < 64 * 64; i++)
+        expect(fabs(cut[i] - whole[i]) <= 1e-5 * most, "%d: %g, not %g", i, cut[i], whole[i]);
+    close_all();
+}
+
 Test(slices, goals_that_are_no_numbers_are_told)
 {
     static const char *const texts[] = {"12x", "-1", "many", "99999999999999999999999", " 5"};

@@ -204,6 +204,10 @@ SLICED = [
      "int32_t in[2] = {make(s, MB_OP_CONST, MB_INT32, 0, NULL, NULL, 0, (int64_t[]){0}, 1), 0};", "slices"),
     ("parts of a stack the wrong way round", SLICES, "x = unary(s, MB_OP_PERMUTE, x, 3, (int64_t[]){before, s->parts, after}, exchange, 3);\n"
      "    return unary(s, MB_OP_RESHAPE", "return unary(s, MB_OP_RESHAPE", "slices"),
+    ("slices of many small steps", "backends/engine/cache.c", "enough = 4000000", "enough = 1", "slices"),
+    ("slices unasked everywhere", "backends/engine/cache.c", "bool goal = st->arena_asked || (backend->fuses", "bool goal = true || (backend->fuses",
+     "slices"),
+    ("a goal that is no int64", "backends/engine/open.c", "arena_bytes > PTRDIFF_MAX ? INT64_MAX", "false ? INT64_MAX", "slices"),
     ("more memory than before", "backends/engine/cache.c", "other.plan.arena_bytes < c->plan.arena_bytes || goal == 1", "parts > 0", "slices"),
 ]
 
