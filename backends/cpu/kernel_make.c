@@ -414,8 +414,29 @@ static void choose_turned_tile(mb__cpu_kernel *o)
     o->tile_rows = o->tile_columns ? TILE / o->tile_columns : 1;
 }
 
+/* Whether rows are added up, or their largest found, where they lie, one after the other: nothing is held in
+ * registers but what comes of them. */
+static bool reads_in_place(const mb__kernel *k)
+{
+    const mb__instr *load = k->instrs;
+    const int64_t *stride = load->view.stride;
+    int64_t columns = 1;
+    if (k->instr_count > 2 || load->op != MB_K_LOAD || !mb__as_in_registers(load->dtype) ||
+        (k->instr_count == 2 && k->instrs[1].op != MB_K_SUM && k->instrs[1].op != MB_K_MAX))
+        return false;
+    for (int axis = k->rank; axis-- > 0 && axis >= k->rank - k->inner - 1; columns *= k->dim[axis])
+        if (stride[axis] != columns)
+            return false;
+    for (int s = 0; s < k->store_count; s++)
+        if (k->stores[s].mode == MB_STORE && k->instr_count == 1)
+            return false;
+    return true;
+}
+
 static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
 {
+    enum { IN_PLACE = 8 }; /* a tile costs as much as some hundred additions */
+    const int64_t tile = reads_in_place(k) ? TILE * IN_PLACE : TILE;
     bool reduces = false;
     for (int i = 0; i < k->instr_count; i++)
         reduces |= k->instrs[i].op == MB_K_SUM || k->instrs[i].op == MB_K_MAX;
@@ -432,11 +453,11 @@ static void choose_tiles(mb__cpu_kernel *o, const mb__kernel *k)
     for (int i = 0; i < o->outer_rank; i++)
         outer *= o->outer[i] = k->dim[outer_axis(o, i)];
     o->tile_columns = o->columns;
-    if (o->columns > TILE && !reduces && k->inner == 1)
-        o->tile_columns = TILE;
-    o->tile_rows = o->tile_columns >= TILE || o->tile_columns < o->columns
+    if (o->columns > tile && !reduces && k->inner == 1)
+        o->tile_columns = tile;
+    o->tile_rows = o->tile_columns >= tile || o->tile_columns < o->columns
                        ? 1
-                       : TILE / (o->tile_columns ? o->tile_columns : 1);
+                       : tile / (o->tile_columns ? o->tile_columns : 1);
     if (turned >= 0)
         choose_turned_tile(o);
     if (o->tile_rows > o->rows)

@@ -473,6 +473,9 @@ static void add_rows(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__
                                        to + accumulators(s), from);
 }
 
+/* Elements that are added up without compensation: 16 in each lane. */
+enum { AT_ONCE = 1024 };
+
 static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb__tile *t, char *to,
                        const char *from)
 {
@@ -489,7 +492,8 @@ static void accumulate(const mb__cpu_kernel *k, const mb__cpu_store *s, const mb
         return;
     }
     if (w->flat && w->column == 0 && w->row == 0) {
-        add_one(s, t->rows * t->columns, to, from);
+        for (int64_t n = t->rows * t->columns, i = 0; i < n; i += AT_ONCE)
+            add_one(s, n - i < AT_ONCE ? n - i : AT_ONCE, to, from + i * s->size);
         return;
     }
     if (w->flat && w->column == 1 && w->row == 0 && t->rows > 1 && s->add_rows) {

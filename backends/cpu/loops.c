@@ -32,6 +32,7 @@ float powf(float, float) __attribute__((simd("notinbranch"), const));
 #include <math.h>
 
 #include "backends/cpu/loops.h"
+#include "backends/cpu/draws.h"
 #include "backends/cpu/turn.h"
 
 #define EACH(n) for (int64_t i = 0; i < (n); i++)
@@ -517,63 +518,6 @@ ADD_ROWS(add_rows_compensated, float, compensated)
     }
 PRODUCT(float)
 PRODUCT(double)
-
-/* ---- random numbers: Philox4x32-10, a vector of blocks at a time ---- */
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#define WORDS       __m512i
-#define SPLAT(x)    _mm512_set1_epi64((int64_t)(x))
-#define TIMES(a, b) _mm512_mul_epu32(a, b)
-#define HIGH(a)     _mm512_srli_epi64(a, 32)
-#define XOR(a, b)   _mm512_xor_si512(a, b)
-#elif defined(__AVX2__)
-#include <immintrin.h>
-#define WORDS       __m256i
-#define SPLAT(x)    _mm256_set1_epi64x((int64_t)(x))
-#define TIMES(a, b) _mm256_mul_epu32(a, b)
-#define HIGH(a)     _mm256_srli_epi64(a, 32)
-#define XOR(a, b)   _mm256_xor_si256(a, b)
-#else
-#define WORDS       uint64_t
-#define SPLAT(x)    ((uint64_t)(x))
-#define TIMES(a, b) ((uint64_t)(uint32_t)(a) * (uint32_t)(b))
-#define HIGH(a)     ((a) >> 32)
-#define XOR(a, b)   ((a) ^ (b))
-#endif
-/* Each 64-bit lane holds a 32-bit word of one block; upper halves may hold anything. */
-enum { BLOCKS = sizeof(WORDS) / 8 };
-
-static void random_floats(uint64_t key, uint64_t first, int64_t blocks, float *RESTRICT d)
-{
-    const WORDS m0 = SPLAT(0xD2511F53u), m1 = SPLAT(0xCD9E8D57u);
-    for (int64_t at = 0; at < blocks; at += BLOCKS) {
-        uint64_t low[BLOCKS], high[BLOCKS], out[4][BLOCKS];
-        for (int i = 0; i < BLOCKS; i++) {
-            low[i] = first + (uint64_t)at + (uint64_t)i;
-            high[i] = low[i] >> 32;
-        }
-        WORDS x0, x1, x2 = SPLAT(0), x3 = SPLAT(0);
-        memcpy(&x0, low, sizeof x0);
-        memcpy(&x1, high, sizeof x1);
-        uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-        for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-            const WORDS p = TIMES(x0, m0), q = TIMES(x2, m1);
-            x0 = XOR(XOR(HIGH(q), x1), SPLAT(k0));
-            x2 = XOR(XOR(HIGH(p), x3), SPLAT(k1));
-            x1 = q;
-            x3 = p;
-        }
-        memcpy(out[0], &x0, sizeof x0);
-        memcpy(out[1], &x1, sizeof x1);
-        memcpy(out[2], &x2, sizeof x2);
-        memcpy(out[3], &x3, sizeof x3);
-        int64_t n = blocks - at < BLOCKS ? blocks - at : BLOCKS;
-        for (int64_t i = 0; i < n; i++)
-            for (int w = 0; w < 4; w++)
-                d[4 * (at + i) + w] = (float)(int32_t)((uint32_t)out[w][i] >> 8) * 0x1p-24f;
-    }
-}
 
 /* ---- the table ---- */
 

@@ -61,7 +61,23 @@ Test(random, draws_are_philox)
     }
 }
 
-/* First values of a key, so that a later version cannot change a user's runs in silence. */
+/* Parts of a draw of any length, from anywhere in a block: vectors of blocks, and what is left over. */
+Test(random, parts_of_draws)
+{
+    ON_BOTH
+    {
+        enum { N = 1003 };
+        mb_tensor all = mb_uniform(ctx, mb_key_of(42), MB_FLOAT32, MB_SHAPE(N));
+        double *want = values(all);
+        for (int from = 0; from < 5; from++)
+            for (int n = 1; n < N - from; n += n < 150 ? 1 : 97) {
+                double *part = values(mb_slice(all, 0, from, n, 1));
+                expect(!memcmp(part, want + from, (size_t)n * sizeof *part), "%s: %d draws from %d",
+                       backend_names[k], n, from);
+            }
+    }
+}
+
 /* Blocks are counted with 64 bits: of a draw too large for any memory a few elements are asked for. */
 Test(random, blocks_beyond_32_bits)
 {
@@ -86,6 +102,7 @@ Test(random, blocks_beyond_32_bits)
     }
 }
 
+/* First values of a key, so that a later version cannot change a user's runs in silence. */
 Test(random, golden_values)
 {
     mb_key key = mb_key_of(1), folded = mb_key_fold(key, 7);
