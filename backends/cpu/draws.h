@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * draws.h - random floats: Philox4x32-10 (Salmon and others 2011), vectors of blocks at a time. */
+ * draws.h - uniform draws: Philox4x32-10 (Salmon and others 2011), vectors of blocks at a time. */
 #ifndef MB_CPU_DRAWS_H
 #define MB_CPU_DRAWS_H
 
@@ -17,9 +17,7 @@
 #define PAIR(a, b)  _mm512_mask_blend_epi32(0xaaaa, a, _mm512_slli_epi64(b, 32))
 #define EVEN(a, b)  _mm512_unpacklo_epi64(a, b)
 #define ODD(a, b)   _mm512_unpackhi_epi64(a, b)
-#define UNIT(d, words)                                                                                       \
-    _mm512_storeu_ps(                                                                                        \
-        d, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(words, 8)), _mm512_set1_ps(0x1p-24f)))
+#define STORE(d, a) _mm512_storeu_si512(d, a)
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define WORDS       __m256i
@@ -30,9 +28,7 @@
 #define PAIR(a, b)  _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa)
 #define EVEN(a, b)  _mm256_unpacklo_epi64(a, b)
 #define ODD(a, b)   _mm256_unpackhi_epi64(a, b)
-#define UNIT(d, words)                                                                                       \
-    _mm256_storeu_ps(                                                                                        \
-        d, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(words, 8)), _mm256_set1_ps(0x1p-24f)))
+#define STORE(d, a) _mm256_storeu_si256((__m256i *)(d), a)
 #elif defined(__SSE2__)
 #include <immintrin.h>
 #define WORDS       __m128i
@@ -43,8 +39,7 @@
 #define PAIR(a, b)  _mm_unpacklo_epi32(_mm_shuffle_epi32(a, 0x88), _mm_shuffle_epi32(b, 0x88))
 #define EVEN(a, b)  _mm_unpacklo_epi64(a, b)
 #define ODD(a, b)   _mm_unpackhi_epi64(a, b)
-#define UNIT(d, words)                                                                                       \
-    _mm_storeu_ps(d, _mm_mul_ps(_mm_cvtepi32_ps(_mm_srli_epi32(words, 8)), _mm_set1_ps(0x1p-24f)))
+#define STORE(d, a) _mm_storeu_si128((__m128i *)(d), a)
 #else
 #define WORDS       uint64_t
 #define SPLAT(x)    ((uint64_t)(x))
@@ -57,22 +52,22 @@
 enum { BLOCKS = sizeof(WORDS) / 8, VECTORS = 4, BLOCKS_AT_ONCE = BLOCKS * VECTORS };
 #define EACH_VECTOR _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
 
-/* A vector of blocks, of whose words the i-th are x[i], as floats. Each 64-bit lane holds a word of one
- * block; upper halves may hold anything. Blocks 0, 1, .. are in the even lanes, those of the second half in
- * the odd ones. */
-static inline void to_floats(float *d, const WORDS x[4])
+/* The words of a vector of blocks, of which x[i] are the i-th: each 64-bit lane holds that of one
+ * block, in its lower half; the upper one may hold anything. The blocks' first half is in the even
+ * lanes, the second in the odd ones. */
+static inline void store_blocks(uint32_t *d, const WORDS x[4])
 {
 #ifdef PAIR
     WORDS first = PAIR(x[0], x[1]), second = PAIR(x[2], x[3]);
-    UNIT(d, EVEN(first, second));
-    UNIT(d + 2 * BLOCKS, ODD(first, second));
+    STORE(d, EVEN(first, second));
+    STORE(d + 2 * BLOCKS, ODD(first, second));
 #else
     for (int w = 0; w < 4; w++)
-        d[w] = (float)(int32_t)((uint32_t)x[w] >> 8) * 0x1p-24f;
+        d[w] = (uint32_t)x[w];
 #endif
 }
 
-static void some_floats(uint64_t key, uint64_t first, float *d)
+static void some_blocks(uint64_t key, uint64_t first, uint32_t *d)
 {
     const WORDS m0 = SPLAT(0xD2511F53u), m1 = SPLAT(0xCD9E8D57u);
     WORDS x[VECTORS][4];
@@ -80,7 +75,7 @@ static void some_floats(uint64_t key, uint64_t first, float *d)
     {
         uint64_t low[BLOCKS], high[BLOCKS];
         for (int i = 0; i < BLOCKS; i++) {
-            low[i] = first + (uint64_t)(v * BLOCKS + i / 2 + i % 2 * (BLOCKS / 2));
+            low[i] = first + (uint64_t)(v * BLOCKS + (BLOCKS > 1 ? i / 2 + i % 2 * (BLOCKS / 2) : i));
             high[i] = low[i] >> 32;
         }
         memcpy(&x[v][0], low, sizeof low);
@@ -99,24 +94,34 @@ static void some_floats(uint64_t key, uint64_t first, float *d)
             x[v][3] = p;
         }
     }
-    EACH_VECTOR to_floats(d + 4 * v * BLOCKS, x[v]);
+    EACH_VECTOR store_blocks(d + 4 * v * BLOCKS, x[v]);
 }
 
-static void random_floats(uint64_t key, uint64_t first, int64_t blocks, float *d)
-{
-    enum { FEW = 4 }; /* which take less time one by one */
-    int64_t at = 0;
-    for (; at + BLOCKS_AT_ONCE <= blocks; at += BLOCKS_AT_ONCE)
-        some_floats(key, first + (uint64_t)at, d + 4 * at);
-    if (blocks - at > FEW) {
-        float rest[4 * BLOCKS_AT_ONCE];
-        some_floats(key, first + (uint64_t)at, rest);
-        memcpy(d + 4 * at, rest, (size_t)(blocks - at) * 4 * sizeof *d);
-        return;
+/* As philox.h has them, of word i, or of i and the next one. */
+#define TO_float(w, i)   ((float)(int32_t)((w)[i] >> 8) * 0x1p-24f)
+#define TO_int32_t(w, i) ((int32_t)((w)[i] >> 1))
+#define TO_double(w, i)  ((double)(int64_t)(((uint64_t)(w)[(i) + 1] << 32 | (w)[i]) >> 11) * 0x1p-53)
+
+#define DRAW(T)                                                                                              \
+    static void draw_##T(uint64_t key, uint64_t first, int64_t blocks, void *to)                             \
+    {                                                                                                        \
+        enum { FEW = 4, EACH = sizeof(T) / 4 }; /* few: take less time one by one */                         \
+        uint32_t w[4 * BLOCKS_AT_ONCE];                                                                      \
+        T *d = to;                                                                                           \
+        for (int64_t n; blocks > FEW; blocks -= n, first += (uint64_t)n, d += n * 4 / EACH) {                \
+            some_blocks(key, first, w);                                                                      \
+            n = blocks < BLOCKS_AT_ONCE ? blocks : BLOCKS_AT_ONCE;                                           \
+            for (int64_t i = 0; i < n * 4 / EACH; i++)                                                       \
+                d[i] = TO_##T(w, i * EACH);                                                                  \
+        }                                                                                                    \
+        for (; blocks > 0; blocks--, first++, d += 4 / EACH) {                                               \
+            philox4x32_ctr_t one = mb__philox(key, first);                                                   \
+            for (int i = 0; i < 4 / EACH; i++)                                                               \
+                d[i] = TO_##T(one.v, i * EACH);                                                              \
+        }                                                                                                    \
     }
-    for (; at < blocks; at++)
-        for (int w = 0; w < 4; w++)
-            d[4 * at + w] = mb__unit_float(mb__philox(key, first + (uint64_t)at).v[w]);
-}
+DRAW(float)
+DRAW(double)
+DRAW(int32_t)
 
 #endif

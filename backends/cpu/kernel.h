@@ -132,6 +132,31 @@ static inline int64_t mb__cpu_start_of(const mb__cpu_kernel *k, const mb__walk *
     return o;
 }
 
+/* Steps through the columns of one row where no single stride does: calls for each run along the last axis.
+ */
+#define FOR_RUNS(k, w, at, n, stride, done)                                                                  \
+    for (int64_t run_index[MB_MAX_RANK] = {0}, done = 0, at = 0, n = (k)->inner[(k)->inner_rank - 1],        \
+                 stride = (w)->inner[(k)->inner_rank - 1];                                                   \
+         done < (k)->columns; done += n, at = mb__cpu_next_run(k, w, run_index))
+
+static inline int64_t mb__cpu_next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *index)
+{
+    int64_t at = 0;
+    for (int i = k->inner_rank - 1; i-- > 0;) {
+        if (++index[i] < k->inner[i])
+            break;
+        index[i] = 0;
+    }
+    for (int i = 0; i + 1 < k->inner_rank; i++)
+        at += index[i] * w->inner[i];
+    return at;
+}
+
+/* Into a register: numbers that are functions of their position; n draws of parts. */
+void mb__cpu_positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const mb__tile *t,
+                       char *to);
+void mb__cpu_draws(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, int64_t n, char **reg);
+
 /* A tile of a kernel that only moves elements. */
 void mb__cpu_move(const mb__cpu_kernel *k, const mb__frame *f, const mb__tile *t);
 

@@ -3,7 +3,6 @@
 #include <math.h>
 
 #include "backends/cpu/kernel.h"
-#include "backends/plan/philox.h"
 
 typedef struct job {
     mb__cpu_kernel *k;
@@ -13,26 +12,6 @@ typedef struct job {
 static int64_t count_at(const mb__tile *t, int level)
 {
     return level == MB_LEVEL_EACH ? t->rows * t->columns : level == MB_LEVEL_ROW ? t->rows : 1;
-}
-
-/* Steps through the columns of one row where no single stride does: calls for each run along the last axis.
- */
-#define FOR_RUNS(k, w, at, n, stride, done)                                                                  \
-    for (int64_t run_index[MB_MAX_RANK] = {0}, done = 0, at = 0, n = (k)->inner[(k)->inner_rank - 1],        \
-                 stride = (w)->inner[(k)->inner_rank - 1];                                                   \
-         done < (k)->columns; done += n, at = next_run(k, w, run_index))
-
-static int64_t next_run(const mb__cpu_kernel *k, const mb__walk *w, int64_t *index)
-{
-    int64_t at = 0;
-    for (int i = k->inner_rank - 1; i-- > 0;) {
-        if (++index[i] < k->inner[i])
-            break;
-        index[i] = 0;
-    }
-    for (int i = 0; i + 1 < k->inner_rank; i++)
-        at += index[i] * w->inner[i];
-    return at;
 }
 
 #define GATHER(T, D, convert)                                                                                \
@@ -187,119 +166,6 @@ static void load(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, 
     }
 }
 
-static void put_position(const mb__uop *u, uint64_t key, char *to, int64_t i, int64_t position)
-{
-    if (u->kind == MB_U_IOTA) {
-        int lane = mb__lane(u->dtype);
-        if (lane == 0)
-            ((float *)(void *)to)[i] = (float)position;
-        else if (lane == 1)
-            ((double *)(void *)to)[i] = (double)position;
-        else if (lane == 3)
-            ((int64_t *)(void *)to)[i] = position;
-        else
-            ((int32_t *)(void *)to)[i] = (int32_t)position;
-    } else if (u->dtype == MB_FLOAT64) {
-        philox4x32_ctr_t w = mb__philox(key, (uint64_t)position / 2);
-        ((double *)(void *)to)[i] = mb__unit_double(w.v[position % 2 * 2], w.v[position % 2 * 2 + 1]);
-    } else {
-        uint32_t w = mb__philox(key, (uint64_t)position / 4).v[position % 4];
-        if (u->dtype == MB_INT32)
-            ((int32_t *)(void *)to)[i] = (int32_t)(w >> 1);
-        else
-            ((float *)(void *)to)[i] = mb__unit_float(w);
-    }
-}
-
-/* A run of consecutive float draws: whole blocks at a time. */
-static void random_run(const mb__loops *loops, uint64_t key, int64_t n, float *to, int64_t position)
-{
-    int64_t i = 0;
-    philox4x32_ctr_t w;
-    if (position % 4) {
-        w = mb__philox(key, (uint64_t)position / 4);
-        for (int64_t l = position % 4; l < 4 && i < n; l++)
-            to[i++] = mb__unit_float(w.v[l]);
-    }
-    int64_t blocks = (n - i) / 4;
-    loops->random_floats(key, (uint64_t)(position + i) / 4, blocks, to + i);
-    i += 4 * blocks;
-    if (i < n) {
-        w = mb__philox(key, (uint64_t)(position + i) / 4);
-        for (int64_t l = 0; i < n; l++)
-            to[i++] = mb__unit_float(w.v[l]);
-    }
-}
-
-/* How many of n places follow one another in one part. */
-static int64_t run_of_places(int64_t n, const int32_t *part, const int32_t *place)
-{
-    enum { BLOCK = 64 };
-    int64_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) {
-        uint32_t off = 0, next = (uint32_t)place[0] + (uint32_t)i;
-        for (uint32_t k = 0; k < BLOCK; k++)
-            off |= (uint32_t)place[i + k] ^ (next + k);
-        for (int k = 0; part && k < BLOCK; k++)
-            off |= (uint32_t)part[i + k] ^ (uint32_t)part[0];
-        if (off)
-            break;
-    }
-    while (i < n && place[i] == place[0] + i && (!part || part[i] == part[0]))
-        i++;
-    return i;
-}
-
-/* Draws of parts, in runs: places end one at the ends of rows at most. */
-static void draw_places(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, int64_t n, char **reg)
-{
-    const int32_t *part = (const int32_t *)(const void *)reg[u->a];
-    const int32_t *place = (const int32_t *)(const void *)reg[u->b];
-    const bool parts = u->ra == u->level, places = u->rb == u->level;
-    const uint64_t key = f->scalars[u->bind].u.key;
-    for (int64_t i = 0, run = 1; i < n; i += run) {
-        int64_t at = (int64_t)part[parts ? i : 0] * u->part + place[places ? i : 0];
-        if (u->dtype == MB_FLOAT32 && places) {
-            run = run_of_places(n - i, parts ? part + i : NULL, place + i);
-            random_run(k->loops, key, run, (float *)(void *)reg[u->d] + i, at);
-        } else {
-            put_position(u, key, reg[u->d], i, at);
-        }
-    }
-}
-
-/* Numbers that are functions of their position. */
-static void positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *f, const mb__tile *t,
-                      char *to)
-{
-    const mb__walk *w = u->walk;
-    int64_t start = mb__cpu_start_of(k, w, t);
-    uint64_t key = 0;
-    if (u->bind >= 0)
-        key = f->scalars[u->bind].u.key;
-    if (u->level != MB_LEVEL_EACH) {
-        for (int64_t r = 0; r < t->rows; r++)
-            put_position(u, key, to, r, start + r * w->row);
-        return;
-    }
-    for (int64_t r = 0; r < t->rows; r++, to += t->columns * u->size_d) {
-        int64_t base = start + r * w->row;
-        if (w->flat && w->column == 1 && u->kind == MB_U_RANDOM && u->dtype == MB_FLOAT32) {
-            random_run(k->loops, key, t->columns, (float *)(void *)to, base);
-        } else if (w->flat && w->column == 1 && u->kind == MB_U_IOTA && u->dtype == MB_INT32) {
-            for (int64_t c = 0; c < t->columns; c++)
-                ((int32_t *)(void *)to)[c] = (int32_t)(base + c);
-        } else if (w->flat) {
-            for (int64_t c = 0; c < t->columns; c++)
-                put_position(u, key, to, c, base + c * w->column);
-        } else {
-            FOR_RUNS(k, w, at, n, stride, done)
-            for (int64_t c = 0; c < n; c++)
-                put_position(u, key, to, done + c, base + at + c * stride);
-        }
-    }
-}
-
 static void bound_scalar(const mb__uop *u, const mb__frame *f, char *to)
 {
     double v = f->scalars[u->bind].u.number;
@@ -398,7 +264,7 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         break;
     case MB_U_IOTA:
     case MB_U_RANDOM:
-        positions(k, u, f, t, reg[u->d]);
+        mb__cpu_positions(k, u, f, t, reg[u->d]);
         break;
     case MB_U_SCALAR:
         bound_scalar(u, f, reg[u->d]);
@@ -423,7 +289,7 @@ static void run_uop(const mb__cpu_kernel *k, const mb__uop *u, const mb__frame *
         run_map(u, n, reg);
         break;
     case MB_U_DRAW:
-        draw_places(k, u, f, n, reg);
+        mb__cpu_draws(k, u, f, n, reg);
         break;
     case MB_U_CHAIN:
         run_chain(u->chain, t, reg);

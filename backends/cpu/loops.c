@@ -571,5 +571,5 @@ const mb__loops MB_LOOPS = {
     .gemm = MB_GEMM,
     .triangle = MB_TRIANGLE,
     .axis = MB_AXIS,
-    .random_floats = random_floats,
+    .draw = {draw_float, draw_double, draw_int32_t},
 };

@@ -24,6 +24,8 @@ typedef void (*mb__add_rows)(int64_t rows, int64_t n, void *d, void *lost, const
 /* d[r d_row + c] = a[c a_column + r]: rows of d are columns of a. */
 typedef void (*mb__turn)(int64_t rows, int64_t columns, void *d, int64_t d_row, const void *a,
                          int64_t a_column);
+/* The uniform draws of whole Philox blocks, from block `first` on. */
+typedef void (*mb__draw_blocks)(uint64_t key, uint64_t first, int64_t blocks, void *d);
 /* c[i, j] += or = sum_k a[i, k] b[k, j], any strides. */
 typedef void (*mb__plain_product)(int64_t m, int64_t n, int64_t k, const void *a, int64_t a_m, int64_t a_k,
                                   const void *b, int64_t b_k, int64_t b_n, void *c, int64_t c_m, int64_t c_n,
@@ -139,8 +141,7 @@ typedef struct mb__loops {
     const mb__gemm *gemm;               /* float32, float64 */
     const mb__triangle_loops *triangle; /* as well */
     const mb__axis_loops *axis;         /* float32, float64, int32 */
-    /* The uniform float32 draws of whole Philox blocks: 4 * blocks values from block `first` on. */
-    void (*random_floats)(uint64_t key, uint64_t first, int64_t blocks, float *d);
+    mb__draw_blocks draw[3];            /* float32, float64, int32 */
 } mb__loops;
 
 extern const mb__loops mb__loops_base;

@@ -156,8 +156,10 @@ CPU = [
      "lane[j] += a[i + j];                                                                         \\\n            i += w - 1;", "reduce"),
     ("an index below the axis", ALONG_LOOPS, "place[e] = i < 0 ? 0 : i;", "place[e] = i;", "axis"),
     ("sums of a larger tile, of its beginning", RUN, "to, from + i * s->size);", "to, from);", "reduce"),
-    ("blocks of draws in the order of lanes", "backends/cpu/draws.h", "v * BLOCKS + i / 2 + i % 2 * (BLOCKS / 2)", "v * BLOCKS + i", "random"),
-    ("draws of a last block left out", "backends/cpu/draws.h", "for (; at < blocks; at++)", "for (; at + 1 < blocks; at++)", "random"),
+    ("blocks of draws in the order of lanes", "backends/cpu/draws.h", "BLOCKS > 1 ? i / 2 + i % 2 * (BLOCKS / 2) : i", "i", "random"),
+    ("draws of a last block left out", "backends/cpu/draws.h", "for (; blocks > 0; blocks--", "for (; blocks > 1; blocks--", "random"),
+    ("a draw from the middle of a block, from its beginning", "backends/cpu/kernel_draw.c", "(char *)block + (size_t)skip * size", "(char *)block",
+     "random"),
     ("a draw on [0, 1]", "backends/plan/philox.h", "(float)(w >> 8) * 0x1p-24f", "(float)w * 0x1p-32f", "random"),
     ("blocks of draws wrap at 2^32", "backends/plan/philox.h", "(uint32_t)(block >> 32), 0, 0", "0, 0, 0", "random"),
     ("Laplace: one draw for sign and size", "tensor/samplers.c", "mb_key_fold(key, FOLD_SIGN), dtype, shape);\n    return mb_where(mb_lt(u,",
@@ -210,7 +212,6 @@ SLICED = [
     ("slices of many small steps", "backends/engine/cache.c", "enough = 4000000", "enough = 1", "slices"),
     ("slices unasked everywhere", "backends/engine/cache.c", "bool goal = st->arena_asked || (backend->fuses", "bool goal = true || (backend->fuses",
      "slices"),
-    ("a goal that is no int64", "backends/engine/open.c", "arena_bytes > PTRDIFF_MAX ? INT64_MAX", "false ? INT64_MAX", "slices"),
     ("more memory than before", "backends/engine/cache.c", "other.plan.arena_bytes < c->plan.arena_bytes || goal == 1", "parts > 0", "slices"),
 ]
 

@@ -67,14 +67,16 @@ Test(random, parts_of_draws)
     ON_BOTH
     {
         enum { N = 1003 };
-        mb_tensor all = mb_uniform(ctx, mb_key_of(42), MB_FLOAT32, MB_SHAPE(N));
-        double *want = values(all);
-        for (int from = 0; from < 5; from++)
-            for (int n = 1; n < N - from; n += n < 150 ? 1 : 97) {
-                double *part = values(mb_slice(all, 0, from, n, 1));
-                expect(!memcmp(part, want + from, (size_t)n * sizeof *part), "%s: %d draws from %d",
-                       backend_names[k], n, from);
-            }
+        for (int d = 0; d < 3; d++) {
+            mb_tensor all = mb_uniform(ctx, mb_key_of(42), (mb_dtype)d, MB_SHAPE(N));
+            double *want = values(all);
+            for (int from = 0; from < 5; from++)
+                for (int n = 1; n < N - from; n += n < 150 ? 1 : 97) {
+                    double *part = values(mb_slice(all, 0, from, n, 1));
+                    expect(!memcmp(part, want + from, (size_t)n * sizeof *part), "%s: %d draws of %s from %d",
+                           backend_names[k], n, mb_dtype_name((mb_dtype)d), from);
+                }
+        }
     }
 }
 
