@@ -125,29 +125,48 @@ static bool is_worth_it(mb__engine_state *st, const mb__backend *backend, const 
     return *ok && (uint64_t)plan->flops / enough >= weight.steps;
 }
 
-/* Plans of more and more slices, while they take more than they should and less than the one before. A byte
- * is a goal for tests: as many slices as there can be, whatever they take. */
+enum sliced { NO_MEMORY, NO_LESS, TOO_MANY, LESS };
+
+/* A plan of *parts slices or a few more, in the place of *c where it is LESS memory. */
+static enum sliced try_slices(mb_context *ctx, const mb__segment *s, const mb__backend *backend,
+                              unsigned passes, int64_t *parts, mb__cached *c)
+{
+    mb__engine_state *st = ctx->engine_state;
+    mb__cached other = {.pool = {.host = &st->host}};
+    bool ok = plan_segment(ctx, s, backend, passes, parts, &other);
+    enum sliced found = ok ? NO_LESS : NO_MEMORY;
+    if (ok && *parts > 0 && (other.plan.arena_bytes < c->plan.arena_bytes || st->arena_goal == 1))
+        found = st->arena_asked || is_worth_it(st, backend, &other.plan, &ok) ? LESS
+                : ok                                                          ? TOO_MANY
+                                                                              : NO_MEMORY;
+    mb__bump unused = found == LESS ? c->pool : other.pool;
+    mb__bump_free(&unused);
+    if (found == LESS) {
+        c->pool = other.pool;
+        c->plan = other.plan;
+    }
+    return found;
+}
+
+/* Plans of more and more slices, while they take more than they should and less than the one before; where
+ * nobody asked for them, of half as many until they are worth it. A byte is a goal for tests: as many slices
+ * as there can be, whatever they take. False: no memory. */
 static bool slice_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,
                        mb__cached *c)
 {
-    mb__engine_state *st = ctx->engine_state;
-    int64_t goal = st->arena_goal, parts = goal == 1 ? INT64_MAX : c->plan.arena_bytes / goal + 1;
-    while (c->plan.arena_bytes > goal) {
-        mb__cached other = {.pool = {.host = &st->host}};
-        bool ok = plan_segment(ctx, s, backend, passes, &parts, &other);
-        bool less = ok && parts > 0 && (other.plan.arena_bytes < c->plan.arena_bytes || goal == 1);
-        less = less && (st->arena_asked || is_worth_it(st, backend, &other.plan, &ok));
-        mb__bump unused = less ? c->pool : other.pool;
-        mb__bump_free(&unused);
-        if (!less)
-            return ok;
+    const int64_t goal = ((mb__engine_state *)ctx->engine_state)->arena_goal;
+    int64_t parts = goal == 1 ? INT64_MAX : c->plan.arena_bytes / goal + 1;
+    enum sliced found = LESS;
+    for (; found == LESS && c->plan.arena_bytes > goal; parts++) {
+        found = try_slices(ctx, s, backend, passes, &parts, c);
         if (goal == 1)
-            goal = INT64_MAX;
-        c->pool = other.pool;
-        c->plan = other.plan;
-        parts++;
+            break;
     }
-    return true;
+    for (int64_t fewer = parts / 2; found == TOO_MANY && fewer > 1; fewer /= 2) {
+        parts = fewer;
+        found = try_slices(ctx, s, backend, passes, &parts, c);
+    }
+    return found != NO_MEMORY;
 }
 
 mb_status mb__make_plan(mb_context *ctx, const mb__segment *s, const mb__backend *backend, unsigned passes,

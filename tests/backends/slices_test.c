@@ -439,18 +439,23 @@ static mb_tensor input(mb_context *ctx, mb_shape shape, uint64_t seed)
     return x;
 }
 
-/* Of six layers, whose results are 400 MB. */
-static mb_tensor layers_of(mb_context *ctx, uint64_t seed)
+/* Of layers, each of whose results is 67 MB, as many FLOPs as 33 million times the width. */
+static mb_tensor layers_of(mb_context *ctx, int count, int64_t width, uint64_t seed)
 {
-    mb_tensor w = input(ctx, MB_SHAPE(64, 64), seed), y = input(ctx, MB_SHAPE(64, 4096, 64), 2 * seed), g;
-    for (int i = 0; i < 6; i++)
+    mb_tensor w = input(ctx, MB_SHAPE(width, width), seed);
+    mb_tensor y = input(ctx, MB_SHAPE(64, ((int64_t)1 << 18) / width, width), 2 * seed), g;
+    for (int i = 0; i < count; i++)
         y = mb_tanh(mb_mul(mb_matmul(y, w), 0.2));
     mb_grad(mb_mean(mb_square(y), MB_ALL), &w, 1, &g);
     return g;
 }
 static mb_tensor layers(mb_context *ctx)
 {
-    return layers_of(ctx, 0);
+    return layers_of(ctx, 6, 64, 0);
+}
+static mb_tensor many_layers(mb_context *ctx)
+{
+    return layers_of(ctx, 60, 2, 0);
 }
 
 /* Of a scan over 8192 tokens, whose 400 MB are carries of 128 KB; a token's products are of 2 MFLOP. */
@@ -497,6 +502,9 @@ Test(slices, large_steps_run_in_slices_unasked)
     expect(whole > most_bytes && cut == whole, "tokens: %llu and %llu bytes", (unsigned long long)whole,
            (unsigned long long)cut);
     expect(planned_bytes("cpu", asked, tokens) <= asked, "tokens: a goal is not kept to");
+    whole = planned_bytes("cpu", SIZE_MAX, many_layers), cut = planned_bytes("cpu", 0, many_layers);
+    expect(whole > 10 * most_bytes && cut < whole / 3 && cut > most_bytes, "many layers: %llu and %llu bytes",
+           (unsigned long long)whole, (unsigned long long)cut);
 }
 
 /* Gradients of a sum, off by roundings of float32 in sums of 262144. */
@@ -506,7 +514,7 @@ Test(slices, unasked_slices_have_the_same_gradients)
     double most = 0;
     for (int k = 0; k < 2; k++) {
         mb_context *ctx = open_for("cpu", k ? NULL : "1000000000000", 2);
-        g[k] = layers_of(ctx, 1);
+        g[k] = layers_of(ctx, 6, 64, 1);
         mb_eval(&g[k], 1);
         expect(!has_loops(ctx) || (slices(ctx) > 1) == (k == 1), "%d slices", (int)slices(ctx));
     }

@@ -210,6 +210,7 @@ SLICED = [
     ("parts of a stack the wrong way round", SLICES, "x = unary(s, MB_OP_PERMUTE, x, 3, (int64_t[]){before, s->parts, after}, exchange, 3);\n"
      "    return unary(s, MB_OP_RESHAPE", "return unary(s, MB_OP_RESHAPE", "slices"),
     ("slices of many small steps", "backends/engine/cache.c", "enough = 4000000", "enough = 1", "slices"),
+    ("too many slices: whole", "backends/engine/cache.c", "found == TOO_MANY && fewer > 1", "false && fewer > 1", "slices"),
     ("slices unasked everywhere", "backends/engine/cache.c", "bool goal = st->arena_asked || (backend->fuses", "bool goal = true || (backend->fuses",
      "slices"),
     ("more memory than before", "backends/engine/cache.c", "other.plan.arena_bytes < c->plan.arena_bytes || goal == 1", "parts > 0", "slices"),
