@@ -25,6 +25,29 @@ enum { VECTOR_BYTES = 16 };
 #define AT_LEAST(i, low) ((i) < (low) ? (low) : (i))
 #define HELD(i, size)    AT_LEAST((i) < (size) ? (i) : (size)-1, 0)
 
+/* Sums of a vector's elements up to each, without waiting for those before the vector. */
+#if defined(__AVX512F__)
+enum { SUMMED = 8 };
+#define SHIFTED_1(v) __builtin_shufflevector(v, (__typeof__(v)){0}, 8, 0, 1, 2, 3, 4, 5, 6)
+#define SHIFTED_2(v) __builtin_shufflevector(v, (__typeof__(v)){0}, 8, 8, 0, 1, 2, 3, 4, 5)
+#define SHIFTED_4(v) __builtin_shufflevector(v, (__typeof__(v)){0}, 8, 8, 8, 8, 0, 1, 2, 3)
+#define LAST_OF(v)   __builtin_shufflevector(v, v, 7, 7, 7, 7, 7, 7, 7, 7)
+#define BACKWARDS(v) __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0)
+#define SUM_UP(v)    v += SHIFTED_1(v), v += SHIFTED_2(v), v += SHIFTED_4(v)
+#elif defined(__AVX2__)
+enum { SUMMED = 4 };
+#define SHIFTED_1(v) __builtin_shufflevector(v, (__typeof__(v)){0}, 4, 0, 1, 2)
+#define SHIFTED_2(v) __builtin_shufflevector(v, (__typeof__(v)){0}, 4, 4, 0, 1)
+#define LAST_OF(v)   __builtin_shufflevector(v, v, 3, 3, 3, 3)
+#define BACKWARDS(v) __builtin_shufflevector(v, v, 3, 2, 1, 0)
+#define SUM_UP(v)    v += SHIFTED_1(v), v += SHIFTED_2(v)
+#else
+enum { SUMMED = 2 }; /* too few to be faster */
+#define LAST_OF(v)   __builtin_shufflevector(v, v, 1, 1)
+#define BACKWARDS(v) __builtin_shufflevector(v, v, 1, 0)
+#define SUM_UP(v)    v += __builtin_shufflevector(v, (__typeof__(v)){0}, 2, 0)
+#endif
+
 #define AXIS(T, W, I)                                                                                        \
     static inline void largest_##T(int64_t n, int64_t columns, const T *RESTRICT x, int64_t x_step,          \
                                    T *RESTRICT best, I *RESTRICT at)                                         \
@@ -104,12 +127,44 @@ enum { VECTOR_BYTES = 16 };
                 y[c] = top[c] = BEFORE(a, b) ? b : a;                                                        \
             }                                                                                                \
     }                                                                                                        \
+    /* Without gaps, to the end or, at a step of -1, from it. */                                             \
+    static void cumsum_row_##T(int64_t n, const T *x, T *y, int64_t step)                                    \
+    {                                                                                                        \
+        typedef T each __attribute__((vector_size(SUMMED * sizeof(T))));                                     \
+        typedef W wide __attribute__((vector_size(SUMMED * sizeof(W))));                                     \
+        wide before = {0};                                                                                   \
+        int64_t i = 0;                                                                                       \
+        for (; i + SUMMED <= n; i += SUMMED) {                                                               \
+            const int64_t at = step > 0 ? i : -i - (SUMMED - 1);                                             \
+            each a;                                                                                          \
+            memcpy(&a, x + at, sizeof a);                                                                    \
+            if (step < 0)                                                                                    \
+                a = BACKWARDS(a);                                                                            \
+            wide sum = __builtin_convertvector(a, wide);                                                     \
+            SUM_UP(sum);                                                                                     \
+            const wide whole = LAST_OF(sum);                                                                 \
+            sum += before;                                                                                   \
+            before += whole;                                                                                 \
+            a = __builtin_convertvector(sum, each);                                                          \
+            if (step < 0)                                                                                    \
+                a = BACKWARDS(a);                                                                            \
+            memcpy(y + at, &a, sizeof a);                                                                    \
+        }                                                                                                    \
+        W sum = before[0];                                                                                   \
+        for (; i < n; i++)                                                                                   \
+            y[i * step] = (T)(sum += (W)x[i * step]);                                                        \
+    }                                                                                                        \
     /* A few rows at once: an element waits for the one before it in its row only. */                        \
     static void cumsum_rows_##T(int64_t n, int rows, const void *const *x_, int64_t x_step, void *const *y_, \
                                 int64_t y_step)                                                              \
     {                                                                                                        \
         const T *const *x = (const T *const *)x_;                                                            \
         T *const *y = (T *const *)y_;                                                                        \
+        if (SUMMED > 2 && n >= 4 * SUMMED && (x_step == 1 || x_step == -1) && x_step == y_step) {            \
+            for (int r = 0; r < rows; r++)                                                                   \
+                cumsum_row_##T(n, x[r], y[r], x_step);                                                       \
+            return;                                                                                          \
+        }                                                                                                    \
         if (rows == ROWS) {                                                                                  \
             W sum[ROWS] = {0};                                                                               \
             for (int64_t i = 0; i < n; i++)                                                                  \

@@ -168,6 +168,8 @@ CPU = [
 ]
 
 AXIS = [
+    ("running sums from the end, a vector at a time, in its order", ALONG_LOOPS, "if (step < 0)                                                                                    \\\n                a = BACKWARDS(a);                                                                            \\\n            memcpy(y",
+     "memcpy(y", "axis"),
     ("a running maximum passes a NaN over", ALONG_LOOPS, "y[c] = top[c] = BEFORE(a, b) ? b : a;", "y[c] = top[c] = a < b ? b : a;", "axis"),
     ("argmax of a row: a later one of equals", ALONG_LOOPS, "if (BEFORE(top, best[c]) || (!BEFORE(best[c], top) && i < place))",
      "if (BEFORE(top, best[c]))", "axis"),
