@@ -88,14 +88,14 @@ typedef struct mb_options {
     void (*log)(void *user, const char *line);
     void *log_user;
     /* What a flush's intermediate values should take at most, in bytes; SIZE_MAX: whatever they take; 0:
-     * $MB_ARENA_BYTES, or else, on cpu, 300 MiB, as far as slices are no slower than the whole, as those of
-     * scans of many small steps are. Where they would take more, and most of them belong to one entry each of
-     * an axis of what goes in, the batch, the flush runs in equal slices of the batch: as many as are needed,
-     * or help. A slice's values are computed as they are without; a sum over the batch is the sum of those of
-     * the slices, and off by a rounding more for each of them. What depends on such a sum is computed after
-     * it for the whole batch, and so is all that reads neighbours along the batch. A scan is in the loop as a
-     * whole, or not at all. The same on every run and any number of threads; mb_stats.last_slices tells how
-     * many. */
+     * $MB_ARENA_BYTES, or else, on cpu and what else fuses and has its values in the host's memory, 300 MiB,
+     * as far as slices are no slower than the whole, as those of scans of many small steps are. Where they
+     * would take more, and most of them belong to one entry each of an axis of what goes in, the batch, the
+     * flush runs in equal slices of the batch: as many as are needed, or help. A slice's values are computed
+     * as they are without; a sum over the batch is the sum of those of the slices, and off by a rounding more
+     * for each of them. What depends on such a sum is computed after it for the whole batch, and so is all
+     * that reads neighbours along the batch. A scan is in the loop as a whole, or not at all. The same on
+     * every run and any number of threads; mb_stats.last_slices tells how many. */
     size_t arena_bytes;
 } mb_options;
 

@@ -9,7 +9,8 @@
  *                 [--scan] [--keep-every K] [--checkpoint] [--dtype float32|bfloat16|float16]
  *                 [--arena-mb N]
  *
- * --arena-mb: mb_options.arena_bytes, in MiB: in slices of the batch, where a step would take more.
+ * --arena-mb: mb_options.arena_bytes, in MiB: in slices of the batch, where a step would take more; 0: as
+ * where nothing is said.
  *
  * --dtype: what vision transformers compute in; their parameters are float32.
  *
