@@ -97,10 +97,10 @@ static void some_blocks(uint64_t key, uint64_t first, uint32_t *d)
     EACH_VECTOR store_blocks(d + 4 * v * BLOCKS, x[v]);
 }
 
-/* As philox.h has them, of word i, or of i and the next one. */
-#define TO_float(w, i)   ((float)(int32_t)((w)[i] >> 8) * 0x1p-24f)
+/* Of word i, or of i and the next one. */
+#define TO_float(w, i)   mb__unit_float((w)[i])
 #define TO_int32_t(w, i) ((int32_t)((w)[i] >> 1))
-#define TO_double(w, i)  ((double)(int64_t)(((uint64_t)(w)[(i) + 1] << 32 | (w)[i]) >> 11) * 0x1p-53)
+#define TO_double(w, i)  mb__unit_double((w)[i], (w)[(i) + 1])
 
 #define DRAW(T)                                                                                              \
     static void draw_##T(uint64_t key, uint64_t first, int64_t blocks, void *to)                             \

@@ -1,31 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * kernel_draw.c - what of a fused kernel is a function of its position: counting, and random draws. */
 #include "backends/cpu/kernel.h"
-#include "backends/plan/philox.h"
-
-static void put_position(const mb__uop *u, uint64_t key, char *to, int64_t i, int64_t position)
-{
-    if (u->kind == MB_U_IOTA) {
-        int lane = mb__lane(u->dtype);
-        if (lane == 0)
-            ((float *)(void *)to)[i] = (float)position;
-        else if (lane == 1)
-            ((double *)(void *)to)[i] = (double)position;
-        else if (lane == 3)
-            ((int64_t *)(void *)to)[i] = position;
-        else
-            ((int32_t *)(void *)to)[i] = (int32_t)position;
-    } else if (u->dtype == MB_FLOAT64) {
-        philox4x32_ctr_t w = mb__philox(key, (uint64_t)position / 2);
-        ((double *)(void *)to)[i] = mb__unit_double(w.v[position % 2 * 2], w.v[position % 2 * 2 + 1]);
-    } else {
-        uint32_t w = mb__philox(key, (uint64_t)position / 4).v[position % 4];
-        if (u->dtype == MB_INT32)
-            ((int32_t *)(void *)to)[i] = (int32_t)(w >> 1);
-        else
-            ((float *)(void *)to)[i] = mb__unit_float(w);
-    }
-}
 
 /* Consecutive draws: whole blocks at once, and parts of the first and the last. */
 static void draw_run(const mb__cpu_kernel *k, int dtype, uint64_t key, int64_t n, char *to, int64_t position)
@@ -44,6 +19,22 @@ static void draw_run(const mb__cpu_kernel *k, int dtype, uint64_t key, int64_t n
         k->loops->draw[lane](key, (uint64_t)(position / of_block), 1, block);
         memcpy(to, (char *)block + (size_t)skip * size, (size_t)done * size);
     }
+}
+
+static void put_position(const mb__cpu_kernel *k, const mb__uop *u, uint64_t key, char *to, int64_t i,
+                         int64_t position)
+{
+    int lane = mb__lane(u->dtype);
+    if (u->kind == MB_U_RANDOM)
+        draw_run(k, u->dtype, key, 1, to + i * u->size_d, position);
+    else if (lane == 0)
+        ((float *)(void *)to)[i] = (float)position;
+    else if (lane == 1)
+        ((double *)(void *)to)[i] = (double)position;
+    else if (lane == 3)
+        ((int64_t *)(void *)to)[i] = position;
+    else
+        ((int32_t *)(void *)to)[i] = (int32_t)position;
 }
 
 /* How many of n places follow one another in one part. */
@@ -90,7 +81,7 @@ void mb__cpu_positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__fram
         key = f->scalars[u->bind].u.key;
     if (u->level != MB_LEVEL_EACH) {
         for (int64_t r = 0; r < t->rows; r++)
-            put_position(u, key, to, r, start + r * w->row);
+            put_position(k, u, key, to, r, start + r * w->row);
         return;
     }
     if (u->kind == MB_U_RANDOM && w->flat &&
@@ -107,11 +98,11 @@ void mb__cpu_positions(const mb__cpu_kernel *k, const mb__uop *u, const mb__fram
                 ((int32_t *)(void *)to)[c] = (int32_t)(base + c);
         } else if (w->flat) {
             for (int64_t c = 0; c < t->columns; c++)
-                put_position(u, key, to, c, base + c * w->column);
+                put_position(k, u, key, to, c, base + c * w->column);
         } else {
             FOR_RUNS(k, w, at, n, stride, done)
             for (int64_t c = 0; c < n; c++)
-                put_position(u, key, to, done + c, base + at + c * stride);
+                put_position(k, u, key, to, done + c, base + at + c * stride);
         }
     }
 }

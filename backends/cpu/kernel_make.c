@@ -421,7 +421,8 @@ static bool reads_in_place(const mb__kernel *k)
     const mb__instr *load = k->instrs;
     const int64_t *stride = load->view.stride;
     int64_t columns = 1;
-    if (k->instr_count > 2 || load->op != MB_K_LOAD || !mb__as_in_registers(load->dtype) ||
+    if (k->instr_count < 1 || k->instr_count > 2 || load->op != MB_K_LOAD ||
+        !mb__as_in_registers(load->dtype) ||
         (k->instr_count == 2 && k->instrs[1].op != MB_K_SUM && k->instrs[1].op != MB_K_MAX))
         return false;
     for (int axis = k->rank; axis-- > 0 && axis >= k->rank - k->inner - 1; columns *= k->dim[axis])

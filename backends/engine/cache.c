@@ -135,10 +135,10 @@ static enum sliced try_slices(mb_context *ctx, const mb__segment *s, const mb__b
     mb__cached other = {.pool = {.host = &st->host}};
     bool ok = plan_segment(ctx, s, backend, passes, parts, &other);
     enum sliced found = ok ? NO_LESS : NO_MEMORY;
-    if (ok && *parts > 0 && (other.plan.arena_bytes < c->plan.arena_bytes || st->arena_goal == 1))
-        found = st->arena_asked || is_worth_it(st, backend, &other.plan, &ok) ? LESS
-                : ok                                                          ? TOO_MANY
-                                                                              : NO_MEMORY;
+    if (ok && *parts > 0 && (other.plan.arena_bytes < c->plan.arena_bytes || st->arena_goal == 1)) {
+        bool worth = st->arena_asked || is_worth_it(st, backend, &other.plan, &ok);
+        found = !ok ? NO_MEMORY : worth ? LESS : TOO_MANY;
+    }
     mb__bump unused = found == LESS ? c->pool : other.pool;
     mb__bump_free(&unused);
     if (found == LESS) {

@@ -13,13 +13,14 @@ static inline philox4x32_ctr_t mb__philox(uint64_t key, uint64_t block)
     return philox4x32(counter, k);
 }
 
+/* Signed, as vectors are converted. */
 static inline float mb__unit_float(uint32_t w)
 {
-    return (float)(w >> 8) * 0x1p-24f;
+    return (float)(int32_t)(w >> 8) * 0x1p-24f;
 }
 static inline double mb__unit_double(uint32_t low, uint32_t high)
 {
-    return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
+    return (double)(int64_t)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
 }
 
 #endif

@@ -160,7 +160,7 @@ CPU = [
     ("draws of a last block left out", "backends/cpu/draws.h", "for (; blocks > 0; blocks--", "for (; blocks > 1; blocks--", "random"),
     ("a draw from the middle of a block, from its beginning", "backends/cpu/kernel_draw.c", "(char *)block + (size_t)skip * size", "(char *)block",
      "random"),
-    ("a draw on [0, 1]", "backends/plan/philox.h", "(float)(w >> 8) * 0x1p-24f", "(float)w * 0x1p-32f", "random"),
+    ("a draw on [0, 1]", "backends/plan/philox.h", "(float)(int32_t)(w >> 8) * 0x1p-24f", "(float)w * 0x1p-32f", "random"),
     ("blocks of draws wrap at 2^32", "backends/plan/philox.h", "(uint32_t)(block >> 32), 0, 0", "0, 0, 0", "random"),
     ("Laplace: one draw for sign and size", "tensor/samplers.c", "mb_key_fold(key, FOLD_SIGN), dtype, shape);\n    return mb_where(mb_lt(u,",
      "mb_key_fold(key, FOLD_SIZE), dtype, shape);\n    return mb_where(mb_lt(u,", "random"),
